@@ -1,0 +1,29 @@
+"""Where templates/, patches/ and the catalog are.
+
+A wheel carries templates/ and patches/ inside the package (pyproject's force-include); a checkout, and so an
+editable install, has them beside it. `importlib.resources` alone misses the second case.
+"""
+
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+def _beside_or_inside(name: str) -> Path:
+    inside = PACKAGE / name
+    return inside if inside.is_dir() else PACKAGE.parent / name
+
+
+def templates_dir() -> Path:
+    """The folder of Jinja2 templates."""
+    return _beside_or_inside("templates")
+
+
+def patches_dir() -> Path:
+    """The folder of patch sets, one folder per engine version."""
+    return _beside_or_inside("patches")
+
+
+def catalog_dir() -> Path:
+    """The folder of built-in profiles, models, engines and schemas."""
+    return PACKAGE / "catalog"
