@@ -1,0 +1,90 @@
+"""The built-in profiles, models and engines, and files in the same format from elsewhere."""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal, TypeAlias, TypeVar
+
+from deckard_deploy.catalog import strict_yaml
+from deckard_deploy.catalog.specs import Compatibility, EngineSpec, HardwareProfile, ModelSpec, Spec
+from deckard_deploy.catalog.validation import closest, validate
+from deckard_deploy.errors import BadInputError
+from deckard_deploy.resources import catalog_dir
+
+Kind: TypeAlias = Literal["profiles", "models", "engines", "compat"]
+S = TypeVar("S", bound=Spec)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A catalog file in one line, for listings."""
+
+    name: str
+    description: str
+    path: Path
+
+
+def names(kind: Kind) -> list[str]:
+    """The names of the built-in entries, sorted."""
+    return sorted(path.stem for path in (catalog_dir() / kind).glob("*.yaml"))
+
+
+def entries(kind: Kind) -> list[Entry]:
+    """One line an entry, read without validation: listings must be fast, and tests validate every file."""
+    return [_entry(catalog_dir() / kind / f"{name}.yaml") for name in names(kind)]
+
+
+def _entry(path: Path) -> Entry:
+    for line in path.read_text(encoding="utf-8").splitlines():
+        key, colon, value = line.partition(":")
+        if key == "description" and colon:
+            return Entry(name=path.stem, description=value.strip(), path=path)
+    raise BadInputError(f"{path.name}: 'description' is required")
+
+
+@cache
+def profile(name: str) -> HardwareProfile:
+    """A built-in hardware profile. Raises BadInputError for a name that is not in the catalog."""
+    return _load("profiles", name, HardwareProfile)
+
+
+@cache
+def model(name: str) -> ModelSpec:
+    """A built-in model. Raises BadInputError for a name that is not in the catalog."""
+    return _load("models", name, ModelSpec)
+
+
+@cache
+def engine(name: str) -> EngineSpec:
+    """A built-in engine. Raises BadInputError for a name that is not in the catalog."""
+    return _load("engines", name, EngineSpec)
+
+
+@cache
+def compatibility(name: str) -> Compatibility:
+    """A built-in compatibility launch line. Raises BadInputError for an unknown name."""
+    return _load("compat", name, Compatibility)
+
+
+def profile_from_file(path: Path) -> HardwareProfile:
+    """A user's own profile. Raises BadInputError when it cannot be read or is not a profile."""
+    return validate(strict_yaml.parse(read_text(path), source=str(path)), HardwareProfile)
+
+
+def read_text(path: Path) -> str:
+    """A user's file as UTF-8 text. Raises BadInputError in one line for whatever is wrong with it."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise BadInputError(f"{path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise BadInputError(f"{path}: not UTF-8 text (byte {error.start})") from error
+
+
+def _load(kind: Kind, name: str, spec: type[S]) -> S:
+    path = catalog_dir() / kind / f"{name}.yaml"
+    if name not in names(kind):
+        known = names(kind)
+        hint = closest(name, known) or "; known: " + ", ".join(known)
+        raise BadInputError(f"no {kind.removesuffix('s')} named {name!r}{hint}")
+    return validate(strict_yaml.parse(read_text(path), source=path.name), spec)

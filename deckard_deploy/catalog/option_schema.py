@@ -1,0 +1,81 @@
+"""What one vLLM release accepts: its options and its environment variables, as its own code declares them.
+
+The JSON files under schemas/ are written by scripts/extract_option_schema.py from that release's parser
+(vllm/entrypoints/openai/cli_args.py) and vllm/envs.py. Nothing is rendered that is not in them.
+"""
+
+import json
+from functools import cache
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from deckard_deploy.catalog.validation import closest
+from deckard_deploy.errors import BadInputError
+from deckard_deploy.resources import catalog_dir
+
+
+class Option(BaseModel):
+    """One option of `vllm serve`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["flag", "toggle", "integer", "number", "text", "json", "list"]
+    choices: tuple[str, ...] = ()
+    default: JsonValue = None
+
+
+class OptionSchema(BaseModel):
+    """The options by name (without dashes) and the environment variables of one release."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    vllm_version: str
+    options: dict[str, Option]
+    environment: tuple[str, ...]
+
+    def check_option(self, name: str, value: JsonValue) -> None:
+        """Raise BadInputError when this release has no such option, or not with such a value."""
+        option = self.options.get(name)
+        if option is None:
+            near = closest(name, self.options)
+            raise BadInputError(f"vLLM {self.vllm_version} has no option --{name}{near}")
+        reason = _mismatch(option, value)
+        if reason:
+            raise BadInputError(f"--{name} {value!r}: {reason}")
+
+    def check_environment(self, name: str, also: tuple[str, ...]) -> None:
+        """Raise BadInputError for a variable that neither vLLM nor (`also`) a library under it reads."""
+        known = {*self.environment, *also}
+        if name not in known:
+            near = closest(name, known)
+            raise BadInputError(f"nothing in vLLM {self.vllm_version} reads the variable {name}{near}")
+
+
+def _mismatch(option: Option, value: JsonValue) -> str:  # noqa: PLR0911  one line per kind of option
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    match option.kind:
+        case "flag" | "toggle":
+            return "" if isinstance(value, bool) else "true or false was expected"
+        case "integer":
+            # vLLM reads 64k and 1.5M as well (human_readable_int, vllm/engine/arg_utils.py); we take digits only.
+            ok = (is_number and isinstance(value, int)) or value in option.choices
+            return "" if ok else "a whole number was expected"
+        case "number":
+            return "" if is_number else "a number was expected"
+        case "json":
+            return "" if isinstance(value, dict | list | str) else "a mapping was expected"
+        case "list":
+            return "" if isinstance(value, list) else "a list was expected"
+        case "text":
+            if not isinstance(value, str):
+                return "text was expected: quote it"
+            if option.choices and value not in option.choices:
+                return f"one of {', '.join(option.choices)} was expected{closest(value, option.choices)}"
+            return ""
+
+
+@cache
+def option_schema(name: str) -> OptionSchema:
+    """The committed schema of that name, for example `vllm-0.19.1`."""
+    return OptionSchema.model_validate(json.loads((catalog_dir() / "schemas" / f"{name}.json").read_text("utf-8")))

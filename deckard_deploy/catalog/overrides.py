@@ -1,0 +1,75 @@
+"""deckard.yaml and `--set key=value` as one `Deployment`."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from deckard_deploy.catalog import library, strict_yaml
+from deckard_deploy.catalog.option_schema import OptionSchema
+from deckard_deploy.catalog.specs import Container, Deployment
+from deckard_deploy.catalog.strict_yaml import Document, Json
+from deckard_deploy.catalog.validation import closest, validate
+from deckard_deploy.errors import BadInputError
+
+SECTIONS = ("serve", "environment", "container", "publish")
+
+
+def read_deployment(path: Path | None) -> Document:
+    """deckard.yaml as a document; empty when `path` is None. Raises BadInputError."""
+    if path is None:
+        return Document(source="command line", data={}, lines={})
+    return strict_yaml.parse(library.read_text(path), source=str(path))
+
+
+def with_settings(document: Document, settings: Iterable[str], schema: OptionSchema) -> Deployment:
+    """The document with each `key=value` laid over it.
+
+    A key is a dotted path of deckard.yaml (`publish.port`, `serve.max-model-len`), or a bare vLLM option
+    (`max-model-len`, `max_model_len`), or a bare top-level key. Values are YAML scalars or JSON.
+
+    Raises BadInputError, naming the setting.
+    """
+    data: dict[str, Any] = _copied(document.data)
+    lines = dict(document.lines)
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not key:
+            raise BadInputError(f"--set {setting}: KEY=VALUE was expected")
+        *sections, leaf = _path(key, schema)
+        target = data
+        for section in sections:
+            inner = target.setdefault(section, {})
+            if not isinstance(inner, dict):
+                raise BadInputError(f"--set {setting}: {section} is not a section")
+            target = inner
+        target[leaf] = _value(setting, text)
+    return validate(Document(source=document.source, data=data, lines=lines), Deployment)
+
+
+def _path(key: str, schema: OptionSchema) -> tuple[str, ...]:
+    section, dot, rest = key.partition(".")
+    if dot and section in SECTIONS:
+        return (section, rest.replace("_", "-") if section == "serve" else rest)
+    if key in Deployment.model_fields and key not in SECTIONS:
+        return (key,)
+    option = key.replace("_", "-")
+    if option in schema.options or dot:
+        return ("serve", option)
+    known = [
+        *schema.options,
+        *Deployment.model_fields,
+        *(f"container.{name}" for name in Container.model_fields),
+    ]
+    raise BadInputError(f"--set {key}: no such setting{closest(option, known)}")
+
+
+def _value(setting: str, text: str) -> Json:
+    if text.startswith(("{", "[", '"', "'")):
+        return strict_yaml.parse(f"value: {text}", source=f"--set {setting}").data["value"]
+    # Other text is taken to the letter (it may hold ': ' or '#') unless it is null, true, false or a number.
+    parsed = strict_yaml.plain_scalar(text)
+    return text if parsed is None and not strict_yaml.is_null(text) else parsed
+
+
+def _copied(data: dict[str, Json]) -> dict[str, Any]:
+    return {key: dict(value) if isinstance(value, dict) else value for key, value in data.items()}

@@ -1,0 +1,136 @@
+"""Profile, model, engine and the user's changes become one resolved choice."""
+
+from typing import Any
+
+from pydantic import JsonValue
+
+from deckard_deploy.catalog import library
+from deckard_deploy.catalog.option_schema import OptionSchema, option_schema
+from deckard_deploy.catalog.specs import (
+    Compatibility,
+    Container,
+    Deployment,
+    EngineSpec,
+    Environment,
+    HardwareProfile,
+    ModelSpec,
+    Publish,
+    Serve,
+    Spec,
+)
+from deckard_deploy.errors import BadInputError
+
+
+class Resolved(Spec):
+    """Everything that was chosen, before paths are known: the input of planning."""
+
+    name: str
+    profile: HardwareProfile
+    model: ModelSpec
+    drafter: ModelSpec | None
+    engine: EngineSpec
+    serve: Serve
+    environment: Environment
+    container: Container
+    publish: Publish
+    startup_timeout_s: int
+    compatibility: Compatibility | None
+
+
+def resolve(
+    deployment: Deployment, *, profile: HardwareProfile, compatibility: Compatibility | None = None
+) -> Resolved:
+    """Merge all sources of settings.
+
+    Precedence, weakest first: the profile, the model, `--compat` (which replaces profile and model), deckard.yaml,
+    the command line (`--set` and the named options; `catalog.overrides` puts both into `deployment`). Mappings
+    (serve, environment, container) merge key by key; a `null` takes a key out again.
+
+    Raises BadInputError when a name is unknown, the parts do not belong together, or the engine's vLLM does not
+    have an option or a variable that was asked for.
+    """
+    if compatibility and compatibility.profile != profile.name:
+        raise BadInputError(
+            f"--compat {compatibility.name} is for profile {compatibility.profile!r}, not {profile.name!r}"
+        )
+    base = compatibility or profile
+    model = library.model(deployment.model or base.model)
+    engine = library.engine(deployment.engine or base.engine)
+    drafter = _drafter(deployment, model)
+    schema = option_schema(engine.option_schema)
+    serve = _merged(base.serve, {} if compatibility else model.serve, deployment.serve)
+    environment = _merged(base.environment, deployment.environment)
+    _check_together(profile, model, engine)
+    _check_options(schema, serve, model)
+    for name in environment:
+        schema.check_environment(name, engine.environment)
+    return Resolved(
+        name=deployment.name or profile.name,
+        profile=profile,
+        model=model,
+        drafter=drafter,
+        engine=engine,
+        serve=serve,
+        environment=environment,
+        container=base.container.model_copy(update=deployment.container.model_dump(exclude_none=True)),
+        publish=deployment.publish,
+        startup_timeout_s=deployment.startup_timeout_s or profile.startup_timeout_s,
+        compatibility=compatibility,
+    )
+
+
+def _drafter(deployment: Deployment, model: ModelSpec) -> ModelSpec | None:
+    if deployment.drafter in (None, "none"):
+        return None
+    drafter = library.model(str(deployment.drafter))
+    if drafter.role != "drafter":
+        raise BadInputError(f"{drafter.name} is not a drafter; {model.name} has: {', '.join(model.drafters) or 'none'}")
+    if drafter.name not in model.drafters:
+        raise BadInputError(
+            f"{drafter.name} does not draft for {model.name}; it has: {', '.join(model.drafters) or 'none'}"
+        )
+    return drafter
+
+
+def _merged(*layers: dict[str, Any]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged |= layer
+    return {key: value for key, value in merged.items() if value is not None}
+
+
+def _check_together(profile: HardwareProfile, model: ModelSpec, engine: EngineSpec) -> None:
+    if model.role != "target":
+        raise BadInputError(f"{model.name} is a drafter: name it with --drafter beside a model")
+    if model.served_by and engine.name not in model.served_by:
+        raise BadInputError(f"{engine.name} cannot load {model.name}; these can: {', '.join(model.served_by)}")
+    architecture = profile.hardware.architecture
+    if architecture != "any" and architecture not in engine.architectures:
+        raise BadInputError(f"{engine.name} is for {', '.join(engine.architectures)}, {profile.name} is {architecture}")
+    if engine.runtime == "docker" and profile.hardware.gpu_count == 0 and engine.image is None:
+        raise BadInputError(f"{engine.name} has no image")
+
+
+RESERVED = {
+    "model": "the plan names the model's folder",
+    "host": "use publish.address",
+    "port": "use publish.port",
+    "api-key": "a key on the command line is readable by everyone on the host, and in the log",
+    "hf-token": "a token on the command line is readable by everyone on the host",
+    "config": "options are given here, where they are checked",
+    "served-model-name": "the model spec names it",
+    "uds": "clients reach the endpoint by publish.address and publish.port",
+}
+
+
+def _check_options(schema: OptionSchema, serve: Serve, model: ModelSpec) -> None:
+    for name, value in serve.items():
+        if name in RESERVED and name not in model.serve:
+            raise BadInputError(f"serve.{name} cannot be set: {RESERVED[name]}")
+        schema.check_option(name, value)
+    length: JsonValue = serve.get("max-model-len")
+    if isinstance(length, int) and length > model.context_limit:
+        raise BadInputError(
+            f"--max-model-len {length} is more than {model.name}'s {model.context_limit} tokens",
+            hint=f"--set max-model-len={model.context_limit}",
+        )

@@ -1,0 +1,179 @@
+"""What a profile, a model and an engine are: frozen, strict, closed.
+
+The YAML files beside this module are instances of these; the JSON schemas for editors are generated from them
+(scripts/generate.py). Option names below `serve` are vLLM's own, without the dashes in front.
+"""
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+EnvironmentName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+FlagName: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9.-]*$")]
+Port: TypeAlias = Annotated[int, Field(ge=1, le=65535)]
+AbsolutePath: TypeAlias = Annotated[str, Field(pattern=r"^/[^:\x00]*$")]
+Ipc: TypeAlias = Literal["private", "shareable", "host"]
+Network: TypeAlias = Literal["bridge", "host"]
+ShmSize: TypeAlias = Annotated[str, Field(pattern=r"^[1-9][0-9]*[mg]$")]
+Restart: TypeAlias = Annotated[str, Field(pattern=r"^(no|always|unless-stopped|on-failure(:[0-9]+)?)$")]
+Serve: TypeAlias = dict[FlagName, JsonValue]
+Environment: TypeAlias = dict[EnvironmentName, str]
+
+
+class Spec(BaseModel):
+    """Base of everything read from YAML: nothing is coerced, nothing unknown passes, nothing changes later."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class Hardware(Spec):
+    """One machine, as far as planning needs it."""
+
+    gpu: str = Field(description="what nvidia-smi calls the GPU, or 'none'")
+    architecture: Literal["amd64", "arm64", "any"]
+    compute_capability: str | None = Field(description="for example '12.1'; null without a GPU")
+    gpu_count: int = Field(ge=0)
+    memory: Literal["unified", "discrete", "host"]
+    memory_gib: float | None = Field(description="GiB per GPU, or of the whole machine when unified")
+    bandwidth_gb_s: float | None = Field(description="peak memory bandwidth in GB/s (10^9), per GPU")
+
+
+class Publish(Spec):
+    """Where clients reach the endpoint on this host."""
+
+    address: str = "127.0.0.1"
+    port: Port = 8000
+
+
+class Container(Spec):
+    """How the container runs; the process runtime has none of this."""
+
+    ipc: Ipc = "private"
+    network: Network = "bridge"
+    shm_size: ShmSize | None = None
+    restart: Restart = "on-failure:2"
+    stop_grace_period_s: int = Field(default=30, ge=0)
+
+
+class ContainerChanges(Spec):
+    """The same, each key optional: what a deployment changes of the profile's container."""
+
+    ipc: Ipc | None = None
+    network: Network | None = None
+    shm_size: ShmSize | None = None
+    restart: Restart | None = None
+    stop_grace_period_s: int | None = Field(default=None, ge=0)
+
+
+class HardwareProfile(Spec):
+    """A kind of machine, and what serves a 4-bit Gemma 4 well on it."""
+
+    name: Name
+    description: str
+    hardware: Hardware
+    model: Name = Field(description="served when nothing else is asked for")
+    engine: Name = Field(description="used when nothing else is asked for")
+    serve: Serve = Field(default_factory=dict)
+    environment: Environment = Field(default_factory=dict)
+    container: Container = Container()
+    startup_timeout_s: int = Field(ge=1, description="without progress for this long, start-up has failed")
+
+
+class HubRepository(Spec):
+    """Weights on the hub."""
+
+    repo: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
+    revision: str | None = Field(default=None, description="a commit; null until `lock` resolves it")
+
+
+class Generated(Spec):
+    """Weights that this tool writes itself."""
+
+    generator: Literal["tiny-gemma4"]
+
+
+Quantization: TypeAlias = Literal["none", "nvfp4", "nvfp4_awq", "nvfp4_svd"]
+
+
+class Architecture(Spec):
+    """The numbers of a Gemma 4 text tower that memory planning needs; counts, not bytes."""
+
+    layers: int
+    sliding_layers: int
+    sliding_window: int = Field(description="tokens")
+    hidden_size: int
+    attention_heads: int
+    kv_heads: int = Field(description="per sliding layer")
+    global_kv_heads: int = Field(description="per full-attention layer")
+    head_dim: int = Field(description="of sliding layers")
+    global_head_dim: int = Field(description="of full-attention layers")
+    kv_shared_layers: int = Field(description="the last layers that reuse another layer's KV cache")
+
+
+class ModelSpec(Spec):
+    """A checkpoint and the options that belong to it on every machine."""
+
+    name: Name
+    description: str
+    role: Literal["target", "drafter"] = "target"
+    weights: HubRepository | Generated
+    size_gb: float = Field(description="10^9 bytes on disk")
+    quantization: Quantization
+    architecture: Architecture
+    context_limit: int = Field(description="tokens")
+    served_name: str
+    serve: Serve = Field(default_factory=dict)
+    drafters: tuple[Name, ...] = ()
+    served_by: tuple[Name, ...] = Field(default=(), description="engines that can load it; empty: any")
+
+
+class EngineSpec(Spec):
+    """A vLLM release, where it runs and what it accepts."""
+
+    name: Name
+    description: str
+    vllm_version: str = Field(description="the release whose parser and envs.py the schema was read from")
+    runtime: Literal["docker", "process"]
+    image: str | None = Field(default=None, description="image reference; null for the process runtime")
+    architectures: tuple[Literal["amd64", "arm64"], ...]
+    vllm_root: AbsolutePath | None = Field(default=None, description="the folder of the vllm package in the image")
+    home: AbsolutePath | None = Field(default=None, description="home of the image's user, for cache mounts")
+    option_schema: Name = Field(description="file stem under schemas/")
+    environment: tuple[EnvironmentName, ...] = Field(
+        default=(), description="variables read by libraries under vLLM, which its envs.py does not list"
+    )
+    patch_set: Name | None = None
+    dependency_lock: str | None = Field(default=None, description="hashed requirements of the process runtime")
+    drafter_methods: tuple[str, ...] = ()
+
+
+class Deployment(Spec):
+    """deckard.yaml: what to run and what to change. Every key is optional."""
+
+    profile: Name | None = None
+    name: Name | None = None
+    model: Name | None = None
+    drafter: Name | Literal["none"] | None = None
+    engine: Name | None = None
+    publish: Publish = Publish()
+    serve: Serve = Field(default_factory=dict)
+    environment: Environment = Field(default_factory=dict)
+    container: ContainerChanges = ContainerChanges()
+    startup_timeout_s: int | None = Field(default=None, ge=1)
+
+
+class Compatibility(Spec):
+    """A launch line of somebody else's, kept as it is: it replaces what profile and model would give."""
+
+    name: Name
+    description: str
+    profile: Name
+    model: Name
+    engine: Name
+    model_mount: AbsolutePath
+    model_mount_read_only: bool
+    container_name: str
+    serve: Serve
+    environment: Environment
+    container: Container

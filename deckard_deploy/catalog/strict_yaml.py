@@ -1,0 +1,136 @@
+"""YAML that says what it means, or a one-line error with file, line and key path.
+
+PyYAML silently accepts duplicate keys (the last wins), and YAML 1.1 reads `on` as true, `22:22` as 1342, `010` as 8
+and 2026-01-01 as a date. None of that belongs in a deployment file, so this loader refuses all of it, together
+with anchors, aliases, tags and merge keys.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import yaml
+
+from deckard_deploy.errors import BadInputError
+
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+KeyPath: TypeAlias = tuple[str | int, ...]
+
+MAX_BYTES = 1 << 20  # a deployment file is a page long; a megabyte is a mistake or an attack
+MAX_DEPTH = 20
+_INT = re.compile(r"[-+]?(0|[1-9][0-9]*)\Z")
+_FLOAT = re.compile(r"[-+]?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?\Z")
+_LITERALS: dict[str, bool | None] = {"": None, "~": None, "null": None, "true": True, "false": False}
+# PyYAML's C parser where libyaml is there: five times faster, same nodes.
+_Composer: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """Plain data, and the line each key path stands on."""
+
+    source: str
+    data: dict[str, Json]
+    lines: dict[KeyPath, int]
+
+    def where(self, path: KeyPath) -> str:
+        """`file:line: key.path`, for the nearest enclosing path that has a line."""
+        known = next((path[:n] for n in range(len(path), -1, -1) if path[:n] in self.lines), ())
+        dotted = ".".join(str(part) for part in path)
+        return f"{self.source}:{self.lines.get(known, 1)}" + (f": {dotted}" if dotted else "")
+
+
+def parse(text: str, *, source: str) -> Document:
+    """Read one YAML mapping.
+
+    Raises BadInputError with `source:line: key.path: …` for anything but a plain mapping of plain values.
+    """
+    if len(text) > MAX_BYTES:
+        raise BadInputError(f"{source}: {len(text)} characters: a deployment file is at most {MAX_BYTES}")
+    lines: dict[KeyPath, int] = {}
+    try:
+        _refuse_references(text, source)
+        node = yaml.compose(text, Loader=_Composer)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise BadInputError(f"{source}:{mark.line + 1 if mark else 1}: not YAML: {error.problem}") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadInputError(f"{source}:1: not YAML: {reason}") from error
+    if node is None:
+        return Document(source=source, data={}, lines={})
+    if not isinstance(node, yaml.MappingNode):
+        raise BadInputError(
+            f"{source}:1: a mapping was expected, found {'a list' if isinstance(node, yaml.SequenceNode) else 'a single value'}"
+        )
+    data = _value(node, (), source, lines)
+    assert isinstance(data, dict)  # noqa: S101  a MappingNode gives a dict: for the type checker
+    return Document(source=source, data=data, lines=lines)
+
+
+def _refuse_references(text: str, source: str) -> None:
+    """Anchors and tags vanish when nodes are composed, so they are refused on the event stream."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Composer):
+        line = event.start_mark.line + 1 if event.start_mark else 1
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise BadInputError(f"{source}:{line}: anchors and aliases are not accepted: write the value out")
+        if tag := getattr(event, "tag", None):
+            raise BadInputError(f"{source}:{line}: tag {tag!r} is not accepted: remove it")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise BadInputError(f"{source}:{line}: nested deeper than {MAX_DEPTH} levels")
+
+
+def _value(node: yaml.Node, path: KeyPath, source: str, lines: dict[KeyPath, int]) -> Json:
+    lines[path] = node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        return dict(_items(node, path, source, lines))
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(item, (*path, index), source, lines) for index, item in enumerate(node.value)]
+    return _scalar(node, path, source)
+
+
+def _items(node: yaml.MappingNode, path: KeyPath, source: str, lines: dict[KeyPath, int]) -> Iterator[tuple[str, Json]]:
+    seen: dict[str, int] = {}
+    for key_node, value_node in node.value:
+        line = key_node.start_mark.line + 1
+        if not isinstance(key_node, yaml.ScalarNode) or key_node.value == "<<":
+            raise BadInputError(f"{source}:{line}: only plain text can be a key here")
+        key = str(key_node.value)
+        where = f"{source}:{line}: {'.'.join(map(str, (*path, key)))}"
+        if key in seen:
+            raise BadInputError(f"{where}: key given twice (first on line {seen[key]}): keep one")
+        seen[key] = line
+        value = _value(value_node, (*path, key), source, lines)
+        lines[(*path, key)] = line
+        yield key, value
+
+
+def _scalar(node: yaml.Node, path: KeyPath, source: str) -> Json:
+    text = str(node.value)
+    if getattr(node, "style", None) is not None:  # quoted, or a block: always text
+        return text
+    plain = plain_scalar(text)
+    if plain is not None or is_null(text):
+        return plain
+    if node.tag != "tag:yaml.org,2002:str":  # on, yes, 22:22, 0x1f, 1_000, 2026-01-01, .inf
+        kind = node.tag.rpartition(":")[2]
+        where = f"{source}:{node.start_mark.line + 1}: {'.'.join(map(str, path))}"
+        raise BadInputError(f"{where}: {text!r} would be read as a {kind}: quote it, or write it plainly")
+    return text
+
+
+def plain_scalar(text: str) -> bool | int | float | None:
+    """The number or truth value that unquoted text stands for; None for null and for all other text."""
+    if text in _LITERALS:
+        return _LITERALS[text]
+    if _INT.match(text):
+        return int(text)
+    return float(text) if _FLOAT.match(text) else None
+
+
+def is_null(text: str) -> bool:
+    """Whether unquoted text means null."""
+    return _LITERALS.get(text, False) is None

@@ -1,0 +1,92 @@
+"""The LaunchPlan: one frozen value that says everything about what will run.
+
+Nobody downstream asks the profile, the environment or the command line again. Pure: same input, same plan.
+"""
+
+import hashlib
+import json
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from deckard_deploy.catalog.specs import Container
+
+
+class Part(BaseModel):
+    """Base of the plan's parts."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class BindMount(Part):
+    """A host path seen inside the container."""
+
+    source: str
+    target: str
+    read_only: bool = True
+
+
+class Gpus(Part):
+    """A device reservation: all GPUs of the host, or a number of them."""
+
+    count: int | Literal["all"]
+
+
+class Healthcheck(Part):
+    """Docker's own probe: liveness for `docker ps`; readiness is proven by startup.readiness."""
+
+    command: tuple[str, ...]
+    interval_s: int
+    timeout_s: int
+    retries: int
+    start_period_s: int
+
+
+class LaunchPlan(Part):
+    """What runs, on which runtime, seen from which address."""
+
+    deployment: str
+    profile: str
+    model: str
+    engine: str
+    vllm_version: str
+    runtime: Literal["docker", "process"]
+    image: str | None
+    platform: str | None
+    entrypoint: tuple[str, ...] = ("vllm", "serve")
+    arguments: tuple[str, ...]
+    environment: dict[str, str]
+    mounts: tuple[BindMount, ...]
+    patches: tuple[BindMount, ...] = ()
+    gpus: Gpus | None
+    container: Container
+    container_name: str
+    healthcheck: Healthcheck | None
+    served_name: str
+    address: str
+    port: int
+    container_port: int
+    startup_timeout_s: int
+    compatibility: str | None = None
+
+    @property
+    def hash(self) -> str:
+        """Twelve hex digits of the SHA-256 over the canonical JSON: folder name, label, and reason for a no-op."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+    @property
+    def base_url(self) -> str:
+        """Where OpenAI clients point, seen from this host."""
+        host = "127.0.0.1" if self.address in ("0.0.0.0", "::") else self.address  # noqa: S104  compared, not bound
+        return f"http://[{host}]:{self.port}/v1" if ":" in host else f"http://{host}:{self.port}/v1"
+
+    def launched(self, launch_id: str) -> "LaunchPlan":
+        """The plan with one more served model name, by which readiness knows that it talks to this very launch.
+
+        vLLM lists every served name on /v1/models and answers with the first (vllm/entrypoints/openai/models/
+        serving.py), so clients see nothing of it. The plan's hash is taken before.
+        """
+        at = self.arguments.index(self.served_name, self.arguments.index("--served-model-name")) + 1
+        arguments = (*self.arguments[:at], launch_id, *self.arguments[at:])
+        return self.model_copy(update={"arguments": arguments})

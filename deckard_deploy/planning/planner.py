@@ -1,0 +1,140 @@
+"""Resolved choice + host paths -> LaunchPlan."""
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from deckard_deploy.catalog.option_schema import option_schema
+from deckard_deploy.catalog.resolution import Resolved
+from deckard_deploy.planning.arguments import serve_arguments
+from deckard_deploy.planning.plan import BindMount, Gpus, Healthcheck, LaunchPlan
+
+CONTAINER_PORT = 8000
+HEALTHCHECK_TIMEOUT_S = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostPaths:
+    """Where weights and caches lie on the host that will run the plan; absolute."""
+
+    models: PurePosixPath
+    caches: PurePosixPath
+
+
+# What `render` writes when no folders are named: the same on every machine that renders.
+DEFAULT_PATHS = HostPaths(models=PurePosixPath("/srv/deckard/models"), caches=PurePosixPath("/srv/deckard/cache"))
+
+
+def build_plan(resolved: Resolved, paths: HostPaths = DEFAULT_PATHS) -> LaunchPlan:
+    """Decide everything that runs. Pure; every later step reads only the result."""
+    in_container = resolved.engine.runtime == "docker"
+    publish, container = resolved.publish, resolved.container
+    on_host_network = in_container and container.network == "host"
+    port = publish.port if on_host_network or not in_container else CONTAINER_PORT
+    return LaunchPlan(
+        deployment=resolved.name,
+        profile=resolved.profile.name,
+        model=resolved.model.name,
+        engine=resolved.engine.name,
+        vllm_version=resolved.engine.vllm_version,
+        runtime=resolved.engine.runtime,
+        image=resolved.engine.image,
+        platform=_platform(resolved),
+        arguments=_arguments(resolved, paths, port),
+        environment=_environment(resolved, paths),
+        mounts=_mounts(resolved, paths) if in_container else (),
+        gpus=_gpus(resolved),
+        container=container,
+        container_name=resolved.compatibility.container_name if resolved.compatibility else f"deckard-{resolved.name}",
+        healthcheck=_healthcheck(resolved, port) if in_container and not resolved.compatibility else None,
+        served_name=resolved.model.served_name,
+        address=publish.address,
+        port=publish.port,
+        container_port=port,
+        startup_timeout_s=resolved.startup_timeout_s,
+        compatibility=resolved.compatibility.name if resolved.compatibility else None,
+    )
+
+
+def model_folder(resolved: Resolved, paths: HostPaths) -> PurePosixPath:
+    """Where the host keeps the target's weights."""
+    return paths.models / resolved.model.name
+
+
+def _arguments(resolved: Resolved, paths: HostPaths, port: int) -> tuple[str, ...]:
+    schema = option_schema(resolved.engine.option_schema)
+    options = serve_arguments(resolved.serve, schema)
+    model = _model_target(resolved, paths)
+    name = ("--served-model-name", resolved.model.served_name)
+    if resolved.compatibility:
+        return (model, *name, *options)
+    # Inside the container vLLM listens on all of the container's own addresses; the host publishes only `address`.
+    address = "0.0.0.0" if resolved.engine.runtime == "docker" else resolved.publish.address  # noqa: S104
+    if resolved.engine.runtime == "docker" and resolved.container.network == "host":
+        address = resolved.publish.address
+    return (model, "--host", address, "--port", str(port), *name, *options)
+
+
+def _model_target(resolved: Resolved, paths: HostPaths) -> str:
+    if resolved.compatibility:
+        return resolved.compatibility.model_mount
+    if resolved.engine.runtime == "process":
+        return str(model_folder(resolved, paths))
+    return f"/models/{resolved.model.name}"
+
+
+def _environment(resolved: Resolved, paths: HostPaths) -> dict[str, str]:
+    environment = dict(resolved.environment)
+    if resolved.engine.runtime == "process":
+        environment.setdefault("VLLM_CACHE_ROOT", str(paths.caches / resolved.engine.name / "vllm"))
+    return dict(sorted(environment.items()))
+
+
+def _mounts(resolved: Resolved, paths: HostPaths) -> tuple[BindMount, ...]:
+    weights = BindMount(
+        source=str(model_folder(resolved, paths)),
+        target=_model_target(resolved, paths),
+        read_only=resolved.compatibility.model_mount_read_only if resolved.compatibility else True,
+    )
+    if resolved.compatibility or resolved.engine.home is None:
+        return (weights,)
+    # Compiled kernels are only valid for the engine that made them, so each engine has its own caches.
+    # vLLM: envs.py VLLM_CACHE_ROOT; Triton: knobs.py cache.dir; FlashInfer: jit/env.py FLASHINFER_WORKSPACE_DIR.
+    home, caches = resolved.engine.home, paths.caches / resolved.engine.name
+    folders = {"vllm": ".cache/vllm", "triton": ".triton/cache", "flashinfer": ".cache/flashinfer"}
+    return (
+        weights,
+        *(
+            BindMount(source=str(caches / name), target=f"{home}/{folder}", read_only=False)
+            for name, folder in folders.items()
+        ),
+    )
+
+
+def _platform(resolved: Resolved) -> str | None:
+    architecture = resolved.profile.hardware.architecture
+    if resolved.engine.runtime == "process" or architecture == "any" or resolved.compatibility:
+        return None
+    return f"linux/{architecture}"
+
+
+def _gpus(resolved: Resolved) -> Gpus | None:
+    hardware = resolved.profile.hardware
+    if resolved.engine.runtime == "process" or hardware.gpu_count == 0:
+        return None
+    # One GPU of a machine with more is a count; a machine with one gives all it has, as the model card does.
+    return Gpus(count="all" if hardware.gpu_count == 1 else hardware.gpu_count)
+
+
+def _healthcheck(resolved: Resolved, port: int) -> Healthcheck:
+    # python3 is in every vLLM image, curl is not. The start period must outlast the slowest start, or compose's
+    # `--wait` gives up on a server that is still loading (vLLM does not listen before the engine is ready).
+    probe = (
+        f"import urllib.request as r; r.urlopen('http://127.0.0.1:{port}/health', timeout={HEALTHCHECK_TIMEOUT_S - 1})"
+    )
+    return Healthcheck(
+        command=("python3", "-c", probe),
+        interval_s=10,
+        timeout_s=HEALTHCHECK_TIMEOUT_S,
+        retries=3,
+        start_period_s=max(900, resolved.startup_timeout_s),
+    )
