@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from deckard_deploy.catalog import library, strict_yaml
-from deckard_deploy.catalog.option_schema import OptionSchema
-from deckard_deploy.catalog.specs import Container, Deployment
+from deckard_deploy.catalog.specs import Deployment
 from deckard_deploy.catalog.strict_yaml import Document, Json
-from deckard_deploy.catalog.validation import closest, validate
+from deckard_deploy.catalog.validation import validate
 from deckard_deploy.errors import BadInputError
 
 SECTIONS = ("serve", "environment", "container", "publish")
@@ -21,7 +20,7 @@ def read_deployment(path: Path | None) -> Document:
     return strict_yaml.parse(library.read_text(path), source=str(path))
 
 
-def with_settings(document: Document, settings: Iterable[str], schema: OptionSchema) -> Deployment:
+def with_settings(document: Document, settings: Iterable[str]) -> Deployment:
     """The document with each `key=value` laid over it.
 
     A key is a dotted path of deckard.yaml (`publish.port`, `serve.max-model-len`), or a bare vLLM option
@@ -35,7 +34,7 @@ def with_settings(document: Document, settings: Iterable[str], schema: OptionSch
         key, equals, text = setting.partition("=")
         if not equals or not key:
             raise BadInputError(f"--set {setting}: KEY=VALUE was expected")
-        *sections, leaf = _path(key, schema)
+        *sections, leaf = _path(key)
         target = data
         for section in sections:
             inner = target.setdefault(section, {})
@@ -46,21 +45,14 @@ def with_settings(document: Document, settings: Iterable[str], schema: OptionSch
     return validate(Document(source=document.source, data=data, lines=lines), Deployment)
 
 
-def _path(key: str, schema: OptionSchema) -> tuple[str, ...]:
+def _path(key: str) -> tuple[str, ...]:
     section, dot, rest = key.partition(".")
     if dot and section in SECTIONS:
         return (section, rest.replace("_", "-") if section == "serve" else rest)
     if key in Deployment.model_fields and key not in SECTIONS:
         return (key,)
-    option = key.replace("_", "-")
-    if option in schema.options or dot:
-        return ("serve", option)
-    known = [
-        *schema.options,
-        *Deployment.model_fields,
-        *(f"container.{name}" for name in Container.model_fields),
-    ]
-    raise BadInputError(f"--set {key}: no such setting{closest(option, known)}")
+    # Any other word is taken for a vLLM option; resolution knows the engine, and so whether it has that option.
+    return ("serve", key.replace("_", "-"))
 
 
 def _value(setting: str, text: str) -> Json:

@@ -1,0 +1,118 @@
+"""LaunchPlan -> compose.yaml. The text is parsed back and must equal the model it was made from."""
+
+from typing import Any
+
+import yaml
+
+from deckard_deploy import __version__
+from deckard_deploy.planning.plan import BindMount, LaunchPlan
+from deckard_deploy.rendering.shell import option_lines
+from deckard_deploy.rendering.templates import environment
+
+SERVICE = "vllm"
+
+
+def render_compose(plan: LaunchPlan, *, launch_id: str | None = None) -> str:
+    """The compose file of a plan; with `launch_id`, of one launch of it.
+
+    Raises AssertionError, a bug of ours, when the text does not mean what the model says.
+    """
+    model = compose_model(plan, launch_id=launch_id)
+    text = (
+        environment()
+        .get_template("compose.yaml.j2")
+        .render(
+            model=model,
+            plan=plan,
+            version=__version__,
+            title=f"{plan.model} on {plan.profile}, {plan.engine}"
+            + (f", as in {plan.compatibility}" if plan.compatibility else ""),
+            command_lines=option_lines(tuple(model["services"][SERVICE]["command"])),
+        )
+    )
+    parsed = _undollared(yaml.safe_load(text))
+    if parsed != model:
+        raise AssertionError(f"compose.yaml of plan {plan.hash} does not mean what its model says")
+    return text
+
+
+def compose_model(plan: LaunchPlan, *, launch_id: str | None = None) -> dict[str, Any]:
+    """The same as plain data, `$` not yet doubled (compose-spec: services, ports, volumes in long form)."""
+    labels = {"deckard.deployment": plan.deployment, "deckard.plan": plan.hash}
+    if launch_id:
+        labels["deckard.launch"] = launch_id
+    arguments = plan.launched(launch_id).arguments if launch_id else plan.arguments
+    service: dict[str, Any] = {
+        "container_name": plan.container_name,
+        "image": plan.image,
+        "platform": plan.platform,
+        "entrypoint": list(plan.entrypoint),
+        "command": list(arguments),
+        "init": True,
+        "labels": labels,
+        "environment": plan.environment,
+        "volumes": [_volume(mount) for mount in (*plan.mounts, *plan.patches)],
+        "restart": plan.container.restart,
+        "stop_grace_period": f"{plan.container.stop_grace_period_s}s",
+        **_network(plan),
+        "ipc": None if plan.container.ipc == "private" else plan.container.ipc,
+        "shm_size": plan.container.shm_size,
+        "healthcheck": _healthcheck(plan),
+        "deploy": _devices(plan),
+    }
+    if not plan.compatibility:
+        service["security_opt"] = ["no-new-privileges:true"]
+        service["logging"] = {"driver": "json-file", "options": {"max-size": "20m", "max-file": "5"}}
+    present = {key: value for key, value in service.items() if value is not None}
+    return {"name": f"deckard-{plan.deployment}", "services": {SERVICE: present}}
+
+
+def _volume(mount: BindMount) -> dict[str, Any]:
+    return {
+        "type": "bind",
+        "source": mount.source,
+        "target": mount.target,
+        "read_only": mount.read_only,
+        "bind": {"create_host_path": False},
+    }
+
+
+def _network(plan: LaunchPlan) -> dict[str, Any]:
+    if plan.container.network == "host":
+        return {"network_mode": "host"}
+    port = {
+        "target": plan.container_port,
+        "published": str(plan.port),
+        "host_ip": plan.address,
+        "protocol": "tcp",
+    }
+    return {"ports": [port]}
+
+
+def _healthcheck(plan: LaunchPlan) -> dict[str, Any] | None:
+    check = plan.healthcheck
+    if check is None:
+        return None
+    return {
+        "test": ["CMD", *check.command],
+        "interval": f"{check.interval_s}s",
+        "timeout": f"{check.timeout_s}s",
+        "retries": check.retries,
+        "start_period": f"{check.start_period_s}s",
+    }
+
+
+def _devices(plan: LaunchPlan) -> dict[str, Any] | None:
+    if plan.gpus is None:
+        return None
+    device = {"driver": "nvidia", "count": plan.gpus.count, "capabilities": ["gpu"]}
+    return {"resources": {"reservations": {"devices": [device]}}}
+
+
+def _undollared(value: Any) -> Any:  # noqa: ANN401  YAML of any shape
+    """What compose makes of the parsed text: `$$` is `$`."""
+    if isinstance(value, dict):
+        return {_undollared(key): _undollared(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_undollared(item) for item in value]
+    return value.replace("$$", "$") if isinstance(value, str) else value
