@@ -1,45 +1,17 @@
 """The built-in profiles, models and engines, and files in the same format from elsewhere."""
 
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal, TypeAlias, TypeVar
+from typing import TypeVar
 
 from deckard_deploy.catalog import strict_yaml
+from deckard_deploy.catalog.listing import Kind, names
 from deckard_deploy.catalog.specs import Compatibility, EngineSpec, HardwareProfile, ModelSpec, Spec
 from deckard_deploy.catalog.validation import closest, validate
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.resources import catalog_dir
 
-Kind: TypeAlias = Literal["profiles", "models", "engines", "compat"]
 S = TypeVar("S", bound=Spec)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """A catalog file in one line, for listings."""
-
-    name: str
-    description: str
-    path: Path
-
-
-def names(kind: Kind) -> list[str]:
-    """The names of the built-in entries, sorted."""
-    return sorted(path.stem for path in (catalog_dir() / kind).glob("*.yaml"))
-
-
-def entries(kind: Kind) -> list[Entry]:
-    """One line an entry, read without validation: listings must be fast, and tests validate every file."""
-    return [_entry(catalog_dir() / kind / f"{name}.yaml") for name in names(kind)]
-
-
-def _entry(path: Path) -> Entry:
-    for line in path.read_text(encoding="utf-8").splitlines():
-        key, colon, value = line.partition(":")
-        if key == "description" and colon:
-            return Entry(name=path.stem, description=value.strip(), path=path)
-    raise BadInputError(f"{path.name}: 'description' is required")
 
 
 @cache
@@ -69,6 +41,11 @@ def compatibility(name: str) -> Compatibility:
 def profile_from_file(path: Path) -> HardwareProfile:
     """A user's own profile. Raises BadInputError when it cannot be read or is not a profile."""
     return validate(strict_yaml.parse(read_text(path), source=str(path)), HardwareProfile)
+
+
+def source(kind: Kind, name: str) -> str:
+    """The YAML of a built-in entry, comments and all."""
+    return read_text(catalog_dir() / kind / f"{name}.yaml")
 
 
 def read_text(path: Path) -> str:

@@ -61,9 +61,7 @@ def parse(text: str, *, source: str) -> Document:
     if node is None:
         return Document(source=source, data={}, lines={})
     if not isinstance(node, yaml.MappingNode):
-        raise BadInputError(
-            f"{source}:1: a mapping was expected, found {'a list' if isinstance(node, yaml.SequenceNode) else 'a single value'}"
-        )
+        raise BadInputError(f"{source}:1: a mapping (key: value) was expected")
     data = _value(node, (), source, lines)
     assert isinstance(data, dict)  # noqa: S101  a MappingNode gives a dict: for the type checker
     return Document(source=source, data=data, lines=lines)

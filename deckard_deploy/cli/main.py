@@ -1,0 +1,104 @@
+"""The program: its verbs, and the one boundary where every error becomes a line and an exit code."""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn
+
+import click
+
+from deckard_deploy import __version__
+from deckard_deploy.errors import BadInputError, DeployError
+
+# Verb -> one line of help. Each lives in the module of its name, imported only when it is called: `--help` must
+# not pay for pydantic, docker or requests. A test compares these lines with the commands' own.
+VERBS = {
+    "up": "Start the endpoint and wait until it is proven ready.",
+    "down": "Stop the endpoint and remove what was started.",
+    "status": "Say what runs, since when, and whether it answers.",
+    "logs": "Print the engine's log.",
+    "wait": "Wait until the running endpoint is ready.",
+    "chat": "Send one message and print the answer.",
+    "plan": "Show what `up` would run, and what would change.",
+    "render": "Write the compose file or the command line of a plan.",
+    "profiles": "List hardware profiles, or show one.",
+    "models": "List models, or show one.",
+    "engines": "List engines, or show one.",
+    "patches": "List, check and build the vLLM patches.",
+}
+_MODULES = {"profiles": "catalogs", "models": "catalogs", "engines": "catalogs"}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  click's signature
+        if cmd_name not in VERBS:
+            return None
+        module = import_module(f"deckard_deploy.cli.{_MODULES.get(cmd_name, cmd_name)}")
+        command = getattr(module, cmd_name)
+        return command if isinstance(command, click.Command) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  click's signature
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="deckard-deploy")
+def cli() -> None:
+    """Turn a hardware profile into a verified, running, OpenAI-compatible vLLM endpoint.
+
+    \b
+    Example:
+      deckard-deploy up --profile cpu
+    """
+
+
+def main() -> NoReturn:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911  one line per class of error
+    """Run one command line and return its exit code (errors.py lists them)."""
+    try:
+        code = cli.main(args=list(arguments), prog_name="deckard-deploy", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        return _say(error.format_message(), 2)
+    except click.ClickException as error:
+        return _say(f"error: {_usage(error)}", 2)
+    except (click.Abort, KeyboardInterrupt):
+        return _say("interrupted", 130)
+    except DeployError as error:
+        return _say(_lines(error), error.exit_code)
+    except BrokenPipeError:
+        # The reader of stdout left, as `| head` does: no more output, and none at interpreter exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception:  # noqa: BLE001  the one boundary: an error that nobody foresaw is our bug
+        return _say(f"{traceback.format_exc()}error: this is a bug in deckard-deploy {__version__}", 1)
+    return code if isinstance(code, int) else 0
+
+
+def _usage(error: click.ClickException) -> str:
+    text = " ".join(error.format_message().split())
+    context = getattr(error, "ctx", None)
+    return f"{text.rstrip('.')}; see: {context.command_path} --help" if context else text
+
+
+def _lines(error: DeployError) -> str:
+    if not error.hint:
+        return f"error: {error.message}"
+    separator = "; try: " if isinstance(error, BadInputError) else "\n  try: "
+    return f"error: {error.message}{separator}{error.hint}"
+
+
+def _say(text: str, code: int) -> int:
+    click.echo(text, err=True)
+    return code

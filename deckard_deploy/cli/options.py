@@ -1,0 +1,81 @@
+"""Options that several verbs share, and what they resolve to."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from deckard_deploy.catalog.resolution import Resolved
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_CHOICES = ("model", "drafter", "engine", "name", "address", "port", "image")
+_DEFAULT_FILE = Path("deckard.yaml")
+
+
+def deployment_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a verb `resolved`: what --profile, --config, --set and the named options ask for."""
+
+    @functools.wraps(command)
+    def with_resolved(**options: Any) -> Any:  # noqa: ANN401  click passes whatever the options hold
+        named = {key: options.pop(key) for key in _CHOICES}
+        resolved = resolve_choice(
+            profile=options.pop("profile"),
+            config=options.pop("config"),
+            settings=(*options.pop("settings"), *_as_settings(named)),
+            compat=options.pop("compat"),
+        )
+        return command(resolved=resolved, **options)
+
+    for option in reversed(_DEPLOYMENT_OPTIONS):
+        with_resolved = option(with_resolved)
+    return with_resolved
+
+
+_DEPLOYMENT_OPTIONS = (
+    click.option("-p", "--profile", metavar="NAME|FILE", help="Hardware profile; `profiles` lists them."),
+    click.option("-c", "--config", type=click.Path(path_type=Path), help="Default: ./deckard.yaml, if there is one."),
+    click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="Override a setting or a vLLM option."),
+    click.option("--model", help="Model to serve; `models` lists them."),
+    click.option("--drafter", help="Draft model for speculative decoding, or 'none'."),
+    click.option("--engine", help="vLLM release and runtime; `engines` lists them."),
+    click.option("--image", help="The engine's image under another name, for example in a mirror."),
+    click.option("--name", help="Name of the deployment; default: the profile's."),
+    click.option("--address", help="Address of this host to listen on; default: 127.0.0.1."),
+    click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on; default: 8000."),
+    click.option("--compat", metavar="NAME", help="Keep somebody's own launch line; known: seed."),
+)
+
+
+def _as_settings(named: dict[str, Any]) -> tuple[str, ...]:
+    keys = {"address": "publish.address", "port": "publish.port"}
+    # Quoted, so that an engine called 0.19 stays text.
+    return tuple(
+        f"{keys.get(key, key)}={value}" if key == "port" else f'{keys.get(key, key)}="{value}"'
+        for key, value in named.items()
+        if value is not None
+    )
+
+
+def resolve_choice(
+    *, profile: str | None, config: Path | None, settings: tuple[str, ...], compat: str | None
+) -> "Resolved":
+    """The catalog's and the user's settings as one choice. Raises BadInputError."""
+    from deckard_deploy.catalog import library, listing, overrides  # noqa: PLC0415  pydantic is heavy: only verbs that need it
+    from deckard_deploy.catalog.resolution import resolve  # noqa: PLC0415  same
+    from deckard_deploy.errors import BadInputError  # noqa: PLC0415  same
+
+    if config is None and _DEFAULT_FILE.is_file():
+        config = _DEFAULT_FILE
+    deployment = overrides.with_settings(overrides.read_deployment(config), settings)
+    compatibility = library.compatibility(compat) if compat else None
+    name = profile or deployment.profile or (compatibility.profile if compatibility else None)
+    if name is None:
+        known = ", ".join(listing.names("profiles"))
+        raise BadInputError(f"no hardware profile was named; known: {known}", hint="deckard-deploy … --profile NAME")
+    is_file = "/" in name or name.endswith((".yaml", ".yml"))
+    spec = library.profile_from_file(Path(name)) if is_file else library.profile(name)
+    return resolve(deployment, profile=spec, compatibility=compatibility)

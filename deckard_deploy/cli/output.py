@@ -1,0 +1,17 @@
+"""What people see. stdout is data; talk and progress go to stderr."""
+
+from collections.abc import Sequence
+
+import click
+
+
+def table(rows: Sequence[Sequence[str]]) -> None:
+    """Columns on stdout, as wide as they need; no frame, so that `cut` and `awk` work."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def say(text: str) -> None:
+    """One line for the person who waits."""
+    click.echo(text, err=True)
