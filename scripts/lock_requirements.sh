@@ -1,0 +1,10 @@
+#!/bin/sh
+# Resolve requirements/{runtime,dev}.txt anew from pyproject.toml. Needs uv.
+set -eu
+cd "$(dirname "$0")/.."
+lock() {
+    uv pip compile --quiet pyproject.toml requirements/build.in --extra cpu --universal --python-version 3.11 \
+        --generate-hashes --no-emit-index-url --no-annotate --no-header "$@"
+}
+lock -o requirements/runtime.txt
+lock --group dev -o requirements/dev.txt
