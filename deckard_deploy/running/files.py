@@ -1,0 +1,90 @@
+"""Files that are whole or absent: a kill at any instant leaves the old content or the new, at the final name.
+
+What a kill can leave is a `.tmp-…` neighbour; `clear_leftovers` removes those on the next start.
+"""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from deckard_deploy.errors import IntegrityError
+
+LEFTOVER = ".tmp-"
+
+
+def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o600) -> None:
+    """Replace `path`: temporary neighbour, fsync, rename, fsync of the folder. Raises OSError."""
+    data = content.encode() if isinstance(content, str) else content
+    descriptor, name = tempfile.mkstemp(prefix=LEFTOVER, dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def link_atomically(link: Path, target: str) -> None:
+    """Point the symbolic link `link` at `target`, relative to its folder, in one step. Raises OSError."""
+    temporary = link.with_name(f"{LEFTOVER}{os.getpid()}-{link.name}")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    temporary.replace(link)
+    sync_folder(link.parent)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder so that no half of it is ever seen under its name. Raises OSError."""
+    gone = folder.with_name(f"{LEFTOVER}gone-{os.getpid()}-{folder.name}")
+    folder.rename(gone)
+    shutil.rmtree(gone)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what a killed writer left; the caller holds the lock of whatever lives in `folder`."""
+    for leftover in folder.glob(f"{LEFTOVER}*"):
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+def private_folder(folder: Path) -> Path:
+    """Make a folder, and those above it, for its owner alone. Raises IntegrityError for a link in its place."""
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise IntegrityError(f"{folder} is not a folder of ours", hint=f"move it away: mv {folder} {folder}.old")
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.mkdir(exist_ok=True, mode=0o700)
+    return folder
+
+
+def read_regular(path: Path) -> str:
+    """The text of a regular file, never through a link. Raises FileNotFoundError, IntegrityError."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise IntegrityError(f"{path} cannot be read: {error.strerror}", hint=f"ls -l {path}") from error
+    with os.fdopen(descriptor, "rb") as file:
+        try:
+            return file.read().decode()
+        except (UnicodeDecodeError, IsADirectoryError) as error:
+            raise IntegrityError(f"{path} is not a text file", hint=f"ls -l {path}") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the folder's entries on disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,69 @@
+"""One writer per deployment.
+
+The kernel holds the lock (flock), so a killed holder holds nothing. Who holds it stands in a file beside it, which
+is believed only while the lock is held and only if it names a process that still lives: after a kill it is stale.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from deckard_deploy.errors import DeploymentBusyError, IntegrityError
+from deckard_deploy.running.files import read_regular, write_atomically
+from deckard_deploy.running.layout import DeploymentDir
+from deckard_deploy.running.process_identity import ProcessIdentity, identity_of, is_alive
+
+
+class LockOwner(BaseModel):
+    """Who holds a deployment, and since when."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    process: ProcessIdentity
+    verb: str
+    since: str
+
+
+@contextmanager
+def held(deployment: DeploymentDir, *, verb: str) -> Iterator[None]:
+    """Hold the deployment for `verb`, or raise DeploymentBusyError naming who does. Never waits."""
+    lock = FileLock(deployment.lock, timeout=0, mode=0o600)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise _busy(deployment) from None
+    try:
+        owner = LockOwner(
+            process=identity_of(os.getpid()), verb=verb, since=datetime.now(UTC).isoformat("T", "seconds")
+        )
+        write_atomically(deployment.lock_owner, owner.model_dump_json())
+        yield
+    finally:
+        deployment.lock_owner.unlink(missing_ok=True)
+        lock.release()
+
+
+def owner_of(deployment: DeploymentDir) -> LockOwner | None:
+    """Who last wrote that they hold it, if that process lives. Says nothing about the lock itself."""
+    try:
+        owner = LockOwner.model_validate_json(read_regular(deployment.lock_owner))
+    except (FileNotFoundError, ValidationError, IntegrityError):
+        return None  # between taking the lock and writing this; or not ours: the lock itself is what counts
+    return owner if is_alive(owner.process) else None
+
+
+def _busy(deployment: DeploymentDir) -> DeploymentBusyError:
+    owner = owner_of(deployment)
+    if owner is None:
+        return DeploymentBusyError(
+            f"another deckard-deploy has just taken deployment {deployment.name}", hint="try again in a second"
+        )
+    return DeploymentBusyError(
+        f"deployment {deployment.name} is held by pid {owner.process.pid}, "
+        f"`deckard-deploy {owner.verb}`, since {owner.since}",
+        hint=f"wait for it, or end it: kill -INT {owner.process.pid}",
+    )

@@ -1,0 +1,197 @@
+"""Release folders: what was rendered for a plan, and how its last launch went.
+
+releases/<plan hash>/
+  plan.json, compose.yaml, command.txt, patches/…   stored as the caller rendered them
+  launch.json                                       the last launch: Launch
+  vllm.log, vllm.log.1                              process runtime; docker keeps its own
+  failure.log                                       the last failure
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from deckard_deploy.errors import BadInputError, IntegrityError
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.running.files import (
+    clear_leftovers,
+    link_atomically,
+    private_folder,
+    read_regular,
+    remove_folder,
+    write_atomically,
+)
+from deckard_deploy.running.layout import DeploymentDir
+
+KEPT = 3
+PLAN, COMPOSE, LAUNCH, FAILURE_LOG, SERVER_LOG = "plan.json", "compose.yaml", "launch.json", "failure.log", "vllm.log"
+_HASH = re.compile(r"[0-9a-f]{12}")
+
+
+class Launch(BaseModel):
+    """One attempt to run a release. `launch_id` is the nonce by which readiness knows this very launch."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    launch_id: str
+    started_at: str
+    state: Literal["starting", "ready", "failed", "stopped"]
+    runtime: Literal["docker", "process"]
+    base_url: str
+    instance_id: str | None = None
+    restart_count: int = 0
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Release:
+    """One release folder, named by its plan's hash."""
+
+    folder: Path
+
+    @property
+    def plan_hash(self) -> str:
+        """Twelve hex digits."""
+        return self.folder.name
+
+    @property
+    def server_log(self) -> Path:
+        """The process runtime's log."""
+        return self.folder / SERVER_LOG
+
+    def plan(self) -> LaunchPlan:
+        """The plan, proven by the folder's name. Raises IntegrityError."""
+        try:
+            plan = LaunchPlan.model_validate_json(self.text(PLAN))
+        except ValidationError as error:
+            raise self._corrupt(PLAN) from error
+        if plan.hash != self.plan_hash:
+            raise IntegrityError(
+                f"{self.folder / PLAN} is plan {plan.hash}, not {self.plan_hash}", hint="run `deckard-deploy up` again"
+            )
+        return plan
+
+    def launch(self) -> Launch | None:
+        """The last launch; None when there was none. Raises IntegrityError."""
+        try:
+            return Launch.model_validate_json(read_regular(self.folder / LAUNCH))
+        except FileNotFoundError:
+            return None
+        except ValidationError as error:
+            raise self._corrupt(LAUNCH) from error
+
+    def record(self, launch: Launch) -> Launch:
+        """Write the launch down, whole or not at all."""
+        write_atomically(self.folder / LAUNCH, launch.model_dump_json(indent=1) + "\n")
+        return launch
+
+    def text(self, name: str) -> str:
+        """A stored file. Raises IntegrityError when it is not there."""
+        try:
+            return read_regular(self.folder / name)
+        except FileNotFoundError as error:
+            raise self._corrupt(name) from error
+
+    def _corrupt(self, name: str) -> IntegrityError:
+        return IntegrityError(
+            f"{self.folder / name} is missing or damaged",
+            hint=f"remove the release and bring it up again: rm -r {self.folder}",
+        )
+
+
+class Releases:
+    """All releases of one deployment. Whoever changes them holds its lock."""
+
+    def __init__(self, deployment: DeploymentDir) -> None:
+        self.deployment = deployment
+
+    def get(self, plan_hash: str) -> Release | None:
+        """The release of that plan, if there is one. Raises BadInputError, IntegrityError."""
+        if not _HASH.fullmatch(plan_hash):
+            raise BadInputError(f"{plan_hash[:80]!r} is not a release", hint="twelve hexadecimal digits name one")
+        folder = self.deployment.releases / plan_hash
+        if folder.is_symlink():
+            raise IntegrityError(f"{folder} is a link, not a release", hint=f"rm {folder}")
+        return Release(folder) if folder.is_dir() else None
+
+    def all(self) -> list[Release]:
+        """Every release, the one that was touched last first."""
+        if not self.deployment.releases.is_dir():
+            return []
+        names = [entry.name for entry in self.deployment.releases.iterdir() if _HASH.fullmatch(entry.name)]
+        found = [release for name in names if (release := self.get(name))]
+        return sorted(found, key=_touched, reverse=True)
+
+    def current(self) -> Release | None:
+        """The release that was last proven ready. Raises IntegrityError."""
+        return self._linked(self.deployment.current)
+
+    def previous(self) -> Release | None:
+        """The one that was current before it. Raises IntegrityError."""
+        return self._linked(self.deployment.previous)
+
+    def store(self, plan_hash: str, contents: Mapping[str, str]) -> Release:
+        """Write the rendered files (name -> text) of a release; files that already say the same are left alone.
+
+        Each file is whole or absent, and the folder appears with all of them. Raises BadInputError, IntegrityError.
+        """
+        release = self.get(plan_hash)
+        folder = release.folder if release else private_folder(self.deployment.releases / f".tmp-{plan_hash}")
+        for name, text in contents.items():
+            _write_if_new(folder, name, text)
+        if release is None:
+            folder = folder.rename(self.deployment.releases / plan_hash)
+        return Release(folder)
+
+    def switch(self, release: Release) -> None:
+        """Make it current, in one step; what was current becomes previous."""
+        current = self.current()
+        if current == release:
+            return
+        if current:
+            link_atomically(self.deployment.previous, f"releases/{current.plan_hash}")
+        link_atomically(self.deployment.current, f"releases/{release.plan_hash}")
+
+    def prune(self, keep: int = KEPT) -> None:
+        """Remove all but the `keep` last used releases; current and previous always stay."""
+        linked = [release for release in (self.current(), self.previous()) if release]
+        others = [release for release in self.all() if release not in linked]
+        for release in others[max(0, keep - len(set(linked))) :]:
+            remove_folder(release.folder)
+
+    def clear_leftovers(self) -> None:
+        """Remove what killed writers left; first thing that a verb does after taking the lock."""
+        for folder in (self.deployment.folder, self.deployment.releases, *(one.folder for one in self.all())):
+            clear_leftovers(folder)
+
+    def _linked(self, link: Path) -> Release | None:
+        if not link.is_symlink():
+            return None
+        parent, _, plan_hash = str(link.readlink()).rpartition("/")
+        if parent != "releases" or not _HASH.fullmatch(plan_hash):
+            raise IntegrityError(f"{link} points at {link.readlink()}, not at a release", hint=f"rm {link}")
+        return self.get(plan_hash)
+
+
+def _write_if_new(folder: Path, name: str, text: str) -> None:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not path.name or path.name == LAUNCH:
+        raise BadInputError(f"{name!r} cannot be a file of a release")
+    target = folder.joinpath(path)
+    private_folder(target.parent)
+    try:
+        if read_regular(target) == text:
+            return
+    except (FileNotFoundError, IntegrityError):
+        pass  # new, or damaged: written below
+    # Readable by the container's user, who may be another than ours; the folders above are ours alone.
+    write_atomically(target, text, mode=0o644)
+
+
+def _touched(release: Release) -> int:
+    launch = release.folder / LAUNCH
+    return (launch if launch.exists() else release.folder).stat().st_mtime_ns
