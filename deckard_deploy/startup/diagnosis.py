@@ -1,0 +1,125 @@
+"""A failed start -> its first fatal line, the likely cause and what to type next; the texts are in signatures.yaml."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+from deckard_deploy.startup.log_lines import LogLine, read_lines, without_secrets
+from deckard_deploy.startup.observation import Observation
+from deckard_deploy.startup.phases import Phase
+
+MAX_LINE = 300  # characters of a fatal line that are shown
+MAX_VALUE = 120  # characters of a value taken from the log into cause or fix
+HARMLESS = frozenset({"DEBUG", "INFO", "WARNING"})
+UNKNOWN = "unknown"
+# The last line of a traceback: a dotted class name that ends as exceptions do, at the line's start.
+_EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|Exit|Timeout|Expired)(?:: |:?$)", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """`signature` is the id in signatures.yaml, or "unknown". Every text is one line."""
+
+    phase: Phase
+    first_fatal_line: str
+    cause: str
+    fix: str
+    signature: str = UNKNOWN
+
+
+class Signature(BaseModel):
+    """A known failure: by a log line, or by how the instance ended. `{group}` in cause and fix is a group of `line`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    source: str
+    cause: str
+    fix: str
+    line: re.Pattern[str] | None = None
+    oom_killed: bool = False
+    exit_codes: tuple[int, ...] = ()
+
+
+class Signatures(BaseModel):
+    """signatures.yaml. `echoes` are lines that report another line's failure once more."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    echoes: tuple[re.Pattern[str], ...]
+    signatures: tuple[Signature, ...]
+
+
+@cache
+def known() -> Signatures:
+    """The signatures, in the order of the file."""
+    data = yaml.safe_load(Path(__file__).with_name("signatures.yaml").read_text(encoding="utf-8"))
+    return TypeAdapter(Signatures).validate_python(data)
+
+
+def diagnose(lines: Iterable[str], *, phase: Phase, observation: Observation | None = None) -> Diagnosis:
+    """Why a start failed. `lines` are the log from its beginning, or what the runtime printed when it refused.
+
+    The first line that a signature knows wins over louder ones after it, since every process up to the API server
+    reports the failure of the one below. Lines at INFO or WARNING are not read: they are fatal to nobody.
+    """
+    read = [line for raw in lines for line in read_lines(raw) if line.level not in HARMLESS]
+    if observation and observation.oom_killed:
+        return _ended(observation, phase, read)
+    for line in read:
+        for signature in known().signatures:
+            if signature.line and (found := signature.line.search(line.text)):
+                return _diagnosis(signature, phase, line.text, found.groupdict())
+    return _ended(observation, phase, read)
+
+
+def _ended(observation: Observation | None, phase: Phase, lines: list[LogLine]) -> Diagnosis:
+    """No known line: what the way it ended says, or else its first exception."""
+    exception = next(_exceptions(lines), "")
+    for signature in known().signatures:
+        by_memory = signature.oom_killed and observation is not None and observation.oom_killed
+        by_code = not exception and observation is not None and observation.exit_code in signature.exit_codes
+        if by_memory or by_code:
+            return _diagnosis(signature, phase, exception or _last(lines), {})
+    return Diagnosis(
+        phase=phase,
+        first_fatal_line=_one_line(exception or _last(lines)),
+        cause="not one of the failures this version knows" + _exit(observation),
+        fix="read the whole log: deckard-deploy logs",
+    )
+
+
+def _exceptions(lines: list[LogLine]) -> Iterator[str]:
+    """Last lines of tracebacks, root causes first, as Python prints them; no echoes."""
+    for line in lines:
+        if _EXCEPTION.match(line.text) and not any(echo.search(line.text) for echo in known().echoes):
+            yield line.text
+
+
+def _last(lines: list[LogLine]) -> str:
+    return lines[-1].text if lines else ""
+
+
+def _exit(observation: Observation | None) -> str:
+    return "" if observation is None or observation.exit_code is None else f" (exit code {observation.exit_code})"
+
+
+def _diagnosis(signature: Signature, phase: Phase, line: str, groups: dict[str, str | None]) -> Diagnosis:
+    values = {name: without_secrets(text or "")[:MAX_VALUE] for name, text in groups.items()}
+    return Diagnosis(
+        phase=phase,
+        first_fatal_line=_one_line(line),
+        cause=signature.cause.format_map(values),
+        fix=signature.fix.format_map(values),
+        signature=signature.id,
+    )
+
+
+def _one_line(text: str) -> str:
+    text = " ".join(without_secrets(text).split())
+    return text if len(text) <= MAX_LINE else text[: MAX_LINE - 1] + "…"

@@ -1,0 +1,141 @@
+"""Is it our launch that answers, and does it generate text?
+
+vLLM does not listen before its engine is ready (entrypoints/openai/api_server.py:543 binds, uvicorn listens at the
+end), so a refused connection means loading. `/health` is not asked: it answers 200 while a worker is dead, and
+another server may hold the port.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import requests  # noqa: PLC0415  heavy
+
+CONNECT_TIMEOUT_S = 1.0
+LIST_TIMEOUT_S = 5.0
+MAX_TOKENS = 64  # a model that thinks first spends some on its reasoning, which counts as text too
+QUESTION = "Reply with the single word: ready"
+
+
+class Outcome(StrEnum):
+    """What one probe found."""
+
+    READY = "ready"
+    LOADING = "loading"
+    """Nothing listens yet, or a proxy in front says that nothing does."""
+    NOT_ANSWERING = "not answering"
+    """Something listens but gives no usable answer, so far."""
+    OTHER_SERVER = "other server"
+    """Another server, or another launch, holds the port."""
+    KEY_REFUSED = "key refused"
+    ENGINE_DEAD = "engine dead"
+
+
+FINAL = frozenset({Outcome.OTHER_SERVER, Outcome.KEY_REFUSED, Outcome.ENGINE_DEAD})
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """The outcome and, in one line, what it rests on."""
+
+    outcome: Outcome
+    detail: str = ""
+
+    @property
+    def final(self) -> bool:
+        """No later probe of this launch can end otherwise."""
+        return self.outcome in FINAL
+
+
+def probe(
+    base_url: str, *, launch_id: str, served_name: str, api_key: str | None = None, timeout_s: float = 120.0
+) -> Readiness:
+    """Ask `base_url` (ending in /v1) once: both names listed, then one chat completion with text in it.
+
+    `timeout_s` bounds the completion's silence: the first one compiles kernels, 25 to 30 s on a DGX Spark. Never
+    raises for what a server does; goes through no proxy and follows no redirect.
+    """
+    import requests  # noqa: PLC0415  heavy
+
+    with requests.Session() as session:
+        session.trust_env = False
+        if api_key:
+            session.headers["Authorization"] = f"Bearer {api_key}"
+        try:
+            listed = _listed(session, base_url, {launch_id, served_name})
+            return listed or _completed(session, base_url, served_name, timeout_s)
+        except requests.ConnectionError as error:
+            return Readiness(Outcome.LOADING, f"{type(error).__name__} at {base_url}")
+        except requests.RequestException as error:
+            return Readiness(Outcome.NOT_ANSWERING, f"{type(error).__name__} at {base_url}")
+
+
+def _listed(session: "requests.Session", base_url: str, names: set[str]) -> Readiness | None:
+    """None when every name is on /models."""
+    url = f"{base_url}/models"
+    with session.get(url, timeout=(CONNECT_TIMEOUT_S, LIST_TIMEOUT_S), allow_redirects=False) as response:
+        if response.status_code != HTTPStatus.OK:
+            return _refused(response.status_code, url, otherwise=Outcome.OTHER_SERVER)
+        body = _json(response)
+    models = body.get("data") if isinstance(body, dict) else None
+    if not isinstance(models, list):
+        return Readiness(Outcome.OTHER_SERVER, f"{url} lists no models")
+    found = {model.get("id") for model in models if isinstance(model, dict)}
+    missing = names - {name for name in found if isinstance(name, str)}
+    if missing:
+        return Readiness(Outcome.OTHER_SERVER, f"{url} does not list {', '.join(sorted(missing))}")
+    return None
+
+
+def _completed(session: "requests.Session", base_url: str, model: str, timeout_s: float) -> Readiness:
+    url = f"{base_url}/chat/completions"
+    question = {
+        "model": model,
+        "messages": [{"role": "user", "content": QUESTION}],
+        "max_tokens": MAX_TOKENS,
+        "temperature": 0,
+    }
+    with session.post(url, json=question, timeout=(CONNECT_TIMEOUT_S, timeout_s), allow_redirects=False) as response:
+        if response.status_code != HTTPStatus.OK:
+            return _refused(response.status_code, url, otherwise=Outcome.NOT_ANSWERING)
+        text = _text(_json(response))
+    if not text:
+        return Readiness(Outcome.NOT_ANSWERING, f"{url} answered without text")
+    return Readiness(Outcome.READY, f"{model} answered {len(text)} characters")
+
+
+def _refused(status: int, url: str, *, otherwise: Outcome) -> Readiness:
+    detail = f"{url} answered HTTP {status}"
+    match status:
+        case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
+            return Readiness(Outcome.KEY_REFUSED, detail)
+        case HTTPStatus.SERVICE_UNAVAILABLE:
+            return Readiness(Outcome.ENGINE_DEAD, detail)
+        case HTTPStatus.BAD_GATEWAY | HTTPStatus.GATEWAY_TIMEOUT:
+            return Readiness(Outcome.LOADING, detail)
+        case _ if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            return Readiness(Outcome.NOT_ANSWERING, detail)
+        case _:
+            return Readiness(otherwise, detail)
+
+
+def _json(response: "requests.Response") -> Any:  # noqa: ANN401  whatever the server sent
+    try:
+        return response.json()
+    except ValueError:
+        return None
+
+
+def _text(body: Any) -> str:  # noqa: ANN401  whatever the server sent
+    """Content or reasoning of the first choice (`reasoning`: entrypoints/openai/chat_completion/protocol.py)."""
+    choices = body.get("choices") if isinstance(body, dict) else None
+    message = (
+        choices[0].get("message") if isinstance(choices, list) and choices and isinstance(choices[0], dict) else None
+    )
+    if not isinstance(message, Mapping):
+        return ""
+    said = (message.get("content"), message.get("reasoning"), message.get("reasoning_content"))
+    return next((text for text in said if isinstance(text, str) and text.strip()), "")
