@@ -5,10 +5,11 @@ The JSON files under schemas/ are written by scripts/extract_option_schema.py fr
 """
 
 import json
+from collections.abc import Iterable
 from functools import cache
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from deckard_deploy.catalog.validation import closest
 from deckard_deploy.errors import BadInputError
@@ -21,7 +22,8 @@ class Option(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["flag", "toggle", "integer", "number", "text", "json", "list"]
-    choices: tuple[str, ...] = ()
+    choices: tuple[int | str, ...] = Field(default=(), description="text beside `integer` stands for a number")
+    items: Literal["integer", "text"] = Field(default="text", description="of a list")
     default: JsonValue = None
 
 
@@ -53,26 +55,55 @@ class OptionSchema(BaseModel):
 
 
 def _mismatch(option: Option, value: JsonValue) -> str:  # noqa: PLR0911  one line per kind of option
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
     match option.kind:
         case "flag" | "toggle":
             return "" if isinstance(value, bool) else "true or false was expected"
         case "integer":
-            # vLLM reads 64k and 1.5M as well (human_readable_int, vllm/engine/arg_utils.py); we take digits only.
-            ok = (is_number and isinstance(value, int)) or value in option.choices
-            return "" if ok else "a whole number was expected"
+            return _integer_mismatch(option, value)
         case "number":
-            return "" if is_number else "a number was expected"
+            return "" if isinstance(value, int | float) and not isinstance(value, bool) else "a number was expected"
         case "json":
-            return "" if isinstance(value, dict | list | str) else "a mapping was expected"
+            return "" if _is_json(value) else "a mapping or a list was expected"
         case "list":
-            return "" if isinstance(value, list) else "a list was expected"
+            if not isinstance(value, list) or not value:
+                return "a list of at least one value was expected"
+            item = Option(kind=option.items, choices=option.choices)
+            return next((reason for entry in value if (reason := _mismatch(item, entry))), "")
         case "text":
-            if not isinstance(value, str):
-                return "text was expected: quote it"
-            if option.choices and value not in option.choices:
-                return f"one of {', '.join(option.choices)} was expected{closest(value, option.choices)}"
-            return ""
+            return _text_mismatch(option, value)
+
+
+def _integer_mismatch(option: Option, value: JsonValue) -> str:
+    # vLLM reads 64k and 1.5M as well (human_readable_int, vllm/engine/arg_utils.py); we take digits only.
+    if isinstance(value, str) and value in option.choices:
+        return ""
+    if not isinstance(value, int) or isinstance(value, bool):
+        return "a whole number was expected"
+    numbers = [choice for choice in option.choices if isinstance(choice, int)]
+    return f"one of {_listed(numbers)} was expected" if numbers and value not in numbers else ""
+
+
+def _text_mismatch(option: Option, value: JsonValue) -> str:
+    if not isinstance(value, str):
+        return "text was expected: quote it"
+    if value.startswith("-"):  # argparse would take the value for the next option
+        return "a value cannot begin with '-'"
+    if option.choices and value not in option.choices:
+        return f"one of {_listed(option.choices)} was expected{closest(value, map(str, option.choices))}"
+    return ""
+
+
+def _is_json(value: JsonValue) -> bool:
+    if not isinstance(value, str):
+        return isinstance(value, dict | list)
+    try:
+        return isinstance(json.loads(value), dict | list)
+    except ValueError:
+        return False
+
+
+def _listed(choices: Iterable[int | str]) -> str:
+    return ", ".join(map(str, choices))
 
 
 @cache

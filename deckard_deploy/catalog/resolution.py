@@ -49,21 +49,18 @@ def resolve(
     Raises BadInputError when a name is unknown, the parts do not belong together, or the engine's vLLM does not
     have an option or a variable that was asked for.
     """
-    if compatibility and compatibility.profile != profile.name:
-        raise BadInputError(
-            f"--compat {compatibility.name} is for profile {compatibility.profile!r}, not {profile.name!r}"
-        )
+    if compatibility:
+        _check_compatibility(compatibility, deployment, profile)
     base = compatibility or profile
     model = library.model(deployment.model or base.model)
-    engine = library.engine(deployment.engine or base.engine)
-    drafter = _drafter(deployment, model)
+    engine = _engine(deployment, base.engine)
+    drafter = _drafter(deployment, model, engine)
     schema = option_schema(engine.option_schema)
     serve = _merged(base.serve, {} if compatibility else model.serve, deployment.serve)
     environment = _merged(base.environment, deployment.environment)
     _check_together(profile, model, engine)
     _check_options(schema, serve, model)
-    for name in environment:
-        schema.check_environment(name, engine.environment)
+    _check_environment(schema, environment, engine)
     return Resolved(
         name=deployment.name or profile.name,
         profile=profile,
@@ -73,13 +70,37 @@ def resolve(
         serve=serve,
         environment=environment,
         container=base.container.model_copy(update=deployment.container.model_dump(exclude_none=True)),
-        publish=deployment.publish,
+        publish=compatibility.publish if compatibility else deployment.publish,
         startup_timeout_s=deployment.startup_timeout_s or profile.startup_timeout_s,
         compatibility=compatibility,
     )
 
 
-def _drafter(deployment: Deployment, model: ModelSpec) -> ModelSpec | None:
+def _check_compatibility(compatibility: Compatibility, deployment: Deployment, profile: HardwareProfile) -> None:
+    """Its folder, names and address are somebody else's: what they do not fit with is refused."""
+    asked = {
+        "profile": (profile.name, compatibility.profile),
+        "model": (deployment.model, compatibility.model),
+        "engine": (deployment.engine, compatibility.engine),
+        "drafter": (deployment.drafter, "none"),
+    }
+    for what, (value, fixed) in asked.items():
+        if value not in (None, fixed):
+            raise BadInputError(f"--compat {compatibility.name} is for {what} {fixed!r}, not {value!r}")
+    if deployment.publish != Publish():
+        raise BadInputError(f"--compat {compatibility.name} keeps its own address: take publish out")
+
+
+def _engine(deployment: Deployment, default: str) -> EngineSpec:
+    engine = library.engine(deployment.engine or default)
+    if deployment.image is None:
+        return engine
+    if engine.runtime == "process":
+        raise BadInputError(f"image {deployment.image}: {engine.name} runs without an image")
+    return engine.model_copy(update={"image": deployment.image})
+
+
+def _drafter(deployment: Deployment, model: ModelSpec, engine: EngineSpec) -> ModelSpec | None:
     if deployment.drafter in (None, "none"):
         return None
     drafter = library.model(str(deployment.drafter))
@@ -89,6 +110,10 @@ def _drafter(deployment: Deployment, model: ModelSpec) -> ModelSpec | None:
         raise BadInputError(
             f"{drafter.name} does not draft for {model.name}; it has: {', '.join(model.drafters) or 'none'}"
         )
+    if drafter.speculative is None or drafter.speculative.method not in engine.drafter_methods:
+        raise BadInputError(f"{engine.name} cannot draft with {drafter.name}", hint="--drafter none")
+    if deployment.serve.get("speculative-config") is not None:
+        raise BadInputError(f"--drafter {drafter.name} and serve.speculative-config exclude each other: keep one")
     return drafter
 
 
@@ -121,6 +146,17 @@ RESERVED = {
     "served-model-name": "the model spec names it",
     "uds": "clients reach the endpoint by publish.address and publish.port",
 }
+
+
+# Whoever may `docker inspect` or read a rendered file would read them.
+SECRETS = ("VLLM_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY")
+
+
+def _check_environment(schema: OptionSchema, environment: Environment, engine: EngineSpec) -> None:
+    for name in environment:
+        if name in SECRETS:
+            raise BadInputError(f"environment.{name} cannot be set: it is a secret, and the environment is shown")
+        schema.check_environment(name, engine.environment)
 
 
 def _check_options(schema: OptionSchema, serve: Serve, model: ModelSpec) -> None:

@@ -19,6 +19,15 @@ ShmSize: TypeAlias = Annotated[str, Field(pattern=r"^[1-9][0-9]*[mg]$")]
 Restart: TypeAlias = Annotated[str, Field(pattern=r"^(no|always|unless-stopped|on-failure(:[0-9]+)?)$")]
 Serve: TypeAlias = dict[FlagName, JsonValue]
 Environment: TypeAlias = dict[EnvironmentName, str]
+# github distribution/reference, reference.go: domain, path, tag, digest.
+_PATH = "[a-z0-9]+([._-]+[a-z0-9]+)*"
+ImageReference: TypeAlias = Annotated[
+    str,
+    Field(
+        pattern=f"^([A-Za-z0-9.-]+(:[0-9]+)?/)?{_PATH}(/{_PATH})*"
+        "(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?$"
+    ),
+]
 
 
 class Spec(BaseModel):
@@ -83,7 +92,7 @@ class HardwareProfile(Spec):
 class HubRepository(Spec):
     """Weights on the hub."""
 
-    repo: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
+    repo: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9_.-]+$")
     revision: str | None = Field(default=None, description="a commit; null until `lock` resolves it")
 
 
@@ -111,6 +120,14 @@ class Architecture(Spec):
     kv_shared_layers: int = Field(description="the last layers that reuse another layer's KV cache")
 
 
+class Speculative(Spec):
+    """How a drafter drafts: vLLM's speculative config, without the drafter's folder."""
+
+    method: str
+    num_speculative_tokens: int = Field(ge=1)
+    quantization: str | None = None
+
+
 class ModelSpec(Spec):
     """A checkpoint and the options that belong to it on every machine."""
 
@@ -125,6 +142,7 @@ class ModelSpec(Spec):
     served_name: str
     serve: Serve = Field(default_factory=dict)
     drafters: tuple[Name, ...] = ()
+    speculative: Speculative | None = Field(default=None, description="of a drafter")
     served_by: tuple[Name, ...] = Field(default=(), description="engines that can load it; empty: any")
 
 
@@ -135,7 +153,7 @@ class EngineSpec(Spec):
     description: str
     vllm_version: str = Field(description="the release whose parser and envs.py the schema was read from")
     runtime: Literal["docker", "process"]
-    image: str | None = Field(default=None, description="image reference; null for the process runtime")
+    image: ImageReference | None = Field(default=None, description="null for the process runtime")
     architectures: tuple[Literal["amd64", "arm64"], ...]
     vllm_root: AbsolutePath | None = Field(default=None, description="the folder of the vllm package in the image")
     home: AbsolutePath | None = Field(default=None, description="home of the image's user, for cache mounts")
@@ -144,7 +162,7 @@ class EngineSpec(Spec):
         default=(), description="variables read by libraries under vLLM, which its envs.py does not list"
     )
     patch_set: Name | None = None
-    dependency_lock: str | None = Field(default=None, description="hashed requirements of the process runtime")
+    dependency_lock: Name | None = Field(default=None, description="folder of hashed requirements under running/locks")
     drafter_methods: tuple[str, ...] = ()
 
 
@@ -156,6 +174,7 @@ class Deployment(Spec):
     model: Name | None = None
     drafter: Name | Literal["none"] | None = None
     engine: Name | None = None
+    image: ImageReference | None = Field(default=None, description="in place of the engine's, for a mirror or a pin")
     publish: Publish = Publish()
     serve: Serve = Field(default_factory=dict)
     environment: Environment = Field(default_factory=dict)
@@ -171,9 +190,11 @@ class Compatibility(Spec):
     profile: Name
     model: Name
     engine: Name
+    model_source: str = Field(pattern=r"^(~/|/)[^:\x00]*$", description="host folder; a shell or compose expands ~/")
     model_mount: AbsolutePath
     model_mount_read_only: bool
     container_name: str
+    publish: Publish
     serve: Serve
     environment: Environment
     container: Container

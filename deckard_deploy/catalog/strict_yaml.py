@@ -108,7 +108,10 @@ def _items(node: yaml.MappingNode, path: KeyPath, source: str, lines: dict[KeyPa
 
 def _scalar(node: yaml.Node, path: KeyPath, source: str) -> Json:
     text = str(node.value)
-    if getattr(node, "style", None) is not None:  # quoted, or a block: always text
+    if "\0" in text:
+        where = f"{source}:{node.start_mark.line + 1}: {'.'.join(map(str, path))}"
+        raise BadInputError(f"{where}: a NUL character: no option, variable or path can hold one")
+    if getattr(node, "style", None):  # quoted, or a block: always text
         return text
     plain = plain_scalar(text)
     if plain is not None or is_null(text):

@@ -5,6 +5,7 @@ from pathlib import PurePosixPath
 
 from deckard_deploy.catalog.option_schema import option_schema
 from deckard_deploy.catalog.resolution import Resolved
+from deckard_deploy.catalog.specs import ModelSpec, Serve
 from deckard_deploy.planning.arguments import serve_arguments
 from deckard_deploy.planning.plan import BindMount, Gpus, Healthcheck, LaunchPlan
 
@@ -60,9 +61,14 @@ def model_folder(resolved: Resolved, paths: HostPaths) -> PurePosixPath:
     return paths.models / resolved.model.name
 
 
+def drafter_folder(drafter: ModelSpec, paths: HostPaths) -> PurePosixPath:
+    """Where the host keeps a drafter's weights."""
+    return paths.models / drafter.name
+
+
 def _arguments(resolved: Resolved, paths: HostPaths, port: int) -> tuple[str, ...]:
     schema = option_schema(resolved.engine.option_schema)
-    options = serve_arguments(resolved.serve, schema)
+    options = serve_arguments({**resolved.serve, **_speculative(resolved, paths)}, schema)
     model = _model_target(resolved, paths)
     name = ("--served-model-name", resolved.model.served_name)
     if resolved.compatibility:
@@ -72,6 +78,16 @@ def _arguments(resolved: Resolved, paths: HostPaths, port: int) -> tuple[str, ..
     if resolved.engine.runtime == "docker" and resolved.container.network == "host":
         address = resolved.publish.address
     return (model, "--host", address, "--port", str(port), *name, *options)
+
+
+def _speculative(resolved: Resolved, paths: HostPaths) -> Serve:
+    """The drafter as one option; its keys are those of vllm/config/speculative.py."""
+    drafter = resolved.drafter
+    if drafter is None or drafter.speculative is None:
+        return {}
+    in_container = resolved.engine.runtime == "docker"
+    folder = f"/models/{drafter.name}" if in_container else str(drafter_folder(drafter, paths))
+    return {"speculative-config": {"model": folder, **drafter.speculative.model_dump(exclude_none=True)}}
 
 
 def _model_target(resolved: Resolved, paths: HostPaths) -> str:
@@ -90,23 +106,25 @@ def _environment(resolved: Resolved, paths: HostPaths) -> dict[str, str]:
 
 
 def _mounts(resolved: Resolved, paths: HostPaths) -> tuple[BindMount, ...]:
-    weights = BindMount(
-        source=str(model_folder(resolved, paths)),
-        target=_model_target(resolved, paths),
-        read_only=resolved.compatibility.model_mount_read_only if resolved.compatibility else True,
-    )
-    if resolved.compatibility or resolved.engine.home is None:
-        return (weights,)
+    if (kept := resolved.compatibility) is not None:
+        return (BindMount(source=kept.model_source, target=kept.model_mount, read_only=kept.model_mount_read_only),)
+    weights = [BindMount(source=str(model_folder(resolved, paths)), target=_model_target(resolved, paths))]
+    if resolved.drafter:
+        source = str(drafter_folder(resolved.drafter, paths))
+        weights.append(BindMount(source=source, target=f"/models/{resolved.drafter.name}"))
+    return (*weights, *_cache_mounts(resolved, paths))
+
+
+def _cache_mounts(resolved: Resolved, paths: HostPaths) -> tuple[BindMount, ...]:
     # Compiled kernels are only valid for the engine that made them, so each engine has its own caches.
     # vLLM: envs.py VLLM_CACHE_ROOT; Triton: knobs.py cache.dir; FlashInfer: jit/env.py FLASHINFER_WORKSPACE_DIR.
     home, caches = resolved.engine.home, paths.caches / resolved.engine.name
+    if home is None:
+        return ()
     folders = {"vllm": ".cache/vllm", "triton": ".triton/cache", "flashinfer": ".cache/flashinfer"}
-    return (
-        weights,
-        *(
-            BindMount(source=str(caches / name), target=f"{home}/{folder}", read_only=False)
-            for name, folder in folders.items()
-        ),
+    return tuple(
+        BindMount(source=str(caches / name), target=f"{home}/{folder}", read_only=False)
+        for name, folder in folders.items()
     )
 
 
@@ -121,8 +139,13 @@ def _gpus(resolved: Resolved) -> Gpus | None:
     hardware = resolved.profile.hardware
     if resolved.engine.runtime == "process" or hardware.gpu_count == 0:
         return None
-    # One GPU of a machine with more is a count; a machine with one gives all it has, as the model card does.
-    return Gpus(count="all" if hardware.gpu_count == 1 else hardware.gpu_count)
+    # A unified machine has one GPU and gives all it has, as the model card does. Of a machine with eight, `all` would
+    # take seven too many: a GPU for each rank.
+    if hardware.memory == "unified":
+        return Gpus(count="all")
+    tensor, pipeline = (resolved.serve.get(f"{kind}-parallel-size", 1) for kind in ("tensor", "pipeline"))
+    ranks = tensor * pipeline if isinstance(tensor, int) and isinstance(pipeline, int) else 1
+    return Gpus(count=max(hardware.gpu_count, ranks))
 
 
 def _healthcheck(resolved: Resolved, port: int) -> Healthcheck:

@@ -1,0 +1,121 @@
+#!/usr/bin/env python3
+"""Write what one vLLM release accepts to deckard_deploy/catalog/schemas/vllm-<version>.json.
+
+Run it with the Python of an environment that has that release:
+
+    VENV/bin/python scripts/extract_option_schema.py            write the file
+    VENV/bin/python scripts/extract_option_schema.py --check    exit 1 when the committed file is stale
+
+Options come from the parser that `vllm serve` itself uses (vllm/entrypoints/openai/cli_args.py make_arg_parser),
+variables from `environment_variables` in vllm/envs.py. The format is deckard_deploy.catalog.option_schema's.
+"""
+
+import argparse
+import enum
+import inspect
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import vllm  # type: ignore[import-not-found]
+from vllm import envs
+from vllm.entrypoints.openai.cli_args import make_arg_parser  # type: ignore[import-not-found]
+from vllm.utils.argparse_utils import FlexibleArgumentParser  # type: ignore[import-not-found]
+
+SCHEMAS = Path(__file__).resolve().parent.parent / "deckard_deploy" / "catalog" / "schemas"
+
+# The names of the functions that vllm/engine/arg_utils.py gives argparse as `type`.
+KINDS = {
+    "int": "integer",
+    "human_readable_int": "integer",
+    "human_readable_int_or_auto": "integer",
+    "float": "number",
+    "loads": "json",
+    "parse_dataclass": "json",
+    "str": "text",
+    "<lambda>": "text",  # --moe-backend: lower-cases one of its choices
+}
+
+
+def schema() -> dict[str, Any]:
+    """The schema as plain data."""
+    parser = make_arg_parser(FlexibleArgumentParser())
+    options = {
+        action.option_strings[0].removeprefix("--"): option(action)
+        for action in parser._actions  # argparse has no public list
+        if action.option_strings and not isinstance(action, argparse._HelpAction)
+    }
+    return {
+        "vllm_version": vllm.__version__.partition("+")[0],
+        "options": options,
+        "environment": sorted(envs.environment_variables),
+    }
+
+
+def option(action: argparse.Action) -> dict[str, Any]:
+    """One option; what equals the format's default is left out."""
+    kind, converter = kind_of(action), converter_name(action.type)
+    choices = ["auto"] if converter == "human_readable_int_or_auto" else []
+    # "None" is how an optional value says that it is absent; here the option itself is then absent.
+    choices += [choice for choice in action.choices or [] if choice != "None"]
+    entry = {"kind": kind, "choices": choices, "default": plain(action.default)}
+    if kind == "list":
+        entry["items"] = KINDS[converter]
+    return {key: value for key, value in entry.items() if value not in (None, [])}
+
+
+def kind_of(action: argparse.Action) -> str:
+    """One of the kinds of option_schema.Option. Raises KeyError for a converter that is not known here."""
+    if isinstance(action, argparse.BooleanOptionalAction):
+        return "toggle"
+    if isinstance(action, argparse._StoreTrueAction):
+        return "flag"
+    if action.nargs == "+":
+        return "list"
+    name = converter_name(action.type)
+    if name == "union_dict_and_str":  # JSON, or text to the letter where text is the default
+        return "text" if isinstance(action.default, str) else "json"
+    return KINDS[name]
+
+
+def converter_name(converter: object) -> str:
+    """The name of the function that reads the value, below vLLM's optional_type and parse_type closures."""
+    if converter is None:
+        return "str"
+    while inspect.isfunction(converter) and converter.__name__ in ("_optional_type", "_parse_type"):
+        converter = inspect.getclosurevars(converter).nonlocals["return_type"]
+    return str(getattr(converter, "__name__", converter))
+
+
+def plain(default: object) -> object:
+    """The default where it is plain JSON; None for configuration objects and enum members."""
+    if isinstance(default, set):
+        return sorted(default)
+    if isinstance(default, enum.Enum):
+        return None
+    if default is None or isinstance(default, bool | int | float | str | list) or type(default) is dict:
+        return default
+    return None
+
+
+def main() -> int:
+    """The command line."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--check", action="store_true", help="write nothing; exit 1 when the file is stale")
+    check = arguments.parse_args().check
+    found = schema()
+    path = SCHEMAS / f"vllm-{found['vllm_version']}.json"
+    text = json.dumps(found, indent=1, sort_keys=True) + "\n"
+    if check:
+        fresh = path.exists() and path.read_text(encoding="utf-8") == text
+        print(f"{path.name}: {'as extracted' if fresh else 'STALE: run this script without --check'}")
+        return 0 if fresh else 1
+    SCHEMAS.mkdir(exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    print(f"{path}: {len(found['options'])} options, {len(found['environment'])} variables")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
