@@ -5,9 +5,10 @@ nothing listens costs next to nothing, so a ready engine is noticed within a pol
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import NoReturn, Protocol
 
 from deckard_deploy.errors import StartFailedError, TimedOutError
 from deckard_deploy.startup.diagnosis import UNKNOWN, Diagnosis, diagnose
@@ -16,8 +17,12 @@ from deckard_deploy.startup.phases import Facts, Phase, PhaseTracker, Progress
 from deckard_deploy.startup.readiness import Outcome, Readiness
 
 POLL_S = 0.1
-LAST_WORDS_POLLS = 10  # of POLL_S, for log lines that arrive after the exit was seen
-KEPT_HEAD, KEPT_TAIL = 2000, 2000  # lines kept for the diagnosis
+LAST_WORDS_POLLS = 10  # of POLL_S each: log lines may arrive after the exit that they explain
+KEPT = 3000  # first and last lines kept for the diagnosis
+NOT_OURS = {
+    Outcome.OTHER_SERVER: "another server has the port; stop it, or choose another: --set publish.port=PORT",
+    Outcome.KEY_REFUSED: "the server wants another API key than this launch was given; deckard-deploy down, then up",
+}
 
 
 class Launch(Protocol):
@@ -61,4 +66,91 @@ def follow(
     knows. Raises StartFailedError as soon as the instance exits, restarts, is replaced or vanishes, or the probe's
     outcome is final; TimedOutError when the start stalls. Both carry the diagnosis in message and hint.
     """
-    raise NotImplementedError
+    started = advanced = clock.now()
+    log = _Log(launch, PhaseTracker(started), on_progress)
+    first = launch.observe()
+    while True:
+        now = clock.now()
+        advanced = now if log.read(now) else advanced
+        if ended := _ended(first, observation := launch.observe()):
+            for _ in range(LAST_WORDS_POLLS):
+                clock.sleep(POLL_S)
+                log.read(now)
+            _fail(log, ended, now - started, observation)
+        readiness = probe()
+        if readiness.outcome is Outcome.READY:
+            now = clock.now()
+            log.read(now)
+            return Ready(now - started, log.tracker.durations(now), log.tracker.facts)
+        if readiness.final:
+            _refuse(log, readiness, now - started, observation)
+        if now - advanced >= stalled_after_s:
+            _time_out(log, readiness, stalled_after_s)
+        clock.sleep(POLL_S)
+
+
+@dataclass
+class _Log:
+    """The lines so far: the first, where root causes stand, and the last."""
+
+    launch: Launch
+    tracker: PhaseTracker
+    on_progress: Callable[[Progress], None]
+    head: list[str] = field(default_factory=list)
+    tail: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT))
+
+    def read(self, now: float) -> bool:
+        """Take in what arrived; whether the start advanced."""
+        advanced = False
+        for line in self.launch.poll_lines():
+            (self.head if len(self.head) < KEPT else self.tail).append(line)
+            shown = self.tracker.progress
+            if progress := self.tracker.feed(line, now):
+                advanced = True
+                if progress != shown:
+                    self.on_progress(progress)
+        return advanced
+
+    def diagnose(self, observation: Observation | None) -> Diagnosis:
+        return diagnose([*self.head, *self.tail], phase=self.tracker.progress.phase, observation=observation)
+
+
+def _ended(first: Observation, now: Observation) -> str:
+    """Why the start is over, or nothing while it goes on."""
+    if now.state == "missing":
+        return "it is gone"
+    if now.state == "exited":
+        return f"it exited with code {now.exit_code}"
+    if now.state == "restarting" or now.restart_count > first.restart_count:
+        return f"it crashed and was restarted (restart {now.restart_count})"
+    if now.instance_id != first.instance_id:
+        return "another instance took its place"
+    return ""
+
+
+def _fail(log: _Log, ended: str, elapsed_s: float, observation: Observation | None) -> NoReturn:
+    found = log.diagnose(observation)
+    line = f": {found.first_fatal_line}" if found.first_fatal_line else ""
+    raise StartFailedError(
+        f'engine stopped in "{found.phase}" after {_clock_face(elapsed_s)}, {ended}{line}',
+        hint=f"{found.cause}; {found.fix}",
+    )
+
+
+def _refuse(log: _Log, readiness: Readiness, elapsed_s: float, observation: Observation) -> NoReturn:
+    if hint := NOT_OURS.get(readiness.outcome):
+        raise StartFailedError(f"{readiness.outcome} after {_clock_face(elapsed_s)}: {readiness.detail}", hint=hint)
+    _fail(log, f"{readiness.outcome}: {readiness.detail}", elapsed_s, observation)
+
+
+def _clock_face(seconds: float) -> str:
+    return f"{round(seconds) // 60}:{round(seconds) % 60:02}"
+
+
+def _time_out(log: _Log, readiness: Readiness, stalled_after_s: float) -> NoReturn:
+    found = log.diagnose(None)
+    hint = f"raise startup_timeout_s if this machine is slow; {found.fix}"
+    raise TimedOutError(
+        f'no progress in "{found.phase}" for {stalled_after_s:g} s ({readiness.outcome}: {readiness.detail})',
+        hint=hint if found.signature == UNKNOWN else f"{found.cause}; {found.fix}",
+    )

@@ -25,5 +25,5 @@ class Observation(Protocol):
         """How often the runtime has started it again."""
 
     @property
-    def instance_id(self) -> str:
+    def instance_id(self) -> str | None:
         """Container id, or what else tells this instance from its successor."""

@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import requests  # noqa: PLC0415  heavy
+    import requests
 
 CONNECT_TIMEOUT_S = 1.0
 LIST_TIMEOUT_S = 5.0
