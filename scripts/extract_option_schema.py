@@ -11,6 +11,7 @@ variables from `environment_variables` in vllm/envs.py. The format is deckard_de
 """
 
 import argparse
+import dataclasses
 import enum
 import inspect
 import json
@@ -19,12 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import vllm  # type: ignore[import-not-found]
+from pydantic.fields import FieldInfo
 from vllm import envs
+from vllm.engine import arg_utils  # type: ignore[import-not-found]
+from vllm.engine.arg_utils import get_kwargs  # type: ignore[import-not-found]
 from vllm.entrypoints.openai.cli_args import make_arg_parser  # type: ignore[import-not-found]
 from vllm.utils.argparse_utils import FlexibleArgumentParser  # type: ignore[import-not-found]
 
 SCHEMAS = Path(__file__).resolve().parent.parent / "deckard_deploy" / "catalog" / "schemas"
 
+BOUNDS = ("gt", "ge", "lt", "le")
 # The names of the functions that vllm/engine/arg_utils.py gives argparse as `type`.
 KINDS = {
     "int": "integer",
@@ -40,9 +45,17 @@ KINDS = {
 
 def schema() -> dict[str, Any]:
     """The schema as plain data."""
+    configurations: list[type] = []
+
+    def recording(configuration: type) -> dict[str, dict[str, Any]]:
+        configurations.append(configuration)
+        return dict(get_kwargs(configuration))
+
+    arg_utils.get_kwargs = recording
     parser = make_arg_parser(FlexibleArgumentParser())
+    limits = bounds(configurations)
     options = {
-        action.option_strings[0].removeprefix("--"): option(action)
+        action.option_strings[0].removeprefix("--"): option(action, limits.get(action.dest, {}))
         for action in parser._actions  # argparse has no public list
         if action.option_strings and not isinstance(action, argparse._HelpAction)
     }
@@ -53,16 +66,28 @@ def schema() -> dict[str, Any]:
     }
 
 
-def option(action: argparse.Action) -> dict[str, Any]:
+def bounds(configurations: list[type]) -> dict[str, dict[str, float]]:
+    """`{"max_num_seqs": {"ge": 1}}`: what the fields that options are made of say with pydantic.Field(ge=…)."""
+    return {
+        field.name: {
+            name: getattr(limit, name) for name in BOUNDS for limit in field.default.metadata if hasattr(limit, name)
+        }
+        for configuration in configurations
+        for field in dataclasses.fields(configuration)
+        if isinstance(field.default, FieldInfo)
+    }
+
+
+def option(action: argparse.Action, limits: dict[str, float]) -> dict[str, Any]:
     """One option; what equals the format's default is left out."""
     kind, converter = kind_of(action), converter_name(action.type)
     choices = ["auto"] if converter == "human_readable_int_or_auto" else []
     # "None" is how an optional value says that it is absent; here the option itself is then absent.
     choices += [choice for choice in action.choices or [] if choice != "None"]
-    entry = {"kind": kind, "choices": choices, "default": plain(action.default)}
+    entry = {"kind": kind, "choices": choices, "default": plain(action.default), "bounds": limits}
     if kind == "list":
         entry["items"] = KINDS[converter]
-    return {key: value for key, value in entry.items() if value not in (None, [])}
+    return {key: value for key, value in entry.items() if value not in (None, [], {})}
 
 
 def kind_of(action: argparse.Action) -> str:

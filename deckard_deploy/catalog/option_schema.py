@@ -5,6 +5,7 @@ The JSON files under schemas/ are written by scripts/extract_option_schema.py fr
 """
 
 import json
+import operator
 from collections.abc import Iterable
 from functools import cache
 from typing import Literal
@@ -24,6 +25,7 @@ class Option(BaseModel):
     kind: Literal["flag", "toggle", "integer", "number", "text", "json", "list"]
     choices: tuple[int | str, ...] = Field(default=(), description="text beside `integer` stands for a number")
     items: Literal["integer", "text"] = Field(default="text", description="of a list")
+    bounds: dict[Literal["gt", "ge", "lt", "le"], float] = {}
     default: JsonValue = None
 
 
@@ -61,7 +63,9 @@ def _mismatch(option: Option, value: JsonValue) -> str:  # noqa: PLR0911  one li
         case "integer":
             return _integer_mismatch(option, value)
         case "number":
-            return "" if isinstance(value, int | float) and not isinstance(value, bool) else "a number was expected"
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                return "a number was expected"
+            return _out_of_bounds(option, value)
         case "json":
             return "" if _is_json(value) else "a mapping or a list was expected"
         case "list":
@@ -80,7 +84,16 @@ def _integer_mismatch(option: Option, value: JsonValue) -> str:
     if not isinstance(value, int) or isinstance(value, bool):
         return "a whole number was expected"
     numbers = [choice for choice in option.choices if isinstance(choice, int)]
-    return f"one of {_listed(numbers)} was expected" if numbers and value not in numbers else ""
+    if numbers and value not in numbers:
+        return f"one of {_listed(numbers)} was expected"
+    return _out_of_bounds(option, value)
+
+
+def _out_of_bounds(option: Option, value: float) -> str:
+    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+    broken = any(not getattr(operator, name)(value, bound) for name, bound in option.bounds.items())
+    limits = " and ".join(f"{signs[name]} {bound:g}" for name, bound in option.bounds.items())
+    return f"a value {limits} was expected" if broken else ""
 
 
 def _text_mismatch(option: Option, value: JsonValue) -> str:

@@ -1,12 +1,13 @@
 """deckard.yaml and `--set key=value` as one `Deployment`."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from deckard_deploy.catalog import library, strict_yaml
 from deckard_deploy.catalog.specs import Deployment
-from deckard_deploy.catalog.strict_yaml import Document, Json
+from deckard_deploy.catalog.strict_yaml import Document, Json, KeyPath
 from deckard_deploy.catalog.validation import validate
 from deckard_deploy.errors import BadInputError
 
@@ -29,7 +30,7 @@ def with_settings(document: Document, settings: Iterable[str]) -> Deployment:
     Raises BadInputError, naming the setting.
     """
     data: dict[str, Any] = _copied(document.data)
-    lines = dict(document.lines)
+    origins: dict[KeyPath, str] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not key:
@@ -41,8 +42,11 @@ def with_settings(document: Document, settings: Iterable[str]) -> Deployment:
             if not isinstance(inner, dict):
                 raise BadInputError(f"--set {setting}: {section} is not a section")
             target = inner
-        target[leaf] = _value(setting, text)
-    return validate(Document(source=document.source, data=data, lines=lines), Deployment)
+        # A variable is text whatever it looks like.
+        is_text = sections == ["environment"] and not strict_yaml.is_null(text)
+        target[leaf] = text if is_text else _value(setting, text)
+        origins[(*sections, leaf)] = f"--set {setting}"
+    return validate(replace(document, data=data, origins=origins), Deployment)
 
 
 def _path(key: str) -> tuple[str, ...]:

@@ -69,7 +69,7 @@ def resolve(
         engine=engine,
         serve=serve,
         environment=environment,
-        container=base.container.model_copy(update=deployment.container.model_dump(exclude_none=True)),
+        container=_container(base.container, deployment),
         publish=compatibility.publish if compatibility else deployment.publish,
         startup_timeout_s=deployment.startup_timeout_s or profile.startup_timeout_s,
         compatibility=compatibility,
@@ -117,6 +117,11 @@ def _drafter(deployment: Deployment, model: ModelSpec, engine: EngineSpec) -> Mo
     return drafter
 
 
+def _container(base: Container, deployment: Deployment) -> Container:
+    changes = deployment.container.model_dump(exclude_unset=True)
+    return Container.model_validate(_merged(base.model_dump(), changes))
+
+
 def _merged(*layers: dict[str, Any]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for layer in layers:
@@ -161,10 +166,12 @@ def _check_environment(schema: OptionSchema, environment: Environment, engine: E
 
 def _check_options(schema: OptionSchema, serve: Serve, model: ModelSpec) -> None:
     for name, value in serve.items():
-        if name in RESERVED and name not in model.serve:
+        if name in RESERVED:
             raise BadInputError(f"serve.{name} cannot be set: {RESERVED[name]}")
         schema.check_option(name, value)
     length: JsonValue = serve.get("max-model-len")
+    if length == 0:
+        raise BadInputError("--max-model-len 0: a context holds at least one token")
     if isinstance(length, int) and length > model.context_limit:
         raise BadInputError(
             f"--max-model-len {length} is more than {model.name}'s {model.context_limit} tokens",

@@ -4,20 +4,21 @@ The YAML files beside this module are instances of these; the JSON schemas for e
 (scripts/generate.py). Option names below `serve` are vLLM's own, without the dashes in front.
 """
 
+from ipaddress import ip_address
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 EnvironmentName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-FlagName: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9.-]*$")]
 Port: TypeAlias = Annotated[int, Field(ge=1, le=65535)]
+IpAddress: TypeAlias = Annotated[str, AfterValidator(lambda text: str(ip_address(text)))]
 AbsolutePath: TypeAlias = Annotated[str, Field(pattern=r"^/[^:\x00]*$")]
 Ipc: TypeAlias = Literal["private", "shareable", "host"]
 Network: TypeAlias = Literal["bridge", "host"]
 ShmSize: TypeAlias = Annotated[str, Field(pattern=r"^[1-9][0-9]*[mg]$")]
 Restart: TypeAlias = Annotated[str, Field(pattern=r"^(no|always|unless-stopped|on-failure(:[0-9]+)?)$")]
-Serve: TypeAlias = dict[FlagName, JsonValue]
+Serve: TypeAlias = dict[str, JsonValue]  # the engine's option schema knows the names
 Environment: TypeAlias = dict[EnvironmentName, str]
 # github distribution/reference, reference.go: domain, path, tag, digest.
 _PATH = "[a-z0-9]+([._-]+[a-z0-9]+)*"
@@ -51,7 +52,7 @@ class Hardware(Spec):
 class Publish(Spec):
     """Where clients reach the endpoint on this host."""
 
-    address: str = "127.0.0.1"
+    address: IpAddress = "127.0.0.1"
     port: Port = 8000
 
 
@@ -177,7 +178,7 @@ class Deployment(Spec):
     image: ImageReference | None = Field(default=None, description="in place of the engine's, for a mirror or a pin")
     publish: Publish = Publish()
     serve: Serve = Field(default_factory=dict)
-    environment: Environment = Field(default_factory=dict)
+    environment: dict[EnvironmentName, str | None] = Field(default_factory=dict)
     container: ContainerChanges = ContainerChanges()
     startup_timeout_s: int | None = Field(default=None, ge=1)
 

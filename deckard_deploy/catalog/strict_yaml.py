@@ -5,9 +5,10 @@ and 2026-01-01 as a date. None of that belongs in a deployment file, so this loa
 with anchors, aliases, tags and merge keys.
 """
 
+import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import yaml
@@ -19,6 +20,7 @@ KeyPath: TypeAlias = tuple[str | int, ...]
 
 MAX_BYTES = 1 << 20  # a deployment file is a page long; a megabyte is a mistake or an attack
 MAX_DEPTH = 20
+MAX_DIGITS = 40  # Python refuses to read thousands of digits, and nothing here needs more
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)\Z")
 _FLOAT = re.compile(r"[-+]?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?\Z")
 _LITERALS: dict[str, bool | None] = {"": None, "~": None, "null": None, "true": True, "false": False}
@@ -28,14 +30,18 @@ _Composer: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
-    """Plain data, and the line each key path stands on."""
+    """Plain data, the line each key path stands on, and what replaced it from outside the file."""
 
     source: str
     data: dict[str, Json]
     lines: dict[KeyPath, int]
+    origins: dict[KeyPath, str] = field(default_factory=dict)
 
     def where(self, path: KeyPath) -> str:
-        """`file:line: key.path`, for the nearest enclosing path that has a line."""
+        """`file:line: key.path`, for the nearest enclosing path that has a line; or the origin that set it."""
+        for length in range(len(path), 0, -1):
+            if origin := self.origins.get(path[:length]):
+                return origin
         known = next((path[:n] for n in range(len(path), -1, -1) if path[:n] in self.lines), ())
         dotted = ".".join(str(part) for part in path)
         return f"{self.source}:{self.lines.get(known, 1)}" + (f": {dotted}" if dotted else "")
@@ -119,7 +125,7 @@ def _scalar(node: yaml.Node, path: KeyPath, source: str) -> Json:
     if node.tag != "tag:yaml.org,2002:str":  # on, yes, 22:22, 0x1f, 1_000, 2026-01-01, .inf
         kind = node.tag.rpartition(":")[2]
         where = f"{source}:{node.start_mark.line + 1}: {'.'.join(map(str, path))}"
-        raise BadInputError(f"{where}: {text!r} would be read as a {kind}: quote it, or write it plainly")
+        raise BadInputError(f"{where}: {text!r} would be read as {kind}: quote it, or write it plainly")
     return text
 
 
@@ -127,9 +133,12 @@ def plain_scalar(text: str) -> bool | int | float | None:
     """The number or truth value that unquoted text stands for; None for null and for all other text."""
     if text in _LITERALS:
         return _LITERALS[text]
+    if len(text) > MAX_DIGITS:
+        return None
     if _INT.match(text):
         return int(text)
-    return float(text) if _FLOAT.match(text) else None
+    number = float(text) if _FLOAT.match(text) else math.inf
+    return number if math.isfinite(number) else None
 
 
 def is_null(text: str) -> bool:

@@ -53,7 +53,7 @@ def _key_path(document: Document, location: tuple[int | str, ...]) -> KeyPath:
     """pydantic's location without the parts that are not in the file (names of union members, '[key]')."""
     path: KeyPath = ()
     for part in location:
-        if (*path, part) in document.lines:
+        if (*path, part) in document.lines or (*path, part) in document.origins:
             path = (*path, part)
     return path
 
