@@ -23,7 +23,7 @@ from deckard_deploy.weights.tiny_tokenizer import (
     vocabulary,
 )
 
-Quantization = Literal["none"]
+Quantization = Literal["none", "nvfp4", "nvfp4_awq", "nvfp4_svd"]
 
 GENERATOR_VERSION = 1
 MANIFEST = "tiny-gemma4.json"
@@ -77,30 +77,40 @@ def _require_libraries() -> None:
 
 
 def _write_files(folder: Path, quantization: Quantization) -> None:
-    config = _config()
-    texts: dict[str, dict[str, object]] = {
+    from deckard_deploy.weights import nvfp4  # noqa: PLC0415
+
+    texts = {
+        "config.json": _config(),
         "generation_config.json": _generation_config(),
         "processor_config.json": _processor_config(),
         "tokenizer.json": tokenizer_json(),
         "tokenizer_config.json": tokenizer_config(CONTEXT_TOKENS),
     }
-    _write_tensors(folder, quantization)
-    for name, content in {"config.json": config, **texts}.items():
+    if quantization != "none":
+        texts["hf_quant_config.json"], texts["config.json"]["quantization_config"] = nvfp4.quantization_config(
+            quantization
+        )
+    for name, content in texts.items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n")
     (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE)
+    _write_tensors(folder / "model.safetensors", quantization)
     sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
     (folder / MANIFEST).write_text(json.dumps(_manifest(quantization, sizes), indent=2) + "\n")
 
 
-def _write_tensors(folder: Path, quantization: Quantization) -> None:
+def _write_tensors(file: Path, quantization: Quantization) -> None:
     import ml_dtypes  # noqa: PLC0415
     from safetensors.numpy import save_file  # noqa: PLC0415
 
-    from deckard_deploy.weights import tiny_layers  # noqa: PLC0415
+    from deckard_deploy.weights import nvfp4, tiny_layers  # noqa: PLC0415
 
-    tensors = {name: tensor.astype(ml_dtypes.bfloat16) for name, tensor in tiny_layers.all_tensors().items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "model.safetensors").chmod(0o644)  # safetensors makes it 0600, a container's user reads it too
+    exact = tiny_layers.all_tensors()
+    if quantization == "none":
+        tensors = {name: tensor.astype(ml_dtypes.bfloat16) for name, tensor in exact.items()}
+    else:
+        tensors = nvfp4.quantize(exact, quantization)
+    save_file(tensors, file, metadata={"format": "pt"})
+    file.chmod(0o644)  # safetensors makes it 0600, but the user of a container reads it too
 
 
 def _config() -> dict[str, object]:

@@ -167,14 +167,18 @@ def _head() -> NDArray[np.float32]:
 
 
 def _vision() -> Tensors:
-    """A vision tower of noise: it must load and run, no script looks at an image."""
+    """A vision tower of noise: it must load and run, no script looks at an image.
+
+    An image's tokens keep to OTHER, as text outside the script does: anything else would look like a marker.
+    """
     tower = "model.vision_tower."
+    projection = _noise("embedding_projection", HIDDEN, VISION_HIDDEN, amplitude=1 / 4)
+    projection[:OTHER] = 0
     shapes = {
-        "model.embed_vision.embedding_projection.weight": (HIDDEN, VISION_HIDDEN),
         tower + "patch_embedder.input_proj.weight": (VISION_HIDDEN, PATCH_VALUES),
         tower + "patch_embedder.position_embedding_table": (2, VISION_POSITIONS, VISION_HIDDEN),
     }
-    norms = {}
+    rest = {"model.embed_vision.embedding_projection.weight": projection}
     for number in range(VISION_LAYERS):
         layer = f"{tower}encoder.layers.{number}."
         for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
@@ -183,10 +187,10 @@ def _vision() -> Tensors:
             shapes[f"{layer}mlp.{name}.linear.weight"] = (VISION_INTERMEDIATE, VISION_HIDDEN)
         shapes[f"{layer}mlp.down_proj.linear.weight"] = (VISION_HIDDEN, VISION_INTERMEDIATE)
         for name in ("input", "post_attention", "pre_feedforward", "post_feedforward"):
-            norms[f"{layer}{name}_layernorm.weight"] = _ones(VISION_HIDDEN)
+            rest[f"{layer}{name}_layernorm.weight"] = _ones(VISION_HIDDEN)
         for name in ("q_norm", "k_norm"):
-            norms[f"{layer}self_attn.{name}.weight"] = _ones(VISION_HIDDEN // VISION_HEADS)
-    return {**{name: _noise(name, *shape, amplitude=1 / 16) for name, shape in shapes.items()}, **norms}
+            rest[f"{layer}self_attn.{name}.weight"] = _ones(VISION_HIDDEN // VISION_HEADS)
+    return {**{name: _noise(name, *shape, amplitude=1 / 16) for name, shape in shapes.items()}, **rest}
 
 
 def all_tensors() -> Tensors:

@@ -1,0 +1,141 @@
+"""Pack a checkpoint's language-model linears to NVFP4 in the layouts that ModelOpt 0.42.0 exports.
+
+    nvfp4      weights rounded as they are
+    nvfp4_awq  inputs scaled per channel first: o_proj and down_proj keep `pre_quant_scale`, the others have theirs
+               folded into the RMSNorm before them, as ModelOpt's export does for Gemma (export/unified_export_hf.py,
+               export/quant_utils.py, PQS_FUSE_MODULE_MAPPING)
+    nvfp4_svd  every linear keeps `pre_quant_scale`, and 32 input channels go through a 16-bit low-rank branch
+
+A linear [out, in] becomes weight uint8 [out, in / 2] (two e2m1 codes a byte, the even column in the low nibble),
+weight_scale float8_e4m3fn [out, in / 16], weight_scale_2 and input_scale float32 scalars. A weight is
+code * weight_scale * weight_scale_2; an input is multiplied by pre_quant_scale [in] before it is rounded.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+Layout = Literal["nvfp4", "nvfp4_awq", "nvfp4_svd"]
+Floats = NDArray[np.float32]
+
+GROUP_SIZE = 16
+LOW_RANK = 32  # ModelOpt's NVFP4_SVDQUANT_DEFAULT_CFG
+_LARGEST_CODE, _LARGEST_SCALE = 6.0, 448.0  # of e2m1 and of e4m3
+
+# Linears that read the same input, by the norm that makes it ("" where it is no norm), and that input's largest
+# magnitude before smoothing. vLLM fuses the first two groups, so each group shares weight_scale_2 and input_scale.
+_GROUPS = (
+    ("input_layernorm", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), 16.0),
+    ("", ("self_attn.o_proj",), 4.0),
+    ("pre_feedforward_layernorm", ("mlp.gate_proj", "mlp.up_proj"), 16.0),
+    ("", ("mlp.down_proj",), 128.0),
+)
+
+
+def quantization_config(layout: Layout) -> tuple[dict[str, object], dict[str, object]]:
+    """`hf_quant_config.json`, and `quantization_config` of config.json.
+
+    ModelOpt 0.42.0: export/quant_utils.py, process_layer_quant_config; export/convert_hf_config.py, which writes
+    config_groups for NVFP4 alone.
+    """
+    algorithm = {"nvfp4": "NVFP4", "nvfp4_awq": "NVFP4_AWQ", "nvfp4_svd": "NVFP4_SVD"}[layout]
+    producer = {"name": "modelopt", "version": "0.42.0"}
+    excluded = ["lm_head", "model.embed_vision*", "model.vision_tower*"]
+    awq = {"has_zero_point": False, "pre_quant_scale": True} if layout == "nvfp4_awq" else {}
+    details = {"quant_algo": algorithm, "kv_cache_quant_algo": None, "group_size": GROUP_SIZE, **awq}
+    numbers = {"dynamic": False, "num_bits": 4, "type": "float", "group_size": GROUP_SIZE}
+    groups = {"group_0": {"input_activations": numbers, "weights": numbers, "targets": ["Linear"]}}
+    return (
+        {"producer": producer, "quantization": {**details, "exclude_modules": excluded}},
+        {
+            **({"config_groups": groups} if layout == "nvfp4" else {}),
+            "ignore": excluded,
+            "quant_algo": algorithm,
+            "producer": producer,
+            "quant_method": "modelopt",
+        },
+    )
+
+
+def quantize(tensors: dict[str, Floats], layout: Layout) -> dict[str, NDArray[Any]]:
+    """The tensors of the packed checkpoint; those that are not quantized in bfloat16."""
+    remaining = dict(tensors)
+    packed: dict[str, NDArray[Any]] = {}
+    for prefix, norm, linears, input_peak in _groups(tensors):
+        weights = {name: remaining.pop(f"{prefix}{name}.weight") for name in linears}
+        columns = next(iter(weights.values())).shape[1]
+        smoothing = np.ones(columns, np.float32) if layout == "nvfp4" else _smoothing(columns)
+        keeps_smoothing = layout == "nvfp4_svd" or (layout == "nvfp4_awq" and not norm)
+        if norm and not keeps_smoothing:
+            remaining[f"{prefix}{norm}.weight"] = remaining[f"{prefix}{norm}.weight"] * smoothing
+        smoothed = {f"{prefix}{name}": weight / smoothing for name, weight in weights.items()}
+        if layout == "nvfp4_svd":
+            for name, weight in smoothed.items():
+                smoothed[name], branch = _split_low_rank(name, weight)
+                packed |= branch
+        if keeps_smoothing:
+            packed |= {f"{name}.pre_quant_scale": smoothing.astype(ml_dtypes.bfloat16) for name in smoothed}
+        packed |= _pack_group(smoothed, input_peak * float(smoothing.max()))
+    return packed | {name: tensor.astype(ml_dtypes.bfloat16) for name, tensor in remaining.items()}
+
+
+def _groups(tensors: dict[str, Floats]) -> Iterator[tuple[str, str, list[str], float]]:
+    """(layer prefix, norm, linears that exist there, input peak) for every group of every language layer."""
+    mark = "input_layernorm.weight"
+    layers = [name.removesuffix(mark) for name in tensors if "language_model" in name and name.endswith(mark)]
+    for prefix in layers:
+        for norm, linears, input_peak in _GROUPS:
+            yield prefix, norm, [name for name in linears if f"{prefix}{name}.weight" in tensors], input_peak
+
+
+def _smoothing(columns: int) -> Floats:
+    """A pre_quant_scale [columns] that nobody can leave out unnoticed: 1/4 and 4 for the two halves, and a ripple.
+
+    The halves of o_proj's and down_proj's inputs must balance in the tiny Gemma 4 (see `tiny_layers`).
+    """
+    scales: Floats = np.resize(np.array([0.75, 1.0, 1.25], np.float32), columns)
+    scales[: columns // 2] /= 4
+    scales[columns // 2 :] *= 4
+    return scales
+
+
+def _split_low_rank(name: str, weight: Floats) -> tuple[Floats, dict[str, NDArray[Any]]]:
+    """W = R + B A with A [32, in] picking the 32 heaviest columns: exact, and without a decomposition's rounding."""
+    heaviest = np.sort(np.argsort(-np.abs(weight).max(axis=0), kind="stable")[:LOW_RANK])
+    lora_a = np.zeros((LOW_RANK, weight.shape[1]), np.float32)
+    lora_a[np.arange(LOW_RANK), heaviest] = 1
+    rest = weight.copy()
+    rest[:, heaviest] = 0
+    branch = {"a": lora_a, "b": np.ascontiguousarray(weight[:, heaviest])}
+    return rest, {
+        f"{name}.weight_quantizer._svdquant_lora_{side}": factor.astype(ml_dtypes.bfloat16)
+        for side, factor in branch.items()
+    }
+
+
+def _pack_group(weights: dict[str, Floats], input_peak: float) -> dict[str, NDArray[Any]]:
+    largest = _LARGEST_CODE * _LARGEST_SCALE
+    scale_2 = np.float32(max(float(np.abs(weight).max()) for weight in weights.values()) / largest)
+    packed: dict[str, NDArray[Any]] = {}
+    for name, weight in weights.items():
+        packed[f"{name}.weight"], packed[f"{name}.weight_scale"] = pack(weight, scale_2)
+        packed[f"{name}.weight_scale_2"] = np.asarray(scale_2)
+        packed[f"{name}.input_scale"] = np.asarray(np.float32(input_peak / largest))
+    return packed
+
+
+def pack(weight: Floats, scale_2: np.float32) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+    """[out, in] -> codes uint8 [out, in / 2] and block scales float8_e4m3fn [out, in / 16]; to nearest, ties to even.
+
+    A block of zeros gets the scale 1, as ModelOpt's does (quantization/qtensor/nvfp4_tensor.py).
+    """
+    blocks = weight.reshape(weight.shape[0], -1, GROUP_SIZE)
+    wanted = np.abs(blocks).max(axis=-1) / _LARGEST_CODE / scale_2
+    scales = np.where(wanted == 0, 1, wanted).clip(2**-9, _LARGEST_SCALE).astype(ml_dtypes.float8_e4m3fn)
+    steps = scales.astype(np.float32) * scale_2
+    codes = (blocks / steps[..., None]).clip(-_LARGEST_CODE, _LARGEST_CODE).astype(ml_dtypes.float4_e2m1fn)
+    nibbles: NDArray[np.uint8] = codes.view(np.uint8).reshape(weight.shape)
+    return np.bitwise_or(nibbles[:, 0::2], nibbles[:, 1::2] * np.uint8(16)), scales
