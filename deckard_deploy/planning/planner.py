@@ -149,10 +149,15 @@ def _gpus(resolved: Resolved) -> Gpus | None:
 
 
 def _healthcheck(resolved: Resolved, port: int) -> Healthcheck:
-    # python3 is in every vLLM image, curl is not. The start period must outlast the slowest start, or compose's
-    # `--wait` gives up on a server that is still loading (vLLM does not listen before the engine is ready).
+    # python3 is in every vLLM image, curl is not; http.client goes through no proxy, urllib would. The start period
+    # must outlast the slowest start, or compose's `--wait` gives up on a server that is still loading (vLLM does not
+    # listen before the engine is ready).
+    published = resolved.publish.address
+    own = resolved.container.network == "host" and published not in ("0.0.0.0", "::")  # noqa: S104  compared
+    host = published if own else "127.0.0.1"
     probe = (
-        f"import urllib.request as r; r.urlopen('http://127.0.0.1:{port}/health', timeout={HEALTHCHECK_TIMEOUT_S - 1})"
+        f'import http.client as h; c = h.HTTPConnection("{host}", {port}, timeout={HEALTHCHECK_TIMEOUT_S - 1}); '
+        'c.request("GET", "/health"); raise SystemExit(c.getresponse().status != 200)'
     )
     return Healthcheck(
         command=("python3", "-c", probe),

@@ -6,7 +6,6 @@ import yaml
 
 from deckard_deploy import __version__
 from deckard_deploy.planning.plan import BindMount, LaunchPlan
-from deckard_deploy.rendering.shell import option_lines
 from deckard_deploy.rendering.templates import environment
 
 SERVICE = "vllm"
@@ -18,19 +17,14 @@ def render_compose(plan: LaunchPlan, *, launch_id: str | None = None) -> str:
     Raises AssertionError, a bug of ours, when the text does not mean what the model says.
     """
     model = compose_model(plan, launch_id=launch_id)
+    title = f"{plan.model} on {plan.profile}, {plan.engine}"
+    if plan.compatibility:
+        title += f", kept as the {plan.compatibility} has it"
     text = (
-        environment()
-        .get_template("compose.yaml.j2")
-        .render(
-            model=model,
-            plan=plan,
-            version=__version__,
-            title=f"{plan.model} on {plan.profile}, {plan.engine}"
-            + (f", as in {plan.compatibility}" if plan.compatibility else ""),
-            command_lines=option_lines(tuple(model["services"][SERVICE]["command"])),
-        )
+        environment().get_template("compose.yaml.j2").render(model=model, plan=plan, version=__version__, title=title)
     )
-    parsed = _undollared(yaml.safe_load(text))
+    # C parser where libyaml is there: `render` must be quick.
+    parsed = _undollared(yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))  # noqa: S506  both safe
     if parsed != model:
         raise AssertionError(f"compose.yaml of plan {plan.hash} does not mean what its model says")
     return text

@@ -1,0 +1,28 @@
+"""Plans for rendering tests: every built-in profile, and one with hostile text in every place that takes text."""
+
+from deckard_deploy.catalog import library, listing
+from deckard_deploy.catalog.resolution import resolve
+from deckard_deploy.catalog.specs import Deployment
+from deckard_deploy.planning.plan import BindMount, LaunchPlan
+from deckard_deploy.planning.planner import build_plan
+
+PROFILES = listing.names("profiles")
+DOCKER_ENGINE = "vllm-0.19.1-cpu-docker"
+
+
+def built_in(profile: str) -> LaunchPlan:
+    """The profile's own plan; `cpu` on its docker engine, so that there is an image."""
+    engine = DOCKER_ENGINE if profile == "cpu" else None
+    return build_plan(resolve(Deployment(engine=engine), profile=library.profile(profile)))
+
+
+def with_text(text: str) -> LaunchPlan:
+    """The spark plan with `text` as a value of an option, a variable and a mount."""
+    plan = built_in("spark")
+    return plan.model_copy(
+        update={
+            "arguments": (*plan.arguments, "--chat-template", text),
+            "environment": {**plan.environment, "NOTE": text},
+            "mounts": (*plan.mounts, BindMount(source=f"/data/{text}", target=f"/mnt/{text}")),
+        }
+    )

@@ -1,0 +1,117 @@
+"""compose.yaml means what the plan says, whatever text is in it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.rendering.plans import PROFILES, built_in, with_text
+
+from deckard_deploy.rendering.compose import compose_model, render_compose
+from deckard_deploy.rendering.templates import yaml_scalar
+
+AWKWARD = [
+    "$HOME",
+    "${X:-y}",
+    "a: b # c",
+    "on",
+    "22:22",
+    "'",
+    '"',
+    "\\",
+    "\n",
+    "\t",
+    "\x7f",
+    "\u2028",
+    "\ufeff",
+    "é",
+    "😀",
+    " ",
+]
+
+
+def undollared(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: undollared(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [undollared(item) for item in value]
+    return value.replace("$$", "$") if isinstance(value, str) else value
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_profile_renders_to_its_model(profile: str) -> None:
+    plan = built_in(profile)
+    assert yaml.safe_load(render_compose(plan)) == compose_model(plan)
+
+
+@pytest.mark.parametrize("text", AWKWARD, ids=ascii)
+def test_awkward_text_survives(text: str) -> None:
+    plan = with_text(text)
+    (service,) = yaml.safe_load(render_compose(plan))["services"].values()
+    service = undollared(service)
+    assert isinstance(service, dict)
+    assert service["command"][-1] == text
+    assert service["environment"]["NOTE"] == text
+    assert service["volumes"][-1]["source"] == f"/data/{text}"
+
+
+# Surrogates are no text, and NUL cannot be in an argument, a variable or a path.
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")))
+def test_every_scalar_is_one_line_that_reads_back(text: str) -> None:
+    written = yaml_scalar(text)
+    assert "\n" not in written
+    assert undollared(yaml.safe_load(written)) == text
+
+
+@pytest.mark.parametrize("text", ["$HOME", "on", "\x7f"])
+def test_an_unquoted_scalar_would_be_seen(text: str) -> None:
+    """The control of the two tests above: plain text does not survive."""
+    try:
+        read = yaml.safe_load(f"value: {text}")["value"]
+    except yaml.YAMLError:
+        return
+    assert read != text or "$" in text
+
+
+def test_a_launch_is_in_its_own_file_only() -> None:
+    plan = built_in("spark")
+    launched = compose_model(plan, launch_id="deckard-launch-1")["services"]["vllm"]
+    at = launched["command"].index("--served-model-name")
+    assert launched["command"][at + 1 : at + 3] == ["deckard-31b", "deckard-launch-1"]
+    assert launched["labels"]["deckard.launch"] == "deckard-launch-1"
+    assert launched["labels"]["deckard.plan"] == plan.hash
+    assert "deckard-launch-1" not in render_compose(plan)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_no_profile_is_open_or_unbounded(profile: str) -> None:
+    service = compose_model(built_in(profile))["services"]["vllm"]
+    assert [port["host_ip"] for port in service["ports"]] == ["127.0.0.1"]
+    assert service["restart"] == "on-failure:2"
+    assert service["init"] is True
+    assert "privileged" not in service
+    assert all(volume["bind"]["create_host_path"] is False for volume in service["volumes"])
+    assert all(volume["read_only"] for volume in service["volumes"] if volume["target"].startswith("/models"))
+
+
+def test_rendering_does_not_depend_on_the_machine(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "deckard_deploy", "render", "compose", "--profile", "spark"]
+    here = {"PATH": os.environ["PATH"], "HOME": "/root", "LC_ALL": "C.UTF-8", "TZ": "UTC", "PYTHONHASHSEED": "1"}
+    there = {
+        "PATH": os.environ["PATH"],
+        "HOME": "/nonexistent",
+        "LC_ALL": "tr_TR.UTF-8",
+        "LANG": "de_DE",
+        "TZ": "Pacific/Kiritimati",
+        "PYTHONHASHSEED": "4242",
+        "COLUMNS": "20",
+        "NO_COLOR": "1",
+    }
+    first = subprocess.run(command, env=here, cwd="/", capture_output=True, check=True).stdout
+    second = subprocess.run(command, env=there, cwd=tmp_path, capture_output=True, check=True).stdout
+    assert first == second
+    assert len(first) > 1000

@@ -1,0 +1,58 @@
+"""Lines for the shell give back, token by token, what the plan says."""
+
+import csv
+import shlex
+import subprocess
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.rendering.plans import PROFILES, built_in, with_text
+
+from deckard_deploy.rendering.shell import option_lines, render_command, render_run
+
+# No line breaks: the verbs refuse them in paths.
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\n\r"), min_size=1)
+
+
+def shell_words(script: str) -> list[str]:
+    """What bash itself makes of the line: the command is replaced by one that prints its arguments."""
+    done = subprocess.run(
+        ["bash", "-c", f"vllm() {{ printf '%s\\0' \"$@\"; }}; docker() {{ printf '%s\\0' \"$@\"; }}\n{script}"],
+        capture_output=True,
+        check=True,
+    )
+    return done.stdout.decode().split("\0")[:-1]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_serve_line_is_the_plan(profile: str) -> None:
+    plan = built_in(profile)
+    assert shell_words(render_command(plan)) == ["serve", *plan.arguments]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_run_line_is_the_plan(profile: str) -> None:
+    plan = built_in(profile)
+    words = shell_words(render_run(plan))
+    assert plan.image is not None
+    at = words.index(plan.image)
+    assert words[at + 1 :] == ["serve", *plan.arguments]
+    assert words[words.index("--publish") + 1] == f"127.0.0.1:{plan.port}:8000"
+
+
+@given(TEXT)
+def test_any_text_survives_quoting(text: str) -> None:
+    plan = with_text(text)
+    words = shlex.split(render_run(plan), comments=True)
+    assert words[-1] == text
+    environment = [b for a, b in zip(words, words[1:], strict=False) if a == "--env"]
+    assert f"NOTE={text}" in environment
+    mounts = [b for a, b in zip(words, words[1:], strict=False) if a == "--mount"]
+    assert f"source=/data/{text}" in next(csv.reader([mounts[-1]], strict=True))
+
+
+@given(st.lists(st.from_regex(r"--?[a-z]{1,3}|[a-z0-9 ]{0,3}", fullmatch=True)))
+def test_cutting_into_lines_loses_nothing(tokens: list[str]) -> None:
+    lines = option_lines(tuple(tokens))
+    assert [token for line in lines for token in line] == tokens
