@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from deckard_deploy.catalog.strict_yaml import printable, shortened
 from deckard_deploy.catalog.validation import closest
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.resources import catalog_dir
@@ -43,10 +44,10 @@ class OptionSchema(BaseModel):
         option = self.options.get(name)
         if option is None:
             near = closest(name, self.options)
-            raise BadInputError(f"vLLM {self.vllm_version} has no option --{name}{near}")
+            raise BadInputError(f"vLLM {self.vllm_version} has no option --{printable(name)}{near}")
         reason = _mismatch(option, value)
         if reason:
-            raise BadInputError(f"--{name} {value!r}: {reason}")
+            raise BadInputError(f"--{name} {shortened(value)}: {reason}")
 
     def check_environment(self, name: str, also: tuple[str, ...]) -> None:
         """Raise BadInputError for a variable that neither vLLM nor (`also`) a library under it reads."""

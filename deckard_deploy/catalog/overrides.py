@@ -7,7 +7,7 @@ from typing import Any
 
 from deckard_deploy.catalog import library, strict_yaml
 from deckard_deploy.catalog.specs import Deployment
-from deckard_deploy.catalog.strict_yaml import Document, Json, KeyPath
+from deckard_deploy.catalog.strict_yaml import Document, Json, KeyPath, printable
 from deckard_deploy.catalog.validation import validate
 from deckard_deploy.errors import BadInputError
 
@@ -34,18 +34,20 @@ def with_settings(document: Document, settings: Iterable[str]) -> Deployment:
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not key:
-            raise BadInputError(f"--set {setting}: KEY=VALUE was expected")
+            raise BadInputError(f"--set {printable(setting)}: KEY=VALUE was expected")
+        if key in SECTIONS:
+            raise BadInputError(f"--set {printable(setting)}: {key} is a section: name a key in it, {key}.KEY=VALUE")
         *sections, leaf = _path(key)
         target = data
         for section in sections:
             inner = target.setdefault(section, {})
             if not isinstance(inner, dict):
-                raise BadInputError(f"--set {setting}: {section} is not a section")
+                raise BadInputError(f"--set {printable(setting)}: {section} is not a section")
             target = inner
         # A variable is text whatever it looks like.
         is_text = sections == ["environment"] and not strict_yaml.is_null(text)
         target[leaf] = text if is_text else _value(setting, text)
-        origins[(*sections, leaf)] = f"--set {setting}"
+        origins[(*sections, leaf)] = f"--set {printable(setting)}"
     return validate(replace(document, data=data, origins=origins), Deployment)
 
 
@@ -53,7 +55,7 @@ def _path(key: str) -> tuple[str, ...]:
     section, dot, rest = key.partition(".")
     if dot and section in SECTIONS:
         return (section, rest.replace("_", "-") if section == "serve" else rest)
-    if key in Deployment.model_fields and key not in SECTIONS:
+    if key in Deployment.model_fields:
         return (key,)
     # Any other word is taken for a vLLM option; resolution knows the engine, and so whether it has that option.
     return ("serve", key.replace("_", "-"))
@@ -61,7 +63,7 @@ def _path(key: str) -> tuple[str, ...]:
 
 def _value(setting: str, text: str) -> Json:
     if text.startswith(("{", "[", '"', "'")):
-        return strict_yaml.parse(f"value: {text}", source=f"--set {setting}").data["value"]
+        return strict_yaml.parse(f"value: {text}", source=f"--set {printable(setting)}").data["value"]
     # Other text is taken to the letter (it may hold ': ' or '#') unless it is null, true, false or a number.
     parsed = strict_yaml.plain_scalar(text)
     return text if parsed is None and not strict_yaml.is_null(text) else parsed

@@ -9,24 +9,40 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
-Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
-EnvironmentName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+from deckard_deploy.catalog.pattern import Pattern
+
+Name: TypeAlias = Annotated[str, Pattern(r"[a-z0-9][a-z0-9._-]{0,62}", "a name of a-z, 0-9, '.', '_' and '-'")]
+EnvironmentName: TypeAlias = Annotated[str, Pattern(r"[A-Za-z_][A-Za-z0-9_]*", "a name of A-Z, a-z, 0-9 and '_'")]
+
+
+def _ip_address(text: str) -> str:
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        raise ValueError("an IPv4 or IPv6 address was expected") from None
+
+
+IpAddress: TypeAlias = Annotated[str, AfterValidator(_ip_address)]
 Port: TypeAlias = Annotated[int, Field(ge=1, le=65535)]
-IpAddress: TypeAlias = Annotated[str, AfterValidator(lambda text: str(ip_address(text)))]
-AbsolutePath: TypeAlias = Annotated[str, Field(pattern=r"^/[^:\x00]*$")]
+AbsolutePath: TypeAlias = Annotated[str, Pattern(r"/[^:\x00-\x1f]*", "an absolute path without ':'")]
+HomePath: TypeAlias = Annotated[str, Pattern(r"(~/|/)[^:\x00-\x1f]*", "a path that begins with / or ~/, without ':'")]
 Ipc: TypeAlias = Literal["private", "shareable", "host"]
 Network: TypeAlias = Literal["bridge", "host"]
-ShmSize: TypeAlias = Annotated[str, Field(pattern=r"^[1-9][0-9]*[mg]$")]
-Restart: TypeAlias = Annotated[str, Field(pattern=r"^(no|always|unless-stopped|on-failure(:[0-9]+)?)$")]
+ShmSize: TypeAlias = Annotated[str, Pattern(r"[1-9][0-9]*[mg]", "a size like 512m or 16g")]
+Restart: TypeAlias = Annotated[
+    str, Pattern(r"no|always|unless-stopped|on-failure(:[0-9]+)?", "no, always, unless-stopped or on-failure:N")
+]
 Serve: TypeAlias = dict[str, JsonValue]  # the engine's option schema knows the names
 Environment: TypeAlias = dict[EnvironmentName, str]
 # github distribution/reference, reference.go: domain, path, tag, digest.
+_DOMAIN = r"(localhost|[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+)(:[0-9]+)?|[A-Za-z0-9-]+:[0-9]+"
 _PATH = "[a-z0-9]+([._-]+[a-z0-9]+)*"
+_TAG, _DIGEST = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", "sha256:[0-9a-f]{64}"
 ImageReference: TypeAlias = Annotated[
     str,
-    Field(
-        pattern=f"^([A-Za-z0-9.-]+(:[0-9]+)?/)?{_PATH}(/{_PATH})*"
-        "(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?$"
+    Pattern(
+        f"(({_DOMAIN})/)?{_PATH}(/{_PATH})*(:{_TAG})?(@{_DIGEST})?",
+        "an image reference like registry.example:5000/name:tag",
     ),
 ]
 
@@ -93,7 +109,7 @@ class HardwareProfile(Spec):
 class HubRepository(Spec):
     """Weights on the hub."""
 
-    repo: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9_.-]+$")
+    repo: Annotated[str, Pattern("[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9_.-]+", "owner/name")]
     revision: str | None = Field(default=None, description="a commit; null until `lock` resolves it")
 
 
@@ -191,7 +207,7 @@ class Compatibility(Spec):
     profile: Name
     model: Name
     engine: Name
-    model_source: str = Field(pattern=r"^(~/|/)[^:\x00]*$", description="host folder; a shell or compose expands ~/")
+    model_source: HomePath = Field(description="host folder; a shell or compose expands ~/")
     model_mount: AbsolutePath
     model_mount_read_only: bool
     container_name: str

@@ -43,8 +43,7 @@ class Document:
             if origin := self.origins.get(path[:length]):
                 return origin
         known = next((path[:n] for n in range(len(path), -1, -1) if path[:n] in self.lines), ())
-        dotted = ".".join(str(part) for part in path)
-        return f"{self.source}:{self.lines.get(known, 1)}" + (f": {dotted}" if dotted else "")
+        return _where(self.source, self.lines.get(known, 1), path)
 
 
 def parse(text: str, *, source: str) -> Document:
@@ -56,12 +55,13 @@ def parse(text: str, *, source: str) -> Document:
         raise BadInputError(f"{source}: {len(text)} characters: a deployment file is at most {MAX_BYTES}")
     lines: dict[KeyPath, int] = {}
     try:
+        text.encode()
         _refuse_references(text, source)
         node = yaml.compose(text, Loader=_Composer)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise BadInputError(f"{source}:{mark.line + 1 if mark else 1}: not YAML: {error.problem}") from error
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, UnicodeEncodeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise BadInputError(f"{source}:1: not YAML: {reason}") from error
     if node is None:
@@ -103,8 +103,8 @@ def _items(node: yaml.MappingNode, path: KeyPath, source: str, lines: dict[KeyPa
         if not isinstance(key_node, yaml.ScalarNode) or key_node.value == "<<":
             raise BadInputError(f"{source}:{line}: only plain text can be a key here")
         key = str(key_node.value)
-        where = f"{source}:{line}: {'.'.join(map(str, (*path, key)))}"
         if key in seen:
+            where = _where(source, line, (*path, key))
             raise BadInputError(f"{where}: key given twice (first on line {seen[key]}): keep one")
         seen[key] = line
         value = _value(value_node, (*path, key), source, lines)
@@ -114,8 +114,8 @@ def _items(node: yaml.MappingNode, path: KeyPath, source: str, lines: dict[KeyPa
 
 def _scalar(node: yaml.Node, path: KeyPath, source: str) -> Json:
     text = str(node.value)
+    where = _where(source, node.start_mark.line + 1, path)
     if "\0" in text:
-        where = f"{source}:{node.start_mark.line + 1}: {'.'.join(map(str, path))}"
         raise BadInputError(f"{where}: a NUL character: no option, variable or path can hold one")
     if getattr(node, "style", None):  # quoted, or a block: always text
         return text
@@ -124,9 +124,24 @@ def _scalar(node: yaml.Node, path: KeyPath, source: str) -> Json:
         return plain
     if node.tag != "tag:yaml.org,2002:str":  # on, yes, 22:22, 0x1f, 1_000, 2026-01-01, .inf
         kind = node.tag.rpartition(":")[2]
-        where = f"{source}:{node.start_mark.line + 1}: {'.'.join(map(str, path))}"
-        raise BadInputError(f"{where}: {text!r} would be read as {kind}: quote it, or write it plainly")
+        raise BadInputError(f"{where}: {shortened(text)} would be read as {kind}: quote it, or write it plainly")
     return text
+
+
+def _where(source: str, line: int, path: KeyPath) -> str:
+    dotted = ".".join(printable(str(part)) for part in path)
+    return f"{source}:{line}" + (f": {dotted}" if dotted else "")
+
+
+def printable(text: str) -> str:
+    """The text as it is, or escaped where it would break the line or the terminal."""
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
+def shortened(value: object) -> str:
+    """Its repr, on one line of at most 60 characters."""
+    shown = repr(value)
+    return shown if len(shown) <= 60 else shown[:57] + "…"
 
 
 def plain_scalar(text: str) -> bool | int | float | None:

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from deckard_deploy.catalog.strict_yaml import Document, KeyPath
+from deckard_deploy.catalog.strict_yaml import Document, KeyPath, shortened
 from deckard_deploy.errors import BadInputError
 
 S = TypeVar("S", bound=BaseModel)
@@ -43,18 +43,18 @@ def _one_line(document: Document, spec: type[BaseModel], error: ValidationError)
         return f"{document.where(path)}: unknown key{hint}{others}"
     if first["type"] == "missing":
         return f"{document.where(path)}: {first['loc'][-1]!r} is required{others}"
-    value = repr(first["input"])
-    shown = value if len(value) <= 60 else value[:57] + "…"
-    message = first["msg"]
-    return f"{document.where(path)}: {shown}: {message[0].lower()}{message[1:]}{others}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{document.where(path)}: {shortened(first['input'])}: {message[0].lower()}{message[1:]}{others}"
 
 
 def _key_path(document: Document, location: tuple[int | str, ...]) -> KeyPath:
     """pydantic's location without the parts that are not in the file (names of union members, '[key]')."""
+    written = [*document.lines, *document.origins]
     path: KeyPath = ()
     for part in location:
-        if (*path, part) in document.lines or (*path, part) in document.origins:
-            path = (*path, part)
+        longer = (*path, part)
+        if any(known[: len(longer)] == longer for known in written):
+            path = longer
     return path
 
 
