@@ -1,0 +1,107 @@
+#!/usr/bin/env python3
+"""Write every file of this repository that is made from others.
+
+python scripts/generate.py            write what is stale
+python scripts/generate.py --check    write nothing; name what is stale and exit 1
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from deckard_deploy.catalog import library, listing
+from deckard_deploy.catalog.option_schema import Option, OptionSchema, option_schema
+from deckard_deploy.catalog.specs import Deployment, EngineSpec, HardwareProfile, ModelSpec
+
+ROOT = Path(__file__).resolve().parent.parent
+EDITOR_SCHEMAS: dict[str, type[BaseModel]] = {
+    "deckard": Deployment,
+    "profile": HardwareProfile,
+    "model": ModelSpec,
+    "engine": EngineSpec,
+}
+JSON_TYPES: dict[str, dict[str, Any]] = {
+    "flag": {"type": "boolean"},
+    "toggle": {"type": "boolean"},
+    "integer": {"type": "integer"},
+    "number": {"type": "number"},
+    "text": {"type": "string"},
+    "json": {"type": ["object", "array", "string"]},
+    "list": {"type": "array", "minItems": 1},
+}
+JSON_BOUNDS = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximum", "le": "maximum"}
+
+
+def targets() -> dict[Path, str]:
+    """Every generated file and the text that it must hold."""
+    return editor_schemas()
+
+
+def editor_schemas() -> dict[Path, str]:
+    """docs/schemas/: what yaml-language-server checks deckard.yaml and the catalog's files against."""
+    releases = [
+        option_schema(name) for name in sorted({library.engine(n).option_schema for n in listing.names("engines")})
+    ]
+    return {
+        ROOT / "docs" / "schemas" / f"{name}.schema.json": _text(spec, releases)
+        for name, spec in EDITOR_SCHEMAS.items()
+    }
+
+
+def _text(spec: type[BaseModel], releases: list[OptionSchema]) -> str:
+    schema = spec.model_json_schema()
+    if "serve" in schema["properties"]:
+        options = {name: option for release in releases for name, option in release.options.items()}
+        schema["properties"]["serve"] = {
+            "type": "object",
+            "description": "options of `vllm serve`, without the dashes in front; null takes one out again",
+            "properties": {name: _option(option) for name, option in options.items()},
+            "additionalProperties": False,
+        }
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    return json.dumps(schema, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _option(option: Option) -> dict[str, Any]:
+    numbers = [choice for choice in option.choices if isinstance(choice, int)]
+    words = [choice for choice in option.choices if isinstance(choice, str)]
+    if option.kind == "list":
+        kind = {**JSON_TYPES["list"], "items": {"enum": words} if words else JSON_TYPES[option.items]}
+    elif option.kind == "text" and words:
+        kind = {"enum": words}
+    elif numbers:
+        kind = {"enum": numbers}
+    else:
+        kind = JSON_TYPES[option.kind] | {JSON_BOUNDS[name]: bound for name, bound in option.bounds.items()}
+    alternatives = [kind, {"type": "null"}]
+    if option.kind == "integer" and words:
+        alternatives.insert(1, {"enum": words})
+    return {"anyOf": alternatives} | ({} if option.default is None else {"default": option.default})
+
+
+def stale(texts: dict[Path, str]) -> list[Path]:
+    """The files that do not hold what they must."""
+    return [path for path, text in texts.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+
+
+def main() -> int:
+    """The command line."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--check", action="store_true", help="write nothing; exit 1 when a file is stale")
+    check = arguments.parse_args().check
+    texts = targets()
+    found = stale(texts)
+    for path in found:
+        print(f"{'stale' if check else 'written'}: {path.relative_to(ROOT)}")
+        if not check:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(texts[path], encoding="utf-8")
+    return 1 if check and found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
