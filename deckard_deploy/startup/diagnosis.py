@@ -18,6 +18,7 @@ MAX_VALUE = 120  # characters of a value taken from the log into cause or fix
 HARMLESS = frozenset({"DEBUG", "INFO", "WARNING"})
 UNKNOWN = "unknown"
 # The last line of a traceback: a dotted class name that ends as exceptions do, at the line's start.
+_FRAME = re.compile(r' {4}|  File "')  # a traceback's frames quote source code, messages included
 _EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|Exit|Timeout|Expired)(?:: |:?$)", re.ASCII)
 
 
@@ -72,6 +73,8 @@ def diagnose(lines: Iterable[str], *, phase: Phase, observation: Observation | N
     if observation and observation.oom_killed:
         return _ended(observation, phase, read)
     for line in read:
+        if _FRAME.match(line.text):
+            continue
         for signature in known().signatures:
             if signature.line and (found := signature.line.search(line.text)):
                 return _diagnosis(signature, phase, line.text, found.groupdict())

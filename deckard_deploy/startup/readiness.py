@@ -5,10 +5,12 @@ end), so a refused connection means loading. `/health` is not asked: it answers 
 another server may hold the port.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from http import HTTPStatus
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S = 1.0
 LIST_TIMEOUT_S = 5.0
+CHUNK, MAX_CHUNKS = 1 << 16, 16  # bytes; ours answers with a few kB, another server with whatever it likes
 MAX_TOKENS = 64  # a model that thinks first spends some on its reasoning, which counts as text too
 QUESTION = "Reply with the single word: ready"
 
@@ -76,15 +79,15 @@ def probe(
 def _listed(session: "requests.Session", base_url: str, names: set[str]) -> Readiness | None:
     """None when every name is on /models."""
     url = f"{base_url}/models"
-    with session.get(url, timeout=(CONNECT_TIMEOUT_S, LIST_TIMEOUT_S), allow_redirects=False) as response:
+    with session.get(url, timeout=(CONNECT_TIMEOUT_S, LIST_TIMEOUT_S), allow_redirects=False, stream=True) as response:
         if response.status_code != HTTPStatus.OK:
             return _refused(response.status_code, url, otherwise=Outcome.OTHER_SERVER)
         body = _json(response)
     models = body.get("data") if isinstance(body, dict) else None
     if not isinstance(models, list):
         return Readiness(Outcome.OTHER_SERVER, f"{url} lists no models")
-    found = {model.get("id") for model in models if isinstance(model, dict)}
-    missing = names - {name for name in found if isinstance(name, str)}
+    found = [model.get("id") for model in models if isinstance(model, dict)]
+    missing = {name for name in names if name not in found}
     if missing:
         return Readiness(Outcome.OTHER_SERVER, f"{url} does not list {', '.join(sorted(missing))}")
     return None
@@ -98,7 +101,9 @@ def _completed(session: "requests.Session", base_url: str, model: str, timeout_s
         "max_tokens": MAX_TOKENS,
         "temperature": 0,
     }
-    with session.post(url, json=question, timeout=(CONNECT_TIMEOUT_S, timeout_s), allow_redirects=False) as response:
+    with session.post(
+        url, json=question, timeout=(CONNECT_TIMEOUT_S, timeout_s), allow_redirects=False, stream=True
+    ) as response:
         if response.status_code != HTTPStatus.OK:
             return _refused(response.status_code, url, otherwise=Outcome.NOT_ANSWERING)
         text = _text(_json(response))
@@ -123,9 +128,10 @@ def _refused(status: int, url: str, *, otherwise: Outcome) -> Readiness:
 
 
 def _json(response: "requests.Response") -> Any:  # noqa: ANN401  whatever the server sent
+    body = b"".join(islice(response.iter_content(CHUNK), MAX_CHUNKS))
     try:
-        return response.json()
-    except ValueError:
+        return json.loads(body)
+    except (ValueError, RecursionError):
         return None
 
 

@@ -1,0 +1,171 @@
+"""The loop, with a launch whose life is a timetable and a clock that only moves when the loop sleeps."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import pytest
+
+from deckard_deploy.errors import StartFailedError, TimedOutError
+from deckard_deploy.startup.follow import POLL_S, Clock, Ready, follow
+from deckard_deploy.startup.observation import State
+from deckard_deploy.startup.phases import Phase, Progress
+from deckard_deploy.startup.readiness import Outcome, Readiness
+
+Turn = TypeVar("Turn")
+OUT_OF_MEMORY = (
+    "(EngineCore pid=7) ERROR 11-23 12:00:00 [core.py:1108] ValueError: No available memory for the cache blocks. "
+    "Try increasing `gpu_memory_utilization` when initializing the engine."
+)
+
+
+@dataclass(frozen=True)
+class Seen:
+    state: State = "running"
+    exit_code: int | None = None
+    oom_killed: bool = False
+    restart_count: int = 0
+    instance_id: str | None = "c0ffee"
+
+
+@dataclass
+class Life:
+    """What the launch logs and what becomes of it, by the second."""
+
+    lines: Mapping[float, str] = field(default_factory=dict)
+    turns: Mapping[float, Seen] = field(default_factory=dict)
+    outcomes: Mapping[float, Readiness] = field(default_factory=dict)
+    now: float = 1000.0
+    told: float = 0.0
+    progress: list[Progress] = field(default_factory=list)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    @property
+    def age(self) -> float:
+        return self.now - 1000.0
+
+    def poll_lines(self) -> list[str]:
+        due = [line for at, line in self.lines.items() if self.told <= at < self.age + 1e-9]
+        self.told = self.age + 1e-9
+        return due
+
+    def observe(self) -> Seen:
+        return self._latest(self.turns, Seen())
+
+    def probe(self) -> Readiness:
+        return self._latest(self.outcomes, Readiness(Outcome.LOADING, "refused"))
+
+    def _latest(self, turns: Mapping[float, Turn], default: Turn) -> Turn:
+        return next((turn for at, turn in reversed(turns.items()) if at <= self.age + 1e-9), default)
+
+    def follow(self, stalled_after_s: float = 60) -> Ready:
+        clock = Clock(now=lambda: self.now, sleep=self.sleep)
+        return follow(self, self.probe, stalled_after_s=stalled_after_s, on_progress=self.progress.append, clock=clock)
+
+
+READY = Readiness(Outcome.READY)
+
+
+def test_a_start_goes_through_its_phases_to_ready():
+    life = Life(
+        lines={
+            1: "(APIServer pid=1) INFO 11-23 12:00:01 [model.py:549] Resolved architecture: Gemma4ForCausalLM",
+            4: "(EngineCore pid=7) INFO 11-23 12:00:04 [gpu_model_runner.py:4735] Starting to load model /models/d...",
+            8: "(EngineCore pid=7) Loading safetensors checkpoint shards:  50% Completed | 1/2 [00:04<00:04,  4s/it]",
+            20: "(EngineCore pid=7) INFO 11-23 12:00:20 [kv_cache_utils.py:1319] GPU KV cache size: 612,480 tokens",
+        },
+        outcomes={25: READY},
+    )
+    ready = life.follow()
+    assert [(shown.phase, shown.percent) for shown in life.progress] == [
+        (Phase.IMPORTS, None),
+        (Phase.WEIGHTS, None),
+        (Phase.WEIGHTS, 50.0),
+        (Phase.KV_CACHE, None),
+    ]
+    assert ready.facts.kv_cache_tokens == 612_480
+    assert ready.elapsed_s == pytest.approx(25, abs=2 * POLL_S)
+    assert ready.durations[Phase.WEIGHTS] == pytest.approx(16, abs=2 * POLL_S)
+    assert sum(ready.durations.values()) == pytest.approx(ready.elapsed_s)
+
+
+def test_readiness_is_noticed_without_a_log_line_within_half_a_second():
+    life = Life(outcomes={7.03: READY})
+    assert 7.03 <= life.follow().elapsed_s <= 7.53
+
+
+@pytest.mark.parametrize(
+    ("turn", "said"),
+    [
+        (Seen(state="exited", exit_code=1), "exited with code 1"),
+        (Seen(state="missing"), "gone"),
+        (Seen(state="restarting", exit_code=1, restart_count=1), "restarted"),
+        (Seen(restart_count=1), "crashed and was restarted"),
+        (Seen(instance_id="decaf"), "another instance"),
+    ],
+)
+def test_the_end_of_the_instance_ends_the_start(turn: Seen, said: str):
+    life = Life(lines={5: OUT_OF_MEMORY}, turns={5: turn}, outcomes={60: READY})
+    with pytest.raises(StartFailedError, match=said) as failed:
+        life.follow()
+    assert life.age < 10
+    assert "No available memory for the cache blocks" in failed.value.message
+    assert "gpu-memory-utilization" in failed.value.hint
+    assert "\n" not in failed.value.message + failed.value.hint
+
+
+def test_a_container_that_had_restarted_before_is_still_followed():
+    life = Life(turns={0: Seen(restart_count=2)}, outcomes={3: READY})
+    assert life.follow().elapsed_s == pytest.approx(3, abs=2 * POLL_S)
+
+
+def test_the_cause_may_be_logged_after_the_exit_is_seen():
+    life = Life(lines={5.5: OUT_OF_MEMORY}, turns={5: Seen(state="exited", exit_code=1)})
+    with pytest.raises(StartFailedError, match="No available memory"):
+        life.follow()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "hint"),
+    [(Outcome.OTHER_SERVER, "publish.port"), (Outcome.KEY_REFUSED, "API key"), (Outcome.ENGINE_DEAD, "logs")],
+)
+def test_a_final_outcome_ends_the_start(outcome: Outcome, hint: str):
+    life = Life(outcomes={2: Readiness(outcome, "GET /v1/models said so"), 3: READY})
+    with pytest.raises(StartFailedError, match="GET /v1/models said so") as failed:
+        life.follow()
+    assert life.age < 4
+    assert hint in failed.value.hint
+
+
+def test_an_unfinished_answer_is_asked_again():
+    life = Life(outcomes={2: Readiness(Outcome.NOT_ANSWERING, "no text"), 3: READY})
+    assert life.follow().elapsed_s >= 3
+
+
+def test_a_start_without_progress_times_out():
+    life = Life(lines=dict.fromkeys(range(1, 200), "chatter that means nothing"))
+    with pytest.raises(TimedOutError, match='no progress in "container" for 60 s') as stalled:
+        life.follow()
+    assert 60 <= life.age < 61
+    assert "startup_timeout_s" in stalled.value.hint
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        lambda at: f"Loading safetensors checkpoint shards:  {at // 10}% Completed | {at}/1000 [00:04<00:04,  4s/it]",
+        lambda at: f"INFO 11-23 12:00:00 [gpu_worker.py:578] Compile and warming up model for size {at}",
+    ],
+)
+def test_progress_moves_the_deadline(line: Callable[[int], str]):
+    life = Life(lines={at: line(at) for at in range(50, 500, 50)}, outcomes={505: READY})
+    assert life.follow().elapsed_s == pytest.approx(505, abs=1)
+
+
+def test_progress_that_ends_lets_the_deadline_pass():
+    life = Life(lines={50: "INFO 11-23 12:00:00 [gpu_worker.py:578] Compile and warming up model for size 8"})
+    with pytest.raises(TimedOutError, match="warm-up"):
+        life.follow()
+    assert 110 <= life.age < 111

@@ -1,0 +1,253 @@
+"""The probe against real little servers on loopback."""
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from deckard_deploy.startup.readiness import Outcome, Readiness, probe
+
+MODELS = {"data": [{"id": "deckard-31b"}, {"id": "launch-7c1e"}]}
+
+
+def answer(**message: Any) -> dict[str, Any]:
+    return {"choices": [{"message": {"role": "assistant", **message}, "finish_reason": "stop"}]}
+
+
+class Server(ThreadingHTTPServer):
+    """Answers GET with `models`, POST with `chat`; each a (status, body, headers)."""
+
+    daemon_threads = True
+
+    def __init__(self, models: Any, chat: Any) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.replies = {"GET": models, "POST": chat}
+        self.seen: list[tuple[str, dict[str, str], Any]] = []
+        self.released = threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self._reply("GET", None)
+
+    def do_POST(self) -> None:
+        self._reply("POST", json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+
+    def _reply(self, method: str, body: Any) -> None:
+        self.server.seen.append((self.path, dict(self.headers), body))
+        status, content, headers = self.server.replies[method]
+        if content == "hang":
+            self.server.released.wait(30)
+            return
+        sent = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(sent)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(sent)
+
+
+@contextmanager
+def serving(models: Any = MODELS, chat: Any = None, **statuses: int) -> Iterator[Server]:
+    chat = answer(content="ready") if chat is None else chat
+    server = Server(
+        (statuses.get("models_status", 200), models, {}),
+        (statuses.get("chat_status", 200), chat, {}),
+    )
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.released.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def ask(server: Server, **options: Any) -> Readiness:
+    return probe(server.url, launch_id="launch-7c1e", served_name="deckard-31b", **options)
+
+
+def test_our_launch_that_generates_text_is_ready():
+    with serving() as server:
+        found = ask(server)
+        (_, _, _), (path, _, question) = server.seen
+    assert found.outcome is Outcome.READY
+    assert path == "/v1/chat/completions"
+    assert (question["model"], question["temperature"], question.get("stream", False)) == ("deckard-31b", 0, False)
+
+
+def test_reasoning_counts_as_text():
+    with serving(chat=answer(content=None, reasoning="The user wants")) as server:
+        assert ask(server).outcome is Outcome.READY
+
+
+def test_a_closed_port_means_loading():
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # bound and not listening, as vLLM is while it loads
+        found = probe(f"http://127.0.0.1:{bound.getsockname()[1]}/v1", launch_id="a", served_name="b")
+    assert found.outcome is Outcome.LOADING
+    assert not found.final
+
+
+def test_a_connection_closed_without_an_answer_means_loading():
+    """docker's userland proxy accepts, then finds nothing behind it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def accept_and_close() -> None:
+            connection, _ = listener.accept()
+            connection.close()
+
+        closer = threading.Thread(target=accept_and_close)
+        closer.start()
+        found = probe(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", launch_id="a", served_name="b")
+        closer.join()
+    assert found.outcome is Outcome.LOADING
+
+
+@pytest.mark.parametrize(
+    ("models", "missing"),
+    [
+        ({"data": [{"id": "deckard-31b"}]}, "launch-7c1e"),
+        ({"data": [{"id": "launch-7c1e"}]}, "deckard-31b"),
+        ({"data": [{"id": "llama"}]}, "deckard-31b, launch-7c1e"),
+        ({"data": [{"id": ["launch-7c1e"]}, "deckard-31b", None]}, "deckard-31b, launch-7c1e"),
+    ],
+)
+def test_a_server_without_our_names_is_another_server(models: Any, missing: str):
+    with serving(models) as server:
+        found = ask(server)
+        assert len(server.seen) == 1, "it must not be asked to generate"
+    assert found.outcome is Outcome.OTHER_SERVER
+    assert found.detail.endswith(f"does not list {missing}")
+    assert found.final
+
+
+@pytest.mark.parametrize(
+    "models",
+    [
+        b"<html>hello</html>",
+        b"\xff\xfe",
+        b"",
+        b"[" * 100_000,
+        b"[" + b"1," * (1 << 20),
+        [],
+        {"data": {}},
+        {"object": "list"},
+        "x",
+    ],
+)
+def test_what_is_no_model_list_comes_from_another_server(models: Any):
+    with serving(models) as server:
+        assert ask(server).outcome is Outcome.OTHER_SERVER
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [
+        (401, Outcome.KEY_REFUSED),
+        (403, Outcome.KEY_REFUSED),
+        (404, Outcome.OTHER_SERVER),
+        (500, Outcome.NOT_ANSWERING),
+        (502, Outcome.LOADING),
+        (503, Outcome.ENGINE_DEAD),
+        (504, Outcome.LOADING),
+    ],
+)
+def test_statuses_of_the_model_list(status: int, outcome: Outcome):
+    with serving(models_status=status) as server:
+        assert ask(server).outcome is outcome
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [(503, Outcome.ENGINE_DEAD), (500, Outcome.NOT_ANSWERING), (400, Outcome.NOT_ANSWERING), (502, Outcome.LOADING)],
+)
+def test_statuses_of_the_completion(status: int, outcome: Outcome):
+    with serving(chat_status=status) as server:
+        assert ask(server).outcome is outcome
+
+
+@pytest.mark.parametrize(
+    "chat",
+    [
+        answer(content=""),
+        answer(content=" \n"),
+        answer(content=None, reasoning=None),
+        answer(content=7),
+        {"choices": []},
+        {"choices": [None]},
+        {"choices": [{"message": None}]},
+        {"choices": {}},
+        [],
+        b"not json",
+        b"",
+    ],
+)
+def test_an_answer_without_text_is_not_ready(chat: Any):
+    with serving(chat=chat) as server:
+        found = ask(server)
+    assert found.outcome is Outcome.NOT_ANSWERING
+    assert not found.final
+
+
+def test_redirects_are_not_followed():
+    with serving() as elsewhere, serving() as server:
+        server.replies["GET"] = (307, b"", {"Location": f"{elsewhere.url}/models"})
+        assert ask(server).outcome is Outcome.OTHER_SERVER
+        assert elsewhere.seen == []
+
+
+def test_no_proxy_is_used(monkeypatch: pytest.MonkeyPatch):
+    with serving() as proxy, serving() as server:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url.removesuffix("/v1"))
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        assert ask(server).outcome is Outcome.READY
+        assert proxy.seen == []
+
+
+def test_a_server_that_never_answers_is_given_up():
+    with serving(chat="hang") as server:
+        found = ask(server, timeout_s=0.2)
+    assert found.outcome is Outcome.NOT_ANSWERING
+    assert "ReadTimeout" in found.detail
+
+
+def test_the_key_is_sent_and_never_told():
+    with serving(models_status=401) as server:
+        found = ask(server, api_key="sk-secret-1")
+        assert server.seen[0][1]["Authorization"] == "Bearer sk-secret-1"
+    assert found.outcome is Outcome.KEY_REFUSED
+    assert "secret" not in str(found)
+
+
+def test_without_a_key_nothing_is_sent(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    """requests would take credentials from ~/.netrc."""
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password secret\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    with serving() as server:
+        ask(server)
+        assert all("Authorization" not in headers for _, headers, _ in server.seen)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/v1", "http://[::1/v1", "nonsense"])
+def test_details_are_one_line(url: str):
+    assert "\n" not in probe(url, launch_id="a", served_name="b").detail
