@@ -44,7 +44,8 @@ def run(
         )
     except subprocess.TimeoutExpired as error:
         raise EnvironmentUnfitError(
-            f"`{shlex.join(argv[:2])}` did not answer within {timeout_s:g} s", hint="is the docker daemon hung?"
+            f"`{shlex.join(argv[:2])}` did not answer within {timeout_s:g} s",
+            hint=f"see what it waits for: {shlex.join(argv)}",
         ) from error
 
 

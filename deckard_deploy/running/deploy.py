@@ -6,11 +6,16 @@ thing: the launch is recorded as starting before anything starts, and `current` 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
-from deckard_deploy.running.releases import Launch, Release, Releases
-from deckard_deploy.running.runtime import Observation, Runtime
+from deckard_deploy.errors import DeployError
+from deckard_deploy.running.files import write_atomically
+from deckard_deploy.running.ports import require_free
+from deckard_deploy.running.releases import FAILURE_LOG, Launch, Release, Releases
+from deckard_deploy.running.runtime import MISSING, Observation, Runtime
 
+FAILURE_LINES = 400
 Action: TypeAlias = Literal["nothing", "follow", "start", "replace"]
 
 
@@ -40,14 +45,34 @@ class Site:
     say: Callable[[str], None]
 
 
-def decide(desired: str, observed: Observation, launch: Launch | None) -> Decision:
+def decide(desired: str, observed: Observation, launch: Launch | None) -> Decision:  # noqa: PLR0911  a table of cases
     """Pure. `desired`: the plan hash; `launch`: the last recorded launch of the desired release."""
-    raise NotImplementedError
+    if observed.state == "missing":
+        return Decision("start", "nothing runs")
+    if observed.state == "exited":
+        return Decision("start", f"what ran has ended with exit code {observed.exit_code}")
+    if observed.plan_hash != desired:
+        return Decision("replace", f"plan {observed.plan_hash or 'unknown'} runs, {desired} is wanted")
+    if launch is None or observed.launch_id != launch.launch_id:
+        return Decision("replace", f"plan {desired} runs, but not as the launch that was recorded")
+    if observed.state == "restarting":
+        return Decision("replace", f"it crashes and is restarted, {observed.restart_count} times so far")
+    if launch.state in ("failed", "stopped"):
+        return Decision("replace", f"it runs although its launch was recorded as {launch.state}")
+    if launch.state == "starting":
+        return Decision("follow", "an earlier `up` started it and did not wait until it was ready")
+    if observed.restart_count != launch.restart_count:
+        return Decision("follow", f"it was restarted since it was ready, {observed.restart_count} times so far")
+    return Decision("nothing", f"plan {desired} runs since {launch.started_at}")
 
 
 def observe(runtimes: Mapping[str, Runtime]) -> Observation:
     """What runs of the deployment under any runtime; two at once are nobody's launch."""
-    raise NotImplementedError
+    found = [seen for runtime in runtimes.values() if (seen := runtime.observe()).state != "missing"]
+    alive = [seen for seen in found if seen.state != "exited"]
+    if len(alive) > 1:
+        return Observation(state="running")
+    return (alive or found or [MISSING])[0]
 
 
 def bring_up(site: Site, release: Release, launch: Launch) -> Launch:
@@ -56,14 +81,104 @@ def bring_up(site: Site, release: Release, launch: Launch) -> Launch:
     On a DeployError: its log is kept, it is stopped, what was current before is brought back and followed, and the
     error is raised again, saying so. KeyboardInterrupt leaves everything as it is: a later `up` goes on from there.
     """
-    raise NotImplementedError
+    fallback = site.releases.current()
+    _require_port(site, release)
+    stop_all(site)
+    try:
+        return _run(site, release, launch)
+    except DeployError as error:
+        _give_up(site, release, error)
+        raise _with_outcome(error, _bring_back(site, release, fallback)) from error.__cause__
 
 
 def follow_up(site: Site, release: Release) -> Launch:
     """Prove the readiness of a launch that was started before, and make it current; failures as in bring_up."""
-    raise NotImplementedError
+    fallback = site.releases.current()
+    try:
+        return _prove(site, release)
+    except DeployError as error:
+        _give_up(site, release, error)
+        raise _with_outcome(error, _bring_back(site, release, fallback)) from error.__cause__
 
 
 def take_down(site: Site) -> bool:
     """Stop everything of the deployment; whether there was anything. Releases and `current` stay."""
-    raise NotImplementedError
+    site.releases.clear_leftovers()
+    there_was = observe(site.runtimes).state != "missing"
+    stop_all(site)
+    return there_was
+
+
+def stop_all(site: Site) -> None:
+    """Stop whatever runs under any runtime, and record it. Raises EnvironmentUnfitError."""
+    for runtime in site.runtimes.values():
+        runtime.stop()
+    for release in site.releases.all():
+        launch = release.launch()
+        if launch and launch.state in ("starting", "ready"):
+            release.record(launch.model_copy(update={"state": "stopped"}))
+
+
+def _require_port(site: Site, release: Release) -> None:
+    """Refuse a port that somebody else has before anything is stopped. Raises EnvironmentUnfitError."""
+    plan, seen = release.plan(), observe(site.runtimes)
+    running = site.releases.get(seen.plan_hash) if seen.plan_hash and seen.state != "exited" else None
+    if seen.state in ("missing", "exited") or (running and running.plan().port != plan.port):
+        require_free(plan.address, plan.port)
+
+
+def _run(site: Site, release: Release, launch: Launch) -> Launch:
+    """Start with nothing in the way, and prove it."""
+    release.record(launch)
+    instance = site.runtimes[launch.runtime].start(release)
+    release.record(launch.model_copy(update={"instance_id": instance.id, "launch_id": instance.launch_id}))
+    return _prove(site, release)
+
+
+def _prove(site: Site, release: Release) -> Launch:
+    launch = release.recorded_launch()
+    runtime = site.runtimes[launch.runtime]
+    site.follow(release, runtime)
+    ready = launch.model_copy(update={"state": "ready", "restart_count": runtime.observe().restart_count})
+    release.record(ready)
+    site.releases.switch(release)
+    return ready
+
+
+def _give_up(site: Site, release: Release, error: DeployError) -> None:
+    """Keep the evidence of a failed launch, record it, and stop it."""
+    launch = release.recorded_launch()
+    release.record(launch.model_copy(update={"state": "failed", "reason": error.message}))
+    lines = site.runtimes[launch.runtime].tail(FAILURE_LINES)
+    write_atomically(release.folder / FAILURE_LOG, "\n".join([error.message, *lines]) + "\n")
+    for runtime in site.runtimes.values():
+        runtime.stop()
+
+
+def _bring_back(site: Site, failed: Release, fallback: Release | None) -> str:
+    """Run what was current before; a sentence saying whether that worked."""
+    if fallback is None:
+        return "there was no release before it, so nothing runs"
+    if fallback == failed:
+        return "it is the release that ran before, so nothing runs"
+    site.say(f"release {failed.plan_hash} failed: bringing {fallback.plan_hash} back")
+    try:
+        _run(site, fallback, _again(fallback))
+    except DeployError as error:
+        _give_up(site, fallback, error)
+        return f"release {fallback.plan_hash}, which ran before, did not come back either ({error.message})"
+    return f"release {fallback.plan_hash}, which ran before, is back"
+
+
+def _again(release: Release) -> Launch:
+    launch = release.recorded_launch()
+    now = datetime.now(UTC).isoformat("T", "seconds")
+    fresh = {"state": "starting", "started_at": now, "instance_id": None, "restart_count": 0, "reason": None}
+    return launch.model_copy(update=fresh)
+
+
+def _with_outcome(error: DeployError, outcome: str) -> DeployError:
+    """The same error, of the same class and exit code, saying what runs now."""
+    error.message = f"{error.message}; {outcome}"
+    error.args = (error.message,)
+    return error

@@ -8,14 +8,24 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from deckard_deploy.errors import IntegrityError
+from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError
 
 LEFTOVER = ".tmp-"
+_REMOVED = ".tmp-gone-"
 
 
 def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o600) -> None:
-    """Replace `path`: temporary neighbour, fsync, rename, fsync of the folder. Raises OSError."""
-    data = content.encode() if isinstance(content, str) else content
+    """Replace `path`: temporary neighbour, fsync, rename, fsync of the folder.
+
+    Raises EnvironmentUnfitError when the file system refuses; `path` is then as it was.
+    """
+    try:
+        _replace(path, content.encode() if isinstance(content, str) else content, mode)
+    except OSError as error:
+        raise EnvironmentUnfitError(f"cannot write {path}: {error.strerror}", hint=f"df -h {path.parent}") from error
+
+
+def _replace(path: Path, data: bytes, mode: int) -> None:
     descriptor, name = tempfile.mkstemp(prefix=LEFTOVER, dir=path.parent)
     temporary = Path(name)
     try:
@@ -42,18 +52,32 @@ def link_atomically(link: Path, target: str) -> None:
 
 def remove_folder(folder: Path) -> None:
     """Remove a folder so that no half of it is ever seen under its name. Raises OSError."""
-    gone = folder.with_name(f"{LEFTOVER}gone-{os.getpid()}-{folder.name}")
-    folder.rename(gone)
-    shutil.rmtree(gone)
+    gone = Path(tempfile.mkdtemp(prefix=_REMOVED, dir=folder.parent))
+    folder.rename(gone / folder.name)
+    _remove_tree(gone)
+
+
+def clear_removed(folder: Path) -> None:
+    """Finish what a killed `remove_folder` began here; another process may be doing the same."""
+    for removed in folder.glob(f"{_REMOVED}*"):
+        _remove_tree(removed)
 
 
 def clear_leftovers(folder: Path) -> None:
     """Remove what a killed writer left; the caller holds the lock of whatever lives in `folder`."""
     for leftover in folder.glob(f"{LEFTOVER}*"):
         if leftover.is_dir() and not leftover.is_symlink():
-            shutil.rmtree(leftover)
+            _remove_tree(leftover)
         else:
             leftover.unlink(missing_ok=True)
+
+
+def _remove_tree(folder: Path) -> None:
+    def unless_gone(_function: object, _path: str, error: tuple[type, BaseException, object]) -> None:
+        if not isinstance(error[1], FileNotFoundError):
+            raise error[1]
+
+    shutil.rmtree(folder, onerror=unless_gone)
 
 
 def private_folder(folder: Path) -> Path:

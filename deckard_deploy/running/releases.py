@@ -23,12 +23,13 @@ from deckard_deploy.running.files import (
     private_folder,
     read_regular,
     remove_folder,
+    sync_folder,
     write_atomically,
 )
 from deckard_deploy.running.layout import DeploymentDir
 
 KEPT = 3
-PLAN, COMPOSE, LAUNCH, FAILURE_LOG, SERVER_LOG = "plan.json", "compose.yaml", "launch.json", "failure.log", "vllm.log"
+PLAN, COMPOSE, LAUNCH, FAILURE_LOG = "plan.json", "compose.yaml", "launch.json", "failure.log"
 _HASH = re.compile(r"[0-9a-f]{12}")
 
 
@@ -58,11 +59,6 @@ class Release:
         """Twelve hex digits."""
         return self.folder.name
 
-    @property
-    def server_log(self) -> Path:
-        """The process runtime's log."""
-        return self.folder / SERVER_LOG
-
     def plan(self) -> LaunchPlan:
         """The plan, proven by the folder's name. Raises IntegrityError."""
         try:
@@ -83,6 +79,13 @@ class Release:
             return None
         except ValidationError as error:
             raise self._corrupt(LAUNCH) from error
+
+    def recorded_launch(self) -> Launch:
+        """The last launch of a release that had one. Raises IntegrityError."""
+        launch = self.launch()
+        if launch is None:
+            raise self._corrupt(LAUNCH)
+        return launch
 
     def record(self, launch: Launch) -> Launch:
         """Write the launch down, whole or not at all."""
@@ -145,6 +148,7 @@ class Releases:
             _write_if_new(folder, name, text)
         if release is None:
             folder = folder.rename(self.deployment.releases / plan_hash)
+            sync_folder(self.deployment.releases)
         return Release(folder)
 
     def switch(self, release: Release) -> None:

@@ -13,9 +13,10 @@ State: TypeAlias = Literal["running", "restarting", "exited", "missing"]
 
 @dataclass(frozen=True)
 class Instance:
-    """What was started: a container id, or `<pid>-<start time>` of a supervisor."""
+    """What was started: a container id, or `<pid>-<start time>` of a supervisor; and of which launch it is."""
 
     id: str
+    launch_id: str
 
 
 @dataclass(frozen=True, kw_only=True)

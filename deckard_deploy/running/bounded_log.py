@@ -1,0 +1,79 @@
+"""A log that cannot fill the disk: one file and the one before it, each of at most so many bytes."""
+
+import os
+from pathlib import Path
+
+
+class BoundedLog:
+    """Append bytes; when the file would grow past `limit` bytes it becomes `<name>.1` and a new one begins."""
+
+    def __init__(self, path: Path, limit: int) -> None:
+        self._path = path
+        self._limit = limit
+        self._rotate()
+
+    def write(self, data: bytes) -> None:
+        """Append. Raises OSError (disk full); the next call tries again."""
+        if self._size and self._size + len(data) > self._limit:
+            os.close(self._descriptor)
+            self._rotate()
+        for start in range(0, len(data), self._limit):
+            self._size += os.write(self._descriptor, data[start : start + self._limit])
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
+
+    def _rotate(self) -> None:
+        if self._path.exists():
+            self._path.replace(self._path.with_name(self._path.name + ".1"))
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._descriptor = os.open(self._path, flags, 0o600)
+        self._size = 0
+
+
+class LogReader:
+    """New bytes of a BoundedLog, across its rotation; another process writes it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+
+    def read(self) -> bytes:
+        """Everything that came since the last call; nothing if there is no file yet. Never blocks."""
+        data = self._rest()
+        if self._replaced():
+            data += self._rest()  # what came between the read above and the rotation
+            self.close()
+            self._open()
+            data += self._rest()
+        return data
+
+    def close(self) -> None:
+        """Close the file; the next read starts at the beginning of the newest."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _open(self) -> None:
+        try:
+            self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            self._descriptor = None
+
+    def _rest(self) -> bytes:
+        if self._descriptor is None:
+            return b""
+        parts = []
+        while part := os.read(self._descriptor, 1 << 20):
+            parts.append(part)
+        return b"".join(parts)
+
+    def _replaced(self) -> bool:
+        if self._descriptor is None:
+            return True
+        try:
+            newest = self._path.stat()
+        except FileNotFoundError:
+            return False  # between the rename and the new file
+        return newest.st_ino != os.fstat(self._descriptor).st_ino

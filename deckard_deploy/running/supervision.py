@@ -1,0 +1,79 @@
+"""What the process runtime and its supervisor tell each other, on disk.
+
+releases/<plan hash>/process.json   ServerSpec: what to run, written before the supervisor starts
+process.json                        ServerState: how it goes, written by the supervisor alone
+process.lock                        flock, from before the supervisor exists until its last process is gone
+"""
+
+import signal
+import time
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from deckard_deploy.running.process_identity import ProcessIdentity, marked, send, wait_gone
+
+SPEC, SERVER_LOG = "process.json", "vllm.log"
+# Every descendant of the server inherits it, so nothing that the server ever started escapes a stop. vLLM renames
+# its processes with setproctitle, which would overwrite the environment in /proc/<pid>/environ; SPT_NOENV forbids it
+# (setproctitle's README).
+MARK, SUPERVISOR_MARK = "DECKARD_DEPLOYMENT", "DECKARD_SUPERVISES"
+KEEP_ENVIRON = {"SPT_NOENV": "1"}
+
+
+class Message(BaseModel):
+    """Base of the two."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class ServerSpec(Message):
+    """What the supervisor runs. `restarts`: how often after a failure; None: for ever."""
+
+    argv: tuple[str, ...]
+    environment: dict[str, str]
+    launch_id: str
+    plan_hash: str
+    restarts: int | None
+    restart_after_success: bool = False
+    grace_s: float
+    log_bytes: int
+
+
+class ServerState(Message):
+    """How it goes. `exit_code` is 128 + n after signal n, as docker says it."""
+
+    supervisor: ProcessIdentity
+    server: ProcessIdentity | None
+    launch_id: str
+    plan_hash: str
+    state: Literal["running", "restarting", "exited"]
+    exit_code: int | None = None
+    oom_killed: bool = False
+    restart_count: int = 0
+
+
+def server_mark(deployment: Path) -> str:
+    """`NAME=value` in the environment of everything that a deployment's server started."""
+    return f"{MARK}={deployment}"
+
+
+def supervisor_mark(deployment: Path) -> str:
+    """The same for its supervisor and that one's guard."""
+    return f"{SUPERVISOR_MARK}={deployment}"
+
+
+def kill_marked(mark: str, *, attempts: int = 20) -> list[ProcessIdentity]:
+    """SIGKILL everything with that mark, but not the caller, until nothing is left; what would not die."""
+    left = marked(mark)
+    for _ in range(attempts):
+        if not left:
+            break
+        for process in left:
+            send(process, signal.SIGKILL)
+        deadline = time.monotonic() + 1
+        for process in left:
+            wait_gone(process, max(0.0, deadline - time.monotonic()))
+        left = marked(mark)
+    return left
