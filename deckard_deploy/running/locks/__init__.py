@@ -70,3 +70,5 @@ VLLM_0_19_1_CPU = EngineLock(
     distribution=("vllm", "0.19.1+cpu"),
     check=_VLLM_CHECK,
 )
+
+LOCKS = {"vllm-0.19.1-cpu": VLLM_0_19_1_CPU}

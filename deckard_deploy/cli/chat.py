@@ -1,0 +1,70 @@
+"""`chat`: one message to the running endpoint, its answer on stdout."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from deckard_deploy.cli.state import deployment_option, running_endpoint
+
+
+@click.command()
+@click.argument("message")
+@deployment_option
+@click.option("--thinking", is_flag=True, help="Let the model think first; its thoughts go to stderr.")
+@click.option("--max-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Length limit.")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole response as JSON, not streamed.")
+def chat(name: str | None, state_dir: Path | None, message: str, thinking: bool, max_tokens: int, as_json: bool) -> None:  # noqa: FBT001, PLR0913  click passes options so
+    """Send one message and print the answer.
+
+    \b
+    Example:
+      deckard-deploy chat "Explain quantum entanglement simply."
+    """
+    endpoint = running_endpoint(state_dir, name)
+    body = {
+        "model": endpoint.served_name,
+        "messages": [{"role": "user", "content": message}],
+        "max_tokens": max_tokens,
+        "stream": not as_json,
+        "chat_template_kwargs": {"enable_thinking": thinking},
+    }
+    if as_json:
+        for line in _post(endpoint.base_url, body):
+            click.echo(line)
+        return
+    for line in _post(endpoint.base_url, body):
+        delta = _delta(line)
+        click.echo(delta.get("reasoning") or "", nl=False, err=True)
+        click.echo(delta.get("content") or "", nl=False)
+    click.echo()
+
+
+def _post(base_url: str, body: dict[str, Any]) -> Iterator[str]:
+    import requests  # noqa: PLC0415  heavy: not for --help
+
+    from deckard_deploy.errors import NetworkError  # noqa: PLC0415  same
+
+    url = f"{base_url}/chat/completions"
+    with requests.Session() as session:
+        session.trust_env = False  # a proxy has no business between us and a loopback address
+        try:
+            with session.post(url, json=body, stream=True, timeout=(5, 600)) as response:
+                if response.status_code != 200:
+                    raise NetworkError(f"{url} answered {response.status_code}: {response.text[:300]}")
+                for line in response.iter_lines():
+                    if line:
+                        yield line.decode("utf-8", "replace")
+        except requests.RequestException as error:
+            raise NetworkError(f"{url}: {type(error).__name__}", hint="deckard-deploy status") from error
+
+
+def _delta(line: str) -> dict[str, Any]:
+    """The new text of one server-sent event of a streamed chat completion."""
+    data = line.removeprefix("data: ")
+    if data == "[DONE]" or data == line:
+        return {}
+    choices = json.loads(data)["choices"]
+    return dict(choices[0]["delta"]) if choices else {}

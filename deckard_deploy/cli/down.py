@@ -1,0 +1,60 @@
+"""`down`: stop it, and with --purge forget it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from deckard_deploy.cli.output import say
+from deckard_deploy.cli.state import chosen, deployment_option
+
+if TYPE_CHECKING:
+    from deckard_deploy.running.layout import StateDir
+
+
+@click.command()
+@deployment_option
+@click.option("--purge", is_flag=True, help="Also remove its releases and, with the last deployment, what was installed.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+def down(name: str | None, state_dir: Path | None, purge: bool, dry_run: bool) -> None:  # noqa: FBT001  click passes flags so
+    """Stop the endpoint and remove what was started.
+
+    Downloaded weights always stay.
+
+    \b
+    Example:
+      deckard-deploy down --profile cpu --purge
+    """
+    from deckard_deploy.cli.site import open_site  # noqa: PLC0415  not for --help
+    from deckard_deploy.running.deploy import observe, take_down  # noqa: PLC0415  same
+    from deckard_deploy.running.lock import held  # noqa: PLC0415  same
+
+    directory, found = chosen(state_dir, name)
+    with open_site(directory, found, say) as site:
+        if dry_run:
+            say(f"would stop {found}, which is {observe(site.runtimes).state}")
+            return
+        with held(directory.deployment(found), verb="down"):
+            stopped = take_down(site)
+            say(f"{found} is stopped" if stopped else f"{found} was not running")
+            if purge:
+                _purge(directory, found)
+
+
+def _purge(directory: "StateDir", name: str) -> None:
+    """Remove the deployment; with the last one engines, caches and generated models, which can all be made again."""
+    from deckard_deploy.catalog import listing  # noqa: PLC0415  not for --help
+    from deckard_deploy.cli.prepare import remove_generated  # noqa: PLC0415  same
+    from deckard_deploy.running import environment  # noqa: PLC0415  same
+    from deckard_deploy.running.files import remove_folder  # noqa: PLC0415  same
+
+    remove_folder(directory.deployment(name).folder)
+    say(f"removed  releases and logs of {name}")
+    if directory.deployments():
+        return
+    for engine in listing.names("engines"):
+        environment.remove(directory.engines / engine, say=say)
+    if directory.cache.is_dir():
+        remove_folder(directory.cache)
+    remove_generated(directory, say)
+    say("removed  engines, caches and generated models")

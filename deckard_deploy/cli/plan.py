@@ -1,0 +1,77 @@
+"""`plan`: what `up` would run, and what would change."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from deckard_deploy.cli.options import deployment_options
+from deckard_deploy.cli.output import table
+from deckard_deploy.cli.state import state, state_option
+
+if TYPE_CHECKING:
+    from deckard_deploy.catalog.resolution import Resolved
+    from deckard_deploy.planning.plan import LaunchPlan
+    from deckard_deploy.running.layout import StateDir
+
+
+@click.command()
+@deployment_options
+@state_option
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+def plan(resolved: "Resolved", state_dir: Path | None, as_json: bool) -> None:  # noqa: FBT001  click passes flags so
+    """Show what `up` would run, and what would change.
+
+    \b
+    Example:
+      deckard-deploy plan --profile spark --set max-num-seqs=8
+    """
+    from deckard_deploy.cli.prepare import plan_for  # noqa: PLC0415  not for --help
+    from deckard_deploy.planning.difference import difference  # noqa: PLC0415  same
+
+    directory = state(state_dir)
+    wanted = plan_for(resolved, directory)
+    current = _current(directory, wanted.deployment)
+    changes = [str(change) for change in difference(current, wanted)] if current else []
+    if as_json:
+        said = {
+            "hash": wanted.hash,
+            "current": current.hash if current else None,
+            "changes": changes,
+            "plan": wanted.model_dump(mode="json"),
+        }
+        click.echo(json.dumps(said, indent=2))
+        return
+    table(_summary(wanted))
+    if current is None:
+        click.echo("change       first deployment: nothing to replace")
+    elif not changes:
+        click.echo(f"change       none: {wanted.hash} is the current release")
+    else:
+        click.echo(f"change       {current.hash} -> {wanted.hash}, a restart is needed:")
+        for change in changes:
+            click.echo(f"  {change}")
+
+
+def _current(directory: "StateDir", name: str) -> "LaunchPlan | None":
+    from deckard_deploy.running.releases import Releases  # noqa: PLC0415  not for --help
+
+    release = Releases(directory.deployment(name)).current()
+    return release.plan() if release else None
+
+
+def _summary(plan: "LaunchPlan") -> list[tuple[str, str]]:
+    from deckard_deploy.rendering.shell import option_lines  # noqa: PLC0415  not for --help
+
+    model, *options = option_lines(plan.arguments)
+    return [
+        ("plan", plan.hash),
+        ("deployment", f"{plan.deployment}: {plan.model} on {plan.profile}"),
+        ("engine", f"{plan.engine} (vLLM {plan.vllm_version}), {plan.image or 'private environment'}"),
+        ("endpoint", f"{plan.base_url}, model {plan.served_name!r}"),
+        ("weights", " ".join(model)),
+        *(("option", " ".join(line)) for line in options),
+        *(("environment", f"{name}={value}") for name, value in plan.environment.items()),
+        *(("mount", f"{m.source} -> {m.target}" + (" (read-only)" if m.read_only else "")) for m in plan.mounts),
+    ]

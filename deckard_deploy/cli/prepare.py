@@ -1,0 +1,92 @@
+"""What `up` needs before anything is started: the plan for this host, weights, the engine, the release's files."""
+
+import secrets
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+
+from deckard_deploy.catalog import library, listing
+from deckard_deploy.catalog.resolution import Resolved
+from deckard_deploy.catalog.specs import Generated, ModelSpec
+from deckard_deploy.errors import EnvironmentUnfitError
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.planning.planner import HostPaths, build_plan
+from deckard_deploy.rendering.compose import render_compose
+from deckard_deploy.rendering.shell import render_command
+from deckard_deploy.running import environment, locks
+from deckard_deploy.running.files import remove_folder
+from deckard_deploy.running.layout import StateDir
+from deckard_deploy.running.releases import COMPOSE, PLAN, Launch, Release, Releases
+
+Say = Callable[[str], None]
+
+
+def plan_for(resolved: Resolved, directory: StateDir) -> LaunchPlan:
+    """The plan with this host's folders in it; nothing is made."""
+    paths = HostPaths(models=PurePosixPath(directory.models), caches=PurePosixPath(directory.cache))
+    return build_plan(resolved, paths)
+
+
+def have_weights(resolved: Resolved, directory: StateDir, say: Say) -> None:
+    """Write a generated model, or find a downloaded one. Raises EnvironmentUnfitError."""
+    for model in (resolved.model, resolved.drafter):
+        if model:
+            _have_model(model, directory.models / model.name, say)
+
+
+def _have_model(model: ModelSpec, folder: Path, say: Say) -> None:
+    if isinstance(model.weights, Generated):
+        from deckard_deploy.weights import tiny_gemma4  # noqa: PLC0415  numpy, for this model alone
+
+        say(f"weights  {model.name} in {folder}")
+        tiny_gemma4.write(folder)
+    elif not (folder / "config.json").is_file():
+        raise EnvironmentUnfitError(
+            f"{model.name}: no weights in {folder} ({model.size_gb:g} GB are needed there)",
+            hint=f"hf download {model.weights.repo} --local-dir {folder}",
+        )
+
+
+def have_engine(plan: LaunchPlan, directory: StateDir, say: Say) -> None:
+    """Install the process runtime's environment, and make the folders that the plan mounts for writing."""
+    if plan.runtime == "process":
+        installed_program(plan, directory, say)
+    for mount in plan.mounts:
+        if not mount.read_only:
+            Path(mount.source).mkdir(parents=True, exist_ok=True)
+
+
+def installed_program(plan: LaunchPlan, directory: StateDir, say: Say) -> Path:
+    """The `vllm` of the plan's engine, installed when it is not there yet.
+
+    Raises EnvironmentUnfitError, NetworkError, IntegrityError (running.environment.install).
+    """
+    lock = locks.LOCKS[library.engine(plan.engine).dependency_lock or plan.engine]
+    return environment.install(directory.engines / plan.engine, lock=lock, say=say).vllm
+
+
+def stored_release(plan: LaunchPlan, releases: Releases) -> tuple[Release, Launch]:
+    """The release folder of the plan, rendered for a new launch of it."""
+    launch = Launch(
+        launch_id=f"deckard-launch-{secrets.token_hex(6)}",
+        started_at=datetime.now(UTC).isoformat("T", "seconds"),
+        state="starting",
+        runtime=plan.runtime,
+        base_url=plan.base_url,
+    )
+    contents = {
+        PLAN: plan.model_dump_json(indent=1) + "\n",
+        "command.txt": render_command(plan, launch_id=launch.launch_id),
+    }
+    if plan.runtime == "docker":
+        contents[COMPOSE] = render_compose(plan, launch_id=launch.launch_id)
+    return releases.store(plan.hash, contents), launch
+
+
+def remove_generated(directory: StateDir, say: Say) -> None:
+    """Remove the models that this tool wrote itself; downloaded ones stay."""
+    for name in listing.names("models"):
+        folder = directory.models / name
+        if isinstance(library.model(name).weights, Generated) and folder.is_dir():
+            remove_folder(folder)
+            say(f"removed  {folder}")

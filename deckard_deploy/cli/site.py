@@ -1,0 +1,96 @@
+"""One deployment of this host, wired: its releases, its runtimes, and how a start is followed."""
+
+import functools
+import os
+import statistics
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from deckard_deploy.cli.prepare import installed_program
+from deckard_deploy.cli.progress import minutes, startup_display
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.running.deploy import Site
+from deckard_deploy.running.layout import StateDir
+from deckard_deploy.running.process_runtime import ProcessRuntime
+from deckard_deploy.running.releases import Release, Releases
+from deckard_deploy.running.runtime import Runtime
+from deckard_deploy.startup import follow, history, readiness
+from deckard_deploy.startup.readiness import Readiness
+
+Say = Callable[[str], None]
+
+
+@contextmanager
+def open_site(directory: StateDir, name: str, say: Say, *, also: str | None = None) -> Iterator[Site]:
+    """The deployment with a runtime of each kind that its releases use, and of `also`; closed in the end."""
+    deployment = directory.deployment(name)
+    releases = Releases(deployment)
+    kinds = {launch.runtime for release in releases.all() if (launch := release.launch())}
+    environment = dict(os.environ)
+    runtimes: dict[str, Runtime] = {}
+    if "docker" in kinds or also == "docker":
+        from deckard_deploy.running.docker_runtime import DockerRuntime  # noqa: PLC0415  the docker SDK, when it is used
+
+        runtimes["docker"] = DockerRuntime(deployment, environment=environment, say=say)
+    if "process" in kinds or also == "process":
+        program = functools.partial(installed_program, directory=directory, say=say)
+        runtimes["process"] = ProcessRuntime(deployment, program=program, environment=environment, say=say)
+    site = Site(
+        releases=releases,
+        runtimes=runtimes,
+        follow=functools.partial(prove_ready, directory=directory, say=say),
+        say=say,
+    )
+    try:
+        yield site
+    finally:
+        for runtime in runtimes.values():
+            runtime.close()
+
+
+def probe(release: Release, *, timeout_s: float = 120.0) -> Readiness:
+    """Ask the release's endpoint once whether it is this launch that answers."""
+    plan, launch = release.plan(), release.launch()
+    return readiness.probe(
+        plan.base_url,
+        launch_id=launch.launch_id if launch else "",
+        served_name=plan.served_name,
+        timeout_s=timeout_s,
+    )
+
+
+def prove_ready(release: Release, runtime: Runtime, *, directory: StateDir, say: Say) -> None:
+    """Follow a start until the endpoint has answered; remember how long it took.
+
+    Raises StartFailedError and TimedOutError with the diagnosis.
+    """
+    plan = release.plan()
+    before = history.starts_like(directory.startups, profile=plan.profile, model=plan.model, engine=plan.engine)
+    expected = statistics.median(start.total_s for start in before) if before else None
+    with startup_display(expected) as display:
+        ready = follow.follow(
+            runtime,
+            lambda: probe(release),
+            stalled_after_s=plan.startup_timeout_s,
+            on_progress=display.show,
+        )
+    say(f"ready    after {minutes(ready.elapsed_s)}{_facts(ready)}")
+    history.record(directory.startups, _start(plan, ready))
+
+
+def _start(plan: LaunchPlan, ready: follow.Ready) -> history.Start:
+    return history.Start(
+        profile=plan.profile,
+        model=plan.model,
+        engine=plan.engine,
+        cold=ready.facts.compile_cache_hit is not True,
+        total_s=ready.elapsed_s,
+        durations=dict(ready.durations),
+    )
+
+
+def _facts(ready: follow.Ready) -> str:
+    tokens, concurrency = ready.facts.kv_cache_tokens, ready.facts.max_concurrency
+    if tokens is None or concurrency is None:
+        return ""
+    return f"; KV cache holds {tokens:,} tokens, {concurrency:.1f} requests of full length"

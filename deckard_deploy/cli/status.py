@@ -1,0 +1,65 @@
+"""`status`: what runs, since when, and whether it answers."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from deckard_deploy.cli.output import say, table
+from deckard_deploy.cli.state import chosen, deployment_option
+
+if TYPE_CHECKING:
+    from deckard_deploy.running.deploy import Site
+
+PROBE_TIMEOUT_S = 10.0
+
+
+@click.command()
+@deployment_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(name: str | None, state_dir: Path | None, as_json: bool) -> None:  # noqa: FBT001  click passes flags so
+    """Say what runs, since when, and whether it answers.
+
+    \b
+    Example:
+      deckard-deploy status --json
+    """
+    import json  # noqa: PLC0415  not for --help
+
+    from deckard_deploy.cli.site import open_site  # noqa: PLC0415  same
+
+    directory, found = chosen(state_dir, name)
+    with open_site(directory, found, say) as site:
+        facts = {"deployment": found, **_facts(site)}
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+    else:
+        table([(key.replace("_", " "), str(value)) for key, value in facts.items() if value is not None])
+
+
+def _facts(site: "Site") -> dict[str, Any]:
+    from deckard_deploy.cli.site import probe  # noqa: PLC0415  not for --help
+    from deckard_deploy.running.deploy import observe  # noqa: PLC0415  same
+
+    seen = observe(site.runtimes)
+    release = site.releases.get(seen.plan_hash) if seen.plan_hash else site.releases.current()
+    if release is None:
+        return {"state": seen.state}
+    plan, launch = release.plan(), release.launch()
+    running = seen.state == "running"
+    found = probe(release, timeout_s=PROBE_TIMEOUT_S) if running else None
+    return {
+        "state": seen.state,
+        "answers": str(found.outcome) if found else None,
+        "base_url": plan.base_url if running else None,
+        "served_name": plan.served_name,
+        "profile": plan.profile,
+        "model": plan.model,
+        "engine": plan.engine,
+        "plan": plan.hash,
+        "since": launch.started_at if launch and running else None,
+        "restarts": seen.restart_count,
+        "exit_code": seen.exit_code,
+        "instance": seen.instance_id,
+        "last_failure": launch.reason if launch and launch.state == "failed" else None,
+    }

@@ -1,0 +1,102 @@
+"""`up`: from a profile to a proven endpoint."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from deckard_deploy.cli.options import deployment_options
+from deckard_deploy.cli.output import say
+from deckard_deploy.cli.state import state, state_option
+
+if TYPE_CHECKING:
+    from deckard_deploy.catalog.resolution import Resolved
+    from deckard_deploy.planning.plan import LaunchPlan
+    from deckard_deploy.running.deploy import Decision, Site
+    from deckard_deploy.running.layout import StateDir
+
+
+@click.command()
+@deployment_options
+@state_option
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+def up(resolved: "Resolved", state_dir: Path | None, dry_run: bool) -> None:  # noqa: FBT001  click passes flags so
+    """Start the endpoint and wait until it is proven ready.
+
+    The base URL is the only thing on stdout. Nothing is restarted when the plan has not changed.
+
+    \b
+    Example:
+      deckard-deploy up --profile cpu
+    """
+    from deckard_deploy.cli.prepare import plan_for  # noqa: PLC0415  not for --help
+    from deckard_deploy.running.lock import held  # noqa: PLC0415  same
+
+    directory = state(state_dir)
+    plan = plan_for(resolved, directory)
+    say(f"plan     {plan.hash}: {plan.model} on {plan.profile}, {plan.engine}")
+    if dry_run:
+        _explain(plan, directory)
+        return
+    deployment = directory.create(plan.deployment)
+    with held(deployment, verb="up"):
+        _up(resolved, plan, directory)
+    click.echo(plan.base_url)
+
+
+def _up(resolved: "Resolved", plan: "LaunchPlan", directory: "StateDir") -> None:
+    from deckard_deploy.cli.prepare import have_engine, have_weights, stored_release  # noqa: PLC0415  not for --help
+    from deckard_deploy.cli.site import open_site  # noqa: PLC0415  same
+    from deckard_deploy.running.deploy import bring_up, follow_up  # noqa: PLC0415  same
+
+    with open_site(directory, plan.deployment, say, also=plan.runtime) as site:
+        site.releases.clear_leftovers()
+        decision = _decision(site, plan)
+        if decision.action == "nothing":
+            say(f"running  {decision.cause}: nothing to do")
+            return
+        say(f"{decision.action:8} {decision.cause}")
+        _say_changes(site, plan)
+        release = site.releases.get(plan.hash)
+        if decision.action == "follow" and release:
+            follow_up(site, release)
+        else:
+            have_weights(resolved, directory, say)
+            have_engine(plan, directory, say)
+            bring_up(site, *stored_release(plan, site.releases))
+        site.releases.prune()
+
+
+def _decision(site: "Site", plan: "LaunchPlan") -> "Decision":
+    """What has to be done; a server that runs as planned but does not answer is replaced."""
+    from deckard_deploy.cli.site import probe  # noqa: PLC0415  not for --help
+    from deckard_deploy.running.deploy import Decision, decide, observe  # noqa: PLC0415  same
+    from deckard_deploy.startup.readiness import Outcome  # noqa: PLC0415  same
+
+    release = site.releases.get(plan.hash)
+    decision = decide(plan.hash, observe(site.runtimes), release.launch() if release else None)
+    if decision.action != "nothing" or release is None:
+        return decision
+    found = probe(release)
+    if found.outcome is Outcome.READY:
+        return Decision("nothing", f"{decision.cause}, and answers")
+    return Decision("replace", f"it runs, but is {found.outcome}: {found.detail}")
+
+
+def _say_changes(site: "Site", plan: "LaunchPlan") -> None:
+    from deckard_deploy.planning.difference import difference  # noqa: PLC0415  not for --help
+
+    current = site.releases.current()
+    if current and current.plan_hash != plan.hash:
+        say(f"change   {current.plan_hash} -> {plan.hash}, a restart is needed")
+        for change in difference(current.plan(), plan):
+            say(f"           {change}")
+
+
+def _explain(plan: "LaunchPlan", directory: "StateDir") -> None:
+    from deckard_deploy.cli.site import open_site  # noqa: PLC0415  not for --help
+
+    with open_site(directory, plan.deployment, say, also=plan.runtime) as site:
+        decision = _decision(site, plan)
+        say(f"would    {decision.action}: {decision.cause}")
+        _say_changes(site, plan)

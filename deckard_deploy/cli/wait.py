@@ -1,0 +1,34 @@
+"""`wait`: until the running endpoint is ready."""
+
+from pathlib import Path
+
+import click
+
+from deckard_deploy.cli.output import say
+from deckard_deploy.cli.state import chosen, deployment_option
+
+
+@click.command()
+@deployment_option
+def wait(name: str | None, state_dir: Path | None) -> None:
+    """Wait until the running endpoint is ready.
+
+    Exit code 6 when it fails to start, 7 when its start makes no progress for the profile's startup_timeout_s.
+
+    \b
+    Example:
+      deckard-deploy wait --profile spark && ./run-my-clients
+    """
+    from deckard_deploy.cli.site import open_site, prove_ready  # noqa: PLC0415  not for --help
+    from deckard_deploy.errors import StartFailedError  # noqa: PLC0415  same
+
+    directory, found = chosen(state_dir, name)
+    with open_site(directory, found, say) as site:
+        for runtime in site.runtimes.values():
+            seen = runtime.observe()
+            release = site.releases.get(seen.plan_hash) if seen.plan_hash else None
+            if release and seen.state in ("running", "restarting"):
+                prove_ready(release, runtime, directory=directory, say=say)
+                click.echo(release.plan().base_url)
+                return
+    raise StartFailedError(f"{found} is not running", hint=f"deckard-deploy up --profile {found}")

@@ -1,0 +1,74 @@
+"""What end-to-end tests share: the tool as a user calls it, and when a test may be skipped."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+Tool = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def docker_missing() -> str | None:
+    """Why docker tests cannot run here, or None."""
+    if shutil.which("docker") is None:
+        return "docker is not installed"
+    for command in (["docker", "info"], ["docker", "compose", "version"]):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            return f"`{' '.join(command)}`: {(done.stderr or done.stdout).strip().splitlines()[-1]}"
+    return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what this machine cannot run, and say why; in CI that is a failure, and so nothing is skipped there."""
+    if os.environ.get("CI"):
+        return
+    reason = docker_missing() if any(item.get_closest_marker("docker") for item in items) else None
+    for item in items:
+        if reason and item.get_closest_marker("docker"):
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A state directory of its own; the engine is installed into it once (from uv's cache when that is warm)."""
+    folder = tmp_path_factory.mktemp("home") / "state"
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def tool(home: Path) -> Tool:
+    """`tool("up", "--profile", "cpu")`: the program as a subprocess, with the state directory above."""
+
+    def call(*arguments: str, timeout: float = 900, check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "deckard_deploy", *arguments],
+            env={**os.environ, "DECKARD_HOME": str(home), **more},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if check and done.returncode:
+            pytest.fail(f"{' '.join(arguments)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
+        return done
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """A port that nothing listens on right now."""
+
+    def ask() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+
+    return ask

@@ -1,0 +1,145 @@
+"""The whole road on the process runtime: a real vLLM 0.19.1, from nothing to answers and back to nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from tests.e2e import clients
+from tests.e2e.conftest import Tool
+
+from deckard_deploy.weights.tiny_script import ANSWER_TEXT, PLAIN_TEXT, THOUGHT_TEXT, TOOL_ARGUMENTS, TOOL_NAME
+
+pytestmark = pytest.mark.vllm
+NAME = "road"
+
+
+@pytest.fixture(scope="module")
+def port(free_port: Callable[[], int]) -> str:
+    return str(free_port())
+
+
+@pytest.fixture(scope="module")
+def up(tool: Tool, port: str) -> Iterator[Tool]:
+    """`up` with this module's name and port; whatever happens, nothing runs afterwards."""
+
+    def call(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return tool("up", "--profile", "cpu", "--name", NAME, "--port", port, *arguments, check=check)
+
+    yield call
+    tool("down", "--name", NAME, check=False)
+
+
+@pytest.fixture(scope="module")
+def base_url(up: Tool) -> str:
+    return up().stdout.strip()
+
+
+def servers(home: Path) -> list[int]:
+    """Processes of this state directory's servers, by the mark in their environment."""
+    found = []
+    for process in psutil.process_iter(["pid"]):
+        try:
+            if process.environ().get("DECKARD_DEPLOYMENT", "").startswith(str(home)):
+                found.append(process.pid)
+        except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+    return found
+
+
+def test_stdout_is_the_base_url(base_url: str, port: str) -> None:
+    assert base_url == f"http://127.0.0.1:{port}/v1"
+
+
+def test_plain_chat(base_url: str) -> None:
+    assert clients.plain(base_url) == (PLAIN_TEXT, PLAIN_TEXT)
+
+
+def test_reasoning_is_split_from_the_answer(base_url: str) -> None:
+    said = clients.reasoning(base_url)
+    assert (said["whole_reasoning"].strip(), said["whole_content"].strip()) == (THOUGHT_TEXT, ANSWER_TEXT)
+    assert (said["reasoning"].strip(), said["content"].strip()) == (THOUGHT_TEXT, ANSWER_TEXT)
+
+
+def test_a_tool_is_called(base_url: str) -> None:
+    for name, arguments in clients.tool_call(base_url):
+        assert (name, json.loads(arguments)) == (TOOL_NAME, TOOL_ARGUMENTS)
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 4])
+def test_concurrent_chat(base_url: str, at_once: int) -> None:
+    counts = clients.concurrent_chat(base_url, at_once)
+    assert len(counts) == at_once
+    assert min(counts) > 0
+
+
+def test_verbs_tell_the_same_story(base_url: str, tool: Tool) -> None:
+    status = json.loads(tool("status", "--name", NAME, "--json").stdout)
+    assert (status["state"], status["answers"], status["base_url"]) == ("running", "ready", base_url)
+    assert tool("wait", "--name", NAME).stdout.strip() == base_url
+    assert tool("chat", "Hello?", "--name", NAME).stdout.strip() == PLAIN_TEXT
+    assert "Application startup complete" in tool("logs", "--name", NAME, "--tail", "2000").stdout
+
+
+def test_up_again_is_a_no_op_that_says_so(base_url: str, up: Tool, home: Path) -> None:
+    before = servers(home)
+    again = up()
+    assert again.stdout.strip() == base_url
+    assert "nothing to do" in again.stderr
+    assert servers(home) == before
+
+
+def test_a_changed_plan_says_what_changed_and_a_failed_one_is_rolled_back(base_url: str, up: Tool, tool: Tool) -> None:
+    # 7 does not divide anything that it has to: vLLM refuses it after its imports, the parser does not.
+    failed = up("--set", "block-size=7", check=False)
+    assert failed.returncode == 6, failed.stderr
+    assert failed.stdout == ""
+    assert "~ --block-size" in failed.stderr or "+ --block-size" in failed.stderr
+    status = json.loads(tool("status", "--name", NAME, "--json").stdout)
+    assert (status["state"], status["answers"]) == ("running", "ready")
+    assert clients.plain(base_url)[0] == PLAIN_TEXT
+
+
+def test_a_busy_deployment_is_refused(base_url: str, up: Tool, home: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from deckard_deploy.running.layout import StateDir;"
+        "from deckard_deploy.running.lock import held\n"
+        f"with held(StateDir(Path({str(home)!r})).deployment({NAME!r}), verb='test'):\n"
+        "    print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        refused = up(check=False)
+        holder.kill()
+    assert refused.returncode == 8
+    assert f"pid {holder.pid}" in refused.stderr
+
+
+def test_a_killed_up_is_finished_by_the_next(up: Tool, tool: Tool, home: Path, port: str, base_url: str) -> None:
+    tool("down", "--name", NAME)
+    command = [sys.executable, "-m", "deckard_deploy", "up", "--profile", "cpu", "--name", NAME, "--port", port]
+    with subprocess.Popen(command, env={**os.environ, "DECKARD_HOME": str(home)}, stderr=subprocess.PIPE) as first:
+        deadline = time.monotonic() + 60
+        while not servers(home) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert servers(home)
+        first.send_signal(signal.SIGKILL)
+    assert up().stdout.strip() == base_url
+    supervisors = [pid for pid in servers(home) if "supervisor" in " ".join(psutil.Process(pid).cmdline())]
+    assert len({psutil.Process(pid).ppid() for pid in supervisors}) <= 2
+    assert list(home.rglob(".tmp-*")) == []
+
+
+def test_down_leaves_nothing_running(base_url: str, tool: Tool, home: Path) -> None:
+    assert base_url
+    tool("down", "--name", NAME)
+    assert servers(home) == []
+    assert tool("status", "--name", NAME).stdout.split()[1] == NAME
+    assert tool("wait", "--name", NAME, check=False).returncode == 6

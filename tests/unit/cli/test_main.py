@@ -1,0 +1,87 @@
+"""The boundary: exit codes, one-line errors, help of every command."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import click
+import pytest
+
+from deckard_deploy.cli import main
+from deckard_deploy.cli.main import VERBS, cli, run
+
+
+def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None, name
+        yield (*path, name), command
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+
+
+ALL = list(commands(cli))
+
+
+@pytest.mark.parametrize(("path", "command"), ALL, ids=[" ".join(path) for path, _ in ALL])
+def test_every_command_has_help_that_ends_with_an_example(path: tuple[str, ...], command: click.Command) -> None:
+    text = (command.help or "").rstrip()
+    assert "Example:\n" in text, path
+    assert f"deckard-deploy {path[0]}" in text.splitlines()[-1]
+    undescribed = [p.name for p in command.params if isinstance(p, click.Option) and not p.help]
+    assert undescribed == []
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_table_of_verbs_agrees_with_the_verbs(verb: str) -> None:
+    command = cli.get_command(click.Context(cli), verb)
+    assert command is not None
+    assert (command.help or "").splitlines()[0] == VERBS[verb]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["nonsense"], "No such command 'nonsense'"),
+        (["render", "compose", "--profile"], "requires an argument"),
+        (["render", "compose", "--profile", "sparc"], "did you mean 'spark'?"),
+        (["render", "compose"], "no hardware profile was named"),
+        (["render", "compose", "--profile", "cpu"], "runs without Docker"),
+    ],
+)
+def test_bad_usage_is_one_line_and_exit_2(
+    arguments: list[str], text: str, capsys: pytest.CaptureFixture[str], tmp_path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert text in captured.err
+
+
+def test_an_unforeseen_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    def broken(**_: object) -> None:
+        raise ZeroDivisionError("seen")
+
+    monkeypatch.setattr(main.cli, "main", broken)
+    assert run([]) == 1
+    assert "ZeroDivisionError: seen" in capsys.readouterr().err
+
+
+def test_a_closed_pipe_is_silent() -> None:
+    command = f"{sys.executable} -m deckard_deploy profiles show spark | head -c 1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert len(done.stdout) == 1
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from deckard_deploy.cli.main import run; run(['--help']); run(['profiles', 'list']);"
+        "print([m for m in ('pydantic', 'docker', 'requests', 'jinja2', 'yaml', 'rich', 'huggingface_hub')"
+        " if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
