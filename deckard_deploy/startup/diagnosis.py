@@ -15,7 +15,7 @@ from deckard_deploy.startup.phases import Phase
 
 MAX_LINE = 300  # characters of a fatal line that are shown
 MAX_VALUE = 120  # characters of a value taken from the log into cause or fix
-HARMLESS = frozenset({"DEBUG", "INFO", "WARNING"})
+HARMLESS = frozenset({"DEBUG", "INFO", "WARNING", "I", "W"})
 UNKNOWN = "unknown"
 # The last line of a traceback: a dotted class name that ends as exceptions do, at the line's start.
 _FRAME = re.compile(r' {4}|  File "')  # a traceback's frames quote source code, messages included
@@ -67,18 +67,24 @@ def diagnose(lines: Iterable[str], *, phase: Phase, observation: Observation | N
     """Why a start failed. `lines` are the log from its beginning, or what the runtime printed when it refused.
 
     The first line that a signature knows wins over louder ones after it, since every process up to the API server
-    reports the failure of the one below. Lines at INFO or WARNING are not read: they are fatal to nobody.
+    reports the failure of the one below.
     """
-    read = [line for raw in lines for line in read_lines(raw) if line.level not in HARMLESS]
+    read = list(fatal_lines(lines))
     if observation and observation.oom_killed:
         return _ended(observation, phase, read)
     for line in read:
-        if _FRAME.match(line.text):
-            continue
         for signature in known().signatures:
             if signature.line and (found := signature.line.search(line.text)):
                 return _diagnosis(signature, phase, line.text, found.groupdict())
     return _ended(observation, phase, read)
+
+
+def fatal_lines(lines: Iterable[str]) -> Iterator[LogLine]:
+    """The lines that may say why a start failed: no records at INFO or WARNING, no source code in tracebacks."""
+    for raw in lines:
+        for line in read_lines(raw):
+            if line.level not in HARMLESS and not _FRAME.match(line.text):
+                yield line
 
 
 def _ended(observation: Observation | None, phase: Phase, lines: list[LogLine]) -> Diagnosis:
@@ -99,9 +105,11 @@ def _ended(observation: Observation | None, phase: Phase, lines: list[LogLine]) 
 
 def _exceptions(lines: list[LogLine]) -> Iterator[str]:
     """Last lines of tracebacks, root causes first, as Python prints them; no echoes."""
-    for line in lines:
+    for number, line in enumerate(lines):
         if _EXCEPTION.match(line.text) and not any(echo.search(line.text) for echo in known().echoes):
-            yield line.text
+            # pydantic says what is wrong on the lines below its own.
+            more = lines[number + 1 : number + 3] if " validation error" in line.text else []
+            yield " ".join(each.text.strip() for each in (line, *more))
 
 
 def _last(lines: list[LogLine]) -> str:

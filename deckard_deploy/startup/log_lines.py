@@ -21,6 +21,8 @@ _UVICORN = re.compile(r"(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL): +")
 _FLASHINFER = re.compile(
     r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ - (?P<level>[A-Z]+) - \S+:\d+ - flashinfer\.jit: ", re.ASCII
 )
+# torch's own records: letter, month and day, time, thread, [file:line]; c10 puts them in brackets.
+_GLOG = re.compile(r"\[?(?P<level>[IWEF])\d{4} \d\d:\d\d:\d\d\.\d+ [^\]]*\] ?", re.ASCII)
 _SECRET = re.compile(
     r"(?<='api_key': )\[[^\]]*\]|hf_[A-Za-z0-9]{8,}|(?<=Bearer )\S+|(?<=--api-key[ =])\S+|(?<=--hf-token[ =])\S+"
 )
@@ -55,7 +57,7 @@ def _read(piece: str) -> LogLine:
     process = ""
     while named := _PROCESS.match(text):
         process, text = named["process"], text[named.end() :]
-    for layout in (_VLLM, _UVICORN, _FLASHINFER):
+    for layout in (_VLLM, _UVICORN, _FLASHINFER, _GLOG):
         if found := layout.match(text):
             return LogLine(process, found["level"], text[found.end() :].rstrip())
     return LogLine(process, "", text.rstrip())

@@ -58,7 +58,7 @@ class Life:
         return self._latest(self.outcomes, Readiness(Outcome.LOADING, "refused"))
 
     def _latest(self, turns: Mapping[float, Turn], default: Turn) -> Turn:
-        return next((turn for at, turn in reversed(turns.items()) if at <= self.age + 1e-9), default)
+        return next((turn for at, turn in reversed(list(turns.items())) if at <= self.age + 1e-9), default)
 
     def follow(self, stalled_after_s: float = 60) -> Ready:
         clock = Clock(now=lambda: self.now, sleep=self.sleep)

@@ -1,0 +1,165 @@
+"""Each known failure has a log under logs/; its first line says whether it is real or constructed."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deckard_deploy.startup.diagnosis import MAX_LINE, UNKNOWN, diagnose, fatal_lines, known
+from deckard_deploy.startup.observation import State
+from deckard_deploy.startup.phases import Phase
+
+LOGS = Path(__file__).with_name("logs")
+FAILURES = sorted(path.stem for path in LOGS.glob("*.log") if not path.stem.startswith("ready."))
+
+
+@dataclass(frozen=True)
+class Ended:
+    state: State = "exited"
+    exit_code: int | None = 1
+    oom_killed: bool = False
+    restart_count: int = 0
+    instance_id: str | None = "c0ffee"
+
+
+def lines_of(name: str) -> list[str]:
+    lines = (LOGS / f"{name}.log").read_bytes().decode().split("\n")
+    assert lines[0].startswith("# "), "the first line says where the log comes from"
+    return lines[1:]
+
+
+def failure_of(name: str) -> str:
+    """`<signature>` or `<signature>.<variant>`."""
+    return name.split(".", maxsplit=1)[0]
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_a_failure_is_named(name: str):
+    found = diagnose(lines_of(name), phase=Phase.WEIGHTS, observation=Ended())
+    assert found.signature == failure_of(name)
+    assert found.first_fatal_line
+    for text in (found.first_fatal_line, found.cause, found.fix):
+        assert "\n" not in text
+    assert not re.search(r"\{\w*\}", found.cause + found.fix), "a group that the line did not fill"
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_no_other_signature_is_found_anywhere_in_the_log(name: str):
+    found = {
+        signature.id
+        for line in fatal_lines(lines_of(name))
+        for signature in known().signatures
+        if signature.line and signature.line.search(line.text)
+    }
+    assert found == {failure_of(name)}
+
+
+@pytest.mark.parametrize("name", ["ready.eager", "ready.compile", "ready.cuda"])
+def test_a_good_start_has_no_failure(name: str):
+    assert diagnose(lines_of(name), phase=Phase.SERVER).signature == UNKNOWN
+
+
+def test_every_signature_has_a_log_or_an_ending():
+    by_line = {signature.id for signature in known().signatures if signature.line}
+    assert by_line == {failure_of(name) for name in FAILURES}
+    by_ending = {signature.id for signature in known().signatures if signature.oom_killed or signature.exit_codes}
+    assert by_ending == {"oom-killed", "killed", "cannot-execute"}
+    assert len(known().signatures) == len(by_line) + len(by_ending)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("max-model-len-estimate", "--set max-model-len="),
+        ("max-model-len-too-long", "--set max-model-len=4096"),
+        ("free-memory", "98.1/121.7"),
+        ("invalid-environment-value", "environment.VLLM_NVFP4_GEMM_BACKEND"),
+    ],
+)
+def test_values_of_the_log_are_in_the_fix(name: str, said: str):
+    assert said in diagnose(lines_of(name), phase=Phase.KV_CACHE).fix
+
+
+def test_the_estimated_length_is_the_one_that_vllm_printed():
+    lines = lines_of("max-model-len-estimate")
+    (printed,) = {
+        line.split("maximum model length is ")[1].split(".")[0] for line in lines if "model length is" in line
+    }
+    assert diagnose(lines, phase=Phase.KV_CACHE).fix.endswith(f"max-model-len={printed}")
+
+
+@pytest.mark.parametrize(
+    ("ended", "signature"),
+    [
+        (Ended(exit_code=137, oom_killed=True), "oom-killed"),
+        (Ended(exit_code=137), "killed"),
+        (Ended(exit_code=-9), "killed"),
+        (Ended(exit_code=127), "cannot-execute"),
+        (Ended(exit_code=1), UNKNOWN),
+        (Ended(exit_code=None), UNKNOWN),
+    ],
+)
+def test_a_silent_end_is_named_by_how_it_ended(ended: Ended, signature: str):
+    lines = ["(EngineCore pid=7) INFO 11-23 12:00:04 [gpu_model_runner.py:4736] Starting to load model /models/d..."]
+    assert diagnose(lines, phase=Phase.WEIGHTS, observation=ended).signature == signature
+
+
+def test_the_kernels_word_goes_before_the_log():
+    found = diagnose(lines_of("weights-corrupt"), phase=Phase.WEIGHTS, observation=Ended(oom_killed=True))
+    assert found.signature == "oom-killed"
+
+
+def test_an_unknown_failure_shows_its_first_exception_and_no_echo_of_it():
+    lines = [
+        "(EngineCore pid=7) ERROR 11-23 12:00:00 [core.py:1108] EngineCore failed to start.",
+        "(EngineCore pid=7) ERROR 11-23 12:00:00 [core.py:1108] Traceback (most recent call last):",
+        '(EngineCore pid=7) ERROR 11-23 12:00:00 [core.py:1108]     raise ZeroDivisionError("quoted")',
+        "(EngineCore pid=7) ERROR 11-23 12:00:00 [core.py:1108] ZeroDivisionError: division by zero",
+        "(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): "
+        "{}",
+    ]
+    found = diagnose(lines, phase=Phase.WEIGHTS, observation=Ended())
+    assert (found.signature, found.first_fatal_line) == (UNKNOWN, "ZeroDivisionError: division by zero")
+    assert "exit code 1" in found.cause
+    only_echo = diagnose(lines[-1:], phase=Phase.WEIGHTS)
+    assert only_echo.first_fatal_line.startswith("RuntimeError: Engine core")
+
+
+def test_an_unknown_validation_error_says_what_was_not_valid():
+    lines = [
+        "(APIServer pid=1) pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig",
+        "(APIServer pid=1)   Value error, the moon is full [type=value_error]",
+    ]
+    assert "the moon is full" in diagnose(lines, phase=Phase.IMPORTS).first_fatal_line
+
+
+def test_a_message_quoted_in_a_traceback_or_a_warning_is_not_the_failure():
+    lines = [
+        '    raise ValueError("No available memory for the cache blocks.")',
+        "(APIServer pid=1) WARNING 11-23 12:00:00 [x.py:1] OSError: [Errno 98] Address already in use",
+    ]
+    assert diagnose(lines, phase=Phase.IMPORTS).signature == UNKNOWN
+
+
+def test_an_empty_log_has_a_diagnosis():
+    found = diagnose([], phase=Phase.CONTAINER)
+    assert (found.signature, found.first_fatal_line) == (UNKNOWN, "")
+
+
+def test_secrets_and_length_are_kept_back():
+    line = f"ValueError: token hf_abcdefghijklmnop is refused {'x' * 1000}"
+    shown = diagnose([line], phase=Phase.IMPORTS).first_fatal_line
+    assert "abcdefgh" not in shown
+    assert len(shown) == MAX_LINE
+
+
+LINES = [line for name in FAILURES for line in lines_of(name)]
+
+
+@given(st.lists(st.sampled_from(LINES) | st.text(), max_size=20))
+def test_no_log_makes_it_raise(lines: list[str]):
+    found = diagnose(lines, phase=Phase.WEIGHTS)
+    assert "\n" not in found.first_fatal_line + found.cause + found.fix

@@ -1,0 +1,67 @@
+"""Lines as vLLM, uvicorn, FlashInfer, torch and docker print them."""
+
+import pytest
+
+from deckard_deploy.startup.log_lines import MAX_TEXT, LogLine, read_lines, without_secrets
+
+
+@pytest.mark.parametrize(
+    ("raw", "line"),
+    [
+        (
+            "(EngineCore pid=166) INFO 11-23 12:06:03 [kv_cache_utils.py:1319] GPU KV cache size: 349,440 tokens",
+            LogLine("EngineCore", "INFO", "GPU KV cache size: 349,440 tokens"),
+        ),
+        (
+            "2026-11-23T12:06:03.123456789Z (Worker_TP0 pid=9) ERROR 11-23 12:06:03 [multiproc_executor.py:857] boom",
+            LogLine("Worker_TP0", "ERROR", "boom"),
+        ),
+        (
+            "\x1b[1;36m(APIServer pid=1)\x1b[0;0m \x1b[32mINFO\x1b[0m:     Started",
+            LogLine("APIServer", "INFO", "Started"),
+        ),
+        ("INFO:     Application startup complete.", LogLine("", "INFO", "Application startup complete.")),
+        (
+            "2026-04-14 02:42:01,123 - INFO - autotuner.py:262 - flashinfer.jit: [Autotuner]: Autotuning process ends",
+            LogLine("", "INFO", "[Autotuner]: Autotuning process ends"),
+        ),
+        (
+            "W1123 12:17:14.612000 1489 torch/utils/cpp_extension.py:118] No CUDA runtime is found",
+            LogLine("", "W", "No CUDA runtime is found"),
+        ),
+        ("(EngineCore pid=166)     raise ValueError(", LogLine("EngineCore", "", "    raise ValueError(")),
+        ("(APIServer pid=1) (EngineCore pid=2) both", LogLine("EngineCore", "", "both")),
+        ("ValueError: INFO is no level here", LogLine("", "", "ValueError: INFO is no level here")),
+        ("\x1b]0;title\x07plain\x00\x08", LogLine("", "", "plain")),
+    ],
+)
+def test_a_line_is_taken_apart(raw: str, line: LogLine):
+    assert list(read_lines(raw)) == [line]
+
+
+def test_a_bar_that_overwrites_itself_is_several_lines():
+    assert [line.text for line in read_lines("(E pid=1) 0%\r 50%\r100%\n")] == ["0%", " 50%", "100%"]
+
+
+def test_nothing_is_no_line():
+    assert list(read_lines("(EngineCore pid=1) \r\n\n")) == []
+
+
+def test_long_lines_are_cut():
+    (line,) = read_lines("x" * 10 * MAX_TEXT)
+    assert len(line.text) == MAX_TEXT
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "401 for hf_abcdefghijklmnop",
+        "Authorization: Bearer s3cret-abcdefghijklmnop",
+        "vllm serve x --api-key abcdefghijklmnop",
+        "vllm serve x --api-key=abcdefghijklmnop",
+        "non-default args: {'api_key': ['abcdefghijklmnop'], 'port': 8000}",
+    ],
+)
+def test_secrets_are_blotted_out(text: str):
+    assert "abcdefghijklmnop" not in without_secrets(text)
+    assert "***" in without_secrets(text)

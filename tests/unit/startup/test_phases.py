@@ -1,0 +1,171 @@
+"""Phases and facts from logs; ready.*.log are real or say in their first line that they are constructed."""
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deckard_deploy.startup.phases import ORDER, Facts, Phase, PhaseTracker, Progress, patterns
+
+LOGS = Path(__file__).with_name("logs")
+
+
+def lines_of(name: str) -> list[str]:
+    """The log, split where docker splits it: at newlines, not at carriage returns."""
+    text = (LOGS / f"{name}.log").read_bytes().decode()
+    return [line for line in text.split("\n") if not line.startswith("# ")]
+
+
+def passed(lines: list[str]) -> tuple[list[Phase], PhaseTracker]:
+    tracker = PhaseTracker(0.0)
+    seen = [Phase.CONTAINER]
+    for second, line in enumerate(lines):
+        progress = tracker.feed(line, float(second))
+        if progress and progress.phase != seen[-1]:
+            seen.append(progress.phase)
+    return seen, tracker
+
+
+CPU = [Phase.CONTAINER, Phase.IMPORTS, Phase.WEIGHTS, Phase.KV_CACHE, Phase.WARM_UP, Phase.SERVER]
+
+
+@pytest.mark.parametrize(
+    ("name", "phases"),
+    [
+        ("ready.eager", CPU),
+        ("ready.compile", CPU),
+        ("ready.cuda", list(ORDER)),
+        ("weights-corrupt", CPU[:3]),
+        ("port-in-use", CPU[:2]),
+        ("wrong-architecture", CPU[:1]),
+    ],
+)
+def test_the_phases_of_a_log(name: str, phases: list[Phase]):
+    assert passed(lines_of(name))[0] == phases
+
+
+def test_the_facts_of_a_real_start():
+    facts = passed(lines_of("ready.eager"))[1].facts
+    assert facts.kv_cache_tokens == 349_440
+    assert facts.max_concurrency == 309.13
+    assert facts.weights_s is not None
+    assert facts.init_engine_s is not None
+
+
+def test_the_facts_of_a_start_on_a_gpu():
+    assert passed(lines_of("ready.cuda"))[1].facts == Facts(
+        model_loading_gib=28.03,
+        model_loading_s=106.512345,
+        weights_s=74.05,  # the target's; the drafter's come later
+        compile_s=45.67,
+        compile_cache_hit=False,
+        available_kv_cache_gib=36.02,
+        kv_cache_tokens=612_480,
+        max_concurrency=9.35,
+        graph_capture_s=7.0,
+        graph_capture_gib=0.49,
+        init_engine_s=98.76,
+    )
+
+
+def test_the_wording_of_0_32_0():
+    tracker = PhaseTracker(0.0)
+    tracker.feed("CPU KV cache size: 349,440 tokens, Maximum concurrency for 1,024 tokens per request: 309.13x", 1.0)
+    tracker.feed("init engine (profile, create kv cache, warmup model) took 1.23 s", 2.0)
+    assert tracker.facts == Facts(kv_cache_tokens=349_440, max_concurrency=309.13, init_engine_s=1.23)
+
+
+def test_percent_of_the_shards():
+    tracker = PhaseTracker(0.0)
+    line = "(Worker_TP0 pid=9) Loading safetensors checkpoint shards:  50% Completed | 1/2 [00:37<00:37, 37.01s/it]"
+    assert tracker.feed(line, 7.0) == Progress(Phase.WEIGHTS, since=7.0, percent=50.0)
+
+
+def test_percent_does_not_fall_when_ranks_report_out_of_order():
+    tracker = PhaseTracker(0.0)
+    for percent in (50, 75, 25):
+        tracker.feed(f"Loading safetensors checkpoint shards: {percent:3}% Completed | 1/2 [00:37<00:37]", 1.0)
+    assert tracker.progress.percent == 75.0
+
+
+def test_a_second_bar_of_the_phase_starts_over():
+    tracker = PhaseTracker(0.0)
+    shown = [
+        tracker.feed(f"\rCapturing CUDA graphs ({kind}): {percent:3}%|███  | 1/2 [00:01<00:01]", 1.0)
+        for kind, percent in (("mixed prefill-decode, PIECEWISE", 100), ("decode, FULL", 50))
+    ]
+    assert [progress and (progress.step, progress.percent) for progress in shown] == [
+        ("Capturing CUDA graphs (mixed prefill-decode, PIECEWISE)", 100.0),
+        ("Capturing CUDA graphs (decode, FULL)", 50.0),
+    ]
+
+
+def test_the_last_state_of_a_bar_in_one_line_counts():
+    tracker = PhaseTracker(0.0)
+    progress = tracker.feed(
+        "\rCapturing CUDA graphs (decode, FULL):   0%| | 0/2\rCapturing CUDA graphs (decode, FULL):  50%|█", 1.0
+    )
+    assert progress is not None
+    assert progress.percent == 50.0
+
+
+def test_the_drafters_weights_belong_to_the_drafter():
+    tracker = PhaseTracker(0.0)
+    tracker.feed("Starting to load model /models/deckard-31b...", 1.0)
+    tracker.feed("Loading drafter model...", 2.0)
+    progress = tracker.feed("Loading safetensors checkpoint shards:  50% Completed | 1/2 [00:37<00:37]", 3.0)
+    assert progress == Progress(Phase.DRAFTER, since=2.0, percent=50.0)
+
+
+def test_a_line_of_an_earlier_phase_shows_life_and_changes_nothing():
+    tracker = PhaseTracker(0.0)
+    before = tracker.feed("GPU KV cache size: 612,480 tokens", 1.0)
+    assert tracker.feed("Starting to load model /models/deckard-31b...", 2.0) == before
+
+
+@pytest.mark.parametrize("line", ["", "hello", "Loading safetensors check", "(EngineCore pid=1) ", "100%", "# INFO"])
+def test_other_lines_are_no_progress(line: str):
+    assert PhaseTracker(0.0).feed(line, 1.0) is None
+
+
+def test_durations_add_up():
+    tracker = PhaseTracker(10.0)
+    tracker.feed("Resolved architecture: Gemma4ForCausalLM", 12.0)
+    tracker.feed("Starting to load model /models/deckard-31b...", 20.0)
+    assert tracker.durations(50.0) == {Phase.CONTAINER: 2.0, Phase.IMPORTS: 8.0, Phase.WEIGHTS: 30.0}
+
+
+def test_every_phase_can_begin_and_every_pattern_has_a_source():
+    begun = {pattern.phases[0] for pattern in patterns() if pattern.phases}
+    assert begun == set(Phase) - {Phase.CONTAINER}
+    assert all(re.search(r"\.py:\d|\.py ", pattern.source) for pattern in patterns())
+
+
+REAL_LINES = [line for name in ("ready.eager", "ready.cuda") for line in lines_of(name)]
+PIECES = st.sampled_from(REAL_LINES) | st.text() | st.sampled_from(["\r", "\x1b[0m", "(EngineCore pid=1) ", "100%|"])
+CUT = st.builds(lambda line, at: line[at:] if at < 0 else line[:at], st.sampled_from(REAL_LINES), st.integers(-80, 80))
+DIGITS = st.builds(
+    lambda line, digits: re.sub(r"\d+", digits, line),
+    st.sampled_from(REAL_LINES),
+    st.from_regex(r"[0-9.,]{1,40}", fullmatch=True),
+)
+
+
+@given(st.lists(st.lists(PIECES | CUT | DIGITS, max_size=4).map("".join), max_size=40))
+def test_no_log_makes_the_tracker_raise_or_go_back(lines: list[str]):
+    tracker = PhaseTracker(0.0)
+    before = tracker.progress
+    for second, line in enumerate(lines):
+        progress = tracker.feed(line, float(second))
+        now = tracker.progress
+        assert progress in (None, now)
+        assert ORDER.index(now.phase) >= ORDER.index(before.phase)
+        assert now.percent is None or 0.0 <= now.percent <= 100.0
+        if (now.phase, now.step) == (before.phase, before.step) and before.percent is not None:
+            assert now.percent is not None
+            assert now.percent >= before.percent
+        before = now
+    total = float(len(lines))
+    assert sum(tracker.durations(total).values()) == pytest.approx(total)
