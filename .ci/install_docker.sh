@@ -43,12 +43,14 @@ install_plugins() {
 start_engine() {
   say "starting dockerd, log in $log"
   setsid nohup dockerd </dev/null >"$log" 2>&1 &
+  local dockerd=$!
   for _ in {1..120}; do
     docker info >/dev/null 2>&1 && return
+    kill -0 "$dockerd" 2>/dev/null || break
     sleep 0.5
   done
   tail -n 20 "$log" >&2
-  say "dockerd did not answer within 60 s"
+  say "dockerd does not answer"
   return 1
 }
 
@@ -57,7 +59,9 @@ main() {
     [[ $(id -u) == 0 ]] || { say "run as root: the engine has to be installed"; exit 1; }
     install_engine
   fi
-  docker compose version --short 2>/dev/null | grep -q '^v\?[2-9]' && docker buildx version >/dev/null 2>&1 || install_plugins
+  if ! docker compose version >/dev/null 2>&1 || ! docker buildx version >/dev/null 2>&1; then
+    install_plugins
+  fi
   docker info >/dev/null 2>&1 || start_engine
   say "engine $(docker version --format '{{.Server.Version}}'), compose $(docker compose version --short), buildx $(docker buildx version | cut -d' ' -f2)"
 }

@@ -2,7 +2,8 @@
 # Build the CPU test image without a registry and print its tag. Its tag is the hash of what it is made of: an image
 # that is there already is not built again.
 #
-#   tests/e2e/image/build.sh          needs docker with buildx, mmdebstrap and a $PYTHON with uv; about two minutes and 6 GB of disk
+#   tests/e2e/image/build.sh          needs docker with buildx, mmdebstrap, and a $PYTHON that has the uv package;
+#                                     takes two minutes and 6 GB of disk
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
