@@ -1,0 +1,113 @@
+"""Patch sets: which of vLLM's files we change in a release, why, and when a deployment needs it."""
+
+import hashlib
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from deckard_deploy.catalog import strict_yaml
+from deckard_deploy.catalog.validation import closest, validate
+from deckard_deploy.errors import BadInputError, IntegrityError
+from deckard_deploy.patching.unified_diff import FileDiff, parse
+from deckard_deploy.resources import patches_dir
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Version = Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$")]
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class Need(_Entry):
+    """What makes a plan need a patch: any one of these."""
+
+    always: bool = False
+    drafter: bool = False
+    quantization: tuple[Literal["nvfp4", "nvfp4_awq", "nvfp4_svd"], ...] = ()
+
+
+class Patch(_Entry):
+    """One changed file. The hashes are of whole files, before and after."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    target: Annotated[str, Field(pattern=r"^vllm(/[A-Za-z0-9_]+)+\.py$")]
+    base_sha256: Sha256
+    patched_sha256: Sha256
+    needed_when: Need
+    reason: str
+    upstream: tuple[str, ...]
+    not_needed_from: Version | None = Field(description="first release that needs no such patch; null: none so far")
+
+
+class PatchSet(_Entry):
+    """All patches of one vLLM release; `name` is the folder's."""
+
+    name: str
+    vllm: Version
+    patches: tuple[Patch, ...]
+
+    def diff(self, patch: Patch) -> FileDiff:
+        """The patch's diff. Raises IntegrityError when it is damaged or for another file."""
+        return read_diff(self.name, patch.name, patch.target)
+
+
+class _Manifest(_Entry):
+    vllm: Version
+    patches: tuple[Patch, ...]
+
+
+def patch_set_names() -> tuple[str, ...]:
+    """Every patch set there is."""
+    return tuple(sorted(path.parent.name for path in patches_dir().glob("*/manifest.yaml")))
+
+
+def load_patch_set(name: str) -> PatchSet:
+    """The patch set in the folder `name`, for example `vllm-0.19.1`.
+
+    Raises BadInputError when there is none, or its manifest is not one.
+    """
+    known = patch_set_names()
+    if name not in known:
+        hint = closest(name, known) or "; known: " + ", ".join(known)
+        raise BadInputError(f"no patch set named {name!r}{hint}")
+    text = (patches_dir() / name / "manifest.yaml").read_text(encoding="utf-8")
+    manifest = validate(strict_yaml.parse(text, source=f"patches/{name}/manifest.yaml"), _Manifest)
+    return PatchSet(name=name, vllm=manifest.vllm, patches=manifest.patches)
+
+
+def needed(patch_set: PatchSet, *, drafter: bool, quantization: str) -> tuple[Patch, ...]:
+    """The patches without which a plan would not start, or would answer wrongly.
+
+    quantization: the checkpoint's, as the catalog names it (`none`, `nvfp4`, `nvfp4_awq`, `nvfp4_svd`).
+    """
+    return tuple(patch for patch in patch_set.patches if is_needed(patch, drafter=drafter, quantization=quantization))
+
+
+def is_needed(patch: Patch, *, drafter: bool, quantization: str) -> bool:
+    """Whether this plan needs this patch."""
+    when = patch.needed_when
+    return when.always or (when.drafter and drafter) or quantization in when.quantization
+
+
+def read_diff(patch_set: str, name: str, target: str) -> FileDiff:
+    """The diff file of one patch. Raises IntegrityError when it is damaged or for another file."""
+    path = patches_dir() / patch_set / f"{name}.patch"
+    source = f"patches/{patch_set}/{path.name}"
+    try:
+        diff = parse(path.read_text(encoding="utf-8"), source=source)
+    except (OSError, UnicodeDecodeError) as error:
+        raise IntegrityError(f"{source}: {error}", hint="reinstall deckard-deploy") from error
+    if diff.target != target:
+        raise IntegrityError(f"{source}: changes {diff.target}, and the manifest says {target}")
+    return diff
+
+
+def sha256(data: bytes) -> str:
+    """Hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def as_numbers(version: str) -> tuple[int, ...]:
+    """0.20.1 as (0, 20, 1), to compare releases."""
+    return tuple(int(part) for part in version.split("."))

@@ -1,0 +1,45 @@
+"""Where base files are looked for when nobody says where they are."""
+
+import importlib.util
+from pathlib import Path, PurePosixPath
+
+from deckard_deploy.errors import BadInputError
+from deckard_deploy.patching.base_files import BaseFiles, from_cache, from_image, from_package, keep
+from deckard_deploy.patching.manifest import PatchSet
+from deckard_deploy.patching.wheel import from_wheel, release_wheel
+
+
+def find_base(
+    patch_set: PatchSet,
+    *,
+    cache: Path,
+    package: str | None = None,
+    image: str | None = None,
+    wheel: str | None = None,
+) -> BaseFiles:
+    """The engine's own files: from the source that is named, else from the nearest one.
+
+    package: folder of a vllm package; together with `image`, its folder inside the image. wheel: path or URL. Without
+    any: a vLLM that this Python can import, the cache, the wheel of the set's release. What was read goes into the
+    cache. Raises what the sources raise, and BadInputError when two are named.
+    """
+    if wheel and (image or package):
+        raise BadInputError("--wheel cannot be combined with --image or --package")
+    targets = [patch.target for patch in patch_set.patches]
+    if image:
+        base = from_image(image, targets, package=PurePosixPath(package) if package else None)
+    elif package:
+        base = from_package(Path(package), targets)
+    elif wheel:
+        base = from_wheel(wheel, targets)
+    else:
+        base = _nearest(patch_set, targets, cache)
+    keep(cache, base)
+    return base
+
+
+def _nearest(patch_set: PatchSet, targets: list[str], cache: Path) -> BaseFiles:
+    installed = importlib.util.find_spec("vllm")
+    if installed and installed.origin:
+        return from_package(Path(installed.origin).parent, targets)
+    return from_cache(cache, patch_set) or from_wheel(release_wheel(patch_set.vllm), targets)

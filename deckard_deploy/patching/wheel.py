@@ -1,0 +1,124 @@
+"""Single files out of a release's wheel, local or remote, without downloading the rest of its 400 MB."""
+
+import importlib.util
+import io
+import json
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError, NetworkError
+from deckard_deploy.patching.base_files import MAX_MODULE_BYTES, BaseFiles
+
+if TYPE_CHECKING:
+    import requests
+    from _typeshed import WriteableBuffer
+
+TIMEOUT_S = 30
+# The index of a zip of vLLM's size fits; each file then costs one more request.
+READ_AHEAD = 1 << 18
+
+
+def from_wheel(wheel: str, targets: Iterable[str]) -> BaseFiles:
+    """Read from a wheel: a path, or an http(s) URL whose server answers ranges.
+
+    Raises NetworkError, EnvironmentUnfitError (no such file), IntegrityError (not a wheel of vLLM).
+    """
+    source = RemoteFile(wheel) if wheel.startswith(("https://", "http://")) else _local(wheel)
+    try:
+        with io.BufferedReader(source, READ_AHEAD) as stream, zipfile.ZipFile(stream) as archive:
+            files = {target: _member(archive, target, wheel) for target in targets}
+    except zipfile.BadZipFile as error:
+        raise IntegrityError(f"{wheel}: not a wheel ({error})") from error
+    return BaseFiles(files=files, origin=f"wheel {wheel.rsplit('/', 1)[-1]}")
+
+
+def release_wheel(version: str) -> str:
+    """The URL of a release's x86_64 wheel, as pip resolves it: from the index and mirrors that this host uses.
+
+    Any platform's wheel has the same Python files. Raises EnvironmentUnfitError without pip, NetworkError when the
+    index does not answer or has no such wheel.
+    """
+    if importlib.util.find_spec("pip") is None:
+        raise EnvironmentUnfitError("pip is not installed beside deckard-deploy", hint="--wheel PATH_OR_URL")
+    # `manylinux_2_N` tags are not implied by newer ones when pip resolves for another machine.
+    platforms = [f"--platform=manylinux_2_{glibc}_x86_64" for glibc in range(17, 40)]
+    resolve = ("install", "--dry-run", "--ignore-installed", "--no-deps", "--quiet", "--report=-", "--target=unused")
+    target = (*platforms, "--platform=manylinux1_x86_64", "--python-version=3.12", "--only-binary=:all:")
+    argv = (sys.executable, "-m", "pip", *resolve, *target, f"vllm=={version}")
+    found = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if found.returncode != 0:
+        reason = (found.stderr.strip().splitlines() or ["no message"])[-1]
+        raise NetworkError(f"pip finds no wheel of vllm {version}: {reason}", hint="--wheel PATH_OR_URL")
+    url = json.loads(found.stdout)["install"][0]["download_info"]["url"]
+    return str(url)
+
+
+class RemoteFile(io.RawIOBase):
+    """A file on a web server, read by ranges."""
+
+    def __init__(self, url: str) -> None:
+        from requests import Session  # noqa: PLC0415  heavy
+
+        self._url = url
+        self._session = Session()
+        self._position = 0
+        self._size = int(self._get("bytes=0-0").headers["Content-Range"].rpartition("/")[2])
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._position = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence] + offset
+        return self._position
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        with memoryview(buffer).cast("B") as view:
+            end = min(self._position + len(view), self._size)
+            if end <= self._position:
+                return 0
+            content = self._get(f"bytes={self._position}-{end - 1}").content
+            if len(content) != end - self._position:
+                raise NetworkError(f"{self._url}: {len(content)} bytes instead of {end - self._position}")
+            view[: len(content)] = content
+        self._position = end
+        return len(content)
+
+    def _get(self, byte_range: str) -> "requests.Response":
+        from requests import RequestException  # noqa: PLC0415  heavy
+
+        try:
+            response = self._session.get(self._url, headers={"Range": byte_range}, timeout=TIMEOUT_S, stream=True)
+            response.raise_for_status()
+        except RequestException as error:
+            raise NetworkError(f"{self._url}: {error}", hint="--wheel PATH") from error
+        if response.status_code != 206:  # a whole wheel would follow
+            response.close()
+            raise NetworkError(f"{self._url}: the server does not answer ranges", hint="--wheel PATH")
+        return response
+
+
+def _local(wheel: str) -> io.FileIO:
+    try:
+        return io.FileIO(wheel)
+    except OSError as error:
+        raise EnvironmentUnfitError(f"{Path(wheel)}: {error.strerror}") from error
+
+
+def _member(archive: zipfile.ZipFile, target: str, wheel: str) -> bytes:
+    try:
+        member = archive.getinfo(target)
+    except KeyError:
+        raise IntegrityError(f"{wheel.rsplit('/', 1)[-1]} has no {target}") from None
+    if member.file_size > MAX_MODULE_BYTES:
+        raise IntegrityError(f"{target} has {member.file_size} bytes, more than any module of vLLM")
+    return archive.read(member)
