@@ -17,8 +17,9 @@ MAX_LINE = 300  # characters of a fatal line that are shown
 MAX_VALUE = 120  # characters of a value taken from the log into cause or fix
 HARMLESS = frozenset({"DEBUG", "INFO", "WARNING", "I", "W"})
 UNKNOWN = "unknown"
-# The last line of a traceback: a dotted class name that ends as exceptions do, at the line's start.
-_FRAME = re.compile(r' {4}|  File "')  # a traceback's frames quote source code, messages included
+# A traceback's frames quote source code, messages included.
+_FRAME = re.compile(r' {4}|  File "')
+# A traceback's last line: a dotted class name that ends as exceptions do, at the line's start.
 _EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|Exit|Timeout|Expired)(?:: |:?$)", re.ASCII)
 
 

@@ -17,11 +17,15 @@ from deckard_deploy.startup.phases import Facts, Phase, PhaseTracker, Progress
 from deckard_deploy.startup.readiness import Outcome, Readiness
 
 POLL_S = 0.1
+UNANSWERED_S = 1.0  # between questions to a server that listens and gives no usable answer
+UNANSWERED = 10  # such questions in a row, and it never will
 LAST_WORDS_POLLS = 10  # of POLL_S each: log lines may arrive after the exit that they explain
 KEPT = 3000  # first and last lines kept for the diagnosis
-NOT_OURS = {
+HINTS = {
     Outcome.OTHER_SERVER: "another server has the port; stop it, or choose another: --set publish.port=PORT",
     Outcome.KEY_REFUSED: "the server wants another API key than this launch was given; deckard-deploy down, then up",
+    Outcome.CANNOT_CHAT: "it refuses a plain question; deckard-deploy verify, and deckard-deploy logs",
+    Outcome.NOT_ANSWERING: "it answers a plain question with nothing; deckard-deploy verify, and deckard-deploy logs",
 }
 
 
@@ -68,7 +72,7 @@ def follow(
     """
     started = advanced = clock.now()
     log = _Log(launch, PhaseTracker(started), on_progress)
-    first = launch.observe()
+    first, unanswered = launch.observe(), 0
     while True:
         now = clock.now()
         advanced = now if log.read(now) else advanced
@@ -82,11 +86,12 @@ def follow(
             now = clock.now()
             log.read(now)
             return Ready(now - started, log.tracker.durations(now), log.tracker.facts)
-        if readiness.final:
+        unanswered = unanswered + 1 if readiness.outcome is Outcome.NOT_ANSWERING else 0
+        if readiness.final or unanswered == UNANSWERED:
             _refuse(log, readiness, now - started, observation)
         if now - advanced >= stalled_after_s:
             _time_out(log, readiness, stalled_after_s)
-        clock.sleep(POLL_S)
+        clock.sleep(UNANSWERED_S if unanswered else POLL_S)
 
 
 @dataclass
@@ -118,13 +123,13 @@ class _Log:
 def _ended(first: Observation, now: Observation) -> str:
     """Why the start is over, or nothing while it goes on."""
     if now.state == "missing":
-        return "it is gone"
+        return "the engine is gone"
     if now.state == "exited":
-        return f"it exited with code {now.exit_code}"
+        return f"the engine exited with code {now.exit_code}"
     if now.state == "restarting" or now.restart_count > first.restart_count:
-        return f"it crashed and was restarted (restart {now.restart_count})"
+        return f"the engine crashed and was restarted (restart {now.restart_count})"
     if now.instance_id != first.instance_id:
-        return "another instance took its place"
+        return "another instance took the engine's place"
     return ""
 
 
@@ -132,13 +137,13 @@ def _fail(log: _Log, ended: str, elapsed_s: float, observation: Observation | No
     found = log.diagnose(observation)
     line = f": {found.first_fatal_line}" if found.first_fatal_line else ""
     raise StartFailedError(
-        f'engine stopped in "{found.phase}" after {_clock_face(elapsed_s)}, {ended}{line}',
+        f'start failed in "{found.phase}" after {_clock_face(elapsed_s)}: {ended}{line}',
         hint=f"{found.cause}; {found.fix}",
     )
 
 
 def _refuse(log: _Log, readiness: Readiness, elapsed_s: float, observation: Observation) -> NoReturn:
-    if hint := NOT_OURS.get(readiness.outcome):
+    if hint := HINTS.get(readiness.outcome):
         raise StartFailedError(f"{readiness.outcome} after {_clock_face(elapsed_s)}: {readiness.detail}", hint=hint)
     _fail(log, f"{readiness.outcome}: {readiness.detail}", elapsed_s, observation)
 

@@ -34,10 +34,12 @@ class Outcome(StrEnum):
     OTHER_SERVER = "other server"
     """Another server, or another launch, holds the port."""
     KEY_REFUSED = "key refused"
+    CANNOT_CHAT = "cannot chat"
+    """Our launch refuses a plain question, as it does without a chat template."""
     ENGINE_DEAD = "engine dead"
 
 
-FINAL = frozenset({Outcome.OTHER_SERVER, Outcome.KEY_REFUSED, Outcome.ENGINE_DEAD})
+FINAL = frozenset({Outcome.OTHER_SERVER, Outcome.KEY_REFUSED, Outcome.CANNOT_CHAT, Outcome.ENGINE_DEAD})
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def _completed(session: "requests.Session", base_url: str, model: str, timeout_s
         url, json=question, timeout=(CONNECT_TIMEOUT_S, timeout_s), allow_redirects=False, stream=True
     ) as response:
         if response.status_code != HTTPStatus.OK:
-            return _refused(response.status_code, url, otherwise=Outcome.NOT_ANSWERING)
+            return _refused(response.status_code, url, otherwise=Outcome.CANNOT_CHAT)
         text = _text(_json(response))
     if not text:
         return Readiness(Outcome.NOT_ANSWERING, f"{url} answered without text")

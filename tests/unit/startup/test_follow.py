@@ -129,7 +129,12 @@ def test_the_cause_may_be_logged_after_the_exit_is_seen():
 
 @pytest.mark.parametrize(
     ("outcome", "hint"),
-    [(Outcome.OTHER_SERVER, "publish.port"), (Outcome.KEY_REFUSED, "API key"), (Outcome.ENGINE_DEAD, "logs")],
+    [
+        (Outcome.OTHER_SERVER, "publish.port"),
+        (Outcome.KEY_REFUSED, "API key"),
+        (Outcome.CANNOT_CHAT, "verify"),
+        (Outcome.ENGINE_DEAD, "logs"),
+    ],
 )
 def test_a_final_outcome_ends_the_start(outcome: Outcome, hint: str):
     life = Life(outcomes={2: Readiness(outcome, "GET /v1/models said so"), 3: READY})
@@ -142,6 +147,12 @@ def test_a_final_outcome_ends_the_start(outcome: Outcome, hint: str):
 def test_an_unfinished_answer_is_asked_again():
     life = Life(outcomes={2: Readiness(Outcome.NOT_ANSWERING, "no text"), 3: READY})
     assert life.follow().elapsed_s >= 3
+
+
+def test_a_server_that_never_says_anything_has_failed():
+    life = Life(outcomes={2: Readiness(Outcome.NOT_ANSWERING, "no text")})
+    with pytest.raises(StartFailedError, match="not answering after 0:11: no text"):
+        life.follow()
 
 
 def test_a_start_without_progress_times_out():

@@ -176,7 +176,13 @@ def test_statuses_of_the_model_list(status: int, outcome: Outcome):
 
 @pytest.mark.parametrize(
     ("status", "outcome"),
-    [(503, Outcome.ENGINE_DEAD), (500, Outcome.NOT_ANSWERING), (400, Outcome.NOT_ANSWERING), (502, Outcome.LOADING)],
+    [
+        (503, Outcome.ENGINE_DEAD),
+        (500, Outcome.NOT_ANSWERING),
+        (400, Outcome.CANNOT_CHAT),
+        (404, Outcome.CANNOT_CHAT),
+        (502, Outcome.LOADING),
+    ],
 )
 def test_statuses_of_the_completion(status: int, outcome: Outcome):
     with serving(chat_status=status) as server:
