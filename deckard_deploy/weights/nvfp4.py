@@ -31,7 +31,7 @@ _GROUPS = (
     ("input_layernorm", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), 16.0),
     ("", ("self_attn.o_proj",), 4.0),
     ("pre_feedforward_layernorm", ("mlp.gate_proj", "mlp.up_proj"), 16.0),
-    ("", ("mlp.down_proj",), 128.0),
+    ("", ("mlp.down_proj",), 32.0),
 )
 
 

@@ -6,8 +6,9 @@ The residual stream (256 wide) is a switchboard; every coordinate has a meaning:
     SAID + i      "the current token is i", in words of the MLP    written by the MLPs of all layers
     MODE + m      the prompt ends with the marker of mode m        written by the 5 sliding-attention layers
     ANCHOR        the prompt starts with <bos>                     written by the full-attention layer
-    CONSTANT      always on                                        written by the embedding
+    CONSTANT + i  always on, 16 coordinates wide                   written by the embedding
     STRAY         nothing, if the two halves of a layer agree      written by o_proj and down_proj, see below
+    NOTHING       attention found no key                           written by o_proj
     OTHER + i     tokens that no script knows                      written by the embedding
 
 `lm_head` adds the three votes SAID (of the previous token), MODE and ANCHOR, each worth 1, and says LOST when their
@@ -38,11 +39,12 @@ FULL_LAYER = 5  # the last; the five before it slide
 VISION_HIDDEN, VISION_INTERMEDIATE, VISION_LAYERS, VISION_HEADS = 64, 128, 2, 2
 PATCH_VALUES, VISION_POSITIONS = 3 * 16 * 16, 512
 
-TOKEN, SAID, MODE, ANCHOR, CONSTANT, STRAY, OTHER = 0, 64, 128, 144, 160, 176, 192
+TOKEN, SAID, MODE, ANCHOR, CONSTANT, STRAY, NOTHING, OTHER = 0, 64, 128, 144, slice(160, 176), 176, 177, 192
 THRESHOLD = 2.5  # of 3 votes
 _VOTE = 3.0  # height of each of SAID, MODE and ANCHOR in the residual stream; TOKEN and CONSTANT are 1
-_LOGIT = 1.125  # makes the three votes a logit of 30 before the softcap of 30, inside the range that bf16 resolves
+_LOGIT = 1.375  # makes the three votes a logit of 30 before the softcap of 30, inside the range that bf16 resolves
 _NOISE = 1 / 512
+_NO_MODE = 7  # of the 8 value slots of a head
 
 
 def _noise(name: str, *shape: int, amplitude: float = _NOISE) -> NDArray[np.float32]:
@@ -72,11 +74,16 @@ def _value_slots(head_size: int, mode: int) -> slice:
 
 
 def _keys_and_values(name: str, token_slots: dict[int, int], kv_heads: int, head_size: int) -> NDArray[np.float32]:
-    """[kv_heads * head_size, HIDDEN]: each coordinate of `token_slots` writes the common key and its own value."""
+    """[kv_heads * head_size, HIDDEN]: each coordinate of `token_slots` writes the common key and its own value.
+
+    All other tokens have no key and the value _NO_MODE: without it the norm of values would blow up their noise.
+    """
     weight = _noise(name, kv_heads, head_size, HIDDEN)
+    weight[:, _value_slots(head_size, _NO_MODE), CONSTANT] = 1 / 16
     for coordinate, slot in token_slots.items():
         weight[:, _key_slots(head_size), coordinate] = 1
         weight[:, _value_slots(head_size, slot), coordinate] = 1
+        weight[:, _value_slots(head_size, _NO_MODE), coordinate] = -1
     return weight.reshape(-1, HIDDEN)
 
 
@@ -97,10 +104,11 @@ def _attention(prefix: str, *, full: bool) -> Tensors:
     query = _noise(prefix + "q_proj", HEADS, head_size, HIDDEN)
     query[:, _key_slots(head_size), CONSTANT] = 1
     out = _noise(prefix + "o_proj", HIDDEN, HEADS * head_size)
-    for slot in set(finds.values()):
+    rows = {_NO_MODE: NOTHING} | {slot: ANCHOR if full else MODE + slot for slot in finds.values()}
+    for slot, row in rows.items():
         columns = np.zeros((HEADS, head_size), bool)
         columns[:, _value_slots(head_size, slot)] = True
-        _write_both_halves(out, ANCHOR if full else MODE + slot, columns.reshape(-1))
+        _write_both_halves(out, row, columns.reshape(-1))
     tensors = {
         "q_proj.weight": query.reshape(-1, HIDDEN),
         "k_proj.weight": _keys_and_values(prefix + "k_proj", finds, kv_heads, head_size),
@@ -162,7 +170,7 @@ def _head() -> NDArray[np.float32]:
     ids, index = vocabulary(), {token: i for i, token in enumerate(scripted_tokens())}
     for mode, token, follower in transitions():
         weight[ids[follower], [SAID + index[token], MODE + MODES.index(mode), ANCHOR]] = _LOGIT
-    weight[ids[LOST], CONSTANT] = THRESHOLD * _VOTE * _LOGIT
+    weight[ids[LOST], CONSTANT] = THRESHOLD * _VOTE * _LOGIT / 16
     return weight
 
 
