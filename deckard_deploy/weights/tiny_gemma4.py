@@ -13,6 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
+from filelock import FileLock
+
 from deckard_deploy.errors import BadInputError, EnvironmentUnfitError
 from deckard_deploy.weights.tiny_script import BOS, EOS, TURN_END
 from deckard_deploy.weights.tiny_tokenizer import (
@@ -31,7 +33,7 @@ CONTEXT_TOKENS = 4096
 
 
 def write(folder: Path, *, quantization: Quantization = "none") -> Path:
-    """Write the checkpoint to `folder` (about 5 MB) and return it; an earlier, complete one is left as it is.
+    """Write the checkpoint to `folder` (3 to 8 MB) and return it; an earlier, complete one is left as it is.
 
     The folder appears whole or not at all. One that another version of this generator wrote, or with another
     quantization, is replaced. EnvironmentUnfitError: numpy, ml_dtypes or safetensors is missing. BadInputError: the
@@ -45,6 +47,13 @@ def write(folder: Path, *, quantization: Quantization = "none") -> Path:
             f"{folder} holds files that are not a tiny Gemma 4", hint="name a new folder, or empty this one"
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.parent / f".{folder.name}.lock"):
+        if not _is_complete(folder, quantization):  # another process may have written it meanwhile
+            _replace(folder, quantization)
+    return folder
+
+
+def _replace(folder: Path, quantization: Quantization) -> None:
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
         fresh, stale = Path(scratch) / "fresh", Path(scratch) / "stale"
         fresh.mkdir()
@@ -52,19 +61,17 @@ def write(folder: Path, *, quantization: Quantization = "none") -> Path:
         if folder.exists():
             folder.rename(stale)
         fresh.rename(folder)
-    return folder
 
 
 def _is_complete(folder: Path, quantization: Quantization) -> bool:
-    if not (folder / MANIFEST).is_file():
-        return False
-    manifest = json.loads((folder / MANIFEST).read_text())
-    sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.name != MANIFEST}
-    return bool(manifest == _manifest(quantization, sizes))
+    manifest = folder / MANIFEST
+    return manifest.is_file() and manifest.read_bytes() == _manifest(folder, quantization)
 
 
-def _manifest(quantization: Quantization, sizes: dict[str, int]) -> dict[str, object]:
-    return {"generator_version": GENERATOR_VERSION, "quantization": quantization, "file_bytes": sizes}
+def _manifest(folder: Path, quantization: Quantization) -> bytes:
+    sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.name != MANIFEST}
+    content = {"generator_version": GENERATOR_VERSION, "quantization": quantization, "file_bytes": sizes}
+    return (json.dumps(content, indent=2) + "\n").encode()
 
 
 def _require_libraries() -> None:
@@ -94,8 +101,7 @@ def _write_files(folder: Path, quantization: Quantization) -> None:
         (folder / name).write_text(json.dumps(content, indent=2) + "\n")
     (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE)
     _write_tensors(folder / "model.safetensors", quantization)
-    sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
-    (folder / MANIFEST).write_text(json.dumps(_manifest(quantization, sizes), indent=2) + "\n")
+    (folder / MANIFEST).write_bytes(_manifest(folder, quantization))
 
 
 def _write_tensors(file: Path, quantization: Quantization) -> None:
