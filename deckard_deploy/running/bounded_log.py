@@ -14,11 +14,12 @@ class BoundedLog:
 
     def write(self, data: bytes) -> None:
         """Append. Raises OSError (disk full); the next call tries again."""
-        if self._size and self._size + len(data) > self._limit:
-            os.close(self._descriptor)
-            self._rotate()
         for start in range(0, len(data), self._limit):
-            self._size += os.write(self._descriptor, data[start : start + self._limit])
+            part = data[start : start + self._limit]
+            if self._size + len(part) > self._limit:
+                os.close(self._descriptor)
+                self._rotate()
+            self._size += os.write(self._descriptor, part)
 
     def close(self) -> None:
         """Close the file."""

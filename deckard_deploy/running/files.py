@@ -64,8 +64,8 @@ def clear_removed(folder: Path) -> None:
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Remove what a killed writer left; the caller holds the lock of whatever lives in `folder`."""
-    for leftover in folder.glob(f"{LEFTOVER}*"):
+    """Remove what killed writers left in `folder` and below; the caller holds the lock of whatever lives there."""
+    for leftover in list(folder.rglob(f"{LEFTOVER}*")):
         if leftover.is_dir() and not leftover.is_symlink():
             _remove_tree(leftover)
         else:
@@ -93,16 +93,16 @@ def private_folder(folder: Path) -> Path:
 def read_regular(path: Path) -> str:
     """The text of a regular file, never through a link. Raises FileNotFoundError, IntegrityError."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(path, "rb", opener=_open_no_link) as file:  # Path.open takes no opener
+            return file.read().decode()
     except FileNotFoundError:
         raise
-    except OSError as error:
-        raise IntegrityError(f"{path} cannot be read: {error.strerror}", hint=f"ls -l {path}") from error
-    with os.fdopen(descriptor, "rb") as file:
-        try:
-            return file.read().decode()
-        except (UnicodeDecodeError, IsADirectoryError) as error:
-            raise IntegrityError(f"{path} is not a text file", hint=f"ls -l {path}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise IntegrityError(f"{path} cannot be read: {error}", hint=f"ls -l {path}") from error
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)  # not blocked by a FIFO either
 
 
 def sync_folder(folder: Path) -> None:

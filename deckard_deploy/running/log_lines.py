@@ -5,7 +5,7 @@ import re
 LONGEST = 16_384  # characters; vLLM's longest line, its configuration at start, has about 4,000
 # CSI and OSC sequences (ECMA-48 5.4 and 8.3.89), other two-character escapes, and what is left of the C0 and C1 sets.
 _SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)|\x1b[ -/]*[0-~]")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 
 
 def clean(text: str) -> str:

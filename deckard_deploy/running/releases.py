@@ -169,8 +169,7 @@ class Releases:
 
     def clear_leftovers(self) -> None:
         """Remove what killed writers left; first thing that a verb does after taking the lock."""
-        for folder in (self.deployment.folder, self.deployment.releases, *(one.folder for one in self.all())):
-            clear_leftovers(folder)
+        clear_leftovers(self.deployment.folder)
 
     def _linked(self, link: Path) -> Release | None:
         if not link.is_symlink():

@@ -1,0 +1,74 @@
+#!/usr/bin/env python3
+"""A stand-in for `vllm serve`: takes its arguments, logs, lists its models, has a worker process. FAKE_… sets how."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Models(BaseHTTPRequestHandler):
+    server: "Server"
+
+    def do_GET(self) -> None:
+        body = json.dumps({"data": [{"id": name} for name in self.server.names]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    names: list[str]
+
+    def server_bind(self) -> None:
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as vLLM does
+        super().server_bind()
+
+
+def option(name: str) -> list[str]:
+    values: list[str] = []
+    for word in sys.argv[sys.argv.index(name) + 1 :]:
+        if word.startswith("--"):
+            break
+        values.append(word)
+    return values
+
+
+def main() -> None:
+    mode = os.environ.get("FAKE_MODE", "serve")
+    print(f"fake server {os.getpid()} starts as {mode}", flush=True)
+    if mode == "crash":
+        print("RuntimeError: it is made to fail", file=sys.stderr, flush=True)
+        sys.exit(3)
+    if mode == "quit":
+        sys.exit(0)
+    if mode == "stubborn":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    else:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # A worker in a session of its own, deaf to SIGTERM: only SIGKILL and knowing of it ends it.
+    worker = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+    process = subprocess.Popen([sys.executable, "-c", worker], start_new_session=True)
+    print(f"worker {process.pid}", flush=True)
+    for number in range(int(os.environ.get("FAKE_LINES", "0"))):
+        print(f"line {number} " + "x" * 100, flush=True)
+    for name in sorted(os.environ):
+        print(f"variable {name}", flush=True)
+    server = Server((option("--host")[0], int(option("--port")[0])), Models)
+    server.names = option("--served-model-name")
+    print("Application startup complete.", flush=True)
+    if mode == "late-crash":
+        time.sleep(0.3)
+        os._exit(7)
+    server.serve_forever()
+
+
+main()

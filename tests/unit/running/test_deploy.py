@@ -1,0 +1,243 @@
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from deckard_deploy.errors import EnvironmentUnfitError, StartFailedError, TimedOutError
+from deckard_deploy.running.deploy import Site, bring_up, decide, follow_up, observe, take_down
+from deckard_deploy.running.releases import Launch, Release
+from deckard_deploy.running.runtime import MISSING, Observation, Runtime
+from tests.unit.running.world import World, eventually, free_port
+
+LAUNCH = Launch(
+    launch_id="l1", started_at="2026-01-01", state="ready", runtime="process", base_url="http://127.0.0.1:1/v1"
+)
+RUNS = Observation(state="running", plan_hash="aa", launch_id="l1", instance_id="1")
+
+
+def seen(**changes: Any) -> Observation:
+    return replace(RUNS, **changes)
+
+
+def launch(**changes: object) -> Launch:
+    return LAUNCH.model_copy(update=changes)
+
+
+@pytest.mark.parametrize(
+    ("observed", "recorded", "action", "cause"),
+    [
+        (MISSING, None, "start", "nothing runs"),
+        (MISSING, LAUNCH, "start", "nothing runs"),
+        (seen(state="exited", exit_code=3), LAUNCH, "start", "exit code 3"),
+        (RUNS, LAUNCH, "nothing", "plan aa runs since 2026-01-01"),
+        (RUNS, launch(state="starting"), "follow", "an earlier `up` started it"),
+        (seen(restart_count=2), launch(restart_count=2), "nothing", "runs since"),
+        (seen(restart_count=2), LAUNCH, "follow", "restarted since it was ready, 2 times"),
+        (seen(restart_count=0), launch(restart_count=1), "follow", "restarted since it was ready"),
+        (seen(state="restarting", restart_count=1), LAUNCH, "replace", "crashes and is restarted, 1 times"),
+        (seen(plan_hash="bb"), LAUNCH, "replace", "plan bb runs, aa is wanted"),
+        (seen(plan_hash="bb", state="restarting"), LAUNCH, "replace", "plan bb runs, aa is wanted"),
+        (seen(plan_hash=None, launch_id=None), LAUNCH, "replace", "plan unknown runs"),
+        (seen(launch_id="l0"), LAUNCH, "replace", "not as the launch that was recorded"),
+        (RUNS, None, "replace", "not as the launch that was recorded"),
+        (RUNS, launch(state="failed"), "replace", "recorded as failed"),
+        (RUNS, launch(state="stopped"), "replace", "recorded as stopped"),
+    ],
+)
+def test_what_has_to_be_done_and_why(observed, recorded, action, cause):
+    decision = decide("aa", observed, recorded)
+    assert decision.action == action
+    assert cause in decision.cause
+
+
+class Fixed:
+    """A runtime that has seen one thing."""
+
+    def __init__(self, observation: Observation) -> None:
+        self.observation = observation
+
+    def observe(self) -> Observation:
+        return self.observation
+
+
+@pytest.mark.parametrize(
+    ("docker", "process", "result"),
+    [
+        (MISSING, MISSING, MISSING),
+        (MISSING, RUNS, RUNS),
+        (RUNS, seen(state="exited"), RUNS),
+        (seen(state="exited"), RUNS, RUNS),
+        (seen(state="exited"), MISSING, seen(state="exited")),
+        (RUNS, seen(launch_id="l2"), Observation(state="running")),
+    ],
+)
+def test_two_runtimes_are_one_answer(docker, process, result):
+    runtimes = cast("dict[str, Runtime]", {"docker": Fixed(docker), "process": Fixed(process)})
+    assert observe(runtimes) == result
+
+
+def proven(release: Release, runtime: Runtime) -> None:
+    """Follow as the program does, in short: listed under the launch's own name, or ended."""
+    launch = release.recorded_launch()
+    port = release.plan().port
+
+    def settled() -> bool:
+        if runtime.observe().state == "exited":
+            raise StartFailedError("the engine stopped", hint="look")
+        return launch.launch_id in (World.names_on(port) or [])
+
+    eventually(settled)
+
+
+def site_of(world: World, follow: Callable[[Release, Runtime], None] = proven) -> Site:
+    return Site(releases=world.releases, runtimes={"process": world.runtime()}, follow=follow, say=lambda _: None)
+
+
+def test_up_makes_current_and_down_leaves_nothing(world):
+    release, launch = world.stored(world.plan())
+    ready = bring_up(site_of(world), release, launch)
+    assert release.launch() == ready
+    assert (ready.state, ready.launch_id) == ("ready", launch.launch_id)
+    assert world.releases.current() == release
+    observed = observe(site_of(world).runtimes)
+    assert observed.instance_id == ready.instance_id
+    assert decide(release.plan_hash, observed, ready).action == "nothing"
+    assert take_down(site_of(world))
+    assert not take_down(site_of(world))
+    assert world.processes() + world.supervisors() == []
+    assert release.recorded_launch().state == "stopped"
+    assert world.releases.current() == release
+
+
+def test_a_new_plan_takes_the_place_of_the_old(world):
+    old, launch = world.stored(world.plan())
+    bring_up(site_of(world), old, launch)
+    new, launch = world.stored(world.plan(FAKE_NEW="1"), "deckard-launch-2")
+    bring_up(site_of(world), new, launch)
+    assert world.names() == ["t", "deckard-launch-2"]
+    assert (world.releases.current(), world.releases.previous()) == (new, old)
+    assert (old.recorded_launch().state, new.recorded_launch().state) == ("stopped", "ready")
+    assert len(world.processes()) == 2
+
+
+def test_a_failed_start_brings_the_old_one_back(world):
+    old, launch = world.stored(world.plan())
+    bring_up(site_of(world), old, launch)
+    new, launch = world.stored(world.plan(FAKE_MODE="crash"), "deckard-launch-2")
+    with pytest.raises(StartFailedError) as caught:
+        bring_up(site_of(world), new, launch)
+    assert caught.value.message == f"the engine stopped; release {old.plan_hash}, which ran before, is back"
+    assert (str(caught.value), caught.value.hint) == (caught.value.message, "look")
+    assert world.names() == ["t", "deckard-launch-1"]
+    assert (world.releases.current(), old.recorded_launch().state) == (old, "ready")
+    assert (new.recorded_launch().state, new.recorded_launch().reason) == ("failed", "the engine stopped")
+    assert "RuntimeError: it is made to fail" in new.text("failure.log")
+
+
+def test_the_first_start_that_fails_leaves_nothing(world):
+    release, launch = world.stored(world.plan(FAKE_MODE="crash"))
+    with pytest.raises(StartFailedError, match="there was no release before it, so nothing runs"):
+        bring_up(site_of(world), release, launch)
+    assert world.processes() + world.supervisors() == []
+    assert world.releases.current() is None
+
+
+def test_the_current_release_that_does_not_start_again_is_not_its_own_rescue(world):
+    release, launch = world.stored(world.plan())
+    bring_up(site_of(world), release, launch)
+
+    def refuse(*_):
+        raise TimedOutError("nothing advanced for 60 s")
+
+    with pytest.raises(TimedOutError, match="it is the release that ran before, so nothing runs") as caught:
+        bring_up(site_of(world, refuse), release, launch)
+    assert caught.value.exit_code == 7
+    assert world.processes() == []
+
+
+def test_when_the_old_one_does_not_come_back_that_is_said(world):
+    old, launch = world.stored(world.plan())
+    bring_up(site_of(world), old, launch)
+    new, launch = world.stored(world.plan(FAKE_MODE="crash"), "deckard-launch-2")
+
+    def break_then_refuse(release, runtime):
+        world.program.unlink(missing_ok=True)
+        proven(release, runtime)
+
+    with pytest.raises(StartFailedError, match=r"did not come back either \(the server could not be started"):
+        bring_up(site_of(world, break_then_refuse), new, launch)
+    assert world.processes() + world.supervisors() == []
+    assert old.recorded_launch().state == "failed"
+
+
+def test_a_port_that_somebody_has_stops_nothing(world):
+    old, launch = world.stored(world.plan())
+    bring_up(site_of(world), old, launch)
+    before = world.processes()
+    taken = free_port()
+    with subprocess.Popen([sys.executable, "-m", "http.server", "-b", "127.0.0.1", str(taken)], stderr=-3) as other:
+        eventually(lambda: World.answers(taken))
+        new, launch = world.stored(world.plan(port=taken), "deckard-launch-2")
+        with pytest.raises(EnvironmentUnfitError, match=f"pid {other.pid}"):
+            bring_up(site_of(world), new, launch)
+        other.kill()
+    assert world.processes() == before
+    assert old.recorded_launch().state == "ready"
+
+
+def test_an_interrupt_leaves_it_running_and_the_next_up_goes_on(world):
+    release, launch = world.stored(world.plan())
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bring_up(site_of(world, interrupted), release, launch)
+    before = world.processes()
+    assert release.recorded_launch().state == "starting"
+    assert decide(release.plan_hash, observe(site_of(world).runtimes), release.launch()).action == "follow"
+    ready = follow_up(site_of(world), release)
+    assert ready.state == "ready"
+    assert {process.pid for process in before} <= {process.pid for process in world.processes()}
+    assert world.releases.current() == release
+
+
+def test_a_followed_start_that_fails_is_rolled_back_too(world):
+    old, launch = world.stored(world.plan())
+    bring_up(site_of(world), old, launch)
+    new, launch = world.stored(world.plan(FAKE_MODE="crash"), "deckard-launch-2")
+    world.runtime().stop()
+    new.record(launch)
+    world.runtime().start(new)
+    with pytest.raises(StartFailedError, match=f"release {old.plan_hash}, which ran before, is back"):
+        follow_up(site_of(world), new)
+    assert world.names() == ["t", "deckard-launch-1"]
+
+
+@pytest.mark.parametrize("what", [("up", "8"), ("write", "30")])
+def test_kills_leave_nothing_half_and_the_next_up_converges(what):
+    """A fixed slice; scripts/campaign_kills.py runs all of it, and thousands."""
+    mode, kills = what
+    script = Path(__file__).parents[3] / "scripts" / "campaign_kills.py"
+    done = subprocess.run(
+        [sys.executable, script, mode, "--kills", kills, "--seed", "1"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{kills} kills, 0 violations" in done.stdout
+
+
+def test_the_campaign_notices_a_violation():
+    """The control: a writer that is not atomic, under the same kills."""
+    script = Path(__file__).parents[3] / "scripts" / "campaign_kills.py"
+    done = subprocess.run(
+        [sys.executable, script, "write", "--kills", "30", "--seed", "1", "--careless"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "is half" in done.stdout or "is missing or damaged" in done.stdout

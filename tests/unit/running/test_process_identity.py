@@ -1,0 +1,72 @@
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from deckard_deploy.running.process_identity import identity_of, is_alive, marked, send, wait_gone
+from tests.unit.running.world import eventually
+
+SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
+
+
+@pytest.fixture
+def sleeper():
+    with subprocess.Popen(SLEEP, stdout=subprocess.PIPE, env={**os.environ, "DECKARD_TEST": "a b"}) as process:
+        assert process.stdout
+        process.stdout.readline()
+        yield process
+        process.kill()
+
+
+def test_a_living_process_is_signalled_and_its_end_is_seen(sleeper):
+    identity = identity_of(sleeper.pid)
+    assert is_alive(identity)
+    assert not wait_gone(identity, 0)
+    assert send(identity, signal.SIGTERM)
+    assert wait_gone(identity, 30)
+    assert not is_alive(identity)  # a zombie, not reaped yet
+    assert not send(identity, signal.SIGKILL) or sleeper.wait() == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("change", [{"started": 1}, {"boot": "another"}])
+def test_a_recycled_pid_is_somebody_elses(sleeper, change):
+    stranger = replace(identity_of(sleeper.pid), **change)
+    assert not is_alive(stranger)
+    assert not send(stranger, signal.SIGKILL)
+    assert wait_gone(stranger, 0)
+    assert sleeper.poll() is None
+
+
+def test_nobody_has_no_identity(sleeper):
+    identity = identity_of(sleeper.pid)
+    sleeper.kill()
+    sleeper.wait()
+    assert not is_alive(identity)
+    assert not send(identity, signal.SIGTERM)
+    with pytest.raises(ProcessLookupError):
+        identity_of(sleeper.pid)
+
+
+def test_a_mark_is_found_whole_and_on_descendants(sleeper):
+    child = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'])"
+    with subprocess.Popen([sys.executable, "-c", child], env={**os.environ, "DECKARD_TEST": "family"}) as parent:
+        family = eventually(lambda: found if len(found := marked("DECKARD_TEST=family")) == 2 else [])
+        assert parent.pid in {process.pid for process in family}
+        for process in family:
+            send(process, signal.SIGKILL)
+    assert [process.pid for process in marked("DECKARD_TEST=a b")] == [sleeper.pid]
+    assert marked("DECKARD_TEST=a") == []
+
+
+def test_a_name_with_brackets_does_not_shift_the_fields(tmp_path):
+    odd = tmp_path / "a) S 1 (b"
+    odd.symlink_to("/bin/sleep")
+    with subprocess.Popen([odd, "600"]) as process:
+        eventually(lambda: ") S 1 (" in Path(f"/proc/{process.pid}/comm").read_text())
+        assert identity_of(process.pid).started > 1000
+        assert is_alive(identity_of(process.pid))
+        process.kill()

@@ -1,0 +1,115 @@
+import pytest
+
+from deckard_deploy.errors import BadInputError, IntegrityError
+
+
+def test_a_release_is_its_files_and_its_plan(world):
+    plan = world.plan()
+    release = world.releases.store(plan.hash, {"plan.json": plan.model_dump_json(), "patches/eagle.py": "pass\n"})
+    assert release.plan() == plan
+    assert release.text("patches/eagle.py") == "pass\n"
+    assert (release.folder / "patches/eagle.py").stat().st_mode & 0o777 == 0o644  # the container's user reads it
+    assert release.launch() is None
+    assert [one.plan_hash for one in world.releases.all()] == [plan.hash]
+    assert [entry.name for entry in world.deployment.releases.iterdir()] == [plan.hash]
+
+
+def test_storing_the_same_again_writes_nothing(world):
+    release, _ = world.stored(world.plan())
+    before = {path: path.stat().st_mtime_ns for path in release.folder.iterdir()}
+    inodes = {path: path.stat().st_ino for path in release.folder.iterdir()}
+    world.stored(world.plan())
+    assert {path: path.stat().st_mtime_ns for path in release.folder.iterdir()} == before
+    assert {path: path.stat().st_ino for path in release.folder.iterdir()} == inodes
+
+
+def test_storing_repairs_a_damaged_file_and_keeps_the_launch(world):
+    plan = world.plan()
+    release, launch = world.stored(plan)
+    release.record(launch)
+    (release.folder / "plan.json").write_bytes(b"\xff")
+    world.stored(plan)
+    assert release.plan() == plan
+    assert release.launch() == launch
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../../x", "", ".", "launch.json"])
+def test_a_file_outside_of_the_release_is_refused(world, name):
+    with pytest.raises(BadInputError, match="cannot be a file of a release"):
+        world.releases.store("0" * 12, {name: "x"})
+
+
+def test_a_link_inside_a_release_leads_nowhere(world, tmp_path):
+    release, _ = world.stored(world.plan())
+    (release.folder / "patches").symlink_to(tmp_path)
+    with pytest.raises(IntegrityError, match="not a folder of ours"):
+        world.releases.store(release.plan_hash, {"patches/x.py": "x"})
+    assert not (tmp_path / "x.py").exists()
+
+
+@pytest.mark.parametrize("name", ["..", "0" * 11, "0" * 13, "ABCDEF012345", "../../../etc"])
+def test_what_is_no_hash_names_no_release(world, name):
+    with pytest.raises(BadInputError, match="is not a release"):
+        world.releases.get(name)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"launch_id": 1}', '{"launch_id": "x", "state": "lost"}', "\udcff"]
+)
+@pytest.mark.parametrize("name", ["plan.json", "launch.json"])
+def test_a_damaged_file_is_named_with_what_to_do(world, name, content):
+    release, _ = world.stored(world.plan())
+    (release.folder / name).write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(IntegrityError, match=name) as caught:
+        release.plan() if name == "plan.json" else release.launch()
+    assert str(release.folder) in caught.value.hint
+
+
+def test_a_plan_of_another_release_is_not_believed(world):
+    release, _ = world.stored(world.plan())
+    (release.folder / "plan.json").write_text(world.plan(FAKE="other").model_dump_json())
+    with pytest.raises(IntegrityError, match=f"not {release.plan_hash}"):
+        release.plan()
+
+
+def test_current_moves_and_remembers_one_before(world):
+    first, second, third = (world.stored(world.plan(N=str(number)))[0] for number in range(3))
+    assert world.releases.current() is None
+    for release in (first, second, third, third):
+        world.releases.switch(release)
+    assert world.releases.current() == third
+    assert world.releases.previous() == second
+
+
+@pytest.mark.parametrize("target", ["/etc", "releases/../../x", "releases/x", "../releases/000000000000"])
+def test_a_current_that_points_elsewhere_is_not_followed(world, target):
+    world.deployment.current.symlink_to(target)
+    with pytest.raises(IntegrityError, match="points at"):
+        world.releases.current()
+
+
+def test_a_link_in_the_place_of_a_release_is_not_followed(world, tmp_path):
+    (world.deployment.releases / ("0" * 12)).symlink_to(tmp_path)
+    with pytest.raises(IntegrityError, match="is a link"):
+        world.releases.all()
+
+
+def test_three_are_kept_and_never_fewer_than_are_needed(world):
+    stored = []
+    for number in range(6):
+        release, launch = world.stored(world.plan(N=str(number)))
+        release.record(launch)
+        stored.append(release)
+        if number < 2:
+            world.releases.switch(release)
+    world.releases.prune()
+    # previous, current, and of the others the one that was launched last
+    assert set(world.releases.all()) == {stored[0], stored[1], stored[5]}
+
+
+def test_leftovers_of_a_killed_writer_go(world):
+    release, _ = world.stored(world.plan())
+    for folder in (world.deployment.folder, world.deployment.releases, release.folder):
+        (folder / ".tmp-x").write_text("half")
+    world.releases.clear_leftovers()
+    assert list(world.state.root.rglob(".tmp-*")) == []

@@ -1,0 +1,142 @@
+"""Deployments with real processes behind them: a small server takes the place of `vllm serve`."""
+
+import json
+import os
+import socket
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from deckard_deploy.catalog.specs import Container
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.running.layout import StateDir
+from deckard_deploy.running.process_identity import ProcessIdentity, marked
+from deckard_deploy.running.process_runtime import ProcessRuntime
+from deckard_deploy.running.releases import Launch, Release, Releases
+from deckard_deploy.running.supervision import kill_marked, server_mark, supervisor_mark
+
+DEADLINE_S = 30
+Found = TypeVar("Found")
+
+
+def eventually(holds: Callable[[], Found]) -> Found:
+    """Wait until it holds; the deadline only ends a test that has failed."""
+    until = time.monotonic() + DEADLINE_S
+    while not (result := holds()):
+        assert time.monotonic() < until, "it never came true"
+        time.sleep(0.02)
+    return result
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class World:
+    """One deployment in a state directory of its own, and what a test does with it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.state = StateDir(folder / "state")
+        self.deployment = self.state.create("box")
+        self.releases = Releases(self.deployment)
+        self.port = free_port()
+        self.program = folder / "vllm"
+        script = (Path(__file__).parent / "fake_server.py").read_text().partition("\n")[2]
+        self.program.write_text(f"#!{sys.executable}\n{script}")
+        self.program.chmod(0o755)
+        self.environment = {**os.environ, "SECRET_TOKEN": "canary"}
+
+    def runtime(self) -> ProcessRuntime:
+        return ProcessRuntime(
+            self.deployment, program=lambda _: self.program, environment=self.environment, say=lambda _: None
+        )
+
+    def plan(self, *, port: int | None = None, restart: str = "no", grace: int = 5, **environment: str) -> LaunchPlan:
+        return LaunchPlan(
+            deployment="box",
+            profile="cpu",
+            model="tiny",
+            engine="vllm-0.19.1-cpu",
+            vllm_version="0.19.1",
+            runtime="process",
+            image=None,
+            platform=None,
+            arguments=(
+                "/models/tiny",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(port or self.port),
+                "--served-model-name",
+                "t",
+            ),
+            environment=environment,
+            mounts=(),
+            gpus=None,
+            container=Container(restart=restart, stop_grace_period_s=grace),
+            container_name="deckard-box",
+            healthcheck=None,
+            served_name="t",
+            address="127.0.0.1",
+            port=port or self.port,
+            container_port=port or self.port,
+            startup_timeout_s=60,
+        )
+
+    def stored(self, plan: LaunchPlan, launch_id: str = "deckard-launch-1") -> tuple[Release, Launch]:
+        """The release of a plan and a launch of it that is not recorded yet."""
+        release = self.releases.store(plan.hash, {"plan.json": plan.model_dump_json(), "command.txt": launch_id})
+        return release, self.launch(plan, launch_id)
+
+    def launch(self, plan: LaunchPlan, launch_id: str = "deckard-launch-1") -> Launch:
+        return Launch(
+            launch_id=launch_id,
+            started_at=datetime.now(UTC).isoformat("T", "seconds"),
+            state="starting",
+            runtime="process",
+            base_url=plan.base_url,
+        )
+
+    def started(self, plan: LaunchPlan, launch_id: str = "deckard-launch-1") -> Release:
+        """A release whose launch is recorded and started."""
+        release, launch = self.stored(plan, launch_id)
+        release.record(launch)
+        self.runtime().start(release)
+        return release
+
+    def names(self) -> list[str] | None:
+        """Model names that the server lists; None when nobody answers."""
+        return self.names_on(self.port)
+
+    @staticmethod
+    def names_on(port: int) -> list[str] | None:
+        """The same on any port."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=5) as answer:
+                return [model["id"] for model in json.load(answer)["data"]]
+        except OSError:
+            return None
+
+    @staticmethod
+    def answers(port: int) -> bool:
+        """Whether something accepts connections there."""
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    def processes(self) -> list[ProcessIdentity]:
+        """Everything that a server of the deployment started and that lives."""
+        return marked(server_mark(self.deployment.folder))
+
+    def supervisors(self) -> list[ProcessIdentity]:
+        """Supervisors and guards."""
+        return marked(supervisor_mark(self.deployment.folder))
+
+    def end(self) -> None:
+        for mark in (supervisor_mark, server_mark):
+            kill_marked(mark(self.deployment.folder))
