@@ -18,6 +18,7 @@ import pytest
 from deckard_deploy.errors import BadInputError, EnvironmentUnfitError, IntegrityError, NetworkError
 from deckard_deploy.running.environment import install, remove
 from deckard_deploy.running.locks import VLLM_0_19_1_CPU, EngineLock, TorchRoute
+from deckard_deploy.running.uv_program import Uv
 
 CHECK = "import tiny, importlib.metadata as m; assert m.version('engine') == '1+alias'; print(tiny.version)"
 
@@ -149,6 +150,22 @@ def test_the_uv_that_a_killed_install_left_keeps_the_lock(tmp_path: Path):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         (tmp_path / "done").touch()
         fcntl.flock(file, fcntl.LOCK_EX)  # and lets go of it when it ends
+
+
+def test_an_interrupt_ends_uv(tmp_path: Path):
+    slow_uv = tmp_path / "slow-uv"
+    slow_uv.write_text(
+        f"#!/bin/sh\ntrap 'touch {tmp_path}/ended; exit 1' TERM\necho Installed 1 package\n"
+        "for i in $(seq 100); do sleep 0.1; done\n"
+    )
+    slow_uv.chmod(0o755)
+
+    def interrupt(_line: str) -> None:
+        raise KeyboardInterrupt
+
+    with (tmp_path / "lock").open("w") as holder, pytest.raises(KeyboardInterrupt):
+        Uv(str(slow_uv), tmp_path / "env", holder.fileno(), interrupt).run("pip")
+    assert (tmp_path / "ended").exists()
 
 
 def test_a_second_install_waits_for_the_first(lock: EngineLock, tmp_path: Path):
