@@ -1,0 +1,313 @@
+"""Run vLLM's real linear layers with the patched ModelOpt methods; print one JSON object.
+
+Each case loads a quantized checkpoint into real QKV, merged and row-parallel layers and compares their output with
+float64 arithmetic over the same codes. `off` is that relative difference: rounding to bfloat16 alone gives about 0.002.
+`true` is the difference from the weights before quantization, `format` that of the float64 arithmetic. It runs in a
+process of its own, with the patched tree first on PYTHONPATH, so that the import is the one a deployment makes.
+"""
+
+# mypy: ignore-errors  (vLLM and torch are in the engine's environment, not beside the tools)
+
+import json
+import math
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.multiprocessing as mp
+from vllm.config import VllmConfig, set_current_vllm_config
+from vllm.distributed import init_distributed_environment, initialize_model_parallel
+from vllm.model_executor.layers.fused_moe.layer import FusedMoE
+from vllm.model_executor.layers.linear import MergedColumnParallelLinear, QKVParallelLinear, RowParallelLinear
+from vllm.model_executor.layers.quantization import modelopt
+
+Tensors = dict[str, torch.Tensor]
+GRID = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6], dtype=torch.float64)
+HIDDEN, HEADS, KV_HEADS, HEAD, TOKENS, GROUP = 256, 4, 2, 64, 24, 16
+SHARDS = {"qkv": ("q", "k", "v"), "gate_up": (0, 1), "row": (None,)}
+WIDTHS = {"qkv": (HEADS * HEAD, KV_HEADS * HEAD, KV_HEADS * HEAD), "gate_up": (384, 384), "row": (320,)}
+
+
+@dataclass(frozen=True)
+class Linear:
+    """One checkpoint of a (fused) linear: a dict per projection, the true weight, the input."""
+
+    kind: str
+    algo: str
+    shards: list[Tensors]
+    weight: torch.Tensor
+    x: torch.Tensor
+
+
+def codes_of(values: torch.Tensor) -> torch.Tensor:
+    magnitude = (values.abs().unsqueeze(-1) - GRID).abs().argmin(-1)
+    return magnitude + 8 * (values < 0)
+
+
+def values_of(codes: torch.Tensor) -> torch.Tensor:
+    return GRID[codes % 8] * torch.where(codes >= 8, -1.0, 1.0).double()
+
+
+def scales_of(blocks: torch.Tensor, global_scale: torch.Tensor) -> torch.Tensor:
+    return (blocks.abs().amax(-1) / 6 / global_scale).clamp(max=448).float().to(torch.float8_e4m3fn)
+
+
+def quantize(weight: torch.Tensor, global_scale: torch.Tensor) -> Tensors:
+    blocks = weight.unflatten(-1, (-1, GROUP))
+    scale = scales_of(blocks, global_scale)
+    codes = codes_of(blocks / (scale.double() * global_scale).clamp(min=1e-30).unsqueeze(-1)).flatten(-2)
+    packed = (codes[:, 0::2] | codes[:, 1::2] << 4).to(torch.uint8)
+    return {"weight": packed, "weight_scale": scale, "weight_scale_2": global_scale.float()}
+
+
+def dequantize(tensors: Tensors) -> torch.Tensor:
+    packed = tensors["weight"].long()
+    codes = torch.stack((packed & 15, packed >> 4), -1).flatten(-2)
+    scale = tensors["weight_scale"].double() * tensors["weight_scale_2"].double()
+    return (values_of(codes).unflatten(-1, (-1, GROUP)) * scale.unsqueeze(-1)).flatten(-2)
+
+
+def checkpoint(kind: str, algo: str, *, scaled: bool = True) -> Linear:
+    """Random projections of one input, packed as ModelOpt packs them: one pre_quant_scale, one weight_scale_2."""
+    torch.manual_seed(sum(map(ord, kind + algo)))
+    weight = torch.randn(sum(WIDTHS[kind]), HIDDEN, dtype=torch.float64) * 0.05
+    x = torch.randn(TOKENS, HIDDEN).to(torch.bfloat16)
+    shared: Tensors = {}
+    rest, residual = weight, torch.zeros_like(weight)
+    if algo != "NVFP4" and scaled:
+        shared["pre_quant_scale"] = torch.exp(torch.randn(HIDDEN) * 0.7).to(torch.bfloat16)
+        rest = weight / shared["pre_quant_scale"].double()
+    scaled_x = x * shared["pre_quant_scale"] if shared else x
+    if algo == "NVFP4_SVD":
+        u, s, v = torch.linalg.svd(rest)
+        lora_b = (u[:, :32] * s[:32]).to(torch.bfloat16)
+        shared["weight_quantizer._svdquant_lora_a"] = v[:32].to(torch.bfloat16)
+        residual = lora_b.double() @ shared["weight_quantizer._svdquant_lora_a"].double()
+    global_scale = (rest - residual).abs().max() / (6 * 448)
+    # A little above the maximum, so that no bfloat16 input lies exactly between two FP4 values, where float32 and
+    # float64 may round apart.
+    shared["input_scale"] = (scaled_x.abs().max().float() * 1.0137 / (6 * 448)).reshape(())
+    shards = []
+    for part, begin in zip((rest - residual).split(WIDTHS[kind]), _offsets(WIDTHS[kind]), strict=True):
+        tensors = {**shared, **quantize(part, global_scale)}
+        if algo == "NVFP4_SVD":
+            tensors["weight_quantizer._svdquant_lora_b"] = lora_b[begin : begin + len(part)].contiguous()
+        shards.append(tensors)
+    return Linear(kind, algo, shards, weight, x)
+
+
+def _offsets(widths: tuple[int, ...]) -> list[int]:
+    return [sum(widths[:index]) for index in range(len(widths))]
+
+
+def reference(linear: Linear) -> torch.Tensor:
+    """The layer's output in float64: both operands quantized to NVFP4, then multiplied exactly."""
+    first = linear.shards[0]
+    x = linear.x * first["pre_quant_scale"] if "pre_quant_scale" in first else linear.x
+    x = x.double()
+    inverse = (1.0 / first["input_scale"]).double()
+    blocks = x.unflatten(-1, (-1, GROUP)) * inverse
+    scale = scales_of(blocks, torch.tensor(1.0)).double().unsqueeze(-1)
+    quantized = (values_of(codes_of(blocks / scale.clamp(min=2**-9))) * scale).flatten(-2) / inverse
+    out = quantized @ torch.cat([dequantize(tensors) for tensors in linear.shards]).T
+    if "weight_quantizer._svdquant_lora_a" in first:
+        low_rank = x @ first["weight_quantizer._svdquant_lora_a"].double().T
+        lora_b = torch.cat([tensors["weight_quantizer._svdquant_lora_b"] for tensors in linear.shards])
+        out = out + low_rank @ lora_b.double().T
+    return out
+
+
+def build(kind: str, algo: str) -> torch.nn.Module:
+    config = modelopt.ModelOptNvFp4Config.from_config(
+        {"quant_method": "modelopt", "quant_algo": algo, "ignore": ["lm_head"]}
+    )
+    options: dict[str, Any] = {"bias": False, "params_dtype": torch.bfloat16, "quant_config": config}
+    if kind == "qkv":
+        return QKVParallelLinear(HIDDEN, HEAD, HEADS, KV_HEADS, prefix="layers.0.qkv_proj", **options)
+    if kind == "gate_up":
+        return MergedColumnParallelLinear(HIDDEN, list(WIDTHS[kind]), prefix="layers.0.gate_up_proj", **options)
+    return RowParallelLinear(HIDDEN, WIDTHS[kind][0], prefix="layers.0.down_proj", **options)
+
+
+def load(linear: Linear, skip: tuple[str, ...] = ()) -> torch.nn.Module:
+    """The layer with the checkpoint's tensors in it, by name and shard as a model's load_weights does."""
+    layer = build(linear.kind, linear.algo)
+    parameters = dict(layer.named_parameters())
+    for tensors, shard in zip(linear.shards, SHARDS[linear.kind], strict=True):
+        for name, tensor in tensors.items():
+            if name not in skip:
+                arguments = () if shard is None else (shard,)
+                parameters[name].weight_loader(parameters[name], tensor, *arguments)
+    return layer
+
+
+def off(linear: Linear, sabotage: Callable[[torch.nn.Module], None] | None = None) -> dict[str, float]:
+    layer = load(linear)
+    layer.quant_method.process_weights_after_loading(layer)
+    if sabotage:
+        sabotage(layer)
+    with torch.inference_mode():
+        out = layer(linear.x)[0].double()
+    expected, true = reference(linear), linear.x.double() @ linear.weight.T
+    return {"off": _relative(out, expected), "true": _relative(out, true), "format": _relative(expected, true)}
+
+
+def _relative(out: torch.Tensor, expected: torch.Tensor) -> float:
+    value = ((out - expected).norm() / expected.norm()).item()
+    return float("inf") if math.isnan(value) else value
+
+
+def refusal(action: Callable[[], object]) -> str:
+    try:
+        action()
+    except (ValueError, AssertionError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "accepted"
+
+
+def with_nan(linear: Linear, *, lost: bool) -> Linear:
+    """Two blocks whose scale overflowed to NaN: their codes intact, or sixteen equal maxima as ModelOpt leaves them."""
+    scale, weight = linear.shards[0]["weight_scale"], linear.shards[0]["weight"]
+    for row, block, byte in ((3, 5, 0x7F), (7, 0, 0xFF)):
+        scale.view(torch.uint8)[row, block] = byte
+        if lost:
+            weight[row, block * 8 : block * 8 + 8] = 0x77
+    return linear
+
+
+def repaired(linear: Linear, byte: int) -> Linear:
+    """The same checkpoint with the repair that is right for it: what the reference is computed from."""
+    shards = [dict(tensors) for tensors in linear.shards]
+    scale = shards[0]["weight_scale"].clone()
+    scale.view(torch.uint8)[(scale.view(torch.uint8) & 0x7F) == 0x7F] = byte
+    shards[0]["weight_scale"] = scale
+    return Linear(linear.kind, linear.algo, shards, linear.weight, linear.x)
+
+
+def nan_case(*, lost: bool) -> dict[str, float]:
+    linear = with_nan(checkpoint("row", "NVFP4_AWQ"), lost=lost)
+    layer = load(linear)
+    layer.quant_method.process_weights_after_loading(layer)
+    out = layer(linear.x)[0].double()
+    return {"off": _relative(out, reference(repaired(linear, 0 if lost else 0x7E)))}
+
+
+def no_scale(layer: torch.nn.Module) -> None:
+    layer.pre_quant_scale = None
+
+
+@contextmanager
+def nan_left_in() -> Iterator[None]:
+    kept = modelopt._repair_nan_scales
+    modelopt._repair_nan_scales = lambda *_: None
+    yield
+    modelopt._repair_nan_scales = kept
+
+
+def single() -> dict[str, Any]:
+    """Every case of one process."""
+    found: dict[str, Any] = {}
+    for kind in SHARDS:
+        for algo in ("NVFP4", "NVFP4_AWQ", "NVFP4_SVD"):
+            found[f"{algo}/{kind}"] = off(checkpoint(kind, algo))
+            if algo != "NVFP4":
+                found[f"control/no pre_quant_scale/{algo}/{kind}"] = off(checkpoint(kind, algo), no_scale)
+    found["nan/intact"], found["nan/lost"] = nan_case(lost=False), nan_case(lost=True)
+    with nan_left_in():
+        found["control/nan left in"] = nan_case(lost=False)
+    folded = load(checkpoint("qkv", "NVFP4_AWQ", scaled=False))
+    folded.quant_method.process_weights_after_loading(folded)
+    found["folded"] = {**off(checkpoint("qkv", "NVFP4_AWQ", scaled=False)), "dropped": folded.pre_quant_scale is None}
+    found.update(refusals())
+    return found
+
+
+def refusals() -> dict[str, str]:
+    other = checkpoint("qkv", "NVFP4_AWQ")
+    other.shards[1] = {**other.shards[1], "pre_quant_scale": other.shards[1]["pre_quant_scale"] * 2}
+    partly = checkpoint("gate_up", "NVFP4_AWQ")
+    del partly.shards[1]["pre_quant_scale"]
+    broken = checkpoint("row", "NVFP4")
+    broken.shards[0]["weight_scale"].view(torch.uint8).fill_(0x7F)
+    svd = checkpoint("row", "NVFP4_SVD")
+    loras = ("weight_quantizer._svdquant_lora_a", "weight_quantizer._svdquant_lora_b")
+    layers = {"partly scaled": load(partly), "all NaN": load(broken), "no residual": load(svd, skip=loras)}
+    told = {
+        name: refusal(lambda layer=layer: layer.quant_method.process_weights_after_loading(layer))
+        for name, layer in layers.items()
+    }
+    config = modelopt.ModelOptNvFp4Config.from_config({"quant_method": "modelopt", "quant_algo": "NVFP4_AWQ"})
+    experts = FusedMoE.__new__(FusedMoE)
+    mixed = {"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION"}
+    layers_of = {"quantized_layers": {"model.layers.0.mlp.down_proj": {"quant_algo": "NVFP4_AWQ"}}}
+    return {
+        **told,
+        "unequal": refusal(lambda: load(other)),
+        "experts": refusal(lambda: config.get_quant_method(experts, "model.layers.0.mlp.experts")),
+        "mixed": refusal(lambda: modelopt.ModelOptMixedPrecisionConfig.from_config({**mixed, **layers_of})),
+    }
+
+
+def start(rank: int, world: int, port: int) -> None:
+    init_distributed_environment(world, rank, f"tcp://127.0.0.1:{port}", rank, backend="gloo")
+    initialize_model_parallel(world)
+
+
+def parallel(rank: int, port: int, folder: str) -> None:
+    """One rank of tensor parallel size 2."""
+    with set_current_vllm_config(VllmConfig()):
+        start(rank, 2, port)
+        outputs = {
+            f"tp2/{algo}/{kind}": shard_output(checkpoint(kind, algo), rank)
+            for algo in ("NVFP4", "NVFP4_AWQ", "NVFP4_SVD")
+            for kind in SHARDS
+        }
+        outputs["control/unsharded/row"] = shard_output(checkpoint("row", "NVFP4_AWQ"), rank, whole=True)
+    torch.save(outputs, f"{folder}/{rank}")
+
+
+def shard_output(linear: Linear, rank: int, *, whole: bool = False) -> torch.Tensor:
+    layer = load(linear)
+    if whole:  # every rank takes the first half, as a loader that knows no ranks does
+        layer.pre_quant_scale.data.copy_(linear.shards[0]["pre_quant_scale"][: HIDDEN // 2])
+    layer.quant_method.process_weights_after_loading(layer)
+    x = linear.x.chunk(2, dim=-1)[rank].contiguous() if linear.kind == "row" else linear.x
+    with torch.inference_mode():
+        return layer(x)[0].float()
+
+
+def joined(name: str, first: torch.Tensor, second: torch.Tensor) -> dict[str, float]:
+    kind, algo = name.rsplit("/", 1)[1], "NVFP4_AWQ" if name.startswith("control") else name.split("/")[1]
+    expected = reference(checkpoint(kind, algo))
+    if kind == "row":  # reduced over the ranks: both hold the whole sum
+        return {"off": _relative(first.double(), expected)}
+    whole = torch.cat(_halves(first, second, WIDTHS[kind]), -1)
+    return {"off": _relative(whole.double(), expected)}
+
+
+def _halves(first: torch.Tensor, second: torch.Tensor, widths: tuple[int, ...]) -> list[torch.Tensor]:
+    half = [width // 2 for width in widths]
+    pairs = zip(first.split(half, -1), second.split(half, -1), strict=True)
+    return [part for pair in pairs for part in pair]
+
+
+def run_parallel(port: int) -> dict[str, Any]:
+    os.environ["VLLM_DIST_IDENT"] = str(port)  # the engine sets it before it starts its workers
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(parallel, args=(port, folder), nprocs=2)
+        first, second = (torch.load(f"{folder}/{rank}") for rank in range(2))
+    return {name: joined(name, first[name], second[name]) for name in first}
+
+
+if __name__ == "__main__":
+    first_port = int(sys.argv[1])
+    found = run_parallel(first_port)
+    with set_current_vllm_config(VllmConfig()):
+        start(0, 1, first_port + 1)
+        found.update(single())
+    print(json.dumps({"module": modelopt.__file__, **found}))

@@ -1,0 +1,39 @@
+"""Load checkpoints with vLLM's engine, one after the other, and print what each answers, as JSON.
+
+argv: checkpoint folders. Each is asked for the plain and the thinking script; an engine that does not start answers
+with its error. Run in its own process, so that PYTHONPATH decides which files of vLLM are used.
+"""
+
+# mypy: ignore-errors  (vLLM and torch are in the engine's environment, not beside the tools)
+
+import json
+import os
+import sys
+from pathlib import Path
+
+os.environ.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_CPU_KVCACHE_SPACE="1")
+
+from vllm import LLM, SamplingParams
+from vllm.distributed import cleanup_dist_env_and_memory
+from vllm.model_executor.layers.quantization import modelopt
+
+
+def answers(folder: str) -> dict[str, str]:
+    try:
+        engine = LLM(folder, max_model_len=512, max_num_seqs=2, enforce_eager=True, limit_mm_per_prompt={"image": 0})
+    except ValueError as error:
+        return {"error": str(error)}
+    ask = [{"role": "user", "content": "hi"}]
+    sampling = SamplingParams(temperature=0, max_tokens=40, skip_special_tokens=False)
+    said = {
+        mode: engine.chat(ask, sampling, use_tqdm=False, chat_template_kwargs={"enable_thinking": mode == "thinking"})
+        for mode in ("plain", "thinking")
+    }
+    engine.llm_engine.engine_core.shutdown()
+    cleanup_dist_env_and_memory()
+    return {mode: outputs[0].outputs[0].text for mode, outputs in said.items()}
+
+
+if __name__ == "__main__":
+    found = {Path(folder).name: answers(folder) for folder in sys.argv[1:]}
+    print(json.dumps({"module": modelopt.__file__, **found}))
