@@ -63,5 +63,6 @@ def _load(kind: Kind, name: str, spec: type[S]) -> S:
     if name not in names(kind):
         known = names(kind)
         hint = closest(name, known) or "; known: " + ", ".join(known)
-        raise BadInputError(f"no {kind.removesuffix('s')} named {name!r}{hint}")
+        noun = "compatibility line" if kind == "compat" else kind.removesuffix("s")
+        raise BadInputError(f"no {noun} named {name!r}{hint}")
     return validate(strict_yaml.parse(read_text(path), source=path.name), spec)

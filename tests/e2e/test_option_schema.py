@@ -1,0 +1,30 @@
+"""The committed option schema is what vLLM's own parser says today."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "extract_option_schema.py"
+pytestmark = pytest.mark.vllm
+
+
+def check(python: Path, script: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([python, script, "--check"], capture_output=True, text=True, check=False)
+
+
+def test_the_committed_schema_is_as_extracted(engine_python: Path) -> None:
+    done = check(engine_python, SCRIPT)
+    assert (done.returncode, done.stdout) == (0, "vllm-0.19.1.json: as extracted\n"), done.stderr[-2000:]
+
+
+def test_a_stale_schema_is_noticed(engine_python: Path, tmp_path: Path) -> None:
+    script = tmp_path / "scripts" / SCRIPT.name
+    schemas = tmp_path / "deckard_deploy" / "catalog" / "schemas"
+    script.parent.mkdir()
+    schemas.mkdir(parents=True)
+    script.write_text(SCRIPT.read_text())
+    stale = schemas / "vllm-0.19.1.json"
+    stale.write_text("{}\n")
+    assert check(engine_python, script).returncode == 1
+    assert stale.read_text() == "{}\n"

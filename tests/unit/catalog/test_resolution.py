@@ -1,0 +1,168 @@
+"""Who wins, what is refused, and that the parts belong together."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deckard_deploy.catalog import library
+from deckard_deploy.catalog.overrides import with_settings
+from deckard_deploy.catalog.resolution import RESERVED, SECRETS, Resolved, resolve
+from deckard_deploy.catalog.specs import Deployment, HardwareProfile
+from deckard_deploy.catalog.strict_yaml import parse
+from deckard_deploy.errors import BadInputError
+
+SPARK, B200, CPU = (library.profile(name) for name in ("spark", "b200", "cpu"))
+SEED = library.compatibility("seed")
+
+
+def resolved(profile: HardwareProfile, *settings: str, text: str = "", seed: bool = False) -> Resolved:
+    deployment = with_settings(parse(text, source="deckard.yaml"), settings)
+    return resolve(deployment, profile=profile, compatibility=SEED if seed else None)
+
+
+def refusal(profile: HardwareProfile, *settings: str, text: str = "", seed: bool = False) -> BadInputError:
+    with pytest.raises(BadInputError) as caught:
+        resolved(profile, *settings, text=text, seed=seed)
+    assert len(caught.value.message.splitlines()) == 1
+    return caught.value
+
+
+@given(st.sets(st.sampled_from(["profile", "file", "setting"])))
+def test_the_later_source_wins(levels: set[str]) -> None:
+    """The model always says 1024; profile, deckard.yaml and --set say 1, 3 and 4, or nothing."""
+    profile = CPU.model_copy(update={"serve": {"max-model-len": 1} if "profile" in levels else {}})
+    text = "serve: {max-model-len: 3}" if "file" in levels else ""
+    settings = ["max-model-len=4"] if "setting" in levels else []
+    expected = 4 if "setting" in levels else 3 if "file" in levels else 1024
+    assert resolved(profile, *settings, text=text).serve["max-model-len"] == expected
+
+
+@pytest.mark.parametrize(("text", "expected"), [("", 4), ("serve: {max-num-seqs: 5}", 5)])
+def test_the_profile_counts_where_nothing_later_speaks(text: str, expected: int) -> None:
+    assert resolved(SPARK, text=text).serve["max-num-seqs"] == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [(["max-num-batched-tokens=null"], ""), ([], "serve:\n  max-num-batched-tokens: null\n")],
+)
+def test_null_takes_an_option_out(settings: list[str], text: str) -> None:
+    assert "max-num-batched-tokens" in resolved(SPARK).serve
+    assert "max-num-batched-tokens" not in resolved(SPARK, *settings, text=text).serve
+
+
+def test_null_takes_a_variable_out() -> None:
+    assert "PYTORCH_CUDA_ALLOC_CONF" in resolved(SPARK).environment
+    assert "PYTORCH_CUDA_ALLOC_CONF" not in resolved(SPARK, "environment.PYTORCH_CUDA_ALLOC_CONF=null").environment
+
+
+def test_a_null_in_the_file_can_be_set_again() -> None:
+    assert resolved(SPARK, "max-num-seqs=9", text="serve: {max-num-seqs: null}").serve["max-num-seqs"] == 9
+
+
+def test_the_container_merges_key_by_key() -> None:
+    found = resolved(SPARK, "container.ipc=host", text="container: {shm_size: null}").container
+    assert (found.ipc, found.shm_size, found.restart) == ("host", None, "on-failure:2")
+    assert resolved(SPARK).container.shm_size == "16g"
+
+
+def test_names_and_deadline() -> None:
+    assert (resolved(SPARK).name, resolved(SPARK, "name=x").name) == ("spark", "x")
+    assert (resolved(CPU).startup_timeout_s, resolved(CPU, "startup_timeout_s=7").startup_timeout_s) == (300, 7)
+
+
+def test_an_image_replaces_the_engines() -> None:
+    assert resolved(SPARK).engine.image == "vllm/vllm-openai:v0.19.1-cu130"
+    digest = "sha256:" + "0" * 64
+    assert resolved(SPARK, f"image=mirror.example/vllm@{digest}").engine.image == f"mirror.example/vllm@{digest}"
+    assert library.engine("vllm-0.19.1").image == "vllm/vllm-openai:v0.19.1-cu130"
+    assert "runs without an image" in refusal(CPU, "image=x/y:1").message
+
+
+def test_a_cpu_profile_runs_in_docker_too() -> None:
+    found = resolved(CPU, "engine=vllm-0.19.1-cpu-docker", "image=example.test/cpu:1")
+    assert (found.engine.runtime, found.engine.image) == ("docker", "example.test/cpu:1")
+
+
+@pytest.mark.parametrize("name", RESERVED)
+def test_reserved_options_are_refused_wherever_they_are_set(name: str) -> None:
+    assert f"serve.{name} cannot be set" in refusal(SPARK, f"serve.{name}=x").message
+    profile = SPARK.model_copy(update={"serve": {**SPARK.serve, name: "x"}})
+    assert f"serve.{name} cannot be set" in refusal(profile).message
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_secrets_are_refused_in_the_environment(name: str) -> None:
+    message = refusal(SPARK, f"environment.{name}=hunter2").message
+    assert message.startswith(f"environment.{name} cannot be set")
+    assert "hunter2" not in message
+
+
+@pytest.mark.parametrize(
+    ("profile", "settings", "message"),
+    [
+        (SPARK, ["model=deckard"], "no model named 'deckard'; did you mean"),
+        (SPARK, ["engine=vllm"], "no engine named 'vllm'"),
+        (SPARK, ["model=deckard-e4b"], "deckard-e4b is a drafter"),
+        (SPARK, ["drafter=tiny-gemma4"], "tiny-gemma4 is not a drafter; deckard-31b has: deckard-e4b"),
+        (CPU, ["drafter=deckard-e4b"], "deckard-e4b does not draft for tiny-gemma4; it has: none"),
+        (SPARK, ["engine=aeon-awq", "drafter=deckard-e4b"], "aeon-awq cannot draft with deckard-e4b"),
+        (SPARK, ["drafter=deckard-e4b", 'speculative-config={"method": "ngram"}'], "exclude each other"),
+        (B200, ["engine=aeon-awq"], "aeon-awq is for arm64, b200 is amd64"),
+        (SPARK, ["engine=aeon-awq", "model=deckard-31b-svdquant"], "aeon-awq cannot load deckard-31b-svdquant"),
+        (CPU, ["model=deckard-31b"], "vllm-0.19.1-cpu cannot load deckard-31b; these can: vllm-0.19.1, aeon-awq"),
+        (SPARK, ["max-model-len=262145"], "--max-model-len 262145 is more than deckard-31b's 262144 tokens"),
+        (SPARK, ["max-model-len=0"], "a context holds at least one token"),
+        (SPARK, ["max-num-seqz=1"], "vLLM 0.19.1 has no option --max-num-seqz; did you mean 'max-num-seqs'?"),
+        (SPARK, ["kv-cache-dtype=fp4"], "did you mean 'fp8'?"),
+        (SPARK, ["environment.VLLM_LOGGIN_LEVEL=x"], "did you mean 'VLLM_LOGGING_LEVEL'?"),
+        (B200, ["environment.TORCH_MATMUL_PRECISION=high"], "nothing in vLLM 0.19.1 reads"),
+    ],
+)
+def test_parts_that_do_not_belong_together_are_one_line(
+    profile: HardwareProfile, settings: list[str], message: str
+) -> None:
+    assert message in refusal(profile, *settings).message
+
+
+@pytest.mark.parametrize("length", ["262144", "auto", "-1"])
+def test_a_context_that_the_model_has_passes(length: str) -> None:
+    assert str(resolved(SPARK, f"max-model-len={length}").serve["max-model-len"]) == length
+
+
+def test_a_too_long_context_says_what_to_type() -> None:
+    assert refusal(SPARK, "max-model-len=1000000").hint == "--set max-model-len=262144"
+
+
+def test_compat_replaces_profile_and_model() -> None:
+    found = resolved(SPARK, seed=True)
+    assert found.serve == SEED.serve
+    assert found.environment == SEED.environment
+    assert (found.container.network, found.publish.address) == ("host", "0.0.0.0")  # noqa: S104  compared
+    assert found.engine.name == "aeon-awq"
+    assert resolved(SPARK, "max-num-seqs=8", seed=True).serve == {**SEED.serve, "max-num-seqs": 8}
+
+
+@pytest.mark.parametrize(
+    ("profile", "settings", "message"),
+    [
+        (B200, [], "--compat seed is for profile 'spark', not 'b200'"),
+        (SPARK, ["model=deckard-31b-svdquant"], "--compat seed is for model 'deckard-31b'"),
+        (SPARK, ["engine=vllm-0.19.1"], "--compat seed is for engine 'aeon-awq'"),
+        (SPARK, ["drafter=deckard-e4b"], "--compat seed is for drafter 'none'"),
+        (SPARK, ["publish.port=9000"], "--compat seed keeps its own address"),
+    ],
+)
+def test_compat_refuses_what_its_line_does_not_fit(profile: HardwareProfile, settings: list[str], message: str) -> None:
+    assert message in refusal(profile, *settings, seed=True).message
+
+
+def test_compat_takes_its_own_names() -> None:
+    settings: list[Any] = ["model=deckard-31b", "engine=aeon-awq", "drafter=none"]
+    assert resolved(SPARK, *settings, seed=True) == resolved(SPARK, seed=True)
+
+
+def test_a_deployment_of_nothing_is_the_profile() -> None:
+    assert resolve(Deployment(), profile=SPARK) == resolved(SPARK)

@@ -1,0 +1,161 @@
+"""What a resolved choice becomes: arguments, mounts, device, address; the same bytes everywhere."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from deckard_deploy.catalog import library, listing
+from deckard_deploy.catalog.overrides import with_settings
+from deckard_deploy.catalog.resolution import resolve
+from deckard_deploy.catalog.strict_yaml import parse
+from deckard_deploy.planning.plan import BindMount, LaunchPlan
+from deckard_deploy.planning.planner import HostPaths, build_plan
+
+PATHS = HostPaths(models=PurePosixPath("/m"), caches=PurePosixPath("/c"))
+PROFILES = listing.names("profiles")
+
+
+def planned(profile: str, *settings: str, compat: str | None = None) -> LaunchPlan:
+    deployment = with_settings(parse("", source="deckard.yaml"), settings)
+    compatibility = library.compatibility(compat) if compat else None
+    return build_plan(resolve(deployment, profile=library.profile(profile), compatibility=compatibility), PATHS)
+
+
+def value_of(plan: LaunchPlan, option: str) -> str:
+    return plan.arguments[plan.arguments.index(option) + 1]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_default_plan_of_every_profile(profile: str) -> None:
+    plan = planned(profile)
+    resolved_profile = library.profile(profile)
+    assert plan.profile == plan.deployment == profile
+    assert plan.arguments[0].endswith(plan.model)
+    assert value_of(plan, "--served-model-name") == plan.served_name
+    assert len(set(plan.arguments)) >= 10
+    assert (plan.gpus is None) == (resolved_profile.hardware.gpu_count == 0 or plan.runtime == "process")
+    assert plan.base_url == "http://127.0.0.1:8000/v1"
+    assert LaunchPlan.model_validate_json(plan.model_dump_json()) == plan
+
+
+def test_docker_listens_inside_and_publishes_on_loopback() -> None:
+    plan = planned("spark", "publish.port=9000")
+    assert (value_of(plan, "--host"), value_of(plan, "--port")) == ("0.0.0.0", "8000")  # noqa: S104  compared
+    assert (plan.address, plan.port, plan.container_port) == ("127.0.0.1", 9000, 8000)
+    assert plan.healthcheck is not None
+    assert "8000" in plan.healthcheck.command[-1]
+    assert "9000" not in plan.healthcheck.command[-1]
+
+
+def test_on_the_hosts_network_the_server_itself_keeps_to_the_address() -> None:
+    plan = planned("spark", "publish.port=9000", "container.network=host")
+    assert (value_of(plan, "--host"), value_of(plan, "--port")) == ("127.0.0.1", "9000")
+    assert plan.container_port == 9000
+
+
+def test_a_process_has_no_mounts_and_host_paths() -> None:
+    plan = planned("cpu", "publish.port=9000")
+    assert plan.arguments[0] == "/m/tiny-gemma4"
+    assert (value_of(plan, "--host"), value_of(plan, "--port")) == ("127.0.0.1", "9000")
+    assert (plan.mounts, plan.gpus, plan.image, plan.platform, plan.healthcheck) == ((), None, None, None, None)
+    assert plan.environment["VLLM_CACHE_ROOT"] == "/c/vllm-0.19.1-cpu/vllm"
+
+
+def test_weights_are_read_only_and_caches_are_the_engines_own() -> None:
+    plan = planned("spark")
+    assert plan.mounts[0] == BindMount(source="/m/deckard-31b", target="/models/deckard-31b", read_only=True)
+    assert [(mount.source, mount.target, mount.read_only) for mount in plan.mounts[1:]] == [
+        ("/c/vllm-0.19.1/vllm", "/root/.cache/vllm", False),
+        ("/c/vllm-0.19.1/triton", "/root/.triton/cache", False),
+        ("/c/vllm-0.19.1/flashinfer", "/root/.cache/flashinfer", False),
+    ]
+    assert planned("spark", "engine=aeon-awq").mounts == plan.mounts[:1]
+
+
+def test_a_drafter_is_mounted_and_named_in_one_option() -> None:
+    plan = planned("spark", "drafter=deckard-e4b")
+    assert json.loads(value_of(plan, "--speculative-config")) == {
+        "method": "draft_model",
+        "model": "/models/deckard-e4b",
+        "num_speculative_tokens": 5,
+        "quantization": "modelopt",
+    }
+    assert plan.mounts[1] == BindMount(source="/m/deckard-e4b", target="/models/deckard-e4b", read_only=True)
+    without = planned("spark")
+    assert "--speculative-config" not in without.arguments
+    assert all("e4b" not in mount.source for mount in without.mounts)
+
+
+@pytest.mark.parametrize(
+    ("profile", "settings", "count"),
+    [
+        ("spark", [], "all"),
+        ("b200", [], 1),
+        ("b200", ["tensor-parallel-size=2"], 2),
+        ("b200", ["tensor-parallel-size=2", "pipeline-parallel-size=2"], 4),
+        ("rtx-5090", [], 1),
+    ],
+)
+def test_a_gpu_for_each_rank(profile: str, settings: list[str], count: int | str) -> None:
+    gpus = planned(profile, *settings).gpus
+    assert gpus is not None
+    assert gpus.count == count
+
+
+def test_the_platform_is_the_machines() -> None:
+    assert (planned("spark").platform, planned("b200").platform) == ("linux/arm64", "linux/amd64")
+
+
+def test_compat_keeps_the_card() -> None:
+    plan = planned("spark", compat="seed")
+    assert plan.mounts == (BindMount(source="~/models/deckard-31b", target="/models/deckard", read_only=False),)
+    assert plan.arguments[:3] == ("/models/deckard", "--served-model-name", "deckard-31b")
+    assert not {"--host", "--port", "--load-format"} & set(plan.arguments)
+    assert (plan.container_name, plan.healthcheck, plan.platform) == ("vllm-deckard-31b", None, None)
+    assert (plan.address, plan.base_url) == ("0.0.0.0", "http://127.0.0.1:8000/v1")  # noqa: S104  compared
+
+
+HASHES = """
+import json
+from deckard_deploy.catalog import library, listing
+from deckard_deploy.catalog.resolution import resolve
+from deckard_deploy.catalog.specs import Deployment
+from deckard_deploy.planning.planner import build_plan
+names = listing.names("profiles")
+print(json.dumps({n: build_plan(resolve(Deployment(), profile=library.profile(n))).hash for n in names}))
+"""
+
+
+def hashes(folder: Path, **environment: str) -> str:
+    clean = {key: value for key, value in os.environ.items() if key in ("PATH", "PYTHONPATH")}
+    done = subprocess.run(
+        [sys.executable, "-c", HASHES], env=clean | environment, cwd=folder, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def test_the_hash_is_the_same_on_any_machine(tmp_path: Path) -> None:
+    here = hashes(
+        Path(__file__).parents[3], PYTHONHASHSEED="0", LC_ALL="C", TZ="UTC", HOME="/root", VLLM_CACHE_ROOT="/x"
+    )
+    there = hashes(tmp_path, PYTHONHASHSEED="4242", LC_ALL="tr_TR.UTF-8", TZ="Asia/Kathmandu", HOME=str(tmp_path))
+    assert here == there
+    assert len(set(json.loads(here).values())) == len(PROFILES)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["max-num-seqs=9", "publish.port=9", "environment.VLLM_LOGGING_LEVEL=DEBUG", "container.shm_size=1g", "image=x:1"],
+)
+def test_every_change_changes_the_hash(setting: str) -> None:
+    assert planned("spark", setting).hash != planned("spark").hash
+
+
+def test_the_order_of_settings_does_not() -> None:
+    one = planned("spark", 'limit-mm-per-prompt={"image": 1, "video": 0}', "environment.OMP_NUM_THREADS=1")
+    two = planned("spark", 'limit-mm-per-prompt={"video": 0, "image": 1}', "environment.OMP_NUM_THREADS=1")
+    assert one.hash == two.hash
