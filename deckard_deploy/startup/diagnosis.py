@@ -35,7 +35,10 @@ class Diagnosis:
 
 
 class Signature(BaseModel):
-    """A known failure: by a log line, or by how the instance ended. `{group}` in cause and fix is a group of `line`."""
+    """A known failure: by a log line, or by how the instance ended. `{group}` in cause and fix is a group of `line`.
+
+    `last_resort`: the line counts only in a log that holds no exception but echoes.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,6 +47,7 @@ class Signature(BaseModel):
     cause: str
     fix: str
     line: re.Pattern[str] | None = None
+    last_resort: bool = False
     oom_killed: bool = False
     exit_codes: tuple[int, ...] = ()
 
@@ -71,13 +75,22 @@ def diagnose(lines: Iterable[str], *, phase: Phase, observation: Observation | N
     reports the failure of the one below.
     """
     read = list(fatal_lines(lines))
-    if observation and observation.oom_killed:
-        return _ended(observation, phase, read)
-    for line in read:
-        for signature in known().signatures:
+    exception = next(_exceptions(read), "")
+    by_memory = observation is not None and observation.oom_killed
+    named = None if by_memory else _named(read, phase, last_resort=False)
+    if not named and not by_memory and not exception:
+        named = _named(read, phase, last_resort=True)
+    return named or _ended(observation, phase, exception, read)
+
+
+def _named(lines: list[LogLine], phase: Phase, *, last_resort: bool) -> Diagnosis | None:
+    """The first line that one of the signatures is found in."""
+    signatures = [each for each in known().signatures if each.last_resort is last_resort]
+    for line in lines:
+        for signature in signatures:
             if signature.line and (found := signature.line.search(line.text)):
                 return _diagnosis(signature, phase, line.text, found.groupdict())
-    return _ended(observation, phase, read)
+    return None
 
 
 def fatal_lines(lines: Iterable[str]) -> Iterator[LogLine]:
@@ -88,18 +101,19 @@ def fatal_lines(lines: Iterable[str]) -> Iterator[LogLine]:
                 yield line
 
 
-def _ended(observation: Observation | None, phase: Phase, lines: list[LogLine]) -> Diagnosis:
+def _ended(observation: Observation | None, phase: Phase, exception: str, lines: list[LogLine]) -> Diagnosis:
     """No known line: what the way it ended says, or else its first exception."""
-    exception = next(_exceptions(lines), "")
+    line = exception or (lines[-1].text if lines else "")
     for signature in known().signatures:
         by_memory = signature.oom_killed and observation is not None and observation.oom_killed
         by_code = not exception and observation is not None and observation.exit_code in signature.exit_codes
         if by_memory or by_code:
-            return _diagnosis(signature, phase, exception or _last(lines), {})
+            return _diagnosis(signature, phase, line, {})
+    code = "" if observation is None or observation.exit_code is None else f" (exit code {observation.exit_code})"
     return Diagnosis(
         phase=phase,
-        first_fatal_line=_one_line(exception or _last(lines)),
-        cause="not one of the failures this version knows" + _exit(observation),
+        first_fatal_line=_one_line(line),
+        cause=f"not one of the failures this version knows{code}",
         fix="read the whole log: deckard-deploy logs",
     )
 
@@ -111,14 +125,6 @@ def _exceptions(lines: list[LogLine]) -> Iterator[str]:
             # pydantic says what is wrong on the lines below its own.
             more = lines[number + 1 : number + 3] if " validation error" in line.text else []
             yield " ".join(each.text.strip() for each in (line, *more))
-
-
-def _last(lines: list[LogLine]) -> str:
-    return lines[-1].text if lines else ""
-
-
-def _exit(observation: Observation | None) -> str:
-    return "" if observation is None or observation.exit_code is None else f" (exit code {observation.exit_code})"
 
 
 def _diagnosis(signature: Signature, phase: Phase, line: str, groups: dict[str, str | None]) -> Diagnosis:

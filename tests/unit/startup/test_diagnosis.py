@@ -54,7 +54,8 @@ def test_no_other_signature_is_found_anywhere_in_the_log(name: str):
         for signature in known().signatures
         if signature.line and signature.line.search(line.text)
     }
-    assert found == {failure_of(name)}
+    last_resorts = {signature.id for signature in known().signatures if signature.last_resort}
+    assert found - (last_resorts - {failure_of(name)}) == {failure_of(name)}
 
 
 @pytest.mark.parametrize("name", ["ready.eager", "ready.compile", "ready.cuda"])
@@ -123,8 +124,8 @@ def test_an_unknown_failure_shows_its_first_exception_and_no_echo_of_it():
     found = diagnose(lines, phase=Phase.WEIGHTS, observation=Ended())
     assert (found.signature, found.first_fatal_line) == (UNKNOWN, "ZeroDivisionError: division by zero")
     assert "exit code 1" in found.cause
-    only_echo = diagnose(lines[-1:], phase=Phase.WEIGHTS)
-    assert only_echo.first_fatal_line.startswith("RuntimeError: Engine core")
+    assert diagnose(lines[::-1], phase=Phase.WEIGHTS).first_fatal_line == found.first_fatal_line
+    assert diagnose(lines[-1:], phase=Phase.WEIGHTS).signature == "engine-died-silently"
 
 
 def test_an_unknown_validation_error_says_what_was_not_valid():

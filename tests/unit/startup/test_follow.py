@@ -91,6 +91,13 @@ def test_a_start_goes_through_its_phases_to_ready():
     assert sum(ready.durations.values()) == pytest.approx(ready.elapsed_s)
 
 
+def test_progress_that_says_nothing_new_is_told_once():
+    line = "INFO 11-23 12:00:00 [model.py:549] Resolved architecture: Gemma4ForCausalLM"
+    life = Life(lines={1: line, 2: line, 3: line}, outcomes={4: READY})
+    life.follow()
+    assert [shown.phase for shown in life.progress] == [Phase.IMPORTS]
+
+
 def test_readiness_is_noticed_without_a_log_line_within_half_a_second():
     life = Life(outcomes={7.03: READY})
     assert 7.03 <= life.follow().elapsed_s <= 7.53

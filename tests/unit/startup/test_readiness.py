@@ -157,6 +157,14 @@ def test_what_is_no_model_list_comes_from_another_server(models: Any):
         assert ask(server).outcome is Outcome.OTHER_SERVER
 
 
+def test_an_endless_list_is_not_read_to_its_end():
+    padding = [{"id": "x" * 1000}] * 2000
+    with serving({"data": MODELS["data"] + padding}) as server:
+        assert ask(server).outcome is Outcome.OTHER_SERVER
+    with serving({"data": MODELS["data"] + padding[:100]}) as server:
+        assert ask(server).outcome is Outcome.READY
+
+
 @pytest.mark.parametrize(
     ("status", "outcome"),
     [
