@@ -5,7 +5,8 @@ tokens and odd endings come out the same on every run. argv: the folder of a tok
 Run in its own process, so that PYTHONPATH decides which serving.py is used.
 """
 
-# mypy: ignore-errors  (vLLM and torch are in the engine's environment, not beside the tools)
+# vLLM and torch are in the engine's environment, not beside the tools.
+# mypy: ignore-errors
 
 import asyncio
 import json

@@ -6,7 +6,8 @@ float64 arithmetic over the same codes. `off` is that relative difference: round
 process of its own, with the patched tree first on PYTHONPATH, so that the import is the one a deployment makes.
 """
 
-# mypy: ignore-errors  (vLLM and torch are in the engine's environment, not beside the tools)
+# vLLM and torch are in the engine's environment, not beside the tools.
+# mypy: ignore-errors
 
 import json
 import math

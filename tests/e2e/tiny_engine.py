@@ -4,7 +4,8 @@ argv: checkpoint folders. Each is asked for the plain and the thinking script; a
 with its error. Run in its own process, so that PYTHONPATH decides which files of vLLM are used.
 """
 
-# mypy: ignore-errors  (vLLM and torch are in the engine's environment, not beside the tools)
+# vLLM and torch are in the engine's environment, not beside the tools.
+# mypy: ignore-errors
 
 import json
 import os
