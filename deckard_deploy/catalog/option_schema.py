@@ -7,33 +7,40 @@ The JSON files under schemas/ are written by scripts/extract_option_schema.py fr
 import json
 import operator
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import JsonValue
 
 from deckard_deploy.catalog.strict_yaml import printable, shortened
 from deckard_deploy.catalog.validation import closest
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.resources import catalog_dir
 
+Kind = Literal["flag", "toggle", "integer", "number", "text", "json", "list"]
 
-class Option(BaseModel):
-    """One option of `vllm serve`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+# Plain dataclasses: the files are our own, and held against the release's parser by a test; building 230 pydantic
+# models would take longer than rendering a plan.
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """One option of `vllm serve`.
 
-    kind: Literal["flag", "toggle", "integer", "number", "text", "json", "list"]
-    choices: tuple[int | str, ...] = Field(default=(), description="text beside `integer` stands for a number")
-    items: Literal["integer", "text"] = Field(default="text", description="of a list")
-    bounds: dict[Literal["gt", "ge", "lt", "le"], float] = {}
+    `choices`: the values it takes; words beside an integer's stand for a number. `items`: what a list holds.
+    `bounds`: limits by their name in pydantic.Field (gt, ge, lt, le).
+    """
+
+    kind: Kind
+    choices: tuple[int | str, ...] = ()
+    items: Literal["integer", "text"] = "text"
+    bounds: dict[str, float] = field(default_factory=dict)
     default: JsonValue = None
 
 
-class OptionSchema(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class OptionSchema:
     """The options by name (without dashes) and the environment variables of one release."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     vllm_version: str
     options: dict[str, Option]
@@ -123,4 +130,12 @@ def _listed(choices: Iterable[int | str]) -> str:
 @cache
 def option_schema(name: str) -> OptionSchema:
     """The committed schema of that name, for example `vllm-0.19.1`."""
-    return OptionSchema.model_validate(json.loads((catalog_dir() / "schemas" / f"{name}.json").read_text("utf-8")))
+    data = json.loads((catalog_dir() / "schemas" / f"{name}.json").read_text("utf-8"))
+    return OptionSchema(
+        vllm_version=data["vllm_version"],
+        options={
+            key: Option(**{**entry, "choices": tuple(entry.get("choices", ()))})
+            for key, entry in data["options"].items()
+        },
+        environment=tuple(data["environment"]),
+    )

@@ -1,5 +1,6 @@
 """Profile, model, engine and the user's changes become one resolved choice."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import JsonValue
@@ -16,12 +17,12 @@ from deckard_deploy.catalog.specs import (
     ModelSpec,
     Publish,
     Serve,
-    Spec,
 )
 from deckard_deploy.errors import BadInputError
 
 
-class Resolved(Spec):
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
     """Everything that was chosen, before paths are known: the input of planning."""
 
     name: str
