@@ -66,5 +66,9 @@ def _delta(line: str) -> dict[str, Any]:
     data = line.removeprefix("data: ")
     if data == "[DONE]" or data == line:
         return {}
-    choices = json.loads(data)["choices"]
-    return dict(choices[0]["delta"]) if choices else {}
+    event = json.loads(data)
+    if "choices" not in event:  # an error after the stream has begun comes as an event
+        from deckard_deploy.errors import NetworkError  # noqa: PLC0415  not for --help
+
+        raise NetworkError(f"the engine broke off: {data[:300]}", hint="deckard-deploy logs")
+    return dict(event["choices"][0]["delta"]) if event["choices"] else {}

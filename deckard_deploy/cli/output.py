@@ -15,3 +15,9 @@ def table(rows: Sequence[Sequence[str]]) -> None:
 def say(text: str) -> None:
     """One line for the person who waits."""
     click.echo(text, err=True)
+
+
+def echo_command(text: str) -> None:
+    """The command line of another program, for `--verbose`."""
+    if click.get_current_context().find_root().params.get("verbose"):
+        say(text)

@@ -83,10 +83,9 @@ def diff(names: tuple[str, ...], set_name: str) -> None:
     Example:
       deckard-deploy patches diff modelopt | less
     """
-    from deckard_deploy.resources import patches_dir  # noqa: PLC0415  not for --help
-
-    for patch in _named(_load(set_name), names):
-        click.echo((patches_dir() / set_name / f"{patch.name}.patch").read_text(encoding="utf-8"), nl=False)
+    patch_set = _load(set_name)
+    for patch in _named(patch_set, names):
+        click.echo(patch_set.diff_file(patch).read_text(encoding="utf-8"), nl=False)
 
 
 @patches.command()

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from deckard_deploy.cli.output import echo_command
 from deckard_deploy.cli.prepare import installed_program
 from deckard_deploy.cli.progress import minutes, startup_display
 from deckard_deploy.planning.plan import LaunchPlan
@@ -31,10 +32,10 @@ def open_site(directory: StateDir, name: str, say: Say, *, also: str | None = No
     if "docker" in kinds or also == "docker":
         from deckard_deploy.running.docker_runtime import DockerRuntime  # noqa: PLC0415  the docker SDK, when it is used
 
-        runtimes["docker"] = DockerRuntime(deployment, environment=environment, say=say)
+        runtimes["docker"] = DockerRuntime(deployment, environment=environment, say=echo_command)
     if "process" in kinds or also == "process":
         program = functools.partial(installed_program, directory=directory, say=say)
-        runtimes["process"] = ProcessRuntime(deployment, program=program, environment=environment, say=say)
+        runtimes["process"] = ProcessRuntime(deployment, program=program, environment=environment, say=echo_command)
     site = Site(
         releases=releases,
         runtimes=runtimes,

@@ -106,4 +106,4 @@ def _quoted(line: Iterable[str]) -> str:
 
 
 def _script(notes: Iterable[str], lines: Iterable[str]) -> str:
-    return environment().get_template("command.sh.j2").render(notes=list(notes), lines=list(lines)) + "\n"
+    return environment().get_template("command.sh.j2").render(notes=list(notes), lines=list(lines))

@@ -101,7 +101,8 @@ def _completed(session: "requests.Session", base_url: str, model: str, timeout_s
         "model": model,
         "messages": [{"role": "user", "content": QUESTION}],
         "max_tokens": MAX_TOKENS,
-        "temperature": 0,
+        # No temperature: clients sample, and sampling compiles code of its own on first use (vLLM 0.19.1
+        # v1/sample/ops/topk_topp_sampler.py:237), which kills an engine without a working compiler.
     }
     with session.post(
         url, json=question, timeout=(CONNECT_TIMEOUT_S, timeout_s), allow_redirects=False, stream=True

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from deckard_deploy.running import environment, locks
+
 Tool = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -46,7 +48,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def tool(home: Path) -> Tool:
     """`tool("up", "--profile", "cpu")`: the program as a subprocess, with the state directory above."""
 
-    def call(*arguments: str, timeout: float = 900, check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
+    def call(
+        *arguments: str, timeout: float = 900, check: bool = True, **more: str
+    ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [sys.executable, "-m", "deckard_deploy", *arguments],
             env={**os.environ, "DECKARD_HOME": str(home), **more},
@@ -72,3 +76,13 @@ def free_port() -> Callable[[], int]:
             return int(probe.getsockname()[1])
 
     return ask
+
+
+@pytest.fixture(scope="session")
+def engine_python(home: Path) -> Path:
+    """The Python of a real vLLM 0.19.1: the one DECKARD_VLLM_PYTHON names, or the tool's own, installed when missing."""
+    named = os.environ.get("DECKARD_VLLM_PYTHON")
+    if named:
+        return Path(named)
+    lock = locks.LOCKS["vllm-0.19.1-cpu"]
+    return environment.install(home / "engines" / "vllm-0.19.1-cpu", lock=lock, say=print).python

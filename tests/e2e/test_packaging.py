@@ -1,0 +1,54 @@
+"""templates/, patches/ and the catalog are found from a wheel and from an editable install."""
+
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+SHOW = (
+    "from deckard_deploy import resources as r; "
+    "print(r.PACKAGE); print(sorted(p.name for p in r.templates_dir().glob('*.j2'))); "
+    "print(sorted(p.name for p in r.patches_dir().iterdir())); print(len(list(r.catalog_dir().rglob('*.yaml'))))"
+)
+
+
+def run(*command: str | Path) -> str:
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, cwd="/")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def from_checkout() -> list[str]:
+    done = subprocess.run([sys.executable, "-c", SHOW], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def environment(folder: Path) -> Path:
+    """A new environment that sees this one's dependencies, but not this one's deckard_deploy."""
+    venv.create(folder, with_pip=False, symlinks=True)
+    site = folder / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+    # A .pth line adds the folder itself; .pth files inside it, such as an editable install's, are not followed.
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return folder / "bin" / "python"
+
+
+@pytest.mark.parametrize("editable", [False, True], ids=["wheel", "editable"])
+def test_everything_is_found(tmp_path: Path, from_checkout: list[str], *, editable: bool) -> None:
+    python = environment(tmp_path / "venv")
+    assert subprocess.run([python, "-c", "import deckard_deploy"], cwd="/", capture_output=True, check=False).returncode
+    if editable:
+        source = ["--editable", str(REPOSITORY)]
+    else:
+        run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, REPOSITORY)
+        source = list(map(str, tmp_path.glob("*.whl")))
+    pip = (sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-build-isolation")
+    run(*pip, *source)
+    package, *found = run(python, "-c", SHOW).splitlines()
+    assert (str(REPOSITORY) in package) is editable
+    assert found == from_checkout[1:]
+    assert "deckard-31b" in run(tmp_path / "venv" / "bin" / "deckard-deploy", "render", "command", "--profile", "spark")
