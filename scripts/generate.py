@@ -8,16 +8,23 @@ python scripts/generate.py --check    write nothing; name what is stale and exit
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 from pydantic import BaseModel
 
 from deckard_deploy.catalog import library, listing
 from deckard_deploy.catalog.option_schema import Option, OptionSchema, option_schema
+from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment, EngineSpec, HardwareProfile, ModelSpec
+from deckard_deploy.cli.main import cli
+from deckard_deploy.planning.planner import build_plan
+from deckard_deploy.rendering.compose import render_compose
 
 ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
 EDITOR_SCHEMAS: dict[str, type[BaseModel]] = {
     "deckard": Deployment,
     "profile": HardwareProfile,
@@ -38,7 +45,49 @@ JSON_BOUNDS = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximu
 
 def targets() -> dict[Path, str]:
     """Every generated file and the text that it must hold."""
-    return editor_schemas()
+    return editor_schemas() | compose_files() | {ROOT / "docs" / "cli.md": command_reference(), README: readme()}
+
+
+def compose_files() -> dict[Path, str]:
+    """compose/: one file per built-in profile, as `render compose` writes it."""
+    texts = {}
+    for name in listing.names("profiles"):
+        profile = library.profile(name)
+        # The rehearsal's own engine needs no container; its twin in an image stands in for it here.
+        engine = "vllm-0.19.1-cpu-docker" if library.engine(profile.engine).image is None else None
+        plan = build_plan(resolve(Deployment(engine=engine), profile=profile))
+        texts[ROOT / "compose" / f"{name}.yaml"] = render_compose(plan)
+    return texts
+
+
+def command_reference() -> str:
+    """docs/cli.md: the `--help` of every command."""
+    parts = ["# Commands\n\nThis file is made from `--help`; `scripts/generate.py` writes it.\n"]
+    for words, command in walk(cli, ("deckard-deploy",)):
+        text = command.get_help(click.Context(command, info_name=" ".join(words), terminal_width=100))
+        parts.append(f"## {' '.join(words)}\n\n```text\n{text.rstrip()}\n```\n")
+    return "\n".join(parts)
+
+
+def walk(command: click.Command, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """A command and all below it."""
+    yield words, command
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            if below:
+                yield from walk(below, (*words, name))
+
+
+def readme() -> str:
+    """README.md with the text between its `generated` marks made anew."""
+    text = README.read_text(encoding="utf-8")
+    rows = "".join(f"| `{entry.name}` | {entry.description} |\n" for entry in listing.entries("profiles"))
+    table = f"| profile | machine |\n|---|---|\n{rows}"
+    before, _, rest = text.partition("<!-- generated: profiles -->\n")
+    _, mark, after = rest.partition("<!-- end -->")
+    return f"{before}<!-- generated: profiles -->\n{table}{mark}{after}" if mark else text
 
 
 def editor_schemas() -> dict[Path, str]:

@@ -2,12 +2,11 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import click
 
-from deckard_deploy.cli.state import deployment_option, running_endpoint
+from deckard_deploy.cli.state import Deployed, deployment_option, endpoint
 
 
 @click.command()
@@ -16,26 +15,26 @@ from deckard_deploy.cli.state import deployment_option, running_endpoint
 @click.option("--thinking", is_flag=True, help="Let the model think first; its thoughts go to stderr.")
 @click.option("--max-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Length limit.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole response as JSON, not streamed.")
-def chat(name: str | None, state_dir: Path | None, message: str, thinking: bool, max_tokens: int, as_json: bool) -> None:  # noqa: FBT001, PLR0913  click passes options so
+def chat(deployed: Deployed, message: str, thinking: bool, max_tokens: int, as_json: bool) -> None:  # noqa: FBT001  click
     """Send one message and print the answer.
 
     \b
     Example:
       deckard-deploy chat "Explain quantum entanglement simply."
     """
-    endpoint = running_endpoint(state_dir, name)
+    plan = endpoint(deployed)
     body = {
-        "model": endpoint.served_name,
+        "model": plan.served_name,
         "messages": [{"role": "user", "content": message}],
         "max_tokens": max_tokens,
         "stream": not as_json,
         "chat_template_kwargs": {"enable_thinking": thinking},
     }
     if as_json:
-        for line in _post(endpoint.base_url, body):
+        for line in _post(plan.base_url, body):
             click.echo(line)
         return
-    for line in _post(endpoint.base_url, body):
+    for line in _post(plan.base_url, body):
         delta = _delta(line)
         click.echo(delta.get("reasoning") or "", nl=False, err=True)
         click.echo(delta.get("content") or "", nl=False)
@@ -64,7 +63,7 @@ def _post(base_url: str, body: dict[str, Any]) -> Iterator[str]:
 def _delta(line: str) -> dict[str, Any]:
     """The new text of one server-sent event of a streamed chat completion."""
     data = line.removeprefix("data: ")
-    if data == "[DONE]" or data == line:
+    if data in ("[DONE]", line):
         return {}
     event = json.loads(data)
     if "choices" not in event:  # an error after the stream has begun comes as an event

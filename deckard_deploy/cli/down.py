@@ -1,12 +1,11 @@
 """`down`: stop it, and with --purge forget it."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from deckard_deploy.cli.output import say
-from deckard_deploy.cli.state import chosen, deployment_option
+from deckard_deploy.cli.state import Deployed, deployment_option
 
 if TYPE_CHECKING:
     from deckard_deploy.running.layout import StateDir
@@ -14,9 +13,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @deployment_option
-@click.option("--purge", is_flag=True, help="Also remove its releases and, with the last deployment, what was installed.")
+@click.option("--purge", is_flag=True, help="Remove its releases too and, with the last one, what was installed.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-def down(name: str | None, state_dir: Path | None, purge: bool, dry_run: bool) -> None:  # noqa: FBT001  click passes flags so
+def down(deployed: Deployed, purge: bool, dry_run: bool) -> None:  # noqa: FBT001  click passes flags so
     """Stop the endpoint and remove what was started.
 
     Downloaded weights always stay.
@@ -29,7 +28,7 @@ def down(name: str | None, state_dir: Path | None, purge: bool, dry_run: bool) -
     from deckard_deploy.running.deploy import observe, take_down  # noqa: PLC0415  same
     from deckard_deploy.running.lock import held  # noqa: PLC0415  same
 
-    directory, found = chosen(state_dir, name)
+    directory, found = deployed
     with open_site(directory, found, say) as site:
         if dry_run:
             say(f"would stop {found}, which is {observe(site.runtimes).state}")

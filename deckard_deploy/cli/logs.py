@@ -1,12 +1,11 @@
 """`logs`: the engine's own words."""
 
 import time
-from pathlib import Path
 
 import click
 
 from deckard_deploy.cli.output import say
-from deckard_deploy.cli.state import chosen, deployment_option
+from deckard_deploy.cli.state import Deployed, deployment_option
 
 POLL_S = 0.2
 
@@ -15,7 +14,7 @@ POLL_S = 0.2
 @deployment_option
 @click.option("-f", "--follow", is_flag=True, help="Go on printing until the engine stops or ^C.")
 @click.option("--tail", type=click.IntRange(min=0), default=200, show_default=True, help="Lines from the end.")
-def logs(name: str | None, state_dir: Path | None, follow: bool, tail: int) -> None:  # noqa: FBT001  click passes flags so
+def logs(deployed: Deployed, follow: bool, tail: int) -> None:  # noqa: FBT001  click passes flags so
     """Print the engine's log.
 
     \b
@@ -24,7 +23,7 @@ def logs(name: str | None, state_dir: Path | None, follow: bool, tail: int) -> N
     """
     from deckard_deploy.cli.site import open_site  # noqa: PLC0415  not for --help
 
-    directory, found = chosen(state_dir, name)
+    directory, found = deployed
     with open_site(directory, found, say) as site:
         for runtime in site.runtimes.values():
             if follow and runtime.observe().state in ("running", "restarting"):

@@ -52,7 +52,7 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="deckard-deploy")
 @click.option("-v", "--verbose", is_flag=True, help="Show the commands of other programs that are run.")
-def cli(verbose: bool) -> None:  # noqa: ARG001, FBT001  output.echo_command asks the context for it
+def cli(verbose: bool) -> None:  # noqa: FBT001  output.echo_command asks the context for it
     """Turn a hardware profile into a verified, running, OpenAI-compatible vLLM endpoint.
 
     \b

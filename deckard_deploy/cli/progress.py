@@ -40,9 +40,7 @@ class LiveDisplay(PlainDisplay):
         super().__init__(expected_s)
         self._console = Console(stderr=True, highlight=False)
         self._progress: Progress | None = None
-        self.live = Live(
-            console=self._console, get_renderable=self._line, refresh_per_second=4, transient=True
-        )
+        self.live = Live(console=self._console, get_renderable=self._line, refresh_per_second=4, transient=True)
 
     def show(self, progress: Progress) -> None:
         """Remember what to draw; a phase that has ended becomes a line of its own."""

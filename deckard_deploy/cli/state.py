@@ -1,14 +1,22 @@
 """Which deployment on this host a verb is about, and where its state lies."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 if TYPE_CHECKING:
     from deckard_deploy.planning.plan import LaunchPlan
     from deckard_deploy.running.layout import StateDir
+
+
+class Deployed(NamedTuple):
+    """A deployment of this host."""
+
+    directory: "StateDir"
+    name: str
 
 
 def state_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -22,11 +30,16 @@ def state_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def deployment_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a verb `name` and `state_dir`: the deployment it is about, by its name (by default its profile's)."""
+    """Give a verb `deployed`: the deployment that --name (or its profile's name) means, or the only one there is."""
+
+    @functools.wraps(command)
+    def with_deployment(name: str | None, state_dir: Path | None, **options: Any) -> Any:  # noqa: ANN401  click's own
+        return command(deployed=chosen(state_dir, name), **options)
+
     name = click.option(
         "-n", "--name", "-p", "--profile", "name", help="Name of the deployment; not needed when there is only one."
     )
-    return name(state_option(command))
+    return name(state_option(with_deployment))
 
 
 def state(root: Path | None) -> "StateDir":
@@ -36,29 +49,30 @@ def state(root: Path | None) -> "StateDir":
     return StateDir((root or default_root()).absolute())
 
 
-def chosen(root: Path | None, name: str | None) -> tuple["StateDir", str]:
-    """The state directory and the deployment that is meant. Raises BadInputError when that is not clear."""
+def chosen(root: Path | None, name: str | None) -> "Deployed":
+    """The deployment that is meant. Raises BadInputError when that is not clear."""
     from deckard_deploy.errors import BadInputError  # noqa: PLC0415  not for --help
 
     directory = state(root)
     known = directory.deployments()
     if name is None and len(known) == 1:
-        return directory, known[0]
+        name = known[0]
     if name is None and known:
         raise BadInputError(f"there are several deployments: {', '.join(known)}", hint="--name NAME")
     if name is None or name not in known:
         what = f"no deployment named {name!r}" if name else "nothing was deployed yet"
-        raise BadInputError(f"{what}; deployments: {', '.join(known) or 'none'}", hint="deckard-deploy up --profile NAME")
-    return directory, name
+        raise BadInputError(f"{what}; known: {', '.join(known) or 'none'}", hint="deckard-deploy up --profile NAME")
+    return Deployed(directory, name)
 
 
-def running_endpoint(root: Path | None, name: str | None) -> "LaunchPlan":
+def endpoint(deployed: "Deployed") -> "LaunchPlan":
     """The plan of the deployment's current release. Raises BadInputError when there is none."""
     from deckard_deploy.errors import BadInputError  # noqa: PLC0415  not for --help
     from deckard_deploy.running.releases import Releases  # noqa: PLC0415  same
 
-    directory, found = chosen(root, name)
-    release = Releases(directory.deployment(found)).current()
+    release = Releases(deployed.directory.deployment(deployed.name)).current()
     if release is None:
-        raise BadInputError(f"{found} has never been ready", hint=f"deckard-deploy up --profile {found}")
+        raise BadInputError(
+            f"{deployed.name} has never been ready", hint=f"deckard-deploy up --profile {deployed.name}"
+        )
     return release.plan()

@@ -1,12 +1,11 @@
 """`status`: what runs, since when, and whether it answers."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from deckard_deploy.cli.output import say, table
-from deckard_deploy.cli.state import chosen, deployment_option
+from deckard_deploy.cli.state import Deployed, deployment_option
 
 if TYPE_CHECKING:
     from deckard_deploy.running.deploy import Site
@@ -17,7 +16,7 @@ PROBE_TIMEOUT_S = 10.0
 @click.command()
 @deployment_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def status(name: str | None, state_dir: Path | None, as_json: bool) -> None:  # noqa: FBT001  click passes flags so
+def status(deployed: Deployed, as_json: bool) -> None:  # noqa: FBT001  click passes flags so
     """Say what runs, since when, and whether it answers.
 
     \b
@@ -28,7 +27,7 @@ def status(name: str | None, state_dir: Path | None, as_json: bool) -> None:  # 
 
     from deckard_deploy.cli.site import open_site  # noqa: PLC0415  same
 
-    directory, found = chosen(state_dir, name)
+    directory, found = deployed
     with open_site(directory, found, say) as site:
         facts = {"deployment": found, **_facts(site)}
     if as_json:

@@ -1,16 +1,14 @@
 """`wait`: until the running endpoint is ready."""
 
-from pathlib import Path
-
 import click
 
 from deckard_deploy.cli.output import say
-from deckard_deploy.cli.state import chosen, deployment_option
+from deckard_deploy.cli.state import Deployed, deployment_option
 
 
 @click.command()
 @deployment_option
-def wait(name: str | None, state_dir: Path | None) -> None:
+def wait(deployed: Deployed) -> None:
     """Wait until the running endpoint is ready.
 
     Exit code 6 when it fails to start, 7 when its start makes no progress for the profile's startup_timeout_s.
@@ -22,7 +20,7 @@ def wait(name: str | None, state_dir: Path | None) -> None:
     from deckard_deploy.cli.site import open_site, prove_ready  # noqa: PLC0415  not for --help
     from deckard_deploy.errors import StartFailedError  # noqa: PLC0415  same
 
-    directory, found = chosen(state_dir, name)
+    directory, found = deployed
     with open_site(directory, found, say) as site:
         for runtime in site.runtimes.values():
             seen = runtime.observe()

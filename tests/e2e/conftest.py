@@ -80,7 +80,7 @@ def free_port() -> Callable[[], int]:
 
 @pytest.fixture(scope="session")
 def engine_python(home: Path) -> Path:
-    """The Python of a real vLLM 0.19.1: the one DECKARD_VLLM_PYTHON names, or the tool's own, installed when missing."""
+    """The Python of a real vLLM 0.19.1: what DECKARD_VLLM_PYTHON names, else the tool's own, installed here."""
     named = os.environ.get("DECKARD_VLLM_PYTHON")
     if named:
         return Path(named)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.e2e import clients
-from tests.e2e.conftest import Tool
 
 from deckard_deploy.weights.tiny_script import ANSWER_TEXT, PLAIN_TEXT, THOUGHT_TEXT, TOOL_ARGUMENTS, TOOL_NAME
+from tests.e2e import clients
+from tests.e2e.conftest import Tool
 
 pytestmark = pytest.mark.vllm
 NAME = "road"
@@ -106,7 +106,8 @@ def test_a_changed_plan_says_what_changed_and_a_failed_one_is_rolled_back(base_u
     assert clients.plain(base_url)[0] == PLAIN_TEXT
 
 
-def test_a_busy_deployment_is_refused(base_url: str, up: Tool, home: Path) -> None:
+@pytest.mark.usefixtures("base_url")
+def test_a_busy_deployment_is_refused(up: Tool, home: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from deckard_deploy.running.layout import StateDir;"
         "from deckard_deploy.running.lock import held\n"

@@ -6,13 +6,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.e2e.conftest import Tool
-from tests.unit.rendering.plans import DOCKER_ENGINE, PROFILES
 
 from deckard_deploy.catalog import library, listing
 from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment
 from deckard_deploy.planning.planner import build_plan
+from tests.unit.rendering.plans import DOCKER_ENGINE, PROFILES
 
 pytestmark = pytest.mark.vllm
 PARSE = """

@@ -6,6 +6,7 @@ stated here in our own words, so that nothing goes untested without it.
 
 import os
 import shlex
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -97,11 +98,9 @@ def run_meaning(line: str) -> dict[str, Any]:
     tokens = shlex.split(line.replace("\\\n", " "), comments=True)
     at = tokens.index(IMAGE)
     before, after = tokens[:at], tokens[at + 1 :]
-    if after[:2] == ["bash", "-c"]:
-        after = shlex.split(after[2])
-    else:
-        after = [before[before.index("--entrypoint") + 1], *after]
-    following = list(zip(before, before[1:], strict=False))
+    entrypoint = before[before.index("--entrypoint") + 1] if "--entrypoint" in before else ""
+    after = shlex.split(after[2]) if after[:2] == ["bash", "-c"] else [entrypoint, *after]
+    following = list(pairwise(before))
     return {
         "options": serve_options(after),
         "environment": dict(b.split("=", 1) for a, b in following if a in ("-e", "--env")),

@@ -9,10 +9,10 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.rendering.plans import PROFILES, built_in, with_text
 
 from deckard_deploy.rendering.compose import compose_model, render_compose
 from deckard_deploy.rendering.templates import yaml_scalar
+from tests.unit.rendering.plans import PROFILES, built_in, with_text
 
 AWKWARD = [
     "$HOME",

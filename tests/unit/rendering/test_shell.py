@@ -3,13 +3,14 @@
 import csv
 import shlex
 import subprocess
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.rendering.plans import PROFILES, built_in, with_text
 
 from deckard_deploy.rendering.shell import option_lines, render_command, render_run
+from tests.unit.rendering.plans import PROFILES, built_in, with_text
 
 # No line breaks: the verbs refuse them in paths.
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\n\r"), min_size=1)
@@ -46,9 +47,9 @@ def test_any_text_survives_quoting(text: str) -> None:
     plan = with_text(text)
     words = shlex.split(render_run(plan), comments=True)
     assert words[-1] == text
-    environment = [b for a, b in zip(words, words[1:], strict=False) if a == "--env"]
+    environment = [b for a, b in pairwise(words) if a == "--env"]
     assert f"NOTE={text}" in environment
-    mounts = [b for a, b in zip(words, words[1:], strict=False) if a == "--mount"]
+    mounts = [b for a, b in pairwise(words) if a == "--mount"]
     assert f"source=/data/{text}" in next(csv.reader([mounts[-1]], strict=True))
 
 

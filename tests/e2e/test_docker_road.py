@@ -1,0 +1,136 @@
+"""The whole road through real docker compose, with an image of the engine that was built here without a registry."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from deckard_deploy.weights.tiny_script import ANSWER_TEXT, PLAIN_TEXT, THOUGHT_TEXT, TOOL_ARGUMENTS, TOOL_NAME
+from tests.e2e import clients
+from tests.e2e.conftest import Tool
+
+pytestmark = pytest.mark.docker
+NAME = "dockroad"
+BAD_FLAG = """
+FROM {image}
+USER root
+RUN printf '#!/bin/sh\\nexec /usr/local/bin/vllm.real "$@" --linear-backend marlin\\n' > /tmp/vllm \\
+ && vllm=$(command -v vllm) && mv "$vllm" /usr/local/bin/vllm.real && install -m 755 /tmp/vllm "$vllm"
+"""
+
+
+def docker(*arguments: str, stdin: str | None = None) -> str:
+    done = subprocess.run(["docker", *arguments], input=stdin, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def image() -> str:
+    build = Path(__file__).parent / "image" / "build.sh"
+    environment = {**os.environ, "PYTHON": sys.executable}
+    done = subprocess.run([build], env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout.strip().splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def broken_image(image: str) -> Iterator[str]:
+    tag = "deckard-deploy-test/bad-flag:local"
+    docker("build", "--quiet", "--tag", tag, "-", stdin=BAD_FLAG.format(image=image))
+    yield tag
+    docker("image", "rm", tag)
+
+
+@pytest.fixture(scope="module")
+def arguments(free_port: Callable[[], int]) -> list[str]:
+    engine = ["--engine", "vllm-0.19.1-cpu-docker"]
+    return ["up", "--profile", "cpu", "--name", NAME, "--port", str(free_port()), *engine]
+
+
+@pytest.fixture(scope="module")
+def base_url(tool: Tool, arguments: list[str], image: str) -> Iterator[str]:
+    yield tool(*arguments, "--image", image).stdout.strip()
+    tool("down", "--name", NAME, check=False)
+
+
+def containers() -> list[str]:
+    return docker("ps", "--all", "--quiet", "--filter", f"label=deckard.deployment={NAME}").split()
+
+
+def status(tool: Tool) -> dict[str, object]:
+    return dict(json.loads(tool("status", "--name", NAME, "--json").stdout))
+
+
+def test_chat_reasoning_and_tools(base_url: str) -> None:
+    assert clients.plain(base_url) == (PLAIN_TEXT, PLAIN_TEXT)
+    said = clients.reasoning(base_url)
+    assert (said["whole_reasoning"].strip(), said["whole_content"].strip()) == (THOUGHT_TEXT, ANSWER_TEXT)
+    assert (said["reasoning"].strip(), said["content"].strip()) == (THOUGHT_TEXT, ANSWER_TEXT)
+    for name, call in clients.tool_call(base_url):
+        assert (name, json.loads(call)) == (TOOL_NAME, TOOL_ARGUMENTS)
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 4])
+def test_concurrent_chat(base_url: str, at_once: int) -> None:
+    assert min(clients.concurrent_chat(base_url, at_once)) > 0
+
+
+def test_the_port_is_on_loopback_only(base_url: str) -> None:
+    (container,) = containers()
+    ports = json.loads(docker("inspect", "--format", "{{json .NetworkSettings.Ports}}", container))
+    bindings = [binding["HostIp"] for found in ports.values() for binding in found or []]
+    assert bindings == ["127.0.0.1"]
+    assert base_url.startswith("http://127.0.0.1:")
+
+
+def test_up_again_is_a_no_op(tool: Tool, base_url: str, arguments: list[str], image: str) -> None:
+    before = containers()
+    again = tool(*arguments, "--image", image)
+    assert again.stdout.strip() == base_url
+    assert "nothing to do" in again.stderr
+    assert containers() == before
+
+
+def test_a_bad_flag_in_the_image_is_rolled_back(
+    tool: Tool, base_url: str, arguments: list[str], broken_image: str
+) -> None:
+    failed = tool(*arguments, "--image", broken_image, check=False)
+    assert failed.returncode == 6, failed.stderr
+    assert "--linear-backend" in failed.stderr
+    assert "~ image" in failed.stderr
+    assert status(tool)["answers"] == "ready"
+    assert clients.plain(base_url)[0] == PLAIN_TEXT
+    assert len(containers()) == 1
+
+
+def test_a_container_killed_while_it_starts_is_rolled_back(
+    tool: Tool, base_url: str, arguments: list[str], image: str, home: Path
+) -> None:
+    (old,) = containers()
+    command = [sys.executable, "-m", "deckard_deploy", *arguments, "--image", image, "--set", "max-num-seqs=3"]
+    environment = {**os.environ, "DECKARD_HOME": str(home)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as up:
+        deadline = time.monotonic() + 120
+        while (not containers() or containers() == [old]) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        docker("kill", *containers())
+        _, errors = up.communicate(timeout=600)
+    assert up.returncode == 6, errors
+    assert status(tool)["answers"] == "ready"
+    assert clients.plain(base_url)[0] == PLAIN_TEXT
+    assert len(containers()) == 1
+
+
+def test_down_leaves_nothing_behind(tool: Tool, base_url: str, image: str) -> None:
+    assert containers()
+    tool("down", "--name", NAME)
+    assert containers() == []
+    assert docker("network", "ls", "--quiet", "--filter", f"label=com.docker.compose.project=deckard-{NAME}") == ""
+    assert docker("volume", "ls", "--quiet", "--filter", f"label=com.docker.compose.project=deckard-{NAME}") == ""
+    assert base_url
+    assert image
