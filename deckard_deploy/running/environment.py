@@ -217,7 +217,7 @@ def _write_distribution(site_packages: Path, name: str, version: str) -> None:
 
 def _load(python: Path, check: str) -> str:
     """Run the lock's check in the new environment; returns the last line it prints."""
-    done = subprocess.run([python, "-I", "-c", check], capture_output=True, text=True, check=False)
+    done = subprocess.run([python, "-I", "-B", "-c", check], capture_output=True, text=True, check=False)
     lines = done.stdout.split("\n")[:-1]
     if done.returncode or not lines:
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]

@@ -67,7 +67,7 @@ class Uv:
         """Ask the index for one route's wheels without fetching them; raises a DeployError within seconds."""
         seconds = str(_PROBE_SECONDS)
         self.run(
-            *("pip", "install", "--dry-run", "--no-deps", "--require-hashes", *options),
+            *("pip", "install", "--dry-run", "--no-deps", *options),
             *("--python", sys.executable, "--target", str(self.engine_env), "-r", str(requirements)),
             environment={"UV_HTTP_RETRIES": "0", "UV_HTTP_TIMEOUT": seconds, "UV_HTTP_CONNECT_TIMEOUT": seconds},
         )

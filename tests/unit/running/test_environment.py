@@ -190,6 +190,12 @@ def test_a_wheel_that_is_not_the_locked_one_is_refused(lock: EngineLock, tmp_pat
     assert not (tmp_path / "env" / "installed.json").exists()
 
 
+def test_a_requirement_without_a_hash_is_refused(lock: EngineLock, tmp_path: Path):
+    (lock.folder / "engine.txt").write_text("tiny==1.0\n")
+    with pytest.raises(EnvironmentUnfitError, match="--require-hashes"):
+        install(tmp_path / "env", lock=lock, say=mute)
+
+
 def test_an_index_that_does_not_answer_is_a_network_error(
     lock: EngineLock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
