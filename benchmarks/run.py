@@ -1,0 +1,143 @@
+"""What the tool costs, as ratios measured in one run: python benchmarks/run.py [--docker IMAGE] [--process]
+
+Start-up of the command line against the imports that it cannot do without; with --process and --docker also the
+tool's own share of a start. Times are medians; a ratio is the median of ratios taken pair by pair, so that a machine
+whose speed drifts does not spoil it.
+"""
+
+import argparse
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import requests
+
+PROGRAM = [str(Path(sys.executable).with_name("deckard-deploy"))]
+CLICK = [sys.executable, "-c", "import click"]
+RENDER = [sys.executable, "-c", "import click, yaml, jinja2, pydantic"]
+
+
+def cpu_seconds(command: list[str]) -> float:
+    """User and system time of one run, output thrown away."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def wall_seconds(command: list[str]) -> float:
+    """Elapsed time of one run, output thrown away."""
+    started = time.perf_counter()
+    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - started
+
+
+def ratio(name: str, command: list[str], base: list[str], clock: Callable[[list[str]], float], limit: float) -> None:
+    """Print the ratio of two commands over 15 pairs, after one pair that does not count."""
+    clock(command), clock(base)
+    pairs = [(clock(command), clock(base)) for _ in range(15)]
+    found = statistics.median(a / b for a, b in pairs)
+    ours, theirs = (statistics.median(column) * 1000 for column in zip(*pairs, strict=True))
+    print(f"{name:46} {found:5.2f}x  (goal {limit:g}x; {ours:.0f} ms against {theirs:.0f} ms)")
+
+
+def command_line() -> None:
+    """`--help`, `profiles list` and `render compose` against bare imports."""
+    for what, clock in (("cpu", cpu_seconds), ("wall", wall_seconds)):
+        ratio(f"--help / import click ({what})", [*PROGRAM, "--help"], CLICK, clock, 2.5)
+        ratio(f"profiles list / import click ({what})", [*PROGRAM, "profiles", "list"], CLICK, clock, 2.5)
+        compose = [*PROGRAM, "render", "compose", "--profile", "spark"]
+        ratio(f"render compose / import its libraries ({what})", compose, RENDER, clock, 2.5)
+
+
+def first_answer(port: int, model: str, seen: list[float], stop: threading.Event) -> None:
+    """Note when a completion first succeeds, asking without pause."""
+    body = {"model": model, "messages": [{"role": "user", "content": "Hello?"}], "max_tokens": 8}
+    while not stop.is_set():
+        try:
+            answer = requests.post(f"http://127.0.0.1:{port}/v1/chat/completions", json=body, timeout=30)
+            if answer.status_code == 200:
+                seen.append(time.monotonic())
+                return
+        except requests.ConnectionError:
+            time.sleep(0.01)
+
+
+def noticed(port: int, home: Path) -> None:
+    """How long after the first possible completion `up` has printed its base URL."""
+    environment = {**os.environ, "DECKARD_HOME": str(home)}
+    up = [*PROGRAM, "up", "--profile", "cpu", "--name", "bench", "--port", str(port)]
+    subprocess.run(up, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+    gaps = []
+    for _ in range(3):
+        subprocess.run([*PROGRAM, "down", "--name", "bench"], env=environment, capture_output=True, check=True)
+        seen: list[float] = []
+        stop = threading.Event()
+        asking = threading.Thread(target=first_answer, args=(port, "tiny-gemma4", seen, stop))
+        asking.start()
+        with subprocess.Popen(up, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as running:
+            assert running.stdout is not None  # noqa: S101  PIPE gives one: for the type checker
+            running.stdout.readline()
+            printed = time.monotonic()
+        stop.set()
+        asking.join()
+        gaps.append(printed - seen[0])
+    subprocess.run([*PROGRAM, "down", "--name", "bench"], env=environment, capture_output=True, check=True)
+    print(f"{'base URL after the first possible completion':46} {statistics.median(gaps):5.2f} s  (goal 0.5 s; {gaps})")
+
+
+def beside_compose(image: str, port: int, home: Path) -> None:
+    """`up` against a bare `docker compose up --detach --wait` of the file that `up` itself wrote."""
+    environment = {**os.environ, "DECKARD_HOME": str(home)}
+    engine = ["--engine", "vllm-0.19.1-cpu-docker", "--image", image]
+    up = [*PROGRAM, "up", "--profile", "cpu", "--name", "benchdock", "--port", str(port), *engine]
+    down = [*PROGRAM, "down", "--name", "benchdock"]
+    subprocess.run(up, env=environment, capture_output=True, check=True)
+    subprocess.run(down, env=environment, capture_output=True, check=True)
+    (written,) = (home / "deployments" / "benchdock" / "releases").glob("*/compose.yaml")
+    with tempfile.TemporaryDirectory() as folder:
+        # Health asked every second: compose's default probes would see it later than we do.
+        file = Path(folder) / "compose.yaml"
+        file.write_text(written.read_text().replace('interval: "10s"', 'interval: "1s"'))
+        compose = ["docker", "compose", "-f", str(file)]
+        ratios = []
+        for _ in range(3):
+            ours = timed(up, environment)
+            subprocess.run(down, env=environment, capture_output=True, check=True)
+            theirs = timed([*compose, "up", "--detach", "--wait"], environment)
+            subprocess.run([*compose, "down"], capture_output=True, check=True)
+            ratios.append(ours / theirs)
+    print(f"{'up / docker compose up --detach --wait':46} {statistics.median(ratios):5.2f}x  (goal 1.03x; {ratios})")
+
+
+def timed(command: list[str], environment: dict[str, str]) -> float:
+    """Elapsed seconds of a command that must succeed."""
+    started = time.monotonic()
+    subprocess.run(command, env=environment, capture_output=True, check=True)
+    return time.monotonic() - started
+
+
+def main() -> None:
+    """The command line of the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--process", action="store_true", help="also start a real engine on the process runtime")
+    parser.add_argument("--docker", metavar="IMAGE", help="also start this image of the engine through compose")
+    parser.add_argument("--home", type=Path, default=Path.home() / ".cache" / "deckard-deploy-bench")
+    parser.add_argument("--port", type=int, default=18970)
+    arguments = parser.parse_args()
+    command_line()
+    if arguments.process:
+        noticed(arguments.port, arguments.home)
+    if arguments.docker:
+        beside_compose(arguments.docker, arguments.port + 1, arguments.home)
+
+
+if __name__ == "__main__":
+    main()
