@@ -6,6 +6,7 @@ asked once, and both doors are then given that same socket.
 
 import re
 import shutil
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -75,6 +76,7 @@ class DockerEngine:
         """A client of its own, for a thread."""
         import docker  # noqa: PLC0415  half a second
 
+        self._require_daemon()
         with self.asking():
             return docker.APIClient(base_url=self.endpoint, timeout=int(CALL_TIMEOUT_S), version="auto")
 
@@ -121,32 +123,38 @@ class DockerEngine:
     def asking(self) -> Iterator[None]:
         """Turn what the SDK raises into EnvironmentUnfitError. NotFound passes: it is an answer."""
         import requests  # noqa: PLC0415  with the SDK
-        from docker.errors import DockerException, NotFound  # noqa: PLC0415  half a second
+        from docker.errors import APIError, DockerException, NotFound  # noqa: PLC0415  half a second
 
         try:
             yield
         except NotFound:
             raise
-        except requests.Timeout as error:
-            raise EnvironmentUnfitError(
-                f"the docker daemon at {self.endpoint} did not answer within {CALL_TIMEOUT_S:g} s",
-                hint="sudo systemctl restart docker",
-            ) from error
+        except APIError as error:
+            raise unfit(last_line(str(error.explanation))) from error
         except (DockerException, requests.RequestException) as error:
-            raise self._unreachable(error) from error
+            if isinstance(error, requests.Timeout) or isinstance(error.__cause__, requests.Timeout):
+                raise EnvironmentUnfitError(
+                    f"the docker daemon at {self.endpoint} did not answer within {CALL_TIMEOUT_S:g} s",
+                    hint="sudo systemctl restart docker",
+                ) from error
+            raise unfit(last_line(str(error))) from error
 
-    def _unreachable(self, error: Exception) -> EnvironmentUnfitError:
-        text = str(error)
-        if "PermissionError" in text or "Permission denied" in text:
-            return EnvironmentUnfitError(
+    def _require_daemon(self) -> None:
+        """Raises EnvironmentUnfitError when nobody listens on the socket, or we may not talk to it."""
+        try:
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.settimeout(CALL_TIMEOUT_S)
+                probe.connect(self.endpoint.removeprefix("unix://"))
+        except PermissionError as error:
+            raise EnvironmentUnfitError(
                 f"no permission to talk to the docker daemon at {self.endpoint}",
                 hint="sudo usermod -aG docker $USER, then log in again",
-            )
-        if "FileNotFoundError" in text or "ConnectionRefusedError" in text:
-            return EnvironmentUnfitError(
-                f"the docker daemon at {self.endpoint} is not running", hint="sudo systemctl start docker"
-            )
-        return unfit(last_line(text))
+            ) from error
+        except OSError as error:
+            raise EnvironmentUnfitError(
+                f"the docker daemon at {self.endpoint} is not running ({error.strerror or error})",
+                hint="sudo systemctl start docker",
+            ) from error
 
 
 def unfit(words: str) -> EnvironmentUnfitError:

@@ -26,18 +26,18 @@ def pull(engine: DockerEngine, reference: str, *, platform: str | None, on_bytes
 
     Raises NetworkError (registry, no such image), EnvironmentUnfitError (disk, daemon).
     """
-    from docker.errors import NotFound  # noqa: PLC0415  half a second
+    from docker.errors import APIError  # noqa: PLC0415  half a second
 
     layers: dict[str, tuple[int, int]] = {}
-    try:
-        with engine.asking(), engine.connect() as api:
-            api.timeout = _STALL_S
-            repository, _, rest = reference.partition("@")
-            for event in api.pull(repository, tag=rest or None, platform=platform, stream=True, decode=True):
+    repository, _, digest = reference.partition("@")
+    with engine.asking(), engine.connect() as api:
+        api.timeout = _STALL_S
+        try:
+            for event in api.pull(repository, tag=digest or None, platform=platform, stream=True, decode=True):
                 _follow(event, layers, reference)
                 on_bytes(sum(done for done, _ in layers.values()), sum(total for _, total in layers.values()))
-    except NotFound as error:
-        raise _refused(reference, str(error.explanation)) from error
+        except APIError as error:
+            raise _refused(reference, str(error.explanation)) from error
     found = image_id(engine, reference)
     if found is None:
         raise NetworkError(f"{reference} was pulled, but is not there", hint=f"docker pull {reference}")

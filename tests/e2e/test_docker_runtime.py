@@ -1,0 +1,414 @@
+"""The docker runtime against a real engine and real compose, with a 2 MB image made here from Debian's busybox."""
+
+import io
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from deckard_deploy.catalog.specs import Container
+from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError, NetworkError, StartFailedError
+from deckard_deploy.planning.plan import BindMount, Gpus, LaunchPlan
+from deckard_deploy.rendering.compose import render_compose
+from deckard_deploy.running import docker_images
+from deckard_deploy.running.deploy import Site, bring_up, decide, take_down
+from deckard_deploy.running.docker_runtime import DockerRuntime
+from deckard_deploy.running.layout import StateDir
+from deckard_deploy.running.releases import Launch, Release, Releases
+from deckard_deploy.running.runtime import MISSING, Observation, Runtime
+
+pytestmark = pytest.mark.docker
+
+IMAGE = "deckard-deploy-test/busybox:local"
+SERVE = """#!/bin/sh
+echo "started as ${FAKE_MODE:-serve} with $*"
+i=0; while [ $i -lt ${FAKE_LINES:-0} ]; do echo "line $i"; i=$((i+1)); done
+printf '\\033[31mred\\033[0m and \\377\\n' >&2
+case "$FAKE_MODE" in
+  crash) echo "it is made to fail" >&2; exit 3 ;;
+  late-crash) sleep 1; exit 4 ;;
+  deaf) trap "" TERM; while :; do sleep 1; done ;;
+esac
+exec httpd -f -p 8000 -h /www
+"""
+
+
+def debian(package: str, folder: Path) -> Path:
+    """A Debian package's files, unpacked under `folder`."""
+    subprocess.run(["apt-get", "download", "-qq", package], cwd=folder, check=True, capture_output=True)
+    subprocess.run(["dpkg-deb", "-x", next(folder.glob(f"{package}_*.deb")), folder / package], check=True)
+    return folder / package
+
+
+@pytest.fixture(scope="module", autouse=True)
+def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    busybox = debian("busybox-static", tmp_path_factory.mktemp("busybox")) / "bin" / "busybox"
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        add_file(tar, "bin/busybox", busybox.read_bytes())
+        add_file(tar, "serve", SERVE.encode())
+        add_file(tar, "www/index.html", b"here")
+        for name in ("sh", "httpd", "sleep", "printf"):
+            link = tarfile.TarInfo(f"bin/{name}")
+            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+            tar.addfile(link)
+    subprocess.run(["docker", "import", "-", IMAGE], input=archive.getvalue(), check=True, capture_output=True)
+    yield IMAGE
+    subprocess.run(["docker", "rmi", "-f", IMAGE], check=True, capture_output=True)
+
+
+def add_file(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = len(content), 0o755
+    tar.addfile(info, io.BytesIO(content))
+
+
+class World:
+    """One docker deployment in a state directory of its own."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.name = name
+        self.said: list[str] = []
+        self.deployment = StateDir(folder / "state").create(name)
+        self.releases = Releases(self.deployment)
+        self.environment = dict(os.environ)
+        self.runtimes: list[DockerRuntime] = []
+        self.weights = BindMount(source=str(folder), target="/models/tiny")
+
+    def runtime(self) -> DockerRuntime:
+        self.runtimes.append(DockerRuntime(self.deployment, environment=self.environment, say=self.said.append))
+        return self.runtimes[-1]
+
+    def plan(self, *, port: int, changes: dict[str, object] | None = None, **environment: str) -> LaunchPlan:
+        plan = LaunchPlan(
+            deployment=self.name, profile="cpu", model="tiny", engine="busybox", vllm_version="0.19.1",
+            runtime="docker", image=IMAGE, platform=None, entrypoint=("/serve",),
+            arguments=("/models/tiny", "--served-model-name", "tiny", "--note", "$HOME `id` '\"\n#"),
+            environment={"VLLM_X": "1", **environment}, mounts=(self.weights,), gpus=None,
+            container=Container(stop_grace_period_s=1),
+            container_name=f"deckard-{self.name}", healthcheck=None, served_name="tiny",
+            address="127.0.0.1", port=port, container_port=8000, startup_timeout_s=60,
+        )  # fmt: skip
+        return plan.model_copy(update=changes or {})
+
+    def stored(self, plan: LaunchPlan) -> tuple[Release, Launch]:
+        launch_id = f"deckard-launch-{secrets.token_hex(6)}"
+        compose = render_compose(plan, launch_id=launch_id)
+        release = self.releases.store(plan.hash, {"plan.json": plan.model_dump_json(), "compose.yaml": compose})
+        launch = Launch(
+            launch_id=launch_id, started_at="2026-01-01", state="starting", runtime="docker", base_url=plan.base_url
+        )
+        return release, launch
+
+    def started(self, plan: LaunchPlan) -> Release:
+        release, launch = self.stored(plan)
+        release.record(launch)
+        self.runtime().start(release)
+        return release
+
+    def site(self, follow: Callable[[Release, Runtime], None]) -> Site:
+        return Site(releases=self.releases, runtimes={"docker": self.runtime()}, follow=follow, say=self.said.append)
+
+    def left(self) -> list[str]:
+        """Names of all containers and networks of the project."""
+        project = f"label=com.docker.compose.project=deckard-{self.name.replace('.', '_')}"
+        asked = (["ps", "-a", "--format", "{{.Names}}"], ["network", "ls", "--format", "{{.Name}}"])
+        return [name for words in asked for name in docker(*words, "--filter", project).split()]
+
+
+def docker(*arguments: str) -> str:
+    return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(params=["plain"])
+def world(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]:
+    name = "x" + secrets.token_hex(3) + (".dot-ted" if request.param == "dotted" else "")
+    made = World(tmp_path, name)
+    yield made
+    for runtime in made.runtimes:
+        runtime.close()
+    for container in docker("ps", "-aq", "--filter", f"label=deckard.deployment={name}").split():
+        docker("rm", "-f", container)
+    for network in made.left():
+        docker("network", "rm", network)
+
+
+def until(look: Callable[[], Observation | bool | None]) -> Observation:
+    deadline = time.monotonic() + 60
+    while not (found := look()):
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.1)
+    return found if isinstance(found, Observation) else MISSING
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def answers(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/index.html", timeout=5) as answer:
+            return bool(answer.read() == b"here")
+    except OSError:
+        return False
+
+
+def proven(release: Release, runtime: Runtime) -> None:
+    def settled() -> bool:
+        if runtime.observe().state in ("exited", "restarting"):
+            raise StartFailedError("the engine stopped")
+        return answers(release.plan().port)
+
+    until(settled)
+
+
+@pytest.mark.parametrize("world", ["plain", "dotted"], indirect=True)
+def test_up_look_and_down(world: World, port: int) -> None:
+    release, launch = world.stored(world.plan(port=port))
+    ready = bring_up(world.site(proven), release, launch)
+    seen = world.runtime().observe()
+    assert (seen.state, seen.plan_hash, seen.launch_id) == ("running", release.plan_hash, launch.launch_id)
+    assert (seen.exit_code, seen.restart_count, seen.oom_killed) == (None, 0, False)
+    assert seen.instance_id == ready.instance_id == docker("ps", "-q", "--no-trunc").split()[0]
+    assert seen.image_id == docker_images.image_id(world.runtime().engine, IMAGE)
+    assert decide(release.plan_hash, seen, release.launch()).action == "nothing"
+    assert any(line.startswith("$ docker compose --project-name deckard-x") for line in world.said)
+    assert take_down(world.site(proven))
+    assert world.left() == []
+    assert world.runtime().observe() == MISSING
+    assert not take_down(world.site(proven))
+
+
+def test_arguments_arrive_as_they_were_planned(world: World, port: int) -> None:
+    release = world.started(world.plan(port=port))
+    arguments = docker("inspect", "--format", "{{json .Args}}", f"deckard-{world.name}")
+    assert r"$HOME `id` '\"\n#" in arguments
+    assert release.plan().launched(release.recorded_launch().launch_id).arguments[-1] == "$HOME `id` '\"\n#"
+
+
+def test_the_log_comes_whole_once_and_clean(world: World, port: int) -> None:
+    world.started(world.plan(port=port, FAKE_LINES="3000"))
+    runtime, lines = world.runtime(), list[str]()
+    until(lambda: bool(lines.extend(runtime.poll_lines()) or "red and �" in lines))  # type: ignore[func-returns-value]
+    numbers = [line for line in lines if line.startswith("line ")]
+    assert numbers == [f"line {number}" for number in range(3000)]
+    assert "line 2999" in world.runtime().tail(5)
+    assert len(world.runtime().tail(5)) <= 5
+    assert world.runtime().tail(0) == []
+
+
+def test_a_crash_loop_ends_and_its_log_spans_the_restarts(world: World, port: int) -> None:
+    world.started(world.plan(port=port, FAKE_MODE="crash"))
+    runtime, lines = world.runtime(), list[str]()
+
+    def ended() -> Observation | None:
+        lines.extend(runtime.poll_lines())
+        seen = runtime.observe()
+        return seen if seen.state == "exited" else None
+
+    seen = until(ended)
+    assert (seen.exit_code, seen.restart_count, seen.oom_killed) == (3, 2, False)
+    assert runtime.tail(99).count("it is made to fail") == 3
+    until(lambda: bool(lines.extend(runtime.poll_lines()) or lines.count("it is made to fail") == 3))  # type: ignore[func-returns-value]
+    runtime.stop()
+    assert world.left() == []
+
+
+def test_a_server_deaf_to_sigterm_is_stopped_too(world: World, port: int) -> None:
+    world.started(world.plan(port=port, FAKE_MODE="deaf"))
+    world.runtime().stop()
+    assert world.left() == []
+
+
+def test_a_failed_replacement_is_rolled_back(world: World, port: int) -> None:
+    old, launch = world.stored(world.plan(port=port))
+    bring_up(world.site(proven), old, launch)
+    new, broken = world.stored(world.plan(port=port, FAKE_MODE="crash"))
+    with pytest.raises(StartFailedError, match=f"release {old.plan_hash}, which ran before, is back"):
+        bring_up(world.site(proven), new, broken)
+    seen = world.runtime().observe()
+    assert (seen.plan_hash, seen.launch_id) == (old.plan_hash, old.recorded_launch().launch_id)
+    assert world.releases.current() == old
+    assert "it is made to fail" in new.text("failure.log")
+    assert answers(port)
+
+
+def test_a_release_rendered_for_a_launch_that_never_came_is_brought_back_as_what_it_is(world: World, port: int) -> None:
+    """`up` was killed after rendering and before anything else: compose.yaml is ahead of launch.json."""
+    old, launch = world.stored(world.plan(port=port))
+    bring_up(world.site(proven), old, launch)
+    _, never = world.stored(world.plan(port=port))
+    new, broken = world.stored(world.plan(port=port, FAKE_MODE="crash"))
+    with pytest.raises(StartFailedError, match="is back"):
+        bring_up(world.site(proven), new, broken)
+    assert world.runtime().observe().launch_id == old.recorded_launch().launch_id == never.launch_id
+
+
+@pytest.mark.parametrize(
+    ("changes", "words", "hint"),
+    [
+        ({"image": "deckard-deploy-test/absent:1"}, "No such image", "docker pull"),
+        ({"gpus": Gpus(count="all")}, "could not select device driver", "nvidia-container-toolkit"),
+        (
+            {"mounts": (BindMount(source="/absent/weights", target="/models/tiny"),)},
+            "/absent/weights",
+            "deckard-deploy up",
+        ),
+        ({"address": "192.0.2.1"}, "192.0.2.1", "--port"),
+    ],
+)
+def test_what_docker_refuses_is_said_with_what_to_do(
+    world: World, port: int, changes: dict[str, object], words: str, hint: str
+) -> None:
+    release, launch = world.stored(world.plan(port=port, changes=changes))
+    with pytest.raises(EnvironmentUnfitError) as caught:
+        bring_up(world.site(proven), release, launch)
+    assert words in caught.value.message
+    assert "\n" not in caught.value.message
+    assert hint in caught.value.hint
+    assert world.left() == []
+    assert not Path("/absent").exists()
+
+
+def test_a_taken_port_is_refused_before_docker_is_asked(world: World, port: int) -> None:
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(EnvironmentUnfitError, match=f"pid {os.getpid()}"):
+        world.started(world.plan(port=port))
+    assert world.left() == []
+
+
+def test_somebody_elses_project_of_that_name_is_left_alone(world: World, port: int, tmp_path: Path) -> None:
+    other = World(tmp_path / "other", world.name)
+    other.started(world.plan(port=port))
+    before = world.left()
+    assert world.runtime().observe() == MISSING
+    for act in (lambda: world.started(world.plan(port=port)), world.runtime().stop):
+        with pytest.raises(EnvironmentUnfitError, match=f"was not started from {world.deployment.folder}"):
+            act()
+    assert world.left() == before
+    other.runtime().stop()
+    assert world.left() == []
+
+
+def test_somebody_elses_container_of_that_name_is_left_alone(world: World, port: int) -> None:
+    name = f"deckard-{world.name}"
+    docker("run", "--detach", "--name", name, "--label", f"deckard.deployment={world.name}", IMAGE, "/bin/sleep", "600")
+    release, launch = world.stored(world.plan(port=port))
+    with pytest.raises(EnvironmentUnfitError, match="is already in use by container") as caught:
+        bring_up(world.site(proven), release, launch)
+    assert "docker rm -f" in caught.value.hint
+    assert docker("inspect", "--format", "{{.State.Running}}", name) == "true\n"
+
+
+def test_a_compose_file_that_is_not_the_plans_is_noticed(world: World, port: int) -> None:
+    release, launch = world.stored(world.plan(port=port))
+    release.record(launch)
+    other = render_compose(world.plan(port=port, OTHER="1"), launch_id=launch.launch_id)
+    (release.folder / "compose.yaml").write_text(other)
+    with pytest.raises(IntegrityError, match=f"not {release.plan_hash}"):
+        world.runtime().start(release)
+
+
+def test_compose_variables_of_the_caller_change_nothing(world: World, port: int) -> None:
+    world.environment |= {"COMPOSE_PROJECT_NAME": "other", "COMPOSE_FILE": "/etc/hostname", "COMPOSE_PROFILES": "x"}
+    world.started(world.plan(port=port))
+    assert world.runtime().observe().state == "running"
+    world.runtime().stop()
+    assert world.left() == []
+
+
+def test_a_container_that_a_person_removed_is_missing(world: World, port: int) -> None:
+    world.started(world.plan(port=port))
+    runtime = world.runtime()
+    runtime.poll_lines()
+    docker("rm", "-f", f"deckard-{world.name}")
+    assert runtime.observe() == MISSING
+    assert runtime.tail(3) == []
+    runtime.stop()
+    assert world.left() == []
+
+
+UP = """
+import sys
+from pathlib import Path
+from tests.e2e.test_docker_runtime import World, proven
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.running.deploy import bring_up
+world = World(Path(sys.argv[1]), sys.argv[2])
+bring_up(world.site(proven), *world.stored(LaunchPlan.model_validate_json(sys.argv[3])))
+"""
+
+
+@pytest.mark.parametrize("after_s", [0.6, 0.9, 1.1, 1.3, 1.6, 2.0])
+def test_up_after_a_kill_of_up_and_compose_leaves_one_container(
+    world: World, port: int, tmp_path: Path, after_s: float
+):
+    plan = world.plan(port=port)
+    root = Path(__file__).parents[2]
+    arguments = [sys.executable, "-c", UP, str(tmp_path), world.name, plan.model_dump_json()]
+    with subprocess.Popen(arguments, cwd=root, start_new_session=True, stderr=subprocess.DEVNULL) as victim:
+        time.sleep(after_s)
+        os.killpg(victim.pid, signal.SIGKILL)  # compose with it
+    release, launch = world.stored(plan)
+    ready = bring_up(world.site(proven), release, launch)
+    assert sorted(world.left()) == sorted([f"deckard-{world.name}", f"deckard-{world.name}_default"])
+    assert world.runtime().observe().launch_id == ready.launch_id
+    assert answers(port)
+
+
+@pytest.fixture
+def registry(tmp_path: Path, port: int) -> Iterator[str]:
+    program = debian("docker-registry", tmp_path) / "usr" / "bin" / "docker-registry"
+    settings = tmp_path / "registry.yml"
+    settings.write_text(
+        f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {tmp_path}/r}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n"
+    )
+    with subprocess.Popen([program, "serve", settings], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        until(lambda: listens(port))
+        yield f"127.0.0.1:{port}"
+        server.kill()
+
+
+def test_an_image_is_pulled_by_its_digest_with_progress(world: World, registry: str) -> None:
+    docker("tag", IMAGE, f"{registry}/tiny:1")
+    docker("push", f"{registry}/tiny:1")
+    digest = docker("inspect", "--format", "{{index .RepoDigests 0}}", f"{registry}/tiny:1").strip()
+    docker("rmi", "-f", IMAGE, f"{registry}/tiny:1", digest)
+    engine, seen = world.runtime().engine, list[tuple[int, int]]()
+
+    def on_bytes(done: int, total: int) -> None:
+        seen.append((done, total))
+
+    try:
+        assert docker_images.image_id(engine, digest) is None
+        pulled = docker_images.pull(
+            engine, digest, platform=None, on_bytes=lambda done, total: seen.append((done, total))
+        )
+        assert pulled == docker_images.image_id(engine, digest)
+        assert seen[-1][0] == seen[-1][1] > 100_000
+        with pytest.raises(NetworkError, match="cannot be pulled"):
+            docker_images.pull(engine, f"{registry}/absent:1", platform=None, on_bytes=on_bytes)
+    finally:
+        docker("tag", docker_images.pull(engine, digest, platform=None, on_bytes=on_bytes), IMAGE)
+        docker("rmi", digest)
+
+
+def test_a_registry_that_is_not_there_is_the_networks_fault(world: World, port: int) -> None:
+    with pytest.raises(NetworkError, match="cannot be pulled"):
+        docker_images.pull(world.runtime().engine, f"127.0.0.1:{port}/x:1", platform=None, on_bytes=print)
