@@ -12,21 +12,20 @@ from pathlib import Path
 
 from deckard_deploy.patching.base_files import from_package
 from deckard_deploy.patching.known_files import DATA, known_files
-from deckard_deploy.patching.manifest import as_numbers, load_patch_set, read_diff, sha256
+from deckard_deploy.patching.manifest import as_numbers, load_patch_set, sha256
 from deckard_deploy.patching.unified_diff import apply
 from deckard_deploy.patching.wheel import from_wheel, release_wheel
-from deckard_deploy.resources import patches_dir
 
 
 def update_hashes(name: str, package: Path) -> None:
     """Write base and patched hashes as this vLLM package and these diffs give them."""
     patch_set = load_patch_set(name)
     base = from_package(package, [patch.target for patch in patch_set.patches])
-    path = patches_dir() / name / "manifest.yaml"
+    path = patch_set.folder / "manifest.yaml"
     text = path.read_text(encoding="utf-8")
     for patch in patch_set.patches:
         content = base.files[patch.target]
-        patched = apply(read_diff(name, patch.name, patch.target), content.decode()).encode()
+        patched = apply(patch_set.diff(patch), content.decode()).encode()
         entry = re.compile(rf"(- name: {patch.name}\n.*?base_sha256: )\S+(\n\s+patched_sha256: )\S+", re.DOTALL)
         text, count = entry.subn(rf'\g<1>"{sha256(content)}"\g<2>"{sha256(patched)}"', text, count=1)
         print(

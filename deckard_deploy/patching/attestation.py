@@ -21,13 +21,15 @@ _SCRIPT = r"""
 import hashlib, importlib.machinery, importlib.util, json, os, sys
 sys.path[:] = [entry for entry in sys.path if entry]
 def spec_of(name):
-    places = None
-    parts = name.split(".")
-    for depth in range(len(parts)):
-        spec = importlib.machinery.PathFinder.find_spec(".".join(parts[:depth + 1]), places)
+    places = sys.path
+    for part in name.split("."):
+        spec = importlib.machinery.PathFinder.find_spec(part, places)
         if spec is None:
             return None
-        places = spec.submodule_search_locations
+        if spec.origin is None:  # a folder without __init__.py
+            places = [path for path in (os.path.join(place, part) for place in places) if os.path.isdir(path)]
+        else:
+            places = spec.submodule_search_locations
     return spec
 found = {}
 for name in sys.argv[1:]:

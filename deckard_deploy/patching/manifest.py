@@ -1,6 +1,7 @@
 """Patch sets: which of vLLM's files we change in a release, why, and when a deployment needs it."""
 
 import hashlib
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -44,12 +45,25 @@ class PatchSet(_Entry):
     """All patches of one vLLM release; `name` is the folder's."""
 
     name: str
+    folder: Path = Field(exclude=True)
     vllm: Version
     patches: tuple[Patch, ...]
 
     def diff(self, patch: Patch) -> FileDiff:
         """The patch's diff. Raises IntegrityError when it is damaged or for another file."""
-        return read_diff(self.name, patch.name, patch.target)
+        path = self.diff_file(patch)
+        source = f"patches/{self.name}/{path.name}"
+        try:
+            diff = parse(path.read_text(encoding="utf-8"), source=source)
+        except (OSError, UnicodeDecodeError) as error:
+            raise IntegrityError(f"{source}: {error}", hint="reinstall deckard-deploy") from error
+        if diff.target != patch.target:
+            raise IntegrityError(f"{source}: changes {diff.target}, and the manifest says {patch.target}")
+        return diff
+
+    def diff_file(self, patch: Patch) -> Path:
+        """Where the patch's diff lies."""
+        return self.folder / f"{patch.name}.patch"
 
 
 class _Manifest(_Entry):
@@ -57,23 +71,24 @@ class _Manifest(_Entry):
     patches: tuple[Patch, ...]
 
 
-def patch_set_names() -> tuple[str, ...]:
-    """Every patch set there is."""
-    return tuple(sorted(path.parent.name for path in patches_dir().glob("*/manifest.yaml")))
+def patch_set_names(root: Path | None = None) -> tuple[str, ...]:
+    """Every patch set there is; `root` is the folder of patch sets, the program's own when not given."""
+    return tuple(sorted(path.parent.name for path in (root or patches_dir()).glob("*/manifest.yaml")))
 
 
-def load_patch_set(name: str) -> PatchSet:
+def load_patch_set(name: str, root: Path | None = None) -> PatchSet:
     """The patch set in the folder `name`, for example `vllm-0.19.1`.
 
     Raises BadInputError when there is none, or its manifest is not one.
     """
-    known = patch_set_names()
+    known = patch_set_names(root)
     if name not in known:
         hint = closest(name, known) or "; known: " + ", ".join(known)
         raise BadInputError(f"no patch set named {name!r}{hint}")
-    text = (patches_dir() / name / "manifest.yaml").read_text(encoding="utf-8")
+    folder = (root or patches_dir()) / name
+    text = (folder / "manifest.yaml").read_text(encoding="utf-8")
     manifest = validate(strict_yaml.parse(text, source=f"patches/{name}/manifest.yaml"), _Manifest)
-    return PatchSet(name=name, vllm=manifest.vllm, patches=manifest.patches)
+    return PatchSet(name=name, folder=folder, vllm=manifest.vllm, patches=manifest.patches)
 
 
 def needed(patch_set: PatchSet, *, drafter: bool, quantization: str) -> tuple[Patch, ...]:
@@ -88,19 +103,6 @@ def is_needed(patch: Patch, *, drafter: bool, quantization: str) -> bool:
     """Whether this plan needs this patch."""
     when = patch.needed_when
     return when.always or (when.drafter and drafter) or quantization in when.quantization
-
-
-def read_diff(patch_set: str, name: str, target: str) -> FileDiff:
-    """The diff file of one patch. Raises IntegrityError when it is damaged or for another file."""
-    path = patches_dir() / patch_set / f"{name}.patch"
-    source = f"patches/{patch_set}/{path.name}"
-    try:
-        diff = parse(path.read_text(encoding="utf-8"), source=source)
-    except (OSError, UnicodeDecodeError) as error:
-        raise IntegrityError(f"{source}: {error}", hint="reinstall deckard-deploy") from error
-    if diff.target != target:
-        raise IntegrityError(f"{source}: changes {diff.target}, and the manifest says {target}")
-    return diff
 
 
 def sha256(data: bytes) -> str:

@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -14,7 +15,6 @@ from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError, Network
 from deckard_deploy.patching.base_files import MAX_MODULE_BYTES, BaseFiles
 
 if TYPE_CHECKING:
-    import requests
     from _typeshed import WriteableBuffer
 
 TIMEOUT_S = 30
@@ -66,7 +66,11 @@ class RemoteFile(io.RawIOBase):
         self._url = url
         self._session = Session()
         self._position = 0
-        self._size = int(self._get("bytes=0-0").headers["Content-Range"].rpartition("/")[2])
+        self._size = self._fetch(0, 1)[1]
+
+    def close(self) -> None:
+        self._session.close()
+        super().close()
 
     def readable(self) -> bool:
         return True
@@ -86,25 +90,28 @@ class RemoteFile(io.RawIOBase):
             end = min(self._position + len(view), self._size)
             if end <= self._position:
                 return 0
-            content = self._get(f"bytes={self._position}-{end - 1}").content
-            if len(content) != end - self._position:
-                raise NetworkError(f"{self._url}: {len(content)} bytes instead of {end - self._position}")
+            content, _ = self._fetch(self._position, end)
             view[: len(content)] = content
         self._position = end
         return len(content)
 
-    def _get(self, byte_range: str) -> "requests.Response":
+    def _fetch(self, begin: int, end: int) -> tuple[bytes, int]:
+        """Bytes begin..end and the size of the whole file."""
         from requests import RequestException  # noqa: PLC0415  heavy
 
+        wanted = {"Range": f"bytes={begin}-{end - 1}"}
         try:
-            response = self._session.get(self._url, headers={"Range": byte_range}, timeout=TIMEOUT_S, stream=True)
-            response.raise_for_status()
+            with self._session.get(self._url, headers=wanted, timeout=TIMEOUT_S, stream=True) as response:
+                response.raise_for_status()
+                size = re.fullmatch(rf"bytes {begin}-{end - 1}/([0-9]+)", response.headers.get("Content-Range", ""))
+                if response.status_code != 206 or size is None:  # a whole wheel would follow
+                    raise NetworkError(f"{self._url}: the server does not answer ranges", hint="--wheel PATH")
+                content = response.content
         except RequestException as error:
             raise NetworkError(f"{self._url}: {error}", hint="--wheel PATH") from error
-        if response.status_code != 206:  # a whole wheel would follow
-            response.close()
-            raise NetworkError(f"{self._url}: the server does not answer ranges", hint="--wheel PATH")
-        return response
+        if len(content) != end - begin:
+            raise NetworkError(f"{self._url}: {len(content)} bytes instead of {end - begin}", hint="--wheel PATH")
+        return content, int(size[1])
 
 
 def _local(wheel: str) -> io.FileIO:

@@ -1,0 +1,91 @@
+"""The `patches` verbs, against a package whose files are not vLLM's."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from deckard_deploy.cli.main import run
+from deckard_deploy.patching.manifest import load_patch_set
+
+PATCH_SET = load_patch_set("vllm-0.19.1")
+NAMES = [patch.name for patch in PATCH_SET.patches]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """Modules at the right places, with other content."""
+    folder = tmp_path / "site/vllm"
+    for patch in PATCH_SET.patches:
+        path = folder.parent / patch.target
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x = 1\n")
+    (folder / "__init__.py").write_text("")
+    return folder
+
+
+def test_list_names_every_patch_and_when_it_is_needed(capsys):
+    assert run(["patches", "list"]) == 0
+    rows = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
+    assert rows == [["eagle", "drafter"], ["serving_chat", "always"], ["modelopt", "nvfp4,nvfp4_awq,nvfp4_svd"]]
+
+
+def test_list_as_json_is_the_manifest(capsys):
+    assert run(["patches", "list", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert set(listed) == {"name", "vllm", "patches"}
+    assert [patch["base_sha256"] for patch in listed["patches"]] == [one.base_sha256 for one in PATCH_SET.patches]
+
+
+def test_diff_prints_the_patches_as_they_are(capsys):
+    assert run(["patches", "diff"]) == 0
+    assert capsys.readouterr().out == "".join(PATCH_SET.diff_file(patch).read_text() for patch in PATCH_SET.patches)
+
+
+def test_diff_of_one_and_of_an_unknown_one(capsys):
+    assert run(["patches", "diff", "modelopt"]) == 0
+    assert capsys.readouterr().out.count("+++ b/") == 1
+    assert run(["patches", "diff", "modelopts"]) == 2
+    assert "known: eagle, serving_chat, modelopt" in capsys.readouterr().err
+
+
+def test_check_reports_every_patch_and_fails_with_4(package, capsys):
+    assert run(["patches", "check", "--package", str(package), "--json"]) == 4
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)
+    assert [one["name"] for one in found] == NAMES
+    assert {one["verdict"] for one in found} == {"conflicts"}
+    assert "eagle, serving_chat, modelopt would not fit" in captured.err
+
+
+def test_check_of_a_plan_without_drafter_and_with_plain_weights(package, capsys):
+    assert run(["patches", "check", "--package", str(package), "--no-drafter", "--quantization", "none"]) == 4
+    rows = [line.split("  ")[0] for line in capsys.readouterr().out.splitlines() if "not needed" in line]
+    assert rows == ["eagle", "modelopt"]
+
+
+def test_build_refuses_other_files_and_writes_nothing(package, tmp_path, capsys):
+    assert run(["patches", "build", "--package", str(package), "-o", str(tmp_path / "out")]) == 4
+    assert "vllm/v1/spec_decode/eagle.py" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("option", [["--overlay"], ["--import-with", "python3"]])
+def test_an_overlay_needs_an_installed_vllm(option, tmp_path, capsys):
+    assert run(["patches", "build", "--wheel", "x.whl", "-o", str(tmp_path / "out"), *option]) == 2
+    assert "need an installed vLLM" in capsys.readouterr().err
+
+
+def test_an_unknown_set_and_a_missing_package(tmp_path, capsys):
+    assert run(["patches", "list", "--set", "vllm-0.19.2"]) == 2
+    assert run(["patches", "check", "--package", str(tmp_path / "nowhere")]) == 3
+    assert "No such file" in capsys.readouterr().err
+
+
+def test_the_real_release_has_a_diff_for_every_target():
+    assert [PATCH_SET.diff(patch).target for patch in PATCH_SET.patches] == [one.target for one in PATCH_SET.patches]

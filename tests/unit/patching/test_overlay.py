@@ -1,0 +1,80 @@
+"""The overlay is the package with our files in it, and the package itself stays as it is."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deckard_deploy.errors import EnvironmentUnfitError
+from deckard_deploy.patching.builds import build
+from deckard_deploy.patching.overlay import overlay
+from tests.unit.patching.conftest import NEW, OLD
+
+SHOW = """
+import json
+import vllm.envs, vllm.v1.engine
+from vllm.model_executor.layers.quantization import modelopt
+from vllm.v1.spec_decode import eagle
+print(json.dumps([eagle.propose(), modelopt.load(), vllm.envs.NAME, vllm.__file__]))
+"""
+
+
+def imported(first_on_path: Path) -> list[object]:
+    done = subprocess.run(
+        [sys.executable, "-c", SHOW], env={"PYTHONPATH": str(first_on_path)}, capture_output=True, text=True, check=True
+    )
+    return list(json.loads(done.stdout))
+
+
+def test_python_imports_our_files_and_the_rest_of_theirs(world, tmp_path):
+    built = build(world.patch_set, world.base, tmp_path / "out")
+    tree = overlay(world.package, built, tmp_path / "overlay")
+    assert imported(tree) == ["ours", ["NVFP4_AWQ"], "vllm", str(tree / "vllm/__init__.py")]
+    assert imported(world.package.parent)[0] == "theirs"
+
+
+def test_the_package_is_left_as_it_was(world, tmp_path):
+    before = {path: path.read_bytes() for path in world.package.rglob("*.py")}
+    overlay(world.package, build(world.patch_set, world.base, tmp_path / "out"), tmp_path / "overlay")
+    assert {path: path.read_bytes() for path in world.package.rglob("*.py")} == before
+    assert {target: (world.package.parent / target).read_text() for target in OLD} == OLD
+
+
+def test_our_files_are_real_files_and_all_others_are_links(world, tmp_path):
+    built = build(world.patch_set, world.base, tmp_path / "out")
+    tree = overlay(world.package, built, tmp_path / "overlay")
+    real = {str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_file() and not path.is_symlink()}
+    # rglob does not go through links, so what it finds inside is what was written.
+    assert real == set(NEW)
+    assert (tree / "vllm/v1/engine").is_symlink()
+
+
+def test_a_second_overlay_replaces_the_first(world, tmp_path):
+    built = build(world.patch_set, world.base, tmp_path / "out")
+    overlay(world.package, built, tmp_path / "overlay")
+    (world.package / "added.py").write_text("")
+    tree = overlay(world.package, built[1:], tmp_path / "overlay")
+    assert imported(tree)[:2] == ["theirs", ["NVFP4_AWQ"]]
+    assert (tree / "vllm/added.py").is_symlink()
+    assert [entry.name for entry in tree.iterdir()] == ["vllm"]
+
+
+def test_replacing_an_overlay_deletes_nothing_behind_its_links(world, tmp_path):
+    overlay(world.package, build(world.patch_set, world.base, tmp_path / "out"), tmp_path / "overlay")
+    overlay(world.package, (), tmp_path / "overlay")
+    assert (world.package / "v1/engine/__init__.py").is_file()
+
+
+def test_bytecode_is_not_linked_beside_our_files(world, tmp_path):
+    cache = world.package / "v1/spec_decode/__pycache__"
+    cache.mkdir()
+    (cache / "eagle.cpython-311.pyc").write_bytes(b"old")
+    tree = overlay(world.package, build(world.patch_set, world.base, tmp_path / "out"), tmp_path / "overlay")
+    assert not (tree / "vllm/v1/spec_decode/__pycache__").exists()
+
+
+def test_what_is_no_package_is_refused(tmp_path):
+    with pytest.raises(EnvironmentUnfitError, match="is not the folder of a Python package"):
+        overlay(tmp_path, (), tmp_path / "overlay")
