@@ -1,6 +1,8 @@
 """The committed patch set, and what makes a manifest one."""
 
 import hashlib
+import re
+from pathlib import Path
 
 import pytest
 
@@ -109,3 +111,18 @@ def test_a_file_is_known_by_its_hash():
     assert looks_like("vllm/v1/spec_decode/eagle.py", known_files()["0.33.0"]["vllm/v1/spec_decode/eagle.py"]) == (
         "the file of vLLM 0.20.0 up to 0.33.0"
     )
+
+
+def test_the_documented_table_is_about_these_diffs(ours):
+    text = (Path(__file__).parents[3] / "docs/patches.md").read_text()
+    table = [line.strip("| ").split(" | ") for line in text.splitlines() if re.match(r"\| (vLLM|0\.)", line)]
+    assert table[0] == ["vLLM", *(patch.name for patch in ours.patches)]
+    for release, *cells in table[1:]:
+        for patch, cell in zip(ours.patches, cells, strict=True):
+            if "hunk" in cell:
+                assert f"of {len(ours.diff(patch).hunks)}," in cell, (release, patch.name)
+            elif "upstream" in cell:
+                assert cell.endswith(f"since {patch.not_needed_from}")
+            else:
+                assert cell == "applies"
+                assert known_files()[release][patch.target] == patch.base_sha256
