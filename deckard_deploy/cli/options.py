@@ -1,6 +1,7 @@
 """Options that several verbs share, and what they resolve to."""
 
 import functools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -54,7 +55,7 @@ def _as_settings(named: dict[str, Any]) -> tuple[str, ...]:
     keys = {"address": "publish.address", "port": "publish.port"}
     # Quoted, so that an engine called 0.19 stays text.
     return tuple(
-        f"{keys.get(key, key)}={value}" if key == "port" else f'{keys.get(key, key)}="{value}"'
+        f"{keys.get(key, key)}={value}" if key == "port" else f"{keys.get(key, key)}={json.dumps(value)}"
         for key, value in named.items()
         if value is not None
     )

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from deckard_deploy.errors import EnvironmentUnfitError
 
-_LISTEN, _TIME_WAIT = "0A", "06"  # include/net/tcp_states.h
+_LISTEN = "0A"  # include/net/tcp_states.h, as are FIN_WAIT1, FIN_WAIT2, TIME_WAIT, LAST_ACK and CLOSING:
+_ENDING = {"04", "05", "06", "09", "0B"}
 
 
 def require_free(address: str, port: int) -> None:
@@ -25,7 +26,7 @@ def require_free(address: str, port: int) -> None:
 def _explain(address: str, port: int, error: OSError) -> None:
     sockets = _sockets(port)
     listening = [inode for state, inode in sockets if state == _LISTEN]
-    if not listening and any(state == _TIME_WAIT for state, _ in sockets):
+    if not listening and any(state in _ENDING for state, _ in sockets):
         return  # only connections of a server that has just ended; a server's SO_REUSEADDR takes no notice of them
     owner = next((named for inode in listening if (named := _owner(inode))), "another process")
     raise EnvironmentUnfitError(

@@ -53,3 +53,13 @@ def test_connections_of_a_server_that_has_just_ended_are_not_in_the_way():
 def test_an_address_that_is_not_ours_is_said():
     with pytest.raises(EnvironmentUnfitError, match=r"192\.0\.2\.1:8000 cannot be used: Cannot assign"):
         require_free("192.0.2.1", 8000)
+
+
+def test_a_connection_that_a_client_keeps_open_to_a_server_that_has_ended_is_not_in_the_way():
+    with bound() as server:
+        port = server.getsockname()[1]
+        client = socket.create_connection(("127.0.0.1", port))
+        accepted, _ = server.accept()
+    accepted.close()  # FIN_WAIT2: the client, a connection pool, does not answer it
+    with client:
+        require_free("127.0.0.1", port)
