@@ -1,0 +1,94 @@
+"""The cases that validate_eagle.py runs: which vLLM files, which checkpoints, which engine settings, which phases."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+TEXT = ("1x32", "1x36", "1x400", "4x300-900", "8x20-1500", "8x20-1500 again")
+SHORT = ("1x36", "1x400", "4x300-900")
+IMAGE = "2 images"
+ONE_GROUP = {"disable_hybrid_kv_cache_manager": True}
+WITH_GRAPHS = {"enforce_eager": False}
+
+EAGLE = "v1/spec_decode/eagle.py"
+SCHEDULER = "v1/core/sched/scheduler.py"
+
+# Files over the stock ones: (file, text, its replacement) on top of the patched eagle.py. Each is an experiment.
+EXPERIMENTS: dict[str, tuple[tuple[str, str, str], ...]] = {
+    "patched": (),
+    # What the published patch does: every draft layer gets group 0's block table.
+    "group 0 for all": ((EAGLE, "self.runner.input_batch.block_table[gid]", "self.runner.input_batch.block_table[0]"),),
+    # The scheduler reserves no slots for drafts in a request's first step (scheduler.py:716).
+    "first lookahead": (
+        (
+            SCHEDULER,
+            "0 if request.num_computed_tokens == 0 else self.num_lookahead_tokens",
+            "self.num_lookahead_tokens",
+        ),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    target: str
+    drafter: str | None = None
+    files: str = "stock"
+    phases: tuple[str, ...] = TEXT
+    tokens: int = 5
+    engine: Mapping[str, object] = field(default_factory=dict)
+    base: str | None = None  # the case whose text this one must repeat
+    timeout_s: int = 225
+
+
+def patched(target: str, drafter: str, **changes: object) -> Case:
+    settings: dict[str, object] = {"files": "patched", "base": f"{target}, no drafter", **changes}
+    return Case(target, drafter, **settings)  # type: ignore[arg-type]
+
+
+SMALL = {"max_model_len": 512, "max_num_batched_tokens": 512, "num_gpu_blocks_override": 280}
+EDGE = {"max_model_len": 512}
+EDGE_PHASES = ("1x450", "3x380-505")
+
+# The slowest first: they run in parallel.
+CASES: dict[str, Case] = {
+    "other KV spec, CUDA graphs": patched("text", "text_kv4", engine=WITH_GRAPHS),
+    "E4B-like, other KV spec, CUDA graphs, images": patched(
+        "mm_e4b", "mm_e4b_kv4", engine=WITH_GRAPHS, phases=(*SHORT, IMAGE)
+    ),
+    "drafter of another function": patched("text", "text_stranger", phases=SHORT),
+    "E4B-like drafter of another function, images": patched("mm", "mm_e4b", phases=("1x36", "1x400", IMAGE)),
+    "control: group 0 for all": patched("text", "text_kv4", files="group 0 for all", phases=SHORT),
+    "text, no drafter": Case("text", phases=(*TEXT, "8x64")),
+    "mm, no drafter": Case("mm", phases=("1x36", "1x400", IMAGE)),
+    "mm_e4b, no drafter": Case("mm_e4b", phases=(*TEXT, IMAGE)),
+    "text, no drafter, maximum length": Case("text", phases=EDGE_PHASES, engine=EDGE),
+    "same KV spec": patched("text", "text"),
+    "other KV spec": patched("text", "text_kv4"),
+    "other KV spec, k=1": patched("text", "text_kv4", tokens=1),
+    "other KV spec, 256 batched tokens": patched("text", "text_kv4", engine={"max_num_batched_tokens": 256}),
+    "other KV spec, async scheduling": patched("text", "text_kv4", engine={"async_scheduling": True}),
+    "other KV spec, 280 blocks": patched("text", "text_kv4", engine=SMALL, phases=("8x64",)),
+    "other KV spec, maximum length": patched(
+        "text", "text_kv4", engine=EDGE, phases=EDGE_PHASES, base="text, no drafter, maximum length"
+    ),
+    "E4B-like, same KV spec, images": patched("mm_e4b", "mm_e4b", phases=(*TEXT, IMAGE)),
+    "E4B-like, other KV spec, images": patched("mm_e4b", "mm_e4b_kv4", phases=(*TEXT, IMAGE)),
+    "E4B-like, other KV spec, 512 batched tokens, images": patched(
+        "mm_e4b", "mm_e4b_kv4", engine={"max_num_batched_tokens": 512}, phases=(*SHORT, IMAGE)
+    ),
+    "experiment: other KV spec, first step with lookahead": patched(
+        "text", "text_kv4", files="first lookahead", phases=("1x32",)
+    ),
+    "one group, patched": patched("text", "text_kv4", engine=ONE_GROUP),
+    "control: one group, stock": patched("text", "text_kv4", engine=ONE_GROUP, files="stock"),
+    "control: one group, stock, maximum length": patched(
+        "text",
+        "text_kv4",
+        engine={**ONE_GROUP, **EDGE},
+        files="stock",
+        phases=EDGE_PHASES,
+        base="text, no drafter, maximum length",
+    ),
+    "control: stock": patched("text", "text_kv4", files="stock"),
+    "control: stock, multimodal": patched("mm_e4b", "mm_e4b", files="stock"),
+}
