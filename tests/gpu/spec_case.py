@@ -20,7 +20,7 @@ from vllm.v1.core.sched.scheduler import Scheduler  # type: ignore[import-not-fo
 
 # name -> prompt lengths, tokens to generate. The window is 128 tokens, the largest block 64.
 TEXT_PHASES: dict[str, tuple[list[int], int]] = {
-    "1x32": ([32], 64),  # ends on a block boundary of every group
+    "1x32": ([32], 64),  # ends on a block boundary of every draft group
     "1x36": ([36], 64),  # does not
     "1x400": ([400], 96),
     "4x300-900": ([300, 500, 700, 900], 96),
