@@ -109,6 +109,23 @@ def take_down(site: Site) -> bool:
     return there_was
 
 
+def what_runs(site: Site) -> str:
+    """A sentence for somebody who interrupted a verb."""
+    seen = observe(site.runtimes)
+    if seen.state in ("missing", "exited"):
+        return "nothing runs"
+    state = "is ready" if _is_ready(site, seen) else "is not proven ready"
+    return (
+        f"plan {seen.plan_hash or 'unknown'} still runs and {state}; "
+        "go on with `deckard-deploy up`, or stop it with `deckard-deploy down`"
+    )
+
+
+def _is_ready(site: Site, seen: Observation) -> bool:
+    release = site.releases.get(seen.plan_hash) if seen.plan_hash else None
+    return release is not None and decide(release.plan_hash, seen, release.launch()).action == "nothing"
+
+
 def stop_all(site: Site) -> None:
     """Stop whatever runs under any runtime, and record it. Raises EnvironmentUnfitError."""
     for runtime in site.runtimes.values():

@@ -1,17 +1,20 @@
 """Files that are whole or absent: a kill at any instant leaves the old content or the new, at the final name.
 
-What a kill can leave is a `.tmp-…` neighbour; `clear_leftovers` removes those on the next start.
+What a kill can leave is a neighbour `.tmp-<pid>-<start time>-…`; `clear_leftovers` removes those on the next start,
+but never one whose writer lives: a supervisor writes while a verb clears.
 """
 
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
 
 from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError
+from deckard_deploy.running.process_identity import ProcessIdentity, boot_id, identity_of, is_alive
 
-LEFTOVER = ".tmp-"
-_REMOVED = ".tmp-gone-"
+_LEFTOVER = ".tmp-"
+_WRITER = re.compile(r"\.tmp-(\d+)-(\d+)-")
 
 
 def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o600) -> None:
@@ -26,7 +29,7 @@ def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o600) -> 
 
 
 def _replace(path: Path, data: bytes, mode: int) -> None:
-    descriptor, name = tempfile.mkstemp(prefix=LEFTOVER, dir=path.parent)
+    descriptor, name = tempfile.mkstemp(prefix=temporary_prefix(), dir=path.parent)
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -43,7 +46,7 @@ def _replace(path: Path, data: bytes, mode: int) -> None:
 
 def link_atomically(link: Path, target: str) -> None:
     """Point the symbolic link `link` at `target`, relative to its folder, in one step. Raises OSError."""
-    temporary = link.with_name(f"{LEFTOVER}{os.getpid()}-{link.name}")
+    temporary = link.with_name(f"{temporary_prefix()}{link.name}")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target)
     temporary.replace(link)
@@ -52,24 +55,31 @@ def link_atomically(link: Path, target: str) -> None:
 
 def remove_folder(folder: Path) -> None:
     """Remove a folder so that no half of it is ever seen under its name. Raises OSError."""
-    gone = Path(tempfile.mkdtemp(prefix=_REMOVED, dir=folder.parent))
+    gone = Path(tempfile.mkdtemp(prefix=temporary_prefix(), dir=folder.parent))
     folder.rename(gone / folder.name)
     _remove_tree(gone)
 
 
-def clear_removed(folder: Path) -> None:
-    """Finish what a killed `remove_folder` began here; another process may be doing the same."""
-    for removed in folder.glob(f"{_REMOVED}*"):
-        _remove_tree(removed)
-
-
-def clear_leftovers(folder: Path) -> None:
-    """Remove what killed writers left in `folder` and below; the caller holds the lock of whatever lives there."""
-    for leftover in list(folder.rglob(f"{LEFTOVER}*")):
+def clear_leftovers(folder: Path, *, below: bool = False) -> None:
+    """Remove what killed writers left in `folder`, and in every folder below it if asked for."""
+    pattern = f"{_LEFTOVER}*"
+    for leftover in list(folder.rglob(pattern) if below else folder.glob(pattern)):
+        if not _abandoned(leftover.name):
+            continue
         if leftover.is_dir() and not leftover.is_symlink():
             _remove_tree(leftover)
         else:
             leftover.unlink(missing_ok=True)
+
+
+def temporary_prefix() -> str:
+    """How the names of this process's unfinished files begin."""
+    return f"{_LEFTOVER}{identity_of(os.getpid())}-"
+
+
+def _abandoned(name: str) -> bool:
+    writer = _WRITER.match(name)
+    return writer is None or not is_alive(ProcessIdentity(int(writer[1]), int(writer[2]), boot_id()))
 
 
 def _remove_tree(folder: Path) -> None:

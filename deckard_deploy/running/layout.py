@@ -18,7 +18,7 @@ from pathlib import Path
 from platformdirs import user_data_path
 
 from deckard_deploy.errors import BadInputError
-from deckard_deploy.running.files import clear_removed, private_folder
+from deckard_deploy.running.files import clear_leftovers, private_folder
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
@@ -111,7 +111,7 @@ class StateDir:
         for folder in (self.root.absolute(), deployment.folder.parent, deployment.folder, deployment.releases):
             private_folder(folder)
         for folder in (self.root.absolute(), deployment.folder.parent):
-            clear_removed(folder)
+            clear_leftovers(folder)
         return deployment
 
     def deployments(self) -> list[str]:

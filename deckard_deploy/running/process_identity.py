@@ -32,7 +32,7 @@ def identity_of(pid: int) -> ProcessIdentity:
     fields = _stat(pid)
     if fields is None:
         raise ProcessLookupError(f"there is no process {pid}")
-    return ProcessIdentity(pid, int(fields[19]), _boot())
+    return ProcessIdentity(pid, int(fields[19]), boot_id())
 
 
 def is_alive(process: ProcessIdentity) -> bool:
@@ -40,7 +40,7 @@ def is_alive(process: ProcessIdentity) -> bool:
     fields = _stat(process.pid)
     if fields is None or fields[0] in "ZX":
         return False
-    return int(fields[19]) == process.started and process.boot == _boot()
+    return int(fields[19]) == process.started and process.boot == boot_id()
 
 
 def send(process: ProcessIdentity, number: signal.Signals) -> bool:
@@ -105,5 +105,6 @@ def _stat(pid: int) -> list[str] | None:
     return text.rpartition(")")[2].split()
 
 
-def _boot() -> str:
+def boot_id() -> str:
+    """This boot of this machine (random(4))."""
     return (_PROC / "sys/kernel/random/boot_id").read_text().strip()

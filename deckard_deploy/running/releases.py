@@ -24,6 +24,7 @@ from deckard_deploy.running.files import (
     read_regular,
     remove_folder,
     sync_folder,
+    temporary_prefix,
     write_atomically,
 )
 from deckard_deploy.running.layout import DeploymentDir
@@ -143,7 +144,9 @@ class Releases:
         Each file is whole or absent, and the folder appears with all of them. Raises BadInputError, IntegrityError.
         """
         release = self.get(plan_hash)
-        folder = release.folder if release else private_folder(self.deployment.releases / f".tmp-{plan_hash}")
+        folder = (
+            release.folder if release else private_folder(self.deployment.releases / f"{temporary_prefix()}{plan_hash}")
+        )
         for name, text in contents.items():
             _write_if_new(folder, name, text)
         if release is None:
@@ -169,7 +172,7 @@ class Releases:
 
     def clear_leftovers(self) -> None:
         """Remove what killed writers left; first thing that a verb does after taking the lock."""
-        clear_leftovers(self.deployment.folder)
+        clear_leftovers(self.deployment.folder, below=True)
 
     def _linked(self, link: Path) -> Release | None:
         if not link.is_symlink():

@@ -1,132 +1,33 @@
-"""The docker runtime against a real engine and real compose, with a 2 MB image made here from Debian's busybox."""
+"""The docker runtime against a real engine and real compose."""
 
-import io
 import os
 import secrets
 import signal
 import socket
 import subprocess
 import sys
-import tarfile
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from deckard_deploy.catalog.specs import Container
 from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError, NetworkError, StartFailedError
-from deckard_deploy.planning.plan import BindMount, Gpus, LaunchPlan
+from deckard_deploy.planning.plan import BindMount, Gpus
 from deckard_deploy.rendering.compose import render_compose
 from deckard_deploy.running import docker_images
-from deckard_deploy.running.deploy import Site, bring_up, decide, take_down
-from deckard_deploy.running.docker_runtime import DockerRuntime
-from deckard_deploy.running.layout import StateDir
-from deckard_deploy.running.releases import Launch, Release, Releases
-from deckard_deploy.running.runtime import MISSING, Observation, Runtime
+from deckard_deploy.running.deploy import bring_up, decide, take_down
+from deckard_deploy.running.runtime import MISSING, Observation
+from tests.e2e.docker_world import IMAGE, World, answers, debian, docker, listens, make_image, proven, until
 
 pytestmark = pytest.mark.docker
 
-IMAGE = "deckard-deploy-test/busybox:local"
-SERVE = """#!/bin/sh
-echo "started as ${FAKE_MODE:-serve} with $*"
-i=0; while [ $i -lt ${FAKE_LINES:-0} ]; do echo "line $i"; i=$((i+1)); done
-printf '\\033[31mred\\033[0m and \\377\\n' >&2
-case "$FAKE_MODE" in
-  crash) echo "it is made to fail" >&2; exit 3 ;;
-  late-crash) sleep 1; exit 4 ;;
-  deaf) trap "" TERM; while :; do sleep 1; done ;;
-esac
-exec httpd -f -p 8000 -h /www
-"""
-
-
-def debian(package: str, folder: Path) -> Path:
-    """A Debian package's files, unpacked under `folder`."""
-    subprocess.run(["apt-get", "download", "-qq", package], cwd=folder, check=True, capture_output=True)
-    subprocess.run(["dpkg-deb", "-x", next(folder.glob(f"{package}_*.deb")), folder / package], check=True)
-    return folder / package
-
 
 @pytest.fixture(scope="module", autouse=True)
-def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    busybox = debian("busybox-static", tmp_path_factory.mktemp("busybox")) / "bin" / "busybox"
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        add_file(tar, "bin/busybox", busybox.read_bytes())
-        add_file(tar, "serve", SERVE.encode())
-        add_file(tar, "www/index.html", b"here")
-        for name in ("sh", "httpd", "sleep", "printf"):
-            link = tarfile.TarInfo(f"bin/{name}")
-            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
-            tar.addfile(link)
-    subprocess.run(["docker", "import", "-", IMAGE], input=archive.getvalue(), check=True, capture_output=True)
-    yield IMAGE
+def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    make_image(tmp_path_factory.mktemp("busybox"))
+    yield
     subprocess.run(["docker", "rmi", "-f", IMAGE], check=True, capture_output=True)
-
-
-def add_file(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    info = tarfile.TarInfo(name)
-    info.size, info.mode = len(content), 0o755
-    tar.addfile(info, io.BytesIO(content))
-
-
-class World:
-    """One docker deployment in a state directory of its own."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self.name = name
-        self.said: list[str] = []
-        self.deployment = StateDir(folder / "state").create(name)
-        self.releases = Releases(self.deployment)
-        self.environment = dict(os.environ)
-        self.runtimes: list[DockerRuntime] = []
-        self.weights = BindMount(source=str(folder), target="/models/tiny")
-
-    def runtime(self) -> DockerRuntime:
-        self.runtimes.append(DockerRuntime(self.deployment, environment=self.environment, say=self.said.append))
-        return self.runtimes[-1]
-
-    def plan(self, *, port: int, changes: dict[str, object] | None = None, **environment: str) -> LaunchPlan:
-        plan = LaunchPlan(
-            deployment=self.name, profile="cpu", model="tiny", engine="busybox", vllm_version="0.19.1",
-            runtime="docker", image=IMAGE, platform=None, entrypoint=("/serve",),
-            arguments=("/models/tiny", "--served-model-name", "tiny", "--note", "$HOME `id` '\"\n#"),
-            environment={"VLLM_X": "1", **environment}, mounts=(self.weights,), gpus=None,
-            container=Container(stop_grace_period_s=1),
-            container_name=f"deckard-{self.name}", healthcheck=None, served_name="tiny",
-            address="127.0.0.1", port=port, container_port=8000, startup_timeout_s=60,
-        )  # fmt: skip
-        return plan.model_copy(update=changes or {})
-
-    def stored(self, plan: LaunchPlan) -> tuple[Release, Launch]:
-        launch_id = f"deckard-launch-{secrets.token_hex(6)}"
-        compose = render_compose(plan, launch_id=launch_id)
-        release = self.releases.store(plan.hash, {"plan.json": plan.model_dump_json(), "compose.yaml": compose})
-        launch = Launch(
-            launch_id=launch_id, started_at="2026-01-01", state="starting", runtime="docker", base_url=plan.base_url
-        )
-        return release, launch
-
-    def started(self, plan: LaunchPlan) -> Release:
-        release, launch = self.stored(plan)
-        release.record(launch)
-        self.runtime().start(release)
-        return release
-
-    def site(self, follow: Callable[[Release, Runtime], None]) -> Site:
-        return Site(releases=self.releases, runtimes={"docker": self.runtime()}, follow=follow, say=self.said.append)
-
-    def left(self) -> list[str]:
-        """Names of all containers and networks of the project."""
-        project = f"label=com.docker.compose.project=deckard-{self.name.replace('.', '_')}"
-        asked = (["ps", "-a", "--format", "{{.Names}}"], ["network", "ls", "--format", "{{.Name}}"])
-        return [name for words in asked for name in docker(*words, "--filter", project).split()]
-
-
-def docker(*arguments: str) -> str:
-    return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout
 
 
 @pytest.fixture
@@ -149,36 +50,6 @@ def world(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]:
         docker("network", "rm", network)
 
 
-def until(look: Callable[[], Observation | bool | None]) -> Observation:
-    deadline = time.monotonic() + 60
-    while not (found := look()):
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.1)
-    return found if isinstance(found, Observation) else MISSING
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def answers(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/index.html", timeout=5) as answer:
-            return bool(answer.read() == b"here")
-    except OSError:
-        return False
-
-
-def proven(release: Release, runtime: Runtime) -> None:
-    def settled() -> bool:
-        if runtime.observe().state in ("exited", "restarting"):
-            raise StartFailedError("the engine stopped")
-        return answers(release.plan().port)
-
-    until(settled)
-
-
 @pytest.mark.parametrize("world", ["plain", "dotted"], indirect=True)
 def test_up_look_and_down(world: World, port: int) -> None:
     release, launch = world.stored(world.plan(port=port))
@@ -186,7 +57,11 @@ def test_up_look_and_down(world: World, port: int) -> None:
     seen = world.runtime().observe()
     assert (seen.state, seen.plan_hash, seen.launch_id) == ("running", release.plan_hash, launch.launch_id)
     assert (seen.exit_code, seen.restart_count, seen.oom_killed) == (None, 0, False)
-    assert seen.instance_id == ready.instance_id == docker("ps", "-q", "--no-trunc").split()[0]
+    assert (
+        seen.instance_id
+        == ready.instance_id
+        == docker("inspect", "--format", "{{.Id}}", f"deckard-{world.name}").strip()
+    )
     assert seen.image_id == docker_images.image_id(world.runtime().engine, IMAGE)
     assert decide(release.plan_hash, seen, release.launch()).action == "nothing"
     assert any(line.startswith("$ docker compose --project-name deckard-x") for line in world.said)
@@ -347,7 +222,7 @@ def test_a_container_that_a_person_removed_is_missing(world: World, port: int) -
 UP = """
 import sys
 from pathlib import Path
-from tests.e2e.test_docker_runtime import World, proven
+from tests.e2e.docker_world import World, proven
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.running.deploy import bring_up
 world = World(Path(sys.argv[1]), sys.argv[2])

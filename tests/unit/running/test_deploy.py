@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from deckard_deploy.errors import EnvironmentUnfitError, StartFailedError, TimedOutError
-from deckard_deploy.running.deploy import Site, bring_up, decide, follow_up, observe, take_down
+from deckard_deploy.running.deploy import Site, bring_up, decide, follow_up, observe, take_down, what_runs
 from deckard_deploy.running.releases import Launch, Release
 from deckard_deploy.running.runtime import MISSING, Observation, Runtime
 from tests.unit.running.world import World, eventually, free_port
@@ -106,7 +106,9 @@ def test_up_makes_current_and_down_leaves_nothing(world):
     observed = observe(site_of(world).runtimes)
     assert observed.instance_id == ready.instance_id
     assert decide(release.plan_hash, observed, ready).action == "nothing"
+    assert f"plan {release.plan_hash} still runs and is ready" in what_runs(site_of(world))
     assert take_down(site_of(world))
+    assert what_runs(site_of(world)) == "nothing runs"
     assert not take_down(site_of(world))
     assert world.processes() + world.supervisors() == []
     assert release.recorded_launch().state == "stopped"
@@ -199,6 +201,7 @@ def test_an_interrupt_leaves_it_running_and_the_next_up_goes_on(world):
         bring_up(site_of(world, interrupted), release, launch)
     before = world.processes()
     assert release.recorded_launch().state == "starting"
+    assert f"plan {release.plan_hash} still runs and is not proven ready" in what_runs(site_of(world))
     assert decide(release.plan_hash, observe(site_of(world).runtimes), release.launch()).action == "follow"
     ready = follow_up(site_of(world), release)
     assert ready.state == "ready"

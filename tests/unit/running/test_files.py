@@ -6,13 +6,14 @@ import pytest
 from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError
 from deckard_deploy.running.files import (
     clear_leftovers,
-    clear_removed,
     link_atomically,
     private_folder,
     read_regular,
     remove_folder,
+    temporary_prefix,
     write_atomically,
 )
+from deckard_deploy.running.process_identity import identity_of
 
 
 def names(folder: Path) -> list[str]:
@@ -72,7 +73,19 @@ def test_leftovers_go_and_nothing_else_does(tmp_path):
     (tmp_path / ".tmp-3").symlink_to("outside")
     clear_leftovers(tmp_path)
     assert names(tmp_path) == ["outside"]
+    assert names(tmp_path / "outside") == [".tmp-4", "kept"]
+    clear_leftovers(tmp_path, below=True)
     assert names(tmp_path / "outside") == ["kept"]
+
+
+def test_what_a_living_process_still_writes_stays(tmp_path):
+    me = identity_of(os.getpid())
+    writing, killed = tmp_path / f".tmp-{me}-a", tmp_path / f".tmp-{me.pid}-{me.started - 1}-a"
+    for path in (writing, killed):
+        path.touch()
+    clear_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == [writing]
+    assert writing.name.startswith(temporary_prefix())
 
 
 def test_a_folder_is_removed_and_a_cut_off_removal_is_finished(tmp_path):
@@ -83,7 +96,7 @@ def test_a_folder_is_removed_and_a_cut_off_removal_is_finished(tmp_path):
     assert names(tmp_path) == ["two"]
     (tmp_path / ".tmp-gone-x").mkdir()
     (tmp_path / "two").rename(tmp_path / ".tmp-gone-x" / "two")
-    clear_removed(tmp_path)
+    clear_leftovers(tmp_path)
     assert names(tmp_path) == []
 
 
