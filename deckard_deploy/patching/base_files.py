@@ -53,6 +53,7 @@ def from_image(image: str, targets: Iterable[str], *, package: PurePosixPath | N
     """
     import docker  # noqa: PLC0415  heavy
     from docker.errors import DockerException, ImageNotFound  # noqa: PLC0415  same
+    from requests import RequestException  # noqa: PLC0415  same
 
     try:
         with closing(docker.from_env()) as client:
@@ -64,7 +65,7 @@ def from_image(image: str, targets: Iterable[str], *, package: PurePosixPath | N
                 container.remove(v=True, force=True)
     except ImageNotFound as error:
         raise EnvironmentUnfitError(f"image {image} is not on this host", hint=f"docker pull {image}") from error
-    except DockerException as error:
+    except (DockerException, RequestException) as error:
         raise EnvironmentUnfitError(f"docker: {error}", hint="docker info") from error
     missing = [target for target, content in files.items() if content is None]
     if missing:
@@ -119,10 +120,11 @@ def _archived(container: "Container", path: PurePosixPath) -> bytes | None:
     except NotFound:
         return None
     data = bytearray()
-    for chunk in stream:
-        data += chunk
-        if len(data) > MAX_MODULE_BYTES:
-            raise IntegrityError(f"{path} in the image is larger than any module of vLLM")
+    for chunk in stream:  # to its end in any case: docker removes no container whose archive is still being read
+        if len(data) <= MAX_MODULE_BYTES:
+            data += chunk
+    if len(data) > MAX_MODULE_BYTES:
+        raise IntegrityError(f"{path} in the image is larger than any module of vLLM")
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         member = archive.next()
         content = archive.extractfile(member) if member and member.isfile() else None
