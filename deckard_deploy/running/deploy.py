@@ -82,8 +82,7 @@ def bring_up(site: Site, release: Release, launch: Launch) -> Launch:
     error is raised again, saying so. KeyboardInterrupt leaves everything as it is: a later `up` goes on from there.
     """
     fallback = site.releases.current()
-    _require_port(site, release)
-    stop_all(site)
+    _make_room(site, release)
     try:
         return _run(site, release, launch)
     except DeployError as error:
@@ -136,11 +135,15 @@ def stop_all(site: Site) -> None:
             release.record(launch.model_copy(update={"state": "stopped"}))
 
 
-def _require_port(site: Site, release: Release) -> None:
-    """Refuse a port that somebody else has before anything is stopped. Raises EnvironmentUnfitError."""
+def _make_room(site: Site, release: Release) -> None:
+    """Stop what runs, but not for a port that somebody else has. Raises EnvironmentUnfitError."""
     plan, seen = release.plan(), observe(site.runtimes)
-    running = site.releases.get(seen.plan_hash) if seen.plan_hash and seen.state != "exited" else None
-    if seen.state in ("missing", "exited") or (running and running.plan().port != plan.port):
+    runs = seen.state not in ("missing", "exited")
+    running = site.releases.get(seen.plan_hash) if runs and seen.plan_hash else None
+    if running and running.plan().port != plan.port:
+        require_free(plan.address, plan.port)
+    stop_all(site)
+    if not runs:  # else it is asked by the runtime, and a refusal brings back what ran
         require_free(plan.address, plan.port)
 
 

@@ -8,6 +8,8 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError
@@ -22,8 +24,15 @@ def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o600) -> 
 
     Raises EnvironmentUnfitError when the file system refuses; `path` is then as it was.
     """
-    try:
+    with writing(path):
         _replace(path, content.encode() if isinstance(content, str) else content, mode)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the file system refuses about `path` into EnvironmentUnfitError."""
+    try:
+        yield
     except OSError as error:
         raise EnvironmentUnfitError(f"cannot write {path}: {error.strerror}", hint=f"df -h {path.parent}") from error
 
@@ -45,19 +54,24 @@ def _replace(path: Path, data: bytes, mode: int) -> None:
 
 
 def link_atomically(link: Path, target: str) -> None:
-    """Point the symbolic link `link` at `target`, relative to its folder, in one step. Raises OSError."""
+    """Point the symbolic link `link` at `target`, relative to its folder, in one step. Raises EnvironmentUnfitError."""
     temporary = link.with_name(f"{temporary_prefix()}{link.name}")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(target)
-    temporary.replace(link)
-    sync_folder(link.parent)
+    with writing(link):
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(target)
+        temporary.replace(link)
+        sync_folder(link.parent)
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder so that no half of it is ever seen under its name. Raises OSError."""
-    gone = Path(tempfile.mkdtemp(prefix=temporary_prefix(), dir=folder.parent))
-    folder.rename(gone / folder.name)
-    _remove_tree(gone)
+    """Remove a folder so that no half of it is ever seen under its name. Raises EnvironmentUnfitError."""
+    with writing(folder):
+        if folder.name.startswith(_LEFTOVER):  # hidden already, and on a full disk nothing can be made
+            _remove_tree(folder)
+            return
+        gone = Path(tempfile.mkdtemp(prefix=temporary_prefix(), dir=folder.parent))
+        folder.rename(gone / folder.name)
+        _remove_tree(gone)
 
 
 def clear_leftovers(folder: Path, *, below: bool = False) -> None:
@@ -91,10 +105,13 @@ def _remove_tree(folder: Path) -> None:
 
 
 def private_folder(folder: Path) -> Path:
-    """Make a folder, and those above it, for its owner alone. Raises IntegrityError for a link in its place."""
+    """Make a folder, and those above it, for its owner alone.
+
+    Raises IntegrityError for a link or a file in its place, EnvironmentUnfitError when it cannot be made.
+    """
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise IntegrityError(f"{folder} is not a folder of ours", hint=f"move it away: mv {folder} {folder}.old")
-    if not folder.exists():
+    with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.mkdir(exist_ok=True, mode=0o700)
     return folder

@@ -4,15 +4,18 @@ A pid, the clock tick at which that process started (/proc/<pid>/stat field 22, 
 did name one process for ever. Signals go through a pidfd (pidfd_open(2)), which cannot be recycled either.
 """
 
+import contextlib
 import os
 import select
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 _PROC = Path("/proc")
+_PF_EXITING = 0x4  # include/linux/sched.h; flags are field 9 of /proc/<pid>/stat
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,7 @@ def identity_of(pid: int) -> ProcessIdentity:
 def is_alive(process: ProcessIdentity) -> bool:
     """Whether that very process exists and is more than a zombie."""
     fields = _stat(process.pid)
-    if fields is None or fields[0] in "ZX":
-        return False
-    return int(fields[19]) == process.started and process.boot == boot_id()
+    return fields is not None and fields[0] not in "ZX" and _is(fields, process)
 
 
 def send(process: ProcessIdentity, number: signal.Signals) -> bool:
@@ -82,6 +83,22 @@ def marked(assignment: str) -> list[ProcessIdentity]:
     return found
 
 
+def wait_for_exits(timeout_s: float) -> None:
+    """Wait for those of this user's processes that are being torn down.
+
+    The kernel takes a process's memory first, and with it the environment that `marked` goes by, and only then closes
+    its files: the port and the GPU's memory are free at the very end (kernel/exit.c do_exit: exit_mm, exit_files).
+    """
+    deadline = time.monotonic() + timeout_s
+    for entry in _PROC.iterdir():
+        fields = _stat(int(entry.name)) if entry.name.isdigit() else None
+        if fields is None or not int(fields[6]) & _PF_EXITING:
+            continue
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # torn down by now
+            if entry.stat().st_uid == os.geteuid():
+                wait_gone(identity_of(int(entry.name)), max(0.0, deadline - time.monotonic()))
+
+
 @contextmanager
 def _pidfd(process: ProcessIdentity) -> Iterator[int | None]:
     try:
@@ -90,10 +107,16 @@ def _pidfd(process: ProcessIdentity) -> Iterator[int | None]:
         yield None
         return
     try:
-        # Checked after opening: from here on the descriptor means this process, whatever happens to the number.
-        yield descriptor if is_alive(process) else None
+        # Checked after opening: from here on the descriptor means this process, whatever happens to the number. A
+        # zombie counts: its other threads may still run, and the descriptor says when the last one has ended.
+        fields = _stat(process.pid)
+        yield descriptor if fields and _is(fields, process) else None
     finally:
         os.close(descriptor)
+
+
+def _is(fields: list[str], process: ProcessIdentity) -> bool:
+    return int(fields[19]) == process.started and process.boot == boot_id()
 
 
 def _stat(pid: int) -> list[str] | None:

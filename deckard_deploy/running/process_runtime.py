@@ -20,7 +20,7 @@ from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError, StartFa
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.running.bounded_log import LogReader
 from deckard_deploy.running.commands import Say, last_line
-from deckard_deploy.running.files import read_regular, write_atomically
+from deckard_deploy.running.files import read_regular, write_atomically, writing
 from deckard_deploy.running.layout import DeploymentDir
 from deckard_deploy.running.log_lines import LineSplitter
 from deckard_deploy.running.ports import require_free
@@ -172,7 +172,7 @@ class ProcessRuntime:
         log = release.folder / "supervisor.log"
         argv = [sys.executable, "-m", "deckard_deploy.running.supervisor", str(release.folder), str(lock)]
         name, _, value = supervisor_mark(self._deployment.folder).partition("=")
-        with log.open("wb") as errors:
+        with writing(log), log.open("wb") as errors:
             launcher = subprocess.Popen(
                 argv,
                 env={**self._environment, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), name: value},
@@ -194,7 +194,8 @@ class ProcessRuntime:
     @contextlib.contextmanager
     def _nothing_running(self) -> Iterator[int]:
         """Hold process.lock: nothing of the deployment runs, and nothing but the holder will start it."""
-        lock = os.open(self._deployment.process_lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with writing(self._deployment.process_lock):
+            lock = os.open(self._deployment.process_lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             deadline = time.monotonic() + _SETTLE_S
             while not _locked(lock):

@@ -15,7 +15,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from deckard_deploy.errors import BadInputError, IntegrityError
+from deckard_deploy.errors import BadInputError, DeployError, IntegrityError
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.running.files import (
     clear_leftovers,
@@ -26,6 +26,7 @@ from deckard_deploy.running.files import (
     sync_folder,
     temporary_prefix,
     write_atomically,
+    writing,
 )
 from deckard_deploy.running.layout import DeploymentDir
 
@@ -141,18 +142,23 @@ class Releases:
     def store(self, plan_hash: str, contents: Mapping[str, str]) -> Release:
         """Write the rendered files (name -> text) of a release; files that already say the same are left alone.
 
-        Each file is whole or absent, and the folder appears with all of them. Raises BadInputError, IntegrityError.
+        Each file is whole or absent, and the folder appears with all of them. Raises BadInputError,
+        IntegrityError, EnvironmentUnfitError (disk full).
         """
         release = self.get(plan_hash)
-        folder = (
-            release.folder if release else private_folder(self.deployment.releases / f"{temporary_prefix()}{plan_hash}")
-        )
-        for name, text in contents.items():
-            _write_if_new(folder, name, text)
-        if release is None:
-            folder = folder.rename(self.deployment.releases / plan_hash)
+        if release:
+            _write_all(release.folder, contents)
+            return release
+        unfinished = private_folder(self.deployment.releases / f"{temporary_prefix()}{plan_hash}")
+        try:
+            _write_all(unfinished, contents)
+        except DeployError:
+            remove_folder(unfinished)
+            raise
+        with writing(self.deployment.releases):
+            release = Release(unfinished.rename(self.deployment.releases / plan_hash))
             sync_folder(self.deployment.releases)
-        return Release(folder)
+        return release
 
     def switch(self, release: Release) -> None:
         """Make it current, in one step; what was current becomes previous."""
@@ -181,6 +187,11 @@ class Releases:
         if parent != "releases" or not _HASH.fullmatch(plan_hash):
             raise IntegrityError(f"{link} points at {link.readlink()}, not at a release", hint=f"rm {link}")
         return self.get(plan_hash)
+
+
+def _write_all(folder: Path, contents: Mapping[str, str]) -> None:
+    for name, text in contents.items():
+        _write_if_new(folder, name, text)
 
 
 def _write_if_new(folder: Path, name: str, text: str) -> None:

@@ -12,13 +12,14 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from deckard_deploy.running.process_identity import ProcessIdentity, marked, send, wait_gone
+from deckard_deploy.running.process_identity import ProcessIdentity, marked, send, wait_for_exits, wait_gone
 
 SPEC, SERVER_LOG = "process.json", "vllm.log"
 # Every descendant of the server inherits it, so nothing that the server ever started escapes a stop. vLLM renames
 # its processes with setproctitle, which would overwrite the environment in /proc/<pid>/environ; SPT_NOENV forbids it
 # (setproctitle's README).
 MARK, SUPERVISOR_MARK = "DECKARD_DEPLOYMENT", "DECKARD_SUPERVISES"
+TEARDOWN_S = 20.0  # of a process with much memory; the attempts below are as long
 KEEP_ENVIRON = {"SPT_NOENV": "1"}
 
 
@@ -65,7 +66,7 @@ def supervisor_mark(deployment: Path) -> str:
 
 
 def kill_marked(mark: str, *, attempts: int = 20) -> list[ProcessIdentity]:
-    """SIGKILL everything with that mark, but not the caller, until nothing is left; what would not die."""
+    """SIGKILL everything with that mark, but not the caller, and wait until it is torn down; what would not die."""
     left = marked(mark)
     for _ in range(attempts):
         if not left:
@@ -73,7 +74,7 @@ def kill_marked(mark: str, *, attempts: int = 20) -> list[ProcessIdentity]:
         for process in left:
             send(process, signal.SIGKILL)
         deadline = time.monotonic() + 1
-        for process in left:
-            wait_gone(process, max(0.0, deadline - time.monotonic()))
-        left = marked(mark)
+        left = [process for process in left if not wait_gone(process, max(0.0, deadline - time.monotonic()))]
+        left = sorted({*left, *marked(mark)}, key=str)
+    wait_for_exits(TEARDOWN_S)
     return left

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from deckard_deploy.running.process_identity import identity_of, is_alive, marked, send, wait_gone
+from deckard_deploy.running.ports import require_free
+from deckard_deploy.running.process_identity import identity_of, is_alive, marked, send, wait_for_exits, wait_gone
 from tests.unit.running.world import eventually
 
 SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
@@ -29,7 +30,8 @@ def test_a_living_process_is_signalled_and_its_end_is_seen(sleeper):
     assert send(identity, signal.SIGTERM)
     assert wait_gone(identity, 30)
     assert not is_alive(identity)  # a zombie, not reaped yet
-    assert not send(identity, signal.SIGKILL) or sleeper.wait() == -signal.SIGTERM
+    assert sleeper.wait() == -signal.SIGTERM
+    assert not send(identity, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("change", [{"started": 1}, {"boot": "another"}])
@@ -70,3 +72,29 @@ def test_a_name_with_brackets_does_not_shift_the_fields(tmp_path):
         assert identity_of(process.pid).started > 1000
         assert is_alive(identity_of(process.pid))
         process.kill()
+
+
+TORN_DOWN_SLOWLY = """
+import mmap, os, socket, sys
+memory = mmap.mmap(-1, 1 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+for page in range(0, 1 << 30, 4096):
+    memory[page] = 1
+server = socket.create_server(("127.0.0.1", 0))
+print(server.getsockname()[1], flush=True)
+os.read(0, 1)
+"""
+
+
+def test_a_process_that_was_killed_is_waited_for_until_its_port_is_free():
+    """A GiB of memory takes the kernel long enough to give back that the port is still bound meanwhile."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", TORN_DOWN_SLOWLY],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "DECKARD_TEST": "heavy"},
+    )  # fmt: skip
+    with process:
+        assert process.stdout
+        port = int(process.stdout.readline())
+        process.kill()
+        eventually(lambda: marked("DECKARD_TEST=heavy") == [])
+        wait_for_exits(30)
+        require_free("127.0.0.1", port)
