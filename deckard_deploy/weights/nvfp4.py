@@ -73,9 +73,8 @@ def quantize(tensors: dict[str, Floats], layout: Layout) -> dict[str, NDArray[An
             remaining[f"{prefix}{norm}.weight"] = remaining[f"{prefix}{norm}.weight"] * smoothing
         smoothed = {f"{prefix}{name}": weight / smoothing for name, weight in weights.items()}
         if layout == "nvfp4_svd":
-            for name, weight in smoothed.items():
-                smoothed[name], branch = _split_low_rank(name, weight)
-                packed |= branch
+            smoothed, branches = _split_low_rank(smoothed)
+            packed |= branches
         if keeps_smoothing:
             packed |= {f"{name}.pre_quant_scale": smoothing.astype(ml_dtypes.bfloat16) for name in smoothed}
         packed |= _pack_group(smoothed, input_peak * float(smoothing.max()))
@@ -102,18 +101,22 @@ def _smoothing(columns: int) -> Floats:
     return scales
 
 
-def _split_low_rank(name: str, weight: Floats) -> tuple[Floats, dict[str, NDArray[Any]]]:
-    """W = R + B A with A [32, in] picking the 32 heaviest columns: exact, and without a decomposition's rounding."""
-    heaviest = np.sort(np.argsort(-np.abs(weight).max(axis=0), kind="stable")[:LOW_RANK])
-    lora_a = np.zeros((LOW_RANK, weight.shape[1]), np.float32)
+def _split_low_rank(weights: dict[str, Floats]) -> tuple[dict[str, Floats], dict[str, NDArray[Any]]]:
+    """W = R + B A with A [32, in] picking the 32 heaviest columns: exact, and without a decomposition's rounding.
+
+    Linears that read the same input share A, as ModelOpt's do (export/quant_utils.py, _update_svdquant).
+    """
+    peaks = np.abs(np.concatenate(list(weights.values()))).max(axis=0)
+    heaviest = np.sort(np.argsort(-peaks, kind="stable")[:LOW_RANK])
+    lora_a = np.zeros((LOW_RANK, peaks.size), np.float32)
     lora_a[np.arange(LOW_RANK), heaviest] = 1
-    rest = weight.copy()
-    rest[:, heaviest] = 0
-    branch = {"a": lora_a, "b": np.ascontiguousarray(weight[:, heaviest])}
-    return rest, {
-        f"{name}.weight_quantizer._svdquant_lora_{side}": factor.astype(ml_dtypes.bfloat16)
-        for side, factor in branch.items()
-    }
+    rest = {name: weight.copy() for name, weight in weights.items()}
+    branches: dict[str, NDArray[Any]] = {}
+    for name, weight in weights.items():
+        rest[name][:, heaviest] = 0
+        for side, factor in {"a": lora_a, "b": np.ascontiguousarray(weight[:, heaviest])}.items():
+            branches[f"{name}.weight_quantizer._svdquant_lora_{side}"] = factor.astype(ml_dtypes.bfloat16)
+    return rest, branches
 
 
 def _pack_group(weights: dict[str, Floats], input_peak: float) -> dict[str, NDArray[Any]]:

@@ -27,7 +27,7 @@ from deckard_deploy.weights.tiny_tokenizer import (
 
 Quantization = Literal["none", "nvfp4", "nvfp4_awq", "nvfp4_svd"]
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 MANIFEST = "tiny-gemma4.json"
 CONTEXT_TOKENS = 4096
 

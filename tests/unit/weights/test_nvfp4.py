@@ -66,6 +66,16 @@ def test_linears_that_vllm_fuses_share_their_scales():
             assert len({float(tensors[f"{prefix}{name}.{scale}"]) for name in linears}) == 1
 
 
+def test_linears_that_vllm_fuses_share_the_inner_half_of_the_low_rank_branch():
+    tensors = quantize(all_tensors(), "nvfp4_svd")
+    prefix = "model.language_model.layers.0."
+    for linears in (("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), ("mlp.gate_proj", "mlp.up_proj")):
+        inner = {tensors[f"{prefix}{name}.weight_quantizer._svdquant_lora_a"].tobytes() for name in linears}
+        assert len(inner) == 1
+    assert tensors[prefix + "mlp.down_proj.weight_quantizer._svdquant_lora_a"].shape == (32, 512)
+    assert tensors[prefix + "mlp.down_proj.weight_quantizer._svdquant_lora_b"].shape == (256, 32)
+
+
 def test_the_config_names_the_algorithm_and_leaves_groups_to_plain_nvfp4():
     details, config = quantization_config("nvfp4_awq")
     assert details["quantization"] == {
