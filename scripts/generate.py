@@ -20,7 +20,8 @@ from deckard_deploy.catalog.option_schema import Option, OptionSchema, option_sc
 from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment, EngineSpec, HardwareProfile, ModelSpec
 from deckard_deploy.cli.main import cli
-from deckard_deploy.planning.planner import build_plan
+from deckard_deploy.cli.patched import patched
+from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
 from deckard_deploy.rendering.compose import render_compose
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,7 +56,8 @@ def compose_files() -> dict[Path, str]:
         profile = library.profile(name)
         # The rehearsal's own engine needs no container; its twin in an image stands in for it here.
         engine = "vllm-0.19.1-cpu-docker" if library.engine(profile.engine).image is None else None
-        plan = build_plan(resolve(Deployment(engine=engine), profile=profile))
+        resolved = resolve(Deployment(engine=engine), profile=profile)
+        plan = patched(build_plan(resolved), resolved, DEFAULT_PATHS.patches)
         texts[ROOT / "compose" / f"{name}.yaml"] = render_compose(plan)
     return texts
 

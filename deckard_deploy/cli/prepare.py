@@ -8,23 +8,27 @@ from pathlib import Path, PurePosixPath
 from deckard_deploy.catalog import library, listing
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.catalog.specs import Generated, ModelSpec
+from deckard_deploy.cli.patched import build_for_docker, build_for_process, patched
 from deckard_deploy.errors import EnvironmentUnfitError
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.planning.planner import HostPaths, build_plan
 from deckard_deploy.rendering.compose import render_compose
 from deckard_deploy.rendering.shell import render_command
-from deckard_deploy.running import environment, locks
+from deckard_deploy.running import docker_images, environment, locks
+from deckard_deploy.running.docker_runtime import DockerRuntime
 from deckard_deploy.running.files import remove_folder
 from deckard_deploy.running.layout import StateDir
 from deckard_deploy.running.releases import COMPOSE, PLAN, Launch, Release, Releases
+from deckard_deploy.running.runtime import Runtime
 
 Say = Callable[[str], None]
 
 
 def plan_for(resolved: Resolved, directory: StateDir) -> LaunchPlan:
     """The plan with this host's folders in it; nothing is made."""
-    paths = HostPaths(models=PurePosixPath(directory.models), caches=PurePosixPath(directory.cache))
-    return build_plan(resolved, paths)
+    root = PurePosixPath(directory.root)
+    paths = HostPaths(models=root / "models", caches=root / "cache", patches=root / "patches")
+    return patched(build_plan(resolved, paths), resolved, paths.patches)
 
 
 def have_weights(resolved: Resolved, directory: StateDir, say: Say) -> None:
@@ -39,7 +43,7 @@ def _have_model(model: ModelSpec, folder: Path, say: Say) -> None:
         from deckard_deploy.weights import tiny_gemma4  # noqa: PLC0415  numpy, for this model alone
 
         say(f"weights  {model.name} in {folder}")
-        tiny_gemma4.write(folder)
+        tiny_gemma4.write(folder, quantization=model.quantization)
     elif not (folder / "config.json").is_file():
         raise EnvironmentUnfitError(
             f"{model.name}: no weights in {folder} ({model.size_gb:g} GB are needed there)",
@@ -47,13 +51,34 @@ def _have_model(model: ModelSpec, folder: Path, say: Say) -> None:
         )
 
 
-def have_engine(plan: LaunchPlan, directory: StateDir, say: Say) -> None:
-    """Install the process runtime's environment, and make the folders that the plan mounts for writing."""
-    if plan.runtime == "process":
-        installed_program(plan, directory, say)
+def have_engine(plan: LaunchPlan, directory: StateDir, runtime: Runtime, say: Say) -> None:
+    """Have the image or the private environment, the patches built from its own files, and the folders for caches.
+
+    Raises EnvironmentUnfitError, NetworkError and IntegrityError.
+    """
+    if isinstance(runtime, DockerRuntime):
+        _have_image(plan, runtime, say)
+        build_for_docker(plan, runtime, say)
+    else:
+        build_for_process(plan, installed_program(plan, directory, say), say)
     for mount in plan.mounts:
         if not mount.read_only:
             Path(mount.source).mkdir(parents=True, exist_ok=True)
+
+
+def _have_image(plan: LaunchPlan, runtime: DockerRuntime, say: Say) -> None:
+    if plan.image is None or docker_images.image_id(runtime.engine, plan.image):
+        return
+    say(f"image    {plan.image} is not here: pulling it")
+    shown = 0
+
+    def on_bytes(done: int, total: int) -> None:
+        nonlocal shown
+        if total and done * 20 // total > shown:  # every 5 %
+            shown = done * 20 // total
+            say(f"image    {done / 1e9:.1f} of {total / 1e9:.1f} GB")
+
+    docker_images.pull(runtime.engine, plan.image, platform=plan.platform, on_bytes=on_bytes)
 
 
 def installed_program(plan: LaunchPlan, directory: StateDir, say: Say) -> Path:

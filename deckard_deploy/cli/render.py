@@ -1,5 +1,6 @@
 """`render`: the files and lines of a plan, without starting anything."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -23,21 +24,34 @@ def render() -> None:
     """
 
 
-def render_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What every `render` verb takes."""
-    output = click.option("-o", "--output", type=click.Path(path_type=Path), help="Write here instead of to stdout.")
-    models = click.option(
-        "--models-dir", metavar="PATH", help="Where the host keeps weights; default: /srv/deckard/models."
-    )
-    caches = click.option(
-        "--cache-dir", metavar="PATH", help="Where the host keeps caches; default: /srv/deckard/cache."
-    )
-    return deployment_options(output(models(caches(command))))
+def plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a `render` verb `plan` and `output`."""
+
+    @functools.wraps(command)
+    def with_plan(resolved: "Resolved", root: str, models_dir: str | None, output: Path | None) -> None:
+        command(plan=_plan(resolved, root, models_dir), output=output)
+
+    for option in reversed(_OPTIONS):
+        with_plan = option(with_plan)
+    return deployment_options(with_plan)
+
+
+_OPTIONS = (
+    click.option("-o", "--output", type=click.Path(path_type=Path), help="Write here instead of to stdout."),
+    click.option(
+        "--root",
+        metavar="PATH",
+        default="/srv/deckard",
+        show_default=True,
+        help="Folder of models/, cache/ and patches/ on the host that will run it.",
+    ),
+    click.option("--models-dir", metavar="PATH", help="Where that host keeps weights; default: models/ in --root."),
+)
 
 
 @render.command()
-@render_options
-def compose(resolved: "Resolved", output: Path | None, models_dir: str | None, cache_dir: str | None) -> None:
+@plan_options
+def compose(plan: "LaunchPlan", output: Path | None) -> None:
     """Write compose.yaml.
 
     \b
@@ -46,14 +60,13 @@ def compose(resolved: "Resolved", output: Path | None, models_dir: str | None, c
     """
     from deckard_deploy.rendering.compose import render_compose  # noqa: PLC0415  jinja2 is heavy
 
-    plan = _plan(resolved, models_dir, cache_dir)
     _needs_image(plan)
     _write(render_compose(plan), output)
 
 
 @render.command()
-@render_options
-def command(resolved: "Resolved", output: Path | None, models_dir: str | None, cache_dir: str | None) -> None:
+@plan_options
+def command(plan: "LaunchPlan", output: Path | None) -> None:
     """Write the `vllm serve` line.
 
     \b
@@ -62,12 +75,12 @@ def command(resolved: "Resolved", output: Path | None, models_dir: str | None, c
     """
     from deckard_deploy.rendering.shell import render_command  # noqa: PLC0415  jinja2 is heavy
 
-    _write(render_command(_plan(resolved, models_dir, cache_dir)), output)
+    _write(render_command(plan), output)
 
 
 @render.command(name="run")
-@render_options
-def run_line(resolved: "Resolved", output: Path | None, models_dir: str | None, cache_dir: str | None) -> None:
+@plan_options
+def run_line(plan: "LaunchPlan", output: Path | None) -> None:
     """Write the `docker run` line.
 
     \b
@@ -76,25 +89,22 @@ def run_line(resolved: "Resolved", output: Path | None, models_dir: str | None, 
     """
     from deckard_deploy.rendering.shell import render_run  # noqa: PLC0415  jinja2 is heavy
 
-    plan = _plan(resolved, models_dir, cache_dir)
     _needs_image(plan)
     _write(render_run(plan), output)
 
 
-def _plan(resolved: "Resolved", models_dir: str | None, cache_dir: str | None) -> "LaunchPlan":
-    from deckard_deploy.planning.planner import DEFAULT_PATHS, HostPaths, build_plan  # noqa: PLC0415  pydantic is heavy
+def _plan(resolved: "Resolved", root: str, models_dir: str | None) -> "LaunchPlan":
+    from deckard_deploy.cli.patched import patched  # noqa: PLC0415  pydantic is heavy
+    from deckard_deploy.planning.planner import HostPaths, build_plan  # noqa: PLC0415  same
 
-    paths = HostPaths(
-        models=_absolute(models_dir, "--models-dir") or DEFAULT_PATHS.models,
-        caches=_absolute(cache_dir, "--cache-dir") or DEFAULT_PATHS.caches,
-    )
-    return build_plan(resolved, paths)
+    folder = _absolute(root, "--root")
+    models = _absolute(models_dir, "--models-dir") if models_dir else folder / "models"
+    paths = HostPaths(models=models, caches=folder / "cache", patches=folder / "patches")
+    return patched(build_plan(resolved, paths), resolved, paths.patches)
 
 
-def _absolute(path: str | None, option: str) -> PurePosixPath | None:
-    if path is None:
-        return None
-    if not path.startswith(("/", "~/")) or "\0" in path or "\n" in path:
+def _absolute(path: str, option: str) -> PurePosixPath:
+    if not path.startswith(("/", "~/")) or not path.isprintable():
         raise click.BadParameter(f"{path!r}: an absolute path was expected", param_hint=option)
     return PurePosixPath(path)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from deckard_deploy.cli.output import echo_command
+from deckard_deploy.cli.patched import attest
 from deckard_deploy.cli.prepare import installed_program
 from deckard_deploy.cli.progress import minutes, startup_display
 from deckard_deploy.planning.plan import LaunchPlan
@@ -75,6 +76,9 @@ def prove_ready(release: Release, runtime: Runtime, *, directory: StateDir, say:
             stalled_after_s=plan.startup_timeout_s,
             on_progress=display.show,
         )
+    program = functools.partial(installed_program, directory=directory, say=say)
+    if plan.patches:
+        say(f"patches  {attest(plan, runtime, program)}")
     say(f"ready    after {minutes(ready.elapsed_s)}{_facts(ready)}")
     history.record(directory.startups, _start(plan, ready))
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from deckard_deploy.running.deploy import Decision, Site
     from deckard_deploy.running.layout import StateDir
 
+PROBE_TIMEOUT_S = 120.0
+
 
 @click.command()
 @deployment_options
@@ -62,7 +64,7 @@ def _up(resolved: "Resolved", plan: "LaunchPlan", directory: "StateDir") -> None
             follow_up(site, release)
         else:
             have_weights(resolved, directory, say)
-            have_engine(plan, directory, say)
+            have_engine(plan, directory, site.runtimes[plan.runtime], say)
             bring_up(site, *stored_release(plan, site.releases))
         site.releases.prune()
 
@@ -70,6 +72,7 @@ def _up(resolved: "Resolved", plan: "LaunchPlan", directory: "StateDir") -> None
 def _decision(site: "Site", plan: "LaunchPlan") -> "Decision":
     """What has to be done; a server that runs as planned but does not answer is replaced."""
     from deckard_deploy.cli.site import probe  # noqa: PLC0415  not for --help
+    from deckard_deploy.errors import TimedOutError  # noqa: PLC0415  same
     from deckard_deploy.running.deploy import Decision, decide, observe  # noqa: PLC0415  same
     from deckard_deploy.startup.readiness import Outcome  # noqa: PLC0415  same
 
@@ -77,9 +80,14 @@ def _decision(site: "Site", plan: "LaunchPlan") -> "Decision":
     decision = decide(plan.hash, observe(site.runtimes), release.launch() if release else None)
     if decision.action != "nothing" or release is None:
         return decision
-    found = probe(release)
+    found = probe(release, timeout_s=PROBE_TIMEOUT_S)
     if found.outcome is Outcome.READY:
         return Decision("nothing", f"{decision.cause}, and answers")
+    if not found.final and "Timeout" in found.detail:
+        raise TimedOutError(
+            f"{plan.deployment} runs, but has not answered within {PROBE_TIMEOUT_S:g} s: it may only be busy",
+            hint=f"deckard-deploy status, or restart it: deckard-deploy down --name {plan.deployment}",
+        )
     return Decision("replace", f"it runs, but is {found.outcome}: {found.detail}")
 
 

@@ -45,10 +45,13 @@ def from_package(package: Path, targets: Iterable[str]) -> BaseFiles:
     return BaseFiles(files=files, origin=f"{package}", package=PurePosixPath(package))
 
 
-def from_image(image: str, targets: Iterable[str], *, package: PurePosixPath | None = None) -> BaseFiles:
+def from_image(
+    image: str, targets: Iterable[str], *, package: PurePosixPath | None = None, endpoint: str | None = None
+) -> BaseFiles:
     """Read out of a local image, from a container that is created and never started.
 
-    package: where the vllm package lies in the image; found when it is not given.
+    package: where the vllm package lies in the image; found when it is not given. endpoint: of the docker engine; the
+    environment's when it is not given.
     Raises EnvironmentUnfitError: no docker, no such image here, no vLLM in it.
     """
     import docker  # noqa: PLC0415  heavy
@@ -56,7 +59,7 @@ def from_image(image: str, targets: Iterable[str], *, package: PurePosixPath | N
     from requests import RequestException  # noqa: PLC0415  same
 
     try:
-        with closing(docker.from_env()) as client:
+        with closing(docker.DockerClient(base_url=endpoint) if endpoint else docker.from_env()) as client:
             container = client.containers.create(image, entrypoint=["true"], network_disabled=True)
             try:
                 found = package or _find_package(container, image)

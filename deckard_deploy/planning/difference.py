@@ -34,6 +34,8 @@ def difference(before: LaunchPlan, after: LaunchPlan) -> tuple[Change, ...]:
 def _settings(plan: LaunchPlan) -> dict[str, str]:
     data = plan.model_dump(mode="json")
     settings = _options(data.pop("arguments"))
+    settings |= {f"patch {patch['name']}": patch["sha256"][:12] for patch in data.pop("patches")}
+    settings |= {f"mount {mount['target']}": mount["source"] for mount in data.pop("mounts")}
     for key, value in data.items():
         settings |= _flattened(key, value)
     return settings

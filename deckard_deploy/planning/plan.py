@@ -26,6 +26,14 @@ class BindMount(Part):
     read_only: bool = True
 
 
+class PatchMount(BindMount):
+    """A patched module over the engine's own; its hash is part of the plan, and proven inside the engine."""
+
+    name: str
+    module: str
+    sha256: str
+
+
 class Gpus(Part):
     """A device reservation: all GPUs of the host, or a number of them."""
 
@@ -57,7 +65,7 @@ class LaunchPlan(Part):
     arguments: tuple[str, ...]
     environment: dict[str, str]
     mounts: tuple[BindMount, ...]
-    patches: tuple[BindMount, ...] = ()
+    patches: tuple[PatchMount, ...] = ()
     gpus: Gpus | None
     container: Container
     container_name: str

@@ -1,5 +1,7 @@
 """Resolved choice + host paths -> LaunchPlan."""
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -7,22 +9,37 @@ from deckard_deploy.catalog.option_schema import option_schema
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.catalog.specs import ModelSpec, Serve
 from deckard_deploy.planning.arguments import serve_arguments
-from deckard_deploy.planning.plan import BindMount, Gpus, Healthcheck, LaunchPlan
+from deckard_deploy.planning.plan import BindMount, Gpus, Healthcheck, LaunchPlan, PatchMount
 
 CONTAINER_PORT = 8000
 HEALTHCHECK_TIMEOUT_S = 10
+PATCHED_FILES, OVERLAY = "files", "overlay"  # as `patches build` writes them
 
 
 @dataclass(frozen=True, kw_only=True)
 class HostPaths:
-    """Where weights and caches lie on the host that will run the plan; absolute."""
+    """Where weights, caches and patched files lie on the host that will run the plan; absolute."""
 
     models: PurePosixPath
     caches: PurePosixPath
+    patches: PurePosixPath
 
 
 # What `render` writes when no folders are named: the same on every machine that renders.
-DEFAULT_PATHS = HostPaths(models=PurePosixPath("/srv/deckard/models"), caches=PurePosixPath("/srv/deckard/cache"))
+DEFAULT_PATHS = HostPaths(
+    models=PurePosixPath("/srv/deckard/models"),
+    caches=PurePosixPath("/srv/deckard/cache"),
+    patches=PurePosixPath("/srv/deckard/patches"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchedFile:
+    """A patch that the plan needs: the module's path below site-packages, and the hash of the patched file."""
+
+    name: str
+    target: str
+    sha256: str
 
 
 def build_plan(resolved: Resolved, paths: HostPaths = DEFAULT_PATHS) -> LaunchPlan:
@@ -53,6 +70,41 @@ def build_plan(resolved: Resolved, paths: HostPaths = DEFAULT_PATHS) -> LaunchPl
         container_port=port,
         startup_timeout_s=resolved.startup_timeout_s,
         compatibility=resolved.compatibility.name if resolved.compatibility else None,
+    )
+
+
+def with_patches(plan: LaunchPlan, files: Sequence[PatchedFile], *, root: PurePosixPath, vllm_root: str) -> LaunchPlan:
+    """The plan with `files` over the engine's own.
+
+    root: the host's folder of patches. vllm_root: the folder of the vllm package in the image. In a container each file
+    is a read-only bind mount; the process runtime puts an overlay of the package first on PYTHONPATH instead, and
+    leaves site-packages alone. The folder is named by the files' hashes, so that another build changes the plan and
+    an older release keeps its own files.
+    """
+    if not files:
+        return plan
+    digest = hashlib.sha256("".join(sorted(file.sha256 for file in files)).encode()).hexdigest()[:12]
+    folder = root / f"vllm-{plan.vllm_version}-{digest}"
+    mounts = tuple(
+        PatchMount(
+            name=file.name,
+            module=file.target.removesuffix(".py").replace("/", "."),
+            sha256=file.sha256,
+            source=str(folder / PATCHED_FILES / file.target),
+            target=str(PurePosixPath(vllm_root).parent / file.target),
+        )
+        for file in files
+    )
+    environment = plan.environment
+    if plan.runtime == "process":
+        environment = {**environment, "PYTHONPATH": str(folder / OVERLAY)}
+    return plan.model_copy(update={"patches": mounts, "environment": environment})
+
+
+def patch_folder(plan: LaunchPlan) -> PurePosixPath:
+    """The folder that `with_patches` chose, for a plan that has patches."""
+    return next(
+        parent.parent for parent in PurePosixPath(plan.patches[0].source).parents if parent.name == PATCHED_FILES
     )
 
 

@@ -6,6 +6,7 @@ import yaml
 
 from deckard_deploy import __version__
 from deckard_deploy.planning.plan import BindMount, LaunchPlan
+from deckard_deploy.planning.planner import patch_folder
 from deckard_deploy.rendering.templates import environment
 
 SERVICE = "vllm"
@@ -20,14 +21,28 @@ def render_compose(plan: LaunchPlan, *, launch_id: str | None = None) -> str:
     title = f"{plan.model} on {plan.profile}, {plan.engine}"
     if plan.compatibility:
         title += f", kept as the {plan.compatibility} has it"
+    patch_command = _patch_command(plan)
     text = (
-        environment().get_template("compose.yaml.j2").render(model=model, plan=plan, version=__version__, title=title)
+        environment()
+        .get_template("compose.yaml.j2")
+        .render(model=model, plan=plan, version=__version__, title=title, patch_command=patch_command)
     )
     # C parser where libyaml is there: `render` must be quick.
     parsed = _undollared(yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))  # noqa: S506  both safe
     if parsed != model:
         raise AssertionError(f"compose.yaml of plan {plan.hash} does not mean what its model says")
     return text
+
+
+def _patch_command(plan: LaunchPlan) -> str:
+    """What builds the patched files where the plan mounts them from."""
+    if not plan.patches:
+        return ""
+    names = {patch.name for patch in plan.patches}
+    drafter = "--drafter" if "eagle" in names else "--no-drafter"
+    quantization = "nvfp4_awq" if "modelopt" in names else "none"
+    options = f"--image {plan.image} {drafter} --quantization {quantization} --output {patch_folder(plan)}"
+    return f"deckard-deploy patches build {options}"
 
 
 def compose_model(plan: LaunchPlan, *, launch_id: str | None = None) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """Bad input costs one line: exit 2, nothing written, no socket opened."""
 
+import socket
 import sys
 from pathlib import Path
 
 import pytest
-from tests.unit.cli.malformed_cases import CASES, Case
 
 from deckard_deploy.cli.main import run
+from tests.unit.cli.malformed_cases import CASES, Case
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +48,6 @@ def test_there_are_enough_of_them() -> None:
 
 
 def test_the_watch_sees_a_file_and_a_socket(tmp_path: Path, opened: list[str]) -> None:
-    import socket
-
     opened.clear()
     (tmp_path / "x").write_text("x")
     socket.socket().close()

@@ -3,8 +3,9 @@
 from deckard_deploy.catalog import library, listing
 from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment
+from deckard_deploy.cli.patched import patched
 from deckard_deploy.planning.plan import BindMount, LaunchPlan
-from deckard_deploy.planning.planner import build_plan
+from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
 
 PROFILES = listing.names("profiles")
 DOCKER_ENGINE = "vllm-0.19.1-cpu-docker"
@@ -13,7 +14,8 @@ DOCKER_ENGINE = "vllm-0.19.1-cpu-docker"
 def built_in(profile: str) -> LaunchPlan:
     """The profile's own plan; `cpu` on its docker engine, so that there is an image."""
     engine = DOCKER_ENGINE if profile == "cpu" else None
-    return build_plan(resolve(Deployment(engine=engine), profile=library.profile(profile)))
+    resolved = resolve(Deployment(engine=engine), profile=library.profile(profile))
+    return patched(build_plan(resolved), resolved, DEFAULT_PATHS.patches)
 
 
 def with_text(text: str) -> LaunchPlan:
@@ -23,6 +25,7 @@ def with_text(text: str) -> LaunchPlan:
         update={
             "arguments": (*plan.arguments, "--chat-template", text),
             "environment": {**plan.environment, "NOTE": text},
+            "patches": (),
             "mounts": (*plan.mounts, BindMount(source=f"/data/{text}", target=f"/mnt/{text}")),
         }
     )

@@ -1,0 +1,118 @@
+"""The patches of a plan: which it needs, their files on this host, and the proof that the engine uses them."""
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+from deckard_deploy.catalog import library
+from deckard_deploy.catalog.resolution import Resolved
+from deckard_deploy.errors import IntegrityError
+from deckard_deploy.patching import attestation, builds, manifest
+from deckard_deploy.patching.base_files import BaseFiles, from_image, from_package
+from deckard_deploy.patching.manifest import Patch
+from deckard_deploy.patching.overlay import overlay
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.planning.planner import OVERLAY, PATCHED_FILES, PatchedFile, patch_folder, with_patches
+from deckard_deploy.running.docker_runtime import DockerRuntime
+from deckard_deploy.running.runtime import Runtime
+
+Say = Callable[[str], None]
+# The process runtime has no image: its overlay holds the package under this name.
+_NO_IMAGE = "/vllm"
+
+
+def patched(plan: LaunchPlan, resolved: Resolved, root: PurePosixPath) -> LaunchPlan:
+    """The plan with the patches that it needs; as it is when the engine has none, or somebody's own line is kept."""
+    engine = resolved.engine
+    if engine.patch_set is None or resolved.compatibility:
+        return plan
+    patch_set = manifest.load_patch_set(engine.patch_set)
+    needed = manifest.needed(patch_set, drafter=resolved.drafter is not None, quantization=resolved.model.quantization)
+    files = [PatchedFile(name=patch.name, target=patch.target, sha256=patch.patched_sha256) for patch in needed]
+    return with_patches(plan, files, root=root, vllm_root=engine.vllm_root or _NO_IMAGE)
+
+
+def build_for_process(plan: LaunchPlan, program: Path, say: Say) -> None:
+    """Build the plan's patches from the installed engine, and the overlay that goes first on PYTHONPATH.
+
+    Raises IntegrityError when the installed files are not the release's.
+    """
+    if not plan.patches:
+        return
+    (package,) = program.parents[1].glob("lib/python3*/site-packages/vllm")
+    built = _build(plan, from_package(package, _targets(plan)), say)
+    overlay(package, built, Path(patch_folder(plan)) / OVERLAY)
+
+
+def build_for_docker(plan: LaunchPlan, runtime: DockerRuntime, say: Say) -> None:
+    """Build the plan's patches from the image's own files. Raises IntegrityError when they are not the release's."""
+    if not plan.patches or plan.image is None:
+        return
+    base = from_image(plan.image, _targets(plan), endpoint=runtime.engine.endpoint)
+    planned = PurePosixPath(plan.patches[0].target.removesuffix(_targets(plan)[0])) / "vllm"
+    if base.package != planned:
+        raise IntegrityError(
+            f"vLLM lies in {base.package} in {plan.image}, and the plan mounts over {planned}",
+            hint="write an engine file with the right vllm_root",
+        )
+    _build(plan, base, say)
+
+
+def attest(plan: LaunchPlan, runtime: Runtime, program: Callable[[LaunchPlan], Path]) -> str:
+    """Ask the engine's own Python whether it imports our files; a line that says so.
+
+    Raises IntegrityError when it would import anything else.
+    """
+    built = [
+        builds.BuiltPatch(
+            name=patch.name,
+            target=_target(patch.name, plan).target,
+            path=Path(patch.source),
+            base_sha256=_target(patch.name, plan).base_sha256,
+            sha256=patch.sha256,
+        )
+        for patch in plan.patches
+    ]
+    if not built:
+        return "none needed"
+    if isinstance(runtime, DockerRuntime):
+        output = _inside(runtime, attestation.attestation_argv(built))
+    else:
+        output = _beside(plan, attestation.attestation_argv(built, python=str(program(plan).with_name("python"))))
+    attestation.judge(output, built)
+    return f"{', '.join(patch.name for patch in built)} in use, hashes right"
+
+
+def _build(plan: LaunchPlan, base: BaseFiles, say: Say) -> tuple[builds.BuiltPatch, ...]:
+    patch_set = manifest.load_patch_set(_set_name(plan))
+    chosen = [_target(patch.name, plan) for patch in plan.patches]
+    built = builds.build(patch_set, base, Path(patch_folder(plan)) / PATCHED_FILES, chosen)
+    say(f"patches  {', '.join(patch.name for patch in built)} from {base.origin}")
+    return built
+
+
+def _targets(plan: LaunchPlan) -> list[str]:
+    return [_target(patch.name, plan).target for patch in plan.patches]
+
+
+def _target(name: str, plan: LaunchPlan) -> Patch:
+    patches = {patch.name: patch for patch in manifest.load_patch_set(_set_name(plan)).patches}
+    return patches[name]
+
+
+def _set_name(plan: LaunchPlan) -> str:
+    return library.engine(plan.engine).patch_set or plan.engine
+
+
+def _inside(runtime: DockerRuntime, argv: tuple[str, ...]) -> str:
+    api, seen = runtime.engine.api, runtime.observe()
+    made = api.exec_create(seen.instance_id, list(argv))
+    return str(api.exec_start(made["Id"]).decode(errors="replace"))
+
+
+def _beside(plan: LaunchPlan, argv: tuple[str, ...]) -> str:
+    """The server's environment and a Python of the same installation: what it would import is what the server did."""
+    environment = {"PATH": os.environ.get("PATH", ""), **plan.environment}
+    done = subprocess.run(argv, env=environment, cwd="/", capture_output=True, text=True, check=False)
+    return done.stdout or done.stderr
