@@ -42,13 +42,14 @@ def prepare(folder: Path) -> None:
 
 def measure() -> None:
     import modelopt_layers as layers  # noqa: PLC0415  needs vLLM
+    import nvfp4_reference as nvfp4  # noqa: PLC0415  same
     import torch  # noqa: PLC0415  same
 
     def weight_only(linear):
         """Marlin multiplies the dequantized weight with the input as it is."""
         first = linear.shards[0]
         x = (linear.x * first["pre_quant_scale"] if "pre_quant_scale" in first else linear.x).double()
-        out = x @ torch.cat([layers.dequantize(tensors) for tensors in linear.shards]).T
+        out = x @ torch.cat([nvfp4.dequantize(tensors) for tensors in linear.shards]).T
         if "weight_quantizer._svdquant_lora_a" in first:
             lora_b = torch.cat([tensors["weight_quantizer._svdquant_lora_b"] for tensors in linear.shards])
             out = out + x @ first["weight_quantizer._svdquant_lora_a"].double().T @ lora_b.double().T
