@@ -8,3 +8,5 @@ lock() {
 }
 lock -o requirements/runtime.txt
 lock --group dev -o requirements/dev.txt
+uv pip compile --quiet requirements/engine-tests.in --universal --python-version 3.11 \
+    --generate-hashes --no-emit-index-url --no-annotate --no-header -o requirements/engine-tests.txt

@@ -47,26 +47,36 @@ def up(resolved: "Resolved", state_dir: Path | None, dry_run: bool) -> None:  # 
 
 
 def _up(resolved: "Resolved", plan: "LaunchPlan", directory: "StateDir") -> None:
-    from deckard_deploy.cli.prepare import have_engine, have_weights, stored_release  # noqa: PLC0415  not for --help
-    from deckard_deploy.cli.site import open_site  # noqa: PLC0415  same
-    from deckard_deploy.running.deploy import bring_up, follow_up  # noqa: PLC0415  same
+    from deckard_deploy.cli.site import open_site  # noqa: PLC0415  not for --help
+    from deckard_deploy.running.deploy import what_runs  # noqa: PLC0415  same
 
     with open_site(directory, plan.deployment, say, also=plan.runtime) as site:
         site.releases.clear_leftovers()
-        decision = _decision(site, plan)
-        if decision.action == "nothing":
-            say(f"running  {decision.cause}: nothing to do")
-            return
-        say(f"{decision.action:8} {decision.cause}")
-        _say_changes(site, plan)
-        release = site.releases.get(plan.hash)
-        if decision.action == "follow" and release:
-            follow_up(site, release)
-        else:
-            have_weights(resolved, directory, say)
-            have_engine(plan, directory, site.runtimes[plan.runtime], say)
-            bring_up(site, *stored_release(plan, site.releases))
+        try:
+            _converge(resolved, plan, directory, site)
+        except KeyboardInterrupt:
+            say(f"interrupted: {what_runs(site)}")
+            raise
         site.releases.prune()
+
+
+def _converge(resolved: "Resolved", plan: "LaunchPlan", directory: "StateDir", site: "Site") -> None:
+    from deckard_deploy.cli.prepare import have_engine, have_weights, stored_release  # noqa: PLC0415  not for --help
+    from deckard_deploy.running.deploy import bring_up, follow_up  # noqa: PLC0415  same
+
+    decision = _decision(site, plan)
+    if decision.action == "nothing":
+        say(f"running  {decision.cause}: nothing to do")
+        return
+    say(f"{decision.action:8} {decision.cause}")
+    _say_changes(site, plan)
+    release = site.releases.get(plan.hash)
+    if decision.action == "follow" and release:
+        follow_up(site, release)
+    else:
+        have_weights(resolved, directory, say)
+        have_engine(plan, directory, site.runtimes[plan.runtime], say)
+        bring_up(site, *stored_release(plan, site.releases))
 
 
 def _decision(site: "Site", plan: "LaunchPlan") -> "Decision":

@@ -59,7 +59,7 @@ def compose_model(plan: LaunchPlan, *, launch_id: str | None = None) -> dict[str
         "command": list(arguments),
         "init": True,
         "labels": labels,
-        "environment": plan.environment,
+        "environment": plan.environment or None,
         "volumes": [_volume(mount) for mount in (*plan.mounts, *plan.patches)],
         "restart": plan.container.restart,
         "stop_grace_period": f"{plan.container.stop_grace_period_s}s",
@@ -73,7 +73,8 @@ def compose_model(plan: LaunchPlan, *, launch_id: str | None = None) -> dict[str
         service["security_opt"] = ["no-new-privileges:true"]
         service["logging"] = {"driver": "json-file", "options": {"max-size": "20m", "max-file": "5"}}
     present = {key: value for key, value in service.items() if value is not None}
-    return {"name": f"deckard-{plan.deployment}", "services": {SERVICE: present}}
+    # compose allows no dot in a project's name
+    return {"name": f"deckard-{plan.deployment.replace('.', '_')}", "services": {SERVICE: present}}
 
 
 def _volume(mount: BindMount) -> dict[str, Any]:

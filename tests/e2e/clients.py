@@ -1,6 +1,7 @@
 """The official OpenAI client against an endpoint: what every runtime has to answer."""
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import requests
 from openai import OpenAI
@@ -17,7 +18,8 @@ TOOLS = [
 ]
 
 
-def client(base_url: str) -> OpenAI:
+def client(base_url: str) -> Any:
+    """The official client; its many overloads say nothing about an answer that the test inspects anyway."""
     return OpenAI(base_url=base_url, api_key="unused", max_retries=0, timeout=120)
 
 
@@ -25,8 +27,8 @@ def plain(base_url: str) -> tuple[str, str]:
     """The plain answer, whole and streamed."""
     openai, model = client(base_url), client(base_url).models.list().data[0].id
     ask = [{"role": "user", "content": "Hello?"}]
-    whole = openai.chat.completions.create(model=model, messages=ask, temperature=0)  # type: ignore[arg-type]
-    stream = openai.chat.completions.create(model=model, messages=ask, temperature=0, stream=True)  # type: ignore[arg-type]
+    whole = openai.chat.completions.create(model=model, messages=ask, temperature=0)
+    stream = openai.chat.completions.create(model=model, messages=ask, temperature=0, stream=True)
     pieces = [chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices]
     return whole.choices[0].message.content or "", "".join(pieces)
 
@@ -36,13 +38,11 @@ def reasoning(base_url: str) -> dict[str, str]:
     openai, model = client(base_url), client(base_url).models.list().data[0].id
     ask = [{"role": "user", "content": "Which city?"}]
     extra = {"chat_template_kwargs": {"enable_thinking": True}}
-    whole = openai.chat.completions.create(model=model, messages=ask, temperature=0, extra_body=extra)  # type: ignore[arg-type]
+    whole = openai.chat.completions.create(model=model, messages=ask, temperature=0, extra_body=extra)
     said = whole.choices[0].message.model_dump()
     found = {"whole_content": said["content"] or "", "whole_reasoning": said.get("reasoning") or ""}
     found |= {"content": "", "reasoning": ""}
-    stream = openai.chat.completions.create(  # type: ignore[call-overload]
-        model=model, messages=ask, temperature=0, stream=True, extra_body=extra
-    )
+    stream = openai.chat.completions.create(model=model, messages=ask, temperature=0, stream=True, extra_body=extra)
     for chunk in stream:
         delta = chunk.choices[0].delta.model_dump() if chunk.choices else {}
         found["content"] += delta.get("content") or ""
@@ -54,10 +54,10 @@ def tool_call(base_url: str) -> tuple[tuple[str, str], tuple[str, str]]:
     """Name and arguments of the call, whole and streamed."""
     openai, model = client(base_url), client(base_url).models.list().data[0].id
     ask = [{"role": "user", "content": "How will the weather be?"}]
-    whole = openai.chat.completions.create(model=model, messages=ask, tools=TOOLS, temperature=0)  # type: ignore[arg-type, call-overload]
+    whole = openai.chat.completions.create(model=model, messages=ask, tools=TOOLS, temperature=0)
     call = whole.choices[0].message.tool_calls[0].function
     name = arguments = ""
-    stream = openai.chat.completions.create(model=model, messages=ask, tools=TOOLS, temperature=0, stream=True)  # type: ignore[arg-type, call-overload]
+    stream = openai.chat.completions.create(model=model, messages=ask, tools=TOOLS, temperature=0, stream=True)
     for chunk in stream:
         for part in (chunk.choices[0].delta.tool_calls or []) if chunk.choices else []:
             name += part.function.name or ""

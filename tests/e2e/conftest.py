@@ -1,5 +1,6 @@
 """What end-to-end tests share: the tool as a user calls it, and when a test may be skipped."""
 
+import importlib.util
 import os
 import shutil
 import socket
@@ -12,6 +13,8 @@ import pytest
 
 from deckard_deploy.running import environment, locks
 
+# It needs vLLM in its own process; test_in_engine.py runs it with the engine's Python.
+collect_ignore = [] if importlib.util.find_spec("vllm") else ["test_eagle_patch.py"]
 Tool = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -27,13 +30,21 @@ def docker_missing() -> str | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what this machine cannot run, and say why; in CI that is a failure, and so nothing is skipped there."""
+    """Skip what this machine cannot run, and say why; in CI nothing is skipped, so that it fails."""
     if os.environ.get("CI"):
         return
     reason = docker_missing() if any(item.get_closest_marker("docker") for item in items) else None
     for item in items:
         if reason and item.get_closest_marker("docker"):
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In CI an end-to-end test that was skipped proves nothing, and fails the run."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = [report.nodeid for report in reporter.stats.get("skipped", ())] if reporter else []
+    if os.environ.get("CI") and any(nodeid.startswith("tests/e2e/") for nodeid in skipped):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(scope="session")

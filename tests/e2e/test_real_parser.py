@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from deckard_deploy.catalog import library, listing
 from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment
+from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.planning.planner import build_plan
 from tests.unit.rendering.plans import DOCKER_ENGINE, PROFILES
 
@@ -49,7 +51,7 @@ def parse(engine_python: Path):
     return ask
 
 
-def plans():
+def plans() -> Iterator[LaunchPlan]:
     for name in PROFILES:
         profile = library.profile(name)
         engine = DOCKER_ENGINE if name == "cpu" else profile.engine

@@ -1,7 +1,4 @@
-"""The tiny Gemma 4 in real vLLM 0.19.1 on a CPU, through its own parsers, and in transformers' own model class.
-
-DECKARD_VLLM_PYTHON names the Python of an environment that has vLLM's CPU build.
-"""
+"""The tiny Gemma 4 in real vLLM 0.19.1 on a CPU, through its own parsers, and in transformers' own model class."""
 
 import base64
 import json
@@ -43,12 +40,7 @@ with torch.device("meta"):
 print(json.dumps({name: list(tensor.shape) for name, tensor in model.state_dict().items()}))
 """
 
-pytestmark = [
-    pytest.mark.vllm,
-    pytest.mark.skipif(
-        "DECKARD_VLLM_PYTHON" not in os.environ, reason="DECKARD_VLLM_PYTHON names no Python that has vLLM"
-    ),
-]
+pytestmark = pytest.mark.vllm
 
 
 @dataclass
@@ -114,10 +106,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(checkpoint: Path) -> Iterator[Server]:
+def server(checkpoint: Path, engine_python: Path) -> Iterator[Server]:
     port = free_port()
     log = checkpoint.parent / "vllm.log"
-    vllm = Path(os.environ["DECKARD_VLLM_PYTHON"]).with_name("vllm")
+    vllm = engine_python.with_name("vllm")
     argv = [
         *(
             str(vllm),
@@ -150,8 +142,8 @@ TOOLS: dict[str, Any] = {"tools": [{"type": "function", "function": {"name": TOO
 CALL = {TOOL_NAME: json.dumps(TOOL_ARGUMENTS)}
 
 
-def test_transformers_expects_exactly_these_tensors(checkpoint: Path):
-    argv = [os.environ["DECKARD_VLLM_PYTHON"], "-c", STATE_DICT, str(checkpoint)]
+def test_transformers_expects_exactly_these_tensors(checkpoint: Path, engine_python: Path):
+    argv = [str(engine_python), "-c", STATE_DICT, str(checkpoint)]
     expected = json.loads(subprocess.run(argv, capture_output=True, check=True, text=True).stdout)
     content = (checkpoint / "model.safetensors").read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
