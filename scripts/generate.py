@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.testing import CliRunner
 from pydantic import BaseModel
 
 from deckard_deploy.catalog import library, listing
@@ -65,15 +66,15 @@ def compose_files() -> dict[Path, str]:
 def command_reference() -> str:
     """docs/cli.md: the `--help` of every command."""
     parts = ["# Commands\n\nThis file is made from `--help`; `scripts/generate.py` writes it.\n"]
-    for words, command in walk(cli, ("deckard-deploy",)):
-        text = command.get_help(click.Context(command, info_name=" ".join(words), terminal_width=100))
-        parts.append(f"## {' '.join(words)}\n\n```text\n{text.rstrip()}\n```\n")
+    for words in walk(cli, ()):
+        shown = CliRunner().invoke(cli, [*words, "--help"], prog_name="deckard-deploy", terminal_width=100)
+        parts.append(f"## {' '.join(('deckard-deploy', *words))}\n\n```text\n{shown.output.rstrip()}\n```\n")
     return "\n".join(parts)
 
 
-def walk(command: click.Command, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """A command and all below it."""
-    yield words, command
+def walk(command: click.Command, words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """The words that call a command, and all below it."""
+    yield words
     if isinstance(command, click.Group):
         context = click.Context(command)
         for name in command.list_commands(context):

@@ -13,7 +13,7 @@ from deckard_deploy.patching.base_files import BaseFiles, from_image, from_packa
 from deckard_deploy.patching.manifest import Patch
 from deckard_deploy.patching.overlay import overlay
 from deckard_deploy.planning.plan import LaunchPlan
-from deckard_deploy.planning.planner import OVERLAY, PATCHED_FILES, PatchedFile, patch_folder, with_patches
+from deckard_deploy.planning.planner import OVERLAY, PatchedFile, patch_folder, with_patches
 from deckard_deploy.running.docker_runtime import DockerRuntime
 from deckard_deploy.running.runtime import Runtime
 
@@ -87,7 +87,7 @@ def attest(plan: LaunchPlan, runtime: Runtime, program: Callable[[LaunchPlan], P
 def _build(plan: LaunchPlan, base: BaseFiles, say: Say) -> tuple[builds.BuiltPatch, ...]:
     patch_set = manifest.load_patch_set(_set_name(plan))
     chosen = [_target(patch.name, plan) for patch in plan.patches]
-    built = builds.build(patch_set, base, Path(patch_folder(plan)) / PATCHED_FILES, chosen)
+    built = builds.build(patch_set, base, Path(patch_folder(plan)), chosen)
     say(f"patches  {', '.join(patch.name for patch in built)} from {base.origin}")
     return built
 

@@ -146,7 +146,7 @@ def build(  # noqa: PLR0913  one argument per option
         raise BadInputError("--overlay and --import-with need an installed vLLM", hint="--package DIR")
     patch_set = _load(set_name)
     chosen = manifest.needed(patch_set, drafter=drafter, quantization=quantization)
-    built = builds.build(patch_set, _base(patch_set, source), output / "files", chosen)
+    built = builds.build(patch_set, _base(patch_set, source), output, chosen)
     if as_overlay or import_with:
         overlay.overlay(Path(str(source["package"])), built, output / "overlay")
     if import_with:

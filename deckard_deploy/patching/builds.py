@@ -62,7 +62,7 @@ class PatchVerdict:
 def build(
     patch_set: PatchSet, base: BaseFiles, out: Path, patches: Iterable[Patch] | None = None
 ) -> tuple[BuiltPatch, ...]:
-    """Write the patched files under `out`, each at its target path.
+    """Write the patched files into `out`, each as NAME_patched.py.
 
     patches: which ones; all of the set when not given. A file that is there already with the right content keeps its
     inode, because a running container has it mounted. Raises IntegrityError; then nothing of it was written.
@@ -155,7 +155,7 @@ def _verdict(patch_set: PatchSet, patch: Patch, base: BaseFiles) -> PatchVerdict
 
 
 def _write(patch: Patch, content: bytes, out: Path) -> BuiltPatch:
-    path = out / patch.target
+    path = out / f"{patch.name}_patched.py"
     if not path.is_file() or path.is_symlink() or path.read_bytes() != content:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.part")

@@ -13,7 +13,7 @@ from deckard_deploy.planning.plan import BindMount, Gpus, Healthcheck, LaunchPla
 
 CONTAINER_PORT = 8000
 HEALTHCHECK_TIMEOUT_S = 10
-PATCHED_FILES, OVERLAY = "files", "overlay"  # as `patches build` writes them
+OVERLAY = "overlay"  # beside the patched files, as `patches build --overlay` makes it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ def with_patches(plan: LaunchPlan, files: Sequence[PatchedFile], *, root: PurePo
             name=file.name,
             module=file.target.removesuffix(".py").replace("/", "."),
             sha256=file.sha256,
-            source=str(folder / PATCHED_FILES / file.target),
+            source=str(folder / f"{file.name}_patched.py"),
             target=str(PurePosixPath(vllm_root).parent / file.target),
         )
         for file in files
@@ -103,9 +103,7 @@ def with_patches(plan: LaunchPlan, files: Sequence[PatchedFile], *, root: PurePo
 
 def patch_folder(plan: LaunchPlan) -> PurePosixPath:
     """The folder that `with_patches` chose, for a plan that has patches."""
-    return next(
-        parent.parent for parent in PurePosixPath(plan.patches[0].source).parents if parent.name == PATCHED_FILES
-    )
+    return PurePosixPath(plan.patches[0].source).parent
 
 
 def model_folder(resolved: Resolved, paths: HostPaths) -> PurePosixPath:

@@ -79,6 +79,8 @@ class Uv:
 
     def _start(self, arguments: tuple[str, ...], environment: dict[str, str]) -> subprocess.Popen[str]:
         kept = {name: value for name, value in os.environ.items() if name not in _VARIABLES_DROPPED}
+        # The certificates that this machine trusts, as pip does: behind a company's proxy uv's own are not enough.
+        kept.setdefault("UV_SYSTEM_CERTS", "true")
         return subprocess.Popen(
             [self.binary, *arguments],
             cwd=self.engine_env.parent,  # not the user's folder, whose pyproject.toml would configure this uv
