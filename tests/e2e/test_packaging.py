@@ -40,7 +40,7 @@ def environment(folder: Path) -> Path:
 @pytest.mark.parametrize("editable", [False, True], ids=["wheel", "editable"])
 def test_everything_is_found(tmp_path: Path, from_checkout: list[str], *, editable: bool) -> None:
     python = environment(tmp_path / "venv")
-    without = [python, "-c", "import deckard_deploy; deckard_deploy.__version__"]
+    without = [str(python), "-c", "import deckard_deploy; deckard_deploy.__version__"]
     assert subprocess.run(without, cwd="/", capture_output=True, check=False).returncode
     if editable:
         source = ["--editable", str(REPOSITORY)]
