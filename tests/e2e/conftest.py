@@ -18,6 +18,12 @@ collect_ignore = [] if importlib.util.find_spec("vllm") else ["test_eagle_patch.
 Tool = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def docker(*arguments: str, stdin: str | None = None) -> str:
+    done = subprocess.run(["docker", *arguments], input=stdin, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
 def docker_missing() -> str | None:
     """Why docker tests cannot run here, or None."""
     if shutil.which("docker") is None:
@@ -97,3 +103,12 @@ def engine_python(home: Path) -> Path:
         return Path(named)
     lock = locks.LOCKS["vllm-0.19.1-cpu"]
     return environment.install(home / "engines" / "vllm-0.19.1-cpu", lock=lock, say=print).python
+
+
+@pytest.fixture(scope="session")
+def image() -> str:
+    """An image of the engine's CPU build, made here without a registry unless it is there already."""
+    build = Path(__file__).parent / "image" / "build.sh"
+    environment = {**os.environ, "PYTHON": sys.executable}
+    done = subprocess.run([build], env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout.strip().splitlines()[-1]

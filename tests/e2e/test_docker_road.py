@@ -12,7 +12,7 @@ import pytest
 
 from deckard_deploy.weights.tiny_script import ANSWER_TEXT, PLAIN_TEXT, THOUGHT_TEXT, TOOL_ARGUMENTS, TOOL_NAME
 from tests.e2e import clients
-from tests.e2e.conftest import Tool
+from tests.e2e.conftest import Tool, docker
 
 pytestmark = pytest.mark.docker
 NAME = "dockroad"
@@ -22,20 +22,6 @@ USER root
 RUN printf '#!/bin/sh\\nexec /usr/local/bin/vllm.real "$@" --linear-backend marlin\\n' > /tmp/vllm \\
  && vllm=$(command -v vllm) && mv "$vllm" /usr/local/bin/vllm.real && install -m 755 /tmp/vllm "$vllm"
 """
-
-
-def docker(*arguments: str, stdin: str | None = None) -> str:
-    done = subprocess.run(["docker", *arguments], input=stdin, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-@pytest.fixture(scope="module")
-def image() -> str:
-    build = Path(__file__).parent / "image" / "build.sh"
-    environment = {**os.environ, "PYTHON": sys.executable}
-    done = subprocess.run([build], env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return done.stdout.strip().splitlines()[-1]
 
 
 @pytest.fixture(scope="module")
