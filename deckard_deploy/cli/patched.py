@@ -88,7 +88,7 @@ def _build(plan: LaunchPlan, base: BaseFiles, say: Say) -> tuple[builds.BuiltPat
     patch_set = manifest.load_patch_set(_set_name(plan))
     chosen = [_target(patch.name, plan) for patch in plan.patches]
     built = builds.build(patch_set, base, Path(patch_folder(plan)), chosen)
-    say(f"patches  {', '.join(patch.name for patch in built)} from {base.origin}")
+    say(f"patches  {', '.join(patch.name for patch in built)} built from the engine's own files")
     return built
 
 

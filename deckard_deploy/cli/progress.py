@@ -46,8 +46,15 @@ class LiveDisplay(PlainDisplay):
         """Remember what to draw; a phase that has ended becomes a line of its own."""
         before, self._progress = self._progress, progress
         if before and before.phase != progress.phase:
-            took = minutes(progress.since - before.since)
-            self._console.print(f"  [green]✓[/green] {before.phase}  [dim]{took}[/dim]")
+            self._finished(before, progress.since)
+
+    def end(self) -> None:
+        """The last phase ended well."""
+        if self._progress:
+            self._finished(self._progress, time.monotonic())
+
+    def _finished(self, progress: Progress, now: float) -> None:
+        self._console.print(f"  [green]✓[/green] {progress.phase}  [dim]{minutes(now - progress.since)}[/dim]")
 
     def _line(self) -> str:
         if self._progress is None:
@@ -64,6 +71,7 @@ def startup_display(expected_s: float | None) -> Iterator[PlainDisplay]:
     display = LiveDisplay(expected_s)
     with display.live:
         yield display
+        display.end()
 
 
 def describe(progress: Progress) -> str:

@@ -69,16 +69,23 @@ def prove_ready(release: Release, runtime: Runtime, *, directory: StateDir, say:
     plan = release.plan()
     before = history.starts_like(directory.startups, profile=plan.profile, model=plan.model, engine=plan.engine)
     expected = statistics.median(start.total_s for start in before) if before else None
+    answers: list[Readiness] = []
+
+    def ask() -> Readiness:
+        answers.append(probe(release))
+        return answers[-1]
+
     with startup_display(expected) as display:
         ready = follow.follow(
             runtime,
-            lambda: probe(release),
+            ask,
             stalled_after_s=plan.startup_timeout_s,
             on_progress=display.show,
         )
     program = functools.partial(installed_program, directory=directory, say=say)
     if plan.patches:
         say(f"patches  {attest(plan, runtime, program)}")
+    say(f"answer   {answers[-1].detail!r}")
     say(f"ready    after {minutes(ready.elapsed_s)}{_facts(ready)}")
     history.record(directory.startups, _start(plan, ready))
 
@@ -98,4 +105,4 @@ def _facts(ready: follow.Ready) -> str:
     tokens, concurrency = ready.facts.kv_cache_tokens, ready.facts.max_concurrency
     if tokens is None or concurrency is None:
         return ""
-    return f"; KV cache holds {tokens:,} tokens, {concurrency:.1f} requests of full length"
+    return f"; KV cache of {tokens:,} tokens, {concurrency:.1f} full-length requests"

@@ -105,9 +105,10 @@ def _say_changes(site: "Site", plan: "LaunchPlan") -> None:
     from deckard_deploy.planning.difference import difference  # noqa: PLC0415  not for --help
 
     current = site.releases.current()
-    if current and current.plan_hash != plan.hash:
-        say(f"change   {current.plan_hash} -> {plan.hash}, a restart is needed")
-        for change in difference(current.plan(), plan):
+    changes = difference(current.plan(), plan) if current else ()
+    if current and changes:
+        say(f"change   {current.plan_hash} -> {plan.hash}")
+        for change in changes:
             say(f"           {change}")
 
 

@@ -20,6 +20,7 @@ CONNECT_TIMEOUT_S = 1.0
 LIST_TIMEOUT_S = 5.0
 CHUNK, MAX_CHUNKS = 1 << 16, 16  # bytes; ours answers with a few kB, another server with whatever it likes
 MAX_TOKENS = 64  # a model that thinks first spends some on its reasoning, which counts as text too
+SHOWN = 60  # characters of the answer
 QUESTION = "Reply with the single word: ready"
 
 
@@ -112,7 +113,7 @@ def _completed(session: "requests.Session", base_url: str, model: str, timeout_s
         text = _text(_json(response))
     if not text:
         return Readiness(Outcome.NOT_ANSWERING, f"{url} answered without text")
-    return Readiness(Outcome.READY, f"{model} answered {len(text)} characters")
+    return Readiness(Outcome.READY, " ".join(text.split())[:SHOWN])
 
 
 def _refused(status: int, url: str, *, otherwise: Outcome) -> Readiness:
