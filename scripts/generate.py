@@ -87,10 +87,18 @@ def readme() -> str:
     """README.md with the text between its `generated` marks made anew."""
     text = README.read_text(encoding="utf-8")
     rows = "".join(f"| `{entry.name}` | {entry.description} |\n" for entry in listing.entries("profiles"))
-    table = f"| profile | machine |\n|---|---|\n{rows}"
-    before, _, rest = text.partition("<!-- generated: profiles -->\n")
-    _, mark, after = rest.partition("<!-- end -->")
-    return f"{before}<!-- generated: profiles -->\n{table}{mark}{after}" if mark else text
+    text = between(text, "profiles", f"| profile | machine |\n|---|---|\n{rows}")
+    # docs/patches.md has the table as `patches matrix` prints it; an end-to-end test reads the wheels again.
+    page = (ROOT / "docs" / "patches.md").read_text(encoding="utf-8")
+    matrix = page.partition("<!-- matrix -->\n")[2].partition("<!-- end -->")[0]
+    return between(text, "patches", matrix)
+
+
+def between(text: str, name: str, new: str) -> str:
+    """`text` with what stands between the marks of that name replaced. Raises ValueError without marks."""
+    first = f"<!-- generated: {name} -->\n"
+    start = text.index(first) + len(first)
+    return text[:start] + new + text[text.index("<!-- end -->", start) :]
 
 
 def editor_schemas() -> dict[Path, str]:

@@ -1,6 +1,7 @@
 """`patches`: what we change in vLLM, whether it fits, and the changed files."""
 
 import json
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 _DEFAULT_SET = "vllm-0.19.1"
 _QUANTIZATIONS = ("none", "nvfp4", "nvfp4_awq", "nvfp4_svd")
-_RELEASES = ("0.19.0", "0.19.1", "0.20.2", "0.21.0", "0.24.0")
+_RELEASES = ("0.19.0", "0.19.1", "0.20.2", "0.24.0", "0.33.0")
 
 
 @click.group()
@@ -57,20 +58,45 @@ def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @patches.command("list")
-@set_option
+@click.option("-p", "--profile", help="Say which of them this profile's plan needs.")
+@click.option("--model", help="The plan's model; default: the profile's.")
+@click.option("--drafter", help="The plan's draft model.")
 @json_option
-def list_patches(set_name: str, as_json: bool) -> None:  # noqa: FBT001  click passes flags so
-    """List the patches: what they change, and when a plan needs them.
+def list_patches(profile: str | None, model: str | None, drafter: str | None, as_json: bool) -> None:  # noqa: FBT001  click passes flags so
+    """List the patches: what they change, why, and whether a plan needs them.
 
     \b
     Example:
-      deckard-deploy patches list --json
+      deckard-deploy patches list --profile spark --drafter deckard-e4b
     """
-    patch_set = _load(set_name)
+    patch_set = _load(_DEFAULT_SET)
+    needed = _needed_by(profile, model, drafter, patch_set) if profile else None
     if as_json:
-        click.echo(patch_set.model_dump_json(indent=2))
+        listed = json.loads(patch_set.model_dump_json())
+        for entry in listed["patches"]:
+            entry["needed"] = None if needed is None else entry["name"] in needed
+        click.echo(json.dumps(listed, indent=2))
         return
-    table([(patch.name, _when(patch), patch.target) for patch in patch_set.patches])
+    for patch in patch_set.patches:
+        verdict = "" if needed is None else f"{'needed' if patch.name in needed else 'not needed'} by {profile}; "
+        click.echo(f"{patch.name}  {verdict}needed with: {_when(patch)}")
+        click.echo(f"  {patch.target}")
+        for text in (patch.reason, *(["Without it: " + patch.unpatched] if patch.unpatched else [])):
+            click.echo(textwrap.indent(textwrap.fill(text, 76), "    "))
+
+
+def _needed_by(profile: str | None, model: str | None, drafter: str | None, patch_set: "PatchSet") -> set[str]:
+    """The names of the patches that the plan of these options needs; none when its engine is of another set."""
+    from deckard_deploy.cli.options import resolve_choice  # noqa: PLC0415  not for --help
+    from deckard_deploy.patching import manifest  # noqa: PLC0415  same
+
+    named = (("model", model), ("drafter", drafter))
+    settings = tuple(f"{key}={json.dumps(value)}" for key, value in named if value)
+    resolved = resolve_choice(profile=profile, config=None, settings=settings, compat=None)
+    if resolved.engine.patch_set != patch_set.name:
+        return set()
+    chosen = manifest.needed(patch_set, drafter=resolved.drafter is not None, quantization=resolved.model.quantization)
+    return {patch.name for patch in chosen}
 
 
 @patches.command()

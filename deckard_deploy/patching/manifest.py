@@ -37,6 +37,7 @@ class Patch(_Entry):
     patched_sha256: Sha256
     needed_when: Need
     reason: str
+    unpatched: str | None = Field(default=None, description="what can be had without the patch, and at what price")
     upstream: tuple[str, ...]
     not_needed_from: Version | None = Field(description="first release that needs no such patch; null: none so far")
 

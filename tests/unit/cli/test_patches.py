@@ -31,8 +31,35 @@ def package(tmp_path: Path) -> Path:
 
 def test_list_names_every_patch_and_when_it_is_needed(capsys):
     assert run(["patches", "list"]) == 0
-    rows = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
-    assert rows == [["eagle", "drafter"], ["serving_chat", "always"], ["modelopt", "nvfp4,nvfp4_awq,nvfp4_svd"]]
+    rows = [line for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
+    assert rows == [
+        "eagle  needed with: drafter",
+        "serving_chat  needed with: always",
+        "modelopt  needed with: nvfp4,nvfp4_awq,nvfp4_svd",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "needed"),
+    [
+        (["--profile", "spark"], {"serving_chat", "modelopt"}),
+        (["--profile", "spark", "--drafter", "deckard-e4b"], {"eagle", "serving_chat", "modelopt"}),
+        (["--profile", "cpu"], {"serving_chat", "modelopt"}),
+    ],
+)
+def test_list_says_what_a_plan_needs(options, needed, capsys):
+    assert run(["patches", "list", "--json", *options]) == 0
+    listed = json.loads(capsys.readouterr().out)["patches"]
+    assert {patch["name"] for patch in listed if patch["needed"]} == needed
+    assert run(["patches", "list", *options]) == 0
+    assert capsys.readouterr().out.count(f"not needed by {options[1]}") == 3 - len(needed)
+
+
+def test_list_knows_the_way_without_the_drafter_patch(capsys):
+    assert run(["patches", "list"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--disable-hybrid-kv-cache-manager" in text
+    assert "4.6 times the KV memory" in text
 
 
 def test_list_as_json_is_the_manifest(capsys):
