@@ -21,7 +21,7 @@ from deckard_deploy.catalog.option_schema import Option, OptionSchema, option_sc
 from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment, EngineSpec, HardwareProfile, ModelSpec
 from deckard_deploy.cli.main import cli
-from deckard_deploy.cli.patched import patched
+from deckard_deploy.cli.patch_choice import patched
 from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
 from deckard_deploy.rendering.compose import render_compose
 

@@ -1,4 +1,4 @@
-"""The patches of a plan: which it needs, their files on this host, and the proof that the engine uses them."""
+"""The patches of a plan on this host: their files, and the proof that the engine uses them."""
 
 import os
 import subprocess
@@ -6,31 +6,17 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from deckard_deploy.catalog import library
-from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.errors import IntegrityError
 from deckard_deploy.patching import attestation, builds, manifest
 from deckard_deploy.patching.base_files import BaseFiles, from_image, from_package
 from deckard_deploy.patching.manifest import Patch
 from deckard_deploy.patching.overlay import overlay
 from deckard_deploy.planning.plan import LaunchPlan
-from deckard_deploy.planning.planner import OVERLAY, PatchedFile, patch_folder, with_patches
+from deckard_deploy.planning.planner import OVERLAY, patch_folder
 from deckard_deploy.running.docker_runtime import DockerRuntime
 from deckard_deploy.running.runtime import Runtime
 
 Say = Callable[[str], None]
-# The process runtime has no image: its overlay holds the package under this name.
-_NO_IMAGE = "/vllm"
-
-
-def patched(plan: LaunchPlan, resolved: Resolved, root: PurePosixPath) -> LaunchPlan:
-    """The plan with the patches that it needs; as it is when the engine has none, or somebody's own line is kept."""
-    engine = resolved.engine
-    if engine.patch_set is None or resolved.compatibility:
-        return plan
-    patch_set = manifest.load_patch_set(engine.patch_set)
-    needed = manifest.needed(patch_set, drafter=resolved.drafter is not None, quantization=resolved.model.quantization)
-    files = [PatchedFile(name=patch.name, target=patch.target, sha256=patch.patched_sha256) for patch in needed]
-    return with_patches(plan, files, root=root, vllm_root=engine.vllm_root or _NO_IMAGE)
 
 
 def build_for_process(plan: LaunchPlan, program: Path, say: Say) -> None:

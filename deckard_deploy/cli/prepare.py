@@ -8,7 +8,8 @@ from pathlib import Path, PurePosixPath
 from deckard_deploy.catalog import library, listing
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.catalog.specs import Generated, ModelSpec
-from deckard_deploy.cli.patched import build_for_docker, build_for_process, patched
+from deckard_deploy.cli.patch_choice import patched
+from deckard_deploy.cli.patched import build_for_docker, build_for_process
 from deckard_deploy.errors import EnvironmentUnfitError
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.planning.planner import HostPaths, build_plan

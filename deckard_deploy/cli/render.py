@@ -94,7 +94,7 @@ def run_line(plan: "LaunchPlan", output: Path | None) -> None:
 
 
 def _plan(resolved: "Resolved", root: str, models_dir: str | None) -> "LaunchPlan":
-    from deckard_deploy.cli.patched import patched  # noqa: PLC0415  pydantic is heavy
+    from deckard_deploy.cli.patch_choice import patched  # noqa: PLC0415  pydantic is heavy
     from deckard_deploy.planning.planner import HostPaths, build_plan  # noqa: PLC0415  same
 
     folder = _absolute(root, "--root")

@@ -3,7 +3,7 @@
 from deckard_deploy.catalog import library, listing
 from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment
-from deckard_deploy.cli.patched import patched
+from deckard_deploy.cli.patch_choice import patched
 from deckard_deploy.planning.plan import BindMount, LaunchPlan
 from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
 

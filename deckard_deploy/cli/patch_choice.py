@@ -1,0 +1,22 @@
+"""Which patches a plan needs. Apart from building them, because `render` must start quickly."""
+
+from pathlib import PurePosixPath
+
+from deckard_deploy.catalog.resolution import Resolved
+from deckard_deploy.patching import manifest
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.planning.planner import PatchedFile, with_patches
+
+# The process runtime has no image: its overlay holds the package under this name.
+_NO_IMAGE = "/vllm"
+
+
+def patched(plan: LaunchPlan, resolved: Resolved, root: PurePosixPath) -> LaunchPlan:
+    """The plan with the patches that it needs; as it is when the engine has none, or somebody's own line is kept."""
+    engine = resolved.engine
+    if engine.patch_set is None or resolved.compatibility:
+        return plan
+    patch_set = manifest.load_patch_set(engine.patch_set)
+    needed = manifest.needed(patch_set, drafter=resolved.drafter is not None, quantization=resolved.model.quantization)
+    files = [PatchedFile(name=patch.name, target=patch.target, sha256=patch.patched_sha256) for patch in needed]
+    return with_patches(plan, files, root=root, vllm_root=engine.vllm_root or _NO_IMAGE)
