@@ -48,6 +48,8 @@ def patched(target: str, drafter: str, **changes: object) -> Case:
 SMALL = {"max_model_len": 512, "max_num_batched_tokens": 512, "num_gpu_blocks_override": 280}
 EDGE = {"max_model_len": 512}
 EDGE_PHASES = ("1x450", "3x380-505")
+MANY = {"max_num_seqs": 16}
+MANY_PHASES = ("16x20-1500",)
 
 # The slowest first: they run in parallel.
 CASES: dict[str, Case] = {
@@ -65,6 +67,12 @@ CASES: dict[str, Case] = {
     "same KV spec": patched("text", "text"),
     "other KV spec": patched("text", "text_kv4"),
     "other KV spec, k=1": patched("text", "text_kv4", tokens=1),
+    "other KV spec, k=3": patched("text", "text_kv4", tokens=3),
+    "other KV spec, k=8": patched("text", "text_kv4", tokens=8),
+    "text, no drafter, 16 requests": Case("text", phases=MANY_PHASES, engine=MANY),
+    "other KV spec, 16 requests": patched(
+        "text", "text_kv4", engine=MANY, phases=MANY_PHASES, base="text, no drafter, 16 requests"
+    ),
     "other KV spec, 256 batched tokens": patched("text", "text_kv4", engine={"max_num_batched_tokens": 256}),
     "other KV spec, async scheduling": patched("text", "text_kv4", engine={"async_scheduling": True}),
     "other KV spec, 280 blocks": patched("text", "text_kv4", engine=SMALL, phases=("8x64",)),
