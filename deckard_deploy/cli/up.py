@@ -1,5 +1,6 @@
 """`up`: from a profile to a proven endpoint."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,8 +33,10 @@ def up(resolved: "Resolved", state_dir: Path | None, dry_run: bool) -> None:  # 
       deckard-deploy up --profile cpu
     """
     from deckard_deploy.cli.prepare import plan_for  # noqa: PLC0415  not for --help
+    from deckard_deploy.cli.progress import minutes  # noqa: PLC0415  same
     from deckard_deploy.running.lock import held  # noqa: PLC0415  same
 
+    started = time.monotonic()
     directory = state(state_dir)
     plan = plan_for(resolved, directory)
     say(f"plan     {plan.hash}: {plan.model} on {plan.profile}, {plan.engine}")
@@ -43,6 +46,7 @@ def up(resolved: "Resolved", state_dir: Path | None, dry_run: bool) -> None:  # 
     deployment = directory.create(plan.deployment)
     with held(deployment, verb="up"):
         _up(resolved, plan, directory)
+    say(f"took     {minutes(time.monotonic() - started)}; try: deckard-deploy chat --name {plan.deployment} 'Hello?'")
     click.echo(plan.base_url)
 
 
