@@ -26,6 +26,7 @@ VERBS = {
     "profiles": "List hardware profiles, or show one.",
     "models": "List models, or show one.",
     "engines": "List engines, or show one.",
+    "inspect": "Show what a checkpoint holds and what is wrong with it.",
     "patches": "List, check and build the vLLM patches.",
 }
 _MODULES = {"profiles": "catalogs", "models": "catalogs", "engines": "catalogs"}

@@ -1,0 +1,87 @@
+"""Gemma 4's configuration in both of its spellings, checked against itself and against the tensors.
+
+The older one has global_head_dim and num_global_key_value_heads; a newer transformers writes per_layer_config, the
+exceptions by layer ("05": {"head_dim": 512, "num_key_value_heads": 4}) (transformers 5.23, Gemma4TextConfig).
+num_global_key_value_heads applies where attention_k_eq_v is set (vLLM 0.19.1 models/gemma4.py:459-470).
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from deckard_deploy.weights.safetensors_header import Tensor
+
+SERVED = ("Gemma4ForConditionalGeneration", "Gemma4ForCausalLM")  # vLLM 0.19.1 models/registry.py
+_KINDS = ("sliding_attention", "full_attention")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Attention of one layer: heads and their size in elements."""
+
+    kind: str
+    heads: int
+    kv_heads: int
+    head_dim: int
+
+
+def layers(text: Mapping[str, Any]) -> list[Layer]:
+    """One entry per layer, of either spelling. Raises KeyError, TypeError or ValueError for what is none."""
+    kinds = text["layer_types"]
+    if len(kinds) != _count(text["num_hidden_layers"]):
+        raise ValueError(f"layer_types has {len(kinds)} entries for {text['num_hidden_layers']} layers")
+    unknown = next((kind for kind in kinds if kind not in _KINDS), None)
+    if unknown is not None:
+        raise ValueError(f"layer type {str(unknown)[:40]!r} is not known")
+    exceptions = {int(layer): change for layer, change in (text.get("per_layer_config") or {}).items()}
+    return [_layer(text, kind, exceptions.get(number)) for number, kind in enumerate(kinds)]
+
+
+def _layer(text: Mapping[str, Any], kind: str, exception: Mapping[str, Any] | None) -> Layer:
+    head_dim, kv_heads = text["head_dim"], text["num_key_value_heads"]
+    if exception is not None:
+        head_dim = exception.get("head_dim", head_dim)
+        kv_heads = exception.get("num_key_value_heads", kv_heads)
+    elif kind == "full_attention":
+        head_dim = text.get("global_head_dim") or head_dim
+        if text.get("attention_k_eq_v"):
+            kv_heads = text.get("num_global_key_value_heads") or kv_heads
+    return Layer(kind, _count(text["num_attention_heads"]), _count(kv_heads), _count(head_dim))
+
+
+def _count(value: Any) -> int:  # noqa: ANN401  whatever the file holds
+    if type(value) is not int or value < 1:
+        raise ValueError(f"{str(value)[:40]!r} is no count")
+    return value
+
+
+def faults(text: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Iterator[str]:
+    """Where the configuration contradicts itself or the tensors, a line each."""
+    try:
+        found = layers(text)
+        vocabulary, hidden = _count(text["vocab_size"]), _count(text["hidden_size"])
+    except KeyError as error:
+        yield f"config.json: text_config lacks {error.args[0]}"
+        return
+    except (TypeError, ValueError, AttributeError) as error:
+        yield f"config.json: {error}"
+        return
+    prefix = next(
+        (name.removesuffix("embed_tokens.weight") for name in tensors if name.endswith("embed_tokens.weight")), None
+    )
+    if prefix is None:
+        yield "the token embedding is not there"
+        return
+    if tensors[f"{prefix}embed_tokens.weight"].shape != (vocabulary, hidden):
+        shape = list(tensors[f"{prefix}embed_tokens.weight"].shape)
+        yield f"the token embedding is {shape}, and config.json says [{vocabulary}, {hidden}]"
+    for number, layer in enumerate(found):
+        for linear, heads in (("q_proj", layer.heads), ("k_proj", layer.kv_heads)):
+            weight = tensors.get(f"{prefix}layers.{number}.self_attn.{linear}.weight")
+            if weight is None and linear == "q_proj":
+                yield f"layer {number} has no q_proj"
+            elif weight is not None and weight.shape[0] != heads * layer.head_dim:
+                yield (
+                    f"layer {number}: {linear} has {weight.shape[0]} rows, and config.json says "
+                    f"{heads} heads of {layer.head_dim}"
+                )

@@ -1,0 +1,158 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from deckard_deploy.weights import gemma4_config, tiny_gemma4
+from deckard_deploy.weights.inspection import inspect
+from deckard_deploy.weights.safetensors_header import read_header
+from deckard_deploy.weights.tiny_gemma4 import Quantization
+from tests.unit.weights import real_shapes
+from tests.unit.weights.test_safetensors_header import made
+
+LAYOUTS: tuple[Quantization, ...] = ("none", "nvfp4", "nvfp4_awq", "nvfp4_svd")
+Raw = dict[str, tuple[str, tuple[int, ...], bytes]]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    root = tmp_path_factory.mktemp("tiny")
+    return {name: tiny_gemma4.write(root / name, quantization=name) for name in LAYOUTS}
+
+
+def copied(source: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(source, tmp_path / "copy"))
+
+
+def rewrite(path: Path, change: Callable[[Raw], object]) -> None:
+    """Change tensors by name: (dtype, shape, bytes). The safetensors library has no NumPy float8 to do it with."""
+    content = path.read_bytes()
+    raw = {
+        name: (one.dtype, one.shape, content[one.begin : one.end])
+        for name, one in sorted(read_header(path).items(), key=lambda item: item[1].begin)
+    }
+    change(raw)
+    header, position = {}, 0
+    for name, (dtype, shape, data) in raw.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [position, position + len(data)]}
+        position += len(data)
+    path.write_bytes(made(header, b"".join(data for _, _, data in raw.values())))
+
+
+def test_tiny_checkpoints_are_what_they_say(tiny):
+    for name, folder in tiny.items():
+        found = inspect(folder, count_nan=True)
+        assert (found.quantization, found.faults, found.nan_scales) == (name, (), 0)
+        assert found.layers == (("sliding_attention", 5, 4, 2, 64), ("full_attention", 1, 4, 1, 128))
+
+
+@pytest.mark.parametrize(
+    ("name", "linears", "smoothed"), [("nvfp4", 41, 0), ("nvfp4_awq", 41, 12), ("nvfp4_svd", 41, 41)]
+)
+def test_linears_of_each_layout(tiny, name, linears, smoothed):
+    """12 of 41 is what ModelOpt 0.42.0 exported for a Gemma 4 of six layers with NVFP4_AWQ."""
+    found = inspect(tiny[name])
+    assert (len(found.linears), sum(one.smoothed for one in found.linears)) == (linears, smoothed)
+
+
+def without(*names: str) -> Callable[[Raw], None]:
+    def change(tensors: Raw) -> None:
+        for name in names:
+            del tensors[name]
+
+    return change
+
+
+LAYER = "model.language_model.layers.0."
+DAMAGES = {
+    "weight_scale is missing": ("nvfp4", without(f"{LAYER}mlp.up_proj.weight_scale")),
+    "weight_scale_2 is missing": ("nvfp4", without(f"{LAYER}mlp.up_proj.weight_scale_2")),
+    "input_scale is missing": ("nvfp4", without(f"{LAYER}mlp.up_proj.input_scale")),
+    "pre_quant_scale is missing": ("nvfp4_awq", without(f"{LAYER}self_attn.o_proj.pre_quant_scale")),
+    "low-rank branch is missing": (
+        "nvfp4_svd",
+        without(f"{LAYER}mlp.up_proj.weight_quantizer._svdquant_lora_a"),
+    ),
+    "its packed weight is not there": ("nvfp4", without(f"{LAYER}mlp.up_proj.weight")),
+    "pre_quant_scale has shape [3]": (
+        "nvfp4_awq",
+        lambda tensors: tensors.update({f"{LAYER}mlp.down_proj.pre_quant_scale": ("BF16", (3,), bytes(6))}),
+    ),
+    "not F8_E4M3": (
+        "nvfp4",
+        lambda tensors: tensors.update({f"{LAYER}mlp.up_proj.weight_scale": ("U8", (512, 16), bytes(8192))}),
+    ),
+    "layer 0 has no q_proj": ("none", without(f"{LAYER}self_attn.q_proj.weight")),
+    "embedding is not there": ("none", without("model.language_model.embed_tokens.weight")),
+}
+
+
+@pytest.mark.parametrize(("fault", "layout", "change"), [(key, *case) for key, case in DAMAGES.items()], ids=DAMAGES)
+def test_a_missing_or_odd_tensor_is_named(tiny, tmp_path, fault, layout, change):
+    folder = copied(tiny[layout], tmp_path)
+    rewrite(folder / "model.safetensors", change)
+    assert any(fault in line for line in inspect(folder).faults)
+
+
+def test_nan_scales_are_counted_byte_for_byte(tiny, tmp_path):
+    folder = copied(tiny["nvfp4"], tmp_path)
+    scales = read_header(folder / "model.safetensors")[f"{LAYER}mlp.up_proj.weight_scale"]
+    with (folder / "model.safetensors").open("r+b") as file:
+        file.seek(scales.begin)
+        file.write(b"\x7f\xff\x7e")  # 0x7e is 448, the largest number
+    assert inspect(folder, count_nan=True).nan_scales == 2
+    assert inspect(folder).nan_scales is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"num_hidden_layers": 7}, "layer_types has 6 entries for 7 layers"),
+        ({"layer_types": ["wide"] * 6}, "'wide' is not known"),
+        ({"head_dim": 32}, "4 heads of 32"),
+        ({"global_head_dim": 64}, "layer 5"),
+        ({"num_key_value_heads": 0}, "'0' is no count"),
+        ({"vocab_size": 600}, "says [600, 256]"),
+        ({"layer_types": 3}, "config.json"),
+        ({"per_layer_config": {"x": {}}}, "config.json"),
+    ],
+)
+def test_a_config_that_does_not_fit_the_tensors(tiny, tmp_path, changes, fault):
+    folder = copied(tiny["nvfp4_awq"], tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"] |= changes
+    (folder / "config.json").write_text(json.dumps(config))
+    assert any(fault in line for line in inspect(folder).faults)
+
+
+def test_both_spellings_of_the_configuration_are_the_same():
+    old = real_shapes.config(real_shapes.BIG)["text_config"]
+    dropped = ("global_head_dim", "num_global_key_value_heads")
+    full = [number for number, kind in enumerate(old["layer_types"]) if kind == "full_attention"]
+    exceptions = {f"{number:02}": {"head_dim": 512, "num_key_value_heads": 4} for number in full}
+    new = {key: value for key, value in old.items() if key not in dropped} | {"per_layer_config": exceptions}
+    assert gemma4_config.layers(new) == gemma4_config.layers(old)
+    assert gemma4_config.layers(old)[5] == gemma4_config.Layer("full_attention", 32, 4, 512)
+
+
+def test_the_real_shapes_come_to_the_bytes_of_the_model_cards(tmp_path):
+    big = inspect(
+        real_shapes.write(tmp_path / "31b", real_shapes.BIG),
+        drafter=real_shapes.write(tmp_path / "e4b", real_shapes.SMALL, shards=2),
+    )
+    assert big.faults == ()
+    assert abs(big.total_bytes / 20.45e9 - 1) < 0.005
+    assert big.layers == (("sliding_attention", 50, 32, 16, 256), ("full_attention", 10, 32, 4, 512))
+    assert len(big.linears) == 60 * 7 - 10
+    small = inspect(tmp_path / "e4b")
+    assert small.faults == ()
+    assert abs(small.total_bytes / 9.6e9 - 1) < 0.02
+
+
+def test_a_drafter_with_another_vocabulary(tiny, tmp_path):
+    big = real_shapes.write(tmp_path / "31b", real_shapes.BIG)
+    assert inspect(big, drafter=tiny["none"]).faults == (
+        "the drafter's vocabulary has 512 tokens, and this one 262144",
+    )
