@@ -123,7 +123,7 @@ Quantization: TypeAlias = Literal["none", "nvfp4", "nvfp4_awq", "nvfp4_svd"]
 
 
 class Architecture(Spec):
-    """The numbers of a Gemma 4 text tower that memory planning needs; counts, not bytes."""
+    """The numbers of a Gemma 4 text tower that planning needs; counts, not bytes."""
 
     layers: int
     sliding_layers: int
@@ -135,6 +135,10 @@ class Architecture(Spec):
     head_dim: int = Field(description="of sliding layers")
     global_head_dim: int = Field(description="of full-attention layers")
     kv_shared_layers: int = Field(description="the last layers that reuse another layer's KV cache")
+    k_eq_v: bool = Field(description="full-attention layers use their keys' weights for the values too")
+    intermediate_size: int
+    vocabulary_size: int
+    per_layer_input_size: int = Field(default=0, description="width of the embedding that each layer adds; 0: none")
 
 
 class Speculative(Spec):

@@ -13,7 +13,6 @@ from deckard_deploy.cli.state import state, state_option
 if TYPE_CHECKING:
     from deckard_deploy.catalog.resolution import Resolved
     from deckard_deploy.planning.plan import LaunchPlan
-    from deckard_deploy.running.layout import StateDir
 
 
 @click.command()
@@ -23,27 +22,41 @@ if TYPE_CHECKING:
 def plan(resolved: "Resolved", state_dir: Path | None, as_json: bool) -> None:  # noqa: FBT001  click passes flags so
     """Show what `up` would run, and what would change.
 
+    Exit code 9 when it does not fit into the GPU's memory.
+
     \b
     Example:
       deckard-deploy plan --profile spark --set max-num-seqs=8
     """
-    from deckard_deploy.cli.prepare import plan_for  # noqa: PLC0415  not for --help
+    from deckard_deploy.cli import plan_memory  # noqa: PLC0415  not for --help
+    from deckard_deploy.cli.prepare import current_plan, measured_plan  # noqa: PLC0415  same
     from deckard_deploy.planning.difference import difference  # noqa: PLC0415  same
+    from deckard_deploy.planning.memory_changes import smallest_changes  # noqa: PLC0415  same
 
     directory = state(state_dir)
-    wanted = plan_for(resolved, directory)
-    current = _current(directory, wanted.deployment)
+    resolved, wanted, memory = measured_plan(resolved, directory)
+    fitting = () if isinstance(memory, str) or memory.verdict == "fits" else smallest_changes(resolved, memory)
+    current = current_plan(directory, wanted.deployment)
     changes = [str(change) for change in difference(current, wanted)] if current else []
     if as_json:
         said = {
             "hash": wanted.hash,
             "current": current.hash if current else None,
             "changes": changes,
+            "memory": plan_memory.memory_json(memory, fitting),
             "plan": wanted.model_dump(mode="json"),
         }
         click.echo(json.dumps(said, indent=2))
-        return
-    table(_summary(wanted))
+    else:
+        table(_summary(wanted))
+        for line in plan_memory.memory_lines(memory, fitting, limit=resolved.model.context_limit):
+            click.echo(line)
+        _echo_change(current, wanted, changes)
+    if not isinstance(memory, str) and memory.verdict == "no":
+        raise plan_memory.does_not_fit(memory, fitting)
+
+
+def _echo_change(current: "LaunchPlan | None", wanted: "LaunchPlan", changes: list[str]) -> None:
     if current is None:
         click.echo("change       first deployment: nothing to replace")
     elif not changes:
@@ -52,13 +65,6 @@ def plan(resolved: "Resolved", state_dir: Path | None, as_json: bool) -> None:  
         click.echo(f"change       {current.hash} -> {wanted.hash}, a restart is needed:")
         for change in changes:
             click.echo(f"  {change}")
-
-
-def _current(directory: "StateDir", name: str) -> "LaunchPlan | None":
-    from deckard_deploy.running.releases import Releases  # noqa: PLC0415  not for --help
-
-    release = Releases(directory.deployment(name)).current()
-    return release.plan() if release else None
 
 
 def _summary(plan: "LaunchPlan") -> list[tuple[str, str]]:

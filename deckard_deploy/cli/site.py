@@ -3,8 +3,9 @@
 import functools
 import os
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 
 from deckard_deploy.cli.output import echo_command
 from deckard_deploy.cli.patched import attest
@@ -20,11 +21,22 @@ from deckard_deploy.startup import follow, history, readiness
 from deckard_deploy.startup.readiness import Readiness
 
 Say = Callable[[str], None]
+NOTHING_PLANNED: Mapping[str, int] = MappingProxyType({})
 
 
 @contextmanager
-def open_site(directory: StateDir, name: str, say: Say, *, also: str | None = None) -> Iterator[Site]:
-    """The deployment with a runtime of each kind that its releases use, and of `also`; closed in the end."""
+def open_site(
+    directory: StateDir,
+    name: str,
+    say: Say,
+    *,
+    also: str | None = None,
+    planned_tokens: Mapping[str, int] = NOTHING_PLANNED,
+) -> Iterator[Site]:
+    """The deployment with a runtime of each kind that its releases use, and of `also`; closed in the end.
+
+    planned_tokens: the KV cache that plans foresee, by plan hash; said beside what the engine made.
+    """
     deployment = directory.deployment(name)
     releases = Releases(deployment)
     kinds = {launch.runtime for release in releases.all() if (launch := release.launch())}
@@ -40,7 +52,7 @@ def open_site(directory: StateDir, name: str, say: Say, *, also: str | None = No
     site = Site(
         releases=releases,
         runtimes=runtimes,
-        follow=functools.partial(prove_ready, directory=directory, say=say),
+        follow=functools.partial(prove_ready, directory=directory, say=say, planned_tokens=planned_tokens),
         say=say,
     )
     try:
@@ -61,8 +73,15 @@ def probe(release: Release, *, timeout_s: float = 120.0) -> Readiness:
     )
 
 
-def prove_ready(release: Release, runtime: Runtime, *, directory: StateDir, say: Say) -> None:
-    """Follow a start until the endpoint has answered; remember how long it took.
+def prove_ready(
+    release: Release,
+    runtime: Runtime,
+    *,
+    directory: StateDir,
+    say: Say,
+    planned_tokens: Mapping[str, int] = NOTHING_PLANNED,
+) -> None:
+    """Follow a start until the endpoint has answered; remember how long it took, and say what was planned otherwise.
 
     Raises StartFailedError and TimedOutError with the diagnosis.
     """
@@ -86,7 +105,7 @@ def prove_ready(release: Release, runtime: Runtime, *, directory: StateDir, say:
     if plan.patches:
         say(f"patches  {attest(plan, runtime, program)}")
     say(f"answer   {answers[-1].detail!r}")
-    say(f"ready    after {minutes(ready.elapsed_s)}{_facts(ready)}")
+    say(f"ready    after {minutes(ready.elapsed_s)}{_facts(ready, planned_tokens.get(plan.hash))}")
     history.record(directory.startups, _start(plan, ready))
 
 
@@ -101,8 +120,11 @@ def _start(plan: LaunchPlan, ready: follow.Ready) -> history.Start:
     )
 
 
-def _facts(ready: follow.Ready) -> str:
+def _facts(ready: follow.Ready, planned: int | None) -> str:
     tokens, concurrency = ready.facts.kv_cache_tokens, ready.facts.max_concurrency
     if tokens is None or concurrency is None:
         return ""
-    return f"; KV cache of {tokens:,} tokens, {concurrency:.1f} full-length requests"
+    text = f"; KV cache of {tokens:,} tokens, {concurrency:.1f} full-length requests"
+    if not planned:
+        return text
+    return f"{text}, as planned" if planned == tokens else f"{text} (planned: {planned:,}, {tokens / planned - 1:+.1%})"

@@ -32,29 +32,32 @@ def up(resolved: "Resolved", state_dir: Path | None, dry_run: bool) -> None:  # 
     Example:
       deckard-deploy up --profile cpu
     """
-    from deckard_deploy.cli.prepare import plan_for  # noqa: PLC0415  not for --help
+    from deckard_deploy.cli.plan_memory import refuse_what_cannot_run  # noqa: PLC0415  not for --help
+    from deckard_deploy.cli.prepare import measured_plan  # noqa: PLC0415  same
     from deckard_deploy.cli.progress import minutes  # noqa: PLC0415  same
     from deckard_deploy.running.lock import held  # noqa: PLC0415  same
 
     started = time.monotonic()
     directory = state(state_dir)
-    plan = plan_for(resolved, directory)
+    resolved, plan, memory = measured_plan(resolved, directory)
     say(f"plan     {plan.hash}: {plan.model} on {plan.profile}, {plan.engine}")
+    refuse_what_cannot_run(resolved, memory)
     if dry_run:
         _explain(plan, directory)
         return
     deployment = directory.create(plan.deployment)
     with held(deployment, verb="up"):
-        _up(resolved, plan, directory)
+        _up(resolved, plan, directory, tokens=None if isinstance(memory, str) else memory.tokens)
     say(f"took     {minutes(time.monotonic() - started)}; try: deckard-deploy chat --name {plan.deployment} 'Hello?'")
     click.echo(plan.base_url)
 
 
-def _up(resolved: "Resolved", plan: "LaunchPlan", directory: "StateDir") -> None:
+def _up(resolved: "Resolved", plan: "LaunchPlan", directory: "StateDir", *, tokens: int | None) -> None:
     from deckard_deploy.cli.site import open_site  # noqa: PLC0415  not for --help
     from deckard_deploy.running.deploy import what_runs  # noqa: PLC0415  same
 
-    with open_site(directory, plan.deployment, say, also=plan.runtime) as site:
+    planned = {} if tokens is None else {plan.hash: tokens}
+    with open_site(directory, plan.deployment, say, also=plan.runtime, planned_tokens=planned) as site:
         site.releases.clear_leftovers()
         try:
             _converge(resolved, plan, directory, site)

@@ -1,0 +1,239 @@
+"""What a deployment takes of a GPU's memory, and what is left for the KV cache; bytes throughout.
+
+The KV cache's layout is exact (memory_kv); how much is available to it is not, as vLLM 0.19.1 measures that when it
+starts: each part that is assumed says so, with a range and a source. `--kv-cache-memory-bytes` makes it exact.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from math import ceil
+from typing import Literal
+
+from pydantic import JsonValue
+
+from deckard_deploy.catalog.resolution import Resolved
+from deckard_deploy.catalog.specs import Hardware, ModelSpec
+from deckard_deploy.planning.memory_kv import KvCache
+from deckard_deploy.planning.memory_settings import (
+    GIB,
+    CacheSettings,
+    UnknownMemoryError,
+    cache_of,
+    cache_settings,
+)
+
+# Left to the system on a unified machine. A choice: profiling at 0.70 has taken a Spark from there to 112 of 121.69 GiB
+# and down (vllm-project/vllm issue 46307), and raised kernel watermarks alone cost 6.2 GiB of MemAvailable
+# (github tonyd2wild/GLM-5.3-Flash-NVFP4-DFlash2-2x-DGX-Spark pull request 19).
+RESERVE = 8 * GIB
+TYPICAL_LENGTH = 8192  # tokens of a conversation with a document in it: a choice, no measurement
+NVFP4_BYTES = 0.5625  # per parameter: 4 bits, and a byte of scale for 16 (ModelOpt 0.42.0, NVFP4 group_size 16)
+
+
+class Level(StrEnum):
+    """Which end of the assumptions is meant."""
+
+    LOW = "low"
+    EXPECTED = "expected"
+    HIGH = "high"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Memory taken by something other than the KV cache. `profiled`: vLLM subtracts it before it sizes the KV cache."""
+
+    name: str
+    expected: int
+    low: int
+    high: int
+    source: str
+    profiled: bool = True
+
+    def bytes_at(self, level: Level) -> int:
+        """The size at that end of the range."""
+        return {Level.LOW: self.low, Level.EXPECTED: self.expected, Level.HIGH: self.high}[level]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """The memory of one GPU, or of a unified machine.
+
+    total: what CUDA sees, None where the KV cache alone is bounded (a CPU). available: what was free when it was
+    measured, on a unified machine. given: the KV cache's size, where an option or a variable fixes it.
+    """
+
+    settings: CacheSettings
+    cache: KvCache
+    parts: tuple[Part, ...]
+    total: int | None
+    unified: bool
+    utilization: float
+    available: int | None
+    given: int | None
+
+    @property
+    def requested(self) -> int:
+        """What vLLM may take in all, and wants free when it starts (v1/worker/utils.py:39)."""
+        return ceil((self.total or 0) * self.utilization)
+
+    @property
+    def need(self) -> int:
+        """KV cache of one sequence of full length: with less vLLM does not start."""
+        return self.cache.sequence_bytes(self.settings.max_model_len, self.settings.in_flight)
+
+    def taken(self, level: Level = Level.EXPECTED) -> int:
+        """What everything but the KV cache takes, as far as the KV cache is sized by it."""
+        return sum(part.bytes_at(level) for part in self.parts if part.profiled or self.unified)
+
+    def ceiling(self) -> int:
+        """What weights, engine and KV cache may take together."""
+        total = self.total or 0
+        if not self.unified:
+            return total if self.given else self.requested
+        return min(self.requested, (self.available or total) - RESERVE)
+
+    def kv_bytes(self, level: Level = Level.EXPECTED) -> int:
+        """The KV cache's size."""
+        return self.ceiling() - self.taken(level) if self.given is None else self.given
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of the KV cache."""
+        return self.cache.blocks(self.kv_bytes())
+
+    @property
+    def tokens(self) -> int:
+        """vLLM's "GPU KV cache size"."""
+        return self.cache.tokens(self.blocks)
+
+    @property
+    def concurrency(self) -> float:
+        """vLLM's "Maximum concurrency" for sequences of full length."""
+        return self.cache.concurrency(self.blocks, self.settings.max_model_len, self.settings.in_flight)
+
+    def sequences(self, length: int) -> int:
+        """Sequences of `length` tokens that fit in practice."""
+        return self.cache.sequences(self.blocks, length, self.settings.in_flight)
+
+    def problem(self, level: Level = Level.EXPECTED) -> str:
+        """Why vLLM would not start, or nothing."""
+        if self.total is None and self.given is None:
+            return ""
+        if self.available is not None and self.available < self.requested:
+            return f"vLLM wants {readable(self.requested)} free when it starts, and {readable(self.available)} are"
+        taken = self.taken(level) + (self.given or 0)
+        if self.total is not None and taken >= self.ceiling():
+            what = f"weights, engine and {readable(self.given)} of KV cache" if self.given else "weights and engine"
+            return f"{what} take {readable(taken)} of {readable(self.ceiling())}"
+        if self.need > self.kv_bytes(level):
+            return (
+                f"a sequence of {self.settings.max_model_len:,} tokens needs {readable(self.need)} of KV cache, and "
+                f"{readable(self.kv_bytes(level))} are left"
+            )
+        return ""
+
+    @property
+    def verdict(self) -> Literal["fits", "doubtful", "no"]:
+        """`no`: not even with the least that the engine may take; `doubtful`: with that alone."""
+        if not self.problem():
+            return "fits"
+        return "no" if self.problem(Level.LOW) else "doubtful"
+
+    def longest(self, limit: int) -> int:
+        """The longest context, up to `limit`, of which one sequence fits."""
+        return self.cache.longest(max(0, self.kv_bytes()), limit, self.settings.in_flight)
+
+    def measured_kv_bytes(self) -> int | None:
+        """A size for `--kv-cache-memory-bytes`: all sequences at full length, or as many whole ones as fit.
+
+        Whole sequences rather than all that is left: the same figure while other programs come and go. None when not
+        even one fits.
+        """
+        fitting = min(self.settings.max_num_seqs, max(0, self.kv_bytes()) // self.need)
+        return fitting * self.need or None
+
+
+def readable(size: int) -> str:
+    """A size for people: GiB, or MiB of what is small."""
+    return f"{size / GIB:.1f} GiB" if size >= GIB // 10 else f"{size / 2**20:.0f} MiB"
+
+
+def memory_of(
+    resolved: Resolved, *, available: int | None = None, weight_bytes: Mapping[str, int] | None = None
+) -> Memory:
+    """The memory that `resolved` takes.
+
+    available: bytes free on this host, for a unified machine. weight_bytes: what the models' tensors take, by name, in
+    place of the catalog's sizes. Raises UnknownMemoryError, and BadInputError where vLLM would refuse the layout.
+    """
+    settings, hardware, serve = cache_settings(resolved), resolved.profile.hardware, resolved.serve
+    given = serve.get("kv-cache-memory-bytes")
+    if hardware.gpu_count == 0:
+        space = resolved.environment.get("VLLM_CPU_KVCACHE_SPACE", "")
+        if not space.isdecimal():
+            raise UnknownMemoryError("without VLLM_CPU_KVCACHE_SPACE vLLM takes half of the machine's memory")
+        given = int(space) * GIB  # v1/worker/cpu_worker.py:146
+    elif hardware.memory_gib is None:
+        raise UnknownMemoryError(f"the memory of {hardware.gpu} is not known")
+    utilization = serve.get("gpu-memory-utilization", 0.9)
+    return Memory(
+        settings=settings,
+        cache=cache_of(resolved, settings),
+        parts=(*_weights(resolved, settings, weight_bytes or {}), *_engine(resolved, hardware)),
+        total=None if hardware.memory_gib is None else int(hardware.memory_gib * GIB),
+        unified=hardware.memory == "unified",
+        utilization=float(utilization) if isinstance(utilization, int | float) else 0.9,
+        available=available if hardware.memory == "unified" else None,
+        given=given if isinstance(given, int) else None,
+    )
+
+
+def with_serve(resolved: Resolved, **changes: JsonValue) -> Resolved:
+    """The same choice with other vLLM options ('_' for '-'; None takes one out)."""
+    serve = {**resolved.serve, **{name.replace("_", "-"): value for name, value in changes.items()}}
+    return replace(resolved, serve={name: value for name, value in serve.items() if value is not None})
+
+
+def _weights(resolved: Resolved, settings: CacheSettings, measured: Mapping[str, int]) -> list[Part]:
+    parts = []
+    for model in (resolved.model, resolved.drafter):
+        if model:
+            known = measured.get(model.name)
+            size = (known or int(model.size_gb * 1e9)) + _copied_values(model)
+            size //= settings.tensor_parallel
+            source = "its tensors" if known else "its size in the catalog"
+            name = "weights" if model is resolved.model else "drafter"
+            parts.append(Part(name=name, expected=size, low=size, high=size, source=source))
+    return parts
+
+
+def _copied_values(model: ModelSpec) -> int:
+    """vLLM copies k_proj into the place of a full layer's missing v_proj (models/gemma4.py, `attention_k_eq_v`)."""
+    shape = model.architecture
+    if not shape.k_eq_v:
+        return 0
+    parameters = (
+        (shape.layers - shape.sliding_layers) * shape.hidden_size * shape.global_kv_heads * shape.global_head_dim
+    )
+    return int(parameters * (2 if model.quantization == "none" else NVFP4_BYTES))
+
+
+def _engine(resolved: Resolved, hardware: Hardware) -> list[Part]:
+    if hardware.gpu_count == 0:
+        return []
+    unified = hardware.memory == "unified"
+    expected, low, high = (6.05, 5.4, 6.7) if unified else (5.0, 2.0, 6.7)
+    measured = "measured on a Spark with vLLM 0.28 (github llamastash/llamastash issue 80)"
+    engine = Part(
+        name="engine",
+        expected=int(expected * GIB),
+        low=int(low * GIB),
+        high=int(high * GIB),
+        source=measured if unified else f"assumed; {high:g} GiB at most were {measured}",
+    )
+    if resolved.serve.get("enforce-eager") is True:
+        return [engine]
+    # 0.19.1 does not subtract them before it sizes the KV cache (v1/worker/gpu_worker.py:395).
+    graphs = Part(name="CUDA graphs", expected=GIB, low=0, high=2 * GIB, source="assumed", profiled=False)
+    return [engine, graphs]

@@ -1,0 +1,139 @@
+"""What `plan` says of the memory, as a screen of 80 columns without colour and as JSON; what `up` refuses by it."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from deckard_deploy.cli.main import run
+from deckard_deploy.cli.plan_memory import host_memory, with_measured_memory
+from deckard_deploy.planning.memory import memory_of
+from deckard_deploy.planning.planner import build_plan
+from tests.unit.planning.choices import choice
+
+GOLDEN = Path(__file__).parent / "golden"
+SPARK_KIB = 127_601_452  # MemTotal of a Spark, 121.69 GiB
+SCREENS = {
+    "spark": ["--profile", "spark"],
+    "spark-drafter": ["--profile", "spark", "--drafter", "deckard-e4b"],
+    "spark-without-hybrid": [
+        *["--profile", "spark", "--set", "max-model-len=131072"],
+        *["--set", "disable-hybrid-kv-cache-manager=true"],
+    ],
+    "b200": ["--profile", "b200"],
+    "b200-256k": ["--profile", "b200", "--set", "max-model-len=262144"],
+    "rtx-5090": ["--profile", "rtx-5090"],
+    "rtx-5090-doubtful": ["--profile", "rtx-5090", "--set", "max-model-len=131072"],
+    "rtx-5090-no": ["--profile", "rtx-5090", "--set", "max-model-len=262144", "--set", "kv-cache-dtype=auto"],
+    "cpu": ["--profile", "cpu"],
+    "thor": ["--profile", "thor"],
+}
+EXIT_CODES = {"spark-without-hybrid": 9, "rtx-5090-no": 9}
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DECKARD_HOME", str(tmp_path / "home"))
+
+
+def meminfo(folder: Path, *, total_kib: int = SPARK_KIB, available_gib: int = 110) -> Path:
+    file = folder / "meminfo"
+    file.write_text(f"MemTotal:       {total_kib} kB\nMemFree:  1 kB\nMemAvailable:   {available_gib * 2**20} kB\n")
+    return file
+
+
+def memory_of_screen(text: str) -> str:
+    """The screen without what is no memory: hashes and paths differ from place to place."""
+    lines = text.splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("memory"))
+    last = next(number for number, line in enumerate(lines) if line.startswith("change"))
+    return "\n".join(lines[first:last]) + "\n"
+
+
+@pytest.mark.parametrize("name", SCREENS)
+def test_the_screen(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plan", *SCREENS[name]]) == EXIT_CODES.get(name, 0)
+    found = memory_of_screen(capsys.readouterr().out)
+    file = GOLDEN / f"plan-{name}.txt"
+    if os.environ.get("WRITE_GOLDEN"):
+        file.write_text(found, encoding="utf-8")
+    assert found == file.read_text(encoding="utf-8")
+    assert max(map(len, found.splitlines())) <= 80
+    assert found.isascii()
+
+
+def test_the_same_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plan", "--profile", "spark", "--json"]) == 0
+    memory = json.loads(capsys.readouterr().out)["memory"]
+    assert (memory["verdict"], memory["problem"], memory["changes"]) == ("fits", None, [])
+    assert memory["sequence"] == {"tokens": 65_536, "bytes": 12_931_563_520, "in_flight": 8192}
+    assert memory["kv_cache"]["groups"] == [[10, 16]] * 5 + [[10, 32]]
+    assert not memory["kv_cache"]["exact"]
+    assert [part["name"] for part in memory["parts"]] == ["weights", "engine", "CUDA graphs"]
+
+
+def test_what_does_not_fit_is_exit_9_with_changes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plan", *SCREENS["rtx-5090-no"], "--json"]) == 9
+    captured = capsys.readouterr()
+    memory = json.loads(captured.out)["memory"]
+    assert memory["verdict"] == "no"
+    assert len(memory["changes"]) == 3
+    assert memory["changes"][0][0] in captured.err
+
+
+@pytest.mark.parametrize("dry", [["--dry-run"], []])
+def test_up_refuses_what_cannot_run_before_it_makes_anything(
+    dry: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["up", *SCREENS["rtx-5090-no"], *dry]) == 9
+    assert "does not fit" in capsys.readouterr().err
+    assert not (tmp_path / "home").exists()
+
+
+def test_what_is_not_known_stops_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plan", "--profile", "thor", "--json"]) == 0
+    assert "unknown" in json.loads(capsys.readouterr().out)["memory"]
+
+
+def test_on_a_spark_the_size_of_the_kv_cache_is_written(tmp_path: Path) -> None:
+    resolved, available = with_measured_memory(choice("spark"), None, meminfo=meminfo(tmp_path))
+    need = memory_of(resolved).need
+    assert available == 110 * 2**30
+    assert resolved.serve["kv-cache-memory-bytes"] == 4 * need
+    assert memory_of(resolved, available=available).verdict == "fits"
+    arguments = build_plan(resolved).arguments
+    assert arguments[arguments.index("--kv-cache-memory-bytes") + 1] == str(4 * need)
+
+
+@pytest.mark.parametrize(
+    ("profile", "total_kib"), [("spark", 24 * 2**20), ("b200", SPARK_KIB), ("cpu", SPARK_KIB), ("thor", SPARK_KIB)]
+)
+def test_elsewhere_nothing_is_written(profile: str, total_kib: int, tmp_path: Path) -> None:
+    before = choice(profile)
+    file = meminfo(tmp_path, total_kib=total_kib)
+    assert with_measured_memory(before, None, meminfo=file) == (before, None)
+
+
+def test_a_size_of_the_users_own_is_kept(tmp_path: Path) -> None:
+    before = choice("spark", "kv-cache-memory-bytes=20000000000")
+    assert with_measured_memory(before, None, meminfo=meminfo(tmp_path)) == (before, 110 * 2**30)
+
+
+def test_what_is_free_while_a_release_runs_does_not_count(tmp_path: Path) -> None:
+    current = build_plan(choice("spark"))
+    resolved, available = with_measured_memory(choice("spark"), current, meminfo=meminfo(tmp_path, available_gib=20))
+    assert available is None
+    assert "kv-cache-memory-bytes" in resolved.serve
+
+
+def test_too_little_free_memory_is_refused_and_nothing_written(tmp_path: Path) -> None:
+    file = meminfo(tmp_path, available_gib=60)
+    resolved, available = with_measured_memory(choice("spark"), None, meminfo=file)
+    assert "kv-cache-memory-bytes" not in resolved.serve
+    assert memory_of(resolved, available=available).verdict == "no"
+
+
+def test_without_proc_nothing_is_known(tmp_path: Path) -> None:
+    assert host_memory(tmp_path / "none") == (0, 0)

@@ -1,0 +1,71 @@
+"""What vLLM makes of its options: engine/arg_utils.py and platforms/cpu.py of 0.19.1."""
+
+import pytest
+
+from deckard_deploy.planning.memory_settings import CacheSettings, UnknownMemoryError, cache_settings
+from tests.unit.planning.choices import choice
+
+
+def settings(profile: str, *changes: str) -> CacheSettings:
+    return cache_settings(choice(profile, *changes))
+
+
+@pytest.mark.parametrize(
+    ("profile", "changes", "sequences", "in_flight"),
+    [
+        ("spark", (), 4, 8192),
+        ("b200", (), 16, 8192),  # 70 GiB or more
+        ("b200", ("max-num-batched-tokens=4096",), 16, 4096),
+        ("b200", ("performance-mode=throughput",), 16, 16_384),
+        ("b200", ("max-num-seqs=null",), 1024, 8192),
+        ("b200", ("max-num-seqs=null", "max-num-batched-tokens=512"), 512, 512),
+        ("rtx-5090", ("max-num-batched-tokens=null",), 2, 2048),  # less than 70 GiB
+        ("rtx-5090", ("max-num-batched-tokens=null", "max-model-len=512"), 2, 1024),  # no more than all sequences hold
+        ("b200", ("enable-chunked-prefill=false",), 16, 131_072),
+        ("cpu", (), 4, 2048),
+        ("cpu", ("tensor-parallel-size=2",), 4, 4096),
+    ],
+)
+def test_the_batch(profile: str, changes: tuple[str, ...], sequences: int, in_flight: int) -> None:
+    found = settings(profile, *changes)
+    assert (found.max_num_seqs, found.in_flight) == (sequences, in_flight)
+
+
+@pytest.mark.parametrize(
+    ("profile", "changes", "expected"),
+    [
+        ("spark", (), 2),
+        ("b200", (), 1),
+        ("spark", ("kv-cache-dtype=fp8_e5m2",), 1),
+        ("spark", ("kv-cache-dtype=float16",), 2),
+        ("spark", ("dtype=float32",), 4),
+        ("cpu", ("kv-cache-dtype=fp8",), 2),  # a CPU falls back to auto
+    ],
+)
+def test_bytes_of_an_element(profile: str, changes: tuple[str, ...], expected: int) -> None:
+    assert settings(profile, *changes).element_bytes == expected
+
+
+def test_block_sizes() -> None:
+    assert [settings(profile).block_size for profile in ("spark", "cpu")] == [16, 128]
+    assert settings("cpu", "block-size=32").block_size == 32
+
+
+def test_the_hybrid_manager() -> None:
+    assert settings("spark").hybrid
+    assert not settings("spark", "disable-hybrid-kv-cache-manager=true").hybrid
+
+
+@pytest.mark.parametrize(
+    ("profile", "change"),
+    [
+        ("spark", "pipeline-parallel-size=2"),
+        ("spark", "num-gpu-blocks-override=100"),
+        ("spark", "max-model-len=auto"),
+        ("spark", "kv-cache-dtype=fp8_ds_mla"),
+        ("thor", "max-num-batched-tokens=null"),
+    ],
+)
+def test_what_is_not_computed_is_said(profile: str, change: str) -> None:
+    with pytest.raises(UnknownMemoryError):
+        settings(profile, change)
