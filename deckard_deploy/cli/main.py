@@ -26,6 +26,9 @@ VERBS = {
     "profiles": "List hardware profiles, or show one.",
     "models": "List models, or show one.",
     "engines": "List engines, or show one.",
+    "lock": "Resolve models to commits and hashes, the image to a digest, patches to hashes.",
+    "pull": "Fetch a deployment's weights, resuming and checking every byte.",
+    "verify": "Hash a deployment's weights and name every file that is wrong.",
     "inspect": "Show what a checkpoint holds and what is wrong with it.",
     "patches": "List, check and build the vLLM patches.",
 }

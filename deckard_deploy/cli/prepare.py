@@ -11,7 +11,6 @@ from deckard_deploy.catalog.specs import Generated, ModelSpec
 from deckard_deploy.cli.patch_choice import patched
 from deckard_deploy.cli.patched import build_for_docker, build_for_process
 from deckard_deploy.cli.plan_memory import kv_bytes_of, planned_memory, with_measured_memory
-from deckard_deploy.errors import EnvironmentUnfitError
 from deckard_deploy.planning.memory import Memory, with_serve
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.planning.planner import HostPaths, build_plan
@@ -58,7 +57,11 @@ def current_plan(directory: StateDir, name: str) -> LaunchPlan | None:
 
 
 def have_weights(resolved: Resolved, directory: StateDir, say: Say) -> None:
-    """Write a generated model, or find a downloaded one. Raises EnvironmentUnfitError."""
+    """Write a generated model; pull what is missing of one on the hub, and look that the rest is as it was.
+
+    Held to ./deckard.lock when it has the model. Raises EnvironmentUnfitError, NetworkError, IntegrityError,
+    DeploymentBusyError (weights.pull).
+    """
     for model in (resolved.model, resolved.drafter):
         if model:
             _have_model(model, directory.models / model.name, say)
@@ -70,11 +73,11 @@ def _have_model(model: ModelSpec, folder: Path, say: Say) -> None:
 
         say(f"weights  {model.name} in {folder}")
         tiny_gemma4.write(folder, quantization=model.quantization)
-    elif not (folder / "config.json").is_file():
-        raise EnvironmentUnfitError(
-            f"{model.name}: no weights in {folder} ({model.size_gb:g} GB are needed there)",
-            hint=f"hf download {model.weights.repo} --local-dir {folder}",
-        )
+    else:
+        from deckard_deploy.cli import weights  # noqa: PLC0415  huggingface_hub and requests, for models on the hub
+
+        say(f"weights  {model.name} in {folder}")
+        weights.have(model, folder)
 
 
 def have_engine(plan: LaunchPlan, directory: StateDir, runtime: Runtime, say: Say) -> None:

@@ -1,0 +1,93 @@
+"""`lock`: write down, for review and for git, exactly what a deployment consists of."""
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from deckard_deploy.cli.options import deployment_options
+from deckard_deploy.cli.output import echo_command, say
+
+if TYPE_CHECKING:
+    from deckard_deploy.catalog.resolution import Resolved
+    from deckard_deploy.weights.lockfile import Lock
+
+
+@click.command()
+@deployment_options
+@click.option("--lock-file", type=click.Path(path_type=Path), help="Default: ./deckard.lock.")
+@click.option("--check", is_flag=True, help="Write nothing; say what moved, and exit 4 if something did.")
+@click.option("--dry-run", is_flag=True, help="Write nothing; say what would change.")
+def lock(*, resolved: "Resolved", lock_file: Path | None, check: bool, dry_run: bool) -> int:
+    """Resolve models to commits and hashes, the image to a digest, patches to hashes.
+
+    Entries of other deployments in the same file stay as they are.
+
+    \b
+    Example:
+      deckard-deploy lock --profile spark
+    """
+    from deckard_deploy.weights import lockfile  # noqa: PLC0415  not for --help
+
+    path = lock_file or lockfile.DEFAULT
+    old = lockfile.read(path) or lockfile.Lock()
+    new = _resolved(resolved)
+    moved = list(lockfile.differences(old, new))
+    for line in moved:
+        click.echo(line)
+    if check:
+        say(f"lock     {path}: {f'{len(moved)} things moved' if moved else 'nothing moved'}")
+        return 4 if moved else 0
+    if not dry_run:
+        lockfile.write(path, old.updated(new))
+        say(f"lock     {path}: {len(moved)} changes written; review it and commit it")
+    return 0
+
+
+def _resolved(resolved: "Resolved") -> "Lock":
+    from deckard_deploy.catalog.specs import HubRepository  # noqa: PLC0415  not for --help
+    from deckard_deploy.cli.weights import hub_models  # noqa: PLC0415  same
+    from deckard_deploy.patching.manifest import load_patch_set  # noqa: PLC0415  same
+    from deckard_deploy.weights import hub  # noqa: PLC0415  same
+    from deckard_deploy.weights.lockfile import Lock  # noqa: PLC0415  same
+
+    models = {}
+    for model in hub_models(resolved):
+        if isinstance(model.weights, HubRepository):
+            models[model.name] = hub.resolve(model.weights.repo, model.weights.revision)
+    name = resolved.engine.patch_set
+    patches = {name: {one.name: one.patched_sha256 for one in load_patch_set(name).patches}} if name else {}
+    return Lock(models=models, images=_digests(resolved), patches=patches)
+
+
+def _digests(resolved: "Resolved") -> dict[str, str]:
+    """The image's digest, from its reference, or as docker has it here; nothing where neither says."""
+    image = resolved.engine.image
+    if image is None:
+        return {}
+    if "@" in image:
+        return {image: image.partition("@")[2]}
+    digest = _local_digest(image)
+    if digest is None:
+        say(f"lock     {image}: no digest, because it is not pulled on this host; then: docker pull {image}")
+        return {}
+    return {image: digest}
+
+
+def _local_digest(image: str) -> str | None:
+    """The digest under which docker pulled this repository; None without docker or without the image."""
+    from docker.errors import NotFound  # noqa: PLC0415  half a second
+
+    from deckard_deploy.errors import EnvironmentUnfitError  # noqa: PLC0415  not for --help
+    from deckard_deploy.running.docker_engine import DockerEngine  # noqa: PLC0415  same
+
+    engine = DockerEngine(environment=dict(os.environ), say=echo_command)
+    try:
+        with engine.asking():
+            digests = engine.api.inspect_image(image)["RepoDigests"]  # type: ignore[no-untyped-call]
+    except (NotFound, EnvironmentUnfitError):
+        return None
+    repository = re.sub(r":[^:/]+$", "", image)
+    return next((str(one).partition("@")[2] for one in digests or () if str(one).startswith(f"{repository}@")), None)

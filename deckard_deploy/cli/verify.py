@@ -1,0 +1,87 @@
+"""`verify`: are the weights on this host still what was published?"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from deckard_deploy.cli.options import deployment_options
+from deckard_deploy.cli.output import say
+from deckard_deploy.cli.state import state, state_option
+
+if TYPE_CHECKING:
+    from deckard_deploy.catalog.resolution import Resolved
+    from deckard_deploy.catalog.specs import ModelSpec
+    from deckard_deploy.weights.folder import Problem
+
+
+@click.command()
+@deployment_options
+@state_option
+@click.option("--lock-file", type=click.Path(path_type=Path), help="Default: ./deckard.lock, if there is one.")
+@click.option("--locked", is_flag=True, help="Refuse what is not in the lock.")
+@click.option("--fast", is_flag=True, help="Compare size, times and inode with the last full check; read no content.")
+@click.option("--repair", is_flag=True, help="Set aside what is wrong, and fetch it once again.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def verify(  # noqa: PLR0913  click hands over every option by name
+    *,
+    resolved: "Resolved",
+    state_dir: Path | None,
+    lock_file: Path | None,
+    locked: bool,
+    fast: bool,
+    repair: bool,
+    as_json: bool,
+) -> int:
+    """Hash a deployment's weights and name every file that is wrong.
+
+    The exit code is 4 when one is.
+
+    \b
+    Example:
+      deckard-deploy verify --profile spark
+    """
+    from deckard_deploy.cli import weights  # noqa: PLC0415  not for --help
+    from deckard_deploy.weights import lockfile  # noqa: PLC0415  same
+
+    found: dict[str, list[Problem]] = {}
+    for model in weights.hub_models(resolved):
+        folder = state(state_dir).models / model.name
+        lock = lock_file or lockfile.DEFAULT
+        found[model.name] = _problems(model, folder, lock=lock, locked=locked, fast=fast)
+        if repair and found[model.name]:
+            weights.have(model, folder, lock_file=lock, locked=locked)
+            found[model.name] = _problems(model, folder, lock=lock, locked=locked, fast=True)
+    _show(found, as_json=as_json)
+    return 4 if any(found.values()) else 0
+
+
+def _problems(model: "ModelSpec", folder: Path, *, lock: Path, locked: bool, fast: bool) -> "list[Problem]":
+    from deckard_deploy.cli import weights  # noqa: PLC0415  not for --help
+    from deckard_deploy.weights.folder import ModelFolder, Problem  # noqa: PLC0415  same
+    from deckard_deploy.weights.manifest import bytes_of  # noqa: PLC0415  same
+
+    manifest = weights.manifest_for(model, folder, lock_file=lock, locked=locked)
+    place = ModelFolder(folder)
+    unexpected = place.unexpected(manifest)
+    if fast:
+        cause = "not as it was when it was hashed"
+        return [Problem(file.path, cause) for file in place.changed(manifest.needed)] + unexpected
+    display, total = weights.Display(model.name), bytes_of(manifest.needed)
+    problems = place.check(list(manifest.needed), lambda done: display.show(done, total))
+    display.end()
+    return problems + unexpected
+
+
+def _show(found: "dict[str, list[Problem]]", *, as_json: bool) -> None:
+    if as_json:
+        rows = {name: [{"path": one.path, "cause": one.cause} for one in problems] for name, problems in found.items()}
+        click.echo(json.dumps({"models": rows, "right": not any(found.values())}, indent=2))
+        return
+    for name, problems in found.items():
+        for problem in problems:
+            click.echo(f"{name}/{problem.path}: {problem.cause}")
+        say(f"weights  {name}: {'right' if not problems else 'wrong, to repair: the same command with --repair'}")
+    if not found:
+        say("weights  nothing was pulled for this deployment: this tool writes its model itself")

@@ -1,0 +1,94 @@
+"""What the weights verbs and `up` share: which repository a model is held to, and how a pull is shown."""
+
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from deckard_deploy.catalog.resolution import Resolved
+from deckard_deploy.catalog.specs import HubRepository, ModelSpec
+from deckard_deploy.cli.output import say
+from deckard_deploy.errors import IntegrityError
+from deckard_deploy.weights import hub, lockfile
+from deckard_deploy.weights.folder import ModelFolder
+from deckard_deploy.weights.manifest import Manifest
+from deckard_deploy.weights.pull import Puller, pull
+
+_PLAIN_LINE_S = 10.0
+_TERMINAL_LINE_S = 0.2
+_RATE_WINDOW_S = 5.0
+
+
+def hub_models(resolved: Resolved) -> list[ModelSpec]:
+    """The model and the drafter, as far as their weights are on the hub."""
+    return [one for one in (resolved.model, resolved.drafter) if one and isinstance(one.weights, HubRepository)]
+
+
+def manifest_for(model: ModelSpec, folder: Path, *, lock_file: Path, locked: bool) -> Manifest:
+    """What a model's files must be: by the lock, else as it was resolved for this folder once, else as it is now.
+
+    Raises IntegrityError (`locked`, and the lock does not have it), NetworkError, BadInputError.
+    """
+    assert isinstance(model.weights, HubRepository)  # noqa: S101  hub_models gives no other
+    lock = lockfile.read(lock_file)
+    held_to = lock.models.get(model.name) if lock else None
+    if held_to and held_to.repo != model.weights.repo:
+        raise IntegrityError(
+            f"{lock_file} holds {model.name} to {held_to.repo}, and the catalog to {model.weights.repo}",
+            hint="deckard-deploy lock",
+        )
+    if held_to:
+        return held_to
+    if locked:
+        raise IntegrityError(f"{model.name} is not in {lock_file}", hint="deckard-deploy lock")
+    known = ModelFolder(folder).manifest()
+    if known and known.repo == model.weights.repo and model.weights.revision in (None, known.commit):
+        return known
+    return hub.resolve(model.weights.repo, model.weights.revision)
+
+
+def have(model: ModelSpec, folder: Path, *, lock_file: Path = lockfile.DEFAULT, locked: bool = False) -> int:
+    """Pull what is missing of a model and check what is there; returns the bytes fetched. Raises as `pull` does."""
+    manifest = manifest_for(model, folder, lock_file=lock_file, locked=locked)
+    display = Display(model.name)
+    fetched = pull(manifest, folder, Puller(say, display.show))
+    display.end()
+    return fetched
+
+
+class Display:
+    """Progress on stderr: one line that is rewritten on a terminal, a plain line now and then elsewhere."""
+
+    def __init__(self, name: str) -> None:
+        """Shows nothing until bytes come."""
+        self._name = name
+        self._terminal = sys.stderr.isatty()
+        self._shown_at = self._window_at = time.monotonic()
+        self._window_bytes: int | None = None
+        self._rate = 0.0
+
+    def show(self, done: int, total: int) -> None:
+        """Bytes there and bytes in all."""
+        now = time.monotonic()
+        if self._window_bytes is None:
+            self._window_bytes, self._window_at = done, now
+        if now - self._window_at >= _RATE_WINDOW_S:
+            self._rate = (done - self._window_bytes) / (now - self._window_at)
+            self._window_bytes, self._window_at = done, now
+        if now - self._shown_at < (_TERMINAL_LINE_S if self._terminal else _PLAIN_LINE_S):
+            return
+        self._shown_at = now
+        rest = f", {self._rate / 1e6:.0f} MB/s, {_clock((total - done) / self._rate)} left" if self._rate > 0 else ""
+        line = f"weights  {self._name}: {done / 1e9:.2f} of {total / 1e9:.2f} GB{rest}"
+        click.echo(f"\r\x1b[2K{line}" if self._terminal else line, err=True, nl=not self._terminal)
+
+    def end(self) -> None:
+        """Leave the terminal on a line of its own."""
+        if self._terminal and self._window_bytes is not None:
+            click.echo(err=True)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}:{rest:02}"

@@ -1,0 +1,140 @@
+"""What a server's answer to a request for bytes means, and its bytes as long as they come."""
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from deckard_deploy.errors import NetworkError
+
+if TYPE_CHECKING:
+    from requests import Response
+
+_PIECE = 256 << 10
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_PROXIES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
+
+
+class Transient(Exception):  # noqa: N818  not an error of the user's: it is tried again
+    """It may work the next time; `retry_after` in seconds if the server said so."""
+
+    def __init__(self, cause: str, retry_after: float | None = None) -> None:
+        """`cause` in a few words."""
+        super().__init__(cause)
+        self.retry_after = retry_after
+
+
+class Ignored(Exception):  # noqa: N818  an answer, not an error
+    """The server sent the whole file where a range was asked for."""
+
+
+def check_status(response: "Response", name: str) -> None:
+    """Raise what an answer without the bytes means: Transient, or NetworkError."""
+    status = response.status_code
+    if status in (408, 425, 429) or status >= 500:
+        raise Transient(f"HTTP {status}", _retry_after(response))
+    if status in (401, 403):
+        raise NetworkError(
+            f"{name}: the hub refuses (HTTP {status}): a gated repository, or a token that is not valid",
+            hint="accept the licence on the model's page, then: hf auth login",
+        )
+    if status not in (200, 206):
+        raise NetworkError(f"{name}: HTTP {status}", hint="deckard-deploy lock --check")
+    kind = response.headers.get("Content-Type", "")
+    if kind.startswith("text/html") and not name.endswith(".html"):
+        raise NetworkError(
+            f"{name}: an HTML page came in place of the file: a login page or a proxy in between{_proxy()}",
+            hint="open the hub's address in a browser on this network",
+        )
+
+
+def check_range(response: "Response", *, start: int, end: int, size: int) -> None:
+    """Check that a 206 holds bytes `start` to `end` - 1 of `size`. Raises Transient: a cache may be wrong."""
+    said = response.headers.get("Content-Range", "")
+    found = _CONTENT_RANGE.fullmatch(said)
+    if not found or (int(found[1]), int(found[2]) + 1) != (start, end) or found[3] not in (str(size), "*"):
+        raise Transient(f"asked for bytes {start}-{end - 1}/{size}, and Content-Range is {said[:60]!r}")
+    _check_length(response, end - start)
+
+
+def check_whole(response: "Response", *, size: int) -> None:
+    """Check that a 200 is as long as the file. Raises Transient."""
+    _check_length(response, size)
+
+
+def _check_length(response: "Response", expected: int) -> None:
+    said = response.headers.get("Content-Length", str(expected))
+    if said != str(expected):
+        raise Transient(f"{expected} bytes were expected, and Content-Length is {said[:20]}")
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        raise Transient("the answer is compressed, which was not asked for")
+
+
+def pieces(response: "Response", *, stall_s: float, slowest_bytes_s: int) -> Iterator[memoryview]:
+    """The body as it comes. Raises Transient when it stops, or crawls for stall_s seconds."""
+    since, came = time.monotonic(), 0
+    while True:
+        piece = response.raw.read1(_PIECE, decode_content=False)
+        if not piece:
+            return
+        yield memoryview(piece)
+        came += len(piece)
+        passed = time.monotonic() - since
+        if passed >= stall_s:
+            if came < slowest_bytes_s * passed:
+                raise Transient(f"stalled: {came / passed:.0f} bytes/s for {passed:.0f} s")
+            since, came = time.monotonic(), 0
+
+
+@contextmanager
+def asking() -> Iterator[None]:
+    """Turn what requests and urllib3 raise into Transient, or NetworkError where trying again cannot help."""
+    from requests import exceptions  # noqa: PLC0415  heavy
+    from urllib3.exceptions import HTTPError  # noqa: PLC0415  with requests
+
+    try:
+        yield
+    except exceptions.SSLError as error:
+        raise NetworkError(
+            f"the hub's certificate is not accepted: {_short(error)}", hint="date, and: echo $REQUESTS_CA_BUNDLE"
+        ) from error
+    except exceptions.ProxyError as error:
+        raise Transient(f"the proxy refuses{_proxy()}: {_short(error)}") from error
+    except exceptions.ConnectTimeout as error:
+        raise Transient("no connection in time") from error
+    except (exceptions.Timeout, TimeoutError) as error:
+        raise Transient("stalled: no byte in time") from error
+    except (exceptions.InvalidURL, exceptions.InvalidSchema, exceptions.TooManyRedirects) as error:
+        raise NetworkError(f"the hub sends on to nowhere: {_short(error)}", hint="echo $HF_ENDPOINT") from error
+    except (exceptions.RequestException, HTTPError, ConnectionError) as error:
+        raise Transient(_short(error)) from error
+
+
+def _short(error: BaseException) -> str:
+    """The innermost reason, without addresses of objects."""
+    text = re.sub(r"<[^>]*>:? ?|\(|\)|'", "", str(error))
+    return " ".join(text.split()[-12:])[:120] or type(error).__name__
+
+
+def _proxy() -> str:
+    """Which variable names a proxy, and which, its password left out."""
+    name = next((name for name in _PROXIES if os.environ.get(name)), None)
+    if name is None:
+        return ""
+    parts = urlsplit(os.environ[name])
+    return f" ({name} is {parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''})"
+
+
+def _retry_after(response: "Response") -> float | None:
+    """Seconds (RFC 9110, 10.2.3: a number of seconds, or a date); None when nothing usable was said."""
+    said = response.headers.get("Retry-After", "").strip()
+    if said.isdigit() and len(said) < 10:
+        return float(said)
+    try:
+        return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
+    except ValueError:
+        return None

@@ -1,0 +1,38 @@
+"""Files that are whole or absent, for the little that is kept beside the weights."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from deckard_deploy.errors import EnvironmentUnfitError
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the file system refuses into EnvironmentUnfitError, one line."""
+    try:
+        yield
+    except OSError as error:
+        raise EnvironmentUnfitError(f"cannot write {path}: {error.strerror}", hint=f"df -h {path.parent}") from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace `path`; one writer at a time. Raises EnvironmentUnfitError, and `path` is then as it was."""
+    temporary = path.with_name(f".{path.name}.new")
+    with writing(path):
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the folder's entries on disk. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

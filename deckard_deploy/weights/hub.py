@@ -1,0 +1,127 @@
+"""The hub: what a repository holds at a revision, and where its files are.
+
+Asked through huggingface_hub's public API, so tokens, HF_ENDPOINT, mirrors, gated repositories and HF_HUB_OFFLINE work
+as its users know them. The transfer is ours (transfer.py).
+"""
+
+import os
+import random
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+from urllib.parse import urlsplit
+
+from pydantic import ValidationError
+
+from deckard_deploy.errors import BadInputError, IntegrityError, NetworkError
+from deckard_deploy.weights.manifest import Manifest, RemoteFile
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelInfo
+
+_TIMEOUT_S = 20.0
+_TRIES = 4
+
+
+def endpoint() -> str:
+    """HF_ENDPOINT, or the hub itself. Raises BadInputError when it is no address."""
+    address = os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
+        raise BadInputError("HF_ENDPOINT is not an http(s) address without credentials", hint="unset HF_ENDPOINT")
+    return address
+
+
+def token() -> str | None:
+    """As huggingface_hub finds it: HF_TOKEN, or what `hf auth login` stored. Raises BadInputError for a garbled one."""
+    from huggingface_hub import get_token  # noqa: PLC0415  a third of a second
+
+    found = get_token()
+    if found and (not found.isprintable() or not found.isascii() or " " in found):
+        raise BadInputError("HF_TOKEN holds characters that no token has", hint="unset HF_TOKEN; hf auth login")
+    return found
+
+
+def file_url(manifest: Manifest, file: RemoteFile) -> str:
+    """Where the file can be fetched from."""
+    from huggingface_hub import hf_hub_url  # noqa: PLC0415  a third of a second
+
+    return hf_hub_url(manifest.repo, file.path, revision=manifest.commit, endpoint=endpoint())
+
+
+def cached_file(manifest: Manifest, file: RemoteFile) -> Path | None:
+    """The file in huggingface_hub's own cache, if it is there; its content is not known to be right."""
+    from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415  a third of a second
+
+    found = try_to_load_from_cache(manifest.repo, file.path, revision=manifest.commit)
+    return Path(found).resolve() if isinstance(found, str) else None
+
+
+def resolve(repo: str, revision: str | None, *, backoff_s: float = 1.0) -> Manifest:
+    """What `revision` (the main branch when None) is now. Raises NetworkError, IntegrityError, BadInputError."""
+    info = _ask(repo, revision, backoff_s)
+    try:
+        return Manifest(
+            repo=repo,
+            commit=info.sha or "",
+            files=tuple(
+                RemoteFile(
+                    path=one.rfilename,
+                    size=one.size if one.size is not None else -1,
+                    sha256=one.lfs.sha256 if one.lfs else None,
+                    git_blob=None if one.lfs else one.blob_id,
+                )
+                for one in info.siblings or ()
+            ),
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise IntegrityError(
+            f"{endpoint()} describes {repo} oddly: {'.'.join(map(str, first['loc']))}: {first['msg']}",
+            hint="unset HF_ENDPOINT, or ask who runs the mirror",
+        ) from error
+
+
+def _ask(repo: str, revision: str | None, backoff_s: float) -> "ModelInfo":
+    import httpx  # noqa: PLC0415  with huggingface_hub
+    from huggingface_hub import HfApi  # noqa: PLC0415  a third of a second
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled  # noqa: PLC0415  same
+
+    api = HfApi(endpoint=endpoint(), token=token() or False)
+    for attempt in range(_TRIES):
+        try:
+            return api.model_info(repo, revision=revision, files_metadata=True, timeout=_TIMEOUT_S)
+        except OfflineModeIsEnabled as error:
+            raise NetworkError(
+                f"HF_HUB_OFFLINE is set, and nothing here says what {repo} holds",
+                hint="unset HF_HUB_OFFLINE, or bring a deckard.lock",
+            ) from error
+        except HfHubHTTPError as error:
+            status = error.response.status_code
+            if attempt == _TRIES - 1 or (status != 429 and status < 500):
+                _refused(repo, revision, status, error)
+        except httpx.HTTPError as error:
+            if attempt == _TRIES - 1:
+                reason = " ".join(str(error).split())[:120] or type(error).__name__
+                raise NetworkError(f"{endpoint()} does not answer: {reason}", hint="curl -I " + endpoint()) from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:  # an HTML page, or another kind of server
+            raise NetworkError(
+                f"{endpoint()} answers, but not as a hub does: a login page or a proxy?", hint=f"curl -i {endpoint()}"
+            ) from error
+        time.sleep(backoff_s * 2**attempt * random.uniform(0.5, 1))  # noqa: S311  jitter
+    raise AssertionError("unreachable: the last attempt raises")
+
+
+def _refused(repo: str, revision: str | None, status: int, error: Exception) -> NoReturn:
+    from huggingface_hub.errors import GatedRepoError, RevisionNotFoundError  # noqa: PLC0415  a third of a second
+
+    page = f"{endpoint()}/{repo}"
+    if isinstance(error, GatedRepoError):
+        raise NetworkError(f"{repo} is gated", hint=f"accept the licence at {page}, then: hf auth login") from error
+    if isinstance(error, RevisionNotFoundError):
+        raise NetworkError(f"{repo} has no revision {revision}", hint=f"look at {page}/commits/main") from error
+    if status in (401, 403, 404):
+        raise NetworkError(
+            f"{repo} is not at {endpoint()}, or only for those who may see it (HTTP {status})", hint="hf auth login"
+        ) from error
+    raise NetworkError(f"{endpoint()} answered HTTP {status} for {repo}", hint="try again in a minute") from error

@@ -1,0 +1,93 @@
+"""deckard.lock: the commits, hashes, digests and patches that a deployment is held to; for git, beside deckard.yaml."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from deckard_deploy.errors import BadInputError
+from deckard_deploy.weights.durable import write_whole
+from deckard_deploy.weights.manifest import Entry, Manifest, RemoteFile
+
+DEFAULT = Path("deckard.lock")
+_Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class Lock(Entry):
+    """models by catalog name; images: reference -> digest; patches: patch set -> name -> sha256 of the patched file."""
+
+    version: Literal[1] = 1
+    models: dict[str, Manifest] = Field(default_factory=dict)
+    images: dict[str, Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$")]] = Field(default_factory=dict)
+    patches: dict[str, dict[str, _Sha256]] = Field(default_factory=dict)
+
+    def updated(self, other: "Lock") -> "Lock":
+        """This one with the other's entries in place of its own."""
+        return Lock(
+            models=self.models | other.models,
+            images=self.images | other.images,
+            patches=self.patches | other.patches,
+        )
+
+
+def read(path: Path) -> Lock | None:
+    """None when there is no such file. Raises BadInputError when it is not a lock."""
+    try:
+        return Lock.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise BadInputError(f"{path}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise BadInputError(f"{path}: {where}: {first['msg']}"[:200], hint="deckard-deploy lock") from error
+
+
+def write(path: Path, lock: Lock) -> None:
+    """Write it whole, sorted, with a line per value. Raises EnvironmentUnfitError."""
+    ordered = Lock(
+        models={name: _sorted(lock.models[name]) for name in sorted(lock.models)},
+        images=dict(sorted(lock.images.items())),
+        patches={name: dict(sorted(hashes.items())) for name, hashes in sorted(lock.patches.items())},
+    )
+    write_whole(path, ordered.model_dump_json(indent=1, exclude_none=True) + "\n")
+
+
+def _sorted(manifest: Manifest) -> Manifest:
+    return manifest.model_copy(update={"files": tuple(sorted(manifest.files, key=lambda file: file.path))})
+
+
+def differences(old: Lock, new: Lock) -> Iterator[str]:
+    """What moved from `old` to `new`, of the entries that `new` has, a line each."""
+    for name, manifest in new.models.items():
+        yield from _model_differences(name, old.models.get(name), manifest)
+    for image, digest in new.images.items():
+        if old.images.get(image) != digest:
+            yield f"image {image}: {old.images.get(image, 'not locked')} -> {digest}"
+    for patch_set, hashes in new.patches.items():
+        known = old.patches.get(patch_set, {})
+        for patch in sorted(hashes.keys() | known.keys()):
+            if hashes.get(patch) != known.get(patch):
+                yield f"patch {patch_set}/{patch}: {_short(known.get(patch))} -> {_short(hashes.get(patch))}"
+
+
+def _model_differences(name: str, old: Manifest | None, new: Manifest) -> Iterator[str]:
+    if old is None:
+        yield f"{name}: not locked -> {new.repo} at {new.commit[:12]}"
+        return
+    if (old.repo, old.commit) != (new.repo, new.commit):
+        yield f"{name}: {old.repo} at {old.commit[:12]} -> {new.repo} at {new.commit[:12]}"
+    before, after = ({file.path: file for file in one.files} for one in (old, new))
+    for path in sorted(before.keys() | after.keys()):
+        if before.get(path) != after.get(path):
+            yield f"{name}: {path}: {_digest(before.get(path))} -> {_digest(after.get(path))}"
+
+
+def _digest(file: RemoteFile | None) -> str:
+    return _short(file.digest if file else None)
+
+
+def _short(digest: str | None) -> str:
+    return digest[:12] if digest else "not there"

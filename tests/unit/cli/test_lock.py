@@ -1,0 +1,77 @@
+"""The `lock` verb."""
+
+import json
+
+import pytest
+
+from deckard_deploy.cli.main import run
+from deckard_deploy.patching.manifest import load_patch_set
+from tests.unit.cli.hub_of_models import BIG, hub
+from tests.unit.weights.hub_server import COMMIT
+
+__all__ = ["hub"]
+DIGEST = "sha256:" + "d" * 64
+SPARK = ["--profile", "spark", "--image", f"example.org/vllm:v1@{DIGEST}"]
+
+
+def test_commits_hashes_digest_and_patches(hub, tmp_path):
+    assert run(["lock", *SPARK]) == 0
+    lock = json.loads((tmp_path / "deckard.lock").read_text())
+    model = lock["models"]["deckard-31b"]
+    assert model["commit"] == COMMIT
+    by_path = {file.pop("path"): file for file in model["files"]}
+    listed = {one["rfilename"]: one for one in hub.siblings()}
+    assert by_path[BIG] == {"size": 300_000, "sha256": listed[BIG]["lfs"]["sha256"]}
+    assert by_path["config.json"] == {"size": 9, "git_blob": listed["config.json"]["blobId"]}
+    assert lock["images"] == {f"example.org/vllm:v1@{DIGEST}": DIGEST}
+    patches = {one.name: one.patched_sha256 for one in load_patch_set("vllm-0.19.1").patches}
+    assert lock["patches"] == {"vllm-0.19.1": dict(sorted(patches.items()))}
+
+
+@pytest.mark.usefixtures("hub")
+def test_the_same_again_is_the_same_bytes_and_moves_nothing(tmp_path, capsys):
+    assert run(["lock", *SPARK]) == 0
+    first = (tmp_path / "deckard.lock").read_bytes()
+    assert run(["lock", *SPARK]) == 0
+    assert (tmp_path / "deckard.lock").read_bytes() == first
+    capsys.readouterr()
+    assert run(["lock", *SPARK, "--check"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_check_says_what_moved_and_writes_nothing(hub, tmp_path, capsys):
+    assert run(["lock", *SPARK]) == 0
+    before = (tmp_path / "deckard.lock").read_bytes()
+    hub.files[BIG] = b"new"
+    hub.files["added.json"] = b"{}"
+    capsys.readouterr()
+    assert run(["lock", *SPARK, "--check"]) == 4
+    moved = capsys.readouterr().out.splitlines()
+    assert len(moved) == 2
+    assert moved[0].startswith("deckard-31b: added.json: not there -> ")
+    assert moved[1].startswith(f"deckard-31b: {BIG}: ")
+    assert (tmp_path / "deckard.lock").read_bytes() == before
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_dry_run_writes_nothing(tmp_path):
+    assert run(["lock", *SPARK, "--dry-run"]) == 0
+    assert not (tmp_path / "deckard.lock").exists()
+
+
+@pytest.mark.usefixtures("hub")
+def test_entries_of_other_deployments_stay(tmp_path):
+    assert run(["lock", *SPARK]) == 0
+    assert run(["lock", *SPARK, "--model", "deckard-31b-svdquant"]) == 0
+    assert json.loads((tmp_path / "deckard.lock").read_text())["models"].keys() == {
+        "deckard-31b",
+        "deckard-31b-svdquant",
+    }
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"version": 2}', '{"models": {"a": {}}}', '{"surprise": 1}', "\xff"])
+def test_a_damaged_lock_is_one_line(hub, tmp_path, capsys, text):
+    (tmp_path / "deckard.lock").write_bytes(text.encode("latin-1"))
+    assert run(["pull", "--profile", "spark"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert hub.requests == []

@@ -1,0 +1,84 @@
+"""The `pull` verb, and the weights that `up` needs."""
+
+from pathlib import Path
+
+from deckard_deploy.catalog import library
+from deckard_deploy.catalog.resolution import resolve
+from deckard_deploy.catalog.specs import Deployment
+from deckard_deploy.cli.main import run
+from deckard_deploy.cli.prepare import have_weights
+from deckard_deploy.running.layout import StateDir
+from deckard_deploy.weights.folder import ModelFolder
+from tests.unit.cli.hub_of_models import BIG, hub
+
+__all__ = ["hub"]
+SPARK = ["--profile", "spark"]
+
+
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "models" / "deckard-31b"
+
+
+def test_weights_and_their_folder_on_stdout(hub, tmp_path, capsys):
+    assert run(["pull", *SPARK]) == 0
+    said = capsys.readouterr()
+    assert said.out == f"{folder(tmp_path)}\n"
+    assert "is complete and right, 300,009 bytes were fetched" in said.err
+    assert (folder(tmp_path) / BIG).read_bytes() == hub.files[BIG]
+
+
+def test_a_drafter_comes_too(hub, tmp_path, capsys):
+    assert run(["pull", *SPARK, "--drafter", "deckard-e4b"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert (tmp_path / "state" / "models" / "deckard-e4b" / BIG).is_file()
+    assert hub.served(BIG) == 600_000
+
+
+def test_a_dry_run_fetches_nothing(hub, tmp_path, capsys):
+    assert run(["pull", *SPARK, "--dry-run"]) == 0
+    assert "would    check or fetch 2 files, 300,009 bytes" in capsys.readouterr().err
+    assert not folder(tmp_path).exists()
+    assert hub.ranges == []
+
+
+def test_locked_without_a_lock_is_refused(hub, capsys):
+    assert run(["pull", *SPARK, "--locked"]) == 4
+    assert "deckard-31b is not in deckard.lock" in capsys.readouterr().err
+    assert hub.requests == []
+
+
+def test_the_lock_alone_says_what_comes(hub, tmp_path, capsys):
+    assert run(["lock", *SPARK]) == 0
+    hub.api_status = [(500, {})] * 99  # the lock knows: the hub's answer is not needed
+    assert run(["pull", *SPARK, "--locked"]) == 0
+    hub.files[BIG] = b"?" * 300_000
+    (folder(tmp_path) / BIG).unlink()
+    assert run(["pull", *SPARK, "--locked"]) == 4
+    assert "the hub sent other bytes" in capsys.readouterr().err
+    assert not (folder(tmp_path) / BIG).exists()
+
+
+def test_a_second_pull_leaves_with_8(hub, tmp_path, capsys):
+    with ModelFolder(folder(tmp_path)).held():
+        assert run(["pull", *SPARK]) == 8
+    assert "another deckard-deploy is pulling" in capsys.readouterr().err
+    assert hub.ranges == []
+
+
+def test_a_model_of_our_own_needs_no_pull(capsys):
+    assert run(["pull", "--profile", "cpu"]) == 0
+    assert "nothing to fetch" in capsys.readouterr().err
+
+
+def test_up_has_its_weights_without_the_hub_once_they_are_there(hub, tmp_path):
+    resolved = resolve(Deployment(), profile=library.profile("spark"))
+    directory = StateDir(tmp_path / "state")
+    said: list[str] = []
+    have_weights(resolved, directory, said.append)
+    assert (folder(tmp_path) / BIG).read_bytes() == hub.files[BIG]
+    asked = len(hub.requests)
+    have_weights(resolved, directory, said.append)
+    assert len(hub.requests) == asked
+    (folder(tmp_path) / BIG).write_bytes(b"?" * 300_000)  # same size: found, set aside, fetched again
+    have_weights(resolved, directory, said.append)
+    assert (folder(tmp_path) / BIG).read_bytes() == hub.files[BIG]

@@ -1,0 +1,81 @@
+"""The `verify` verb."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from deckard_deploy.cli.main import run
+from tests.unit.cli.hub_of_models import BIG, hub
+from tests.unit.weights.hub_server import Hub
+
+__all__ = ["hub"]
+SPARK = ["--profile", "spark"]
+
+
+@pytest.fixture
+def weights(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    assert run(["pull", *SPARK]) == 0
+    assert hub.served(BIG) == 300_000
+    capsys.readouterr()
+    return tmp_path / "state" / "models" / "deckard-31b" / BIG
+
+
+def flip(path: Path, *, keep_times: bool) -> None:
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.seek(1234)
+        byte = file.read(1)
+        file.seek(1234)
+        file.write(bytes([byte[0] ^ 1]))
+    if keep_times:
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.usefixtures("weights")
+def test_sound_weights(capsys):
+    assert run(["verify", *SPARK]) == 0
+    assert run(["verify", *SPARK, "--fast", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"models": {"deckard-31b": []}, "right": True}
+
+
+@pytest.mark.parametrize("options", [[], ["--fast"]])
+@pytest.mark.parametrize("keep_times", [True, False])
+def test_a_flipped_bit_is_found_and_named(weights, capsys, options, keep_times):
+    flip(weights, keep_times=keep_times)
+    assert run(["verify", *SPARK, *options]) == 4
+    assert capsys.readouterr().out.startswith(f"deckard-31b/{BIG}: ")
+
+
+def test_what_is_wrong_is_set_aside_and_fetched_once(weights, hub, capsys):
+    flip(weights, keep_times=True)
+    asked = hub.served(BIG)
+    assert run(["verify", *SPARK, "--repair"]) == 0
+    assert weights.read_bytes() == hub.files[BIG]
+    assert hub.served(BIG) == asked + 300_000
+    assert (weights.parent / ".deckard" / "quarantine" / BIG).is_file()
+    assert f"deckard-31b/{BIG}" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("damage", "cause"),
+    [
+        (lambda path: path.unlink(), "missing"),
+        (lambda path: path.write_bytes(b"short"), "5 bytes, and 300000 were expected"),
+        (lambda path: (path.unlink(), path.mkdir()), "not a regular file"),
+        (lambda path: (path.rename(path.with_suffix(".x")), path.symlink_to(path.with_suffix(".x"))), "a link to"),
+        (lambda path: (path.unlink(), path.symlink_to("gone")), "a link to nothing"),
+        (lambda path: path.with_name("other.safetensors").write_bytes(b"x"), "an engine might load it"),
+    ],
+)
+def test_other_damage(weights, capsys, damage, cause):
+    damage(weights)
+    assert run(["verify", *SPARK]) == 4
+    assert cause in capsys.readouterr().out
+
+
+def test_no_hub_is_needed(weights, hub):
+    hub.api_status = [(500, {})] * 99
+    assert run(["verify", *SPARK]) == 0
+    assert weights.is_file()
