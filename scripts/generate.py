@@ -22,11 +22,13 @@ from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment, EngineSpec, HardwareProfile, ModelSpec
 from deckard_deploy.cli.main import cli
 from deckard_deploy.cli.patch_choice import patched
+from deckard_deploy.doctor.rules import RULES
 from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
 from deckard_deploy.rendering.compose import render_compose
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
+DOCTOR = ROOT / "docs" / "doctor.md"
 EDITOR_SCHEMAS: dict[str, type[BaseModel]] = {
     "deckard": Deployment,
     "profile": HardwareProfile,
@@ -47,7 +49,8 @@ JSON_BOUNDS = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximu
 
 def targets() -> dict[Path, str]:
     """Every generated file and the text that it must hold."""
-    return editor_schemas() | compose_files() | {ROOT / "docs" / "cli.md": command_reference(), README: readme()}
+    pages = {ROOT / "docs" / "cli.md": command_reference(), DOCTOR: doctor_rules(), README: readme()}
+    return editor_schemas() | compose_files() | pages
 
 
 def compose_files() -> dict[Path, str]:
@@ -92,6 +95,16 @@ def readme() -> str:
     page = (ROOT / "docs" / "patches.md").read_text(encoding="utf-8")
     matrix = page.partition("<!-- matrix -->\n")[2].partition("<!-- end -->")[0]
     return between(text, "patches", matrix)
+
+
+def doctor_rules() -> str:
+    """docs/doctor.md with the table of rules made anew."""
+    heads = "| rule | it says | why | source | stops `up` |\n|---|---|---|---|---|\n"
+    rows = "".join(
+        f"| `{rule.id}` | {rule.when} | {rule.why} | {rule.source} | {'yes' if rule.stops_up else ''} |\n"
+        for rule in RULES
+    )
+    return between(DOCTOR.read_text(encoding="utf-8"), "rules", heads + rows)
 
 
 def between(text: str, name: str, new: str) -> str:

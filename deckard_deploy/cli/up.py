@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from deckard_deploy.cli.doctor import refuse_unfit
 from deckard_deploy.cli.options import deployment_options
 from deckard_deploy.cli.output import say
 from deckard_deploy.cli.state import state, state_option
@@ -23,7 +24,8 @@ PROBE_TIMEOUT_S = 120.0
 @deployment_options
 @state_option
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-def up(resolved: "Resolved", state_dir: Path | None, dry_run: bool) -> None:  # noqa: FBT001  click passes flags so
+@click.option("--force", is_flag=True, help="Go on although `doctor` found what will stop it.")
+def up(resolved: "Resolved", *, state_dir: Path | None, dry_run: bool, force: bool) -> None:
     """Start the endpoint and wait until it is proven ready.
 
     The base URL is the only thing on stdout. Nothing is restarted when the plan has not changed.
@@ -42,6 +44,7 @@ def up(resolved: "Resolved", state_dir: Path | None, dry_run: bool) -> None:  # 
     resolved, plan, memory = measured_plan(resolved, directory)
     say(f"plan     {plan.hash}: {plan.model} on {plan.profile}, {plan.engine}")
     refuse_what_cannot_run(resolved, memory)
+    refuse_unfit(resolved, plan, directory, force=force or dry_run)
     if dry_run:
         _explain(plan, directory)
         return

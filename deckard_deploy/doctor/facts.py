@@ -1,0 +1,204 @@
+"""What the doctor knows of a host: one frozen value that can be saved, sent to somebody else and judged there.
+
+Nothing in it names the host or its user, and no secret's value is ever read. None means "could not be read".
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from deckard_deploy.errors import BadInputError
+
+MAX_BYTES = 1 << 20  # a saved set is a few kilobytes
+
+
+class Fact(BaseModel):
+    """Base of the parts."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class Gpu(Fact):
+    """A line of `nvidia-smi --query-gpu`. Memory is None where the driver says [N/A], as on unified memory."""
+
+    index: int
+    name: str
+    compute_capability: str | None = None
+    driver: str | None = None
+    memory_total_mib: int | None = None
+    memory_used_mib: int | None = None
+    temperature_c: int | None = None
+    sm_clock_mhz: int | None = None
+    power_w: float | None = None
+    performance_state: str | None = None
+    utilization_percent: int | None = None
+
+
+class GpuProcess(Fact):
+    """A line of `nvidia-smi --query-compute-apps`."""
+
+    pid: int
+    name: str
+    memory_mib: int | None = None
+
+
+class Memory(Fact):
+    """/proc/meminfo and what belongs to it, in KiB; pressure is `full avg10` of /proc/pressure/memory, in percent."""
+
+    total_kib: int
+    free_kib: int
+    available_kib: int
+    swap_total_kib: int = 0
+    swap_free_kib: int = 0
+    min_free_kib: int | None = None
+    pressure_full_avg10: float | None = None
+
+
+class Docker(Fact):
+    """The engine that the docker command talks to; `problem` is why it cannot be used, in docker's own words."""
+
+    installed: bool
+    problem: str | None = None
+    version: str | None = None
+    architecture: str | None = None
+    runtimes: tuple[str, ...] = ()
+    compose: str | None = None
+
+
+class Image(Fact):
+    """An image that is on this host; `cuda` is its CUDA_VERSION."""
+
+    reference: str
+    architecture: str | None = None
+    cuda: str | None = None
+
+
+class Disk(Fact):
+    """The file system that something is kept on; equal `device` numbers are one file system."""
+
+    purpose: Literal["weights", "caches", "images"]
+    path: str
+    device: int
+    size_bytes: int
+    free_bytes: int
+
+
+class Port(Fact):
+    """A trial bind; `problem` names who has the port."""
+
+    address: str
+    port: int
+    problem: str | None = None
+
+
+class KernelEvent(Fact):
+    """Lines of one kind in the kernel log of one boot."""
+
+    kind: Literal["driver out of memory", "process killed for memory", "GPU error (Xid)"]
+    boot: Literal["this boot", "the boot before"]
+    count: int
+    last: str
+
+
+class KernelLog(Fact):
+    """What was found in it; `problem` is why it could not be read."""
+
+    problem: str | None = None
+    events: tuple[KernelEvent, ...] = ()
+
+
+class Folder(Fact):
+    """A cache folder; `size_bytes` is None when it holds too many files to add up."""
+
+    path: str
+    writable: bool
+    owner_uid: int
+    size_bytes: int | None = None
+
+
+class Checkpoint(Fact):
+    """A model's weights here: files that are missing, LFS pointers in place of files, links that lead out."""
+
+    model: str
+    folder: str
+    size_bytes: int
+    quant_algo: str | None = None
+    missing: tuple[str, ...] = ()
+    pointers: tuple[str, ...] = ()
+    outside: tuple[str, ...] = ()
+
+
+class TokenFile(Fact):
+    """Where the hub's token lies and who may read it; never what it says."""
+
+    path: str
+    mode: int
+
+
+class Services(Fact):
+    """None: nobody could be asked."""
+
+    early_oom: bool | None = None
+    desktop: bool | None = None
+    clock_synchronized: bool | None = None
+    firewall: bool | None = None
+
+
+class HostFacts(Fact):
+    """Everything that was read of one host."""
+
+    format: Literal[1] = 1
+    origin: str = "collected"
+    architecture: str | None = None
+    kernel: str | None = None
+    product: str | None = None
+    bios: str | None = None
+    uptime_s: int | None = None
+    cuda: str | None = None
+    gpu_problem: str | None = None
+    gpus: tuple[Gpu, ...] = ()
+    gpu_processes: tuple[GpuProcess, ...] = ()
+    memory: Memory | None = None
+    docker: Docker | None = None
+    cdi_specs: tuple[str, ...] = ()
+    image: Image | None = None
+    disks: tuple[Disk, ...] = ()
+    port: Port | None = None
+    kernel_log: KernelLog | None = None
+    cache_folders: tuple[Folder, ...] = ()
+    checkpoints: tuple[Checkpoint, ...] = ()
+    token_file: TokenFile | None = None
+    proxies: tuple[str, ...] = ()
+    no_proxy: str = ""
+    services: Services = Services()
+
+
+def save(facts: HostFacts, path: Path) -> None:
+    """Write the facts as JSON. Raises BadInputError when the file cannot be written."""
+    try:
+        path.write_text(facts.model_dump_json(indent=1, exclude_defaults=True) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise BadInputError(
+            f"{path}: {error.strerror or error}", hint="--save FILE in a folder you may write"
+        ) from error
+
+
+def load(path: Path) -> HostFacts:
+    """Read what `save` wrote. Raises BadInputError with the first thing that is wrong."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise BadInputError(f"{path}: {error.strerror or error}", hint="deckard-deploy doctor --save FILE") from error
+    if len(content) > MAX_BYTES:
+        raise BadInputError(f"{path}: more than {MAX_BYTES} bytes: not a set of facts")
+    try:
+        return HostFacts.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise BadInputError(
+            f"{path}: {where}: {first['msg']}: not what `doctor --save` writes",
+            hint="deckard-deploy doctor --save FILE",
+        ) from error

@@ -1,0 +1,208 @@
+"""Facts of a small host made of files, of a hostile one, and of this machine."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from deckard_deploy.doctor.collect import MAX_FILES, collect
+from deckard_deploy.doctor.facts import Folder, HostFacts, Memory, Port, TokenFile
+from deckard_deploy.doctor.host import Host
+from deckard_deploy.doctor.rules import RULES, judge
+from deckard_deploy.doctor.target import Folders, Target, Weights
+from tests.unit.doctor.cases import ANY, SPARK
+
+MEMINFO = """\
+MemTotal:       127601452 kB
+MemFree:        116069580 kB
+MemAvailable:   118552366 kB
+SwapTotal:      16777212 kB
+SwapFree:       16777212 kB
+HugePages_Total:       0
+"""
+PRESSURE = "some avg10=0.31 avg60=0.00 avg300=0.00 total=1\nfull avg10=0.25 avg60=0.00 avg300=0.00 total=1\n"
+
+
+def write(root: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        path = root / name.lstrip("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def read(target: Target, host: Host, **options: bool) -> HostFacts:
+    return collect(target, host, port_problem=lambda address, port: None, **options)  # noqa: ARG005  a free port
+
+
+def test_files_of_a_spark(host: Host, root: Path, program):
+    program("uname", "echo aarch64")
+    files = {
+        "/proc/meminfo": MEMINFO,
+        "/proc/pressure/memory": PRESSURE,
+        "/proc/sys/vm/min_free_kbytes": "67584\n",
+        "/proc/sys/kernel/osrelease": "6.17.0-1008-nvidia\n",
+        "/proc/uptime": "6816.42 12000.1\n",
+        "/sys/class/dmi/id/product_name": "NVIDIA_DGX_Spark\n",
+        "/etc/cdi/nvidia.yaml": "",
+        "/etc/cdi/nvidia.txt": "",
+        "/var/run/cdi/other.yaml": "",
+    }
+    write(root, files)
+    facts = read(ANY, host)
+    assert facts.memory == Memory(
+        total_kib=127601452,
+        free_kib=116069580,
+        available_kib=118552366,
+        swap_total_kib=16777212,
+        swap_free_kib=16777212,
+        min_free_kib=67584,
+        pressure_full_avg10=0.25,
+    )
+    assert (facts.architecture, facts.kernel, facts.product) == ("aarch64", "6.17.0-1008-nvidia", "NVIDIA_DGX_Spark")
+    assert (facts.uptime_s, facts.bios, facts.cdi_specs) == (6816, None, ("nvidia.yaml",))
+
+
+def test_an_empty_host_has_no_facts_and_no_fails(host: Host):
+    facts = read(ANY, host)
+    assert (facts.memory, facts.architecture, facts.gpus, facts.kernel) == (None, None, (), None)
+    assert {finding.severity for finding in judge(facts, ANY)} <= {"ok", "info", "warn"}
+
+
+PROGRAMS = ("uname", "nvidia-smi", "docker", "journalctl", "dmesg", "systemctl", "timedatectl")
+HOSTILE = {
+    "garbage": r"printf '\000\377{[,:\n%s\n' \"$*\"",
+    "huge": "yes '0, , , , , , , , , , ' | head -c 9000000",
+    "failing": "echo Segmentation fault >&2; exit 139",
+    "json of something else": """echo '{"Runtimes": 3, "Config": [], "ServerVersion": {}}'""",
+    "numbers too large": "echo '99999999999999999999, a, 9.9, 9, 999999999999999999999, 1, 1, 1, 1, P0, 1'",
+    "silent": "exit 0",
+}
+
+
+@pytest.mark.parametrize("script", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_programs_and_files_are_survived(host: Host, root: Path, program, script: str):
+    for name in PROGRAMS:
+        program(name, script)
+    write(
+        root,
+        {
+            "/proc/meminfo": "MemTotal: many kB\nMemFree: 1 kB\n\x00",
+            "/proc/uptime": "½",
+            "/proc/sys/vm/min_free_kbytes": "9" * 5000,
+            "/proc/pressure/memory": "full avg10=nan",
+            "/proc/sys/kernel/osrelease": "x" * 5000,
+        },
+    )
+    facts = read(SPARK, host)
+    assert HostFacts.model_validate_json(facts.model_dump_json()) == facts
+    assert facts.memory is None
+    assert facts.gpus == () or all(gpu.driver is None or len(gpu.driver) < 60 for gpu in facts.gpus)
+    for finding in judge(facts, SPARK):
+        assert len(finding.what) < 500
+        assert finding.what.isprintable()
+
+
+def test_programs_that_hang_are_facts_too(host: Host, program):
+    for name in PROGRAMS:
+        program(name, "sleep 600")
+    facts = read(SPARK, replace(host, timeout_s=0.2))
+    assert facts.gpu_problem == "nvidia-smi did not answer within 0.2 s"
+    assert facts.docker is not None
+    assert facts.docker.problem == "docker did not answer within 0.2 s"
+
+
+def model(folder: Path, **files: str) -> Target:
+    weights = Weights(model="m", folder=folder, size_gb=1.0, repo="a/m")
+    write(folder, {"config.json": "{}", **{name.replace("__", "."): text for name, text in files.items()}})
+    return replace(SPARK, weights=(weights,), folders=Folders(weights=folder, caches=()))
+
+
+def test_a_complete_checkpoint(host: Host, tmp_path: Path):
+    target = model(
+        tmp_path / "m",
+        model__safetensors="weights",
+        hf_quant_config__json='{"quantization":{"quant_algo":"NVFP4_AWQ"}}',
+    )
+    (found,) = read(target, host).checkpoints
+    assert (found.missing, found.pointers, found.outside, found.quant_algo) == ((), (), (), "NVFP4_AWQ")
+    assert found.size_bytes == sum(path.stat().st_size for path in (tmp_path / "m").iterdir())
+
+
+def test_what_a_checkpoint_lacks(host: Host, tmp_path: Path):
+    shards = {"weight_map": {"a": "one.safetensors", "b": "two.safetensors", "c": "three.safetensors"}}
+    target = model(tmp_path / "m", two__safetensors="", tokenizer__json="version https://git-lfs.github.com/spec/v1\n")
+    folder = tmp_path / "m"
+    (folder / "model.safetensors.index.json").write_text(json.dumps(shards))
+    (tmp_path / "elsewhere").write_text("weights")
+    (folder / "three.safetensors").symlink_to(tmp_path / "elsewhere")
+    (found,) = read(target, host).checkpoints
+    assert found.missing == ("one.safetensors", "two.safetensors")
+    assert found.pointers == ("tokenizer.json",)
+    assert found.outside == ("three.safetensors",)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"weight_map": []}', "\x00", "[" * 100_000])
+def test_an_index_that_is_none_leaves_the_one_file(host: Host, tmp_path: Path, text: str):
+    target = model(tmp_path / "m", model__safetensors__index__json=text, hf_quant_config__json=text)
+    (found,) = read(target, host).checkpoints
+    assert (found.missing, found.quant_algo) == (("model.safetensors",), None)
+
+
+def test_caches_disks_port_and_token(host: Host, tmp_path: Path):
+    caches = tmp_path / "cache"
+    write(caches, {"a/b": "12345", "c": "678"})
+    write(tmp_path / "home/.cache/huggingface", {"token": "a secret"})
+    (tmp_path / "home/.cache/huggingface/token").chmod(0o640)
+    target = replace(SPARK, folders=Folders(weights=tmp_path / "not/yet", caches=(caches, tmp_path / "none")))
+    facts = collect(target, host, port_problem=lambda address, port: f"{address}:{port} is busy")
+    assert facts.cache_folders == (Folder(path=str(caches), writable=True, owner_uid=os.getuid(), size_bytes=8),)
+    assert [(disk.purpose, disk.path) for disk in facts.disks][:2] == [
+        ("weights", str(tmp_path)),
+        ("caches", str(caches)),
+    ]
+    assert facts.disks[0].device == tmp_path.stat().st_dev
+    assert facts.port == Port(address="127.0.0.1", port=8000, problem="127.0.0.1:8000 is busy")
+    assert facts.token_file == TokenFile(path=str(tmp_path / "home/.cache/huggingface/token"), mode=0o640)
+    assert "a secret" not in facts.model_dump_json()
+
+
+def test_a_cache_with_too_many_files_has_no_size(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert MAX_FILES > 1000
+    monkeypatch.setattr("deckard_deploy.doctor.collect.MAX_FILES", 1)
+    write(tmp_path / "cache", {"a": "1", "b": "2"})
+    (found,) = read(replace(ANY, folders=Folders(weights=tmp_path, caches=(tmp_path / "cache",))), host).cache_folders
+    assert found.size_bytes is None
+
+
+def test_proxies_by_name_alone(host: Host):
+    environment = {**host.environment, "https_proxy": "http://user:secret@proxy:3128", "NO_PROXY": "localhost"}
+    facts = read(ANY, replace(host, environment=environment))
+    assert (facts.proxies, facts.no_proxy) == (("https_proxy",), "localhost")
+    assert "secret" not in facts.model_dump_json()
+
+
+def test_quick_reads_all_that_the_rules_which_stop_up_need(host: Host, root: Path, program):
+    """The same fails, quick or not: a rule that stops `up` must not rest on a fact that quick leaves out."""
+    program("uname", "echo x86_64")
+    program("nvidia-smi", "echo '0, NVIDIA GB10, 12.1, 550.1, [N/A], [N/A], 36, 208, 3.00, P8, 0'")
+    write(root, {"/proc/meminfo": MEMINFO.replace("118552366", "1000000")})
+    quick, whole = (judge(read(SPARK, host, quick=quick), SPARK, before_up=True) for quick in (True, False))
+    assert quick == whole
+    assert {finding.rule for finding in quick} >= {"architecture", "driver", "memory-available", "footprint", "docker"}
+
+
+def test_this_machine_for_real():
+    """Whatever this machine is, reading it works, changes nothing, and is judged."""
+    facts = collect(ANY, Host(environment=dict(os.environ)), port_problem=lambda address, port: None)  # noqa: ARG005
+    assert facts.architecture == os.uname().machine
+    assert facts.memory is not None
+    assert facts.memory.total_kib > facts.memory.available_kib > 0
+    assert facts.kernel == os.uname().release
+    assert facts.docker is not None
+    assert {disk.purpose for disk in facts.disks} >= {"weights"}
+    assert HostFacts.model_validate_json(facts.model_dump_json()) == facts
+    judged = {finding.rule for finding in judge(facts, ANY)}
+    assert judged >= {"architecture", "memory-total", "disk", "proxy"}
+    assert judged <= {rule.id for rule in RULES}

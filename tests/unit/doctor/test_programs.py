@@ -1,0 +1,219 @@
+"""What programs print, as it was seen, and as nobody should print it."""
+
+import json
+
+import pytest
+
+from deckard_deploy.doctor import programs
+from deckard_deploy.doctor.facts import Docker, Gpu, GpuProcess, Image, KernelLog, Services
+from deckard_deploy.doctor.host import Host
+from tests.unit.doctor.cases import ANY, IMAGE, target
+
+# An H100, seen; a GB10, whose [N/A] is from marimo-team/marimo pull request 6822 and whose other cells are from the
+# table in snowflakedb/ArcticTraining pull request 345.
+H100 = "0, NVIDIA H100 80GB HBM3, 9.0, 580.159.04, 81559, 0, 38, 1980, 122.43, P0, 0"
+GB10 = "0, NVIDIA GB10, 12.1, 580.126.09, [N/A], [N/A], 36, 208, 3.00, P8, 0"
+HEADER = """\
++-----------------------------------------------------------------------------------------+
+| NVIDIA-SMI 580.159.04             Driver Version: 580.159.04     CUDA Version: 13.0     |
++-----------------------------------------+------------------------+----------------------+
+"""
+GARBAGE = [
+    "",
+    "\n\n",
+    "No devices were found",
+    "x" * 100_000,
+    ",,,,,,,,,,",
+    "0, a, b, c, d, e, f, g, h, i",
+    "-1, NVIDIA, 9.0, 580.1, 1, 1, 1, 1, 1, P0, 1",
+    "²; NVIDIA",
+    "<html><body>502</body></html>",
+    "[Unknown Error]",
+    "0, n, 9.0, 1, 1, 1, 1, 1, 1, P0, 1, one more",
+]
+
+
+def gpus(host: Host) -> tuple[tuple[Gpu, ...], str | None]:
+    found = programs.gpus(host, ANY)
+    return found["gpus"], found["gpu_problem"]
+
+
+def test_an_h100_as_it_was_seen(host: Host, program):
+    program("nvidia-smi", f"echo '{H100}'")
+    gpu = Gpu(
+        index=0,
+        name="NVIDIA H100 80GB HBM3",
+        compute_capability="9.0",
+        driver="580.159.04",
+        memory_total_mib=81559,
+        memory_used_mib=0,
+        temperature_c=38,
+        sm_clock_mhz=1980,
+        power_w=122.43,
+        performance_state="P0",
+        utilization_percent=0,
+    )
+    assert gpus(host) == ((gpu,), None)
+
+
+def test_a_gb10_tells_no_memory(host: Host, program):
+    program("nvidia-smi", f"echo '{GB10}'")
+    (gpu,), problem = gpus(host)
+    assert problem is None
+    assert (gpu.name, gpu.memory_total_mib, gpu.memory_used_mib, gpu.power_w) == ("NVIDIA GB10", None, None, 3.0)
+
+
+@pytest.mark.parametrize("text", GARBAGE, ids=range(len(GARBAGE)))
+def test_garbage_is_no_gpu(host: Host, program, text: str, tmp_path):
+    (tmp_path / "text").write_text(text)
+    program("nvidia-smi", f"cat {tmp_path}/text")
+    found, problem = gpus(host)
+    assert found == ()
+    assert (problem or "").startswith("nvidia-smi lists no GPU: ")
+    assert len(problem or "") < 250
+
+
+def test_cells_that_are_not_what_they_should_be_are_unknown(host: Host, program):
+    program("nvidia-smi", "echo '0, GPU, [N/A], [N/A], 1e9, -5, hot, ١٢, NaN, fast, 100 %'")
+    assert gpus(host) == ((Gpu(index=0, name="GPU"),), None)
+
+
+def test_why_there_is_none(host: Host, program):
+    assert gpus(host) == ((), "nvidia-smi is not installed")
+    words = "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver."
+    program("nvidia-smi", f'echo "{words}"; exit 9')
+    assert gpus(host) == ((), f"nvidia-smi: {words}")
+
+
+def test_processes(host: Host, program):
+    program("nvidia-smi", "echo '21950, VLLM::EngineCore, 104277'; echo '8, a, b, [N/A]'; echo 'no, line'; echo '9'")
+    assert programs.gpu_processes(host, ANY)["gpu_processes"] == (
+        GpuProcess(pid=21950, name="VLLM::EngineCore", memory_mib=104277),
+        GpuProcess(pid=8, name="a, b", memory_mib=None),
+    )
+
+
+def test_the_drivers_cuda(host: Host, program, tmp_path):
+    assert programs.cuda(host, ANY) == {"cuda": None}
+    (tmp_path / "header").write_text(HEADER)
+    program("nvidia-smi", f"cat {tmp_path}/header")
+    assert programs.cuda(host, ANY) == {"cuda": "13.0"}
+    program("nvidia-smi", "echo 'CUDA Version : Not Found'")
+    assert programs.cuda(host, ANY) == {"cuda": None}
+
+
+INFO = {"ServerVersion": "28.2.2", "Architecture": "aarch64", "Runtimes": {"runc": {}, "nvidia": {}}}
+
+
+def fake_docker(program, info: object, *, status: int = 0, words: str = "", compose: str = "echo 2.36.2") -> None:
+    program(
+        "docker",
+        f"""case "$1" in
+compose) {compose} ;;
+*) cat <<'END'
+{info if isinstance(info, str) else json.dumps(info)}
+END
+echo '{words}' >&2; exit {status} ;;
+esac""",
+    )
+
+
+def test_docker(host: Host, program):
+    fake_docker(program, INFO)
+    assert programs.docker(host, ANY)["docker"] == Docker(
+        installed=True, version="28.2.2", architecture="aarch64", runtimes=("nvidia", "runc"), compose="2.36.2"
+    )
+
+
+def test_docker_is_not_installed(host: Host):
+    assert programs.docker(host, ANY)["docker"] == Docker(installed=False, problem="docker is not installed")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        # docker 28.2.2 and 20.10, seen
+        "Cannot connect to the Docker daemon at unix:///nonexistent. Is the docker daemon running?",
+        "permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock",
+    ],
+)
+def test_docker_does_not_answer(host: Host, program, words: str):
+    fake_docker(program, {"ServerVersion": "", "Runtimes": None}, status=1, words=words)
+    found = programs.docker(host, ANY)["docker"]
+    assert (found.installed, found.problem, found.version) == (True, f"docker: {words}", None)
+
+
+@pytest.mark.parametrize("info", ["", "null", "[]", '"text"', "{", "[" * 100_000, '{"ServerVersion": 5}', "{}"])
+def test_docker_answers_garbage(host: Host, program, info: str):
+    fake_docker(program, info, compose="echo docker: \\'compose\\' is not a docker command. >&2; exit 1")
+    found = programs.docker(host, ANY)["docker"]
+    assert (found.problem, found.compose) == ("docker info: not the JSON that was expected", None)
+
+
+@pytest.mark.parametrize(("text", "version"), [("v2.20.0", "2.20.0"), ("2.26.1-4", "2.26.1-4"), ("dev", None)])
+def test_compose_versions(host: Host, program, text: str, version: str | None):
+    fake_docker(program, INFO, compose=f"echo {text}")
+    assert programs.docker(host, ANY)["docker"].compose == version
+
+
+def test_the_image(host: Host, program):
+    environment = ["PATH=/usr/bin", "CUDA_VERSION=13.0.1", "NVIDIA_REQUIRE_CUDA=cuda>=13.0"]
+    fake_docker(program, {"Architecture": "arm64", "Os": "linux", "Config": {"Env": environment}})
+    expected = Image(reference=IMAGE, architecture="arm64", cuda="13.0.1")
+    assert programs.image(host, target()) == {"image": expected}
+    assert programs.image(host, ANY) == {}
+    fake_docker(program, "[]", status=1, words=f"Error: No such image: {IMAGE}")
+    assert programs.image(host, target()) == {}
+    fake_docker(program, {"Config": None, "Architecture": ""})
+    assert programs.image(host, target()) == {"image": Image(reference=IMAGE)}
+
+
+XID = "NVRM: Xid (PCI:0000:cb:00): 13, pid=7, name=python3, Graphics SM Warp Exception"  # leptonai/gpud pull 46
+FULL = (  # NVIDIA/open-gpu-kernel-modules issue 1358
+    "NVRM: nvCheckOkFailedNoLog: Check failed: Out of memory [NV_ERR_NO_MEMORY] (0x00000051) returned from "
+    "_memdescAllocInternal(pMemDesc) @ mem_desc.c:1359"
+)
+KILLED = "Out of memory: Killed process 3113 (VLLM::EngineCor) total-vm:1kB"  # mm/oom_kill.c
+
+
+def test_the_kernels_log_of_both_boots(host: Host, program):
+    program(
+        "journalctl", f'case "$*" in *"-b 0"*) echo "{FULL}"; echo "{FULL}" ;; *) echo "{KILLED}"; echo "{XID}" ;; esac'
+    )
+    log = programs.kernel_log(host, ANY)["kernel_log"]
+    assert log.problem is None
+    assert [(event.kind, event.boot, event.count) for event in log.events] == [
+        ("driver out of memory", "this boot", 2),
+        ("process killed for memory", "the boot before", 1),
+        ("GPU error (Xid)", "the boot before", 1),
+    ]
+    assert log.events[0].last == FULL
+
+
+def test_dmesg_where_there_is_no_journal(host: Host, program):
+    assert programs.kernel_log(host, ANY)["kernel_log"] == KernelLog(problem="dmesg is not installed")
+    program("journalctl", "echo No journal files were found. >&2; exit 1")
+    program("dmesg", f'echo "[  1.0] {XID}"; echo "[  1.1] usb 1-1: new device"')
+    (event,) = programs.kernel_log(host, ANY)["kernel_log"].events
+    assert (event.kind, event.count) == ("GPU error (Xid)", 1)
+    program("dmesg", "echo 'dmesg: read kernel buffer failed: Operation not permitted' >&2; exit 1")
+    problem = programs.kernel_log(host, ANY)["kernel_log"].problem
+    assert problem == "dmesg: dmesg: read kernel buffer failed: Operation not permitted"
+
+
+def test_services(host: Host, program, root):
+    assert programs.services(host, ANY)["services"] == Services()
+    program("systemctl", 'case "$2" in earlyoom) echo active ;; *) echo inactive; exit 3 ;; esac')
+    program("timedatectl", "echo no")
+    (root / "etc/ufw").mkdir(parents=True)
+    (root / "etc/ufw/ufw.conf").write_text("# comment\nENABLED=yes\nLOGLEVEL=low\n")
+    assert programs.services(host, ANY)["services"] == Services(
+        early_oom=True, desktop=False, clock_synchronized=False, firewall=True
+    )
+
+
+def test_services_of_a_machine_without_systemd(host: Host, program):
+    words = "System has not been booted with systemd as init system (PID 1). Can't operate."
+    program("systemctl", f'echo "{words}" >&2; exit 1')
+    program("timedatectl", f'echo "{words}" >&2; exit 1')
+    assert programs.services(host, ANY)["services"] == Services()
