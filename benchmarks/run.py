@@ -21,6 +21,7 @@ import requests
 
 PROGRAM = [str(Path(sys.executable).with_name("deckard-deploy"))]
 CLICK = [sys.executable, "-c", "import click"]
+PLAN = [sys.executable, "-c", "import click, yaml, pydantic"]
 RENDER = [sys.executable, "-c", "import click, yaml, jinja2, pydantic"]
 
 
@@ -49,10 +50,12 @@ def ratio(name: str, command: list[str], base: list[str], clock: Callable[[list[
 
 
 def command_line() -> None:
-    """`--help`, `profiles list` and `render compose` against bare imports."""
+    """`--help`, `profiles list`, `plan` and `render compose` against bare imports."""
     for what, clock in (("cpu", cpu_seconds), ("wall", wall_seconds)):
         ratio(f"--help / import click ({what})", [*PROGRAM, "--help"], CLICK, clock, 2.5)
         ratio(f"profiles list / import click ({what})", [*PROGRAM, "profiles", "list"], CLICK, clock, 2.5)
+        plan = [*PROGRAM, "plan", "--profile", "spark"]
+        ratio(f"plan / import its libraries ({what})", plan, PLAN, clock, 2.5)
         compose = [*PROGRAM, "render", "compose", "--profile", "spark"]
         ratio(f"render compose / import its libraries ({what})", compose, RENDER, clock, 2.5)
 

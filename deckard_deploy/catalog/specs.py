@@ -53,6 +53,13 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
 
+class Measured(Spec):
+    """A figure that somebody measured, and where it was read."""
+
+    value: float
+    source: str
+
+
 class Hardware(Spec):
     """One machine, as far as planning needs it."""
 
@@ -63,6 +70,9 @@ class Hardware(Spec):
     memory: Literal["unified", "discrete", "host"]
     memory_gib: float | None = Field(description="GiB per GPU, or of the whole machine when unified")
     bandwidth_gb_s: float | None = Field(description="peak memory bandwidth in GB/s (10^9), per GPU")
+    decode_efficiency: Measured | None = Field(
+        default=None, description="share of the bandwidth's ceiling that decoding reaches; null: nobody measured it"
+    )
 
 
 class Publish(Spec):
@@ -164,6 +174,9 @@ class ModelSpec(Spec):
     serve: Serve = Field(default_factory=dict)
     drafters: tuple[Name, ...] = ()
     speculative: Speculative | None = Field(default=None, description="of a drafter")
+    measured_speedup: Measured | None = Field(
+        default=None, description="of a drafter: tokens per second, relative to none, as it is set here"
+    )
     served_by: tuple[Name, ...] = Field(default=(), description="engines that can load it; empty: any")
 
 

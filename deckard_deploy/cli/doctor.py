@@ -93,7 +93,7 @@ def _target(directory: "StateDir", *, here: bool, **chosen: Any) -> "Target":  #
     if not any(chosen.values()) and not Path("deckard.yaml").is_file():
         own = [Path.home() / folder for folder in (".cache/vllm", ".cache/flashinfer", ".triton/cache")]
         return Target(folders=Folders(weights=directory.models, caches=tuple(own)))
-    from deckard_deploy.cli.prepare import plan_for  # noqa: PLC0415  not for --help
+    from deckard_deploy.cli.host_plan import plan_for  # noqa: PLC0415  not for --help
 
     resolved = resolve_choice(**chosen)
     plan = plan_for(resolved, directory)

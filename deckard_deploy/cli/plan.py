@@ -12,6 +12,7 @@ from deckard_deploy.cli.state import state, state_option
 
 if TYPE_CHECKING:
     from deckard_deploy.catalog.resolution import Resolved
+    from deckard_deploy.planning.memory import Memory
     from deckard_deploy.planning.plan import LaunchPlan
 
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 @deployment_options
 @state_option
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
-def plan(resolved: "Resolved", state_dir: Path | None, as_json: bool) -> None:  # noqa: FBT001  click passes flags so
+@click.option("--explain", is_flag=True, help="Show the formulas and the sources of what is assumed.")
+def plan(resolved: "Resolved", *, state_dir: Path | None, as_json: bool, explain: bool) -> None:
     """Show what `up` would run, and what would change.
 
     Exit code 9 when it does not fit into the GPU's memory.
@@ -28,8 +30,8 @@ def plan(resolved: "Resolved", state_dir: Path | None, as_json: bool) -> None:  
     Example:
       deckard-deploy plan --profile spark --set max-num-seqs=8
     """
-    from deckard_deploy.cli import plan_memory  # noqa: PLC0415  not for --help
-    from deckard_deploy.cli.prepare import current_plan, measured_plan  # noqa: PLC0415  same
+    from deckard_deploy.cli import plan_memory, plan_speed  # noqa: PLC0415  not for --help
+    from deckard_deploy.cli.host_plan import current_plan, measured_plan  # noqa: PLC0415  same
     from deckard_deploy.planning.difference import difference  # noqa: PLC0415  same
     from deckard_deploy.planning.memory_changes import smallest_changes  # noqa: PLC0415  same
 
@@ -44,6 +46,7 @@ def plan(resolved: "Resolved", state_dir: Path | None, as_json: bool) -> None:  
             "current": current.hash if current else None,
             "changes": changes,
             "memory": plan_memory.memory_json(memory, fitting),
+            "speed": plan_speed.speed_json(resolved),
             "plan": wanted.model_dump(mode="json"),
         }
         click.echo(json.dumps(said, indent=2))
@@ -51,9 +54,20 @@ def plan(resolved: "Resolved", state_dir: Path | None, as_json: bool) -> None:  
         table(_summary(wanted))
         for line in plan_memory.memory_lines(memory, fitting, limit=resolved.model.context_limit):
             click.echo(line)
+        for line in plan_speed.speed_lines(resolved):
+            click.echo(line)
+        if explain:
+            _echo_explanation(resolved, memory)
         _echo_change(current, wanted, changes)
     if not isinstance(memory, str) and memory.verdict == "no":
         raise plan_memory.does_not_fit(memory, fitting)
+
+
+def _echo_explanation(resolved: "Resolved", memory: "Memory | str") -> None:
+    from deckard_deploy.cli import plan_memory, plan_speed  # noqa: PLC0415  not for --help
+
+    for line in (*plan_memory.explained(memory), *plan_speed.explained(resolved)):
+        click.echo(line)
 
 
 def _echo_change(current: "LaunchPlan | None", wanted: "LaunchPlan", changes: list[str]) -> None:

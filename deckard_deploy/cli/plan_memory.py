@@ -1,6 +1,7 @@
 """The memory of a plan on the screen and as JSON; and what is refused because it cannot run."""
 
 import textwrap
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,28 @@ def memory_lines(memory: Memory | str, changes: tuple[Change, ...], *, limit: in
     kind = {1: "fp8", 2: "BF16", 4: "float32"}[settings.element_bytes]
     lines.append(f"sequence     {readable(memory.need)} for {settings.max_model_len:,} tokens in {kind}")
     return [*lines, *(_fitting(memory, limit) if memory.verdict == "fits" else _unfitting(memory, changes))]
+
+
+def explained(memory: Memory | str) -> list[str]:
+    """The KV cache's reckoning with its numbers, and where each other figure is from."""
+    if isinstance(memory, str):
+        return []
+    cache, settings = memory.cache, memory.settings
+    blocks = cache.sequence_blocks(settings.max_model_len, settings.in_flight)
+    kinds = Counter((group.layers[0].slides, group.block_size, len(group.layers)) for group in cache.groups)
+    lines = [f"KV cache     a block is {cache.block_bytes:,} bytes over all layers; groups:"]
+    for (slides, size, layers), count in kinds.items():
+        kind = "sliding" if slides else "full"
+        lines.append(f"             {count} of {layers} {kind} layers, {size} tokens a block")
+    lines += [
+        "             full: ceil(length / block); sliding: ceil(min(window - 1 + in",
+        f"             flight, length) / block) + 1; in flight {settings.in_flight:,} tokens a step",
+        f"             a sequence: {blocks:,} blocks * {cache.block_bytes:,} = {memory.need:,} bytes",
+        f"             {memory.blocks:,} blocks / {blocks:,} = {memory.concurrency:.2f} sequences, as vLLM counts",
+    ]
+    for part in memory.parts:
+        lines += _wrapped(f"{part.name:13}{part.source}")
+    return lines
 
 
 def _fitting(memory: Memory, limit: int) -> list[str]:

@@ -34,8 +34,8 @@ def up(resolved: "Resolved", *, state_dir: Path | None, dry_run: bool, force: bo
     Example:
       deckard-deploy up --profile cpu
     """
-    from deckard_deploy.cli.plan_memory import refuse_what_cannot_run  # noqa: PLC0415  not for --help
-    from deckard_deploy.cli.prepare import measured_plan  # noqa: PLC0415  same
+    from deckard_deploy.cli.host_plan import measured_plan  # noqa: PLC0415  not for --help
+    from deckard_deploy.cli.plan_memory import refuse_what_cannot_run  # noqa: PLC0415  same
     from deckard_deploy.cli.progress import minutes  # noqa: PLC0415  same
     from deckard_deploy.running.lock import held  # noqa: PLC0415  same
 

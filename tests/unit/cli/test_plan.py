@@ -26,6 +26,8 @@ SCREENS = {
     "rtx-5090": ["--profile", "rtx-5090"],
     "rtx-5090-doubtful": ["--profile", "rtx-5090", "--set", "max-model-len=131072"],
     "rtx-5090-no": ["--profile", "rtx-5090", "--set", "max-model-len=262144", "--set", "kv-cache-dtype=auto"],
+    "spark-explained": ["--profile", "spark", "--drafter", "deckard-e4b", "--explain"],
+    "b200-explained": ["--profile", "b200", "--explain"],
     "cpu": ["--profile", "cpu"],
     "thor": ["--profile", "thor"],
 }
@@ -72,6 +74,25 @@ def test_the_same_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert memory["kv_cache"]["groups"] == [[10, 16]] * 5 + [[10, 32]]
     assert not memory["kv_cache"]["exact"]
     assert [part["name"] for part in memory["parts"]] == ["weights", "engine", "CUDA graphs"]
+
+
+def test_the_speed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plan", "--profile", "spark", "--drafter", "deckard-e4b", "--json"]) == 0
+    speed = json.loads(capsys.readouterr().out)["speed"]
+    assert speed["efficiency"]["value"] == 0.78
+    assert speed["ceiling"][0] == {"sequences": 1, "context": 1024, "tokens_per_s": 13.46}
+    assert speed["drafter"]["break_even_acceptance"] == pytest.approx(0.49, abs=0.005)
+    assert speed["drafter"]["best"][1] == {"acceptance": 0.5, "tokens": 2, "speedup": 1.275}
+    assert run(["plan", "--profile", "cpu", "--json"]) == 0
+    assert "unknown" in json.loads(capsys.readouterr().out)["speed"]
+
+
+def test_a_spark_is_told_that_its_drafter_may_cost_more_than_it_gives(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plan", "--profile", "spark", "--drafter", "deckard-e4b"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "deckard-e4b: SLOWER THAN NONE unless more than 49% of its 5 tokens are accepted" in said
+    assert run(["plan", "--profile", "spark"]) == 0
+    assert "SLOWER" not in capsys.readouterr().out
 
 
 def test_what_does_not_fit_is_exit_9_with_changes(capsys: pytest.CaptureFixture[str]) -> None:
