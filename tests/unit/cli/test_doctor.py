@@ -14,7 +14,7 @@ from tests.unit.doctor.cases import FACTS
 
 GOLDEN = FACTS.with_name("golden")
 SCREENS = sorted(path.stem for path in GOLDEN.glob("*.txt"))
-FAILS = {"spark-orphan-engine.spark", "container-host.spark", "laptop-no-docker.spark"}
+FAILS = {"spark-orphan-engine.spark", "container-host.spark", "laptop-no-docker.spark", "h100-no-docker.h100"}
 
 
 @pytest.fixture(autouse=True)
@@ -105,19 +105,19 @@ def test_the_folders_deckard_yaml_is_judged(tmp_path: Path, capsys: pytest.Captu
 
 def test_up_refuses_what_cannot_run_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     state = tmp_path / "state"
-    assert run(["up", "--profile", "spark", "--state-dir", str(state)]) == 3
+    assert run(["up", "--profile", "b200", "--state-dir", str(state)]) == 3
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "doctor   gpu: nvidia-smi is not installed\n           try: " in captured.err
     assert "doctor   docker: docker is not installed" in captured.err
-    assert "error: this machine does not fit spark: " in captured.err
+    assert "error: this machine does not fit b200: " in captured.err
     assert "--force" in captured.err.splitlines()[-1]
     assert not state.exists()
 
 
 @pytest.mark.parametrize("option", ["--force", "--dry-run"])
 def test_up_says_it_and_goes_on_when_told_to(option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    assert run(["up", "--profile", "spark", "--state-dir", str(tmp_path / "state"), option]) == 3
+    assert run(["up", "--profile", "b200", "--state-dir", str(tmp_path / "state"), option]) == 3
     said = capsys.readouterr().err
     assert "doctor   docker: docker is not installed" in said
     assert "does not fit" not in said

@@ -86,8 +86,11 @@ def test_why_there_is_none(host: Host, program):
 
 
 def test_processes(host: Host, program):
-    program("nvidia-smi", "echo '21950, VLLM::EngineCore, 104277'; echo '8, a, b, [N/A]'; echo 'no, line'; echo '9'")
+    seen = "406, python3, 3590"  # on an H100 with driver 580.159.04
+    lines = (seen, "21950, VLLM::EngineCore, 104277", "8, a, b, [N/A]", "no, line", "9")
+    program("nvidia-smi", "; ".join(f"echo '{line}'" for line in lines))
     assert programs.gpu_processes(host, ANY)["gpu_processes"] == (
+        GpuProcess(pid=406, name="python3", memory_mib=3590),
         GpuProcess(pid=21950, name="VLLM::EngineCore", memory_mib=104277),
         GpuProcess(pid=8, name="a, b", memory_mib=None),
     )
