@@ -5,6 +5,7 @@ from pathlib import Path, PurePosixPath
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.cli.patch_choice import patched
 from deckard_deploy.cli.plan_memory import kv_bytes_of, planned_memory, with_measured_memory
+from deckard_deploy.errors import IntegrityError
 from deckard_deploy.planning.memory import Memory, with_serve
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.planning.planner import HostPaths, build_plan
@@ -21,20 +22,40 @@ def plan_for(resolved: Resolved, directory: StateDir) -> LaunchPlan:
     return patched(build_plan(resolved, paths), resolved, paths.patches)
 
 
-def measured_plan(resolved: Resolved, directory: StateDir) -> tuple[Resolved, LaunchPlan, Memory | str]:
+def measured_plan(
+    resolved: Resolved, directory: StateDir, *, meminfo: Path = MEMINFO
+) -> tuple[Resolved, LaunchPlan, Memory | str]:
     """The choice with this host's memory in it, its plan, and what that takes (or why that is not known).
 
     On a unified machine the KV cache's size becomes an option; a plan that is the current release stays what it is.
     """
-    current = current_plan(directory, resolved.name)
+    current, sizes = current_plan(directory, resolved.name), _tensor_bytes(resolved, directory)
     kept = kv_bytes_of(current) if current else None
     if current and kept and "kv-cache-memory-bytes" not in resolved.serve:
         same = with_serve(resolved, kv_cache_memory_bytes=kept)
         plan = plan_for(same, directory)
         if plan.hash == current.hash:
-            return same, plan, planned_memory(same, available=None)
-    resolved, available = with_measured_memory(resolved, current, meminfo=MEMINFO)
-    return resolved, plan_for(resolved, directory), planned_memory(resolved, available=available)
+            return same, plan, planned_memory(same, available=None, weight_bytes=sizes)
+    resolved, available = with_measured_memory(resolved, current, meminfo=meminfo, weight_bytes=sizes)
+    memory = planned_memory(resolved, available=available, weight_bytes=sizes)
+    return resolved, plan_for(resolved, directory), memory
+
+
+def _tensor_bytes(resolved: Resolved, directory: StateDir) -> dict[str, int]:
+    """What the tensors of models take that are whole on this host, by their files' headers.
+
+    A folder that is not whole yet, or is no checkpoint, is left to `pull` and `verify`; the catalog has its size.
+    """
+    sizes = {}
+    for model in (resolved.model, resolved.drafter):
+        if model and (folder := directory.models / model.name).is_dir():
+            from deckard_deploy.weights.checkpoint import read_checkpoint  # noqa: PLC0415  for models that are here
+
+            try:
+                sizes[model.name] = sum(tensor.bytes for tensor in read_checkpoint(folder).tensors.values())
+            except IntegrityError:
+                continue
+    return sizes
 
 
 def current_plan(directory: StateDir, name: str) -> LaunchPlan | None:

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +28,18 @@ _KV_SIGN, _FREE_SIGN = "k", "."
 _SAME = 2 * GIB  # a host whose memory differs by less from the profile's is such a machine
 
 
-def planned_memory(resolved: Resolved, *, available: int | None) -> Memory | str:
-    """The plan's memory, or why it is not known. Raises BadInputError for a layout that vLLM refuses."""
+def planned_memory(
+    resolved: Resolved, *, available: int | None, weight_bytes: Mapping[str, int] | None = None
+) -> Memory | str:
+    """The plan's memory (`memory_of`), or why it is not known. Raises BadInputError for a layout that vLLM refuses."""
     try:
-        return memory_of(resolved, available=available)
+        return memory_of(resolved, available=available, weight_bytes=weight_bytes)
     except UnknownMemoryError as error:
         return str(error)
 
 
 def with_measured_memory(
-    resolved: Resolved, current: LaunchPlan | None, *, meminfo: Path
+    resolved: Resolved, current: LaunchPlan | None, *, meminfo: Path, weight_bytes: Mapping[str, int] | None = None
 ) -> tuple[Resolved, int | None]:
     """On the unified machine that the profile is for: the KV cache's size as an option, and the bytes that are free.
 
@@ -52,7 +55,7 @@ def with_measured_memory(
     free = None if current else available
     if "kv-cache-memory-bytes" in resolved.serve:
         return resolved, free
-    memory = planned_memory(resolved, available=free)
+    memory = planned_memory(resolved, available=free, weight_bytes=weight_bytes)
     size = None if isinstance(memory, str) or memory.problem() else memory.measured_kv_bytes()
     return (with_serve(resolved, kv_cache_memory_bytes=size) if size else resolved), free
 

@@ -60,7 +60,8 @@ class Memory:
     """The memory of one GPU, or of a unified machine.
 
     total: what CUDA sees, None where the KV cache alone is bounded (a CPU). available: what was free when it was
-    measured, on a unified machine. given: the KV cache's size, where an option or a variable fixes it.
+    measured, on a unified machine. given: the KV cache's size, where an option or a variable fixes it. weight_bytes: of
+    models whose tensors were looked at.
     """
 
     settings: CacheSettings
@@ -71,6 +72,7 @@ class Memory:
     utilization: float
     available: int | None
     given: int | None
+    weight_bytes: Mapping[str, int]
 
     @property
     def requested(self) -> int:
@@ -186,6 +188,7 @@ def memory_of(
         utilization=float(utilization) if isinstance(utilization, int | float) else 0.9,
         available=available if hardware.memory == "unified" else None,
         given=given if isinstance(given, int) else None,
+        weight_bytes=weight_bytes or {},
     )
 
 

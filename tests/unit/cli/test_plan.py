@@ -6,10 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from deckard_deploy.cli.host_plan import measured_plan
 from deckard_deploy.cli.main import run
 from deckard_deploy.cli.plan_memory import host_memory, with_measured_memory
+from deckard_deploy.cli.prepare import stored_release
 from deckard_deploy.planning.memory import memory_of
 from deckard_deploy.planning.planner import build_plan
+from deckard_deploy.running.layout import StateDir
+from deckard_deploy.running.releases import Releases
+from deckard_deploy.weights import tiny_gemma4
 from tests.unit.planning.choices import choice
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -111,6 +116,38 @@ def test_up_refuses_what_cannot_run_before_it_makes_anything(
     assert run(["up", *SCREENS["rtx-5090-no"], *dry]) == 9
     assert "does not fit" in capsys.readouterr().err
     assert not (tmp_path / "home").exists()
+
+
+def test_tensors_that_are_here_replace_the_catalogs_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tiny_gemma4.write(tmp_path / "home" / "models" / "tiny-gemma4", quantization="nvfp4_awq")
+    assert run(["plan", "--profile", "cpu", "--json"]) == 0
+    (weights,) = json.loads(capsys.readouterr().out)["memory"]["parts"]
+    assert weights["source"] == "its tensors"
+    assert 0 < (folder / "model.safetensors").stat().st_size - weights["expected"] < 200_000  # the header alone
+    (folder / "model.safetensors").write_bytes(b"cut")
+    assert run(["plan", "--profile", "cpu", "--json"]) == 0
+    (weights,) = json.loads(capsys.readouterr().out)["memory"]["parts"]
+    assert weights["source"] == "its size in the catalog"
+
+
+def test_a_release_keeps_the_size_that_it_was_started_with(
+    tmp_path: Path,
+) -> None:
+    directory = StateDir(tmp_path / "home")
+    resolved, plan, _ = measured_plan(choice("spark"), directory, meminfo=meminfo(tmp_path))
+    assert "kv-cache-memory-bytes" in resolved.serve
+    directory.create(plan.deployment)
+    releases = Releases(directory.deployment(plan.deployment))
+    releases.switch(stored_release(plan, releases)[0])
+    while_it_runs = meminfo(tmp_path, available_gib=30)
+    _, again, memory = measured_plan(choice("spark"), directory, meminfo=while_it_runs)
+    assert again.hash == plan.hash
+    assert not isinstance(memory, str)
+    assert memory.verdict == "fits"
+    _, changed, memory = measured_plan(choice("spark", "max-num-seqs=2"), directory, meminfo=while_it_runs)
+    assert changed.hash != plan.hash
+    assert not isinstance(memory, str)
+    assert memory.kv_bytes() == 2 * memory.need
 
 
 def test_what_is_not_known_stops_nothing(capsys: pytest.CaptureFixture[str]) -> None:
