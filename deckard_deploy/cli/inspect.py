@@ -23,7 +23,7 @@ _PATCH_SET = "vllm-0.19.1"
 @state_option
 def inspect(  # click hands over every option by name
     *, model: str, drafter: str | None, count_nan: bool, as_json: bool, state_dir: Path | None
-) -> int:
+) -> None:
     """Show what a checkpoint holds and what is wrong with it.
 
     Reads headers and configuration only. The exit code is 4 when the checkpoint cannot be served.
@@ -42,7 +42,8 @@ def inspect(  # click hands over every option by name
         click.echo(json.dumps(found.as_json() | {"patches": patches}, indent=2))
     else:
         _show(found, patches)
-    return 4 if found.faults else 0
+    if found.faults:
+        click.get_current_context().exit(4)
 
 
 def _folder(named: str, state_dir: Path | None) -> Path:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option("--lock-file", type=click.Path(path_type=Path), help="Default: ./deckard.lock.")
 @click.option("--check", is_flag=True, help="Write nothing; say what moved, and exit 4 if something did.")
 @click.option("--dry-run", is_flag=True, help="Write nothing; say what would change.")
-def lock(*, resolved: "Resolved", lock_file: Path | None, check: bool, dry_run: bool) -> int:
+def lock(*, resolved: "Resolved", lock_file: Path | None, check: bool, dry_run: bool) -> None:
     """Resolve models to commits and hashes, the image to a digest, patches to hashes.
 
     Entries of other deployments in the same file stay as they are.
@@ -39,11 +39,11 @@ def lock(*, resolved: "Resolved", lock_file: Path | None, check: bool, dry_run: 
         click.echo(line)
     if check:
         say(f"lock     {path}: {f'{len(moved)} things moved' if moved else 'nothing moved'}")
-        return 4 if moved else 0
-    if not dry_run:
+        if moved:
+            click.get_current_context().exit(4)
+    elif not dry_run:
         lockfile.write(path, old.updated(new))
         say(f"lock     {path}: {len(moved)} changes written; review it and commit it")
-    return 0
 
 
 def _resolved(resolved: "Resolved") -> "Lock":

@@ -33,7 +33,7 @@ def verify(  # noqa: PLR0913  click hands over every option by name
     fast: bool,
     repair: bool,
     as_json: bool,
-) -> int:
+) -> None:
     """Hash a deployment's weights and name every file that is wrong.
 
     The exit code is 4 when one is.
@@ -54,7 +54,8 @@ def verify(  # noqa: PLR0913  click hands over every option by name
             weights.have(model, folder, lock_file=lock, locked=locked)
             found[model.name] = _problems(model, folder, lock=lock, locked=locked, fast=True)
     _show(found, as_json=as_json)
-    return 4 if any(found.values()) else 0
+    if any(found.values()):
+        click.get_current_context().exit(4)
 
 
 def _problems(model: "ModelSpec", folder: Path, *, lock: Path, locked: bool, fast: bool) -> "list[Problem]":

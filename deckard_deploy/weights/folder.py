@@ -22,6 +22,7 @@ from pydantic import Field, ValidationError
 from deckard_deploy.errors import DeploymentBusyError
 from deckard_deploy.weights.durable import write_whole, writing
 from deckard_deploy.weights.manifest import Entry, Manifest, RemoteFile, hash_file, read_manifest
+from deckard_deploy.weights.strict_json import impostor
 
 OURS = ".deckard"
 _LOADED = (".safetensors", ".bin", ".pt", ".py")  # an engine that finds one of these may take it
@@ -161,7 +162,9 @@ class ModelFolder:
             if not path.is_file():
                 return "not a regular file"
             if size != file.size:
-                return f"{size} bytes, and {file.size} were expected"
+                with path.open("rb") as opened:
+                    known = impostor(opened.read(64))
+                return known or f"{size} bytes, and {file.size} were expected"
             return "" if hash_file(path, file) == file.digest else "its content is not what was published"
         except FileNotFoundError:
             return "a link to nothing" if path.is_symlink() else "missing"

@@ -83,9 +83,12 @@ def resolve(repo: str, revision: str | None, *, backoff_s: float = 1.0) -> Manif
 
 
 def _ask(repo: str, revision: str | None, backoff_s: float) -> "ModelInfo":
-    import httpx  # noqa: PLC0415  with huggingface_hub
     from huggingface_hub import HfApi  # noqa: PLC0415  a third of a second
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled  # noqa: PLC0415  same
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]  # noqa: PLC0415  same
+        HfHubHTTPError,
+        HTTPError,  # of httpx in 1.x and of httpx2 in 2.x
+        OfflineModeIsEnabled,
+    )
 
     api = HfApi(endpoint=endpoint(), token=token() or False)
     for attempt in range(_TRIES):
@@ -100,7 +103,7 @@ def _ask(repo: str, revision: str | None, backoff_s: float) -> "ModelInfo":
             status = error.response.status_code
             if attempt == _TRIES - 1 or (status != 429 and status < 500):
                 _refused(repo, revision, status, error)
-        except httpx.HTTPError as error:
+        except HTTPError as error:
             if attempt == _TRIES - 1:
                 reason = " ".join(str(error).split())[:120] or type(error).__name__
                 raise NetworkError(f"{endpoint()} does not answer: {reason}", hint="curl -I " + endpoint()) from error

@@ -68,8 +68,11 @@ class Transfer:
             return self._in_parallel(on_bytes)
         except Ignored:
             self._say(f"{self._remote.file.path}: the server knows no ranges; from the start, over one connection")
+        # A new one, because a thread of this one may still wait for its server, and must then find it stopped.
+        return Transfer(self._remote, self._partial, self._pace, say=self._say)._alone(on_bytes)
+
+    def _alone(self, on_bytes: Callable[[int], None]) -> str:
         self._partial.reset()
-        self._stop, self._failure = threading.Event(), None
         return self._supervise([threading.Thread(target=self._guarded, args=(self._whole,), daemon=True)], on_bytes)
 
     def _in_parallel(self, on_bytes: Callable[[int], None]) -> str:
@@ -184,6 +187,8 @@ class Transfer:
         etag = self._partial.etag
         headers = {"Range": f"bytes={start}-{end - 1}", **({"If-Range": etag} if etag else {})}
         with self._open(session, headers) as response:
+            if self._stop.is_set():
+                return
             if response.status_code == 200 and (start, end) != (0, self._partial.size):
                 if not etag:
                     raise Ignored
@@ -200,6 +205,8 @@ class Transfer:
     def _from_the_start(self, session: "Session") -> None:
         self._partial.reset()
         with self._open(session, {}) as response:
+            if self._stop.is_set():
+                return
             check_whole(response, size=self._partial.size)
             self._take(response, 0, self._partial.size)
 

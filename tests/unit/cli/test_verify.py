@@ -63,6 +63,8 @@ def test_what_is_wrong_is_set_aside_and_fetched_once(weights, hub, capsys):
     [
         (lambda path: path.unlink(), "missing"),
         (lambda path: path.write_bytes(b"short"), "5 bytes, and 300000 were expected"),
+        (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "a Git LFS pointer"),
+        (lambda path: path.write_text("<!DOCTYPE html><html>"), "an HTML page"),
         (lambda path: (path.unlink(), path.mkdir()), "not a regular file"),
         (lambda path: (path.rename(path.with_suffix(".x")), path.symlink_to(path.with_suffix(".x"))), "a link to"),
         (lambda path: (path.unlink(), path.symlink_to("gone")), "a link to nothing"),

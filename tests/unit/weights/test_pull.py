@@ -301,6 +301,51 @@ def test_a_disk_that_fills_up_keeps_what_came(world: World, monkeypatch: pytest.
     assert world.hub.sent - before < len(world.hub.files[BIG])
 
 
+@pytest.mark.parametrize("call", ["fsync", "pwrite"])
+def test_a_failing_disk_gives_no_file_its_name(world: World, monkeypatch: pytest.MonkeyPatch, call):
+    manifest = hub_module.resolve(REPO, None)
+    ModelFolder(world.folder).folder.mkdir(parents=True)
+
+    def broken(*_: object) -> int:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, broken)
+        with pytest.raises(EnvironmentUnfitError, match="Input/output error"):
+            pull(manifest, world.folder, Puller(world.said.append, lambda *_: None, PACE))
+    assert not (world.folder / BIG).exists()
+    world.pull()
+    world.assert_right()
+
+
+def test_a_hub_that_is_down(world: World, monkeypatch: pytest.MonkeyPatch):
+    manifest = hub_module.resolve(REPO, None)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(NetworkError, match="does not answer"):
+        hub_module.resolve(REPO, None, backoff_s=0.001)
+    with pytest.raises(NetworkError, match="4 times in a row") as caught:
+        pull(manifest, world.folder, Puller(world.said.append, lambda *_: None, PACE))
+    assert "\n" not in caught.value.message
+
+
+def test_a_proxy_that_refuses_is_named_without_its_password(world: World, monkeypatch: pytest.MonkeyPatch):
+    manifest = hub_module.resolve(REPO, None)
+    monkeypatch.setenv("HTTP_PROXY", "http://user:secret@127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://user:secret@127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "")
+    monkeypatch.setenv("no_proxy", "")
+    with pytest.raises(NetworkError, match=r"HTTP_PROXY is http://127\.0\.0\.1:9") as caught:
+        pull(manifest, world.folder, Puller(world.said.append, lambda *_: None, PACE))
+    assert "secret" not in caught.value.message
+
+
+def test_a_record_that_lies_about_another_file_is_not_believed(world: World):
+    world.pull()
+    (world.folder / OURS / "record.json").write_text("{")
+    assert world.pull() == 0
+    world.assert_right()
+
+
 def test_a_second_puller_leaves_at_once(world: World):
     with (
         ModelFolder(world.folder).held(),
