@@ -51,6 +51,10 @@ def source(kind: Kind, name: str) -> str:
 def read_text(path: Path) -> str:
     """A user's file as UTF-8 text. Raises BadInputError in one line for whatever is wrong with it."""
     try:
+        if path.exists() and not path.is_file():  # a FIFO would wait for ever, a device would never end
+            raise BadInputError(f"{path}: not a regular file")
+        if (size := path.stat().st_size) > strict_yaml.MAX_BYTES:
+            raise BadInputError(f"{path}: {size} bytes: a deployment file is at most {strict_yaml.MAX_BYTES}")
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise BadInputError(f"{path}: {error.strerror or error}") from error

@@ -151,6 +151,11 @@ RESERVED = {
     "config": "options are given here, where they are checked",
     "served-model-name": "the model spec names it",
     "uds": "clients reach the endpoint by publish.address and publish.port",
+    "headless": "an engine without a server has no endpoint to prove",
+    "root-path": "the endpoint is proven and used at /v1",
+    "ssl-keyfile": "the endpoint is plain HTTP on this host; put a proxy with TLS in front",
+    "ssl-certfile": "the endpoint is plain HTTP on this host; put a proxy with TLS in front",
+    "ssl-ca-certs": "the endpoint is plain HTTP on this host; put a proxy with TLS in front",
 }
 
 

@@ -44,13 +44,15 @@ def chat(deployed: Deployed, message: str, thinking: bool, max_tokens: int, as_j
 def _post(base_url: str, body: dict[str, Any]) -> Iterator[str]:
     import requests  # noqa: PLC0415  heavy: not for --help
 
-    from deckard_deploy.errors import NetworkError  # noqa: PLC0415  same
+    from deckard_deploy.errors import BadInputError, NetworkError  # noqa: PLC0415  same
 
     url = f"{base_url}/chat/completions"
     with requests.Session() as session:
         session.trust_env = False  # a proxy has no business between us and a loopback address
         try:
             with session.post(url, json=body, stream=True, timeout=(5, 600)) as response:
+                if response.status_code == 400:
+                    raise BadInputError(f"the engine refused the message: {response.text[:300]}")
                 if response.status_code != 200:
                     raise NetworkError(f"{url} answered {response.status_code}: {response.text[:300]}")
                 for line in response.iter_lines():

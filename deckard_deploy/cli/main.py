@@ -1,6 +1,7 @@
 """The program: its verbs, and the one boundary where every error becomes a line and an exit code."""
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ import click
 from deckard_deploy import __version__
 from deckard_deploy.errors import BadInputError, DeployError
 
+# What the user typed: the launcher of a checkout says its own name.
+PROGRAM = os.environ.get("DECKARD_PROGRAM", "deckard-deploy")
 # Verb -> one line of help. Each lives in the module of its name, imported only when it is called: `--help` must
 # not pay for pydantic, docker or requests. A test compares these lines with the commands' own.
 VERBS = {
@@ -68,13 +71,19 @@ def cli(verbose: bool) -> None:  # noqa: FBT001  output.echo_command asks the co
 
 def main() -> NoReturn:
     """The console script."""
+    for number in (signal.SIGTERM, signal.SIGHUP):  # as ^C, which a job in the background of a script does not get
+        signal.signal(number, signal.default_int_handler)
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911  one line per class of error
     """Run one command line and return its exit code (errors.py lists them)."""
     try:
-        code = cli.main(args=list(arguments), prog_name="deckard-deploy", standalone_mode=False)
+        with cli.make_context(PROGRAM, list(arguments)) as context:
+            code = cli.invoke(context)
+            sys.stdout.flush()
+    except click.exceptions.Exit as done:
+        return done.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
         return _say(error.format_message(), 2)
     except click.ClickException as error:
@@ -87,6 +96,8 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911  one line per class o
         # The reader of stdout left, as `| head` does: no more output, and none at interpreter exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        return _say(f"error: {error.filename or 'standard output'}: {error.strerror or error}", 3)
     except Exception:  # noqa: BLE001  the one boundary: an error that nobody foresaw is our bug
         return _say(f"{traceback.format_exc()}error: this is a bug in deckard-deploy {__version__}", 1)
     return code if isinstance(code, int) else 0
@@ -102,7 +113,7 @@ def _lines(error: DeployError) -> str:
     if not error.hint:
         return f"error: {error.message}"
     separator = "; try: " if isinstance(error, BadInputError) else "\n  try: "
-    return f"error: {error.message}{separator}{error.hint}"
+    return f"error: {error.message}{separator}{error.hint.replace('deckard-deploy', PROGRAM)}"
 
 
 def _say(text: str, code: int) -> int:

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -69,7 +70,7 @@ def resolve_choice(
     from deckard_deploy.catalog.resolution import resolve  # noqa: PLC0415  same
     from deckard_deploy.errors import BadInputError  # noqa: PLC0415  same
 
-    if config is None and _DEFAULT_FILE.is_file():
+    if config is None and os.path.lexists(_DEFAULT_FILE):  # a dangling link is an error, not another deployment
         config = _DEFAULT_FILE
     deployment = overrides.with_settings(overrides.read_deployment(config), settings)
     compatibility = library.compatibility(compat) if compat else None

@@ -17,6 +17,10 @@ def patched(plan: LaunchPlan, resolved: Resolved, root: PurePosixPath) -> Launch
     if engine.patch_set is None or resolved.compatibility:
         return plan
     patch_set = manifest.load_patch_set(engine.patch_set)
-    needed = manifest.needed(patch_set, drafter=resolved.drafter is not None, quantization=resolved.model.quantization)
+    needed = manifest.needed(
+        patch_set,
+        drafter=resolved.drafter is not None or "speculative-config" in resolved.serve,
+        quantization=resolved.model.quantization,
+    )
     files = [PatchedFile(name=patch.name, target=patch.target, sha256=patch.patched_sha256) for patch in needed]
     return with_patches(plan, files, root=root, vllm_root=engine.vllm_root or _NO_IMAGE)

@@ -1,10 +1,12 @@
 """One deployment of this host, wired: its releases, its runtimes, and how a start is followed."""
 
+import contextlib
 import functools
 import os
 import statistics
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from types import MappingProxyType
 
 from deckard_deploy.cli.output import echo_command
@@ -15,12 +17,13 @@ from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.running.deploy import Site
 from deckard_deploy.running.layout import StateDir
 from deckard_deploy.running.process_runtime import ProcessRuntime
-from deckard_deploy.running.releases import Release, Releases
+from deckard_deploy.running.releases import COMPOSE, Release, Releases
 from deckard_deploy.running.runtime import Runtime
 from deckard_deploy.startup import follow, history, readiness
 from deckard_deploy.startup.readiness import Readiness
 
 Say = Callable[[str], None]
+LATE_S = 10.0  # weights and engine are had before the launch is recorded, so that little lies between
 NOTHING_PLANNED: Mapping[str, int] = MappingProxyType({})
 
 
@@ -33,22 +36,23 @@ def open_site(
     also: str | None = None,
     planned_tokens: Mapping[str, int] = NOTHING_PLANNED,
 ) -> Iterator[Site]:
-    """The deployment with a runtime of each kind that its releases use, and of `also`; closed in the end.
+    """The deployment with the runtimes that can have something of it running, and `also`; closed in the end.
+
+    The process runtime is always one of them: it finds processes by their marks, whatever became of the records.
 
     planned_tokens: the KV cache that plans foresee, by plan hash; said beside what the engine made.
     """
     deployment = directory.deployment(name)
     releases = Releases(deployment)
-    kinds = {launch.runtime for release in releases.all() if (launch := release.launch())}
+    in_docker = any((release.folder / COMPOSE).exists() for release in releases.all())
     environment = dict(os.environ)
     runtimes: dict[str, Runtime] = {}
-    if "docker" in kinds or also == "docker":
+    if in_docker or also == "docker":
         from deckard_deploy.running.docker_runtime import DockerRuntime  # noqa: PLC0415  the docker SDK, when it is used
 
         runtimes["docker"] = DockerRuntime(deployment, environment=environment, say=echo_command)
-    if "process" in kinds or also == "process":
-        program = functools.partial(installed_program, directory=directory, say=say)
-        runtimes["process"] = ProcessRuntime(deployment, program=program, environment=environment, say=echo_command)
+    program = functools.partial(installed_program, directory=directory, say=say)
+    runtimes["process"] = ProcessRuntime(deployment, program=program, environment=environment, say=echo_command)
     site = Site(
         releases=releases,
         runtimes=runtimes,
@@ -106,7 +110,16 @@ def prove_ready(
         say(f"patches  {attest(plan, runtime, program)}")
     say(f"answer   {answers[-1].detail!r}")
     say(f"ready    after {minutes(ready.elapsed_s)}{_facts(ready, planned_tokens.get(plan.hash))}")
-    history.record(directory.startups, _start(plan, ready))
+    if _followed_from_its_beginning(release, ready):
+        with contextlib.suppress(OSError):  # an estimate for the next start is not worth this one
+            history.record(directory.startups, _start(plan, ready))
+
+
+def _followed_from_its_beginning(release: Release, ready: follow.Ready) -> bool:
+    """Whether the time that it took is that of a start: `wait` may have come late, or to a ready server."""
+    launch = release.launch()
+    age = datetime.now(UTC) - datetime.fromisoformat(launch.started_at) if launch else None
+    return age is not None and age.total_seconds() < ready.elapsed_s + LATE_S
 
 
 def _start(plan: LaunchPlan, ready: follow.Ready) -> history.Start:

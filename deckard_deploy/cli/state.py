@@ -46,7 +46,7 @@ def state(root: Path | None) -> "StateDir":
     """The state directory; nothing is made."""
     from deckard_deploy.running.layout import StateDir, default_root  # noqa: PLC0415  not for --help
 
-    return StateDir((root or default_root()).absolute())
+    return StateDir((root or default_root()).resolve())  # the folder itself may be a link, to a bigger disk
 
 
 def chosen(root: Path | None, name: str | None) -> "Deployed":
@@ -66,13 +66,15 @@ def chosen(root: Path | None, name: str | None) -> "Deployed":
 
 
 def endpoint(deployed: "Deployed") -> "LaunchPlan":
-    """The plan of the deployment's current release. Raises BadInputError when there is none."""
-    from deckard_deploy.errors import BadInputError  # noqa: PLC0415  not for --help
-    from deckard_deploy.running.releases import Releases  # noqa: PLC0415  same
+    """The plan that runs. Raises BadInputError when nothing of the deployment runs."""
+    from deckard_deploy.cli.output import say  # noqa: PLC0415  not for --help
+    from deckard_deploy.cli.site import open_site  # noqa: PLC0415  same
+    from deckard_deploy.errors import BadInputError  # noqa: PLC0415  same
+    from deckard_deploy.running.deploy import observe  # noqa: PLC0415  same
 
-    release = Releases(deployed.directory.deployment(deployed.name)).current()
-    if release is None:
-        raise BadInputError(
-            f"{deployed.name} has never been ready", hint=f"deckard-deploy up --profile {deployed.name}"
-        )
-    return release.plan()
+    with open_site(deployed.directory, deployed.name, say) as site:
+        seen = observe(site.runtimes)
+        release = site.releases.get(seen.plan_hash) if seen.plan_hash and seen.state == "running" else None
+        if release is None:
+            raise BadInputError(f"{deployed.name} does not run", hint=f"deckard-deploy up --profile {deployed.name}")
+        return release.plan()

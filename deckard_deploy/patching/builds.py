@@ -158,7 +158,7 @@ def _write(patch: Patch, content: bytes, out: Path) -> BuiltPatch:
     path = out / f"{patch.name}_patched.py"
     if not path.is_file() or path.is_symlink() or path.read_bytes() != content:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.part")
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
         partial.write_bytes(content)
         partial.chmod(0o644)
         partial.replace(path)

@@ -6,11 +6,15 @@ found where it was, so `importlib.metadata` answers as before.
 
 import os
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from filelock import FileLock
+
 from deckard_deploy.errors import EnvironmentUnfitError
 from deckard_deploy.patching.builds import BuiltPatch
+from deckard_deploy.patching.manifest import sha256
 
 _SKIPPED = "__pycache__"  # of a real folder: its files are compiled afresh beside the links
 
@@ -19,17 +23,31 @@ def overlay(package: Path, built: Sequence[BuiltPatch], out: Path) -> Path:
     """Make `out/vllm` and return `out`, which belongs first on PYTHONPATH.
 
     package: the folder of the installed vllm package. Whole folders are linked except on the way to a patched file.
-    What an earlier call left in `out/vllm` is replaced. Raises EnvironmentUnfitError when there is no such package.
+    A tree of the same package and patches is left alone, because a running server imports from it; another is
+    replaced. Raises EnvironmentUnfitError when there is no such package.
     """
     package = package.resolve()
     if not (package / "__init__.py").is_file():
         raise EnvironmentUnfitError(f"{package} is not the folder of a Python package", hint="name the folder of vllm")
-    fresh, tree = out / ".vllm.part", out / "vllm"
-    _remove(fresh)
-    _link(package, fresh, [(PurePosixPath(patch.target).relative_to("vllm"), patch.path) for patch in built])
-    _remove(tree)
-    fresh.rename(tree)
+    tree, made_of = out / "vllm", out / "made-of"
+    wanted = "\n".join([str(package), *sorted(f"{patch.target} {patch.sha256}" for patch in built)])
+    out.mkdir(parents=True, exist_ok=True)
+    with FileLock(out / ".lock"):
+        if tree.is_dir() and made_of.is_file() and made_of.read_text() == wanted and _is_whole(tree, built):
+            return out
+        made_of.unlink(missing_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".vllm-", dir=out) as scratch:
+            fresh = Path(scratch) / "vllm"
+            _link(package, fresh, [(PurePosixPath(patch.target).relative_to("vllm"), patch.path) for patch in built])
+            _remove(tree)
+            fresh.rename(tree)
+        made_of.write_text(wanted)
     return out
+
+
+def _is_whole(tree: Path, built: Sequence[BuiltPatch]) -> bool:
+    files = [(tree.parent / patch.target, patch.sha256) for patch in built]
+    return all(file.is_file() and sha256(file.read_bytes()) == digest for file, digest in files)
 
 
 def _link(source: Path, folder: Path, patched: Sequence[tuple[PurePosixPath, Path]]) -> None:

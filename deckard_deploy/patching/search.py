@@ -23,6 +23,8 @@ def find_base(
     any: a vLLM that this Python can import, the cache, the wheel of the set's release. What was read goes into the
     cache. Raises what the sources raise, and BadInputError when two are named.
     """
+    if "" in (image, package, wheel):
+        raise BadInputError("--image, --package and --wheel cannot be empty", hint="is a shell variable not set?")
     if wheel and (image or package):
         raise BadInputError("--wheel cannot be combined with --image or --package")
     targets = [patch.target for patch in patch_set.patches]

@@ -1,6 +1,7 @@
 """Resolved choice + host paths -> LaunchPlan."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -193,9 +194,8 @@ def _gpus(resolved: Resolved) -> Gpus | None:
     # take seven too many: a GPU for each rank.
     if hardware.memory == "unified":
         return Gpus(count="all")
-    tensor, pipeline = (resolved.serve.get(f"{kind}-parallel-size", 1) for kind in ("tensor", "pipeline"))
-    ranks = tensor * pipeline if isinstance(tensor, int) and isinstance(pipeline, int) else 1
-    return Gpus(count=max(hardware.gpu_count, ranks))
+    sizes = (resolved.serve.get(f"{kind}-parallel-size", 1) for kind in ("tensor", "pipeline", "data"))
+    return Gpus(count=max(hardware.gpu_count, math.prod(size for size in sizes if isinstance(size, int))))
 
 
 def _healthcheck(resolved: Resolved, port: int) -> Healthcheck:

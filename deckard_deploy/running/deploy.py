@@ -4,12 +4,13 @@ What is on disk only helps; what runs is asked of the runtimes. So `up` after a 
 thing: the launch is recorded as starting before anything starts, and `current` moves only when it is ready.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
-from deckard_deploy.errors import DeployError
+from deckard_deploy.errors import DeployError, EnvironmentUnfitError, IntegrityError
 from deckard_deploy.running.files import write_atomically
 from deckard_deploy.running.ports import require_free
 from deckard_deploy.running.releases import FAILURE_LOG, Launch, Release, Releases
@@ -130,9 +131,11 @@ def stop_all(site: Site) -> None:
     for runtime in site.runtimes.values():
         runtime.stop()
     for release in site.releases.all():
-        launch = release.launch()
-        if launch and launch.state in ("starting", "ready"):
-            release.record(launch.model_copy(update={"state": "stopped"}))
+        # What is stopped is stopped: neither a damaged record nor a full disk may say otherwise.
+        with contextlib.suppress(IntegrityError, EnvironmentUnfitError):
+            launch = release.launch()
+            if launch and launch.state in ("starting", "ready"):
+                release.record(launch.model_copy(update={"state": "stopped"}))
 
 
 def _make_room(site: Site, release: Release) -> None:
@@ -160,8 +163,8 @@ def _prove(site: Site, release: Release) -> Launch:
     runtime = site.runtimes[launch.runtime]
     site.follow(release, runtime)
     ready = launch.model_copy(update={"state": "ready", "restart_count": runtime.observe().restart_count})
+    site.releases.switch(release)  # first: a kill in between leaves a launch to follow, not one that nobody finds
     release.record(ready)
-    site.releases.switch(release)
     return ready
 
 

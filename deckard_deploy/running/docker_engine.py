@@ -101,7 +101,10 @@ class DockerEngine:
 
     def compose(self, project: str, file: Path | None, arguments: Sequence[str], *, timeout_s: float) -> None:
         """`docker compose` in a project. Raises EnvironmentUnfitError with docker's own last words."""
-        assert self.compose_version  # noqa: S101  asked for its errors
+        if not self.compose_version:
+            raise EnvironmentUnfitError(
+                "docker compose does not say which version it is", hint="docker compose version"
+            )
         # Without a file compose goes by the labels of what exists; it would take one it found beside or above it.
         named = ("--file", str(file)) if file else ()
         self.command("compose", "--project-name", project, *named, *arguments, timeout_s=timeout_s)

@@ -119,4 +119,11 @@ class StateDir:
         folder = self.root / "deployments"
         if not folder.is_dir():
             return []
-        return sorted(entry.name for entry in folder.iterdir() if _NAME.fullmatch(entry.name) and entry.is_dir())
+        found = [entry for entry in folder.iterdir() if _NAME.fullmatch(entry.name) and entry.is_dir()]
+        # One whose first `up` was refused before it had a release is none yet.
+        return sorted(entry.name for entry in found if _has_any(entry))
+
+
+def _has_any(deployment: Path) -> bool:
+    releases, process_state = deployment / "releases", deployment / "process.json"
+    return process_state.exists() or (releases.is_dir() and any(releases.iterdir()))

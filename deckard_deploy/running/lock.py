@@ -4,6 +4,7 @@ The kernel holds the lock (flock), so a killed holder holds nothing. Who holds i
 is believed only while the lock is held and only if it names a process that still lives: after a kill it is stale.
 """
 
+import contextlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from datetime import UTC, datetime
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from deckard_deploy.errors import DeploymentBusyError, IntegrityError
+from deckard_deploy.errors import DeploymentBusyError, EnvironmentUnfitError, IntegrityError
 from deckard_deploy.running.files import read_regular, write_atomically
 from deckard_deploy.running.layout import DeploymentDir
 from deckard_deploy.running.process_identity import ProcessIdentity, identity_of, is_alive
@@ -40,7 +41,8 @@ def held(deployment: DeploymentDir, *, verb: str) -> Iterator[None]:
         owner = LockOwner(
             process=identity_of(os.getpid()), verb=verb, since=datetime.now(UTC).isoformat("T", "seconds")
         )
-        write_atomically(deployment.lock_owner, owner.model_dump_json())
+        with contextlib.suppress(EnvironmentUnfitError):  # it only helps others; on a full disk `down` must still work
+            write_atomically(deployment.lock_owner, owner.model_dump_json())
         yield
     finally:
         deployment.lock_owner.unlink(missing_ok=True)
@@ -65,5 +67,5 @@ def _busy(deployment: DeploymentDir) -> DeploymentBusyError:
     return DeploymentBusyError(
         f"deployment {deployment.name} is held by pid {owner.process.pid}, "
         f"`deckard-deploy {owner.verb}`, since {owner.since}",
-        hint=f"wait for it, or end it: kill -INT {owner.process.pid}",
+        hint=f"wait for it, or end it: kill -TERM {owner.process.pid}",
     )

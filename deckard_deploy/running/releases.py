@@ -104,7 +104,7 @@ class Release:
     def _corrupt(self, name: str) -> IntegrityError:
         return IntegrityError(
             f"{self.folder / name} is missing or damaged",
-            hint=f"remove the release and bring it up again: rm -r {self.folder}",
+            hint=f"deckard-deploy down --name {self.folder.parents[1].name}, then: rm -r {self.folder}",
         )
 
 

@@ -80,8 +80,8 @@ def _usual(starts: tuple[Start, ...], phase: Phase) -> float:
 def _read(path: Path) -> list[Start]:
     try:
         lines = path.read_bytes().splitlines()
-    except FileNotFoundError:
-        return []
+    except OSError:
+        return []  # none yet, or no file: an estimate is not worth an error
     return [start for line in lines if (start := _parsed(line))]
 
 

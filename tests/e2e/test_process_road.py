@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -144,3 +145,12 @@ def test_down_leaves_nothing_running(base_url: str, tool: Tool, home: Path) -> N
     assert servers(home) == []
     assert tool("status", "--name", NAME).stdout.split()[1] == NAME
     assert tool("wait", "--name", NAME, check=False).returncode == 6
+
+
+def test_down_stops_a_server_whose_records_are_gone(up: Tool, tool: Tool, home: Path) -> None:
+    up()
+    for release in (home / "deployments" / NAME / "releases").iterdir():
+        shutil.rmtree(release)
+    assert servers(home)
+    assert tool("down", "--name", NAME).returncode == 0
+    assert servers(home) == []

@@ -142,7 +142,7 @@ def test_a_file_that_is_no_profile_is_one_line(tmp_path: Path, content: bytes | 
 
 
 def test_a_folder_is_no_profile(tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match="Is a directory"):
+    with pytest.raises(BadInputError, match="not a regular file"):
         library.profile_from_file(tmp_path)
 
 

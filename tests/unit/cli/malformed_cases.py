@@ -128,9 +128,9 @@ OPTIONS = (
     _option("compat-port", "--compat", "seed", "--port", "9000", says="keeps its own address"),
     _option("profile", says="did you mean 'spark'?", profile="sparc"),
     _option("profile-path", says="No such file", profile="./nope.yaml"),
-    _option("profile-folder", says="Is a directory", profile="/"),
+    _option("profile-folder", says="not a regular file", profile="/"),
     _option("config", "--config", "nope.yaml", says="No such file"),
-    _option("config-folder", "--config", ".", says="Is a directory"),
+    _option("config-folder", "--config", ".", says="not a regular file"),
 )
 
 FILES = (

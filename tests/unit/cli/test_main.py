@@ -1,8 +1,11 @@
 """The boundary: exit codes, one-line errors, help of every command."""
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -62,19 +65,42 @@ def test_bad_usage_is_one_line_and_exit_2(
 
 
 def test_an_unforeseen_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    def broken(**_: object) -> None:
+    def broken(*_: object) -> None:
         raise ZeroDivisionError("seen")
 
-    monkeypatch.setattr(main.cli, "main", broken)
+    monkeypatch.setattr(main.cli, "make_context", broken)
     assert run([]) == 1
     assert "ZeroDivisionError: seen" in capsys.readouterr().err
 
 
-def test_a_closed_pipe_is_silent() -> None:
-    command = f"{sys.executable} -m deckard_deploy profiles show spark | head -c 1"
-    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
-    assert done.stderr == ""
-    assert len(done.stdout) == 1
+def test_a_reader_that_has_left_ends_it_silently() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "deckard_deploy", "profiles", "show", "spark"]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_full_disk_under_stdout_is_one_line() -> None:
+    command = [sys.executable, "-m", "deckard_deploy", "profiles", "show", "spark"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 3
+    assert done.stderr == "error: standard output: No space left on device\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_asks_to_end_is_an_interrupt(number: signal.Signals) -> None:
+    code = (
+        "import os, click; from deckard_deploy.cli import main\n"
+        f"kill = click.Command('x', callback=lambda: os.kill(os.getpid(), {int(number)}))\n"
+        "main.cli.callback = None; main.cli.add_command(kill)\n"
+        "main.cli.get_command = lambda ctx, name: main.cli.commands.get(name)\n"
+        "import sys; sys.argv[1:] = ['x']; main.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,8 @@ def test_the_package_is_left_as_it_was(world, tmp_path):
 def test_our_files_are_real_files_and_all_others_are_links(world, tmp_path):
     built = build(world.patch_set, world.base, tmp_path / "out")
     tree = overlay(world.package, built, tmp_path / "overlay")
-    real = {str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_file() and not path.is_symlink()}
+    found = (tree / "vllm").rglob("*")
+    real = {str(path.relative_to(tree)) for path in found if path.is_file() and not path.is_symlink()}
     # rglob does not go through links, so what it finds inside is what was written.
     assert real == set(NEW)
     assert (tree / "vllm/v1/engine").is_symlink()
@@ -58,7 +60,27 @@ def test_a_second_overlay_replaces_the_first(world, tmp_path):
     tree = overlay(world.package, built[1:], tmp_path / "overlay")
     assert imported(tree)[:2] == ["theirs", ["NVFP4_AWQ"]]
     assert (tree / "vllm/added.py").is_symlink()
-    assert [entry.name for entry in tree.iterdir()] == ["vllm"]
+    assert {entry.name for entry in tree.iterdir()} == {"vllm", "made-of", ".lock"}
+
+
+def test_a_second_overlay_of_the_same_leaves_the_tree_that_a_server_imports_from(world, tmp_path):
+    built = build(world.patch_set, world.base, tmp_path / "out")
+    before = (overlay(world.package, built, tmp_path / "overlay") / "vllm").stat().st_ino
+    assert (overlay(world.package, built, tmp_path / "overlay") / "vllm").stat().st_ino == before
+
+
+def test_a_damaged_overlay_is_made_anew(world, tmp_path):
+    built = build(world.patch_set, world.base, tmp_path / "out")
+    tree = overlay(world.package, built, tmp_path / "overlay")
+    (tree / built[0].target).write_text("something else\n")
+    assert imported(overlay(world.package, built, tmp_path / "overlay"))[0] == "ours"
+
+
+def test_overlays_made_at_once_do_not_meet(world, tmp_path):
+    built = build(world.patch_set, world.base, tmp_path / "out")
+    with ThreadPoolExecutor(8) as pool:
+        trees = set(pool.map(lambda _: overlay(world.package, built, tmp_path / "overlay"), range(24)))
+    assert imported(trees.pop())[0] == "ours"
 
 
 def test_replacing_an_overlay_deletes_nothing_behind_its_links(world, tmp_path):

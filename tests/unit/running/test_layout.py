@@ -28,6 +28,8 @@ def test_everything_made_is_private(tmp_path):
     made = [state.root, *(path for path in state.root.rglob("*") if path.is_dir())]
     assert {oct(path.stat().st_mode & 0o777) for path in made} == {"0o700"}
     assert deployment.releases in made
+    assert state.deployments() == []  # its first `up` was refused before there was a release
+    (deployment.releases / "0123456789ab").mkdir()
     assert state.deployments() == ["spark"]
 
 
