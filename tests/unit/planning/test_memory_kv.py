@@ -48,6 +48,14 @@ def test_the_31b_is_six_groups_of_ten_layers() -> None:
     assert found.block_bytes == 2_621_440
 
 
+def test_one_sequence_of_the_26b() -> None:
+    # 30 layers, 25 of them sliding; 8 and 2 KV heads: config.json of Gemma 4 26B-A4B
+    numbers = {"layers": 30, "sliding_layers": 25, "kv_heads": 8, "global_kv_heads": 2}
+    shape = library.model("deckard-31b").architecture.model_copy(update=numbers)
+    found = kv_cache(layers_of(shape, SETTINGS))
+    assert found.sequence_bytes(65_536, 8192) == pytest.approx(3.011 * 2**30, rel=1e-4)
+
+
 def test_shared_layers_own_no_cache() -> None:
     found = cache("deckard-e4b")
     assert sum(len(group.layers) for group in found.groups) == 24
