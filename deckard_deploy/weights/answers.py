@@ -14,7 +14,7 @@ from deckard_deploy.errors import NetworkError
 if TYPE_CHECKING:
     from requests import Response
 
-_PIECE = 256 << 10
+_PIECE = 64 << 10  # what a kill can lose of a connection, beside what waits in the kernel
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _PROXIES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 
