@@ -23,6 +23,7 @@ from deckard_deploy.catalog.specs import Deployment, EngineSpec, HardwareProfile
 from deckard_deploy.cli.main import cli
 from deckard_deploy.cli.patch_choice import patched
 from deckard_deploy.doctor.rules import RULES
+from deckard_deploy.doctor.rules_engine import advisories
 from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
 from deckard_deploy.rendering.compose import render_compose
 
@@ -98,13 +99,20 @@ def readme() -> str:
 
 
 def doctor_rules() -> str:
-    """docs/doctor.md with the table of rules made anew."""
+    """docs/doctor.md with its tables of rules and advisories made anew."""
     heads = "| rule | it says | why | source | stops `up` |\n|---|---|---|---|---|\n"
     rows = "".join(
         f"| `{rule.id}` | {rule.when} | {rule.why} | {rule.source} | {'yes' if rule.stops_up else ''} |\n"
         for rule in RULES
     )
-    return between(DOCTOR.read_text(encoding="utf-8"), "rules", heads + rows)
+    text = between(DOCTOR.read_text(encoding="utf-8"), "rules", heads + rows)
+    heads = "| id | what | from | fixed in | reached here | what keeps it shut |\n|---|---|---|---|---|---|\n"
+    rows = "".join(
+        f"| {each.id} | {each.about} | {each.since or 'unknown'} | {each.fixed or 'unknown'} | {each.here} "
+        f"| {each.mitigation} |\n"
+        for each in advisories()
+    )
+    return between(text, "advisories", heads + rows)
 
 
 def between(text: str, name: str, new: str) -> str:

@@ -1,8 +1,8 @@
-"""All rules, in the order of the road: machine and GPU, memory, docker, then the deployment's own settings."""
+"""All rules, in the order of the road: machine and GPU, memory, docker, engine, then the deployment's own settings."""
 
 from types import ModuleType
 
-from deckard_deploy.doctor import rules_deployment, rules_docker, rules_gpu, rules_memory
+from deckard_deploy.doctor import rules_deployment, rules_docker, rules_engine, rules_gpu, rules_memory
 from deckard_deploy.doctor.facts import HostFacts
 from deckard_deploy.doctor.findings import Finding, Rule, Severity
 from deckard_deploy.doctor.target import Target
@@ -12,7 +12,7 @@ def _of(module: ModuleType) -> tuple[Rule, ...]:
     return tuple(value for value in vars(module).values() if isinstance(value, Rule))
 
 
-RULES = (*_of(rules_gpu), *_of(rules_memory), *_of(rules_docker), *_of(rules_deployment))
+RULES = (*_of(rules_gpu), *_of(rules_memory), *_of(rules_docker), *_of(rules_engine), *_of(rules_deployment))
 
 
 def judge(facts: HostFacts, target: Target, *, before_up: bool = False) -> tuple[Finding, ...]:

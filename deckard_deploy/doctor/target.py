@@ -45,6 +45,7 @@ class Target:
     utilization: float = 0.9  # vLLM's default (config/cache.py:41 of 0.19.1)
     batched_tokens: int | None = None
     image: str | None = None
+    vllm_version: str | None = None
     weights: tuple[Weights, ...] = ()
     patches: tuple[str, ...] = ()
     patched_inside: bool = False
@@ -79,6 +80,7 @@ def target_of(resolved: Resolved, plan: LaunchPlan, *, models: Path, running: bo
         utilization=float(utilization) if isinstance(utilization, int | float) else 0.9,
         batched_tokens=batched if isinstance(batched, int) else None,
         image=plan.image,
+        vllm_version=plan.vllm_version,
         weights=tuple(_weights(model, models) for model in (resolved.model, resolved.drafter) if model),
         patches=tuple(patch.name for patch in plan.patches),
         patched_inside=docker and resolved.engine.patch_set is None,

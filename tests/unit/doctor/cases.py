@@ -228,6 +228,9 @@ CASES: dict[str, list[Case]] = {
             content_facts=facts(CUDA_12),
         )
     ],
+    "advisories": [
+        Case("warn", "vLLM 0.19.1: CVE-2026-48746, CVE-2026-9540, ", target=target(address="192.168.1.20")),
+    ],
     "disk": [
         Case("fail", "30 GB free for weights, caches, images (/), 35 GB to come", facts(disks(30))),
         Case("warn", "60 GB free", facts(disks(60))),
