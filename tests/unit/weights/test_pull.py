@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,8 @@ from deckard_deploy.weights.transfer import Pace
 from tests.unit.weights.hub_server import COMMIT, REPO, Answer, Hub, content, running
 
 BIG = "model.safetensors"
-PACE = Pace(connections=4, segment_bytes=256 << 10, backoff_s=0.001, stall_s=0.5, retries=3)
+PACE = Pace(connections=4, segment_bytes=256 << 10, backoff_s=0.001, stall_s=60, retries=3)
+IMPATIENT = replace(PACE, stall_s=0.5)  # for servers that stall; elsewhere a busy machine must not look like one
 
 
 @pytest.fixture
@@ -186,10 +188,10 @@ RECOVERED = {
 }
 
 
-@pytest.mark.parametrize("fault", RECOVERED.values(), ids=RECOVERED)
-def test_a_fault_that_passes_is_survived(world: World, fault):
-    world.hub.fault = fault
-    world.pull()
+@pytest.mark.parametrize("name", RECOVERED)
+def test_a_fault_that_passes_is_survived(world: World, name):
+    world.hub.fault = RECOVERED[name]
+    world.pull(replace(IMPATIENT, retries=50) if name in ("stall", "drip") else PACE)
     world.assert_right()
 
 
@@ -211,7 +213,7 @@ LASTING: dict[str, tuple[Callable[[Answer, str, int, int], bool], type[DeployErr
 def test_a_lasting_fault_is_one_line_and_the_next_pull_goes_on(world: World, fault, error, words):
     world.hub.fault = lambda answer, name, start, end: name == BIG and fault(answer, name, start, end)
     with pytest.raises(error, match=words) as caught:
-        world.pull()
+        world.pull(IMPATIENT if fault is drip else PACE)
     assert "\n" not in caught.value.message
     assert caught.value.hint
     assert not (world.folder / BIG).exists()
