@@ -94,4 +94,5 @@ def _summary(plan: "LaunchPlan") -> list[tuple[str, str]]:
         *(("option", " ".join(line)) for line in options),
         *(("environment", f"{name}={value}") for name, value in plan.environment.items()),
         *(("mount", f"{m.source} -> {m.target}" + (" (read-only)" if m.read_only else "")) for m in plan.mounts),
+        *(("patch", f"{p.name} {p.sha256[:12]} over {p.module}") for p in plan.patches),
     ]

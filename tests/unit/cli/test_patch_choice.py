@@ -1,6 +1,7 @@
 """Which patches a plan gets."""
 
 import pytest
+from pydantic import JsonValue
 
 from deckard_deploy.catalog import library
 from deckard_deploy.catalog.resolution import resolve
@@ -8,7 +9,7 @@ from deckard_deploy.catalog.specs import Deployment
 from deckard_deploy.cli.patch_choice import patched
 from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
 
-BY_HAND = {"method": "draft_model", "model": "/models/x", "num_speculative_tokens": 3}
+BY_HAND: dict[str, JsonValue] = {"method": "draft_model", "model": "/models/x", "num_speculative_tokens": 3}
 
 
 @pytest.mark.parametrize(
