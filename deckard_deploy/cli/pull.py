@@ -46,6 +46,6 @@ def pull(  # click hands over every option by name
             missing = ModelFolder(folder).changed(manifest.needed)
             say(f"would    check or fetch {len(missing)} files, {bytes_of(missing):,} bytes, of {model.name}")
         else:
-            fetched = weights.have(model, folder, lock_file=lock, locked=locked)
-            say(f"weights  {model.name} is complete and right, {fetched:,} bytes were fetched")
+            missing_bytes = weights.have(model, folder, lock_file=lock, locked=locked)
+            say(f"weights  {model.name} is complete and right; files of {missing_bytes:,} bytes were not there yet")
         click.echo(folder)

@@ -49,12 +49,12 @@ def manifest_for(model: ModelSpec, folder: Path, *, lock_file: Path, locked: boo
 
 
 def have(model: ModelSpec, folder: Path, *, lock_file: Path = lockfile.DEFAULT, locked: bool = False) -> int:
-    """Pull what is missing of a model and check what is there; returns the bytes fetched. Raises as `pull` does."""
+    """Pull what is missing of a model and check what is there; returns as `pull` does, and raises as it does."""
     manifest = manifest_for(model, folder, lock_file=lock_file, locked=locked)
     display = Display(model.name)
-    fetched = pull(manifest, folder, Puller(say, display.show))
+    missing_bytes = pull(manifest, folder, Puller(say, display.show))
     display.end()
-    return fetched
+    return missing_bytes
 
 
 class Display:

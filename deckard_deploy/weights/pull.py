@@ -28,7 +28,9 @@ class Puller:
 
 
 def pull(manifest: Manifest, folder: Path, puller: Puller) -> int:
-    """Have every needed file of `manifest` in `folder`, each with the right hash; returns the bytes fetched.
+    """Have every needed file of `manifest` in `folder`, each with the right hash.
+
+    Returns the size of the files that were not there; beginnings of them may have been.
 
     Raises DeploymentBusyError (another one pulls), EnvironmentUnfitError (disk), NetworkError, IntegrityError (the hub
     sends other bytes than it promised). What came before an error is kept, and is not fetched again.

@@ -23,7 +23,7 @@ def test_weights_and_their_folder_on_stdout(hub, tmp_path, capsys):
     assert run(["pull", *SPARK]) == 0
     said = capsys.readouterr()
     assert said.out == f"{folder(tmp_path)}\n"
-    assert "is complete and right, 300,009 bytes were fetched" in said.err
+    assert "is complete and right; files of 300,009 bytes were not there yet" in said.err
     assert (folder(tmp_path) / BIG).read_bytes() == hub.files[BIG]
 
 
