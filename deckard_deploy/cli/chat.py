@@ -34,10 +34,13 @@ def chat(deployed: Deployed, message: str, thinking: bool, max_tokens: int, as_j
         for line in _post(plan.base_url, body):
             click.echo(line)
         return
+    thinking_aloud = False
     for line in _post(plan.base_url, body):
         delta = _delta(line)
-        click.echo(delta.get("reasoning") or "", nl=False, err=True)
-        click.echo(delta.get("content") or "", nl=False)
+        reasoning, content = delta.get("reasoning") or "", delta.get("content") or ""
+        click.echo(("\n" if thinking_aloud and content else "") + reasoning, nl=False, err=True)
+        click.echo(content, nl=False)
+        thinking_aloud = (thinking_aloud or bool(reasoning)) and not content
     click.echo()
 
 

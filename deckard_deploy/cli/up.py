@@ -39,7 +39,7 @@ def up(resolved: "Resolved", *, state_dir: Path | None, dry_run: bool, force: bo
     from deckard_deploy.cli.progress import minutes  # noqa: PLC0415  same
     from deckard_deploy.running.lock import held  # noqa: PLC0415  same
 
-    started = time.monotonic()
+    started, program = time.monotonic(), click.get_current_context().find_root().info_name
     directory = state(state_dir)
     resolved, plan, memory = measured_plan(resolved, directory)
     say(f"plan     {plan.hash}: {plan.model} on {plan.profile}, {plan.engine}")
@@ -51,7 +51,7 @@ def up(resolved: "Resolved", *, state_dir: Path | None, dry_run: bool, force: bo
     deployment = directory.create(plan.deployment)
     with held(deployment, verb="up"):
         _up(resolved, plan, directory, tokens=None if isinstance(memory, str) else memory.tokens)
-    say(f"took     {minutes(time.monotonic() - started)}; try: deckard-deploy chat --name {plan.deployment} 'Hello?'")
+    say(f"took     {minutes(time.monotonic() - started)}; try: {program} chat --name {plan.deployment} 'Hello?'")
     click.echo(plan.base_url)
 
 
