@@ -7,8 +7,9 @@ from pathlib import Path
 
 from deckard_deploy.catalog import library, listing
 from deckard_deploy.catalog.resolution import Resolved
-from deckard_deploy.catalog.specs import Generated, ModelSpec
+from deckard_deploy.catalog.specs import Generated, HubRepository, ModelSpec
 from deckard_deploy.cli.patched import build_for_docker, build_for_process
+from deckard_deploy.errors import EnvironmentUnfitError
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.rendering.compose import render_compose
 from deckard_deploy.rendering.shell import render_command
@@ -28,9 +29,21 @@ def have_weights(resolved: Resolved, directory: StateDir, say: Say) -> None:
     Held to ./deckard.lock when it has the model. Raises EnvironmentUnfitError, NetworkError, IntegrityError,
     DeploymentBusyError (weights.pull).
     """
+    if resolved.compatibility:
+        _have_own_folder(resolved)
+        return
     for model in (resolved.model, resolved.drafter):
         if model:
             _have_model(model, directory.models / model.name, say)
+
+
+def _have_own_folder(resolved: Resolved) -> None:
+    """Somebody's own launch line mounts a folder of theirs, which we leave alone."""
+    folder = Path(resolved.compatibility.model_source if resolved.compatibility else "").expanduser()
+    if not (folder / "config.json").is_file():
+        weights = resolved.model.weights
+        repo = weights.repo if isinstance(weights, HubRepository) else resolved.model.name
+        raise EnvironmentUnfitError(f"no weights in {folder}", hint=f"hf download {repo} --local-dir {folder}")
 
 
 def _have_model(model: ModelSpec, folder: Path, say: Say) -> None:
