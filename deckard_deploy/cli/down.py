@@ -53,7 +53,11 @@ def _purge(directory: "StateDir", name: str) -> None:
         return
     for engine in listing.names("engines"):
         environment.remove(directory.engines / engine, say=say)
-    if directory.cache.is_dir():
-        remove_folder(directory.cache)
     remove_generated(directory, say)
-    say("removed  engines, caches and generated models")
+    for folder in (directory.cache, directory.root / "patches"):
+        if folder.is_dir():
+            remove_folder(folder)
+    # Of models, only what was downloaded is left.
+    for lock in (*directory.engines.glob(".*.lock"), *directory.models.glob(".*.lock"), directory.startups):
+        lock.unlink(missing_ok=True)
+    say("removed  engines, patches, caches and generated models")

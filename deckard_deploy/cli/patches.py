@@ -1,6 +1,7 @@
 """`patches`: what we change in vLLM, whether it fits, and the changed files."""
 
 import json
+import re
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -115,10 +116,13 @@ def diff(names: tuple[str, ...], set_name: str) -> None:
 
 
 @patches.command()
+@click.option("--release", metavar="VERSION", help="Read them out of the wheel of that vLLM release, all patches.")
 @set_option
 @source_options
 @json_option
-def check(set_name: str, drafter: bool, quantization: str, as_json: bool, **source: str | None) -> None:  # noqa: FBT001  same
+def check(  # one argument per option
+    *, release: str | None, set_name: str, drafter: bool, quantization: str, as_json: bool, **source: str | None
+) -> None:
     """Say whether the patches fit an engine's files; exit code 4 when one does not.
 
     \b
@@ -129,8 +133,12 @@ def check(set_name: str, drafter: bool, quantization: str, as_json: bool, **sour
     from deckard_deploy.patching import builds  # noqa: PLC0415  same
 
     patch_set = _load(set_name)
-    base = _base(patch_set, source)
-    verdicts = builds.check(patch_set, base, drafter=drafter, quantization=quantization)
+    if release is not None:
+        base = _of_release(patch_set, release, source)
+        verdicts = builds.check_release(patch_set, base, release)
+    else:
+        base = _base(patch_set, source)
+        verdicts = builds.check(patch_set, base, drafter=drafter, quantization=quantization)
     say(f"{set_name} against {base.origin}")
     if as_json:
         click.echo(json.dumps([_as_json(verdict) for verdict in verdicts], indent=2))
@@ -229,6 +237,17 @@ def _base(patch_set: "PatchSet", source: dict[str, str | None]) -> "BaseFiles":
     from deckard_deploy.patching.search import find_base  # noqa: PLC0415  same
 
     return find_base(patch_set, cache=user_cache_path("deckard-deploy") / "bases", **source)
+
+
+def _of_release(patch_set: "PatchSet", release: str, source: dict[str, str | None]) -> "BaseFiles":
+    from deckard_deploy.errors import BadInputError  # noqa: PLC0415  not for --help
+    from deckard_deploy.patching import wheel  # noqa: PLC0415  same
+
+    if not re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", release):
+        raise BadInputError(f"--release {release!r}: a version such as 0.19.1 was expected")
+    if any(source.values()):
+        raise BadInputError("--release cannot be combined with --image, --package or --wheel")
+    return wheel.from_wheel(wheel.release_wheel(release), [patch.target for patch in patch_set.patches])
 
 
 def _named(patch_set: "PatchSet", names: tuple[str, ...]) -> tuple["Patch", ...]:

@@ -55,6 +55,22 @@ def test_list_says_what_a_plan_needs(options, needed, capsys):
     assert capsys.readouterr().out.count(f"not needed by {options[1]}") == 3 - len(needed)
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--release", "latest"], "a version such as 0.19.1 was expected"),
+        (["--release", ""], "a version such as 0.19.1 was expected"),
+        (["--release", "0.19.1", "--wheel", "x.whl"], "cannot be combined"),
+        (["--image", ""], "cannot be empty"),
+    ],
+)
+def test_a_source_that_is_none_is_refused(options, says, capsys):
+    assert run(["patches", "check", *options]) == 2
+    captured = capsys.readouterr().err
+    assert captured.count("\n") == 1
+    assert says in captured
+
+
 def test_list_knows_the_way_without_the_drafter_patch(capsys):
     assert run(["patches", "list"]) == 0
     text = " ".join(capsys.readouterr().out.split())
