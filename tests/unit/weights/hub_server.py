@@ -170,3 +170,11 @@ def running(hub: Hub) -> Iterator[Hub]:
         hub.server.shutdown()
         hub.server.server_close()
         thread.join()
+
+
+def flipped(answer: Answer, name: str, start: int, end: int) -> bool:
+    data = bytearray(answer.hub.files[name])
+    data[start] ^= 1
+    answer.head(answer.hub.files[name], start, end)
+    answer.wfile.write(data[start:end])
+    return True
