@@ -59,11 +59,6 @@ class Attested:
     sha256: str
 
 
-def attestation_script() -> str:
-    """The Python program; its arguments are module names, its output is one JSON object."""
-    return _SCRIPT
-
-
 def attestation_argv(built: Sequence[BuiltPatch], python: str = "python3") -> tuple[str, ...]:
     """What to run in the container or the environment, as `docker exec` or a child process takes it."""
     return (python, "-c", _SCRIPT, *(patch.module for patch in built))

@@ -8,11 +8,10 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError
+from deckard_deploy.durable import sync_folder, writing
+from deckard_deploy.errors import IntegrityError
 from deckard_deploy.running.process_identity import ProcessIdentity, boot_id, identity_of, is_alive
 
 _LEFTOVER = ".tmp-"
@@ -26,15 +25,6 @@ def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o600) -> 
     """
     with writing(path):
         _replace(path, content.encode() if isinstance(content, str) else content, mode)
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn what the file system refuses about `path` into EnvironmentUnfitError."""
-    try:
-        yield
-    except OSError as error:
-        raise EnvironmentUnfitError(f"cannot write {path}: {error.strerror}", hint=f"df -h {path.parent}") from error
 
 
 def _replace(path: Path, data: bytes, mode: int) -> None:
@@ -130,12 +120,3 @@ def read_regular(path: Path) -> str:
 
 def _open_no_link(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)  # not blocked by a FIFO either
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the folder's entries on disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -16,11 +16,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from deckard_deploy.durable import writing
 from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError, StartFailedError
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.running.bounded_log import LogReader
 from deckard_deploy.running.commands import Say, last_line
-from deckard_deploy.running.files import read_regular, write_atomically, writing
+from deckard_deploy.running.files import read_regular, write_atomically
 from deckard_deploy.running.layout import DeploymentDir
 from deckard_deploy.running.log_lines import LineSplitter
 from deckard_deploy.running.ports import require_free

@@ -15,6 +15,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from deckard_deploy.durable import sync_folder, writing
 from deckard_deploy.errors import BadInputError, DeployError, IntegrityError
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.running.files import (
@@ -23,10 +24,8 @@ from deckard_deploy.running.files import (
     private_folder,
     read_regular,
     remove_folder,
-    sync_folder,
     temporary_prefix,
     write_atomically,
-    writing,
 )
 from deckard_deploy.running.layout import DeploymentDir
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pydantic import Field, ValidationError
 
+from deckard_deploy.durable import write_whole, writing
 from deckard_deploy.errors import DeploymentBusyError
-from deckard_deploy.weights.durable import write_whole, writing
 from deckard_deploy.weights.manifest import Entry, Manifest, RemoteFile, hash_file, read_manifest
 from deckard_deploy.weights.strict_json import impostor
 

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
+from deckard_deploy.durable import write_whole
 from deckard_deploy.errors import BadInputError
-from deckard_deploy.weights.durable import write_whole
 from deckard_deploy.weights.manifest import Entry, Manifest, RemoteFile
 
 DEFAULT = Path("deckard.lock")

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from deckard_deploy.durable import sync_folder, writing
 from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError
 from deckard_deploy.weights import hub
-from deckard_deploy.weights.durable import sync_folder, writing
 from deckard_deploy.weights.folder import ModelFolder, Problem
 from deckard_deploy.weights.manifest import Manifest, RemoteFile, bytes_of, hash_file
 from deckard_deploy.weights.partial import Partial

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, for the little that is kept beside the weights."""
+"""Files that are on disk, whole, or absent: what weights and releases both stand on."""
 
 import os
 from collections.abc import Iterator
