@@ -4,6 +4,7 @@ from pathlib import PurePosixPath
 
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.patching import manifest
+from deckard_deploy.patching.manifest import Patch
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.planning.planner import PatchedFile, with_patches
 
@@ -11,16 +12,20 @@ from deckard_deploy.planning.planner import PatchedFile, with_patches
 _NO_IMAGE = "/vllm"
 
 
-def patched(plan: LaunchPlan, resolved: Resolved, root: PurePosixPath) -> LaunchPlan:
-    """The plan with the patches that it needs; as it is when the engine has none, or somebody's own line is kept."""
+def needed_patches(resolved: Resolved) -> tuple[Patch, ...]:
+    """The patches of the engine's set that the choice needs; none when there is no set, or for somebody's own line."""
     engine = resolved.engine
     if engine.patch_set is None or resolved.compatibility:
-        return plan
-    patch_set = manifest.load_patch_set(engine.patch_set)
-    needed = manifest.needed(
-        patch_set,
+        return ()
+    return manifest.needed(
+        manifest.load_patch_set(engine.patch_set),
         drafter=resolved.drafter is not None or "speculative-config" in resolved.serve,
         quantization=resolved.model.quantization,
     )
+
+
+def patched(plan: LaunchPlan, resolved: Resolved, root: PurePosixPath) -> LaunchPlan:
+    """The plan with the patches that it needs."""
+    needed = needed_patches(resolved)
     files = [PatchedFile(name=patch.name, target=patch.target, sha256=patch.patched_sha256) for patch in needed]
-    return with_patches(plan, files, root=root, vllm_root=engine.vllm_root or _NO_IMAGE)
+    return with_patches(plan, files, root=root, vllm_root=resolved.engine.vllm_root or _NO_IMAGE)

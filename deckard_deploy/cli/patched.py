@@ -9,7 +9,7 @@ from deckard_deploy.catalog import library
 from deckard_deploy.errors import IntegrityError
 from deckard_deploy.patching import attestation, builds, manifest
 from deckard_deploy.patching.base_files import BaseFiles, from_image, from_package
-from deckard_deploy.patching.manifest import Patch
+from deckard_deploy.patching.manifest import Patch, PatchSet
 from deckard_deploy.patching.overlay import overlay
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.planning.planner import OVERLAY, patch_folder
@@ -35,8 +35,9 @@ def build_for_docker(plan: LaunchPlan, runtime: DockerRuntime, say: Say) -> None
     """Build the plan's patches from the image's own files. Raises IntegrityError when they are not the release's."""
     if not plan.patches or plan.image is None:
         return
-    base = from_image(plan.image, _targets(plan), endpoint=runtime.engine.endpoint)
-    planned = PurePosixPath(plan.patches[0].target.removesuffix(_targets(plan)[0])) / "vllm"
+    targets = _targets(plan)
+    base = from_image(plan.image, targets, endpoint=runtime.engine.endpoint)
+    planned = PurePosixPath(plan.patches[0].target.removesuffix(targets[0])) / "vllm"
     if base.package != planned:
         raise IntegrityError(
             f"vLLM lies in {base.package} in {plan.image}, and the plan mounts over {planned}",
@@ -50,18 +51,18 @@ def attest(plan: LaunchPlan, runtime: Runtime, program: Callable[[LaunchPlan], P
 
     Raises IntegrityError when it would import anything else.
     """
+    if not plan.patches:
+        return "none needed"
     built = [
         builds.BuiltPatch(
-            name=patch.name,
-            target=_target(patch.name, plan).target,
-            path=Path(patch.source),
-            base_sha256=_target(patch.name, plan).base_sha256,
-            sha256=patch.sha256,
+            name=mount.name,
+            target=patch.target,
+            path=Path(mount.source),
+            base_sha256=patch.base_sha256,
+            sha256=mount.sha256,
         )
-        for patch in plan.patches
+        for mount, patch in zip(plan.patches, _chosen(plan)[1], strict=True)
     ]
-    if not built:
-        return "none needed"
     if isinstance(runtime, DockerRuntime):
         output = _inside(runtime, attestation.attestation_argv(built))
     else:
@@ -71,24 +72,21 @@ def attest(plan: LaunchPlan, runtime: Runtime, program: Callable[[LaunchPlan], P
 
 
 def _build(plan: LaunchPlan, base: BaseFiles, say: Say) -> tuple[builds.BuiltPatch, ...]:
-    patch_set = manifest.load_patch_set(_set_name(plan))
-    chosen = [_target(patch.name, plan) for patch in plan.patches]
+    patch_set, chosen = _chosen(plan)
     built = builds.build(patch_set, base, Path(patch_folder(plan)), chosen)
     say(f"patches  {', '.join(patch.name for patch in built)} built from the engine's own files")
     return built
 
 
 def _targets(plan: LaunchPlan) -> list[str]:
-    return [_target(patch.name, plan).target for patch in plan.patches]
+    return [patch.target for patch in _chosen(plan)[1]]
 
 
-def _target(name: str, plan: LaunchPlan) -> Patch:
-    patches = {patch.name: patch for patch in manifest.load_patch_set(_set_name(plan)).patches}
-    return patches[name]
-
-
-def _set_name(plan: LaunchPlan) -> str:
-    return library.engine(plan.engine).patch_set or plan.engine
+def _chosen(plan: LaunchPlan) -> tuple[PatchSet, list[Patch]]:
+    """The engine's patch set, and of it the plan's patches in the plan's order."""
+    patch_set = manifest.load_patch_set(library.engine(plan.engine).patch_set or plan.engine)
+    by_name = {patch.name: patch for patch in patch_set.patches}
+    return patch_set, [by_name[mount.name] for mount in plan.patches]
 
 
 def _inside(runtime: DockerRuntime, argv: tuple[str, ...]) -> str:

@@ -89,15 +89,14 @@ def list_patches(profile: str | None, model: str | None, drafter: str | None, as
 def _needed_by(profile: str | None, model: str | None, drafter: str | None, patch_set: "PatchSet") -> set[str]:
     """The names of the patches that the plan of these options needs; none when its engine is of another set."""
     from deckard_deploy.cli.options import resolve_choice  # noqa: PLC0415  not for --help
-    from deckard_deploy.patching import manifest  # noqa: PLC0415  same
+    from deckard_deploy.cli.patch_choice import needed_patches  # noqa: PLC0415  same
 
     named = (("model", model), ("drafter", drafter))
     settings = tuple(f"{key}={json.dumps(value)}" for key, value in named if value)
     resolved = resolve_choice(profile=profile, config=None, settings=settings, compat=None)
     if resolved.engine.patch_set != patch_set.name:
         return set()
-    chosen = manifest.needed(patch_set, drafter=resolved.drafter is not None, quantization=resolved.model.quantization)
-    return {patch.name for patch in chosen}
+    return {patch.name for patch in needed_patches(resolved)}
 
 
 @patches.command()

@@ -47,15 +47,14 @@ def _have_own_folder(resolved: Resolved) -> None:
 
 
 def _have_model(model: ModelSpec, folder: Path, say: Say) -> None:
+    say(f"weights  {model.name} in {folder}")
     if isinstance(model.weights, Generated):
         from deckard_deploy.weights import tiny_gemma4  # noqa: PLC0415  numpy, for this model alone
 
-        say(f"weights  {model.name} in {folder}")
         tiny_gemma4.write(folder, quantization=model.quantization)
     else:
         from deckard_deploy.cli import weights  # noqa: PLC0415  huggingface_hub and requests, for models on the hub
 
-        say(f"weights  {model.name} in {folder}")
         weights.have(model, folder)
 
 

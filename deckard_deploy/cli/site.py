@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import os
-import statistics
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ from deckard_deploy.running.process_runtime import ProcessRuntime
 from deckard_deploy.running.releases import COMPOSE, Release, Releases
 from deckard_deploy.running.runtime import Runtime
 from deckard_deploy.startup import follow, history, readiness
+from deckard_deploy.startup.phases import Phase
 from deckard_deploy.startup.readiness import Readiness
 
 Say = Callable[[str], None]
@@ -91,14 +91,14 @@ def prove_ready(
     """
     plan = release.plan()
     before = history.starts_like(directory.startups, profile=plan.profile, model=plan.model, engine=plan.engine)
-    expected = statistics.median(start.total_s for start in before) if before else None
+    eta = history.estimate(before, phase=Phase.CONTAINER, in_phase_s=0)
     answers: list[Readiness] = []
 
     def ask() -> Readiness:
         answers.append(probe(release))
         return answers[-1]
 
-    with startup_display(expected) as display:
+    with startup_display(eta.total_s if eta else None) as display:
         ready = follow.follow(
             runtime,
             ask,

@@ -103,7 +103,7 @@ def _decision(site: "Site", plan: "LaunchPlan") -> "Decision":
     found = probe(release, timeout_s=PROBE_TIMEOUT_S)
     if found.outcome is Outcome.READY:
         return Decision("nothing", f"{decision.cause}, and answers")
-    if not found.final and "Timeout" in found.detail:
+    if found.timed_out:
         raise TimedOutError(
             f"{plan.deployment} runs, but has not answered within {PROBE_TIMEOUT_S:g} s: it may only be busy",
             hint=f"deckard-deploy status, or restart it: deckard-deploy down --name {plan.deployment}",

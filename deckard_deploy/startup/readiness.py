@@ -49,6 +49,7 @@ class Readiness:
 
     outcome: Outcome
     detail: str = ""
+    timed_out: bool = False
 
     @property
     def final(self) -> bool:
@@ -76,7 +77,8 @@ def probe(
         except requests.ConnectionError as error:
             return Readiness(Outcome.LOADING, f"{type(error).__name__} at {base_url}")
         except requests.RequestException as error:
-            return Readiness(Outcome.NOT_ANSWERING, f"{type(error).__name__} at {base_url}")
+            timed_out = isinstance(error, requests.Timeout)
+            return Readiness(Outcome.NOT_ANSWERING, f"{type(error).__name__} at {base_url}", timed_out)
 
 
 def _listed(session: "requests.Session", base_url: str, names: set[str]) -> Readiness | None:
