@@ -1,0 +1,147 @@
+"""Reading /metrics: the real page of a real server, percentiles against known values, counters across a restart."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deckard_deploy.errors import NetworkError
+from deckard_deploy.measuring import metrics
+from deckard_deploy.measuring.metrics import Histogram, Page, SpeculativeDecoding, parse
+
+INF = float("inf")
+EMPTY = Page(0.0, {}, {})
+
+
+def page(text: str, at_s: float = 0.0) -> Page:
+    return parse(text, at_s=at_s)
+
+
+def tokens(count: float, at_s: float, start: float = 100.0) -> Page:
+    return page(
+        "# TYPE vllm:generation_tokens_total counter\n"
+        f'vllm:generation_tokens_total{{engine="0"}} {count}\n'
+        "# TYPE process_start_time_seconds gauge\n"
+        f"process_start_time_seconds {start}\n",
+        at_s,
+    )
+
+
+def test_a_rate_is_what_a_counter_grew_by_per_second() -> None:
+    assert tokens(70, at_s=12).rate("vllm:generation_tokens_total", tokens(10, at_s=10)) == 30
+
+
+def test_a_counter_that_fell_has_restarted_at_nought() -> None:
+    before, after = tokens(1000, at_s=10), tokens(40, at_s=12, start=111.0)
+    assert after.rate("vllm:generation_tokens_total", before) == 20
+    assert after.restarted(before)
+
+
+def test_a_restart_is_seen_though_the_counters_are_higher_already() -> None:
+    assert tokens(50, at_s=12, start=111.0).restarted(tokens(40, at_s=10))
+
+
+def test_a_restart_is_seen_without_the_process_metrics() -> None:
+    text = "# TYPE vllm:generation_tokens counter\nvllm:generation_tokens_total {}\n"
+    assert page(text.format(5)).restarted(page(text.format(9)))
+    assert not page(text.format(9)).restarted(page(text.format(9)))
+
+
+def test_one_engine_of_two_that_restarts_does_not_hide_behind_the_other() -> None:
+    text = '# TYPE n counter\nn_total{{engine="0"}} {}\nn_total{{engine="1"}} {}\n'
+    before, after = page(text.format(100, 100)), page(text.format(300, 10))
+    assert after.increase("n_total", before) == 210
+    assert after.restarted(before)
+
+
+def test_what_the_page_lacks_is_none_and_not_nought() -> None:
+    assert EMPTY.value("n") is None
+    assert EMPTY.increase("n_total", EMPTY) is None
+    assert EMPTY.histogram("n", EMPTY) is None
+    assert tokens(1, at_s=1).rate("vllm:generation_tokens_total", tokens(1, at_s=1)) is None  # no time between
+
+
+# Worked by hand after PromQL's definition of histogram_quantile for classic histograms
+# (prometheus.io/docs/prometheus/latest/querying/functions).
+@pytest.mark.parametrize(
+    ("buckets", "q", "expected"),
+    [
+        (((1, 10), (2, 20), (INF, 20)), 0.5, 1.0),
+        (((1, 10), (2, 20), (INF, 20)), 0.75, 1.5),
+        (((1, 10), (2, 20), (INF, 20)), 1.0, 2.0),
+        (((1, 10), (2, 20), (INF, 20)), 0.25, 0.5),
+        (((1, 0), (2, 0), (4, 8), (INF, 8)), 0.5, 3.0),
+        (((1, 4), (2, 4), (4, 8), (INF, 8)), 0.5, 1.0),
+        (((1, 2), (2, 2), (INF, 10)), 0.9, 2.0),
+        (((INF, 10),), 0.9, 0.0),
+        (((1, 0), (INF, 0)), 0.5, None),
+        ((), 0.5, None),
+    ],
+)
+def test_quantiles(buckets: tuple[tuple[float, float], ...], q: float, expected: float | None) -> None:
+    assert Histogram(buckets).quantile(q) == expected
+
+
+@given(st.lists(st.integers(0, 50), min_size=2, max_size=8), st.floats(0, 1), st.floats(0, 1))
+def test_quantiles_never_fall_and_stay_inside(counts: list[int], one: float, other: float) -> None:
+    bounds = [*[float(2**n) for n in range(len(counts) - 1)], INF]
+    histogram = Histogram(tuple((bound, float(sum(counts[: n + 1]))) for n, bound in enumerate(bounds)))
+    low, high = (histogram.quantile(q) for q in sorted((one, other)))
+    if low is None or high is None:
+        assert sum(counts) == 0
+    else:
+        assert 0 <= low <= high <= bounds[-2]
+
+
+def histogram_page(*counts: int) -> Page:
+    lines = [f't_bucket{{le="{le}"}} {n}' for le, n in zip(("0.1", "0.5", "+Inf"), counts, strict=True)]
+    return page("# TYPE t histogram\n" + "\n".join([*lines, f"t_count {counts[-1]}", f"t_sum {counts[-1]}"]) + "\n")
+
+
+def test_percentiles_are_of_what_happened_in_between() -> None:
+    # 100 fast ones before, 10 slow ones since: the page's own median is fast, the one of the interval is slow.
+    before, after = histogram_page(100, 100, 100), histogram_page(100, 110, 110)
+    between = after.histogram("t", before)
+    assert between is not None
+    assert between.count == 10
+    assert between.quantile(0.5) == pytest.approx(0.3)
+    whole = after.histogram("t", EMPTY)
+    assert whole is not None
+    assert (whole.quantile(0.5) or 0) < 0.1
+
+
+def test_acceptance_between_two_pages() -> None:
+    names = (metrics.DRAFTS, metrics.DRAFT_TOKENS, metrics.ACCEPTED_TOKENS)
+
+    def drafted(*counts: int) -> Page:
+        lines = [f"{name} {count}" for name, count in zip(names, counts[:3], strict=True)]
+        lines += [f'{metrics.ACCEPTED_PER_POSITION}{{position="{n}"}} {c}' for n, c in enumerate(counts[3:])]
+        return page("\n".join(lines) + "\n")
+
+    found = metrics.speculative_decoding(drafted(30, 90, 45, 28, 12, 5), drafted(10, 30, 15, 10, 3, 2))
+    assert found == SpeculativeDecoding(20, 60, 30, (18, 9, 3))
+    assert (found.acceptance_rate, found.acceptance_length) == (0.5, 2.5)
+    assert found.acceptance_by_position == (0.9, 0.45, 0.15)
+
+
+def test_positions_are_in_the_order_of_numbers() -> None:
+    lines = [f'{metrics.ACCEPTED_PER_POSITION}{{position="{n}"}} {100 - n}' for n in (10, 2, 0, 1)]
+    found = metrics.speculative_decoding(page("\n".join([f"{metrics.DRAFTS} 100", *lines]) + "\n"))
+    assert found is not None
+    assert found.accepted_per_position == (100, 99, 98, 90)
+
+
+def test_no_drafter_is_none_and_no_draft_has_no_rate() -> None:
+    assert metrics.speculative_decoding(EMPTY) is None
+    idle = SpeculativeDecoding(0, 0, 0, (0, 0))
+    assert (idle.acceptance_rate, idle.acceptance_length, idle.acceptance_by_position) == (None, None, ())
+
+
+def test_another_servers_page_is_refused_in_one_line() -> None:
+    with pytest.raises(NetworkError, match="no metrics page") as refused:
+        parse("<html>\n<body>It works!</body>\n</html>\n")
+    assert "\n" not in refused.value.message
+
+
+@pytest.mark.parametrize("base_url", ["http://127.0.0.1:8000/v1", "http://127.0.0.1:8000/v1/"])
+def test_the_page_lies_beside_v1(base_url: str) -> None:
+    assert metrics.metrics_url(base_url) == "http://127.0.0.1:8000/metrics"
