@@ -24,6 +24,7 @@ VERBS = {
     "logs": "Print the engine's log.",
     "wait": "Wait until the running endpoint is ready.",
     "chat": "Send one message and print the answer.",
+    "bench": "Measure the running endpoint with its engine's own benchmark.",
     "plan": "Show what `up` would run, and what would change.",
     "render": "Write the compose file or the command line of a plan.",
     "profiles": "List hardware profiles, or show one.",

@@ -9,6 +9,7 @@
     process.json, process.lock          process runtime: what its supervisor says, and that it lives
   models/  cache/  engines/
   startups.jsonl
+  bench/<id>.json                       what was measured
 """
 
 import re
@@ -96,6 +97,11 @@ class StateDir:
     def startups(self) -> Path:
         """How long earlier starts took, a JSON object a line."""
         return self.root / "startups.jsonl"
+
+    @property
+    def bench(self) -> Path:
+        """Benchmark records."""
+        return self.root / "bench"
 
     def deployment(self, name: str) -> DeploymentDir:
         """The folder of a deployment; nothing is made. Raises BadInputError for a name that is no file name."""

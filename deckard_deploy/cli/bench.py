@@ -1,0 +1,155 @@
+"""`bench`: measure the running endpoint, keep the record, show and compare records."""
+
+import json
+import shlex
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from deckard_deploy.cli.output import say, table
+from deckard_deploy.cli.state import Deployed, chosen, state, state_option
+
+if TYPE_CHECKING:
+    from deckard_deploy.measuring.records import Record
+    from deckard_deploy.measuring.workload import Settings
+
+# The card: "E4B drafter, 5 speculative tokens, 300 max tokens per request", at 1, 2 and 4 at once.
+PRESETS: dict[str, dict[str, Any]] = {
+    "seed": {"workload": "text", "concurrency": (1, 2, 4), "output_tokens": 300},
+}
+
+
+def _numbers(_: click.Context, option: click.Parameter, text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() and 0 < int(word) <= 4096 for word in words):
+        raise click.BadParameter(f"{text!r} is not a list of numbers such as 1,2,4", param=option)
+    return tuple(sorted({int(word) for word in words}))
+
+
+@click.group(invoke_without_command=True)
+@click.option("-n", "--name", "-p", "--profile", "name", help="Name of the deployment; not needed with only one.")
+@click.option("--preset", type=click.Choice(sorted(PRESETS)), help="seed: as the model card measured.")
+@click.option("--concurrency", callback=_numbers, metavar="N,N,…", help="Requests at once; default: 1,2,4,8,16.")
+@click.option("--runs", type=click.IntRange(2, 100), help="Runs of each concurrency; default: 5.")
+@click.option("--requests", type=click.IntRange(1, 1000), help="Requests of each stream in a run; default: 2.")
+@click.option("--workload", type=click.Choice(("text", "random")), help="English, or random tokens; default: text.")
+@click.option("--output-tokens", type=click.IntRange(2, 1024), help="Most tokens of an answer; default: 300.")
+@click.option("--input-tokens", type=click.IntRange(8, 1 << 20), help="Random tokens of a prompt; default: 256.")
+@click.option("--dry-run", is_flag=True, help="Say what would be run, and run nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
+@state_option
+@click.pass_context
+def bench(context: click.Context, /, *, name: str | None, state_dir: Path | None, **options: Any) -> None:  # noqa: ANN401  click's own
+    """Measure the running endpoint with its engine's own benchmark.
+
+    `vllm bench serve` of the running engine sends the requests, each run with prompts that the server has not seen.
+    The record lies in the state directory; `bench list` and `bench show` print it again.
+
+    \b
+    Example:
+      deckard-deploy bench --preset seed
+    """
+    if context.invoked_subcommand is None:
+        dry_run, as_json = options.pop("dry_run"), options.pop("as_json")
+        _measure(chosen(state_dir, name), _settings(**options), dry_run=dry_run, as_json=as_json)
+
+
+def _settings(*, preset: str | None, **asked: Any) -> "Settings":  # noqa: ANN401  click's own
+    from deckard_deploy.measuring.workload import Settings  # noqa: PLC0415  not for --help
+
+    given = {key: value for key, value in asked.items() if value is not None}
+    return Settings(**{**PRESETS.get(preset or "", {}), **given})
+
+
+def _measure(deployed: Deployed, settings: "Settings", *, dry_run: bool, as_json: bool) -> None:
+    from deckard_deploy import __version__  # noqa: PLC0415  not for --help
+    from deckard_deploy.cli.bench_subject import (  # noqa: PLC0415  same
+        ceilings_of,
+        host_facts,
+        running_endpoint,
+        subject_of,
+    )
+    from deckard_deploy.measuring import records  # noqa: PLC0415  same
+    from deckard_deploy.measuring.engine_bench import argv_of  # noqa: PLC0415  same
+    from deckard_deploy.measuring.sweep import sweep  # noqa: PLC0415  same
+    from deckard_deploy.running.files import private_folder  # noqa: PLC0415  same
+
+    plan, endpoint = running_endpoint(deployed)
+    first = settings.concurrency[0]
+    command = ("vllm", "bench", "serve", *argv_of(endpoint, settings.arguments(first, first * settings.requests, 0)))
+    if dry_run:
+        say(f"would    run this {settings.runs} times at each of {', '.join(map(str, settings.concurrency))} at once:")
+        click.echo(shlex.join(command))
+        return
+    private_folder(deployed.directory.bench)
+    started = datetime.now(UTC)
+    record = records.Record(
+        id=f"{started:%Y%m%d-%H%M%S}-{plan.hash}",
+        made_at=started.isoformat("T", "seconds"),
+        tool_version=__version__,
+        subject=subject_of(plan),
+        settings=settings,
+        command=command,
+        runs=tuple(sweep(endpoint, settings, say)),
+        ceilings=ceilings_of(plan, settings),
+        host=host_facts(),
+    )
+    say(f"record   {records.save(deployed.directory.bench, record)}")
+    _print(record, as_json=as_json)
+
+
+@bench.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@state_option
+def list_records(as_json: bool, state_dir: Path | None) -> None:  # noqa: FBT001  click passes flags so
+    """List the records, oldest first.
+
+    \b
+    Example:
+      deckard-deploy bench list
+    """
+    from deckard_deploy.measuring import figures, records  # noqa: PLC0415  not for --help
+
+    folder = state(state_dir).bench
+    found = [records.load(folder / f"{name}.json") for name in records.ids(folder)]
+    if as_json:
+        click.echo(json.dumps([record.model_dump(mode="json", exclude={"runs", "host"}) for record in found], indent=2))
+        return
+    for record in found:
+        best = max(figures.rows(record), key=lambda row: row.tokens_per_s.median)
+        subject = record.subject
+        click.echo(
+            f"{record.id}  {subject.model} on {subject.profile or '?'}, vLLM {subject.vllm_version}, "
+            f"{best.tokens_per_s.median:.1f} tok/s at {best.concurrency}"
+        )
+
+
+@bench.command()
+@click.argument("record", default="last")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole record as JSON.")
+@state_option
+def show(record: str, as_json: bool, state_dir: Path | None) -> None:  # noqa: FBT001  click passes flags so
+    """Show a record: an id, its beginning, a file, or `last`.
+
+    \b
+    Example:
+      deckard-deploy bench show last
+    """
+    from deckard_deploy.measuring import records  # noqa: PLC0415  not for --help
+
+    _print(records.load(records.find(state(state_dir).bench, record)), as_json=as_json)
+
+
+def _print(record: "Record", *, as_json: bool) -> None:
+    if as_json:
+        click.echo(record.model_dump_json(indent=2))
+        return
+    from deckard_deploy.measuring.tables import cells, notes  # noqa: PLC0415  not for --help
+
+    table(cells(record))
+    for line in notes(record):
+        click.echo(line)

@@ -1,0 +1,137 @@
+"""What `bench` measures: the running deployment's own server, and the limits of its hardware."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from deckard_deploy.catalog import library
+from deckard_deploy.cli.output import echo_command, say
+from deckard_deploy.cli.prepare import installed_program
+from deckard_deploy.cli.site import open_site
+from deckard_deploy.cli.state import Deployed
+from deckard_deploy.doctor import collect, programs
+from deckard_deploy.doctor.facts import HostFacts
+from deckard_deploy.doctor.host import Host
+from deckard_deploy.doctor.target import Folders, Target
+from deckard_deploy.errors import BadInputError, DeployError
+from deckard_deploy.measuring.engine_bench import Endpoint
+from deckard_deploy.measuring.records import Ceiling, Drafting, Subject
+from deckard_deploy.measuring.workload import Settings
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.planning.roofline import Roofline, weight_read
+from deckard_deploy.running.deploy import observe
+from deckard_deploy.running.docker_runtime import DockerRuntime
+
+_PASSED = ("PATH", "HOME", "LANG")
+_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104  looked up, not bound
+
+
+def running_endpoint(deployed: Deployed) -> tuple[LaunchPlan, Endpoint]:
+    """The plan that runs, and vLLM itself behind whatever stands in front of it.
+
+    Raises BadInputError when nothing runs, EnvironmentUnfitError.
+    """
+    with open_site(deployed.directory, deployed.name, say) as site:
+        seen = observe(site.runtimes)
+        release = site.releases.get(seen.plan_hash) if seen.plan_hash and seen.state == "running" else None
+        if release is None:
+            raise BadInputError(f"{deployed.name} does not run", hint=f"deckard-deploy up --profile {deployed.name}")
+        plan = release.plan()
+        runtime = site.runtimes[plan.runtime]
+        if isinstance(runtime, DockerRuntime):
+            python: tuple[str, ...] = ("docker", "exec", "--interactive", str(seen.instance_id), "python3")
+            more: Mapping[str, str] = {"DOCKER_HOST": runtime.engine.endpoint}
+        else:
+            python = (str(installed_program(plan, deployed.directory, echo_command).with_name("python")),)
+            more = plan.environment
+    own = {name: os.environ[name] for name in _PASSED if name in os.environ}
+    endpoint = Endpoint(
+        server=_listens_on(plan),
+        served_name=plan.served_name,
+        model=plan.arguments[0],
+        python=python,
+        environment={**own, **more},
+    )
+    return plan, endpoint
+
+
+def _listens_on(plan: LaunchPlan) -> str:
+    """Where vLLM was told to listen, which may be behind a gateway: seen from where its Python runs."""
+    host, port = _option(plan, "--host") or "127.0.0.1", _option(plan, "--port") or str(plan.container_port)
+    return f"http://{_ANY_ADDRESS.get(host, host)}:{port}"
+
+
+def _option(plan: LaunchPlan, name: str) -> str | None:
+    return plan.arguments[plan.arguments.index(name) + 1] if name in plan.arguments else None
+
+
+def subject_of(plan: LaunchPlan) -> Subject:
+    """What a record says of the plan."""
+    return Subject(
+        plan=plan.hash,
+        deployment=plan.deployment,
+        profile=plan.profile,
+        model=plan.model,
+        engine=plan.engine,
+        vllm_version=plan.vllm_version,
+        image=plan.image,
+        drafting=_drafting(plan),
+        patches={patch.name: patch.sha256 for patch in plan.patches},
+        arguments=plan.arguments,
+    )
+
+
+def _drafting(plan: LaunchPlan) -> Drafting | None:
+    said = _option(plan, "--speculative-config")
+    if said is None:
+        return None
+    config: dict[str, Any] = json.loads(said)
+    return Drafting(
+        method=config.get("method", "from the model"),
+        model=config.get("model"),
+        tokens=config.get("num_speculative_tokens", 0),
+    )
+
+
+def ceilings_of(plan: LaunchPlan, settings: Settings) -> tuple[Ceiling, ...]:
+    """The roofline at each concurrency of a sweep."""
+    try:
+        roofline = _roofline(plan)
+    except DeployError as error:
+        return tuple(Ceiling(concurrency=number, why=error.message) for number in settings.concurrency)
+    if roofline is None:
+        why = f"the memory bandwidth of {plan.profile} is not known"
+        return tuple(Ceiling(concurrency=number, why=why) for number in settings.concurrency)
+    # In the middle of an answer; the prompts of `text` are short.
+    context = settings.output_tokens // 2 + (settings.input_tokens if settings.workload == "random" else 64)
+    limit = int(_option(plan, "--max-num-seqs") or max(settings.concurrency))
+    return tuple(
+        Ceiling(concurrency=number, tokens_per_s=roofline.tokens_per_s(min(number, limit), context))
+        for number in settings.concurrency
+    )
+
+
+def _roofline(plan: LaunchPlan) -> Roofline | None:
+    """Without a drafter. Raises BadInputError when the profile or the model is in no catalog."""
+    hardware, model = library.profile(plan.profile).hardware, library.model(plan.model)
+    if hardware.bandwidth_gb_s is None:
+        return None
+    narrow = (_option(plan, "--kv-cache-dtype") or "auto").startswith("fp8")
+    return Roofline(
+        weights=weight_read(model),
+        bandwidth=hardware.bandwidth_gb_s * 1e9,
+        ranks=int(_option(plan, "--tensor-parallel-size") or 1),
+        architecture=model.architecture,
+        element_bytes=1 if narrow else 2,
+        efficiency=hardware.decode_efficiency,
+    )
+
+
+def host_facts() -> dict[str, Any]:
+    """Machine, memory and GPUs of this host, as `doctor` reads them; no names of host or user."""
+    host, target = Host(environment=dict(os.environ)), Target(folders=Folders(weights=Path("/"), caches=()))
+    read = {**collect.machine(host, target), **collect.memory(host, target), **programs.gpus(host, target)}
+    facts: dict[str, Any] = json.loads(HostFacts(**read).model_dump_json(exclude_defaults=True))
+    return {**facts, "cpus": os.cpu_count()}

@@ -1,0 +1,92 @@
+"""What a record says at each concurrency: medians of its runs, and how far apart they lie."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from deckard_deploy.measuring.records import Ceiling, Record, Run
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The median of the runs, the least and the most."""
+
+    median: float
+    low: float
+    high: float
+
+    @property
+    def relative(self) -> float:
+        """Half of what lies between the least and the most, in medians."""
+        return (self.high - self.low) / 2 / self.median if self.median else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One concurrency. tokens_per_s: all streams; each: one request, its wait for the first token included.
+
+    Times in milliseconds. acceptance, length: of the drafter, None without one. by_position: 0 to 1.
+    """
+
+    concurrency: int
+    runs: int
+    failed: int
+    tokens_per_s: Spread
+    each: Spread
+    ttft: Spread
+    ttft_p99: Spread
+    itl: Spread
+    itl_p99: Spread
+    latency: Spread
+    acceptance: float | None
+    length: float | None
+    by_position: tuple[float, ...]
+    ceiling: Ceiling | None
+
+    @property
+    def reached(self) -> float | None:
+        """The share of the roofline; None where that is not known."""
+        limit = self.ceiling.tokens_per_s if self.ceiling else None
+        return self.tokens_per_s.median / limit if limit else None
+
+
+def rows(record: Record) -> list[Row]:
+    """A row for each concurrency, ascending."""
+    ceilings = {ceiling.concurrency: ceiling for ceiling in record.ceilings}
+    return [_row(record.of(number), ceilings.get(number)) for number in record.concurrencies]
+
+
+def _row(runs: Sequence[Run], ceiling: Ceiling | None) -> Row:
+    drafted = [run.acceptance for run in runs if run.acceptance]
+    drafts = sum(each.drafts for each in drafted)
+    accepted, proposed = (sum(getattr(each, name) for each in drafted) for name in ("accepted_tokens", "draft_tokens"))
+    positions = max((len(each.by_position) for each in drafted), default=0)
+    return Row(
+        concurrency=runs[0].concurrency,
+        runs=len(runs),
+        failed=sum(run.failed for run in runs),
+        tokens_per_s=_over(runs, lambda run: run.tokens_per_s),
+        each=_over(runs, per_request),
+        ttft=_over(runs, lambda run: run.ttft.p50),
+        ttft_p99=_over(runs, lambda run: run.ttft.p99),
+        itl=_over(runs, lambda run: run.itl.p50),
+        itl_p99=_over(runs, lambda run: run.itl.p99),
+        latency=_over(runs, lambda run: run.latency.p50),
+        acceptance=accepted / proposed if proposed else None,
+        length=1 + accepted / drafts if drafts else None,
+        by_position=tuple(
+            sum(each.drafts * each.by_position[place] for each in drafted if place < len(each.by_position)) / drafts
+            for place in range(positions)
+        ),
+        ceiling=ceiling,
+    )
+
+
+def per_request(run: Run) -> float:
+    """Tokens per second that the middle request of a run got."""
+    return median(request.output_tokens / request.latency_s for request in run.requests)
+
+
+def _over(runs: Sequence[Run], value: Callable[[Run], float]) -> Spread:
+    values = [value(run) for run in runs]
+    return Spread(median(values), min(values), max(values))

@@ -1,0 +1,180 @@
+"""Benchmark records: what was measured, of what, on what, and how, in one JSON file each.
+
+bench/<id>.json in the state directory. `format` grows when a reader of the old one would misread the new.
+"""
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from deckard_deploy.durable import write_whole
+from deckard_deploy.errors import BadInputError, IntegrityError
+from deckard_deploy.measuring.workload import Settings
+
+FORMAT = 1
+MAX_BYTES = 64 << 20
+_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[a-z0-9._-]{1,64}")
+
+
+class Part(BaseModel):
+    """Base of the parts of a record."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Percentiles(Part):
+    """Of all requests of a run, in milliseconds."""
+
+    p50: float
+    p90: float
+    p99: float
+
+
+class Acceptance(Part):
+    """What the engine's own counters (vllm:spec_decode_*) grew by during a run; rates of 0 to 1."""
+
+    drafts: int
+    draft_tokens: int
+    accepted_tokens: int
+    by_position: tuple[float, ...]
+
+    @property
+    def rate(self) -> float:
+        """Accepted of all draft tokens."""
+        return self.accepted_tokens / self.draft_tokens
+
+    @property
+    def length(self) -> float:
+        """Tokens that a step of the target yields, its own included."""
+        return 1 + self.accepted_tokens / self.drafts
+
+
+class Request(Part):
+    """One answered request."""
+
+    ttft_s: float
+    latency_s: float
+    input_tokens: int
+    output_tokens: int
+
+
+class Run(Part):
+    """One run of `vllm bench serve`. tokens_per_s: output tokens of all streams together.
+
+    itl: between two chunks of a stream, which are several tokens with a drafter. tpot: per token after the first.
+    """
+
+    concurrency: int
+    seed: int
+    duration_s: float
+    completed: int
+    failed: int
+    input_tokens: int
+    output_tokens: int
+    tokens_per_s: float
+    ttft: Percentiles
+    itl: Percentiles
+    tpot: Percentiles
+    latency: Percentiles
+    acceptance: Acceptance | None = None
+    requests: tuple[Request, ...] = ()
+
+
+class Ceiling(Part):
+    """The roofline beside the runs of one concurrency; None: not known, `why` says why."""
+
+    concurrency: int
+    tokens_per_s: float | None = None
+    why: str = ""
+
+
+class Drafting(Part):
+    """The speculative decoding of the server; tokens: how many a step drafts."""
+
+    method: str
+    model: str | None
+    tokens: int
+
+
+class Subject(Part):
+    """What was measured; None where it was not started by this tool."""
+
+    plan: str | None = None
+    deployment: str | None = None
+    profile: str | None = None
+    model: str
+    engine: str
+    vllm_version: str
+    image: str | None = None
+    drafting: Drafting | None = None
+    patches: dict[str, str] = Field(default_factory=dict)
+    arguments: tuple[str, ...] = ()
+
+
+class Record(Part):
+    """One sweep."""
+
+    format: Literal[1] = 1
+    id: str
+    made_at: str
+    tool_version: str
+    subject: Subject
+    host: dict[str, Any]
+    settings: Settings
+    command: tuple[str, ...]
+    runs: tuple[Run, ...]
+    ceilings: tuple[Ceiling, ...] = ()
+
+    def of(self, concurrency: int) -> tuple[Run, ...]:
+        """The runs of one concurrency."""
+        return tuple(run for run in self.runs if run.concurrency == concurrency)
+
+    @property
+    def concurrencies(self) -> tuple[int, ...]:
+        """Those that were measured, ascending."""
+        return tuple(sorted({run.concurrency for run in self.runs}))
+
+
+def save(folder: Path, record: Record) -> Path:
+    """Write the record. Raises EnvironmentUnfitError."""
+    path = folder / f"{record.id}.json"
+    write_whole(path, record.model_dump_json(indent=1) + "\n")
+    return path
+
+
+def ids(folder: Path) -> list[str]:
+    """The records of the folder, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(path.stem for path in folder.glob("*.json") if _ID.fullmatch(path.stem))
+
+
+def load(path: Path) -> Record:
+    """Read a record. Raises BadInputError when there is none, IntegrityError when it is damaged."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise BadInputError(f"{path}: {error.strerror or error}", hint="deckard-deploy bench list") from error
+    if len(content) > MAX_BYTES:
+        raise IntegrityError(f"{path}: more than {MAX_BYTES} bytes: not a record")
+    try:
+        return Record.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise IntegrityError(f"{path}: {where}: {first['msg']}", hint="deckard-deploy bench list") from error
+
+
+def find(folder: Path, name: str) -> Path:
+    """The record that `name` means: a file, an id, the start of just one, or `last`. Raises BadInputError."""
+    if "/" in name or name.endswith(".json"):
+        return Path(name)
+    known = ids(folder)
+    found = known[-1:] if name == "last" else [each for each in known if each == name or each.startswith(name)]
+    if len(found) != 1:
+        what = f"{len(found)} records begin with {name!r}" if found else f"no record {name[:80]!r}"
+        raise BadInputError(what, hint="deckard-deploy bench list")
+    return folder / f"{found[0]}.json"

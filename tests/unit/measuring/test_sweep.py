@@ -1,0 +1,166 @@
+"""From vLLM's own result to a record and its figures; what is sent; failures of the program beside the engine."""
+
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+from deckard_deploy.errors import BadInputError, EnvironmentUnfitError, IntegrityError, NetworkError
+from deckard_deploy.measuring import records
+from deckard_deploy.measuring.engine_bench import Endpoint, measure
+from deckard_deploy.measuring.figures import rows
+from deckard_deploy.measuring.sweep import run_of
+from deckard_deploy.measuring.tables import WIDTH, cells, notes
+from deckard_deploy.measuring.workload import Settings
+from tests.unit.measuring.made import RESULT, SPECULATIVE, record, run
+
+
+def test_a_run_is_what_vllm_wrote() -> None:
+    found = run_of(RESULT, concurrency=2, seed=7)
+    assert found.tokens_per_s == RESULT["output_throughput"]
+    assert found.output_tokens == sum(request.output_tokens for request in found.requests) == 50
+    assert found.ttft.p50 == pytest.approx(1000 * median(request.ttft_s for request in found.requests))
+    # The engine's own latency goes on to the end of the stream, past the last token.
+    summed = 1000 * median(request.latency_s for request in found.requests)
+    assert summed <= found.latency.p50 == pytest.approx(summed, rel=1e-3)
+    assert found.acceptance is None
+
+
+def test_acceptance_is_the_engines_own_count() -> None:
+    found = run_of(RESULT | SPECULATIVE, concurrency=2, seed=7).acceptance
+    assert found is not None
+    assert 100 * found.rate == pytest.approx(SPECULATIVE["spec_decode_acceptance_rate"])
+    assert found.length == pytest.approx(SPECULATIVE["spec_decode_acceptance_length"])
+
+
+def test_a_row_is_the_median_of_its_runs_and_pools_the_drafts() -> None:
+    few = run(10.0, drafts=10, accepted=10)
+    many = run(30.0, drafts=90, accepted=0)
+    (row,) = rows(record([few, run(20.0), many]))
+    assert (row.tokens_per_s.low, row.tokens_per_s.median, row.tokens_per_s.high) == (10.0, 20.0, 30.0)
+    assert (row.acceptance, row.length, row.by_position) == (10 / 400, 1.1, (0.1, 0.0, 0.0, 0.0))
+
+
+def test_the_table_fits_a_terminal_and_failed_requests_are_shouted() -> None:
+    made = record([run(12345.6, concurrency=16, failed=3, drafts=9, accepted=9), run(1.5, drafts=9, accepted=9)])
+    widths = [max(map(len, column)) for column in zip(*cells(made), strict=True)]
+    assert sum(widths) + 2 * (len(widths) - 1) <= WIDTH
+    assert all(len(line) <= WIDTH for line in notes(made))
+    assert "FAILED" in " ".join(notes(made))
+    assert "FAILED" not in " ".join(notes(record([run(1.0)])))
+
+
+def test_each_prompt_begins_in_its_own_way_and_each_seed_has_others() -> None:
+    settings = Settings()
+    prompts = [*settings.prompts(300, seed=1), *settings.prompts(300, seed=2)]
+    assert len({prompt[:24] for prompt in prompts}) == 600
+    assert settings.prompts(3, seed=1) == prompts[:3]
+
+
+@pytest.mark.parametrize("workload", ["text", "random"])
+def test_only_options_that_a_person_could_type(workload) -> None:
+    words = Settings(workload=workload).arguments(4, 8, 1)
+    assert all(name.startswith("--") for name in words[::2])
+    assert "--num-warmups" not in words  # it would put the first measured prompt into the prefix cache
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    made = record([run(1.0, drafts=4, accepted=2)])
+    path = records.save(tmp_path, made)
+    assert records.load(path) == made
+    assert records.find(tmp_path, "last") == records.find(tmp_path, made.id[:12]) == path
+    assert [path.name for path in tmp_path.iterdir()] == [f"{made.id}.json"]
+
+
+def test_records_that_are_none_are_named(tmp_path: Path) -> None:
+    path = records.save(tmp_path, record([run(1.0)]))
+    path.write_text(path.read_text().replace('"tokens_per_s": 1.0', '"tokens_per_s": "fast"'))
+    with pytest.raises(IntegrityError, match=r"runs\.0\.tokens_per_s"):
+        records.load(path)
+    with pytest.raises(BadInputError, match="no record 'nonsense'"):
+        records.find(tmp_path, "nonsense")
+    records.save(tmp_path, record([run(1.0)], name="other"))
+    with pytest.raises(BadInputError, match="2 records begin with '2026"):
+        records.find(tmp_path, "2026")
+    with pytest.raises(BadInputError, match="No such file"):
+        records.load(records.find(tmp_path, str(tmp_path / "gone.json")))
+
+
+def endpoint(tmp_path: Path, bench: str) -> Endpoint:
+    """A vLLM of our own making, whose `bench serve` is the code given."""
+    package = tmp_path / "vllm" / "entrypoints" / "cli"
+    package.mkdir(parents=True)
+    (package / "main.py").write_text(textwrap.dedent(bench))
+    environment = {"PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    python = (sys.executable,)
+    return Endpoint(server="http://s", served_name="m", model="/m", python=python, environment=environment, key="k")
+
+
+def test_the_key_is_in_no_command_line(tmp_path: Path) -> None:
+    there = endpoint(
+        tmp_path,
+        """
+        import json, os, sys
+        folder = sys.argv[sys.argv.index("--result-dir") + 1]
+        seen = {"completed": 1, "argv": sys.argv, "key": os.environ["OPENAI_API_KEY"], "prompts":
+                json.load(open(sys.argv[sys.argv.index("--dataset-path") + 1])),
+                "parent": open(f"/proc/{os.getppid()}/cmdline").read()}
+        seen |= {"ttfts": [], "itls": [], "errors": []}
+        json.dump(seen, open(f"{folder}/result.json", "w"))
+        print("talk")
+        """,
+    )
+    found = measure(there, ["--seed", "1"], ["first", "second"])
+    assert found["key"] == "k"
+    assert "'k'" not in str(found["argv"])
+    assert [turn["conversations"][0]["value"] for turn in found["prompts"]] == ["first", "second"]
+    assert '"key"' not in found["parent"].replace('task["key"]', "")
+    assert "key='k'" not in repr(there)
+
+
+def test_what_the_program_says_last_is_the_error(tmp_path: Path) -> None:
+    there = endpoint(tmp_path, 'raise SystemExit("serve: error: unrecognized arguments: --new")')
+    with pytest.raises(EnvironmentUnfitError, match="vllm bench serve: serve: error: unrecognized arguments: --new"):
+        measure(there, [])
+
+
+def test_a_python_that_is_not_there(tmp_path: Path) -> None:
+    gone = Endpoint(server="s", served_name="m", model="/m", python=(str(tmp_path / "python"),), environment={})
+    with pytest.raises(EnvironmentUnfitError, match="No such file"):
+        measure(gone, [])
+
+
+def test_a_server_that_answers_nothing(tmp_path: Path) -> None:
+    result = {"completed": 0, "num_prompts": 4, "ttfts": [], "itls": [], "errors": ["", "Traceback\nrefused\n"]}
+    code = f"""
+        import json, sys
+        json.dump({result!r}, open(sys.argv[sys.argv.index("--result-dir") + 1] + "/result.json", "w"))
+    """
+    with pytest.raises(NetworkError, match="http://s answered none of 4 requests: refused"):
+        measure(endpoint(tmp_path, code), [])
+
+
+def test_the_measuring_ends_with_the_one_who_waits_for_it(tmp_path: Path) -> None:
+    there = endpoint(tmp_path, "import os, sys, time; print(os.getpid(), flush=True, file=sys.stderr); time.sleep(600)")
+    code = Path(records.__file__).with_name("inside_engine.py").read_text()
+    task = json.dumps({"arguments": [], "prompts": [], "key": ""})
+    with subprocess.Popen(
+        [*there.python, "-I", "-c", code],
+        env=dict(there.environment) | {"PYTHONPATH": str(tmp_path)},
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as beside:
+        assert beside.stdin is not None
+        assert beside.stderr is not None
+        beside.stdin.write(f"{task}\n")
+        beside.stdin.flush()
+        measuring = Path(f"/proc/{int(beside.stderr.readline())}")
+        assert measuring.exists()
+        beside.stdin.close()
+        assert beside.wait(30) != 0
+    assert not measuring.exists()
