@@ -25,6 +25,7 @@ VERBS = {
     "wait": "Wait until the running endpoint is ready.",
     "chat": "Send one message and print the answer.",
     "bench": "Measure the running endpoint with its engine's own benchmark.",
+    "top": "Watch throughput, latency, queue, KV cache and drafter.",
     "plan": "Show what `up` would run, and what would change.",
     "render": "Write the compose file or the command line of a plan.",
     "profiles": "List hardware profiles, or show one.",

@@ -24,6 +24,7 @@ DRAFTS = "vllm:spec_decode_num_drafts_total"
 DRAFT_TOKENS = "vllm:spec_decode_num_draft_tokens_total"
 ACCEPTED_TOKENS = "vllm:spec_decode_num_accepted_tokens_total"
 ACCEPTED_PER_POSITION = "vllm:spec_decode_num_accepted_tokens_per_pos_total"
+STARTED = "process_start_time_seconds"  # prometheus_client's own, absent with several API servers
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,8 @@ class Page:
 
     def restarted(self, since: "Page") -> bool:
         """Whether the engine has restarted since an earlier page."""
-        start = "process_start_time_seconds"  # prometheus_client's own; absent with several API servers
-        if self.value(start) is not None and self.value(start) != since.value(start):
+        started = [page.value(STARTED) for page in (since, self)]
+        if None not in started and started[0] != started[1]:
             return True
         counters = [f"{name}_total" for name, kind in self.types.items() if kind == "counter"]
         return any(_fell(self.samples.get(name, {}), since.samples.get(name, {})) for name in counters)

@@ -1,0 +1,98 @@
+"""`top`: what the running engine does, live."""
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+
+from deckard_deploy.cli.state import Deployed, deployment_option, endpoint
+
+if TYPE_CHECKING:
+    from deckard_deploy.measuring.live import Figures
+
+
+class Look(NamedTuple):
+    """One look at the server: its figures, or why there are none."""
+
+    at: datetime
+    figures: "Figures | None"
+    problem: str = ""
+
+
+@click.command()
+@deployment_option
+@click.option(
+    "--interval", type=click.FloatRange(min=0.2), default=2.0, show_default=True, help="Seconds between two looks."
+)
+@click.option("--once", is_flag=True, help="Look twice, an interval apart, print what was between, and end.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object a line.")
+def top(deployed: Deployed, interval: float, once: bool, as_json: bool) -> None:  # noqa: FBT001  click passes flags so
+    """Watch throughput, latency, queue, KV cache and drafter.
+
+    On a terminal: a screen, left with q or ^C. Elsewhere, and with --json: a line at every interval.
+
+    \b
+    Example:
+      deckard-deploy top
+      deckard-deploy top --once --json
+    """
+    from deckard_deploy.measuring.metrics import metrics_url  # noqa: PLC0415  not for --help
+
+    plan = endpoint(deployed)
+    url = metrics_url(plan.base_url)
+    if once:
+        _once(url, interval, as_json=as_json)
+        return
+    with contextlib.suppress(KeyboardInterrupt):  # ^C is how one leaves
+        if as_json or not sys.stdout.isatty():
+            for look in _looks(url, interval):
+                click.echo(_json(look) if as_json else _line(look))
+        else:
+            from deckard_deploy.cli.top_screen import watch  # noqa: PLC0415  rich is heavy
+
+            watch(plan, _looks(url, interval=0), interval)
+
+
+def _looks(url: str, interval: float) -> Iterator[Look]:
+    """Look for ever, `interval` seconds apart; a server that is gone is a look as well."""
+    from deckard_deploy.errors import NetworkError  # noqa: PLC0415  not for --help
+    from deckard_deploy.measuring.live import Window  # noqa: PLC0415  same
+    from deckard_deploy.measuring.metrics import scrape  # noqa: PLC0415  same
+
+    window = Window()
+    while True:
+        now = datetime.now().astimezone()
+        try:
+            yield Look(now, window.add(scrape(url)))
+        except NetworkError as error:
+            yield Look(now, None, error.message)
+        time.sleep(interval)
+
+
+def _once(url: str, interval: float, *, as_json: bool) -> None:
+    from deckard_deploy.errors import NetworkError  # noqa: PLC0415  not for --help
+
+    looks = _looks(url, interval)
+    next(looks)
+    look = next(looks)
+    if look.figures is None:
+        raise NetworkError(look.problem, hint="deckard-deploy status")
+    click.echo(_json(look) if as_json else _line(look))
+
+
+def _json(look: Look) -> str:
+    facts = asdict(look.figures) if look.figures else {"problem": look.problem}
+    return json.dumps({"at": look.at.isoformat(timespec="seconds"), **facts})
+
+
+def _line(look: Look) -> str:
+    from deckard_deploy.cli.top_figures import line  # noqa: PLC0415  not for --help
+
+    said = line(look.figures) if look.figures else f"no answer: {look.problem}"
+    return f"{look.at:%H:%M:%S}  {said}"

