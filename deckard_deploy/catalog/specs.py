@@ -50,7 +50,8 @@ ImageReference: TypeAlias = Annotated[
 class Spec(BaseModel):
     """Base of everything read from YAML: nothing is coerced, nothing unknown passes, nothing changes later."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    # Built when it is first used: a verb uses few of these, and together they would take as long as `import click`.
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", defer_build=True)
 
 
 class Measured(Spec):

@@ -10,7 +10,6 @@ from deckard_deploy.planning.memory import Memory, with_serve
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.planning.planner import HostPaths, build_plan
 from deckard_deploy.running.layout import StateDir
-from deckard_deploy.running.releases import Releases
 
 MEMINFO = Path("/proc/meminfo")
 
@@ -60,5 +59,10 @@ def _tensor_bytes(resolved: Resolved, directory: StateDir) -> dict[str, int]:
 
 def current_plan(directory: StateDir, name: str) -> LaunchPlan | None:
     """The plan of the deployment's current release."""
-    release = Releases(directory.deployment(name)).current()
+    deployment = directory.deployment(name)
+    if not deployment.folder.exists():
+        return None
+    from deckard_deploy.running.releases import Releases  # noqa: PLC0415  for what was deployed already
+
+    release = Releases(deployment).current()
     return release.plan() if release else None

@@ -13,6 +13,7 @@ from deckard_deploy.cli.state import state, state_option
 if TYPE_CHECKING:
     from deckard_deploy.catalog.resolution import Resolved
     from deckard_deploy.planning.memory import Memory
+    from deckard_deploy.planning.memory_changes import Change
     from deckard_deploy.planning.plan import LaunchPlan
 
 
@@ -32,14 +33,12 @@ def plan(resolved: "Resolved", *, state_dir: Path | None, as_json: bool, explain
     """
     from deckard_deploy.cli import plan_memory, plan_speed  # noqa: PLC0415  not for --help
     from deckard_deploy.cli.host_plan import current_plan, measured_plan  # noqa: PLC0415  same
-    from deckard_deploy.planning.difference import difference  # noqa: PLC0415  same
-    from deckard_deploy.planning.memory_changes import smallest_changes  # noqa: PLC0415  same
 
     directory = state(state_dir)
     resolved, wanted, memory = measured_plan(resolved, directory)
-    fitting = () if isinstance(memory, str) or memory.verdict == "fits" else smallest_changes(resolved, memory)
+    fitting = _changes_that_fit(resolved, memory)
     current = current_plan(directory, wanted.deployment)
-    changes = [str(change) for change in difference(current, wanted)] if current else []
+    changes = _differences(current, wanted) if current else []
     if as_json:
         said = {
             "hash": wanted.hash,
@@ -61,6 +60,20 @@ def plan(resolved: "Resolved", *, state_dir: Path | None, as_json: bool, explain
         _echo_change(current, wanted, changes)
     if not isinstance(memory, str) and memory.verdict == "no":
         raise plan_memory.does_not_fit(memory, fitting)
+
+
+def _changes_that_fit(resolved: "Resolved", memory: "Memory | str") -> "tuple[Change, ...]":
+    if isinstance(memory, str) or memory.verdict == "fits":
+        return ()
+    from deckard_deploy.planning.memory_changes import smallest_changes  # noqa: PLC0415  seldom needed
+
+    return smallest_changes(resolved, memory)
+
+
+def _differences(current: "LaunchPlan", wanted: "LaunchPlan") -> list[str]:
+    from deckard_deploy.planning.difference import difference  # noqa: PLC0415  for what was deployed already
+
+    return [str(change) for change in difference(current, wanted)]
 
 
 def _echo_explanation(resolved: "Resolved", memory: "Memory | str") -> None:

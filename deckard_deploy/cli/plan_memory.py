@@ -4,7 +4,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.catalog.specs import Generated
@@ -18,9 +18,11 @@ from deckard_deploy.planning.memory import (
     readable,
     with_serve,
 )
-from deckard_deploy.planning.memory_changes import Change, smallest_changes
 from deckard_deploy.planning.memory_settings import GIB, UnknownMemoryError
 from deckard_deploy.planning.plan import LaunchPlan
+
+if TYPE_CHECKING:
+    from deckard_deploy.planning.memory_changes import Change
 
 BAR = 62  # characters, so that a line has fewer than 80
 _SIGNS = {"weights": "#", "drafter": "+", "engine": "=", "CUDA graphs": "~"}
@@ -80,10 +82,12 @@ def refuse_what_cannot_run(resolved: Resolved, memory: Memory | str) -> None:
     """Raise DoesNotFitError for a model of the hub that would not start even if the engine took its least."""
     if isinstance(memory, str) or isinstance(resolved.model.weights, Generated) or not memory.problem(Level.LOW):
         return
+    from deckard_deploy.planning.memory_changes import smallest_changes  # noqa: PLC0415  seldom needed
+
     raise does_not_fit(memory, smallest_changes(resolved, memory))
 
 
-def does_not_fit(memory: Memory, changes: tuple[Change, ...]) -> DoesNotFitError:
+def does_not_fit(memory: Memory, changes: "tuple[Change, ...]") -> DoesNotFitError:
     """The error, with up to three changes that were tried."""
     hint = "; or: ".join(" ".join(change.options) for change in changes)
     return DoesNotFitError(
@@ -91,7 +95,7 @@ def does_not_fit(memory: Memory, changes: tuple[Change, ...]) -> DoesNotFitError
     )
 
 
-def memory_json(memory: Memory | str, changes: tuple[Change, ...]) -> dict[str, Any]:
+def memory_json(memory: Memory | str, changes: "tuple[Change, ...]") -> dict[str, Any]:
     """What `plan --json` says of the memory; sizes in bytes, lengths in tokens."""
     if isinstance(memory, str):
         return {"unknown": memory}
@@ -127,7 +131,7 @@ def lengths(memory: Memory) -> tuple[int, ...]:
     return (full, TYPICAL_LENGTH) if full > TYPICAL_LENGTH else (full,)
 
 
-def memory_lines(memory: Memory | str, changes: tuple[Change, ...], *, limit: int) -> list[str]:
+def memory_lines(memory: Memory | str, changes: "tuple[Change, ...]", *, limit: int) -> list[str]:
     """The memory as text of at most 80 columns. limit: the model's longest context."""
     if isinstance(memory, str):
         return [f"memory       not known: {memory}"]
@@ -179,7 +183,7 @@ def _fitting(memory: Memory, limit: int) -> list[str]:
     return lines
 
 
-def _unfitting(memory: Memory, changes: tuple[Change, ...]) -> list[str]:
+def _unfitting(memory: Memory, changes: "tuple[Change, ...]") -> list[str]:
     verdict = "NO" if memory.verdict == "no" else "DOUBTFUL"
     lines = _wrapped(f"fits         {verdict}: {memory.problem()}")
     return [*lines, *(f"  it would   {' '.join(change.options)}" for change in changes)]

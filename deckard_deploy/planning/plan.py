@@ -15,7 +15,7 @@ from deckard_deploy.catalog.specs import Container
 class Part(BaseModel):
     """Base of the plan's parts."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", defer_build=True)
 
 
 class BindMount(Part):

@@ -37,7 +37,7 @@ _HASH = re.compile(r"[0-9a-f]{12}")
 class Launch(BaseModel):
     """One attempt to run a release. `launch_id` is the nonce by which readiness knows this very launch."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", defer_build=True)
 
     launch_id: str
     started_at: str
