@@ -16,6 +16,8 @@ import click
 from click.testing import CliRunner
 from pydantic import BaseModel
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from deckard_deploy.catalog import library, listing
 from deckard_deploy.catalog.option_schema import Option, OptionSchema, option_schema
 from deckard_deploy.catalog.resolution import resolve
@@ -26,10 +28,12 @@ from deckard_deploy.doctor.rules import RULES
 from deckard_deploy.doctor.rules_engine import advisories
 from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
 from deckard_deploy.rendering.compose import render_compose
+from tests.unit.weights.fault_cases_here import CASES
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 DOCTOR = ROOT / "docs" / "doctor.md"
+WEIGHTS = ROOT / "docs" / "weights.md"
 EDITOR_SCHEMAS: dict[str, type[BaseModel]] = {
     "deckard": Deployment,
     "profile": HardwareProfile,
@@ -50,7 +54,12 @@ JSON_BOUNDS = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximu
 
 def targets() -> dict[Path, str]:
     """Every generated file and the text that it must hold."""
-    pages = {ROOT / "docs" / "cli.md": command_reference(), DOCTOR: doctor_rules(), README: readme()}
+    pages = {
+        ROOT / "docs" / "cli.md": command_reference(),
+        DOCTOR: doctor_rules(),
+        README: readme(),
+        WEIGHTS: faults_of_a_pull(),
+    }
     return editor_schemas() | compose_files() | pages
 
 
@@ -113,6 +122,16 @@ def doctor_rules() -> str:
         for each in advisories()
     )
     return between(text, "advisories", heads + rows)
+
+
+def faults_of_a_pull() -> str:
+    """docs/weights.md with its table of faults made anew, from the cases that the tests go through."""
+    heads = "| | fault | what is said | the guard is in | what the test sees without it |\n|---|---|---|---|---|\n"
+    rows = "".join(
+        f"| {case.number} | {case.fault} | {case.said} | `{case.module}` | {case.otherwise} |\n"
+        for case in sorted(CASES, key=lambda case: int(case.number[1:]))
+    )
+    return between(WEIGHTS.read_text(encoding="utf-8"), "faults", heads + rows)
 
 
 def between(text: str, name: str, new: str) -> str:

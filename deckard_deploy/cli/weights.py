@@ -52,9 +52,13 @@ def have(model: ModelSpec, folder: Path, *, lock_file: Path = lockfile.DEFAULT, 
     """Pull what is missing of a model and check what is there; returns as `pull` does, and raises as it does."""
     manifest = manifest_for(model, folder, lock_file=lock_file, locked=locked)
     display = Display(model.name)
-    missing_bytes = pull(manifest, folder, Puller(say, display.show))
-    display.end()
-    return missing_bytes
+    try:
+        return pull(manifest, folder, Puller(say, display.show))
+    except KeyboardInterrupt:
+        say("weights  what came is kept: the same command goes on there")
+        raise
+    finally:
+        display.end()
 
 
 class Display:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from deckard_deploy.errors import NetworkError
+from deckard_deploy.weights.strict_json import impostor
 
 if TYPE_CHECKING:
     from requests import Response
@@ -54,11 +55,11 @@ def check_status(response: "Response", name: str) -> None:
 
 def check_range(response: "Response", *, start: int, end: int, size: int) -> None:
     """Check that a 206 holds bytes `start` to `end` - 1 of `size`. Raises Transient: a cache may be wrong."""
+    _check_length(response, end - start)
     said = response.headers.get("Content-Range", "")
     found = _CONTENT_RANGE.fullmatch(said)
     if not found or (int(found[1]), int(found[2]) + 1) != (start, end) or found[3] not in (str(size), "*"):
         raise Transient(f"asked for bytes {start}-{end - 1}/{size}, and Content-Range is {said[:60]!r}")
-    _check_length(response, end - start)
 
 
 def check_whole(response: "Response", *, size: int) -> None:
@@ -69,7 +70,9 @@ def check_whole(response: "Response", *, size: int) -> None:
 def _check_length(response: "Response", expected: int) -> None:
     said = response.headers.get("Content-Length", str(expected))
     if said != str(expected):
-        raise Transient(f"{expected} bytes were expected, and Content-Length is {said[:20]}")
+        known = impostor(response.raw.read(64, decode_content=False))
+        instead = f"it is {known}" if known else f"Content-Length is {said[:20]}"
+        raise Transient(f"{expected} bytes were expected, and {instead}")
     if response.headers.get("Content-Encoding", "identity") != "identity":
         raise Transient("the answer is compressed, which was not asked for")
 

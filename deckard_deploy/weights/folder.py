@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock, SoftFileLock, Timeout
 from pydantic import Field, ValidationError
 
 from deckard_deploy.durable import write_whole, writing
@@ -25,6 +25,7 @@ from deckard_deploy.weights.manifest import Entry, Manifest, RemoteFile, hash_fi
 from deckard_deploy.weights.strict_json import impostor
 
 OURS = ".deckard"
+_MARKER_S = 0.2  # long enough to take over a dead owner's marker
 _LOADED = (".safetensors", ".bin", ".pt", ".py")  # an engine that finds one of these may take it
 
 
@@ -75,15 +76,22 @@ class ModelFolder:
         with writing(self.folder):
             (self.folder / OURS).mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.folder / OURS / "lock", timeout=0)
+        # On a network file system flock may hold on one host alone, or say yes to everybody. The second lock is a file
+        # that only one can create, with the owner's pid, start time and host in it; a dead owner's is taken over.
+        marker = SoftFileLock(self.folder / OURS / "owner", timeout=_MARKER_S, poll_interval=_MARKER_S / 4)
         try:
             lock.acquire()
+            marker.acquire()
         except Timeout:
+            lock.release()
             raise DeploymentBusyError(
-                f"another deckard-deploy is pulling into {self.folder}", hint="wait until it is done; it is kept"
+                f"another deckard-deploy is pulling into {self.folder}",
+                hint=f"wait until it is done. If it ran on a host that is gone: rm {marker.lock_file}",
             ) from None
         try:
             yield
         finally:
+            marker.release()
             lock.release()
 
     def changed(self, files: Iterable[RemoteFile]) -> list[RemoteFile]:

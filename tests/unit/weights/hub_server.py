@@ -29,6 +29,7 @@ class Hub:
         self.api_status: list[tuple[int, dict[str, str]]] = []
         self.ranges: list[tuple[str, int, int]] = []
         self.requests: list[dict[str, str]] = []
+        self.moved_to = ""
         self.sent = 0
         self.lock = threading.Lock()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Answer,), {"hub": self}))
@@ -70,7 +71,9 @@ class Answer(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         self.hub.requests.append(dict(self.headers))
         try:
-            if path.startswith("/api/models/"):
+            if self.hub.moved_to and REPO in path:
+                self.reply(307, b"", {"Location": path.replace(REPO, self.hub.moved_to)})
+            elif path.startswith("/api/models/"):
                 self._model(path)
             else:
                 self._file(path.partition("/resolve/")[2].partition("/")[2])

@@ -1,0 +1,64 @@
+"""One pull in a process of its own, by whichever copy of the package PYTHONPATH names: how it ended, as JSON.
+
+    pull_once.py FOLDER [flock-lies|fsync-fails|patient]
+
+flock-lies and fsync-fails fake what no file system here can be made to do.
+"""
+
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from deckard_deploy.errors import DeployError
+from deckard_deploy.weights import hub
+from deckard_deploy.weights.folder import OURS, ModelFolder
+from deckard_deploy.weights.pull import Puller, pull
+from deckard_deploy.weights.transfer import Pace
+from tests.unit.weights.hub_server import REPO
+
+
+def fails_for_weights(descriptor: int, really: Callable[[int], None] = os.fsync) -> None:
+    if os.fstat(descriptor).st_size > 1_000_000:
+        raise OSError(5, "Input/output error")
+    really(descriptor)
+
+
+def granted(_descriptor: int, _operation: int) -> None:
+    """A lock that everybody gets."""
+
+
+FAKES = {"flock-lies": (fcntl, "flock", granted), "fsync-fails": (os, "fsync", fails_for_weights)}
+
+
+def main(folder: Path, words: list[str]) -> None:
+    for name in FAKES.keys() & set(words):
+        where, attribute, fake = FAKES[name]
+        setattr(where, attribute, fake)
+    said: list[str] = []
+    ended: dict[str, object] = {"code": 0, "message": "", "hint": ""}
+    pace = Pace(connections=4, segment_bytes=256 << 10, backoff_s=0.001, stall_s=0.5, retries=1)
+    if "patient" in words:
+        pace = dataclasses.replace(pace, stall_s=60)
+    try:
+        manifest = ModelFolder(folder).manifest() or hub.resolve(REPO, None, backoff_s=0.001)
+        pull(manifest, folder, Puller(said.append, lambda *_: None, pace))
+    except DeployError as error:
+        ended = {"code": error.exit_code, "message": error.message, "hint": error.hint}
+    except Exception:  # noqa: BLE001  what a user would see as our bug
+        ended = {"code": 1, "message": traceback.format_exc(), "hint": ""}
+    files = {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file() and OURS not in path.parts
+    }
+    print(json.dumps({**ended, "said": said, "files": files}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -1,0 +1,44 @@
+"""Every fault of a pull is survived, with one line and a next command; without its guard it is not."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit.weights.fault_cases import Case
+from tests.unit.weights.fault_cases_here import CASES, on_tmpfs
+from tests.unit.weights.fault_site import BIG, Site, without
+from tests.unit.weights.hub_server import Hub, content, running
+
+MOUNTED = subprocess.run([*on_tmpfs(Path(__file__).parent, "size=1m"), "true"], capture_output=True, check=False)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    served = Hub({"config.json": b'{"a": 1}\n', BIG: content(2_000_001), "tool.py": b"print()\n"})
+    with running(served):
+        yield Site(served, tmp_path)
+
+
+def named(case: Case) -> object:
+    needs_mount = MOUNTED.returncode and case.number in ("F16", "F18")
+    marks = [pytest.mark.skip(reason=MOUNTED.stderr.decode())] if needs_mount else []
+    return pytest.param(case, id=case.number, marks=marks)
+
+
+@pytest.mark.parametrize("case", [named(case) for case in CASES])
+def test_it_is_survived(case: Case, site: Site):
+    case.scenario(site)
+
+
+@pytest.mark.parametrize("case", [named(case) for case in CASES])
+def test_without_its_guard_it_is_not(case: Case, site: Site, tmp_path: Path):
+    site.package = without(tmp_path / "unguarded", case.module, case.guard, case.instead)
+    with pytest.raises(AssertionError) as caught:
+        case.scenario(site)
+    assert case.otherwise in str(caught.value)
+
+
+def test_all_twenty_are_here():
+    assert {case.number for case in CASES} == {f"F{number}" for number in range(1, 21)} - {"F17"}
