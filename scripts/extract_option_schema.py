@@ -6,8 +6,9 @@ Run it with the Python of an environment that has that release:
     VENV/bin/python scripts/extract_option_schema.py            write the file
     VENV/bin/python scripts/extract_option_schema.py --check    exit 1 when the committed file is stale
 
-Options come from the parser that `vllm serve` itself uses (vllm/entrypoints/openai/cli_args.py make_arg_parser),
-variables from `environment_variables` in vllm/envs.py. The format is deckard_deploy.catalog.option_schema's.
+Options come from the parser that `vllm serve` itself uses (make_arg_parser of vllm/entrypoints/openai/cli_args.py; of
+vllm/entrypoints/launchers/cli_args.py in 0.32.0), variables from `environment_variables` in vllm/envs.py. The format is
+deckard_deploy.catalog.option_schema's.
 """
 
 import argparse
@@ -24,8 +25,12 @@ from pydantic.fields import FieldInfo
 from vllm import envs
 from vllm.engine import arg_utils  # type: ignore[import-not-found]
 from vllm.engine.arg_utils import get_kwargs  # type: ignore[import-not-found]
-from vllm.entrypoints.openai.cli_args import make_arg_parser  # type: ignore[import-not-found]
 from vllm.utils.argparse_utils import FlexibleArgumentParser  # type: ignore[import-not-found]
+
+try:
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser  # type: ignore[import-not-found]
+except ImportError:  # 0.19.1
+    from vllm.entrypoints.openai.cli_args import make_arg_parser  # type: ignore[import-not-found]
 
 SCHEMAS = Path(__file__).resolve().parent.parent / "deckard_deploy" / "catalog" / "schemas"
 
@@ -117,7 +122,7 @@ def plain(default: object) -> object:
     """The default where it is plain JSON; None for configuration objects and enum members."""
     if isinstance(default, set):
         return sorted(default)
-    if isinstance(default, enum.Enum):
+    if isinstance(default, enum.Enum) or default is argparse.SUPPRESS:
         return None
     if default is None or isinstance(default, bool | int | float | str | list) or type(default) is dict:
         return default

@@ -197,6 +197,9 @@ class EngineSpec(Spec):
         default=(), description="variables read by libraries under vLLM, which its envs.py does not list"
     )
     patch_set: Name | None = None
+    plugin: Name | None = Field(
+        default=None, description="this project's vLLM plugin for formats that the release does not know; or null"
+    )
     dependency_lock: Name | None = Field(default=None, description="folder of hashed requirements under running/locks")
     drafter_methods: tuple[str, ...] = ()
 
