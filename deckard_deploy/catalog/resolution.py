@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from deckard_deploy.catalog import library
+from deckard_deploy.catalog.listing import names
 from deckard_deploy.catalog.option_schema import OptionSchema, option_schema
 from deckard_deploy.catalog.specs import (
     Compatibility,
@@ -18,6 +19,7 @@ from deckard_deploy.catalog.specs import (
     Publish,
     Serve,
 )
+from deckard_deploy.catalog.translation import translated
 from deckard_deploy.errors import BadInputError
 
 
@@ -54,11 +56,14 @@ def resolve(
         _check_compatibility(compatibility, deployment, profile)
     base = compatibility or profile
     model = library.model(deployment.model or base.model)
-    engine = _engine(deployment, base.engine)
-    drafter = _drafter(deployment, model, engine)
+    drafter = _drafter(deployment, model)
+    engine = _engine(deployment, profile, model, drafter, base.engine)
     schema = option_schema(engine.option_schema)
-    serve = _merged(base.serve, {} if compatibility else model.serve, deployment.serve)
+    own = {} if compatibility else {**model.serve, **(drafter.serve if drafter else {})}
+    serve = _merged(base.serve, own, deployment.serve)
     environment = _merged(base.environment, deployment.environment)
+    if not compatibility:
+        serve, environment = translated(engine.option_schema, serve, environment)
     _check_together(profile, model, engine)
     _check_options(schema, serve, model)
     _check_environment(schema, environment, engine)
@@ -92,8 +97,13 @@ def _check_compatibility(compatibility: Compatibility, deployment: Deployment, p
         raise BadInputError(f"--compat {compatibility.name} keeps its own address: take publish out")
 
 
-def _engine(deployment: Deployment, default: str) -> EngineSpec:
-    engine = library.engine(deployment.engine or default)
+def _engine(
+    deployment: Deployment, profile: HardwareProfile, model: ModelSpec, drafter: ModelSpec | None, default: str
+) -> EngineSpec:
+    engine = library.engine(deployment.engine or _default_engine(profile, model, drafter, default))
+    if drafter and not _drafts(engine, drafter):
+        hint = "--drafter none" if deployment.engine is None else "--drafter none, or another --engine, or leave it out"
+        raise BadInputError(f"{engine.name} cannot draft with {drafter.name}", hint=hint)
     if deployment.image is None:
         return engine
     if engine.runtime == "process":
@@ -101,21 +111,49 @@ def _engine(deployment: Deployment, default: str) -> EngineSpec:
     return engine.model_copy(update={"image": deployment.image})
 
 
-def _drafter(deployment: Deployment, model: ModelSpec, engine: EngineSpec) -> ModelSpec | None:
+def _default_engine(profile: HardwareProfile, model: ModelSpec, drafter: ModelSpec | None, default: str) -> str:
+    """The profile's engine; where it cannot draft as asked, the first one for this model and machine that can."""
+    first = library.engine(default)
+    if drafter is None or _drafts(first, drafter):
+        return default
+    for name in model.served_by or names("engines"):
+        engine = library.engine(name)
+        fits = profile.hardware.architecture in ("any", *engine.architectures) and engine.runtime == first.runtime
+        if fits and _drafts(engine, drafter):
+            return name
+    return default
+
+
+def _drafts(engine: EngineSpec, drafter: ModelSpec) -> bool:
+    by_method = drafter.speculative is not None and drafter.speculative.method in engine.drafter_methods
+    return by_method and (not drafter.served_by or engine.name in drafter.served_by)
+
+
+def _drafter(deployment: Deployment, model: ModelSpec) -> ModelSpec | None:
     if deployment.drafter in (None, "none"):
+        if deployment.drafter_tokens is not None:
+            raise BadInputError("drafter_tokens is set without a drafter: name one with --drafter")
         return None
-    drafter = library.model(str(deployment.drafter))
-    if drafter.role != "drafter":
-        raise BadInputError(f"{drafter.name} is not a drafter; {model.name} has: {', '.join(model.drafters) or 'none'}")
-    if drafter.name not in model.drafters:
-        raise BadInputError(
-            f"{drafter.name} does not draft for {model.name}; it has: {', '.join(model.drafters) or 'none'}"
-        )
-    if drafter.speculative is None or drafter.speculative.method not in engine.drafter_methods:
-        raise BadInputError(f"{engine.name} cannot draft with {drafter.name}", hint="--drafter none")
+    drafter = _named_drafter(str(deployment.drafter), model)
     if deployment.serve.get("speculative-config") is not None:
         raise BadInputError(f"--drafter {drafter.name} and serve.speculative-config exclude each other: keep one")
-    return drafter
+    if deployment.drafter_tokens is None or drafter.speculative is None:
+        return drafter
+    speculative = drafter.speculative.model_copy(update={"num_speculative_tokens": deployment.drafter_tokens})
+    return drafter.model_copy(update={"speculative": speculative})
+
+
+def _named_drafter(name: str, model: ModelSpec) -> ModelSpec:
+    """One of the model's drafters, by its name or by its method."""
+    own = [library.model(each) for each in model.drafters]
+    for drafter in own:
+        if name in (drafter.name, drafter.speculative.method if drafter.speculative else None):
+            return drafter
+    known = ", ".join(drafter.name for drafter in own) or "none"
+    if name in names("models") and library.model(name).role != "drafter":
+        raise BadInputError(f"{name} is not a drafter; {model.name} has: {known}")
+    library.model(name)  # an unknown name says what is near
+    raise BadInputError(f"{name} does not draft for {model.name}; it has: {known}")
 
 
 def _container(base: Container, deployment: Deployment) -> Container:

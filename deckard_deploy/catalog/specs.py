@@ -158,6 +158,26 @@ class Speculative(Spec):
     method: str
     num_speculative_tokens: int = Field(ge=1)
     quantization: str | None = None
+    attention_backend: str | None = Field(default=None, description="of the drafter; null: the target's")
+    prompt_lookup_max: int | None = Field(default=None, ge=1, description="of ngram: tokens that must match, at most")
+    prompt_lookup_min: int | None = Field(default=None, ge=1, description="of ngram: and at least")
+
+
+NO_LAYERS = Architecture(
+    layers=0,
+    sliding_layers=0,
+    sliding_window=0,
+    hidden_size=0,
+    attention_heads=0,
+    kv_heads=0,
+    global_kv_heads=0,
+    head_dim=0,
+    global_head_dim=0,
+    kv_shared_layers=0,
+    k_eq_v=False,
+    intermediate_size=0,
+    vocabulary_size=0,
+)
 
 
 class ModelSpec(Spec):
@@ -166,10 +186,12 @@ class ModelSpec(Spec):
     name: Name
     description: str
     role: Literal["target", "drafter"] = "target"
-    weights: HubRepository | Generated
+    weights: HubRepository | Generated | None = Field(description="null: a drafter that is an algorithm, without any")
     size_gb: float = Field(description="10^9 bytes on disk")
     quantization: Quantization
-    architecture: Architecture
+    architecture: Architecture = Field(
+        default=NO_LAYERS, description="left out: a drafter of which only the size is needed, or known"
+    )
     context_limit: int = Field(description="tokens")
     served_name: str
     serve: Serve = Field(default_factory=dict)
@@ -210,7 +232,8 @@ class Deployment(Spec):
     profile: Name | None = None
     name: Name | None = None
     model: Name | None = None
-    drafter: Name | Literal["none"] | None = None
+    drafter: Name | Literal["none"] | None = Field(default=None, description="a model's name, or its method (mtp)")
+    drafter_tokens: int | None = Field(default=None, ge=1, le=16, description="a step; null: as the drafter has it")
     engine: Name | None = None
     image: ImageReference | None = Field(default=None, description="in place of the engine's, for a mirror or a pin")
     publish: Publish = Publish()

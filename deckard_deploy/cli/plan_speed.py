@@ -10,6 +10,7 @@ from deckard_deploy.planning.roofline import Drafting, Roofline, accepted, draft
 WIDTH = 80
 CONTEXTS = (1024, 8192)  # tokens, beside the full length
 ACCEPTANCES = (0.3, 0.5, 0.7, 0.8)
+LIKELY = 0.1  # the least that was published: 11 to 12 % by a drafter of the model before its abliteration (promzeus)
 KS = (1, 2, 3, 4, 5)  # tokens drafted
 
 
@@ -96,9 +97,8 @@ def _drafter_lines(resolved: Resolved, drafting: Drafting) -> list[str]:
     even, tokens, measured = drafting.break_even(), drafting.tokens, drafter.measured_speedup
     if even is None:
         return _wrapped(f"drafter      {drafter.name}: SLOWER THAN NONE at any acceptance with {tokens} tokens")
-    text = (
-        f"drafter      {drafter.name}: SLOWER THAN NONE unless more than {even:.0%} of its {tokens} tokens are accepted"
-    )
+    verdict = "SLOWER THAN NONE unless" if even > LIKELY else "faster than none when"
+    text = f"drafter      {drafter.name}: {verdict} more than {even:.0%} of its {tokens} tokens are accepted"
     if tokens > 1 and (single := drafting.break_even(1)) is not None:
         text += f" ({single:.0%} with one token)"
     if measured:

@@ -33,7 +33,7 @@ def have_weights(resolved: Resolved, directory: StateDir, say: Say) -> None:
         _have_own_folder(resolved)
         return
     for model in (resolved.model, resolved.drafter):
-        if model:
+        if model and model.weights:
             _have_model(model, directory.models / model.name, say)
 
 

@@ -81,7 +81,9 @@ def target_of(resolved: Resolved, plan: LaunchPlan, *, models: Path, running: bo
         batched_tokens=batched if isinstance(batched, int) else None,
         image=plan.image,
         vllm_version=plan.vllm_version,
-        weights=tuple(_weights(model, models) for model in (resolved.model, resolved.drafter) if model),
+        weights=tuple(
+            _weights(model, models) for model in (resolved.model, resolved.drafter) if model and model.weights
+        ),
         patches=tuple(patch.name for patch in plan.patches),
         patched_inside=docker and resolved.engine.patch_set is None,
         environment=plan.environment,

@@ -201,7 +201,7 @@ def with_serve(resolved: Resolved, **changes: JsonValue) -> Resolved:
 def _weights(resolved: Resolved, settings: CacheSettings, measured: Mapping[str, int]) -> list[Part]:
     parts = []
     for model in (resolved.model, resolved.drafter):
-        if model:
+        if model and model.weights:
             known = measured.get(model.name)
             size = (known or int(model.size_gb * 1e9)) + _copied_values(model)
             size //= settings.tensor_parallel

@@ -65,7 +65,12 @@ def cache_settings(resolved: Resolved) -> CacheSettings:
 
 def cache_of(resolved: Resolved, settings: CacheSettings) -> KvCache:
     """The KV cache of the target and its drafter on each GPU. Raises BadInputError where vLLM would refuse it."""
-    models = [resolved.model, *([resolved.drafter] if resolved.drafter else [])]
+    drafter = resolved.drafter
+    method = drafter.speculative.method if drafter and drafter.speculative else None
+    if drafter and method in ("dflash", "eagle3"):
+        raise UnknownMemoryError(f"the KV cache of {drafter.name} is not computed")
+    # MTP reads the target's cache (vLLM 0.32.0, v1/spec_decode/gemma4.py), ngram has none: both have no layers here.
+    models = [resolved.model, *([drafter] if drafter else [])]
     layers = [layer for model in models for layer in layers_of(model.architecture, settings)]
     return kv_cache(layers, hybrid=settings.hybrid)
 

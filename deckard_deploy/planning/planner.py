@@ -136,9 +136,12 @@ def _speculative(resolved: Resolved, paths: HostPaths) -> Serve:
     drafter = resolved.drafter
     if drafter is None or drafter.speculative is None:
         return {}
+    settings = drafter.speculative.model_dump(exclude_none=True)
+    if drafter.weights is None:
+        return {"speculative-config": settings}
     in_container = resolved.engine.runtime == "docker"
     folder = f"/models/{drafter.name}" if in_container else str(drafter_folder(drafter, paths))
-    return {"speculative-config": {"model": folder, **drafter.speculative.model_dump(exclude_none=True)}}
+    return {"speculative-config": {"model": folder, **settings}}
 
 
 def _model_target(resolved: Resolved, paths: HostPaths) -> str:
@@ -160,7 +163,7 @@ def _mounts(resolved: Resolved, paths: HostPaths) -> tuple[BindMount, ...]:
     if (kept := resolved.compatibility) is not None:
         return (BindMount(source=kept.model_source, target=kept.model_mount, read_only=kept.model_mount_read_only),)
     weights = [BindMount(source=str(model_folder(resolved, paths)), target=_model_target(resolved, paths))]
-    if resolved.drafter:
+    if resolved.drafter and resolved.drafter.weights:
         source = str(drafter_folder(resolved.drafter, paths))
         weights.append(BindMount(source=source, target=f"/models/{resolved.drafter.name}"))
     return (*weights, *_cache_mounts(resolved, paths))

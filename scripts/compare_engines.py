@@ -1,0 +1,64 @@
+#!/usr/bin/env python3
+"""Say what changed between two vLLM releases' option schemas, and what of it a profile must answer for.
+
+python scripts/compare_engines.py vllm-0.19.1 vllm-0.32.0
+
+A line that begins with `!` is something that a built-in profile or model sets, or whose default it relies on, and that
+schemas/NEW.changes.yaml has no answer to; then the exit code is 1. To add a release: install it somewhere, run
+scripts/extract_option_schema.py with its Python, then this, answer in the .changes.yaml, and write the engine's file.
+"""
+
+import sys
+from collections.abc import Iterator
+
+from deckard_deploy.catalog import library, listing
+from deckard_deploy.catalog.option_schema import OptionSchema, option_schema
+from deckard_deploy.catalog.translation import Changes, changes
+
+
+def used() -> tuple[set[str], set[str]]:
+    """Options and variables that some profile or model of the catalog sets."""
+    profiles = [library.profile(name) for name in listing.names("profiles")]
+    models = [library.model(name) for name in listing.names("models")]
+    serves = [profile.serve for profile in profiles] + [model.serve for model in models]
+    options = {option for serve in serves for option in serve}
+    return options, {variable for profile in profiles for variable in profile.environment}
+
+
+def compared(old: OptionSchema, new: OptionSchema, answers: Changes) -> Iterator[tuple[bool, str]]:
+    """Every change as (answered, line)."""
+    options, variables = used()
+    for name in sorted(old.options.keys() - new.options.keys()):
+        yield name in answers.removed_options or name not in options, f"option removed: --{name}"
+    for name in sorted(old.options.keys() & new.options.keys()):
+        before, after = old.options[name], new.options[name]
+        if before.default != after.default:
+            answered = name in answers.defaults or name in answers.accepted_defaults
+            yield answered, f"default changed: --{name} {before.default!r} -> {after.default!r}"
+        if gone := sorted(set(map(str, before.choices)) - set(map(str, after.choices))):
+            yield name not in options, f"values removed: --{name} {', '.join(gone)}"
+        if before.kind != after.kind:
+            yield name not in options, f"kind changed: --{name} {before.kind} -> {after.kind}"
+    for name in sorted(set(old.environment) - set(new.environment)):
+        answered = name in answers.variables or name in answers.removed_variables or name not in variables
+        yield answered, f"variable removed: {name}"
+    for name in sorted(new.options.keys() - old.options.keys()):
+        yield True, f"option new: --{name}"
+
+
+def main() -> int:
+    """The command line."""
+    if len(sys.argv) != 3:
+        print(__doc__, file=sys.stderr)
+        return 2
+    old, new = sys.argv[1:]
+    lines = list(compared(option_schema(old), option_schema(new), changes(new)))
+    for answered, line in lines:
+        print(f"{' ' if answered else '!'} {line}")
+    open_lines = sum(not answered for answered, _ in lines)
+    print(f"{len(lines)} changes, {open_lines} without an answer", file=sys.stderr)
+    return 1 if open_lines else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""A drafter is named by its name or its method, and brings an engine that can draft with it."""
+
+import json
+
+import pytest
+
+from deckard_deploy.catalog import library, overrides
+from deckard_deploy.catalog.resolution import Resolved, resolve
+from deckard_deploy.errors import BadInputError
+from deckard_deploy.planning.planner import build_plan
+from deckard_deploy.planning.roofline import drafting_of
+
+
+def resolved(*settings: str, profile: str = "spark") -> Resolved:
+    deployment = overrides.with_settings(overrides.read_deployment(None), settings)
+    return resolve(deployment, profile=library.profile(profile))
+
+
+def speculative(found: Resolved) -> dict[str, object]:
+    arguments = build_plan(found).arguments
+    return dict(json.loads(arguments[arguments.index("--speculative-config") + 1]))
+
+
+def test_a_method_names_the_drafter_and_brings_its_engine() -> None:
+    found = resolved("drafter=mtp", "engine=vllm-0.32.0")
+    assert found.drafter is not None
+    assert found.drafter.name == "gemma-4-31b-assistant"
+    assert resolved("drafter=mtp").engine.name == "vllm-0.32.0"
+    assert resolved("drafter=deckard-e4b").engine.name == "vllm-0.19.1"
+    assert resolved("drafter=draft_model").engine.name == "vllm-0.19.1"
+
+
+def test_the_speculative_config_of_each_method() -> None:
+    assert speculative(resolved("drafter=mtp")) == {
+        "method": "mtp",
+        "model": "/models/gemma-4-31b-assistant",
+        "num_speculative_tokens": 4,
+    }
+    assert speculative(resolved("drafter=ngram")) == {
+        "method": "ngram",
+        "num_speculative_tokens": 4,
+        "prompt_lookup_max": 3,
+        "prompt_lookup_min": 2,
+    }
+    dflash = resolved("drafter=dflash")
+    assert speculative(dflash)["attention_backend"] == "FLASH_ATTN"
+    assert dflash.serve["attention-backend"] == "TRITON_ATTN"
+
+
+def test_fewer_tokens_can_be_asked_for() -> None:
+    assert speculative(resolved("drafter=mtp", "drafter_tokens=2"))["num_speculative_tokens"] == 2
+
+
+def test_weights_are_mounted_where_there_are_any() -> None:
+    assert "/models/gemma-4-31b-assistant" in {mount.target for mount in build_plan(resolved("drafter=mtp")).mounts}
+    assert "/models/ngram" not in {mount.target for mount in build_plan(resolved("drafter=ngram")).mounts}
+
+
+def test_the_cost_of_a_draft() -> None:
+    mtp, dflash, ngram = (drafting_of(resolved(f"drafter={name}")) for name in ("mtp", "dflash", "ngram"))
+    assert mtp
+    assert dflash
+    assert ngram
+    assert mtp.cost == pytest.approx(0.94e9 / 19.35e9, rel=0.02)
+    assert dflash.cost * dflash.tokens == pytest.approx(3.07e9 / 19.35e9, rel=0.02)  # one pass for the whole block
+    assert ngram.cost == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["drafter=mtp", "engine=vllm-0.19.1"], "vllm-0.19.1 cannot draft with gemma-4-31b-assistant"),
+        (["drafter=mtq"], "no model named 'mtq'"),
+        (["drafter_tokens=2"], "drafter_tokens is set without a drafter"),
+        (["drafter=mtp", "drafter_tokens=17"], "less than or equal to 16"),
+        (["drafter=deckard-e4b", "engine=vllm-0.32.0"], "vllm-0.32.0 cannot draft with deckard-e4b"),
+    ],
+)
+def test_what_cannot_draft_is_refused_in_one_line(settings: list[str], message: str) -> None:
+    with pytest.raises(BadInputError) as caught:
+        resolved(*settings)
+    assert message in caught.value.message
