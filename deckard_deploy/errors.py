@@ -8,7 +8,8 @@
     ├── StartFailedError       6    the engine did not come up; the previous release is back
     ├── TimedOutError          7    a deadline passed while nothing advanced
     ├── DeploymentBusyError    8    another deckard-deploy holds the deployment
-    └── DoesNotFitError        9    the plan needs more memory than the machine has
+    ├── DoesNotFitError        9    the plan needs more memory than the machine has
+    └── RegressionError       10    a benchmark is slower than it may be
 
 0 is success, 1 is a bug of ours (its traceback is kept), 130 is an interrupt.
 """
@@ -71,3 +72,9 @@ class DoesNotFitError(DeployError):
     """The plan needs more memory than the hardware has."""
 
     exit_code = 9
+
+
+class RegressionError(DeployError):
+    """A benchmark is slower than the one that it was compared with, beyond chance and by more than was allowed."""
+
+    exit_code = 10

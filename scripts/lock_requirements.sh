@@ -7,6 +7,6 @@ lock() {
         --generate-hashes --no-emit-index-url --no-annotate --no-header "$@"
 }
 lock -o requirements/runtime.txt
-lock --group dev -o requirements/dev.txt
+lock --extra report --group dev -o requirements/dev.txt
 uv pip compile --quiet requirements/engine-tests.in --universal --python-version 3.11 \
     --generate-hashes --no-emit-index-url --no-annotate --no-header -o requirements/engine-tests.txt

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from deckard_deploy.cli import bench_compare, bench_report
 from deckard_deploy.cli.output import say, table
 from deckard_deploy.cli.state import Deployed, chosen, state, state_option
 
@@ -39,6 +40,7 @@ def _numbers(_: click.Context, option: click.Parameter, text: str | None) -> tup
 @click.option("--workload", type=click.Choice(("text", "random")), help="English, or random tokens; default: text.")
 @click.option("--output-tokens", type=click.IntRange(2, 1024), help="Most tokens of an answer; default: 300.")
 @click.option("--input-tokens", type=click.IntRange(8, 1 << 20), help="Random tokens of a prompt; default: 256.")
+@click.option("--compare", "against", metavar="NAME", help="Then compare with a record or a published table: seed.")
 @click.option("--dry-run", is_flag=True, help="Say what would be run, and run nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 @state_option
@@ -54,8 +56,8 @@ def bench(context: click.Context, /, *, name: str | None, state_dir: Path | None
       deckard-deploy bench --preset seed
     """
     if context.invoked_subcommand is None:
-        dry_run, as_json = options.pop("dry_run"), options.pop("as_json")
-        _measure(chosen(state_dir, name), _settings(**options), dry_run=dry_run, as_json=as_json)
+        flags = {key: options.pop(key) for key in ("dry_run", "as_json", "against")}
+        _measure(chosen(state_dir, name), _settings(**options), **flags)
 
 
 def _settings(*, preset: str | None, **asked: Any) -> "Settings":  # noqa: ANN401  click's own
@@ -65,7 +67,7 @@ def _settings(*, preset: str | None, **asked: Any) -> "Settings":  # noqa: ANN40
     return Settings(**{**PRESETS.get(preset or "", {}), **given})
 
 
-def _measure(deployed: Deployed, settings: "Settings", *, dry_run: bool, as_json: bool) -> None:
+def _measure(deployed: Deployed, settings: "Settings", *, dry_run: bool, as_json: bool, against: str | None) -> None:
     from deckard_deploy import __version__  # noqa: PLC0415  not for --help
     from deckard_deploy.cli.bench_subject import (  # noqa: PLC0415  same
         ceilings_of,
@@ -78,6 +80,7 @@ def _measure(deployed: Deployed, settings: "Settings", *, dry_run: bool, as_json
     from deckard_deploy.measuring.sweep import sweep  # noqa: PLC0415  same
     from deckard_deploy.running.files import private_folder  # noqa: PLC0415  same
 
+    old = bench_compare.side(deployed.directory.bench, against) if against else None
     plan, endpoint = running_endpoint(deployed)
     first = settings.concurrency[0]
     command = ("vllm", "bench", "serve", *argv_of(endpoint, settings.arguments(first, first * settings.requests, 0)))
@@ -100,6 +103,13 @@ def _measure(deployed: Deployed, settings: "Settings", *, dry_run: bool, as_json
     )
     say(f"record   {records.save(deployed.directory.bench, record)}")
     _print(record, as_json=as_json)
+    if old and not as_json:
+        click.echo()
+        bench_compare.show(old, bench_compare.of_record(record), as_json=False)
+
+
+bench.add_command(bench_compare.compare)
+bench.add_command(bench_report.report)
 
 
 @bench.command("list")
@@ -131,8 +141,9 @@ def list_records(as_json: bool, state_dir: Path | None) -> None:  # noqa: FBT001
 @bench.command()
 @click.argument("record", default="last")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole record as JSON.")
+@click.option("--markdown", "as_markdown", is_flag=True, help="Print it as markdown, for a model card.")
 @state_option
-def show(record: str, as_json: bool, state_dir: Path | None) -> None:  # noqa: FBT001  click passes flags so
+def show(record: str, *, as_json: bool, as_markdown: bool, state_dir: Path | None) -> None:
     """Show a record: an id, its beginning, a file, or `last`.
 
     \b
@@ -141,7 +152,13 @@ def show(record: str, as_json: bool, state_dir: Path | None) -> None:  # noqa: F
     """
     from deckard_deploy.measuring import records  # noqa: PLC0415  not for --help
 
-    _print(records.load(records.find(state(state_dir).bench, record)), as_json=as_json)
+    found = records.load(records.find(state(state_dir).bench, record))
+    if as_markdown:
+        from deckard_deploy.measuring.report import markdown  # noqa: PLC0415  not for --help
+
+        click.echo(markdown(found), nl=False)
+    else:
+        _print(found, as_json=as_json)
 
 
 def _print(record: "Record", *, as_json: bool) -> None:

@@ -1,0 +1,132 @@
+"""`bench compare`: two records, or a record and a published table, side by side."""
+
+import json
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from deckard_deploy.cli.output import table
+from deckard_deploy.cli.state import state, state_option
+
+if TYPE_CHECKING:
+    from deckard_deploy.measuring.baselines import Baseline
+    from deckard_deploy.measuring.comparing import Comparison, Ratio
+    from deckard_deploy.measuring.records import Record
+
+
+class Side(NamedTuple):
+    """What is compared: its speeds, and what a reader has to know of it."""
+
+    name: str
+    speeds: dict[int, list[float]]
+    about: str
+    record: "Record | None" = None
+
+
+@click.command()
+@click.argument("old")
+@click.argument("new", default="last")
+@click.option("--fail-below", type=click.FloatRange(0.01, 100), help="Exit code 10 when surely slower, and by that.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@state_option
+def compare(old: str, new: str, *, fail_below: float | None, as_json: bool, state_dir: Path | None) -> None:
+    """Compare two records, or a record with a published table.
+
+    OLD and NEW are records as `bench show` takes them, or the name of a table: seed, author-plain, author-dflash,
+    nvidia-nvfp4. A ratio above 1: NEW is faster. With --fail-below 0.95 the exit code is 10 when NEW is slower beyond
+    chance and the ratio over all rows is below 0.95.
+
+    \b
+    Example:
+      deckard-deploy bench compare seed last --fail-below 0.95
+    """
+    folder = state(state_dir).bench
+    show(side(folder, old), side(folder, new), as_json=as_json, fail_below=fail_below)
+
+
+def side(folder: Path, name: str) -> Side:
+    """A published table by its name, or a record. Raises BadInputError, IntegrityError."""
+    from deckard_deploy.measuring import records  # noqa: PLC0415  not for --help
+    from deckard_deploy.measuring.baselines import baselines  # noqa: PLC0415  same
+
+    if published := baselines().get(name):
+        about = f"{published.title}, on a {published.machine}; {published.method} ({published.source})"
+        return Side(name, published.speeds, about)
+    return of_record(records.load(records.find(folder, name)))
+
+
+def published(name: str) -> "Baseline":
+    """The published table of that name. Raises BadInputError."""
+    from deckard_deploy.errors import BadInputError  # noqa: PLC0415  not for --help
+    from deckard_deploy.measuring.baselines import baselines  # noqa: PLC0415  same
+
+    if name not in baselines():
+        raise BadInputError(f"no published table {name[:80]!r}; known: {', '.join(baselines())}", hint="--compare seed")
+    return baselines()[name]
+
+
+def of_record(record: "Record") -> Side:
+    """A record's speeds."""
+    speeds = {number: [run.tokens_per_s for run in record.of(number)] for number in record.concurrencies}
+    subject = record.subject
+    drafter = f", {subject.drafting.method} drafting {subject.drafting.tokens}" if subject.drafting else ""
+    about = f"{subject.model} on {subject.profile or '?'}, vLLM {subject.vllm_version}{drafter}"
+    return Side(record.id, speeds, about, record)
+
+
+def show(old: Side, new: Side, *, as_json: bool, fail_below: float | None = None) -> None:
+    """Print the comparison. Raises RegressionError."""
+    from deckard_deploy.errors import RegressionError  # noqa: PLC0415  not for --help
+    from deckard_deploy.measuring.comparing import compare as compared  # noqa: PLC0415  same
+
+    found = compared(old.speeds, new.speeds)
+    if as_json:
+        click.echo(json.dumps(_json(old, new, found), indent=2))
+    else:
+        _print(old, new, found)
+    overall = found.overall
+    if fail_below is not None and overall.verdict == "slower" and overall.ratio < fail_below:
+        raise RegressionError(
+            f"{new.name} reaches {overall.ratio:.3f} of {old.name}, less than {fail_below:g}",
+            hint=f"deckard-deploy bench show {new.name}",
+        )
+
+
+def _print(old: Side, new: Side, found: "Comparison") -> None:
+    from deckard_deploy.measuring.tables import number  # noqa: PLC0415  not for --help
+
+    ceilings = {c.concurrency: c.tokens_per_s for c in new.record.ceilings} if new.record else {}
+    rows = [("at once", "old", "new", "ratio", "interval", "", "of roof")]
+    for concurrency, ratio in found.rows.items():
+        before, after = (_geometric(each.speeds[concurrency]) for each in (old, new))
+        limit = ceilings.get(concurrency)
+        roof = f"{after / limit:.0%}" if limit else "unknown"
+        rows.append((str(concurrency), number(before), number(after), *_words(ratio), roof))
+    rows.append(("all", "", "", *_words(found.overall), ""))
+    table(rows)
+    for label, each in (("old", old), ("new", new)):
+        click.echo("\n".join(textwrap.wrap(f"{label}  {each.name}: {each.about}", 80, subsequent_indent="     ")))
+
+
+def _words(ratio: "Ratio") -> tuple[str, str, str]:
+    return f"{ratio.ratio:.3f}", f"{ratio.low:.3f} to {ratio.high:.3f}", ratio.verdict
+
+
+def _geometric(values: list[float]) -> float:
+    from statistics import geometric_mean  # noqa: PLC0415  not for --help
+
+    return geometric_mean(values)
+
+
+def _json(old: Side, new: Side, found: "Comparison") -> dict[str, Any]:
+    def said(ratio: "Ratio") -> dict[str, Any]:
+        return {"ratio": ratio.ratio, "low": ratio.low, "high": ratio.high, "verdict": ratio.verdict}
+
+    return {
+        "old": {"name": old.name, "about": old.about},
+        "new": {"name": new.name, "about": new.about},
+        "rows": [{"concurrency": number, **said(ratio)} for number, ratio in found.rows.items()],
+        "overall": said(found.overall),
+    }

@@ -1,0 +1,88 @@
+"""`bench list|show|compare`: what they print of records, and the exit code for CI."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from deckard_deploy.cli.main import run
+from deckard_deploy.measuring import records
+from deckard_deploy.measuring.records import Ceiling
+from tests.unit.measuring import made
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A state directory with a slow record and a fast one, five runs at 1 and at 4."""
+    monkeypatch.setenv("DECKARD_HOME", str(tmp_path))
+    folder = tmp_path / "bench"
+    folder.mkdir()
+    for name, factor in (("a-fast", 1.0), ("b-slow", 0.9), ("c-same", 1.003)):
+        runs = [
+            made.run(factor * number * speed, concurrency=number)
+            for number in (1, 4)
+            for speed in (10.0, 10.1, 9.9, 10.05, 9.95)
+        ]
+        ceilings = (Ceiling(concurrency=1, tokens_per_s=20.0), Ceiling(concurrency=4, why="no bandwidth"))
+        records.save(folder, made.record(runs, name=name, ceilings=ceilings))
+    return tmp_path
+
+
+FAST, SLOW, SAME = (f"20261125-000000-{name}" for name in ("a-fast", "b-slow", "c-same"))
+
+
+@pytest.mark.usefixtures("home")
+def test_list_and_show(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["bench", "list"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [FAST, SLOW, SAME]
+    assert run(["bench", "show", FAST]) == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "50%" in shown.splitlines()[1]
+    assert "unknown" in shown.splitlines()[2]
+    assert "no bandwidth" in shown
+    assert run(["bench", "show", "last", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["id"] == SAME
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ([FAST, SLOW], 0),
+        ([FAST, SLOW, "--fail-below", "0.95"], 10),
+        ([FAST, SLOW, "--fail-below", "0.85"], 0),
+        ([FAST, SAME, "--fail-below", "1.5"], 0),  # no difference was seen: nothing to fail for
+        ([SLOW, FAST, "--fail-below", "0.95"], 0),
+        (["seed", FAST, "--fail-below", "0.95"], 0),
+        ([FAST, "nonsense"], 2),
+    ],
+)
+def test_compare_fails_for_what_is_surely_slower_alone(arguments: list[str], code: int) -> None:
+    assert run(["bench", "compare", *arguments]) == code
+
+
+@pytest.mark.usefixtures("home")
+def test_compare_says_what_it_saw(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["bench", "compare", FAST, SLOW]) == 0
+    text = capsys.readouterr().out
+    assert text.count("slower") == 3
+    assert max(map(len, text.splitlines())) <= 80
+    assert run(["bench", "compare", FAST, SAME, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert {row["verdict"] for row in (*said["rows"], said["overall"])} == {"no difference seen"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--concurrency", "1,x"], "'1,x' is not a list of numbers"),
+        (["--runs", "1"], "1 is not in the range"),
+        (["--preset", "sed"], "'sed' is not"),
+        (["--name", "nothing"], "no deployment named 'nothing'"),
+    ],
+)
+def test_bad_usage(arguments: list[str], text: str, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["bench", *arguments]) == 2
+    assert text in capsys.readouterr().err
+    assert len(list((home / "bench").iterdir())) == 3

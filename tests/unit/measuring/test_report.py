@@ -1,0 +1,69 @@
+"""The page and its pictures: everything in it, nothing outside it, and one line when the plots cannot be drawn."""
+
+import re
+import struct
+import sys
+from pathlib import Path
+
+import pytest
+
+from deckard_deploy.cli.main import run as tool
+from deckard_deploy.measuring import plots, records
+from deckard_deploy.measuring.baselines import baselines
+from deckard_deploy.measuring.comparing import compare
+from deckard_deploy.measuring.figures import rows
+from deckard_deploy.measuring.records import Ceiling, Record
+from deckard_deploy.measuring.report import html, markdown
+from tests.unit.measuring import made
+
+
+def full() -> Record:
+    runs = [made.run(speed, concurrency=1, drafts=10, accepted=7, failed=1) for speed in (9.0, 10.0, 11.0)]
+    return made.record(runs, name="<script>", ceilings=(Ceiling(concurrency=1, tokens_per_s=20.0),))
+
+
+def test_a_picture_for_each_thing_that_was_measured() -> None:
+    drawn = plots.pictures(rows(full()), baselines()["seed"])
+    assert list(drawn) == ["throughput", "latency", "acceptance", "roofline"]
+    for picture in drawn.values():
+        width, height = struct.unpack(">II", picture[16:24])  # PNG: signature, length, IHDR, width, height
+        assert (picture[:4], width, height) == (b"\x89PNG", 1152, 518)
+    assert list(plots.pictures(rows(made.record([made.run(1.0)])))) == ["throughput", "latency"]
+
+
+def test_the_page_needs_nothing_beside_it_and_says_what_failed() -> None:
+    record = full()
+    comparison = compare(baselines()["seed"].speeds, {1: [9.0, 10.0, 11.0]})
+    page = html(record, {"throughput": b"PNG"}, published=baselines()["seed"], comparison=comparison)
+    assert re.findall(r'(?:src|href)="(?!data:)[^"]*"', page) == []
+    assert "3 requests failed" in page
+    assert "50 %" in page
+    assert comparison.rows[1].verdict in page
+    assert "<script>" not in page  # a name is text, whatever it holds
+    assert "&lt;script&gt;" in page
+
+
+def test_markdown_is_a_table() -> None:
+    header, line, *body = markdown(full()).split("\n\n")[0].splitlines()
+    assert {text.count("|") for text in (header, line, *body)} == {12}
+
+
+def test_files_are_written_where_they_are_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = records.save(tmp_path, made.record([made.run(2.0), made.run(3.0)]))
+    assert tool(["bench", "report", str(path), "-o", str(tmp_path / "out"), "--compare", "seed"]) == 0
+    page = Path(capsys.readouterr().out.strip())
+    assert sorted(file.name for file in page.parent.iterdir()) == [
+        "20261125-000000-made-latency.png",
+        "20261125-000000-made-throughput.png",
+        "20261125-000000-made.html",
+    ]
+
+
+def test_without_the_extra_it_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = records.save(tmp_path, made.record([made.run(2.0), made.run(3.0)]))
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert tool(["bench", "report", str(path), "-o", str(tmp_path / "out")]) == 3
+    assert "error: the plots need matplotlib" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
