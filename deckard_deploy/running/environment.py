@@ -88,8 +88,11 @@ def _build(uv: Uv, lock: EngineLock, route: TorchRoute) -> Installed:
     # Byte-compiling now halves the time of every start: 23 s instead of 40 s to a healthy server, measured.
     files = [str(lock.folder / name) for name in ("engine.txt", route.requirements)]
     uv.run("pip", "sync", "--python", str(python), "--compile-bytecode", "--require-hashes", *route.uv_options, *files)
+    site_packages = _site_packages(uv.engine_env)
     if lock.distribution:
-        _write_distribution(_site_packages(uv.engine_env), *lock.distribution)
+        _write_distribution(site_packages, *lock.distribution)
+    for name, text in route.additions.items():
+        _append(site_packages / name, text)
     version = _load(python, lock.check)
     stamp = _expected_stamp(lock) | {"version": version, "torch": route.name}
     draft = uv.engine_env / f".{_STAMP}"
@@ -213,6 +216,13 @@ def _write_distribution(site_packages: Path, name: str, version: str) -> None:
     (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
     (folder / "INSTALLER").write_text("deckard-deploy\n")
     (folder / "RECORD").write_text("".join(f"{folder.name}/{file},,\n" for file in ("METADATA", "INSTALLER", "RECORD")))
+
+
+def _append(installed: Path, text: str) -> None:
+    """Put text at the end of an installed file, as a new file: the old one may be a link into uv's cache."""
+    draft = installed.with_name(f".{installed.name}")
+    draft.write_text(installed.read_text() + text)
+    draft.replace(installed)
 
 
 def _load(python: Path, check: str) -> str:

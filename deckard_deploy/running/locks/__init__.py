@@ -4,7 +4,8 @@ A folder holds `engine.txt` (everything but PyTorch) and one file for each way t
 scripts/lock_cpu_engine.sh and name no index: uv asks the one that it is set up for.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -13,7 +14,8 @@ class TorchRoute:
     """One way to get PyTorch for one machine type, and what it costs.
 
     `machine` is what `uname -m` prints; `uv_options` go to each uv call of this route; sizes in GB (1e9 bytes);
-    `seconds` on a fast line (65 MB/s) and two cores.
+    `seconds` on a fast line (65 MB/s) and two cores. `additions` maps an installed file, relative to site-packages,
+    to the Python text that is put at its end.
     """
 
     name: str
@@ -23,6 +25,7 @@ class TorchRoute:
     download_gb: float
     disk_gb: float
     seconds: int
+    additions: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,4 +74,40 @@ VLLM_0_19_1_CPU = EngineLock(
     check=_VLLM_CHECK,
 )
 
-LOCKS = {"vllm-0.19.1-cpu": VLLM_0_19_1_CPU}
+# The Package Index has torchvision as a CUDA build only. Beside a CPU PyTorch its operators do not load, which it
+# forgives, but then it registers shapes for two operators that nobody declared, and dies of that (torchvision 0.28.0
+# _meta_registrations.py:163,177). Gemma 4's image processor calls neither.
+_TORCHVISION_WITHOUT_CUDA = """
+
+# Added by deckard-deploy: this CUDA build's operators did not load beside a CPU PyTorch; two must exist by name.
+if not _has_ops():
+    _declared = torch.library.Library("torchvision", "DEF")
+    for _name in ("nms", "qnms"):
+        _declared.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+"""
+
+VLLM_0_32_0_CPU = EngineLock(
+    folder=Path(__file__).parent / "vllm-0.32.0-cpu",
+    newest_python=(3, 13),  # the newest that torch-cpu.txt holds hashes for
+    libraries={"libnuma.so.1": "apt-get install libnuma1"},  # NEEDED by vllm/_C*.abi3.so
+    routes=(
+        TorchRoute("PyTorch's CPU build", "x86_64", "torch-cpu.txt", ("--torch-backend", "cpu"), 0.6, 2.6, 90),
+        TorchRoute(
+            "PyTorch's CPU build with the Package Index's torchvision",
+            "x86_64",
+            "torch-mixed.txt",
+            (),
+            0.6,
+            2.6,
+            90,
+            additions={"torchvision/extension.py": _TORCHVISION_WITHOUT_CUDA},
+        ),
+        TorchRoute("PyTorch with its CUDA libraries", "x86_64", "torch-pypi.txt", (), 3.5, 7.0, 100),
+        TorchRoute("PyTorch's CPU build", "aarch64", "torch-cpu.txt", ("--torch-backend", "cpu"), 0.6, 2.6, 90),
+        TorchRoute("PyTorch with its CUDA libraries", "aarch64", "torch-pypi.txt", (), 3.5, 7.0, 100),
+    ),
+    distribution=("vllm", "0.32.0+cpu"),  # as at 0.19.1; now entrypoints/cli/main.py:99
+    check=_VLLM_CHECK,
+)
+
+LOCKS = {"vllm-0.19.1-cpu": VLLM_0_19_1_CPU, "vllm-0.32.0-cpu": VLLM_0_32_0_CPU}
