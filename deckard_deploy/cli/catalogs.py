@@ -5,13 +5,14 @@ from typing import Literal
 
 import click
 
+from deckard_deploy.cli.host_profile import here
 from deckard_deploy.cli.output import table
 
 Kind = Literal["profiles", "models", "engines"]
 
 
-def _group(kind: Kind, summary: str, example: str) -> click.Group:
-    """The group of one catalog folder: alone it lists, `show NAME` prints the file with its sources."""
+def _group(kind: Kind, summary: str, example: str, *, alone: click.Command | None = None) -> click.Group:
+    """The group of one catalog folder: alone it lists or does `alone`; `show NAME` prints the file with its sources."""
 
     @click.group(
         kind, invoke_without_command=True, help=f"{summary}\n\n\b\nExample:\n  deckard-deploy {kind} show {example}"
@@ -19,7 +20,7 @@ def _group(kind: Kind, summary: str, example: str) -> click.Group:
     @click.pass_context
     def group(ctx: click.Context) -> None:
         if ctx.invoked_subcommand is None:
-            ctx.invoke(listing, as_json=False)
+            ctx.invoke(alone or listing)
 
     @group.command("list", help=f"List all {kind}.\n\n\b\nExample:\n  deckard-deploy {kind} list --json")
     @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -52,6 +53,9 @@ def _group(kind: Kind, summary: str, example: str) -> click.Group:
     return group
 
 
-profiles = _group("profiles", "List hardware profiles, or show one.", "spark")
+profiles = _group(
+    "profiles", "Say which hardware profiles this machine can run; list them, or show one.", "spark", alone=here
+)
+profiles.add_command(here)
 models = _group("models", "List models, or show one.", "deckard-31b")
 engines = _group("engines", "List engines, or show one.", "vllm-0.19.1")

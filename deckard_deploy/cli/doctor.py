@@ -48,7 +48,7 @@ def doctor(*, source: Path | None, saved: Path | None, as_json: bool, state_dir:
     from deckard_deploy.doctor.rules import judge  # noqa: PLC0415  same
 
     target = _target(state(state_dir), here=source is None, **chosen)
-    facts = fact_files.load(source) if source else _collect(target)
+    facts = fact_files.load(source) if source else facts_of_host(target)
     if saved:
         fact_files.save(facts, saved)
     findings = judge(facts, target)
@@ -76,7 +76,7 @@ def refuse_unfit(resolved: "Resolved", plan: "LaunchPlan", directory: "StateDir"
     from deckard_deploy.errors import EnvironmentUnfitError  # noqa: PLC0415  same
 
     target = target_of(resolved, plan, models=directory.models, running=running is not None)
-    findings = judge(_collect(target, quick=True), target, before_up=True)
+    findings = judge(facts_of_host(target, quick=True), target, before_up=True)
     for finding in findings:
         say(f"doctor   {finding.rule}: {finding.what}\n           try: {finding.fix}")
     if findings and not force:
@@ -117,7 +117,8 @@ def _running_plan(directory: "StateDir", plan: "LaunchPlan") -> str | None:
     return (seen.plan_hash or "") if seen.state in ("running", "restarting") else None
 
 
-def _collect(target: "Target", *, quick: bool = False) -> "HostFacts":
+def facts_of_host(target: "Target", *, quick: bool = False) -> "HostFacts":
+    """What was read of this machine; `quick`: for the rules that stop `up`."""
     from deckard_deploy.doctor.collect import collect  # noqa: PLC0415  not for --help
     from deckard_deploy.doctor.host import Host  # noqa: PLC0415  same
 

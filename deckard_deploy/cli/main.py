@@ -28,7 +28,7 @@ VERBS = {
     "top": "Watch throughput, latency, queue, KV cache and drafter.",
     "plan": "Show what `up` would run, and what would change.",
     "render": "Write the compose file or the command line of a plan.",
-    "profiles": "List hardware profiles, or show one.",
+    "profiles": "Say which hardware profiles this machine can run; list them, or show one.",
     "models": "List models, or show one.",
     "engines": "List engines, or show one.",
     "lock": "Resolve models to commits and hashes, the image to a digest, patches to hashes.",

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from deckard_deploy.cli.host_profile import profile_of_this_host
+
 if TYPE_CHECKING:
     from deckard_deploy.catalog.resolution import Resolved
 
@@ -18,8 +20,13 @@ _CHOICES = ("model", "drafter", "engine", "name", "address", "port", "image")
 _DEFAULT_FILE = Path("deckard.yaml")
 
 
-def deployment_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a verb `resolved`: what --profile, --config, --set and the named options ask for."""
+def deployment_options(
+    command: Callable[..., Any], *, default_profile: Callable[[], str] | None = None
+) -> Callable[..., Any]:
+    """Give a verb `resolved`: what --profile, --config, --set and the named options ask for.
+
+    default_profile: asked when no profile is named; without it that is an error.
+    """
 
     @functools.wraps(command)
     def with_resolved(**options: Any) -> Any:  # noqa: ANN401  click passes whatever the options hold
@@ -29,6 +36,7 @@ def deployment_options(command: Callable[..., Any]) -> Callable[..., Any]:
             config=options.pop("config"),
             settings=(*options.pop("settings"), *_as_settings(named)),
             compat=options.pop("compat"),
+            default_profile=default_profile,
         )
         return command(resolved=resolved, **options)
 
@@ -62,10 +70,20 @@ def _as_settings(named: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
+def host_deployment_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for a verb that is about this machine: a profile that is not named is the one made for it."""
+    return deployment_options(command, default_profile=profile_of_this_host)
+
+
 def resolve_choice(
-    *, profile: str | None, config: Path | None, settings: tuple[str, ...], compat: str | None
+    *,
+    profile: str | None,
+    config: Path | None,
+    settings: tuple[str, ...],
+    compat: str | None,
+    default_profile: Callable[[], str] | None = None,
 ) -> "Resolved":
-    """The catalog's and the user's settings as one choice. Raises BadInputError."""
+    """The catalog's and the user's settings as one choice. Raises BadInputError, and what `default_profile` raises."""
     from deckard_deploy.catalog import library, listing, overrides  # noqa: PLC0415  pydantic is heavy: only verbs that need it
     from deckard_deploy.catalog.resolution import resolve  # noqa: PLC0415  same
     from deckard_deploy.errors import BadInputError  # noqa: PLC0415  same
@@ -75,6 +93,8 @@ def resolve_choice(
     deployment = overrides.with_settings(overrides.read_deployment(config), settings)
     compatibility = library.compatibility(compat) if compat else None
     name = profile or deployment.profile or (compatibility.profile if compatibility else None)
+    if name is None and default_profile:
+        name = default_profile()
     if name is None:
         known = ", ".join(listing.names("profiles"))
         raise BadInputError(f"no hardware profile was named; known: {known}", hint="deckard-deploy … --profile NAME")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from deckard_deploy.cli.options import deployment_options
+from deckard_deploy.cli.options import host_deployment_options
 from deckard_deploy.cli.output import table
 from deckard_deploy.cli.state import state, state_option
 
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@deployment_options
+@host_deployment_options
 @state_option
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 @click.option("--explain", is_flag=True, help="Show the formulas and the sources of what is assumed.")
 def plan(resolved: "Resolved", *, state_dir: Path | None, as_json: bool, explain: bool) -> None:
     """Show what `up` would run, and what would change.
 
+    Without --profile it takes the one that is made for this machine, and says so.
     Exit code 9 when it does not fit into the GPU's memory.
 
     \b

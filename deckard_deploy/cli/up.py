@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from deckard_deploy.cli.doctor import refuse_unfit
-from deckard_deploy.cli.options import deployment_options
+from deckard_deploy.cli.options import host_deployment_options
 from deckard_deploy.cli.output import say
 from deckard_deploy.cli.state import state, state_option
 
@@ -21,13 +21,14 @@ PROBE_TIMEOUT_S = 120.0
 
 
 @click.command()
-@deployment_options
+@host_deployment_options
 @state_option
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--force", is_flag=True, help="Go on although `doctor` found what will stop it.")
 def up(resolved: "Resolved", *, state_dir: Path | None, dry_run: bool, force: bool) -> None:
     """Start the endpoint and wait until it is proven ready.
 
+    Without --profile it takes the one that is made for this machine, and says so.
     The base URL is the only thing on stdout. Nothing is restarted when the plan has not changed.
 
     \b

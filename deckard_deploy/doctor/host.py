@@ -37,7 +37,7 @@ class Host:
         """Run a program that only reads. Never raises: what went wrong is `problem`."""
         found = shutil.which(program, path=self.environment.get("PATH", ""))
         if found is None:
-            return Answer(problem=f"{program} is not installed", installed=False)
+            return Answer(problem=not_installed(program), installed=False)
         try:
             process = subprocess.Popen(
                 [found, *arguments],
@@ -83,6 +83,11 @@ class Host:
     def path(self, path: str) -> Path:
         """The same path below this host's root."""
         return self.root / path.lstrip("/")
+
+
+def not_installed(program: str) -> str:
+    """What an answer's `problem` says of a program that is not on PATH."""
+    return f"{program} is not installed"
 
 
 def one_line(text: str, limit: int = 160) -> str:

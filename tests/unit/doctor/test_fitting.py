@@ -1,0 +1,125 @@
+"""Which profiles a machine can run, over the recorded facts and some made from them; and the one that is taken."""
+
+from typing import Any
+
+import pytest
+
+from deckard_deploy.catalog import library, listing
+from deckard_deploy.doctor.facts import HostFacts
+from deckard_deploy.doctor.fitting import Fit, fit, made_for
+from deckard_deploy.errors import EnvironmentUnfitError
+from tests.unit.doctor.cases import FACTS, facts
+
+MADE_FOR = {
+    "spark-healthy": "spark",
+    "spark-page-cache": "spark",
+    "spark-driver-590": "spark",
+    "spark-orphan-engine": "spark",
+    "b200": "b200",
+    "h100-no-docker": "h100",
+    "laptop-no-docker": "cpu",
+    "container-host": "cpu",
+}
+
+
+def fits(host: HostFacts) -> list[Fit]:
+    return [fit(library.profile(name), host) for name in listing.names("profiles")]
+
+
+def verdicts(host: HostFacts) -> dict[str, str]:
+    return {each.profile: each.verdict for each in fits(host)}
+
+
+def with_gpu(**changes: Any) -> HostFacts:
+    """The B200's machine with one other GPU in it."""
+    gpu = facts(of="b200").gpus[0].model_dump()
+    return facts({"gpus": [{**gpu, "memory_used_mib": 0, **changes}], "gpu_processes": []}, of="b200")
+
+
+def refusal(host: HostFacts) -> EnvironmentUnfitError:
+    with pytest.raises(EnvironmentUnfitError) as caught:
+        made_for(host, fits(host))
+    assert "\n" not in caught.value.message
+    return caught.value
+
+
+def test_every_recorded_machine_is_here() -> None:
+    assert set(MADE_FOR) == {path.stem for path in FACTS.glob("*.json")}
+
+
+@pytest.mark.parametrize(("name", "profile"), MADE_FOR.items())
+def test_the_profile_that_is_made_for_a_machine(name: str, profile: str) -> None:
+    host = facts(of=name)
+    assert made_for(host, fits(host)).profile == profile
+
+
+def test_a_healthy_spark_runs_its_own_profile_and_the_rehearsal_and_no_other() -> None:
+    found = verdicts(facts())
+    assert {name for name, verdict in found.items() if verdict == "runs"} == {"spark", "cpu"}
+    assert {verdict for name, verdict in found.items() if name not in ("spark", "cpu")} == {"no"}
+
+
+def test_what_somebody_can_mend_is_a_change_with_its_fix() -> None:
+    (h100,) = (each for each in fits(facts(of="h100-no-docker")) if each.profile == "h100")
+    assert h100.verdict == "with changes"
+    assert h100.changes[0].startswith("docker is not installed: install docker: https://")
+    (spark,) = (each for each in fits(facts(of="spark-orphan-engine")) if each.profile == "spark")
+    assert any("kill 21950" in change for change in spark.changes)
+
+
+def test_what_only_another_machine_mends_says_why() -> None:
+    found = {each.profile: each for each in fits(facts(of="b200"))}
+    assert found["spark"].why == "x86_64, and spark is for arm64"
+    assert found["h100"].why.endswith("h100 is for NVIDIA H100 80GB HBM3, 9.0")
+    assert {each.why for each in fits(facts(of="laptop-no-docker")) if each.profile == "b200"} == {
+        "nvidia-smi is not installed"
+    }
+
+
+def test_a_board_name_of_early_sparks_is_a_spark() -> None:
+    gpu = facts().gpus[0].model_dump()
+    host = facts({"gpus": [{**gpu, "name": "JMJWOA"}]})
+    assert made_for(host, fits(host)).profile == "spark"
+
+
+def test_another_gpu_of_the_same_kind_is_judged_by_its_own_memory() -> None:
+    small = with_gpu(name="NVIDIA GeForce RTX 5080", compute_capability="12.0", memory_total_mib=16303)
+    assert {verdicts(small)[name] for name in ("rtx-5090", "rtx-pro-6000")} == {"no"}
+    middle = with_gpu(name="NVIDIA RTX PRO 5000 Blackwell", compute_capability="12.0", memory_total_mib=48935)
+    found = {each.profile: each for each in fits(middle)}
+    assert found["rtx-5090"].verdict == "runs"
+    tiny = with_gpu(name="NVIDIA RTX PRO 4500 Blackwell", compute_capability="12.0", memory_total_mib=32623)
+    (change,) = next(each for each in fits(tiny) if each.profile == "rtx-pro-6000").changes
+    assert "--set " in change
+
+
+def test_two_profiles_that_are_near_are_no_choice() -> None:
+    error = refusal(with_gpu(name="NVIDIA RTX PRO 5000 Blackwell", compute_capability="12.0", memory_total_mib=48935))
+    assert "no profile is made for NVIDIA RTX PRO 5000 Blackwell, x86_64" in error.message
+    assert "--profile rtx-5090 or --profile rtx-pro-6000" in error.hint
+
+
+def test_two_profiles_for_one_machine_are_a_tie() -> None:
+    host = facts()
+    twice = [*fits(host), Fit(profile="mine", verdict="runs", why="NVIDIA GB10", made_for_it=True)]
+    with pytest.raises(EnvironmentUnfitError, match="several profiles are made for NVIDIA GB10") as caught:
+        made_for(host, twice)
+    assert caught.value.hint == "deckard-deploy up --profile spark or --profile mine"
+
+
+def test_a_gpu_that_no_profile_knows_is_not_left_idle_without_a_word() -> None:
+    error = refusal(with_gpu(name="NVIDIA GeForce RTX 4090", compute_capability="8.9", memory_total_mib=24564))
+    assert "no profile is made for NVIDIA GeForce RTX 4090, x86_64" in error.message
+    assert "--profile cpu" in error.hint
+
+
+def test_a_driver_that_does_not_answer_is_no_machine_without_a_gpu() -> None:
+    host = facts({"gpus": [], "gpu_problem": "nvidia-smi: NVIDIA-SMI has failed"}, of="b200")
+    assert "the GPU cannot be seen: nvidia-smi: NVIDIA-SMI has failed" in refusal(host).message
+
+
+def test_the_size_of_the_memory_counts_not_what_is_free_just_now() -> None:
+    full = facts({"memory": {"available_kib": 20 << 20}})
+    (spark,) = (each for each in fits(full) if each.profile == "spark")
+    assert spark.verdict == "with changes"
+    assert made_for(full, fits(full)).profile == "spark"
