@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from deckard_deploy.catalog import library
+from deckard_deploy.catalog import library, safety
 from deckard_deploy.catalog.listing import names
 from deckard_deploy.catalog.option_schema import OptionSchema, option_schema
 from deckard_deploy.catalog.specs import (
@@ -38,6 +38,7 @@ class Resolved:
     publish: Publish
     startup_timeout_s: int
     compatibility: Compatibility | None
+    given_up: tuple[str, ...] = ()
 
 
 def resolve(
@@ -45,9 +46,9 @@ def resolve(
 ) -> Resolved:
     """Merge all sources of settings.
 
-    Precedence, weakest first: the profile, the model, `--compat` (which replaces profile and model), deckard.yaml,
-    the command line (`--set` and the named options; `catalog.overrides` puts both into `deployment`). Mappings
-    (serve, environment, container) merge key by key; a `null` takes a key out again.
+    Precedence, weakest first: what keeps an endpoint shut (safety.py), the profile, the model, `--compat` (which
+    replaces these three), deckard.yaml, the command line (`--set` and the named options; `catalog.overrides` puts both
+    into `deployment`). Mappings (serve, environment, container) merge key by key; a `null` takes a key out again.
 
     Raises BadInputError when a name is unknown, the parts do not belong together, or the engine's vLLM does not
     have an option or a variable that was asked for.
@@ -59,14 +60,21 @@ def resolve(
     drafter = _drafter(deployment, model)
     engine = _engine(deployment, profile, model, drafter, base.engine)
     schema = option_schema(engine.option_schema)
-    own = {} if compatibility else {**model.serve, **(drafter.serve if drafter else {})}
-    serve = _merged(base.serve, own, deployment.serve)
-    environment = _merged(base.environment, deployment.environment)
-    if not compatibility:
+    if compatibility:
+        serve = _merged(base.serve, deployment.serve)
+        environment = _merged(base.environment, deployment.environment)
+    else:
+        own = {**model.serve, **(drafter.serve if drafter else {})}
+        serve = _merged(safety.safe_serve(schema), base.serve, own, deployment.serve)
+        environment = _merged(safety.safe_environment(schema), base.environment, deployment.environment)
         serve, environment = translated(engine.option_schema, serve, environment)
+    container = _container(base.container, deployment)
     _check_together(profile, model, engine)
     _check_options(schema, serve, model)
     _check_environment(schema, environment, engine)
+    given_up = safety.given_up(serve, environment, container, schema)
+    if not compatibility:
+        _check_safety(given_up, serve, deployment)
     return Resolved(
         name=deployment.name or profile.name,
         profile=profile,
@@ -75,10 +83,11 @@ def resolve(
         engine=engine,
         serve=serve,
         environment=environment,
-        container=_container(base.container, deployment),
+        container=container,
         publish=compatibility.publish if compatibility else deployment.publish,
         startup_timeout_s=deployment.startup_timeout_s or profile.startup_timeout_s,
         compatibility=compatibility,
+        given_up=tuple(guard.setting for guard in given_up),
     )
 
 
@@ -206,6 +215,14 @@ def _check_environment(schema: OptionSchema, environment: Environment, engine: E
         if name in SECRETS:
             raise BadInputError(f"environment.{name} cannot be set: it is a secret, and the environment is shown")
         schema.check_environment(name, engine.environment)
+
+
+def _check_safety(given_up: tuple[safety.Guard, ...], serve: Serve, deployment: Deployment) -> None:
+    if serve.get("trust-remote-code"):  # whatever is allowed
+        raise BadInputError(
+            "serve.trust-remote-code cannot be set: vLLM has Gemma 4 itself, so no repository's code need run"
+        )
+    safety.check(given_up, deployment.allow_unsafe)
 
 
 def _check_options(schema: OptionSchema, serve: Serve, model: ModelSpec) -> None:

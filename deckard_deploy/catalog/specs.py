@@ -213,7 +213,12 @@ class EngineSpec(Spec):
     image: ImageReference | None = Field(default=None, description="null for the process runtime")
     architectures: tuple[Literal["amd64", "arm64"], ...]
     vllm_root: AbsolutePath | None = Field(default=None, description="the folder of the vllm package in the image")
-    home: AbsolutePath | None = Field(default=None, description="home of the image's user, for cache mounts")
+    home: AbsolutePath | None = Field(
+        default=None, description="HOME in the container: a folder that is made for it, with the caches below"
+    )
+    user: Literal["root", "caller"] = Field(
+        default="root", description="who runs in the container: root, or the user who called `up`"
+    )
     option_schema: Name = Field(description="file stem under schemas/")
     environment: tuple[EnvironmentName, ...] = Field(
         default=(), description="variables read by libraries under vLLM, which its envs.py does not list"
@@ -241,6 +246,9 @@ class Deployment(Spec):
     environment: dict[EnvironmentName, str | None] = Field(default_factory=dict)
     container: ContainerChanges = ContainerChanges()
     startup_timeout_s: int | None = Field(default=None, ge=1)
+    allow_unsafe: tuple[str, ...] = Field(
+        default=(), description="settings, as in container.network, that may give up a protection (docs/safety.md)"
+    )
 
 
 class Compatibility(Spec):

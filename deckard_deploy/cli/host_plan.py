@@ -1,5 +1,6 @@
 """The plan for this host: its folders and its memory. Apart from what makes things: `plan` must start quickly."""
 
+import os
 from pathlib import Path, PurePosixPath
 
 from deckard_deploy.catalog.resolution import Resolved
@@ -17,7 +18,8 @@ MEMINFO = Path("/proc/meminfo")
 def plan_for(resolved: Resolved, directory: StateDir) -> LaunchPlan:
     """The plan with this host's folders in it; nothing is made."""
     root = PurePosixPath(directory.root)
-    paths = HostPaths(models=root / "models", caches=root / "cache", patches=root / "patches")
+    owner = f"{os.getuid()}:{os.getgid()}"
+    paths = HostPaths(models=root / "models", caches=root / "cache", patches=root / "patches", owner=owner)
     return patched(build_plan(resolved, paths), resolved, paths.patches)
 
 

@@ -1,5 +1,6 @@
 """What `up` needs before anything is started: weights, the engine, the release's files."""
 
+import os
 import secrets
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -70,7 +71,14 @@ def have_engine(plan: LaunchPlan, directory: StateDir, runtime: Runtime, say: Sa
         build_for_process(plan, installed_program(plan, directory, say), say)
     for mount in plan.mounts:
         if not mount.read_only:
-            Path(mount.source).mkdir(parents=True, exist_ok=True)
+            _have_cache(Path(mount.source), for_all=plan.runtime == "docker" and plan.user is None)
+
+
+def _have_cache(folder: Path, *, for_all: bool) -> None:
+    """A root without capabilities writes only where everyone may; the state directory above keeps others out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if for_all and folder.stat().st_uid == os.getuid():
+        folder.chmod(0o1777)
 
 
 def _have_image(plan: LaunchPlan, runtime: DockerRuntime, say: Say) -> None:

@@ -60,5 +60,6 @@ def _facts(site: "Site") -> dict[str, Any]:
         "restarts": seen.restart_count,
         "exit_code": seen.exit_code,
         "instance": seen.instance_id,
+        "gives_up": ", ".join(plan.given_up) or None,
         "last_failure": launch.reason if launch and launch.state == "failed" else None,
     }

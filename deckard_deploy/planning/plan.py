@@ -65,6 +65,10 @@ class LaunchPlan(Part):
     arguments: tuple[str, ...]
     environment: dict[str, str]
     mounts: tuple[BindMount, ...]
+    scratch: tuple[str, ...] = ()
+    """Folders in memory, gone with the container; beside these and `mounts` its root is read-only."""
+    user: str | None = None
+    """`uid:gid` in the container; None is the image's own user."""
     patches: tuple[PatchMount, ...] = ()
     gpus: Gpus | None
     container: Container
@@ -76,6 +80,8 @@ class LaunchPlan(Part):
     container_port: int
     startup_timeout_s: int
     compatibility: str | None = None
+    given_up: tuple[str, ...] = ()
+    """Settings that give up a protection (catalog.safety)."""
 
     @property
     def hash(self) -> str:

@@ -19,11 +19,15 @@ OVERLAY = "overlay"  # beside the patched files, as `patches build --overlay` ma
 
 @dataclass(frozen=True, kw_only=True)
 class HostPaths:
-    """Where weights, caches and patched files lie on the host that will run the plan; absolute."""
+    """Where weights, caches and patched files lie on the host that will run the plan; absolute.
+
+    owner: `uid:gid` of whose they are; None where that is not known.
+    """
 
     models: PurePosixPath
     caches: PurePosixPath
     patches: PurePosixPath
+    owner: str | None = None
 
 
 # What `render` writes when no folders are named: the same on every machine that renders.
@@ -61,6 +65,8 @@ def build_plan(resolved: Resolved, paths: HostPaths = DEFAULT_PATHS) -> LaunchPl
         arguments=_arguments(resolved, paths, port),
         environment=_environment(resolved, paths),
         mounts=_mounts(resolved, paths) if in_container else (),
+        scratch=_scratch(resolved) if in_container else (),
+        user=paths.owner if in_container and resolved.engine.user == "caller" and not resolved.compatibility else None,
         gpus=_gpus(resolved),
         container=container,
         container_name=resolved.compatibility.container_name if resolved.compatibility else f"deckard-{resolved.name}",
@@ -71,6 +77,7 @@ def build_plan(resolved: Resolved, paths: HostPaths = DEFAULT_PATHS) -> LaunchPl
         container_port=port,
         startup_timeout_s=resolved.startup_timeout_s,
         compatibility=resolved.compatibility.name if resolved.compatibility else None,
+        given_up=resolved.given_up,
     )
 
 
@@ -156,6 +163,9 @@ def _environment(resolved: Resolved, paths: HostPaths) -> dict[str, str]:
     environment = dict(resolved.environment)
     if resolved.engine.runtime == "process":
         environment.setdefault("VLLM_CACHE_ROOT", str(paths.caches / resolved.engine.name / "vllm"))
+    elif resolved.engine.home and not resolved.compatibility:
+        # The image need not know the user: PyTorch asks for a name (getpass.getuser) where it keeps compiled code.
+        environment |= {"HOME": resolved.engine.home, "USER": "vllm"}
     return dict(sorted(environment.items()))
 
 
@@ -180,6 +190,15 @@ def _cache_mounts(resolved: Resolved, paths: HostPaths) -> tuple[BindMount, ...]
         BindMount(source=str(caches / name), target=f"{home}/{folder}", read_only=False)
         for name, folder in folders.items()
     )
+
+
+def _scratch(resolved: Resolved) -> tuple[str, ...]:
+    if resolved.compatibility:
+        return ()
+    home = resolved.engine.home
+    # The folders between home and the caches too: docker would make them for root alone.
+    below_home = (home, f"{home}/.cache", f"{home}/.triton") if home else ()
+    return ("/tmp", *below_home)  # noqa: S108  the container's own
 
 
 def _platform(resolved: Resolved) -> str | None:

@@ -10,6 +10,10 @@ from deckard_deploy.planning.planner import patch_folder
 from deckard_deploy.rendering.templates import environment
 
 SERVICE = "vllm"
+# Threads count too: a machine of 224 cores, compiling, has some thousands.
+PIDS_LIMIT = 8192
+# exec: code is compiled into it and loaded from there. Nobody else is in the container, so it may be open to all.
+SCRATCH_OPTIONS = "exec,nosuid,nodev,mode=1777,size=2g"
 
 
 def render_compose(plan: LaunchPlan, *, launch_id: str | None = None) -> str:
@@ -70,11 +74,23 @@ def compose_model(plan: LaunchPlan, *, launch_id: str | None = None) -> dict[str
         "deploy": _devices(plan),
     }
     if not plan.compatibility:
-        service["security_opt"] = ["no-new-privileges:true"]
+        service |= _confined(plan)
         service["logging"] = {"driver": "json-file", "options": {"max-size": "20m", "max-file": "5"}}
     present = {key: value for key, value in service.items() if value is not None}
     # compose allows no dot in a project's name
     return {"name": f"deckard-{plan.deployment.replace('.', '_')}", "services": {SERVICE: present}}
+
+
+def _confined(plan: LaunchPlan) -> dict[str, Any]:
+    """What the container may not do."""
+    return {
+        "user": plan.user,
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
+        "read_only": True,
+        "tmpfs": [f"{folder}:{SCRATCH_OPTIONS}" for folder in plan.scratch],
+        "pids_limit": PIDS_LIMIT,
+    }
 
 
 def _volume(mount: BindMount) -> dict[str, Any]:

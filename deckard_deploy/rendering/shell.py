@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterable
 
 from deckard_deploy.planning.plan import BindMount, LaunchPlan
+from deckard_deploy.rendering.compose import PIDS_LIMIT, SCRATCH_OPTIONS
 from deckard_deploy.rendering.templates import environment
 
 Line = tuple[str, ...]
@@ -69,10 +70,18 @@ def _docker_options(plan: LaunchPlan, launch_id: str | None) -> list[Line]:
     lines += [("--env", f"{name}={value}") for name, value in plan.environment.items()]
     lines += [_mount(mount) for mount in (*plan.mounts, *plan.patches)]
     if not plan.compatibility:
-        lines.append(("--security-opt", "no-new-privileges:true"))
+        lines += _confinement(plan)
         lines.append(("--log-driver", "json-file", "--log-opt", "max-size=20m", "--log-opt", "max-file=5"))
     lines.append(("--restart", container.restart, "--stop-timeout", str(container.stop_grace_period_s)))
     return [*lines, *_health_options(plan)]
+
+
+def _confinement(plan: LaunchPlan) -> list[Line]:
+    """As compose._confined."""
+    user = [("--user", plan.user)] if plan.user else []
+    scratch = [("--tmpfs", f"{folder}:{SCRATCH_OPTIONS}") for folder in plan.scratch]
+    options = ("--security-opt", "no-new-privileges:true", "--read-only", "--pids-limit", str(PIDS_LIMIT))
+    return [*user, ("--cap-drop", "ALL", *options), *scratch]
 
 
 def _health_options(plan: LaunchPlan) -> list[Line]:

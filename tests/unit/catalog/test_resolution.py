@@ -63,8 +63,8 @@ def test_a_null_in_the_file_can_be_set_again() -> None:
 
 
 def test_the_container_merges_key_by_key() -> None:
-    found = resolved(SPARK, "container.ipc=host", text="container: {shm_size: null}").container
-    assert (found.ipc, found.shm_size, found.restart) == ("host", None, "on-failure:2")
+    found = resolved(SPARK, "container.restart=no", text="container: {shm_size: null}").container
+    assert (found.ipc, found.shm_size, found.restart) == ("private", None, "no")
     assert resolved(SPARK).container.shm_size == "16g"
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from deckard_deploy.catalog import library, listing
 from deckard_deploy.catalog.overrides import with_settings
 from deckard_deploy.catalog.resolution import resolve
+from deckard_deploy.catalog.specs import Deployment
 from deckard_deploy.catalog.strict_yaml import parse
 from deckard_deploy.planning.plan import BindMount, LaunchPlan
 from deckard_deploy.planning.planner import HostPaths, build_plan
@@ -52,7 +54,7 @@ def test_docker_listens_inside_and_publishes_on_loopback() -> None:
 
 
 def test_on_the_hosts_network_the_server_itself_keeps_to_the_address() -> None:
-    plan = planned("spark", "publish.port=9000", "container.network=host")
+    plan = planned("spark", "publish.port=9000", "container.network=host", 'allow_unsafe=["container.network"]')
     assert (value_of(plan, "--host"), value_of(plan, "--port")) == ("127.0.0.1", "9000")
     assert plan.container_port == 9000
 
@@ -69,11 +71,21 @@ def test_weights_are_read_only_and_caches_are_the_engines_own() -> None:
     plan = planned("spark")
     assert plan.mounts[0] == BindMount(source="/m/deckard-31b", target="/models/deckard-31b", read_only=True)
     assert [(mount.source, mount.target, mount.read_only) for mount in plan.mounts[1:]] == [
-        ("/c/vllm-0.19.1/vllm", "/root/.cache/vllm", False),
-        ("/c/vllm-0.19.1/triton", "/root/.triton/cache", False),
-        ("/c/vllm-0.19.1/flashinfer", "/root/.cache/flashinfer", False),
+        ("/c/vllm-0.19.1/vllm", "/home/deckard/.cache/vllm", False),
+        ("/c/vllm-0.19.1/triton", "/home/deckard/.triton/cache", False),
+        ("/c/vllm-0.19.1/flashinfer", "/home/deckard/.cache/flashinfer", False),
     ]
-    assert planned("spark", "engine=aeon-awq").mounts == plan.mounts[:1]
+    assert plan.scratch == ("/tmp", "/home/deckard", "/home/deckard/.cache", "/home/deckard/.triton")  # noqa: S108
+    assert (plan.environment["HOME"], plan.environment["USER"]) == ("/home/deckard", "vllm")
+
+
+def test_the_container_runs_as_the_folders_owner_where_the_image_allows_it() -> None:
+    owned = replace(PATHS, owner="1000:100")
+    spark = resolve(Deployment(), profile=library.profile("spark"))
+    cpu = resolve(Deployment(engine="vllm-0.19.1-cpu-docker"), profile=library.profile("cpu"))
+    assert build_plan(cpu, owned).user == "1000:100"
+    assert build_plan(cpu, PATHS).user is None
+    assert build_plan(spark, owned).user is None
 
 
 def test_a_drafter_is_mounted_and_named_in_one_option() -> None:

@@ -10,7 +10,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deckard_deploy.rendering.compose import compose_model, render_compose
+from deckard_deploy.catalog import library
+from deckard_deploy.catalog.resolution import resolve
+from deckard_deploy.catalog.specs import Deployment
+from deckard_deploy.planning.planner import build_plan
+from deckard_deploy.rendering.compose import PIDS_LIMIT, compose_model, render_compose
 from deckard_deploy.rendering.templates import yaml_scalar
 from tests.unit.rendering.plans import PROFILES, built_in, with_text
 
@@ -115,3 +119,20 @@ def test_rendering_does_not_depend_on_the_machine(tmp_path: Path) -> None:
     second = subprocess.run(command, env=there, cwd=tmp_path, capture_output=True, check=True).stdout
     assert first == second
     assert len(first) > 1000
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_profile_is_confined(profile: str) -> None:
+    service = compose_model(built_in(profile))["services"]["vllm"]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert (service["read_only"], service["pids_limit"]) == (True, PIDS_LIMIT)
+    assert not {"privileged", "network_mode", "ipc", "cap_add", "devices", "pid", "userns_mode"} & set(service)
+    writable = [volume["target"] for volume in service["volumes"] if not volume["read_only"]]
+    assert all("/cache" in target or "/.cache" in target for target in writable)
+
+
+def test_somebody_elses_line_is_not_confined() -> None:
+    kept = resolve(Deployment(), profile=library.profile("spark"), compatibility=library.compatibility("seed"))
+    service = compose_model(build_plan(kept))["services"]["vllm"]
+    assert not {"cap_drop", "security_opt", "read_only", "tmpfs", "pids_limit", "user"} & set(service)

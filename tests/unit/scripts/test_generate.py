@@ -55,7 +55,7 @@ def test_the_example_has_every_key_and_resolves() -> None:
     assert deployment.model_fields_set == set(Deployment.model_fields)
     assert deployment.profile is not None
     resolved = resolve(deployment, profile=library.profile(deployment.profile))
-    assert "disable-fastapi-docs" not in resolved.serve
+    assert "max-num-batched-tokens" not in resolved.serve
     assert EXAMPLE.read_text().startswith("# yaml-language-server: $schema=schemas/deckard.schema.json\n")
     assert (EXAMPLE.parent / "schemas" / "deckard.schema.json").is_file()
 
