@@ -8,6 +8,7 @@ from deckard_deploy.cli.patch_choice import patched
 from deckard_deploy.cli.plan_memory import kv_bytes_of, planned_memory, with_measured_memory
 from deckard_deploy.errors import IntegrityError
 from deckard_deploy.planning.memory import Memory, with_serve
+from deckard_deploy.planning.memory_parts import EarlierStart, Known
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.planning.planner import HostPaths, build_plan
 from deckard_deploy.running.layout import StateDir
@@ -30,15 +31,16 @@ def measured_plan(
 
     On a unified machine the KV cache's size becomes an option; a plan that is the current release stays what it is.
     """
-    current, sizes = current_plan(directory, resolved.name), _tensor_bytes(resolved, directory)
+    current = current_plan(directory, resolved.name)
+    known = Known(weight_bytes=_tensor_bytes(resolved, directory), starts=_earlier_starts(resolved, directory))
     kept = kv_bytes_of(current) if current else None
     if current and kept and "kv-cache-memory-bytes" not in resolved.serve:
         same = with_serve(resolved, kv_cache_memory_bytes=kept)
         plan = plan_for(same, directory)
         if plan.hash == current.hash:
-            return same, plan, planned_memory(same, available=None, weight_bytes=sizes)
-    resolved, available = with_measured_memory(resolved, current, meminfo=meminfo, weight_bytes=sizes)
-    memory = planned_memory(resolved, available=available, weight_bytes=sizes)
+            return same, plan, planned_memory(same, available=None, known=known)
+    resolved, available = with_measured_memory(resolved, current, meminfo=meminfo, known=known)
+    memory = planned_memory(resolved, available=available, known=known)
     return resolved, plan_for(resolved, directory), memory
 
 
@@ -57,6 +59,14 @@ def _tensor_bytes(resolved: Resolved, directory: StateDir) -> dict[str, int]:
             except IntegrityError:
                 continue
     return sizes
+
+
+def _earlier_starts(resolved: Resolved, directory: StateDir) -> tuple[EarlierStart, ...]:
+    if not directory.startups.exists():
+        return ()
+    from deckard_deploy.cli.plan_reality import earlier_starts  # noqa: PLC0415  for a host that has started something
+
+    return earlier_starts(resolved, directory.startups)
 
 
 def current_plan(directory: StateDir, name: str) -> LaunchPlan | None:

@@ -2,7 +2,6 @@
 
 import textwrap
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +9,15 @@ from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.catalog.specs import Generated
 from deckard_deploy.errors import DoesNotFitError
 from deckard_deploy.planning.memory import (
+    NOTHING_KNOWN,
     RESERVE,
     TYPICAL_LENGTH,
-    Level,
     Memory,
     memory_of,
     readable,
     with_serve,
 )
+from deckard_deploy.planning.memory_parts import Known, Level, Part
 from deckard_deploy.planning.memory_settings import GIB, UnknownMemoryError
 from deckard_deploy.planning.plan import LaunchPlan
 
@@ -30,18 +30,16 @@ _KV_SIGN, _FREE_SIGN = "k", "."
 _SAME = 2 * GIB  # a host whose memory differs by less from the profile's is such a machine
 
 
-def planned_memory(
-    resolved: Resolved, *, available: int | None, weight_bytes: Mapping[str, int] | None = None
-) -> Memory | str:
+def planned_memory(resolved: Resolved, *, available: int | None, known: Known = NOTHING_KNOWN) -> Memory | str:
     """The plan's memory (`memory_of`), or why it is not known. Raises BadInputError for a layout that vLLM refuses."""
     try:
-        return memory_of(resolved, available=available, weight_bytes=weight_bytes)
+        return memory_of(resolved, available=available, known=known)
     except UnknownMemoryError as error:
         return str(error)
 
 
 def with_measured_memory(
-    resolved: Resolved, current: LaunchPlan | None, *, meminfo: Path, weight_bytes: Mapping[str, int] | None = None
+    resolved: Resolved, current: LaunchPlan | None, *, meminfo: Path, known: Known = NOTHING_KNOWN
 ) -> tuple[Resolved, int | None]:
     """On the unified machine that the profile is for: the KV cache's size as an option, and the bytes that are free.
 
@@ -57,7 +55,7 @@ def with_measured_memory(
     free = None if current else available
     if "kv-cache-memory-bytes" in resolved.serve:
         return resolved, free
-    memory = planned_memory(resolved, available=free, weight_bytes=weight_bytes)
+    memory = planned_memory(resolved, available=free, known=known)
     size = None if isinstance(memory, str) or memory.problem() else memory.measured_kv_bytes()
     return (with_serve(resolved, kv_cache_memory_bytes=size) if size else resolved), free
 
@@ -108,7 +106,14 @@ def memory_json(memory: Memory | str, changes: "tuple[Change, ...]") -> dict[str
         "available": memory.available,
         "requested": memory.requested if memory.total else None,
         "parts": [
-            {"name": p.name, "expected": p.expected, "low": p.low, "high": p.high, "source": p.source}
+            {
+                "name": p.name,
+                "expected": p.expected,
+                "low": p.low,
+                "high": p.high,
+                "measured": p.measured,
+                "source": p.source,
+            }
             for p in memory.parts
         ],
         "kv_cache": {
@@ -138,15 +143,20 @@ def memory_lines(memory: Memory | str, changes: "tuple[Change, ...]", *, limit: 
     lines = [f"memory       {_bounds(memory)}"]
     if memory.total:
         lines.append(f"             |{_bar(memory)}|")
-    for part in memory.parts:
-        span = "" if part.low == part.high else f" ({readable(part.low)} to {readable(part.high)}, assumed)"
-        lines.append(_entry(_SIGNS[part.name], part.name, readable(part.expected) + span))
+    lines += [_entry(_SIGNS[part.name], part.name, readable(part.expected) + _span(part)) for part in memory.parts]
     kv = readable(max(0, memory.kv_bytes())) + ("" if memory.given else " (what is left)")
     lines.append(_entry(_KV_SIGN, "KV cache", f"{kv}: {memory.tokens:,} tokens as vLLM counts"))
     settings = memory.settings
     kind = {1: "fp8", 2: "BF16", 4: "float32"}[settings.element_bytes]
     lines.append(f"sequence     {readable(memory.need)} for {settings.max_model_len:,} tokens in {kind}")
     return [*lines, *(_fitting(memory, limit) if memory.verdict == "fits" else _unfitting(memory, changes))]
+
+
+def _span(part: Part) -> str:
+    how = "measured here" if part.measured else "assumed"
+    if part.low == part.high:
+        return f" ({how})" if part.measured else ""
+    return f" ({readable(part.low)} to {readable(part.high)}, {how})"
 
 
 def explained(memory: Memory | str) -> list[str]:

@@ -10,8 +10,10 @@ from types import MappingProxyType
 
 from deckard_deploy.cli.output import echo_command
 from deckard_deploy.cli.patched import attest
+from deckard_deploy.cli.plan_reality import kv_cache_line, memory_line, start_memory
 from deckard_deploy.cli.prepare import installed_program
 from deckard_deploy.cli.progress import minutes, startup_display
+from deckard_deploy.planning.memory import Memory
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.running.deploy import Site
 from deckard_deploy.running.layout import StateDir
@@ -24,7 +26,7 @@ from deckard_deploy.startup.readiness import Readiness
 
 Say = Callable[[str], None]
 LATE_S = 10.0  # weights and engine are had before the launch is recorded, so that little lies between
-NOTHING_PLANNED: Mapping[str, int] = MappingProxyType({})
+NOTHING_PLANNED: Mapping[str, Memory] = MappingProxyType({})
 
 
 @contextmanager
@@ -34,13 +36,13 @@ def open_site(
     say: Say,
     *,
     also: str | None = None,
-    planned_tokens: Mapping[str, int] = NOTHING_PLANNED,
+    planned: Mapping[str, Memory] = NOTHING_PLANNED,
 ) -> Iterator[Site]:
     """The deployment with the runtimes that can have something of it running, and `also`; closed in the end.
 
     The process runtime is always one of them: it finds processes by their marks, whatever became of the records.
 
-    planned_tokens: the KV cache that plans foresee, by plan hash; said beside what the engine made.
+    planned: the memory that plans foresee, by plan hash; said beside what the engine made.
     """
     deployment = directory.deployment(name)
     releases = Releases(deployment)
@@ -56,7 +58,7 @@ def open_site(
     site = Site(
         releases=releases,
         runtimes=runtimes,
-        follow=functools.partial(prove_ready, directory=directory, say=say, planned_tokens=planned_tokens),
+        follow=functools.partial(prove_ready, directory=directory, say=say, planned=planned),
         say=say,
     )
     try:
@@ -83,7 +85,7 @@ def prove_ready(
     *,
     directory: StateDir,
     say: Say,
-    planned_tokens: Mapping[str, int] = NOTHING_PLANNED,
+    planned: Mapping[str, Memory] = NOTHING_PLANNED,
 ) -> None:
     """Follow a start until the endpoint has answered; remember how long it took, and say what was planned otherwise.
 
@@ -109,10 +111,13 @@ def prove_ready(
     if plan.patches:
         say(f"patches  {attest(plan, runtime, program)}")
     say(f"answer   {answers[-1].detail!r}")
-    say(f"ready    after {minutes(ready.elapsed_s)}{_facts(ready, planned_tokens.get(plan.hash))}")
+    memory = planned.get(plan.hash)
+    say(f"ready    after {minutes(ready.elapsed_s)}{kv_cache_line(ready.facts, memory)}")
+    if memory and (line := memory_line(ready.facts, memory)):
+        say(f"memory   {line}")
     if _followed_from_its_beginning(release, ready):
         with contextlib.suppress(OSError):  # an estimate for the next start is not worth this one
-            history.record(directory.startups, _start(plan, ready))
+            history.record(directory.startups, _start(plan, ready, memory))
 
 
 def _followed_from_its_beginning(release: Release, ready: follow.Ready) -> bool:
@@ -122,7 +127,7 @@ def _followed_from_its_beginning(release: Release, ready: follow.Ready) -> bool:
     return age is not None and age.total_seconds() < ready.elapsed_s + LATE_S
 
 
-def _start(plan: LaunchPlan, ready: follow.Ready) -> history.Start:
+def _start(plan: LaunchPlan, ready: follow.Ready, memory: Memory | None) -> history.Start:
     return history.Start(
         profile=plan.profile,
         model=plan.model,
@@ -130,14 +135,5 @@ def _start(plan: LaunchPlan, ready: follow.Ready) -> history.Start:
         cold=ready.facts.compile_cache_hit is not True,
         total_s=ready.elapsed_s,
         durations=dict(ready.durations),
+        memory=start_memory(ready.facts, memory) if memory else None,
     )
-
-
-def _facts(ready: follow.Ready, planned: int | None) -> str:
-    tokens, concurrency = ready.facts.kv_cache_tokens, ready.facts.max_concurrency
-    if tokens is None or concurrency is None:
-        return ""
-    text = f"; KV cache of {tokens:,} tokens, {concurrency:.1f} full-length requests"
-    if not planned:
-        return text
-    return f"{text}, as planned" if planned == tokens else f"{text} (planned: {planned:,}, {tokens / planned - 1:+.1%})"

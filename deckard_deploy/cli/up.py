@@ -13,6 +13,7 @@ from deckard_deploy.cli.state import state, state_option
 
 if TYPE_CHECKING:
     from deckard_deploy.catalog.resolution import Resolved
+    from deckard_deploy.planning.memory import Memory
     from deckard_deploy.planning.plan import LaunchPlan
     from deckard_deploy.running.deploy import Decision, Site
     from deckard_deploy.running.layout import StateDir
@@ -51,17 +52,17 @@ def up(resolved: "Resolved", *, state_dir: Path | None, dry_run: bool, force: bo
         return
     deployment = directory.create(plan.deployment)
     with held(deployment, verb="up"):
-        _up(resolved, plan, directory, tokens=None if isinstance(memory, str) else memory.tokens)
+        _up(resolved, plan, directory, memory=memory)
     say(f"took     {minutes(time.monotonic() - started)}; try: {program} chat --name {plan.deployment} 'Hello?'")
     click.echo(plan.base_url)
 
 
-def _up(resolved: "Resolved", plan: "LaunchPlan", directory: "StateDir", *, tokens: int | None) -> None:
+def _up(resolved: "Resolved", plan: "LaunchPlan", directory: "StateDir", *, memory: "Memory | str") -> None:
     from deckard_deploy.cli.site import open_site  # noqa: PLC0415  not for --help
     from deckard_deploy.running.deploy import what_runs  # noqa: PLC0415  same
 
-    planned = {} if tokens is None else {plan.hash: tokens}
-    with open_site(directory, plan.deployment, say, also=plan.runtime, planned_tokens=planned) as site:
+    planned = {} if isinstance(memory, str) else {plan.hash: memory}
+    with open_site(directory, plan.deployment, say, also=plan.runtime, planned=planned) as site:
         site.releases.clear_leftovers()
         try:
             _converge(resolved, plan, directory, site)

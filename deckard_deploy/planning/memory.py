@@ -1,20 +1,19 @@
 """What a deployment takes of a GPU's memory, and what is left for the KV cache; bytes throughout.
 
 The KV cache's layout is exact (memory_kv); how much is available to it is not, as vLLM 0.19.1 measures that when it
-starts: each part that is assumed says so, with a range and a source. `--kv-cache-memory-bytes` makes it exact.
+starts: each part says whether it is assumed or was measured in earlier starts of the same kind on this host, with a
+range and a source. `--kv-cache-memory-bytes` makes it exact.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from math import ceil
 from typing import Literal
 
 from pydantic import JsonValue
 
 from deckard_deploy.catalog.resolution import Resolved
-from deckard_deploy.catalog.specs import Hardware, ModelSpec
 from deckard_deploy.planning.memory_kv import KvCache
+from deckard_deploy.planning.memory_parts import Known, Level, Part, Step, engine_parts, weight_parts
 from deckard_deploy.planning.memory_settings import (
     GIB,
     CacheSettings,
@@ -27,32 +26,8 @@ from deckard_deploy.planning.memory_settings import (
 # and down (vllm-project/vllm issue 46307), and raised kernel watermarks alone cost 6.2 GiB of MemAvailable
 # (github tonyd2wild/GLM-5.3-Flash-NVFP4-DFlash2-2x-DGX-Spark pull request 19).
 RESERVE = 8 * GIB
+NOTHING_KNOWN = Known()
 TYPICAL_LENGTH = 8192  # tokens of a conversation with a document in it: a choice, no measurement
-NVFP4_BYTES = 0.5625  # per parameter: 4 bits, and a byte of scale for 16 (ModelOpt 0.42.0, NVFP4 group_size 16)
-
-
-class Level(StrEnum):
-    """Which end of the assumptions is meant."""
-
-    LOW = "low"
-    EXPECTED = "expected"
-    HIGH = "high"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """Memory taken by something other than the KV cache. `profiled`: vLLM subtracts it before it sizes the KV cache."""
-
-    name: str
-    expected: int
-    low: int
-    high: int
-    source: str
-    profiled: bool = True
-
-    def bytes_at(self, level: Level) -> int:
-        """The size at that end of the range."""
-        return {Level.LOW: self.low, Level.EXPECTED: self.expected, Level.HIGH: self.high}[level]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +35,11 @@ class Memory:
     """The memory of one GPU, or of a unified machine.
 
     total: what CUDA sees, None where the KV cache alone is bounded (a CPU). available: what was free when it was
-    measured, on a unified machine. given: the KV cache's size, where an option or a variable fixes it. weight_bytes: of
-    models whose tensors were looked at.
+    measured, on a unified machine. given: the KV cache's size, where an option or a variable fixes it.
     """
 
     settings: CacheSettings
+    step: Step
     cache: KvCache
     parts: tuple[Part, ...]
     total: int | None
@@ -72,7 +47,7 @@ class Memory:
     utilization: float
     available: int | None
     given: int | None
-    weight_bytes: Mapping[str, int]
+    known: Known
 
     @property
     def requested(self) -> int:
@@ -161,13 +136,11 @@ def readable(size: int) -> str:
     return f"{size / GIB:.1f} GiB" if size >= GIB // 10 else f"{size / 2**20:.0f} MiB"
 
 
-def memory_of(
-    resolved: Resolved, *, available: int | None = None, weight_bytes: Mapping[str, int] | None = None
-) -> Memory:
+def memory_of(resolved: Resolved, *, available: int | None = None, known: Known = NOTHING_KNOWN) -> Memory:
     """The memory that `resolved` takes.
 
-    available: bytes free on this host, for a unified machine. weight_bytes: what the models' tensors take, by name, in
-    place of the catalog's sizes. Raises UnknownMemoryError, and BadInputError where vLLM would refuse the layout.
+    available: bytes free on this host, for a unified machine. Raises UnknownMemoryError, and BadInputError where vLLM
+    would refuse the layout.
     """
     settings, hardware, serve = cache_settings(resolved), resolved.profile.hardware, resolved.serve
     given = serve.get("kv-cache-memory-bytes")
@@ -179,16 +152,24 @@ def memory_of(
     elif hardware.memory_gib is None:
         raise UnknownMemoryError(f"the memory of {hardware.gpu} is not known")
     utilization = serve.get("gpu-memory-utilization", 0.9)
+    step = Step(
+        in_flight=settings.in_flight,
+        max_num_seqs=settings.max_num_seqs,
+        tensor_parallel=settings.tensor_parallel,
+        drafter=resolved.drafter.name if resolved.drafter else None,
+    )
+    alike = [start for start in known.starts if start.step == step]
     return Memory(
         settings=settings,
+        step=step,
         cache=cache_of(resolved, settings),
-        parts=(*_weights(resolved, settings, weight_bytes or {}), *_engine(resolved, hardware)),
+        parts=(*weight_parts(resolved, settings, known.weight_bytes), *engine_parts(resolved, hardware, alike)),
         total=None if hardware.memory_gib is None else int(hardware.memory_gib * GIB),
         unified=hardware.memory == "unified",
         utilization=float(utilization) if isinstance(utilization, int | float) else 0.9,
         available=available if hardware.memory == "unified" else None,
         given=given if isinstance(given, int) else None,
-        weight_bytes=weight_bytes or {},
+        known=known,
     )
 
 
@@ -196,47 +177,3 @@ def with_serve(resolved: Resolved, **changes: JsonValue) -> Resolved:
     """The same choice with other vLLM options ('_' for '-'; None takes one out)."""
     serve = {**resolved.serve, **{name.replace("_", "-"): value for name, value in changes.items()}}
     return replace(resolved, serve={name: value for name, value in serve.items() if value is not None})
-
-
-def _weights(resolved: Resolved, settings: CacheSettings, measured: Mapping[str, int]) -> list[Part]:
-    parts = []
-    for model in (resolved.model, resolved.drafter):
-        if model and model.weights:
-            known = measured.get(model.name)
-            size = (known or int(model.size_gb * 1e9)) + _copied_values(model)
-            size //= settings.tensor_parallel
-            source = "its tensors" if known else "its size in the catalog"
-            name = "weights" if model is resolved.model else "drafter"
-            parts.append(Part(name=name, expected=size, low=size, high=size, source=source))
-    return parts
-
-
-def _copied_values(model: ModelSpec) -> int:
-    """vLLM copies k_proj into the place of a full layer's missing v_proj (models/gemma4.py, `attention_k_eq_v`)."""
-    shape = model.architecture
-    if not shape.k_eq_v:
-        return 0
-    parameters = (
-        (shape.layers - shape.sliding_layers) * shape.hidden_size * shape.global_kv_heads * shape.global_head_dim
-    )
-    return int(parameters * (2 if model.quantization == "none" else NVFP4_BYTES))
-
-
-def _engine(resolved: Resolved, hardware: Hardware) -> list[Part]:
-    if hardware.gpu_count == 0:
-        return []
-    unified = hardware.memory == "unified"
-    expected, low, high = (6.05, 5.4, 6.7) if unified else (5.0, 2.0, 6.7)
-    measured = "measured on a Spark with vLLM 0.28 (github llamastash/llamastash issue 80)"
-    engine = Part(
-        name="engine",
-        expected=int(expected * GIB),
-        low=int(low * GIB),
-        high=int(high * GIB),
-        source=measured if unified else f"assumed; {high:g} GiB at most were {measured}",
-    )
-    if resolved.serve.get("enforce-eager") is True:
-        return [engine]
-    # 0.19.1 does not subtract them before it sizes the KV cache (v1/worker/gpu_worker.py:395).
-    graphs = Part(name="CUDA graphs", expected=GIB, low=0, high=2 * GIB, source="assumed", profiled=False)
-    return [engine, graphs]

@@ -59,7 +59,7 @@ def _changed(resolved: Resolved, memory: Memory, steps: tuple[Step, ...]) -> Cha
             return None
         option, resolved = done
         try:
-            memory = memory_of(resolved, available=memory.available, weight_bytes=memory.weight_bytes)
+            memory = memory_of(resolved, available=memory.available, known=memory.known)
         except BadInputError:  # a layout that the engine refuses is no way out
             return None
         options.append(option)

@@ -12,6 +12,24 @@ MAX_BYTES = 256 * 1024  # about 600 starts; then the older half goes
 LAST = 5  # starts that an estimate rests on
 
 
+class StartMemory(BaseModel):
+    """What a start's log said of one GPU's memory, GiB (None: nothing), and what that depends on.
+
+    requested_gib: what vLLM might take in all; the rest are the log's own figures (Facts in phases.py).
+    """
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    in_flight: int
+    max_num_seqs: int
+    tensor_parallel: int
+    drafter: str | None
+    requested_gib: NonNegativeFloat
+    model_loading_gib: float | None
+    available_kv_cache_gib: float | None
+    graph_capture_gib: float | None
+
+
 class Start(BaseModel):
     """One start that ended well. Seconds; `cold`: nothing was compiled before."""
 
@@ -23,6 +41,7 @@ class Start(BaseModel):
     cold: bool
     total_s: NonNegativeFloat
     durations: dict[Phase, NonNegativeFloat]
+    memory: StartMemory | None = None
 
 
 class Eta(BaseModel):

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from deckard_deploy.planning.memory import memory_of
 from deckard_deploy.planning.planner import build_plan
 from deckard_deploy.running.layout import StateDir
 from deckard_deploy.running.releases import Releases
+from deckard_deploy.startup.history import Start, StartMemory, record
 from deckard_deploy.weights import tiny_gemma4
 from tests.unit.planning.choices import choice
 
@@ -69,6 +71,30 @@ def test_the_screen(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert found == file.read_text(encoding="utf-8")
     assert max(map(len, found.splitlines())) <= 80
     assert found.isascii()
+
+
+def test_the_screen_after_earlier_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    step = asdict(memory_of(choice("b200")).step)
+    for available, graphs in ((130.2, 0.49), (129.9, 0.51), (130.4, 0.47)):
+        memory = StartMemory(
+            **step,
+            requested_gib=151.6,
+            model_loading_gib=19.11,
+            available_kv_cache_gib=available,
+            graph_capture_gib=graphs,
+        )
+        start = Start(
+            profile="b200", model="deckard-31b", engine="vllm-0.19.1", cold=True, total_s=1, durations={}, memory=memory
+        )
+        (tmp_path / "home").mkdir(exist_ok=True)
+        record(tmp_path / "home" / "startups.jsonl", start)
+    assert run(["plan", "--profile", "b200", "--explain"]) == 0
+    found = memory_of_screen(capsys.readouterr().out)
+    file = GOLDEN / "plan-b200-after-starts.txt"
+    if os.environ.get("WRITE_GOLDEN"):
+        file.write_text(found, encoding="utf-8")
+    assert found == file.read_text(encoding="utf-8")
+    assert max(map(len, found.splitlines())) <= 80
 
 
 def test_the_same_as_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,8 @@
 import pytest
 
 from deckard_deploy.catalog.resolution import Resolved
-from deckard_deploy.planning.memory import RESERVE, Level, Memory, memory_of, readable, with_serve
+from deckard_deploy.planning.memory import RESERVE, Memory, memory_of, readable, with_serve
+from deckard_deploy.planning.memory_parts import EarlierStart, Known, Level, Step
 from deckard_deploy.planning.memory_settings import GIB, UnknownMemoryError
 from tests.unit.planning.choices import choice
 
@@ -30,7 +31,7 @@ def test_weights_are_the_catalogs_and_the_values_that_vllm_copies() -> None:
 
 
 def test_measured_weights_replace_the_catalogs() -> None:
-    found = memory_of(choice("spark"), weight_bytes={"deckard-31b": 10**9})
+    found = memory_of(choice("spark"), known=Known(weight_bytes={"deckard-31b": 10**9}))
     assert found.parts[0].source == "its tensors"
     assert found.parts[0].expected < 2 * 10**9
 
@@ -131,3 +132,34 @@ def test_options_change_by_their_names() -> None:
 
 def test_sizes_are_readable() -> None:
     assert [readable(size) for size in (10**7, 12 * GIB)] == ["10 MiB", "12.0 GiB"]
+
+
+def as_planned(profile: str, *changes: str) -> Step:
+    return memory(profile, *changes).step
+
+
+def with_starts(*starts: EarlierStart, changes: tuple[str, ...] = ()) -> Memory:
+    return memory_of(choice("b200", *changes), known=Known(starts=starts))
+
+
+def test_what_earlier_starts_took_replaces_what_is_assumed() -> None:
+    step = as_planned("b200")
+    found = with_starts(*(EarlierStart(step=step, engine=size * GIB, graphs=None) for size in (3, 2, 7)))
+    _, engine, graphs = found.parts
+    assert (engine.low, engine.expected, engine.high) == (2 * GIB, 3 * GIB, 7 * GIB)
+    assert (engine.measured, engine.source) == (True, "measured on this host, in 3 earlier starts")
+    assert not graphs.measured
+    assert found.kv_bytes() == memory("b200").kv_bytes() + 2 * GIB
+
+
+@pytest.mark.parametrize("change", ["max-num-batched-tokens=2048", "max-num-seqs=2", "tensor-parallel-size=2"])
+def test_a_start_that_computed_other_steps_says_nothing(change: str) -> None:
+    earlier = EarlierStart(step=as_planned("b200"), engine=GIB, graphs=GIB)
+    assert with_starts(earlier).parts[1].measured
+    assert not with_starts(earlier, changes=(change,)).parts[1].measured
+
+
+def test_a_start_with_a_drafter_says_nothing_of_one_without() -> None:
+    step = as_planned("b200", "drafter=deckard-e4b")
+    assert step.drafter == "deckard-e4b"
+    assert not with_starts(EarlierStart(step=step, engine=GIB, graphs=GIB)).parts[1].measured
