@@ -13,8 +13,8 @@ from typing import Literal
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.resources import catalog_dir
 
-# A metric of vLLM's in a PromQL expression; names are read as Prometheus does (data model: [a-zA-Z_:][a-zA-Z0-9_:]*).
-_IN_QUERY = re.compile(r"\bvllm:[a-zA-Z0-9_:]+|\bprocess_start_time_seconds\b")
+# A metric of the page in a PromQL expression; names are as in Prometheus's data model: [a-zA-Z_:][a-zA-Z0-9_:]*.
+_IN_QUERY = re.compile(r"\b(?:vllm:|process_|http_)[a-zA-Z0-9_:]+")
 _OF_HISTOGRAMS = re.compile("_(bucket|sum|count)$")
 
 

@@ -26,6 +26,7 @@ VERBS = {
     "chat": "Send one message and print the answer.",
     "bench": "Measure the running endpoint with its engine's own benchmark.",
     "top": "Watch throughput, latency, queue, KV cache and drafter.",
+    "monitor": "Run Prometheus and Grafana beside the endpoint, on this machine only.",
     "plan": "Show what `up` would run, and what would change.",
     "render": "Write the compose file or the command line of a plan.",
     "profiles": "Say which hardware profiles this machine can run; list them, or show one.",

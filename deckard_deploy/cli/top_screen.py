@@ -65,7 +65,7 @@ def _now(figures: Figures, history: Sequence[float]) -> Table:
         ("", f"{count(figures.finished)} ended"),
         ("KV cache", _bar(figures.kv_use)),
         ("preemptions", _alarm(count(figures.preemptions), bool(figures.preemptions))),
-        ("prefix cache", f"{percent(figures.prefix_hits)} of the prompts' tokens found"),
+        ("prefix cache", _found(figures.prefix_hits)),
         ("drafter", _drafter(figures)),
         ("restarts", _alarm(str(figures.restarts), bool(figures.restarts))),
     ]
@@ -98,6 +98,10 @@ def _drafter(figures: Figures) -> str:
         return "-"
     positions = " ".join(percent(share) for share in figures.acceptance_by_position)
     return f"{percent(figures.acceptance_rate)} accepted, {figures.acceptance_length:.2f} tokens a step ({positions})"
+
+
+def _found(share: float | None) -> str:
+    return "-" if share is None else f"{percent(share)} of the prompts' tokens found"
 
 
 def _bar(share: float | None) -> Text:

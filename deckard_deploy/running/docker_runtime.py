@@ -57,7 +57,7 @@ class DockerRuntime:
             return
         self._refuse_strangers()
         self.engine.compose(self._project, None, ("down", "--remove-orphans"), timeout_s=_DOWN_TIMEOUT_S)
-        left = [_name(container) for container in self._containers(all_of_project=True)] + self._networks()
+        left = [_name(container) for container in self._containers(all_of_project=True)] + self._deserted()
         if left:
             raise EnvironmentUnfitError(f"docker compose down left {', '.join(left)}", hint=f"docker rm -f {left[0]}")
 
@@ -118,6 +118,11 @@ class DockerRuntime:
         with self.engine.asking():
             found = self.engine.api.networks(filters={"label": f"{_PROJECT_LABEL}={self._project}"})
         return [network["Name"] for network in found]
+
+    def _deserted(self) -> list[str]:
+        """Networks that nobody is in: compose leaves one that another project, like monitoring, still uses."""
+        with self.engine.asking():
+            return [name for name in self._networks() if not self.engine.api.inspect_network(name)["Containers"]]
 
     def _is_ours(self, container: dict[str, Any]) -> bool:
         folder = str(container["Labels"].get(_FOLDER_LABEL, ""))

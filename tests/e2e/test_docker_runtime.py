@@ -106,6 +106,19 @@ def test_a_crash_loop_ends_and_its_log_spans_the_restarts(world: World, port: in
     assert world.left() == []
 
 
+def test_a_network_that_monitoring_uses_is_left_and_used_again(world: World, port: int) -> None:
+    world.started(world.plan(port=port))
+    network, label = f"deckard-{world.name}_default", f"deckard.deployment={world.name}"
+    other = docker("run", "-d", "--init", "--label", label, "--network", network, IMAGE, "/bin/sleep", "600").strip()
+    world.runtime().stop()
+    assert world.left() == [network]
+    world.started(world.plan(port=port))
+    assert docker("exec", other, "/bin/busybox", "nslookup", "vllm").strip()
+    docker("rm", "-f", other)
+    world.runtime().stop()
+    assert world.left() == []
+
+
 def test_a_server_deaf_to_sigterm_is_stopped_too(world: World, port: int) -> None:
     world.started(world.plan(port=port, FAKE_MODE="deaf"))
     world.runtime().stop()

@@ -1,0 +1,136 @@
+"""`monitor`: Prometheus and Grafana beside a deployment."""
+
+import os
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from deckard_deploy.cli.output import echo_command, say
+from deckard_deploy.cli.render import plan_options
+from deckard_deploy.cli.state import Deployed, deployment_option, endpoint
+
+if TYPE_CHECKING:
+    from deckard_deploy.planning.plan import LaunchPlan
+    from deckard_deploy.running.docker_engine import DockerEngine
+
+UP_TIMEOUT_S = 1800.0  # two images to pull
+DOWN_TIMEOUT_S = 120.0
+FOLDER = "monitoring"
+
+
+@click.group()
+def monitor() -> None:
+    """Run Prometheus and Grafana beside the endpoint, on this machine only.
+
+    \b
+    Example:
+      deckard-deploy monitor up
+    """
+
+
+@monitor.command()
+@deployment_option
+@click.option("--prometheus-port", type=click.IntRange(1, 65535), default=9090, show_default=True, help="On 127.0.0.1.")
+@click.option("--grafana-port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="On 127.0.0.1.")
+@click.option("--dry-run", is_flag=True, help="Say what would run; start and write nothing.")
+def up(deployed: Deployed, prometheus_port: int, grafana_port: int, dry_run: bool) -> None:  # noqa: FBT001  click
+    """Start both, with dashboard and alerts, and print Grafana's address.
+
+    \b
+    Example:
+      deckard-deploy monitor up --grafana-port 3001
+    """
+    from deckard_deploy.rendering import monitoring  # noqa: PLC0415  yaml is heavy
+    from deckard_deploy.running.files import private_folder, write_atomically  # noqa: PLC0415  same
+
+    plan, folder = endpoint(deployed), _folder(deployed)
+    place = monitoring.Place(
+        folder=str(folder), user=_user(), prometheus_port=prometheus_port, grafana_port=grafana_port
+    )
+    texts = monitoring.render_monitoring(plan, place)
+    images = f"{monitoring.PROMETHEUS_IMAGE} and {monitoring.GRAFANA_IMAGE}"
+    if dry_run:
+        say(f"would run {images} from {folder}")
+        return
+    for name in monitoring.DATA:
+        private_folder(folder / name)
+    for name, text in texts.items():
+        private_folder((folder / name).parent)
+        write_atomically(folder / name, text)
+    password = folder / monitoring.PASSWORD
+    if not password.exists():
+        private_folder(password.parent)
+        write_atomically(password, secrets.token_urlsafe(24))
+    say(f"starting {images}")
+    # Recreated each time: what they mount was written anew.
+    arguments = ("up", "--detach", "--quiet-pull", "--force-recreate", "--remove-orphans")
+    _docker().compose(monitoring.project(plan), folder / monitoring.COMPOSE, arguments, timeout_s=UP_TIMEOUT_S)
+    say(f"prometheus  http://127.0.0.1:{prometheus_port}")
+    say(f"grafana     user admin, password in {password}")
+    click.echo(f"http://127.0.0.1:{grafana_port}")
+
+
+@monitor.command()
+@deployment_option
+@click.option("--purge", is_flag=True, help="Remove its figures, its settings and the password too.")
+def down(deployed: Deployed, purge: bool) -> None:  # noqa: FBT001  click passes flags so
+    """Stop both; their figures stay for the next `monitor up`.
+
+    \b
+    Example:
+      deckard-deploy monitor down
+    """
+    from deckard_deploy.running.files import remove_folder  # noqa: PLC0415  not for --help
+
+    folder = _folder(deployed)
+    if not folder.is_dir():
+        say(f"nothing monitors {deployed.name}")
+        return
+    project = f"deckard-{deployed.name.replace('.', '_')}-monitoring"
+    _docker().compose(project, None, ("down", "--remove-orphans"), timeout_s=DOWN_TIMEOUT_S)
+    say(f"nothing monitors {deployed.name} any more")
+    if purge:
+        remove_folder(folder)
+        say(f"removed  {folder}")
+
+
+@monitor.command()
+@plan_options
+def render(plan: "LaunchPlan", output: Path | None) -> None:
+    """Write the files into the folder that --output names; whoever runs them makes the password.
+
+    \b
+    Example:
+      deckard-deploy monitor render --profile spark -o monitoring
+    """
+    from deckard_deploy.errors import BadInputError  # noqa: PLC0415  not for --help
+    from deckard_deploy.rendering import monitoring  # noqa: PLC0415  yaml is heavy
+
+    if output is None:
+        raise BadInputError("these are several files", hint="deckard-deploy monitor render --output FOLDER …")
+    place = monitoring.Place(folder=str(output.absolute()), user=_user())
+    try:
+        for name, text in monitoring.render_monitoring(plan, place).items():
+            (output / name).parent.mkdir(parents=True, exist_ok=True)
+            (output / name).write_text(text, encoding="utf-8")
+        for name in monitoring.DATA:
+            (output / name).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInputError(f"{error.filename}: {error.strerror or error}") from error
+    say(f"written to {output}; put a password into {output / monitoring.PASSWORD}, with mode 600")
+
+
+def _folder(deployed: Deployed) -> Path:
+    return deployed.directory.deployment(deployed.name).folder / FOLDER
+
+
+def _user() -> str:
+    return f"{os.getuid()}:{os.getgid()}"
+
+
+def _docker() -> "DockerEngine":
+    from deckard_deploy.running.docker_engine import DockerEngine  # noqa: PLC0415  not for --help
+
+    return DockerEngine(environment=dict(os.environ), say=echo_command)

@@ -1,0 +1,134 @@
+"""Prometheus and Grafana: names that exist, this host only, nothing secret in a file that is rendered."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deckard_deploy.catalog.metric_names import MetricNames, metric_names, names_in
+from deckard_deploy.errors import BadInputError
+from deckard_deploy.measuring.metrics import parse
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.planning.planner import build_plan
+from deckard_deploy.rendering import alerts, dashboard
+from deckard_deploy.rendering.monitoring import (
+    COMPOSE,
+    PASSWORD,
+    Place,
+    engine_network,
+    monitoring_model,
+    render_monitoring,
+)
+from tests.unit.planning.choices import choice
+from tests.unit.rendering.plans import PROFILES, built_in
+
+PAGES = Path(__file__).parents[1] / "measuring" / "pages"
+NAMES = metric_names("vllm-0.19.1")
+PLACE = Place(folder="/srv/mon$itoring", user="1000:1000")
+
+
+def drafting() -> LaunchPlan:
+    return build_plan(choice("spark", "drafter=deckard-e4b"))
+
+
+def queries(plan: LaunchPlan, names: MetricNames = NAMES) -> list[str]:
+    """Every query of the dashboard and the rules."""
+    rules = alerts.alert_rules(plan, names)["groups"][0]["rules"]
+    panels = dashboard.dashboard(plan, names)["panels"]
+    asked = [target["expr"] for panel in panels for target in panel["targets"]]
+    return [*(rule["expr"] for rule in rules), *asked]
+
+
+@pytest.mark.parametrize("path", sorted(PAGES.glob("*.txt")), ids=lambda path: path.stem)
+def test_every_name_is_on_the_real_page(path: Path) -> None:
+    page = parse(path.read_text(encoding="utf-8"))
+    asked = {name for query in queries(drafting(), metric_names(path.stem)) for name in names_in(query)}
+    assert len(asked) > 15
+    assert {name for name in asked if name not in page.samples} == set()
+
+
+def test_with_a_drafter_nothing_is_left_out() -> None:
+    assert len(alerts.alert_rules(drafting(), NAMES)["groups"][0]["rules"]) == len(alerts.ALERTS)
+    assert len(dashboard.dashboard(drafting(), NAMES)["panels"]) == len(dashboard.PANELS) + 1
+
+
+def test_without_a_drafter_nothing_asks_for_one() -> None:
+    asked = queries(built_in("spark"))
+    assert asked
+    assert [query for query in asked if "spec_decode" in query or "{break_even}" in query] == []
+
+
+def test_what_an_engine_does_not_export_is_not_asked_for() -> None:
+    fewer = {name: metric for name, metric in NAMES.metrics.items() if name != "vllm:num_preemptions_total"}
+    asked = queries(drafting(), MetricNames(vllm_version="0", metrics=fewer))
+    assert "vllm:num_preemptions_total" not in "".join(asked)
+    assert len(asked) < len(queries(drafting()))
+
+
+def test_every_alert_says_what_to_type() -> None:
+    for rule in alerts.alert_rules(drafting(), NAMES)["groups"][0]["rules"]:
+        assert rule["annotations"]["runbook"].startswith("deckard-deploy ")
+        assert "{" not in rule["annotations"]["runbook"]
+
+
+def parsed(plan: LaunchPlan) -> dict[str, Any]:
+    texts = render_monitoring(plan, PLACE)
+    return {name: json.loads(text) if name.endswith(".json") else yaml.safe_load(text) for name, text in texts.items()}
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_compose_file_means_its_model(profile: str) -> None:
+    plan = built_in(profile)
+    text = json.dumps(parsed(plan)[COMPOSE])
+    assert json.loads(text.replace("$$", "$")) == monitoring_model(plan, PLACE)
+    assert text.count("$") == 2 * text.count("$$")
+
+
+@pytest.mark.parametrize("plan", [built_in("spark"), build_plan(choice("cpu"))], ids=["container", "process"])
+def test_only_this_host_reaches_them_and_nobody_without_a_password(plan: LaunchPlan) -> None:
+    model = monitoring_model(plan, PLACE)
+    for service in model["services"].values():
+        assert {port["host_ip"] for port in service.get("ports", [])} <= {"127.0.0.1"}
+        assert (service["cap_drop"], service["read_only"]) == (["ALL"], True)
+        assert not service["image"].endswith(":latest")
+        assert service["image"].count(":") == 1
+    grafana = model["services"]["grafana"]
+    assert grafana["environment"]["GF_AUTH_ANONYMOUS_ENABLED"] == "false"
+    assert "GF_SECURITY_ADMIN_PASSWORD" not in grafana["environment"]
+    assert model["secrets"] == {"grafana_admin_password": {"file": f"{PLACE.folder}/{PASSWORD}"}}
+    mounts = [mount for service in model["services"].values() for mount in service["volumes"]]
+    writable = [mount["target"] for mount in mounts if not mount["read_only"]]
+    assert writable == ["/prometheus", "/var/lib/grafana"]
+
+
+def test_a_container_is_reached_on_its_own_network() -> None:
+    plan = built_in("spark")
+    assert engine_network(plan) == "deckard-spark_default"
+    found = parsed(plan)
+    assert found["prometheus/prometheus.yml"]["scrape_configs"][0]["static_configs"][0]["targets"] == ["vllm:8000"]
+    assert found[COMPOSE]["networks"]["engine"] == {"external": True, "name": "deckard-spark_default"}
+    assert "engine" not in found[COMPOSE]["services"]["grafana"]["networks"]
+
+
+def test_a_process_is_reached_on_the_host() -> None:
+    plan = build_plan(choice("cpu"))
+    found = parsed(plan)
+    assert found["prometheus/prometheus.yml"]["scrape_configs"][0]["static_configs"][0]["targets"] == ["127.0.0.1:8000"]
+    services = found[COMPOSE]["services"]
+    assert {service["network_mode"] for service in services.values()} == {"host"}
+    assert "--web.listen-address=127.0.0.1:9090" in services["prometheus"]["command"]
+    assert services["grafana"]["environment"]["GF_SERVER_HTTP_ADDR"] == "127.0.0.1"
+
+
+def test_the_dashboard_finds_its_source() -> None:
+    found = parsed(drafting())
+    assert found["provisioning/datasources/deckard.yaml"]["datasources"][0]["uid"] == dashboard.SOURCE["uid"]
+    places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in found["dashboards/deckard.json"]["panels"]]
+    assert len(set(places)) == len(places)
+
+
+def test_an_engine_whose_metrics_nobody_listed_is_refused() -> None:
+    with pytest.raises(BadInputError, match=r"known: vllm-0\.19\.1"):
+        metric_names("vllm-0.1.0")
