@@ -127,7 +127,8 @@ class HubRepository(Spec):
 class Generated(Spec):
     """Weights that this tool writes itself."""
 
-    generator: Literal["tiny-gemma4"]
+    generator: Literal["tiny-gemma4", "tiny-assistant"]
+    kind: Literal["good", "short", "random"] = Field(default="good", description="of a tiny-assistant")
 
 
 Quantization: TypeAlias = Literal["none", "nvfp4", "nvfp4_awq", "nvfp4_svd"]

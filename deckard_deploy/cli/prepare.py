@@ -50,9 +50,12 @@ def _have_own_folder(resolved: Resolved) -> None:
 def _have_model(model: ModelSpec, folder: Path, say: Say) -> None:
     say(f"weights  {model.name} in {folder}")
     if isinstance(model.weights, Generated):
-        from deckard_deploy.weights import tiny_gemma4  # noqa: PLC0415  numpy, for this model alone
+        from deckard_deploy.weights import tiny_assistant, tiny_gemma4  # noqa: PLC0415  numpy, for these models alone
 
-        tiny_gemma4.write(folder, quantization=model.quantization)
+        if model.weights.generator == "tiny-assistant":
+            tiny_assistant.write(folder, kind=model.weights.kind)
+        else:
+            tiny_gemma4.write(folder, quantization=model.quantization)
     else:
         from deckard_deploy.cli import weights  # noqa: PLC0415  huggingface_hub and requests, for models on the hub
 

@@ -7,15 +7,11 @@ are no merges in the tokenizer, and head sizes are 64/128 because vLLM's CPU att
 (vLLM 0.19.1 v1/attention/backends/cpu_attn.py:41).
 """
 
-import importlib.util
 import json
-import tempfile
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock
-
-from deckard_deploy.errors import BadInputError, EnvironmentUnfitError
+from deckard_deploy.weights import tiny_folder
 from deckard_deploy.weights.tiny_script import BOS, EOS, TURN_END
 from deckard_deploy.weights.tiny_tokenizer import (
     CHAT_TEMPLATE,
@@ -28,59 +24,17 @@ from deckard_deploy.weights.tiny_tokenizer import (
 Quantization = Literal["none", "nvfp4", "nvfp4_awq", "nvfp4_svd"]
 
 GENERATOR_VERSION = 2
-MANIFEST = "tiny-gemma4.json"
 CONTEXT_TOKENS = 4096
 
 
 def write(folder: Path, *, quantization: Quantization = "none") -> Path:
     """Write the checkpoint to `folder` (3 to 8 MB) and return it; an earlier, complete one is left as it is.
 
-    The folder appears whole or not at all. One that another version of this generator wrote, or with another
-    quantization, is replaced. EnvironmentUnfitError: numpy, ml_dtypes or safetensors is missing. BadInputError: the
-    folder holds something else.
+    One that another version of this generator wrote, or with another quantization, is replaced. Raises as
+    tiny_folder.have does.
     """
-    if _is_complete(folder, quantization):
-        return folder
-    _require_libraries()
-    if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
-        raise BadInputError(
-            f"{folder} holds files that are not a tiny Gemma 4", hint="name a new folder, or empty this one"
-        )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.parent / f".{folder.name}.lock"):
-        if not _is_complete(folder, quantization):  # another process may have written it meanwhile
-            _replace(folder, quantization)
-    return folder
-
-
-def _replace(folder: Path, quantization: Quantization) -> None:
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
-        fresh, stale = Path(scratch) / "fresh", Path(scratch) / "stale"
-        fresh.mkdir()
-        _write_files(fresh, quantization)
-        if folder.exists():
-            folder.rename(stale)
-        fresh.rename(folder)
-
-
-def _is_complete(folder: Path, quantization: Quantization) -> bool:
-    manifest = folder / MANIFEST
-    return manifest.is_file() and manifest.read_bytes() == _manifest(folder, quantization)
-
-
-def _manifest(folder: Path, quantization: Quantization) -> bytes:
-    sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.name != MANIFEST}
-    content = {"generator_version": GENERATOR_VERSION, "quantization": quantization, "file_bytes": sizes}
-    return (json.dumps(content, indent=2) + "\n").encode()
-
-
-def _require_libraries() -> None:
-    for library in ("numpy", "ml_dtypes", "safetensors"):
-        if importlib.util.find_spec(library) is None:
-            raise EnvironmentUnfitError(
-                f"{library} is not installed; the tiny Gemma 4 is written with it",
-                hint="pip install 'deckard-deploy[cpu]'",
-            )
+    what = {"generator_version": GENERATOR_VERSION, "quantization": quantization}
+    return tiny_folder.have(folder, what, lambda fresh: _write_files(fresh, quantization))
 
 
 def _write_files(folder: Path, quantization: Quantization) -> None:
@@ -101,7 +55,6 @@ def _write_files(folder: Path, quantization: Quantization) -> None:
         (folder / name).write_text(json.dumps(content, indent=2) + "\n")
     (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE)
     _write_tensors(folder / "model.safetensors", quantization)
-    (folder / MANIFEST).write_bytes(_manifest(folder, quantization))
 
 
 def _write_tensors(file: Path, quantization: Quantization) -> None:
@@ -135,12 +88,12 @@ def _config() -> dict[str, object]:
         "boa_token_id": ids["<|audio>"],
         "eoa_token_index": ids["<audio|>"],
         "audio_config": None,
-        "text_config": _text_config(),
+        "text_config": text_config(),
         "vision_config": _vision_config(),
     }
 
 
-def _text_config() -> dict[str, object]:
+def text_config() -> dict[str, object]:
     from deckard_deploy.weights import tiny_layers as net  # noqa: PLC0415
 
     ids = vocabulary()

@@ -51,7 +51,7 @@ _NOISE = 1 / 512
 _NO_MODE = 7  # of the 8 value slots of a head
 
 
-def _noise(name: str, *shape: int, amplitude: float = _NOISE) -> NDArray[np.float32]:
+def noise(name: str, *shape: int, amplitude: float = _NOISE) -> NDArray[np.float32]:
     """Values in amplitude * {-8…7}/8, from the tensor's name alone: the raw PCG64 stream is stable across numpy."""
     count = int(np.prod(shape))
     raw = np.random.PCG64(zlib.crc32(name.encode())).random_raw(-(-count // 8))
@@ -59,7 +59,8 @@ def _noise(name: str, *shape: int, amplitude: float = _NOISE) -> NDArray[np.floa
     return (nibbles * np.float32(amplitude / 8)).reshape(shape)
 
 
-def _ones(size: int, value: float = 1.0) -> NDArray[np.float32]:
+def ones(size: int, value: float = 1.0) -> NDArray[np.float32]:
+    """A vector of one value."""
     return np.full(size, value, np.float32)
 
 
@@ -82,7 +83,7 @@ def _keys_and_values(name: str, token_slots: dict[int, int], kv_heads: int, head
 
     All other tokens have no key and the value _NO_MODE: without it the norm of values would blow up their noise.
     """
-    weight = _noise(name, kv_heads, head_size, HIDDEN)
+    weight = noise(name, kv_heads, head_size, HIDDEN)
     weight[:, _value_slots(head_size, _NO_MODE), CONSTANT] = 1 / 16
     for coordinate, slot in token_slots.items():
         weight[:, _key_slots(head_size), coordinate] = 1
@@ -105,9 +106,9 @@ def _attention(prefix: str, *, full: bool) -> Tensors:
     finds = {index[BOS]: 0} if full else {index[MARKERS[mode]]: slot for slot, mode in enumerate(MODES)}
     if not full:
         finds[index["one "]] = MODES.index("count")  # a count outlives the window: each round sets its own marker
-    query = _noise(prefix + "q_proj", HEADS, head_size, HIDDEN)
+    query = noise(prefix + "q_proj", HEADS, head_size, HIDDEN)
     query[:, _key_slots(head_size), CONSTANT] = 1
-    out = _noise(prefix + "o_proj", HIDDEN, HEADS * head_size)
+    out = noise(prefix + "o_proj", HIDDEN, HEADS * head_size)
     rows = {_NO_MODE: NOTHING} | {slot: ANCHOR if full else MODE + slot for slot in finds.values()}
     for slot, row in rows.items():
         columns = np.zeros((HEADS, head_size), bool)
@@ -117,8 +118,8 @@ def _attention(prefix: str, *, full: bool) -> Tensors:
         "q_proj.weight": query.reshape(-1, HIDDEN),
         "k_proj.weight": _keys_and_values(prefix + "k_proj", finds, kv_heads, head_size),
         "o_proj.weight": out,
-        "q_norm.weight": _ones(head_size, 80 / head_size),  # a found key scores 65, an unrelated one 0 ± 10
-        "k_norm.weight": _ones(head_size),
+        "q_norm.weight": ones(head_size, 80 / head_size),  # a found key scores 65, an unrelated one 0 ± 10
+        "k_norm.weight": ones(head_size),
     }
     if not full:  # the full layer's values are its keys (attention_k_eq_v)
         tensors["v_proj.weight"] = _keys_and_values(prefix + "v_proj", finds, kv_heads, head_size)
@@ -127,8 +128,8 @@ def _attention(prefix: str, *, full: bool) -> Tensors:
 
 def _mlp(prefix: str) -> Tensors:
     """Eight neurons per token, four in each half; gate and up see the same token, down says it."""
-    gate, up = (_noise(prefix + name, INTERMEDIATE, HIDDEN) for name in ("gate_proj", "up_proj"))
-    down = _noise(prefix + "down_proj", HIDDEN, INTERMEDIATE)
+    gate, up = (noise(prefix + name, INTERMEDIATE, HIDDEN) for name in ("gate_proj", "up_proj"))
+    down = noise(prefix + "down_proj", HIDDEN, INTERMEDIATE)
     for i in range(len(scripted_tokens())):
         neurons = np.arange(INTERMEDIATE) % (INTERMEDIATE // 2) // 4 == i
         gate[neurons, TOKEN + i] = 1
@@ -151,8 +152,8 @@ def _layer(prefix: str, *, full: bool) -> Tensors:
     return {
         **_attention(prefix + "self_attn.", full=full),
         **_mlp(prefix + "mlp."),
-        **{f"{prefix}{name}.weight": _ones(HIDDEN, share) for name, share in norms.items()},
-        prefix + "layer_scalar": _ones(1),
+        **{f"{prefix}{name}.weight": ones(HIDDEN, share) for name, share in norms.items()},
+        prefix + "layer_scalar": ones(1),
     }
 
 
@@ -170,7 +171,7 @@ def _embedding() -> NDArray[np.float32]:
 
 def _head() -> NDArray[np.float32]:
     """[vocabulary, HIDDEN]: who may follow whom, and in which modes."""
-    weight = _noise("lm_head", VOCABULARY_SIZE, HIDDEN)
+    weight = noise("lm_head", VOCABULARY_SIZE, HIDDEN)
     ids, index = vocabulary(), {token: i for i, token in enumerate(scripted_tokens())}
     for mode, token, follower in transitions():
         weight[ids[follower], [SAID + index[token], MODE + MODES.index(mode), ANCHOR]] = _LOGIT
@@ -184,7 +185,7 @@ def _vision() -> Tensors:
     An image's tokens keep to OTHER, as text outside the script does: anything else would look like a marker.
     """
     tower = "model.vision_tower."
-    projection = _noise("embedding_projection", HIDDEN, VISION_HIDDEN, amplitude=1 / 4)
+    projection = noise("embedding_projection", HIDDEN, VISION_HIDDEN, amplitude=1 / 4)
     projection[:OTHER] = 0
     shapes = {
         tower + "patch_embedder.input_proj.weight": (VISION_HIDDEN, PATCH_VALUES),
@@ -199,10 +200,10 @@ def _vision() -> Tensors:
             shapes[f"{layer}mlp.{name}.linear.weight"] = (VISION_INTERMEDIATE, VISION_HIDDEN)
         shapes[f"{layer}mlp.down_proj.linear.weight"] = (VISION_HIDDEN, VISION_INTERMEDIATE)
         for name in ("input", "post_attention", "pre_feedforward", "post_feedforward"):
-            rest[f"{layer}{name}_layernorm.weight"] = _ones(VISION_HIDDEN)
+            rest[f"{layer}{name}_layernorm.weight"] = ones(VISION_HIDDEN)
         for name in ("q_norm", "k_norm"):
-            rest[f"{layer}self_attn.{name}.weight"] = _ones(VISION_HIDDEN // VISION_HEADS)
-    return {**{name: _noise(name, *shape, amplitude=1 / 16) for name, shape in shapes.items()}, **rest}
+            rest[f"{layer}self_attn.{name}.weight"] = ones(VISION_HIDDEN // VISION_HEADS)
+    return {**{name: noise(name, *shape, amplitude=1 / 16) for name, shape in shapes.items()}, **rest}
 
 
 def all_tensors() -> Tensors:
@@ -211,7 +212,7 @@ def all_tensors() -> Tensors:
     tensors = {
         "lm_head.weight": _head(),
         language + "embed_tokens.weight": _embedding(),
-        language + "norm.weight": _ones(HIDDEN),
+        language + "norm.weight": ones(HIDDEN),
         **_vision(),
     }
     for number in range(LAYERS):

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from deckard_deploy.errors import BadInputError, EnvironmentUnfitError
-from deckard_deploy.weights.tiny_gemma4 import MANIFEST, Quantization, write
+from deckard_deploy.weights.tiny_folder import MANIFEST
+from deckard_deploy.weights.tiny_gemma4 import Quantization, write
 
 QUANTIZATIONS: tuple[Quantization, ...] = ("none", "nvfp4", "nvfp4_awq", "nvfp4_svd")
 

@@ -1,0 +1,63 @@
+"""A folder of generated weights, which appears whole or not at all."""
+
+import importlib.util
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from filelock import FileLock
+
+from deckard_deploy.errors import BadInputError, EnvironmentUnfitError
+
+MANIFEST = "tiny-gemma4.json"
+
+
+def have(folder: Path, what: Mapping[str, object], write_files: Callable[[Path], None]) -> Path:
+    """Have `folder` as `write_files` fills it, and return it; one that is complete is left as it is.
+
+    what: names the content; a folder with another one is replaced. EnvironmentUnfitError: numpy, ml_dtypes or
+    safetensors is missing. BadInputError: the folder holds something else.
+    """
+    if _is_complete(folder, what):
+        return folder
+    _require_libraries()
+    if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
+        raise BadInputError(
+            f"{folder} holds files that are not a tiny Gemma 4", hint="name a new folder, or empty this one"
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.parent / f".{folder.name}.lock"):
+        if not _is_complete(folder, what):  # another process may have written it meanwhile
+            _replace(folder, what, write_files)
+    return folder
+
+
+def _replace(folder: Path, what: Mapping[str, object], write_files: Callable[[Path], None]) -> None:
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+        fresh, stale = Path(scratch) / "fresh", Path(scratch) / "stale"
+        fresh.mkdir()
+        write_files(fresh)
+        (fresh / MANIFEST).write_bytes(_manifest(fresh, what))
+        if folder.exists():
+            folder.rename(stale)
+        fresh.rename(folder)
+
+
+def _is_complete(folder: Path, what: Mapping[str, object]) -> bool:
+    manifest = folder / MANIFEST
+    return manifest.is_file() and manifest.read_bytes() == _manifest(folder, what)
+
+
+def _manifest(folder: Path, what: Mapping[str, object]) -> bytes:
+    sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.name != MANIFEST}
+    return (json.dumps({**what, "file_bytes": sizes}, indent=2) + "\n").encode()
+
+
+def _require_libraries() -> None:
+    for library in ("numpy", "ml_dtypes", "safetensors"):
+        if importlib.util.find_spec(library) is None:
+            raise EnvironmentUnfitError(
+                f"{library} is not installed; the tiny Gemma 4 is written with it",
+                hint="pip install 'deckard-deploy[cpu]'",
+            )
