@@ -5,6 +5,7 @@ from pathlib import Path, PurePosixPath
 
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.cli.patch_choice import patched
+from deckard_deploy.cli.pinned import pinned
 from deckard_deploy.cli.plan_memory import kv_bytes_of, planned_memory, with_measured_memory
 from deckard_deploy.errors import IntegrityError
 from deckard_deploy.planning.memory import Memory, with_serve
@@ -21,7 +22,7 @@ def plan_for(resolved: Resolved, directory: StateDir) -> LaunchPlan:
     root = PurePosixPath(directory.root)
     owner = f"{os.getuid()}:{os.getgid()}"
     paths = HostPaths(models=root / "models", caches=root / "cache", patches=root / "patches", owner=owner)
-    return patched(build_plan(resolved, paths), resolved, paths.patches)
+    return pinned(patched(build_plan(resolved, paths), resolved, paths.patches))
 
 
 def measured_plan(

@@ -95,12 +95,13 @@ def run_line(plan: "LaunchPlan", output: Path | None) -> None:
 
 def _plan(resolved: "Resolved", root: str, models_dir: str | None) -> "LaunchPlan":
     from deckard_deploy.cli.patch_choice import patched  # noqa: PLC0415  pydantic is heavy
+    from deckard_deploy.cli.pinned import pinned  # noqa: PLC0415  same
     from deckard_deploy.planning.planner import HostPaths, build_plan  # noqa: PLC0415  same
 
     folder = _absolute(root, "--root")
     models = _absolute(models_dir, "--models-dir") if models_dir else folder / "models"
     paths = HostPaths(models=models, caches=folder / "cache", patches=folder / "patches")
-    return patched(build_plan(resolved, paths), resolved, paths.patches)
+    return pinned(patched(build_plan(resolved, paths), resolved, paths.patches))
 
 
 def _absolute(path: str, option: str) -> PurePosixPath:

@@ -1,0 +1,45 @@
+"""A locked image is run by its digest, an unlocked one and somebody else's by their tags."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from deckard_deploy.cli.main import cli
+
+IMAGE, DIGEST = "vllm/vllm-openai:v0.19.1-cu130", "sha256:" + "a" * 64
+
+
+def image(*arguments: str) -> str:
+    done = CliRunner().invoke(cli, ["render", "compose", *arguments], catch_exceptions=False)
+    (service,) = yaml.safe_load(done.output)["services"].values()
+    return str(service["image"])
+
+
+@pytest.mark.parametrize(
+    ("locked", "arguments", "expected"),
+    [
+        ({IMAGE: DIGEST}, ["--profile", "spark"], f"{IMAGE}@{DIGEST}"),
+        ({}, ["--profile", "spark"], IMAGE),
+        ({"other/image:1": DIGEST}, ["--profile", "spark"], IMAGE),
+        ({IMAGE: DIGEST}, ["--profile", "spark", "--image", f"x/y@{DIGEST}"], f"x/y@{DIGEST}"),
+        (
+            {"ghcr.io/aeon-7/vllm-spark-gemma4-nvfp4-awq:latest": DIGEST},
+            ["--compat", "seed"],
+            "ghcr.io/aeon-7/vllm-spark-gemma4-nvfp4-awq:latest",
+        ),
+    ],
+)
+def test_the_locks_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locked: dict[str, str], arguments: list[str], expected: str
+) -> None:
+    (tmp_path / "deckard.lock").write_text(json.dumps({"images": locked}))
+    monkeypatch.chdir(tmp_path)
+    assert image(*arguments) == expected
+
+
+def test_without_a_lock_the_tag_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert image("--profile", "spark") == IMAGE
