@@ -23,6 +23,8 @@ VERBS = {
     "status": "Say what runs, since when, and whether it answers.",
     "logs": "Print the engine's log.",
     "wait": "Wait until the running endpoint is ready.",
+    "watch": "Keep the current release answering.",
+    "rollback": "Bring the release before the current one back.",
     "chat": "Send one message and print the answer.",
     "bench": "Measure the running endpoint with its engine's own benchmark.",
     "top": "Watch throughput, latency, queue, KV cache and drafter.",

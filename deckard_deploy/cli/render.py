@@ -1,6 +1,7 @@
 """`render`: the files and lines of a plan, without starting anything."""
 
 import functools
+import re
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -28,8 +29,10 @@ def plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a `render` verb `plan` and `output`."""
 
     @functools.wraps(command)
-    def with_plan(resolved: "Resolved", root: str, models_dir: str | None, output: Path | None) -> None:
-        command(plan=_plan(resolved, root, models_dir), output=output)
+    def with_plan(
+        *, resolved: "Resolved", root: str, models_dir: str | None, output: Path | None, **more: str | None
+    ) -> None:
+        command(plan=_plan(resolved, root, models_dir), output=output, **more)
 
     for option in reversed(_OPTIONS):
         with_plan = option(with_plan)
@@ -91,6 +94,33 @@ def run_line(plan: "LaunchPlan", output: Path | None) -> None:
 
     _needs_image(plan)
     _write(render_run(plan), output)
+
+
+@render.command()
+@plan_options
+@click.option(
+    "--program",
+    metavar="PATH",
+    default="/usr/local/bin/deckard-deploy",
+    show_default=True,
+    help="Where deckard-deploy is on the host that will have the unit.",
+)
+@click.option("--state-dir", metavar="PATH", envvar="DECKARD_HOME", help="As for `up`. [env: DECKARD_HOME]")
+def systemd(plan: "LaunchPlan", output: Path | None, program: str, state_dir: str | None) -> None:
+    """Write a systemd unit that keeps the deployment answering.
+
+    It watches the current release of the deployment, so `up` comes first, once.
+
+    \b
+    Example:
+      deckard-deploy render systemd --profile spark -o ~/.config/systemd/user/deckard-spark.service
+    """
+    from deckard_deploy.rendering.systemd import render_unit  # noqa: PLC0415  jinja2 is heavy
+
+    if not re.fullmatch(r"/[A-Za-z0-9._/+-]+", program):  # systemd takes no others there, however they are quoted
+        raise click.BadParameter(f"{program!r}: a path of letters, digits and . _ / + -", param_hint="--program")
+    home = str(_absolute(state_dir, "--state-dir")) if state_dir else None
+    _write(render_unit(plan, program=program, state_dir=home), output)
 
 
 def _plan(resolved: "Resolved", root: str, models_dir: str | None) -> "LaunchPlan":

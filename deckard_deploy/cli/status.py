@@ -33,7 +33,12 @@ def status(deployed: Deployed, as_json: bool) -> None:  # noqa: FBT001  click pa
     if as_json:
         click.echo(json.dumps(facts, indent=2))
     else:
-        table([(key.replace("_", " "), str(value)) for key, value in facts.items() if value is not None])
+        table([(key.replace("_", " "), text) for key, value in facts.items() for text in _texts(value)])
+
+
+def _texts(value: object) -> list[str]:
+    """A line for each of a list's values, none for what is not known."""
+    return list(map(str, value)) if isinstance(value, list) else [] if value is None else [str(value)]
 
 
 def _facts(site: "Site") -> dict[str, Any]:
@@ -61,5 +66,22 @@ def _facts(site: "Site") -> dict[str, Any]:
         "exit_code": seen.exit_code,
         "instance": seen.instance_id,
         "gives_up": ", ".join(plan.given_up) or None,
+        **_watched(site),
         "last_failure": launch.reason if launch and launch.state == "failed" else None,
+    }
+
+
+def _watched(site: "Site") -> dict[str, Any]:
+    """What `watch` says of it, while that lives or when it has given up, and every restart that it remembers."""
+    from deckard_deploy.running import watch  # noqa: PLC0415  not for --help
+    from deckard_deploy.running.process_identity import is_alive  # noqa: PLC0415  same
+
+    record = watch.read(site.releases.deployment)
+    if record is None:
+        return {}
+    shown = is_alive(record.process) or record.state == "given up"
+    return {
+        "watch": record.state if shown else "not running",
+        "watch_reason": record.reason if shown else None,
+        "watch_restarts": [f"{one.at} {one.reason}: {one.outcome}" for one in record.restarts],
     }

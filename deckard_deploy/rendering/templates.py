@@ -28,6 +28,7 @@ def environment() -> "jinja2.Environment":
         autoescape=False,  # noqa: S701  YAML and shell, not HTML: the `yaml` filter and shlex quote
     )
     made.filters["yaml"] = yaml_scalar
+    made.filters["unit_word"] = unit_word
     return made
 
 
@@ -35,3 +36,9 @@ def yaml_scalar(value: Any) -> str:  # noqa: ANN401  any JSON value
     """A JSON value as one line of YAML that no reader can take for anything else, `$` doubled for compose."""
     text = json.dumps(value, ensure_ascii=False)
     return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text).replace("$", "$$")
+
+
+def unit_word(text: str) -> str:
+    """One word of a systemd setting, quoted, `%` doubled (systemd.syntax(7), systemd.unit(5))."""
+    quoted = json.dumps(text, ensure_ascii=False)
+    return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", quoted).replace("%", "%%")

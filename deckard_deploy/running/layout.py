@@ -6,6 +6,7 @@
     current  -> releases/<plan hash>    the release that was last proven ready
     previous -> releases/<plan hash>    the one before it
     releases/<plan hash>/               releases.py
+    watch.json                          watch.py
     process.json, process.lock          process runtime: what its supervisor says, and that it lives
   models/  cache/  engines/
   startups.jsonl
@@ -59,6 +60,11 @@ class DeploymentDir:
     def releases(self) -> Path:
         """One folder per plan hash."""
         return self.folder / "releases"
+
+    @property
+    def watch(self) -> Path:
+        """What `watch` last said."""
+        return self.folder / "watch.json"
 
     @property
     def process_state(self) -> Path:

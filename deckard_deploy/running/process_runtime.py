@@ -154,7 +154,7 @@ class ProcessRuntime:
         launch = release.recorded_launch()
         plan = release.plan()
         name, _, value = server_mark(self._deployment.folder).partition("=")
-        restarts, restart_after_success = _restart_policy(plan.container.restart)
+        restarts = _restarts(plan.container.restart)
         program = self._program(plan)
         inner = plan.entrypoint[1:]
         return ServerSpec(
@@ -163,7 +163,6 @@ class ProcessRuntime:
             launch_id=launch.launch_id,
             plan_hash=plan.hash,
             restarts=restarts,
-            restart_after_success=restart_after_success,
             grace_s=plan.container.stop_grace_period_s,
             log_bytes=LOG_BYTES,
         )
@@ -264,11 +263,9 @@ def _locked(lock: int) -> bool:
     return True
 
 
-def _restart_policy(policy: str) -> tuple[int | None, bool]:
-    """Docker's words -> how many restarts after a failure (None: no limit), and whether also after exit 0."""
-    if policy == "no":
-        return 0, False
+def _restarts(policy: str) -> int | None:
+    """Docker's words -> how many restarts (None: no limit). One that nobody stopped has failed, even with code 0."""
     name, _, count = policy.partition(":")
-    if name == "on-failure":
-        return (int(count) if count else None), False
-    return None, True
+    if name == "no":
+        return 0
+    return int(count) if name == "on-failure" and count else None

@@ -37,7 +37,6 @@ class ServerSpec(Message):
     launch_id: str
     plan_hash: str
     restarts: int | None
-    restart_after_success: bool = False
     grace_s: float
     log_bytes: int
 

@@ -61,7 +61,7 @@ class Supervisor:
             self._serve(output)
             code = self._exit_code()
             oom_killed = code != 0 and _oom_kills() > killed_before
-            if not self._again(code):
+            if not self._again():
                 self._write("exited", exit_code=code, oom_killed=oom_killed)
                 return
             self._restarts += 1
@@ -146,8 +146,9 @@ class Supervisor:
         code = os.waitstatus_to_exitcode(self._status or 0)
         return code if code >= 0 else 128 - code
 
-    def _again(self, code: int) -> bool:
-        if self._stop_at is not None or (code == 0 and not self._spec.restart_after_success):
+    def _again(self) -> bool:
+        """Whatever the code: vLLM 0.19.1's server ends with 0, five seconds after its engine was killed."""
+        if self._stop_at is not None:
             return False
         return self._spec.restarts is None or self._restarts < self._spec.restarts
 

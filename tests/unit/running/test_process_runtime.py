@@ -95,11 +95,11 @@ def test_a_crash_loop_ends(world, policy, restarts):
     assert world.runtime().tail(99).count("RuntimeError: it is made to fail") == restarts + 1
 
 
-@pytest.mark.parametrize("policy", ["no", "on-failure:2"])
-def test_a_server_that_just_ends_is_not_started_again(world, policy):
+@pytest.mark.parametrize(("policy", "restarts"), [("no", 0), ("on-failure:2", 2)])
+def test_a_server_that_ends_with_code_0_by_itself_has_crashed(world, policy, restarts):
     world.started(world.plan(restart=policy, FAKE_MODE="quit"))
     seen = ended(world)
-    assert (seen.exit_code, seen.restart_count) == (0, 0)
+    assert (seen.exit_code, seen.restart_count) == (0, restarts)
 
 
 def test_a_restarted_server_has_none_of_the_old_ones_workers(world):

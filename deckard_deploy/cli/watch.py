@@ -1,0 +1,83 @@
+"""`watch`: keep the current release answering."""
+
+import re
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from deckard_deploy.cli.output import say
+from deckard_deploy.cli.state import Deployed, deployment_option
+
+if TYPE_CHECKING:
+    from deckard_deploy.planning.plan import LaunchPlan
+    from deckard_deploy.running.releases import Release
+    from deckard_deploy.running.watch import Canary
+
+_WORK = re.compile(rb"^vllm:(?:prompt|generation)_tokens_total\{[^\n]*\} (\S+)$", re.MULTILINE)
+
+
+@click.command()
+@deployment_option
+@click.option("--interval", type=click.FloatRange(min=1), default=30.0, show_default=True, help="Seconds in between.")
+@click.option(
+    "--deadline", type=click.FloatRange(min=1), default=120.0, show_default=True, help="Seconds for an answer."
+)
+def watch(deployed: Deployed, interval: float, deadline: float) -> None:
+    """Keep the current release answering.
+
+    It is started if it does not run, and asked for a completion every so often. One that has died is restarted at once,
+    one that does not answer after three questions, unless it is at work; two restarts an hour are the most, and then
+    this ends with exit code 6. `status` lists them. Ends when `down` stops the deployment.
+
+    \b
+    Example:
+      deckard-deploy watch --name spark --interval 60
+    """
+    from deckard_deploy.cli.prepare import stored_release  # noqa: PLC0415  not for --help
+    from deckard_deploy.cli.site import open_site  # noqa: PLC0415  same
+    from deckard_deploy.running.watch import Watch  # noqa: PLC0415  same
+
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the terminal that it was started from may go
+    directory, found = deployed
+    asked = _Asked(deadline)
+    with open_site(directory, found, say) as site:
+        made = Watch(site, canary=asked, again=lambda release: stored_release(release.plan(), site.releases))
+        made.begin()
+        while made.look():
+            time.sleep(interval)
+    say(f"stopped  {found}: nothing is left to watch")
+
+
+class _Asked:
+    """The canary, and what the engine had done by the last one: a busy engine is not a hung one."""
+
+    def __init__(self, deadline_s: float) -> None:
+        self._deadline_s = deadline_s
+        self._work: float | None = None
+
+    def __call__(self, release: "Release") -> "Canary":
+        from deckard_deploy.cli.site import probe  # noqa: PLC0415  not for --help
+        from deckard_deploy.running.watch import Canary  # noqa: PLC0415  same
+        from deckard_deploy.startup.readiness import Outcome  # noqa: PLC0415  same
+
+        found = probe(release, timeout_s=self._deadline_s)
+        before, self._work = self._work, work_done(release.plan())
+        busy = found.timed_out and before is not None and self._work is not None and self._work > before
+        final = found.outcome in (Outcome.ENGINE_DEAD, Outcome.OTHER_SERVER)
+        return Canary(found.outcome is Outcome.READY or busy, f"{found.outcome}: {found.detail}", final)
+
+
+def work_done(plan: "LaunchPlan") -> float | None:
+    """Tokens that the engine has read and written so far; None when it does not say."""
+    import requests  # noqa: PLC0415  heavy
+
+    with requests.Session() as session:
+        session.trust_env = False
+        try:
+            page = session.get(f"{plan.base_url.removesuffix('/v1')}/metrics", timeout=(1, 5)).content
+        except requests.RequestException:
+            return None
+    counts = [float(value) for value in _WORK.findall(page)]
+    return sum(counts) if counts else None

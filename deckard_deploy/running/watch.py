@@ -1,0 +1,223 @@
+"""Keep a deployment answering: a canary now and then, restarts within bounds, and why each of them was.
+
+watch.json in the deployment's folder says how it goes. Waits and bounds go by the monotonic clock, which no change of
+the date moves; dates are for people.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from deckard_deploy.errors import (
+    BadInputError,
+    DeployError,
+    DeploymentBusyError,
+    EnvironmentUnfitError,
+    IntegrityError,
+    StartFailedError,
+)
+from deckard_deploy.running.deploy import FAILURE_LINES, Site, bring_up, decide, follow_up, observe
+from deckard_deploy.running.files import read_regular, write_atomically
+from deckard_deploy.running.layout import DeploymentDir
+from deckard_deploy.running.lock import held
+from deckard_deploy.running.process_identity import ProcessIdentity, boot_id, identity_of
+from deckard_deploy.running.releases import FAILURE_LOG, Launch, Release
+
+PATIENCE = 3  # canaries in a row that fail, before a server that runs is restarted
+MAX_RESTARTS, WINDOW_S = 2, 3600.0
+KEPT = 20  # restarts in the record
+State: TypeAlias = Literal["starting", "healthy", "degraded", "given up"]
+
+
+class Restart(BaseModel):
+    """One restart by the watch. `outcome`: ready, or why not."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    at: str
+    reason: str
+    outcome: str
+    boot: str
+    monotonic_s: float
+
+
+class WatchRecord(BaseModel):
+    """What the watch last said, and who it is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    process: ProcessIdentity
+    state: State
+    since: str
+    reason: str | None = None
+    restarts: tuple[Restart, ...] = ()
+
+
+@dataclass(frozen=True)
+class Canary:
+    """One question to a server that runs. `final`: asking again cannot end otherwise."""
+
+    answered: bool
+    detail: str
+    final: bool = False
+
+
+def read(deployment: DeploymentDir) -> WatchRecord | None:
+    """The record; None when there never was a watch, or when it is damaged."""
+    try:
+        return WatchRecord.model_validate_json(read_regular(deployment.watch))
+    except (FileNotFoundError, ValidationError, IntegrityError):
+        return None
+
+
+class Watch:
+    """Watches the current release. `canary` asks it; `again` makes a new launch of it."""
+
+    def __init__(
+        self, site: Site, *, canary: Callable[[Release], Canary], again: Callable[[Release], tuple[Release, Launch]]
+    ) -> None:
+        self._site = site
+        self._deployment = site.releases.deployment
+        self._canary = canary
+        self._again = again
+        self._failures = 0
+        before = read(self._deployment)
+        self._record = WatchRecord(
+            process=identity_of(os.getpid()),
+            state="starting",
+            since=_now(),
+            restarts=before.restarts if before else (),
+        )
+        self._write()
+
+    def begin(self) -> None:
+        """Start the current release if nothing runs, as after a reboot. Raises as `bring_up` does."""
+        release = self._current()
+        if observe(self._site.runtimes).state in ("missing", "exited"):
+            self._site.say(f"start    {release.plan_hash}: nothing runs")
+            with held(self._deployment, verb="watch"):
+                bring_up(self._site, *self._again(release))
+        self._mark("healthy")
+
+    def look(self) -> bool:
+        """One round; whether there is still something to watch. Raises StartFailedError when it gives up."""
+        try:
+            return self._round()
+        except DeploymentBusyError:
+            return True  # an `up` or a `down` is at work
+        except (EnvironmentUnfitError, IntegrityError) as error:
+            self._mark("degraded", error.message)  # docker is away, or a disk: nothing that a restart mends
+            return True
+
+    def _round(self) -> bool:
+        release = self._current()
+        launch = release.recorded_launch()
+        if launch.state == "stopped":
+            return False
+        if launch.state == "starting":
+            with held(self._deployment, verb="watch"):  # whoever started it is gone
+                self._mark("starting")
+                follow_up(self._site, release)
+            return True
+        problem, sure = self._problem(release, launch)
+        if problem is None:
+            self._failures = 0
+            self._mark("healthy")
+            return True
+        self._failures += 1
+        if sure or self._failures >= PATIENCE:
+            with held(self._deployment, verb="watch"):
+                self._restart(release, problem)
+        else:
+            self._mark("degraded", problem)
+        return True
+
+    def _problem(self, release: Release, launch: Launch) -> tuple[str | None, bool]:
+        """What is wrong, or nothing; and whether that is sure at the first look."""
+        decision = decide(release.plan_hash, observe(self._site.runtimes), launch)
+        if decision.action != "nothing":
+            return decision.cause, True
+        found = self._canary(release)
+        return (None, True) if found.answered else (found.detail, found.final)
+
+    def _restart(self, release: Release, reason: str) -> None:
+        self._mark("degraded", reason)
+        self._give_up_in_time(reason)
+        self._keep_evidence(release, reason)
+        self._site.say(f"restart  {release.plan_hash}: {reason}")
+        self._add(Restart(at=_now(), reason=reason, outcome="interrupted", boot=boot_id(), monotonic_s=_monotonic()))
+        try:
+            bring_up(self._site, *self._again(release))
+        except DeployError as error:
+            self._end(error.message)
+            self._mark("degraded", error.message)
+            self._site.say(f"failed   {error.message}")
+            return
+        finally:
+            for runtime in self._site.runtimes.values():
+                runtime.close()  # the log that was followed
+        self._failures = 0
+        self._end("ready")
+        self._mark("healthy")
+
+    def _give_up_in_time(self, reason: str) -> None:
+        """Raises StartFailedError when there were as many restarts lately as there may be."""
+        now, boot = _monotonic(), boot_id()
+        recent = [one for one in self._record.restarts if one.boot == boot and now - one.monotonic_s < WINDOW_S]
+        if len(recent) < MAX_RESTARTS:
+            return
+        self._mark("given up", reason)
+        raise StartFailedError(
+            f"restarted {len(recent)} times within an hour, and again: {reason}",
+            hint=f"deckard-deploy status --name {self._deployment.name}, and deckard-deploy logs",
+        )
+
+    def _keep_evidence(self, release: Release, reason: str) -> None:
+        lines = self._site.runtimes[release.recorded_launch().runtime].tail(FAILURE_LINES)
+        with contextlib.suppress(EnvironmentUnfitError):  # a full disk must not keep a server down
+            write_atomically(release.folder / FAILURE_LOG, "\n".join([reason, *lines]) + "\n")
+
+    def _current(self) -> Release:
+        release = self._site.releases.current()
+        if release is None:
+            raise BadInputError(
+                f"{self._deployment.name} was never ready: there is nothing to watch", hint="deckard-deploy up"
+            )
+        return release
+
+    def _mark(self, state: State, reason: str | None = None) -> None:
+        if (state, reason) == (self._record.state, self._record.reason):
+            return
+        if state != self._record.state:
+            self._site.say(f"{state:8} {reason or self._deployment.name}")
+        self._record = self._record.model_copy(update={"state": state, "reason": reason, "since": _now()})
+        self._write()
+
+    def _add(self, restart: Restart) -> None:
+        restarts = (*self._record.restarts, restart)[-KEPT:]
+        self._record = self._record.model_copy(update={"restarts": restarts})
+        self._write()
+
+    def _end(self, outcome: str) -> None:
+        *earlier, last = self._record.restarts
+        ended = last.model_copy(update={"outcome": outcome})
+        self._record = self._record.model_copy(update={"restarts": (*earlier, ended)})
+        self._write()
+
+    def _write(self) -> None:
+        with contextlib.suppress(EnvironmentUnfitError):  # a full disk must not end the watch
+            write_atomically(self._deployment.watch, self._record.model_dump_json(indent=1) + "\n")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat("T", "seconds")
+
+
+def _monotonic() -> float:
+    return time.monotonic()  # of the machine since it was started, the same for every process
