@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import MappingProxyType
 
+from deckard_deploy.cli.drafter import prove_drafter
 from deckard_deploy.cli.output import echo_command
 from deckard_deploy.cli.patched import attest
 from deckard_deploy.cli.plan_reality import kv_cache_line, memory_line, start_memory
@@ -111,6 +112,7 @@ def prove_ready(
     if plan.patches:
         say(f"patches  {attest(plan, runtime, program)}")
     say(f"answer   {answers[-1].detail!r}")
+    prove_drafter(plan, plan.base_url, say)
     memory = planned.get(plan.hash)
     say(f"ready    after {minutes(ready.elapsed_s)}{kv_cache_line(ready.facts, memory)}")
     if memory and (line := memory_line(ready.facts, memory)):
