@@ -113,7 +113,7 @@ class HardwareProfile(Spec):
     engine: Name = Field(description="used when nothing else is asked for")
     serve: Serve = Field(default_factory=dict)
     environment: Environment = Field(default_factory=dict)
-    container: Container = Container()
+    container: Container = Field(default_factory=Container)
     startup_timeout_s: int = Field(ge=1, description="without progress for this long, start-up has failed")
 
 
@@ -242,10 +242,10 @@ class Deployment(Spec):
     drafter_tokens: int | None = Field(default=None, ge=1, le=16, description="a step; null: as the drafter has it")
     engine: Name | None = None
     image: ImageReference | None = Field(default=None, description="in place of the engine's, for a mirror or a pin")
-    publish: Publish = Publish()
+    publish: Publish = Field(default_factory=Publish)
     serve: Serve = Field(default_factory=dict)
     environment: dict[EnvironmentName, str | None] = Field(default_factory=dict)
-    container: ContainerChanges = ContainerChanges()
+    container: ContainerChanges = Field(default_factory=ContainerChanges)
     startup_timeout_s: int | None = Field(default=None, ge=1)
     allow_unsafe: tuple[str, ...] = Field(
         default=(), description="settings, as in container.network, that may give up a protection (docs/safety.md)"

@@ -78,6 +78,8 @@ def main() -> NoReturn:
     """The console script."""
     for number in (signal.SIGTERM, signal.SIGHUP):  # as ^C, which a job in the background of a script does not get
         signal.signal(number, signal.default_int_handler)
+    # As mypy does: loading makes tens of thousands of objects that stay; looking at them again and again finds nothing.
+    gc.set_threshold(100_000)
     code = run(sys.argv[1:])
     gc.freeze()  # or the interpreter, as it ends, searches all that was loaded for garbage: 15 ms of a `plan`
     sys.exit(code)

@@ -96,7 +96,7 @@ def _echo_change(current: "LaunchPlan | None", wanted: "LaunchPlan", changes: li
 
 
 def _summary(plan: "LaunchPlan") -> list[tuple[str, str]]:
-    from deckard_deploy.rendering.shell import option_lines  # noqa: PLC0415  not for --help
+    from deckard_deploy.planning.arguments import option_lines  # noqa: PLC0415  not for --help
 
     model, *options = option_lines(plan.arguments)
     return [

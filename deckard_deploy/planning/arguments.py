@@ -7,6 +7,8 @@ from pydantic import JsonValue
 from deckard_deploy.catalog.option_schema import Option, OptionSchema
 from deckard_deploy.catalog.specs import Serve
 
+Line = tuple[str, ...]
+
 
 def serve_arguments(serve: Serve, schema: OptionSchema) -> tuple[str, ...]:
     """`{"max-num-seqs": 4}` to `("--max-num-seqs", "4")`, in the order of `serve`.
@@ -14,6 +16,16 @@ def serve_arguments(serve: Serve, schema: OptionSchema) -> tuple[str, ...]:
     Values were checked against `schema` when they were resolved.
     """
     return tuple(token for name, value in serve.items() for token in _tokens(name, value, schema.options[name]))
+
+
+def option_lines(arguments: tuple[str, ...]) -> list[Line]:
+    """argv cut in front of each option, for one option a line."""
+    lines: list[list[str]] = [[]]
+    for token in arguments:
+        if token.startswith("--"):
+            lines.append([])
+        lines[-1].append(token)
+    return [tuple(line) for line in lines if line]
 
 
 def _tokens(name: str, value: JsonValue, option: Option) -> tuple[str, ...]:

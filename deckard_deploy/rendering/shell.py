@@ -5,11 +5,10 @@ import io
 import shlex
 from collections.abc import Iterable
 
+from deckard_deploy.planning.arguments import Line, option_lines
 from deckard_deploy.planning.plan import BindMount, LaunchPlan
 from deckard_deploy.rendering.compose import PIDS_LIMIT, SCRATCH_OPTIONS
 from deckard_deploy.rendering.templates import environment
-
-Line = tuple[str, ...]
 
 
 def render_command(plan: LaunchPlan, *, launch_id: str | None = None) -> str:
@@ -38,16 +37,6 @@ def render_run(plan: LaunchPlan, *, launch_id: str | None = None) -> str:
         *rest,
     ]
     return _script([], map(_quoted, lines))
-
-
-def option_lines(arguments: tuple[str, ...]) -> list[Line]:
-    """argv cut in front of each option, for one option a line."""
-    lines: list[list[str]] = [[]]
-    for token in arguments:
-        if token.startswith("--"):
-            lines.append([])
-        lines[-1].append(token)
-    return [tuple(line) for line in lines if line]
 
 
 def _docker_options(plan: LaunchPlan, launch_id: str | None) -> list[Line]:

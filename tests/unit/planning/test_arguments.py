@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 
 from deckard_deploy.catalog.option_schema import Option, OptionSchema
-from deckard_deploy.planning.arguments import serve_arguments
+from deckard_deploy.planning.arguments import option_lines, serve_arguments
 
 SCHEMA = OptionSchema(
     vllm_version="1.2.3",
@@ -64,3 +64,9 @@ def test_text_is_not_touched(text: str) -> None:
     tokens = serve_arguments({"name": text}, SCHEMA)
     assert tokens == ("--name", text)
     assert tuple(shlex.split(shlex.join(tokens))) == tokens
+
+
+@given(st.lists(st.from_regex(r"--?[a-z]{1,3}|[a-z0-9 ]{0,3}", fullmatch=True)))
+def test_cutting_into_lines_loses_nothing(tokens: list[str]) -> None:
+    lines = option_lines(tuple(tokens))
+    assert [token for line in lines for token in line] == tokens

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deckard_deploy.rendering.shell import option_lines, render_command, render_run
+from deckard_deploy.rendering.shell import render_command, render_run
 from tests.unit.rendering.plans import PROFILES, built_in, with_text
 
 # No line breaks: the verbs refuse them in paths.
@@ -51,9 +51,3 @@ def test_any_text_survives_quoting(text: str) -> None:
     assert f"NOTE={text}" in environment
     mounts = [b for a, b in pairwise(words) if a == "--mount"]
     assert f"source=/data/{text}" in next(csv.reader([mounts[-1]], strict=True))
-
-
-@given(st.lists(st.from_regex(r"--?[a-z]{1,3}|[a-z0-9 ]{0,3}", fullmatch=True)))
-def test_cutting_into_lines_loses_nothing(tokens: list[str]) -> None:
-    lines = option_lines(tuple(tokens))
-    assert [token for line in lines for token in line] == tokens
