@@ -28,6 +28,7 @@ from deckard_deploy.doctor.rules import RULES
 from deckard_deploy.doctor.rules_engine import advisories
 from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
 from deckard_deploy.rendering.compose import render_compose
+from deckard_deploy.rendering.gateway import CONFIG, render_gateway
 from tests.unit.weights.fault_cases_here import CASES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,6 +74,8 @@ def compose_files() -> dict[Path, str]:
         resolved = resolve(Deployment(engine=engine), profile=profile)
         plan = patched(build_plan(resolved), resolved, DEFAULT_PATHS.patches)
         texts[ROOT / "compose" / f"{name}.yaml"] = render_compose(plan)
+        # The same for all: what differs is on the other side.
+        texts[ROOT / "compose" / CONFIG] = render_gateway(plan)
     return texts
 
 

@@ -1,6 +1,7 @@
 """Profile, model, engine and the user's changes become one resolved choice."""
 
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 
 from pydantic import JsonValue
@@ -39,6 +40,7 @@ class Resolved:
     startup_timeout_s: int
     compatibility: Compatibility | None
     given_up: tuple[str, ...] = ()
+    gateway_image: str | None = None
 
 
 def resolve(
@@ -55,6 +57,7 @@ def resolve(
     """
     if compatibility:
         _check_compatibility(compatibility, deployment, profile)
+    _check_publish(deployment.publish)
     base = compatibility or profile
     model = library.model(deployment.model or base.model)
     drafter = _drafter(deployment, model)
@@ -88,7 +91,21 @@ def resolve(
         startup_timeout_s=deployment.startup_timeout_s or profile.startup_timeout_s,
         compatibility=compatibility,
         given_up=tuple(guard.setting for guard in given_up),
+        gateway_image=deployment.gateway_image,
     )
+
+
+def _check_publish(publish: Publish) -> None:
+    """This machine alone, unless it is said with the word for it."""
+    if not ip_address(publish.address).is_loopback:
+        raise BadInputError(
+            f"publish.address {publish.address} is not a loopback address: other machines would reach it",
+            hint=f"--expose {publish.address}",
+        )
+    if (publish.certificate is None) != (publish.certificate_key is None):
+        raise BadInputError("publish.certificate and publish.certificate_key belong together: give both or none")
+    if publish.certificate and publish.tls is False:
+        raise BadInputError("publish.tls is false, but publish.certificate is given: keep one")
 
 
 def _check_compatibility(compatibility: Compatibility, deployment: Deployment, profile: HardwareProfile) -> None:

@@ -79,8 +79,12 @@ class Hardware(Spec):
 class Publish(Spec):
     """Where clients reach the endpoint on this host."""
 
-    address: IpAddress = "127.0.0.1"
+    address: IpAddress = Field(default="127.0.0.1", description="a loopback address: this machine alone")
     port: Port = 8000
+    expose: IpAddress | None = Field(default=None, description="an address that other machines reach; a key is needed")
+    tls: bool | None = Field(default=None, description="default: when exposed, or when a certificate is given")
+    certificate: AbsolutePath | None = Field(default=None, description="PEM with the chain; default: self-signed")
+    certificate_key: AbsolutePath | None = Field(default=None, description="PEM, of the certificate")
 
 
 class Container(Spec):
@@ -242,6 +246,7 @@ class Deployment(Spec):
     drafter_tokens: int | None = Field(default=None, ge=1, le=16, description="a step; null: as the drafter has it")
     engine: Name | None = None
     image: ImageReference | None = Field(default=None, description="in place of the engine's, for a mirror or a pin")
+    gateway_image: ImageReference | None = Field(default=None, description="in place of nginx's, for a mirror or a pin")
     publish: Publish = Field(default_factory=Publish)
     serve: Serve = Field(default_factory=dict)
     environment: dict[EnvironmentName, str | None] = Field(default_factory=dict)

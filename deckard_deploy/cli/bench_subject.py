@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from deckard_deploy.catalog import library
+from deckard_deploy.cli.gateway import access
 from deckard_deploy.cli.output import echo_command, say
 from deckard_deploy.cli.prepare import installed_program
 from deckard_deploy.cli.site import open_site
@@ -45,7 +46,7 @@ def running_endpoint(deployed: Deployed) -> tuple[LaunchPlan, Endpoint]:
             more: Mapping[str, str] = {"DOCKER_HOST": runtime.engine.endpoint}
         else:
             python = (str(installed_program(plan, deployed.directory, echo_command).with_name("python")),)
-            more = plan.environment
+            more = plan.environment | _own_key(plan, deployed)
     own = {name: os.environ[name] for name in _PASSED if name in os.environ}
     endpoint = Endpoint(
         server=_listens_on(plan),
@@ -55,6 +56,15 @@ def running_endpoint(deployed: Deployed) -> tuple[LaunchPlan, Endpoint]:
         environment={**own, **more},
     )
     return plan, endpoint
+
+
+def _own_key(plan: LaunchPlan, deployed: Deployed) -> dict[str, str]:
+    """A process is reached through its gateway; the engine's benchmark takes a key from nowhere but this variable.
+
+    (vllm 0.19.1 benchmarks/lib/endpoint_request_func.py.)
+    """
+    key = access(plan, deployed.directory).key
+    return {"OPENAI_API_KEY": key} if key else {}
 
 
 def _listens_on(plan: LaunchPlan) -> str:

@@ -2,11 +2,14 @@
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from deckard_deploy.cli.state import Deployed, deployment_option, endpoint
+
+if TYPE_CHECKING:
+    from deckard_deploy.connection import Access
 
 
 @click.command()
@@ -22,7 +25,10 @@ def chat(deployed: Deployed, message: str, thinking: bool, max_tokens: int, as_j
     Example:
       deckard-deploy chat "Explain quantum entanglement simply."
     """
+    from deckard_deploy.cli.gateway import access  # noqa: PLC0415  not for --help
+
     plan = endpoint(deployed)
+    opened = access(plan, deployed.directory)
     body = {
         "model": plan.served_name,
         "messages": [{"role": "user", "content": message}],
@@ -31,11 +37,11 @@ def chat(deployed: Deployed, message: str, thinking: bool, max_tokens: int, as_j
         "chat_template_kwargs": {"enable_thinking": thinking},
     }
     if as_json:
-        for line in _post(plan.base_url, body):
+        for line in _post(plan.base_url, body, opened):
             click.echo(line)
         return
     thinking_aloud = False
-    for line in _post(plan.base_url, body):
+    for line in _post(plan.base_url, body, opened):
         delta = _delta(line)
         reasoning, content = delta.get("reasoning") or "", delta.get("content") or ""
         click.echo(("\n" if thinking_aloud and content else "") + reasoning, nl=False, err=True)
@@ -44,16 +50,16 @@ def chat(deployed: Deployed, message: str, thinking: bool, max_tokens: int, as_j
     click.echo()
 
 
-def _post(base_url: str, body: dict[str, Any]) -> Iterator[str]:
+def _post(base_url: str, body: dict[str, Any], opened: "Access") -> Iterator[str]:
     import requests  # noqa: PLC0415  heavy: not for --help
 
+    from deckard_deploy.connection import session  # noqa: PLC0415  same
     from deckard_deploy.errors import BadInputError, NetworkError  # noqa: PLC0415  same
 
     url = f"{base_url}/chat/completions"
-    with requests.Session() as session:
-        session.trust_env = False  # a proxy has no business between us and a loopback address
+    with session(opened) as asking:
         try:
-            with session.post(url, json=body, stream=True, timeout=(5, 600)) as response:
+            with asking.post(url, json=body, stream=True, timeout=(5, 600)) as response:
                 if response.status_code == 400:
                     raise BadInputError(f"the engine refused the message: {response.text[:300]}")
                 if response.status_code != 200:

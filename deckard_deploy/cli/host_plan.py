@@ -1,6 +1,7 @@
 """The plan for this host: its folders and its memory. Apart from what makes things: `plan` must start quickly."""
 
 import os
+import shutil
 from pathlib import Path, PurePosixPath
 
 from deckard_deploy.catalog.resolution import Resolved
@@ -20,8 +21,15 @@ MEMINFO = Path("/proc/meminfo")
 def plan_for(resolved: Resolved, directory: StateDir) -> LaunchPlan:
     """The plan with this host's folders in it; nothing is made."""
     root = PurePosixPath(directory.root)
-    owner = f"{os.getuid()}:{os.getgid()}"
-    paths = HostPaths(models=root / "models", caches=root / "cache", patches=root / "patches", owner=owner)
+    nginx = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")  # where Debian has it
+    paths = HostPaths(
+        models=root / "models",
+        caches=root / "cache",
+        patches=root / "patches",
+        deployments=root / "deployments",
+        owner=f"{os.getuid()}:{os.getgid()}",
+        nginx=PurePosixPath(nginx) if nginx else None,
+    )
     return pinned(patched(build_plan(resolved, paths), resolved, paths.patches))
 
 

@@ -29,6 +29,7 @@ VERBS = {
     "bench": "Measure the running endpoint with its engine's own benchmark.",
     "top": "Watch throughput, latency, queue, KV cache and drafter.",
     "monitor": "Run Prometheus and Grafana beside the endpoint, on this machine only.",
+    "keys": "Make, list and revoke the keys of clients.",
     "plan": "Show what `up` would run, and what would change.",
     "render": "Write the compose file or the command line of a plan.",
     "profiles": "Say which hardware profiles this machine can run; list them, or show one.",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_CHOICES = ("model", "drafter", "engine", "name", "address", "port", "image")
+_CHOICES = ("model", "drafter", "engine", "name", "address", "port", "expose", "image")
 _DEFAULT_FILE = Path("deckard.yaml")
 
 
@@ -54,14 +54,15 @@ _DEPLOYMENT_OPTIONS = (
     click.option("--engine", help="vLLM release and runtime; `engines` lists them."),
     click.option("--image", help="The engine's image under another name, for example in a mirror."),
     click.option("--name", help="Name of the deployment; default: the profile's."),
-    click.option("--address", help="Address of this host to listen on; default: 127.0.0.1."),
+    click.option("--address", help="Loopback address to listen on; default: 127.0.0.1."),
+    click.option("--expose", metavar="ADDRESS", help="Let other machines in, on this address; clients need a key."),
     click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on; default: 8000."),
     click.option("--compat", metavar="NAME", help="Keep somebody's own launch line; known: seed."),
 )
 
 
 def _as_settings(named: dict[str, Any]) -> tuple[str, ...]:
-    keys = {"address": "publish.address", "port": "publish.port"}
+    keys = {key: f"publish.{key}" for key in ("address", "port", "expose")}
     # Quoted, so that an engine called 0.19 stays text.
     return tuple(
         f"{keys.get(key, key)}={value}" if key == "port" else f"{keys.get(key, key)}={json.dumps(value)}"

@@ -13,12 +13,13 @@ from deckard_deploy.cli.patched import build_for_docker, build_for_process
 from deckard_deploy.errors import EnvironmentUnfitError
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.rendering.compose import render_compose
+from deckard_deploy.rendering.gateway import render_gateway
 from deckard_deploy.rendering.shell import render_command
 from deckard_deploy.running import docker_images, environment, locks
 from deckard_deploy.running.docker_runtime import DockerRuntime
 from deckard_deploy.running.files import remove_folder
 from deckard_deploy.running.layout import StateDir
-from deckard_deploy.running.releases import COMPOSE, PLAN, Launch, Release, Releases
+from deckard_deploy.running.releases import COMPOSE, GATEWAY, PLAN, Launch, Release, Releases
 from deckard_deploy.running.runtime import Runtime
 
 Say = Callable[[str], None]
@@ -68,7 +69,9 @@ def have_engine(plan: LaunchPlan, directory: StateDir, runtime: Runtime, say: Sa
     Raises EnvironmentUnfitError, NetworkError and IntegrityError.
     """
     if isinstance(runtime, DockerRuntime):
-        _have_image(plan, runtime, say)
+        for image in (plan.image, plan.gateway.image if plan.gateway else None):
+            if image:
+                _have_image(image, plan.platform, runtime, say)
         build_for_docker(plan, runtime, say)
     else:
         build_for_process(plan, installed_program(plan, directory, say), say)
@@ -84,10 +87,10 @@ def _have_cache(folder: Path, *, for_all: bool) -> None:
         folder.chmod(0o1777)
 
 
-def _have_image(plan: LaunchPlan, runtime: DockerRuntime, say: Say) -> None:
-    if plan.image is None or docker_images.image_id(runtime.engine, plan.image):
+def _have_image(image: str, platform: str | None, runtime: DockerRuntime, say: Say) -> None:
+    if docker_images.image_id(runtime.engine, image):
         return
-    say(f"image    {plan.image} is not here: pulling it")
+    say(f"image    {image} is not here: pulling it")
     shown = 0
 
     def on_bytes(done: int, total: int) -> None:
@@ -96,7 +99,7 @@ def _have_image(plan: LaunchPlan, runtime: DockerRuntime, say: Say) -> None:
             shown = done * 20 // total
             say(f"image    {done / 1e9:.1f} of {total / 1e9:.1f} GB")
 
-    docker_images.pull(runtime.engine, plan.image, platform=plan.platform, on_bytes=on_bytes)
+    docker_images.pull(runtime.engine, image, platform=platform, on_bytes=on_bytes)
 
 
 def installed_program(plan: LaunchPlan, directory: StateDir, say: Say) -> Path:
@@ -121,6 +124,8 @@ def stored_release(plan: LaunchPlan, releases: Releases) -> tuple[Release, Launc
         PLAN: plan.model_dump_json(indent=1) + "\n",
         "command.txt": render_command(plan, launch_id=launch.launch_id),
     }
+    if plan.gateway:
+        contents[GATEWAY] = render_gateway(plan)
     if plan.runtime == "docker":
         contents[COMPOSE] = render_compose(plan, launch_id=launch.launch_id)
     return releases.store(plan.hash, contents), launch

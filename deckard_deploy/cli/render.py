@@ -69,6 +69,23 @@ def compose(plan: "LaunchPlan", output: Path | None) -> None:
 
 @render.command()
 @plan_options
+def gateway(plan: "LaunchPlan", output: Path | None) -> None:
+    """Write nginx.conf of the gateway, which lies beside compose.yaml.
+
+    \b
+    Example:
+      deckard-deploy render gateway --profile spark -o nginx.conf
+    """
+    from deckard_deploy.errors import BadInputError  # noqa: PLC0415  not for --help
+    from deckard_deploy.rendering.gateway import render_gateway  # noqa: PLC0415  jinja2 is heavy
+
+    if plan.gateway is None:
+        raise BadInputError(f"the plan of {plan.deployment} has no gateway", hint="deckard-deploy render compose …")
+    _write(render_gateway(plan), output)
+
+
+@render.command()
+@plan_options
 def command(plan: "LaunchPlan", output: Path | None) -> None:
     """Write the `vllm serve` line.
 
@@ -90,9 +107,12 @@ def run_line(plan: "LaunchPlan", output: Path | None) -> None:
     Example:
       deckard-deploy render run --profile spark
     """
+    from deckard_deploy.errors import BadInputError  # noqa: PLC0415  not for --help
     from deckard_deploy.rendering.shell import render_run  # noqa: PLC0415  jinja2 is heavy
 
     _needs_image(plan)
+    if plan.gateway and plan.gateway.exposed:
+        raise BadInputError("--expose needs the gateway, a second container", hint="deckard-deploy render compose …")
     _write(render_run(plan), output)
 
 
@@ -130,7 +150,9 @@ def _plan(resolved: "Resolved", root: str, models_dir: str | None) -> "LaunchPla
 
     folder = _absolute(root, "--root")
     models = _absolute(models_dir, "--models-dir") if models_dir else folder / "models"
-    paths = HostPaths(models=models, caches=folder / "cache", patches=folder / "patches")
+    paths = HostPaths(
+        models=models, caches=folder / "cache", patches=folder / "patches", deployments=folder / "deployments"
+    )
     return pinned(patched(build_plan(resolved, paths), resolved, paths.patches))
 
 

@@ -19,7 +19,8 @@ def rollback(deployed: Deployed, dry_run: bool) -> None:  # noqa: FBT001  click 
     Example:
       deckard-deploy rollback --name spark
     """
-    from deckard_deploy.cli.prepare import have_engine, stored_release  # noqa: PLC0415  not for --help
+    from deckard_deploy.cli.gateway import have_gateway  # noqa: PLC0415  not for --help
+    from deckard_deploy.cli.prepare import have_engine, stored_release  # noqa: PLC0415  same
     from deckard_deploy.cli.site import open_site  # noqa: PLC0415  same
     from deckard_deploy.errors import BadInputError  # noqa: PLC0415  same
     from deckard_deploy.planning.difference import difference  # noqa: PLC0415  same
@@ -39,6 +40,7 @@ def rollback(deployed: Deployed, dry_run: bool) -> None:  # noqa: FBT001  click 
             return
         with held(directory.deployment(found), verb="rollback"):
             site.releases.clear_leftovers()
+            have_gateway(plan, directory)
             have_engine(plan, directory, site.runtimes[plan.runtime], say)
             bring_up(site, *stored_release(plan, site.releases))
     click.echo(plan.base_url)

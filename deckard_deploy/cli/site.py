@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 
 from deckard_deploy.cli.drafter import prove_drafter
+from deckard_deploy.cli.gateway import access
 from deckard_deploy.cli.output import echo_command
 from deckard_deploy.cli.patched import attest
 from deckard_deploy.cli.plan_reality import kv_cache_line, memory_line, start_memory
@@ -69,13 +70,14 @@ def open_site(
             runtime.close()
 
 
-def probe(release: Release, *, timeout_s: float = 120.0) -> Readiness:
+def probe(release: Release, *, directory: StateDir, timeout_s: float = 120.0) -> Readiness:
     """Ask the release's endpoint once whether it is this launch that answers."""
     plan, launch = release.plan(), release.launch()
     return readiness.probe(
         plan.base_url,
         launch_id=launch.launch_id if launch else "",
         served_name=plan.served_name,
+        access=access(plan, directory),
         timeout_s=timeout_s,
     )
 
@@ -98,7 +100,7 @@ def prove_ready(
     answers: list[Readiness] = []
 
     def ask() -> Readiness:
-        answers.append(probe(release))
+        answers.append(probe(release, directory=directory))
         return answers[-1]
 
     with startup_display(eta.total_s if eta else None) as display:

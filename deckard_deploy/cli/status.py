@@ -8,7 +8,9 @@ from deckard_deploy.cli.output import say, table
 from deckard_deploy.cli.state import Deployed, deployment_option
 
 if TYPE_CHECKING:
+    from deckard_deploy.planning.plan import LaunchPlan
     from deckard_deploy.running.deploy import Site
+    from deckard_deploy.running.layout import StateDir
 
 PROBE_TIMEOUT_S = 10.0
 
@@ -29,7 +31,7 @@ def status(deployed: Deployed, as_json: bool) -> None:  # noqa: FBT001  click pa
 
     directory, found = deployed
     with open_site(directory, found, say) as site:
-        facts = {"deployment": found, **_facts(site)}
+        facts = {"deployment": found, **_facts(site, directory)}
     if as_json:
         click.echo(json.dumps(facts, indent=2))
     else:
@@ -41,7 +43,7 @@ def _texts(value: object) -> list[str]:
     return list(map(str, value)) if isinstance(value, list) else [] if value is None else [str(value)]
 
 
-def _facts(site: "Site") -> dict[str, Any]:
+def _facts(site: "Site", directory: "StateDir") -> dict[str, Any]:
     from deckard_deploy.cli.site import probe  # noqa: PLC0415  not for --help
     from deckard_deploy.running.deploy import observe  # noqa: PLC0415  same
 
@@ -51,11 +53,12 @@ def _facts(site: "Site") -> dict[str, Any]:
         return {"state": seen.state}
     plan, launch = release.plan(), release.launch()
     running = seen.state == "running"
-    found = probe(release, timeout_s=PROBE_TIMEOUT_S) if running else None
+    found = probe(release, directory=directory, timeout_s=PROBE_TIMEOUT_S) if running else None
     return {
         "state": seen.state,
         "answers": str(found.outcome) if found else None,
         "base_url": plan.base_url if running else None,
+        "gateway": _gateway(plan),
         "served_name": plan.served_name,
         "profile": plan.profile,
         "model": plan.model,
@@ -85,3 +88,9 @@ def _watched(site: "Site") -> dict[str, Any]:
         "watch_reason": record.reason if shown else None,
         "watch_restarts": [f"{one.at} {one.reason}: {one.outcome}" for one in record.restarts],
     }
+
+
+def _gateway(plan: "LaunchPlan") -> str:
+    if plan.gateway is None:
+        return "none"
+    return f"{'exposed' if plan.gateway.exposed else 'loopback'}, {'TLS' if plan.gateway.tls else 'without TLS'}"

@@ -14,6 +14,7 @@ import click
 from deckard_deploy.cli.state import Deployed, deployment_option, endpoint
 
 if TYPE_CHECKING:
+    from deckard_deploy.connection import Access
     from deckard_deploy.measuring.live import Figures
 
 
@@ -42,24 +43,25 @@ def top(deployed: Deployed, interval: float, once: bool, as_json: bool) -> None:
       deckard-deploy top
       deckard-deploy top --once --json
     """
-    from deckard_deploy.measuring.metrics import metrics_url  # noqa: PLC0415  not for --help
+    from deckard_deploy.cli.gateway import access  # noqa: PLC0415  not for --help
+    from deckard_deploy.measuring.metrics import metrics_url  # noqa: PLC0415  same
 
     plan = endpoint(deployed)
-    url = metrics_url(plan.base_url)
+    url, opened = metrics_url(plan.base_url), access(plan, deployed.directory)
     if once:
-        _once(url, interval, as_json=as_json)
+        _once(url, opened, interval, as_json=as_json)
         return
     with contextlib.suppress(KeyboardInterrupt):  # ^C is how one leaves
         if as_json or not sys.stdout.isatty():
-            for look in _looks(url, interval):
+            for look in _looks(url, opened, interval):
                 click.echo(_json(look) if as_json else _line(look))
         else:
             from deckard_deploy.cli.top_screen import watch  # noqa: PLC0415  rich is heavy
 
-            watch(plan, _looks(url, interval=0), interval)
+            watch(plan, _looks(url, opened, interval=0), interval)
 
 
-def _looks(url: str, interval: float) -> Iterator[Look]:
+def _looks(url: str, opened: "Access", interval: float) -> Iterator[Look]:
     """Look for ever, `interval` seconds apart; a server that is gone is a look as well."""
     from deckard_deploy.errors import NetworkError  # noqa: PLC0415  not for --help
     from deckard_deploy.measuring.live import Window  # noqa: PLC0415  same
@@ -69,16 +71,16 @@ def _looks(url: str, interval: float) -> Iterator[Look]:
     while True:
         now = datetime.now().astimezone()
         try:
-            yield Look(now, window.add(scrape(url)))
+            yield Look(now, window.add(scrape(url, opened)))
         except NetworkError as error:
             yield Look(now, None, error.message)
         time.sleep(interval)
 
 
-def _once(url: str, interval: float, *, as_json: bool) -> None:
+def _once(url: str, opened: "Access", interval: float, *, as_json: bool) -> None:
     from deckard_deploy.errors import NetworkError  # noqa: PLC0415  not for --help
 
-    looks = _looks(url, interval)
+    looks = _looks(url, opened, interval)
     next(looks)
     look = next(looks)
     if look.figures is None:

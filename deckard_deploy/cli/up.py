@@ -36,6 +36,7 @@ def up(resolved: "Resolved", *, state_dir: Path | None, dry_run: bool, force: bo
     Example:
       deckard-deploy up --profile cpu
     """
+    from deckard_deploy.cli.gateway import say_what_is_open  # noqa: PLC0415  not for --help
     from deckard_deploy.cli.host_plan import measured_plan  # noqa: PLC0415  not for --help
     from deckard_deploy.cli.plan_memory import refuse_what_cannot_run  # noqa: PLC0415  same
     from deckard_deploy.cli.progress import minutes  # noqa: PLC0415  same
@@ -53,6 +54,7 @@ def up(resolved: "Resolved", *, state_dir: Path | None, dry_run: bool, force: bo
     deployment = directory.create(plan.deployment)
     with held(deployment, verb="up"):
         _up(resolved, plan, directory, memory=memory)
+    say_what_is_open(plan, directory)
     say(f"took     {minutes(time.monotonic() - started)}; try: {program} chat --name {plan.deployment} 'Hello?'")
     click.echo(plan.base_url)
 
@@ -73,10 +75,13 @@ def _up(resolved: "Resolved", plan: "LaunchPlan", directory: "StateDir", *, memo
 
 
 def _converge(resolved: "Resolved", plan: "LaunchPlan", directory: "StateDir", site: "Site") -> None:
-    from deckard_deploy.cli.prepare import have_engine, have_weights, stored_release  # noqa: PLC0415  not for --help
+    from deckard_deploy.cli.gateway import have_gateway, take_over  # noqa: PLC0415  not for --help
+    from deckard_deploy.cli.prepare import have_engine, have_weights, stored_release  # noqa: PLC0415  same
     from deckard_deploy.running.deploy import bring_up, follow_up  # noqa: PLC0415  same
 
-    decision = _decision(site, plan)
+    if have_gateway(plan, directory) and take_over(site, directory):
+        say("gateway  goes by its new files")
+    decision = _decision(site, plan, directory)
     if decision.action == "nothing":
         say(f"running  {decision.cause}: nothing to do")
         return
@@ -91,7 +96,7 @@ def _converge(resolved: "Resolved", plan: "LaunchPlan", directory: "StateDir", s
         bring_up(site, *stored_release(plan, site.releases))
 
 
-def _decision(site: "Site", plan: "LaunchPlan") -> "Decision":
+def _decision(site: "Site", plan: "LaunchPlan", directory: "StateDir") -> "Decision":
     """What has to be done; a server that runs as planned but does not answer is replaced."""
     from deckard_deploy.cli.site import probe  # noqa: PLC0415  not for --help
     from deckard_deploy.errors import TimedOutError  # noqa: PLC0415  same
@@ -102,7 +107,7 @@ def _decision(site: "Site", plan: "LaunchPlan") -> "Decision":
     decision = decide(plan.hash, observe(site.runtimes), release.launch() if release else None)
     if decision.action != "nothing" or release is None:
         return decision
-    found = probe(release, timeout_s=PROBE_TIMEOUT_S)
+    found = probe(release, directory=directory, timeout_s=PROBE_TIMEOUT_S)
     if found.outcome is Outcome.READY:
         return Decision("nothing", f"{decision.cause}, and answers")
     if found.timed_out:
@@ -128,6 +133,6 @@ def _explain(plan: "LaunchPlan", directory: "StateDir") -> None:
     from deckard_deploy.cli.site import open_site  # noqa: PLC0415  not for --help
 
     with open_site(directory, plan.deployment, say, also=plan.runtime) as site:
-        decision = _decision(site, plan)
+        decision = _decision(site, plan, directory)
         say(f"would    {decision.action}: {decision.cause}")
         _say_changes(site, plan)

@@ -12,6 +12,7 @@ from deckard_deploy.cli.state import Deployed, deployment_option
 
 if TYPE_CHECKING:
     from deckard_deploy.planning.plan import LaunchPlan
+    from deckard_deploy.running.layout import StateDir
     from deckard_deploy.running.releases import Release
     from deckard_deploy.running.watch import Canary
 
@@ -41,7 +42,7 @@ def watch(deployed: Deployed, interval: float, deadline: float) -> None:
 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the terminal that it was started from may go
     directory, found = deployed
-    asked = _Asked(deadline)
+    asked = _Asked(directory, deadline)
     with open_site(directory, found, say) as site:
         made = Watch(site, canary=asked, again=lambda release: stored_release(release.plan(), site.releases))
         made.begin()
@@ -53,7 +54,8 @@ def watch(deployed: Deployed, interval: float, deadline: float) -> None:
 class _Asked:
     """The canary, and what the engine had done by the last one: a busy engine is not a hung one."""
 
-    def __init__(self, deadline_s: float) -> None:
+    def __init__(self, directory: "StateDir", deadline_s: float) -> None:
+        self._directory = directory
         self._deadline_s = deadline_s
         self._work: float | None = None
 
@@ -62,21 +64,23 @@ class _Asked:
         from deckard_deploy.running.watch import Canary  # noqa: PLC0415  same
         from deckard_deploy.startup.readiness import Outcome  # noqa: PLC0415  same
 
-        found = probe(release, timeout_s=self._deadline_s)
-        before, self._work = self._work, work_done(release.plan())
+        found = probe(release, directory=self._directory, timeout_s=self._deadline_s)
+        before, self._work = self._work, work_done(release.plan(), self._directory)
         busy = found.timed_out and before is not None and self._work is not None and self._work > before
         final = found.outcome in (Outcome.ENGINE_DEAD, Outcome.OTHER_SERVER)
         return Canary(found.outcome is Outcome.READY or busy, f"{found.outcome}: {found.detail}", final)
 
 
-def work_done(plan: "LaunchPlan") -> float | None:
+def work_done(plan: "LaunchPlan", directory: "StateDir") -> float | None:
     """Tokens that the engine has read and written so far; None when it does not say."""
     import requests  # noqa: PLC0415  heavy
 
-    with requests.Session() as session:
-        session.trust_env = False
+    from deckard_deploy.cli.gateway import access  # noqa: PLC0415  not for --help
+    from deckard_deploy.connection import session  # noqa: PLC0415  same
+
+    with session(access(plan, directory)) as asking:
         try:
-            page = session.get(f"{plan.base_url.removesuffix('/v1')}/metrics", timeout=(1, 5)).content
+            page = asking.get(f"{plan.base_url.removesuffix('/v1')}/metrics", timeout=(1, 5)).content
         except requests.RequestException:
             return None
     counts = [float(value) for value in _WORK.findall(page)]

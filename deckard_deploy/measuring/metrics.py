@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import islice, pairwise
 from typing import TypeAlias
 
+from deckard_deploy.connection import NO_ACCESS, Access, session
 from deckard_deploy.errors import NetworkError
 
 TIMEOUT_S = (1.0, 5.0)  # to connect, of silence; the page is made of numbers that lie ready
@@ -156,9 +157,9 @@ def metrics_url(base_url: str) -> str:
     return base_url.rstrip("/").removesuffix("/v1") + "/metrics"
 
 
-def scrape(url: str) -> Page:
+def scrape(url: str, access: Access = NO_ACCESS) -> Page:
     """Fetch and read a page. Goes through no proxy. Raises NetworkError when there is none of vLLM's."""
-    page = parse(_fetch(url), at_s=time.monotonic())
+    page = parse(_fetch(url, access), at_s=time.monotonic())
     if not any(name.startswith("vllm:") for name in page.samples):
         raise NetworkError(f"{url} has none of vLLM's metrics", hint="deckard-deploy status")
     return page
@@ -180,13 +181,12 @@ def parse(text: str, *, at_s: float = 0.0) -> Page:
     return Page(at_s, samples, types)
 
 
-def _fetch(url: str) -> str:
+def _fetch(url: str, access: Access) -> str:
     import requests  # noqa: PLC0415  heavy
 
-    with requests.Session() as session:
-        session.trust_env = False
+    with session(access) as asking:
         try:
-            with session.get(url, timeout=TIMEOUT_S, allow_redirects=False, stream=True) as response:
+            with asking.get(url, timeout=TIMEOUT_S, allow_redirects=False, stream=True) as response:
                 if response.status_code != 200:
                     raise NetworkError(f"{url} answered HTTP {response.status_code}", hint="deckard-deploy status")
                 body = b"".join(islice(response.iter_content(CHUNK), MAX_CHUNKS))

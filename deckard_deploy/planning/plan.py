@@ -40,6 +40,24 @@ class Gpus(Part):
     count: int | Literal["all"]
 
 
+class Gateway(Part):
+    """nginx in front of the engine: what clients reach instead of it.
+
+    image, user: of the docker runtime; program: of the process runtime. folder: the host's, with keys and certificate.
+    exposed: other machines reach it, so a key is always asked for. certificate, certificate_key: the user's own files;
+    None: self-signed.
+    """
+
+    image: str | None
+    program: str | None
+    user: str | None
+    folder: str
+    exposed: bool
+    tls: bool
+    certificate: str | None
+    certificate_key: str | None
+
+
 class Healthcheck(Part):
     """Docker's own probe: liveness for `docker ps`; readiness is proven by startup.readiness."""
 
@@ -74,6 +92,7 @@ class LaunchPlan(Part):
     container: Container
     container_name: str
     healthcheck: Healthcheck | None
+    gateway: Gateway | None = None
     served_name: str
     address: str
     port: int
@@ -93,7 +112,8 @@ class LaunchPlan(Part):
     def base_url(self) -> str:
         """Where OpenAI clients point, seen from this host."""
         host = "127.0.0.1" if self.address in ("0.0.0.0", "::") else self.address  # noqa: S104  compared, not bound
-        return f"http://[{host}]:{self.port}/v1" if ":" in host else f"http://{host}:{self.port}/v1"
+        scheme = "https" if self.gateway and self.gateway.tls else "http"
+        return f"{scheme}://[{host}]:{self.port}/v1" if ":" in host else f"{scheme}://{host}:{self.port}/v1"
 
     def launched(self, launch_id: str) -> "LaunchPlan":
         """The plan with one more served model name, by which readiness knows that it talks to this very launch.

@@ -10,7 +10,8 @@ from deckard_deploy.catalog.option_schema import option_schema
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.catalog.specs import ModelSpec, Serve
 from deckard_deploy.planning.arguments import serve_arguments
-from deckard_deploy.planning.plan import BindMount, Gpus, Healthcheck, LaunchPlan, PatchMount
+from deckard_deploy.planning.gateway import SOCKET, plan_gateway
+from deckard_deploy.planning.plan import BindMount, Gateway, Gpus, Healthcheck, LaunchPlan, PatchMount
 
 CONTAINER_PORT = 8000
 HEALTHCHECK_TIMEOUT_S = 10
@@ -21,13 +22,15 @@ OVERLAY = "overlay"  # beside the patched files, as `patches build --overlay` ma
 class HostPaths:
     """Where weights, caches and patched files lie on the host that will run the plan; absolute.
 
-    owner: `uid:gid` of whose they are; None where that is not known.
+    owner: `uid:gid` of whose they are; None where that is not known. nginx: the host's own, for the process runtime.
     """
 
     models: PurePosixPath
     caches: PurePosixPath
     patches: PurePosixPath
+    deployments: PurePosixPath
     owner: str | None = None
+    nginx: PurePosixPath | None = None
 
 
 # What `render` writes when no folders are named: the same on every machine that renders.
@@ -35,6 +38,7 @@ DEFAULT_PATHS = HostPaths(
     models=PurePosixPath("/srv/deckard/models"),
     caches=PurePosixPath("/srv/deckard/cache"),
     patches=PurePosixPath("/srv/deckard/patches"),
+    deployments=PurePosixPath("/srv/deckard/deployments"),
 )
 
 
@@ -53,6 +57,8 @@ def build_plan(resolved: Resolved, paths: HostPaths = DEFAULT_PATHS) -> LaunchPl
     publish, container = resolved.publish, resolved.container
     on_host_network = in_container and container.network == "host"
     port = publish.port if on_host_network or not in_container else CONTAINER_PORT
+    folder = paths.deployments / resolved.name / "gateway"
+    gateway = plan_gateway(resolved, folder=folder, nginx=paths.nginx, owner=paths.owner)
     return LaunchPlan(
         deployment=resolved.name,
         profile=resolved.profile.name,
@@ -62,7 +68,7 @@ def build_plan(resolved: Resolved, paths: HostPaths = DEFAULT_PATHS) -> LaunchPl
         runtime=resolved.engine.runtime,
         image=resolved.engine.image,
         platform=_platform(resolved),
-        arguments=_arguments(resolved, paths, port),
+        arguments=_arguments(resolved, paths, _listening(resolved, gateway, port)),
         environment=_environment(resolved, paths),
         mounts=_mounts(resolved, paths) if in_container else (),
         scratch=_scratch(resolved) if in_container else (),
@@ -71,8 +77,9 @@ def build_plan(resolved: Resolved, paths: HostPaths = DEFAULT_PATHS) -> LaunchPl
         container=container,
         container_name=resolved.compatibility.container_name if resolved.compatibility else f"deckard-{resolved.name}",
         healthcheck=_healthcheck(resolved, port) if in_container and not resolved.compatibility else None,
+        gateway=gateway,
         served_name=resolved.model.served_name,
-        address=publish.address,
+        address=publish.expose or publish.address,
         port=publish.port,
         container_port=port,
         startup_timeout_s=resolved.startup_timeout_s,
@@ -124,18 +131,24 @@ def drafter_folder(drafter: ModelSpec, paths: HostPaths) -> PurePosixPath:
     return paths.models / drafter.name
 
 
-def _arguments(resolved: Resolved, paths: HostPaths, port: int) -> tuple[str, ...]:
+def _arguments(resolved: Resolved, paths: HostPaths, listening: tuple[str, ...]) -> tuple[str, ...]:
     schema = option_schema(resolved.engine.option_schema)
     options = serve_arguments({**resolved.serve, **_speculative(resolved, paths)}, schema)
     model = _model_target(resolved, paths)
     name = ("--served-model-name", resolved.model.served_name)
     if resolved.compatibility:
         return (model, *name, *options)
-    # Inside the container vLLM listens on all of the container's own addresses; the host publishes only `address`.
-    address = "0.0.0.0" if resolved.engine.runtime == "docker" else resolved.publish.address  # noqa: S104
-    if resolved.engine.runtime == "docker" and resolved.container.network == "host":
-        address = resolved.publish.address
-    return (model, "--host", address, "--port", str(port), *name, *options)
+    return (model, *listening, *name, *options)
+
+
+def _listening(resolved: Resolved, gateway: Gateway | None, port: int) -> tuple[str, ...]:
+    """Where vLLM listens, as options."""
+    if gateway and gateway.program:
+        return ("--uds", SOCKET)
+    # Inside the container vLLM listens on all of the container's own addresses, which only the gateway reaches.
+    bridged = resolved.engine.runtime == "docker" and resolved.container.network == "bridge"
+    address = "0.0.0.0" if bridged else resolved.publish.address  # noqa: S104
+    return ("--host", address, "--port", str(port))
 
 
 def _speculative(resolved: Resolved, paths: HostPaths) -> Serve:

@@ -5,15 +5,20 @@ from typing import Any
 import yaml
 
 from deckard_deploy import __version__
-from deckard_deploy.planning.plan import BindMount, LaunchPlan
+from deckard_deploy.planning.gateway import FOLDER, PORT
+from deckard_deploy.planning.plan import BindMount, Gateway, LaunchPlan
 from deckard_deploy.planning.planner import patch_folder
+from deckard_deploy.rendering.gateway import CONFIG
 from deckard_deploy.rendering.templates import environment
 
-SERVICE = "vllm"
+SERVICE, GATEWAY = "vllm", "gateway"
+# The engine's network reaches nothing else; `public` is only there for the published port.
+PRIVATE, PUBLIC = "private", "public"
 # Threads count too: a machine of 224 cores, compiling, has some thousands.
 PIDS_LIMIT = 8192
 # exec: code is compiled into it and loaded from there. Nobody else is in the container, so it may be open to all.
 SCRATCH_OPTIONS = "exec,nosuid,nodev,mode=1777,size=2g"
+LOGGING = {"driver": "json-file", "options": {"max-size": "20m", "max-file": "5"}}
 
 
 def render_compose(plan: LaunchPlan, *, launch_id: str | None = None) -> str:
@@ -54,6 +59,8 @@ def compose_model(plan: LaunchPlan, *, launch_id: str | None = None) -> dict[str
     labels = {"deckard.deployment": plan.deployment, "deckard.plan": plan.hash}
     if launch_id:
         labels["deckard.launch"] = launch_id
+    if plan.gateway:
+        labels["deckard.gateway"] = "true"
     arguments = plan.launched(launch_id).arguments if launch_id else plan.arguments
     service: dict[str, Any] = {
         "container_name": plan.container_name,
@@ -75,10 +82,39 @@ def compose_model(plan: LaunchPlan, *, launch_id: str | None = None) -> dict[str
     }
     if not plan.compatibility:
         service |= _confined(plan)
-        service["logging"] = {"driver": "json-file", "options": {"max-size": "20m", "max-file": "5"}}
+        service["logging"] = LOGGING
     present = {key: value for key, value in service.items() if value is not None}
     # compose allows no dot in a project's name
-    return {"name": f"deckard-{plan.deployment.replace('.', '_')}", "services": {SERVICE: present}}
+    model: dict[str, Any] = {"name": f"deckard-{plan.deployment.replace('.', '_')}", "services": {SERVICE: present}}
+    if plan.gateway:
+        model["services"][GATEWAY] = _gateway(plan, plan.gateway)
+        model["networks"] = {PRIVATE: {"internal": True}, PUBLIC: {}}
+    return model
+
+
+def _gateway(plan: LaunchPlan, gateway: Gateway) -> dict[str, Any]:
+    """nginx, which alone publishes a port."""
+    config = BindMount(source=f"./{CONFIG}", target=f"{FOLDER}-{CONFIG}")
+    return {
+        "container_name": f"{plan.container_name}-gateway",
+        "image": gateway.image,
+        "entrypoint": ["nginx"],
+        "command": ["-e", "stderr", "-c", config.target],
+        "user": gateway.user,
+        "labels": {"deckard.deployment": plan.deployment, "deckard.plan": plan.hash, "deckard.gateway": "true"},
+        "volumes": [_volume(config), _volume(BindMount(source=gateway.folder, target=FOLDER))],
+        "networks": [PRIVATE, PUBLIC],
+        "ports": [_port(plan, PORT)],
+        "depends_on": [SERVICE],
+        "read_only": True,
+        "tmpfs": ["/tmp:nosuid,nodev,noexec,mode=1777,size=256m"],  # noqa: S108  the container's own
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
+        "pids_limit": 64,
+        "restart": plan.container.restart,
+        "stop_signal": "SIGTERM",  # at once: the engine that it speaks for ends too
+        "logging": LOGGING,
+    }
 
 
 def _confined(plan: LaunchPlan) -> dict[str, Any]:
@@ -106,13 +142,13 @@ def _volume(mount: BindMount) -> dict[str, Any]:
 def _network(plan: LaunchPlan) -> dict[str, Any]:
     if plan.container.network == "host":
         return {"network_mode": "host"}
-    port = {
-        "target": plan.container_port,
-        "published": str(plan.port),
-        "host_ip": plan.address,
-        "protocol": "tcp",
-    }
-    return {"ports": [port]}
+    if plan.gateway:
+        return {"networks": [PRIVATE]}
+    return {"ports": [_port(plan, plan.container_port)]}
+
+
+def _port(plan: LaunchPlan, target: int) -> dict[str, Any]:
+    return {"target": target, "published": str(plan.port), "host_ip": plan.address, "protocol": "tcp"}
 
 
 def _healthcheck(plan: LaunchPlan) -> dict[str, Any] | None:

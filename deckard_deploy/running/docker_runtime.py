@@ -1,6 +1,7 @@
 """vLLM in a container that docker compose starts and stops, and that the engine's API is asked about."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError
@@ -14,6 +15,7 @@ from deckard_deploy.running.releases import COMPOSE, Release
 from deckard_deploy.running.runtime import MISSING, Instance, Observation, State
 
 PLAN_LABEL, LAUNCH_LABEL, DEPLOYMENT_LABEL = "deckard.plan", "deckard.launch", "deckard.deployment"
+GATEWAY_LABEL = "deckard.gateway"  # on the gateway, and on an engine that stands behind one
 # Set by compose on everything it makes (compose pkg/api/labels.go).
 _PROJECT_LABEL, _FOLDER_LABEL = "com.docker.compose.project", "com.docker.compose.project.working_dir"
 _UP_TIMEOUT_S, _DOWN_TIMEOUT_S = 300.0, 300.0
@@ -75,7 +77,13 @@ class DockerRuntime:
             return MISSING  # removed between the two questions
         if len(seen) > 1:
             return Observation(state="running")  # nobody's launch: to be replaced
-        return seen[0]
+        return self._with_gateway(seen[0]) if GATEWAY_LABEL in ours[0]["Labels"] else seen[0]
+
+    def reload(self) -> None:
+        """Have the gateway read its files again: nginx takes up new connections with them, and ends old ones well."""
+        with self.engine.asking():
+            for container in self._gateways():
+                self.engine.api.kill(container["Id"], "HUP")
 
     def poll_lines(self) -> list[str]:
         """New lines of the container's log."""
@@ -104,6 +112,23 @@ class DockerRuntime:
         if self._log:
             self._log.close()
         self._log = None
+
+    def _with_gateway(self, engine: Observation) -> Observation:
+        """An engine whose gateway does not run cannot be reached: the gateway's state is the deployment's."""
+        if engine.state != "running":
+            return engine
+        gateways = self._gateways()
+        if not gateways:
+            return replace(engine, state="exited")
+        with self.engine.asking():
+            gateway = _observation(self.engine.api.inspect_container(gateways[0]["Id"]))
+        if gateway.state == "running":
+            return engine
+        return replace(engine, state=gateway.state, exit_code=gateway.exit_code)
+
+    def _gateways(self) -> list[dict[str, Any]]:
+        ours = self._containers(all_of_project=True)
+        return [each for each in ours if GATEWAY_LABEL in each["Labels"] and LAUNCH_LABEL not in each["Labels"]]
 
     def _containers(self, *, all_of_project: bool = False) -> list[dict[str, Any]]:
         """Containers, newest first: the server's own, or all of the project whoever started them."""

@@ -7,6 +7,7 @@ whoever gets the lock knows that nothing of the deployment runs, however the las
 import contextlib
 import fcntl
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from pydantic import ValidationError
 
 from deckard_deploy.durable import writing
 from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError, StartFailedError
+from deckard_deploy.planning.gateway import SOCKET
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.running.bounded_log import LogReader
 from deckard_deploy.running.commands import Say, last_line
@@ -26,7 +28,7 @@ from deckard_deploy.running.layout import DeploymentDir
 from deckard_deploy.running.log_lines import LineSplitter
 from deckard_deploy.running.ports import require_free
 from deckard_deploy.running.process_identity import is_alive, marked, send, wait_gone
-from deckard_deploy.running.releases import Release
+from deckard_deploy.running.releases import GATEWAY, Release
 from deckard_deploy.running.runtime import MISSING, Instance, Observation
 from deckard_deploy.running.supervision import (
     KEEP_ENVIRON,
@@ -144,6 +146,12 @@ class ProcessRuntime:
                 lines += splitter.feed(file.read())
         return lines[-count:] if count > 0 else []
 
+    def reload(self) -> None:
+        """Have the gateway read its files again: nginx takes up new connections with them, and ends old ones well."""
+        state = self._settled()
+        if state and state.gateway:
+            send(state.gateway, signal.SIGHUP)
+
     def close(self) -> None:
         """Close the log; the server goes on."""
         if self._reader:
@@ -165,6 +173,8 @@ class ProcessRuntime:
             restarts=restarts,
             grace_s=plan.container.stop_grace_period_s,
             log_bytes=LOG_BYTES,
+            gateway=_nginx(release, plan),
+            socket=SOCKET if plan.gateway else None,
         )
 
     def _spawn(self, release: Release, lock: int) -> None:
@@ -242,6 +252,7 @@ class ProcessRuntime:
     def _forget(self) -> None:
         self.close()
         self._deployment.process_state.unlink(missing_ok=True)
+        (self._deployment.folder / SOCKET).unlink(missing_ok=True)
 
     def _grace(self) -> float:
         specs = self._deployment.releases.glob(f"*/{SPEC}")
@@ -253,6 +264,16 @@ class ProcessRuntime:
 
     def _log_of(self, state: ServerState) -> Path:
         return self._deployment.releases / state.plan_hash / SERVER_LOG
+
+
+def _nginx(release: Release, plan: LaunchPlan) -> tuple[str, ...]:
+    """The gateway's command line; its folder is the deployment's."""
+    if plan.gateway is None or plan.gateway.program is None:
+        return ()
+    # Started by root, it would give its workers to another user, who may not come to the engine's socket.
+    user = ("-g", f"user {pwd.getpwuid(0).pw_name};") if os.geteuid() == 0 else ()
+    folder = release.folder.parent.parent
+    return (plan.gateway.program, "-p", str(folder), "-e", "stderr", "-c", str(release.folder / GATEWAY), *user)
 
 
 def _locked(lock: int) -> bool:

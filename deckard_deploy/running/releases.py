@@ -1,7 +1,7 @@
 """Release folders: what was rendered for a plan, and how its last launch went.
 
 releases/<plan hash>/
-  plan.json, compose.yaml, command.txt, patches/…   stored as the caller rendered them
+  plan.json, compose.yaml, nginx.conf, command.txt  stored as the caller rendered them
   launch.json                                       the last launch: Launch
   vllm.log, vllm.log.1                              process runtime; docker keeps its own
   failure.log                                       the last failure
@@ -30,7 +30,7 @@ from deckard_deploy.running.files import (
 from deckard_deploy.running.layout import DeploymentDir
 
 KEPT = 3
-PLAN, COMPOSE, LAUNCH, FAILURE_LOG = "plan.json", "compose.yaml", "launch.json", "failure.log"
+PLAN, COMPOSE, GATEWAY, LAUNCH, FAILURE_LOG = "plan.json", "compose.yaml", "nginx.conf", "launch.json", "failure.log"
 _HASH = re.compile(r"[0-9a-f]{12}")
 
 

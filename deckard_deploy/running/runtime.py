@@ -54,6 +54,9 @@ class Runtime(Protocol):
     def observe(self) -> Observation:
         """What runs now. Raises EnvironmentUnfitError when that cannot be asked."""
 
+    def reload(self) -> None:
+        """Have the gateway read its keys and certificate again; nothing else of the deployment notices."""
+
     def poll_lines(self) -> list[str]:
         """Log lines that came since the last call, from the launch's first line on; never blocks."""
 

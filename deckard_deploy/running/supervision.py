@@ -30,7 +30,11 @@ class Message(BaseModel):
 
 
 class ServerSpec(Message):
-    """What the supervisor runs. `restarts`: how often after a failure; None: for ever."""
+    """What the supervisor runs. `restarts`: how often after a failure; None: for ever.
+
+    gateway: the proxy that runs beside the server, if there is one; when either ends, so does the other. socket: the
+    file on which the server listens for it; in the deployment's folder, as both run there.
+    """
 
     argv: tuple[str, ...]
     environment: dict[str, str]
@@ -39,6 +43,8 @@ class ServerSpec(Message):
     restarts: int | None
     grace_s: float
     log_bytes: int
+    gateway: tuple[str, ...] = ()
+    socket: str | None = None
 
 
 class ServerState(Message):
@@ -46,6 +52,7 @@ class ServerState(Message):
 
     supervisor: ProcessIdentity
     server: ProcessIdentity | None
+    gateway: ProcessIdentity | None = None
     launch_id: str
     plan_hash: str
     state: Literal["running", "restarting", "exited"]

@@ -40,6 +40,7 @@ class Supervisor:
         self._me = identity_of(os.getpid())
         self._restarts = 0
         self._server: int | None = None
+        self._gateway: int | None = None
         self._status: int | None = None
         self._stop_at: float | None = None  # monotonic; set by SIGTERM
         self._told = False
@@ -72,33 +73,41 @@ class Supervisor:
                 return
 
     def _start(self) -> int:
+        self._server = self._gateway = self._status = None
+        if self._spec.socket:  # a server that was killed leaves it, and the next could not bind
+            (self._deployment / self._spec.socket).unlink(missing_ok=True)
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        try:
+            self._server = self._spawn(self._spec.argv, write_end, signal.SIGKILL)
+            if self._spec.gateway:  # nginx ends its workers on SIGTERM, and would leave them on SIGKILL
+                self._gateway = self._spawn(self._spec.gateway, write_end, signal.SIGTERM)
+        finally:
+            os.close(write_end)
+        os.set_blocking(read_end, False)
+        self._write("running", server=self._server)
+        return read_end
+
+    def _spawn(self, argv: tuple[str, ...], output: int, end: signal.Signals) -> int:
+        """A child that gets the signal `end` when this process dies."""
         me = os.getpid()
 
         def die_with_supervisor() -> None:
-            _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            _LIBC.prctl(_PR_SET_PDEATHSIG, end, 0, 0, 0)
             if os.getppid() != me:  # it died before the line above
                 os._exit(1)
 
-        self._server = self._status = None
-        read_end, write_end = os.pipe2(os.O_CLOEXEC)
-        try:
-            server = subprocess.Popen(
-                self._spec.argv,
-                env=self._spec.environment,
-                cwd=self._deployment,
-                stdin=subprocess.DEVNULL,
-                stdout=write_end,
-                stderr=write_end,
-                start_new_session=True,
-                preexec_fn=die_with_supervisor,  # noqa: PLW1509  this process has one thread
-            )
-        finally:
-            os.close(write_end)
-        server.returncode = 0  # reaped by _reap, with the orphans, not by Popen
-        self._server = server.pid
-        os.set_blocking(read_end, False)
-        self._write("running", server=server.pid)
-        return read_end
+        child = subprocess.Popen(
+            argv,
+            env=self._spec.environment,
+            cwd=self._deployment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=die_with_supervisor,  # noqa: PLW1509  this process has one thread
+        )
+        child.returncode = 0  # reaped by _reap, with the orphans, not by Popen
+        return child.pid
 
     def _serve(self, output: int) -> None:
         """Copy the output to the log until the server has ended and none of its processes is left."""
@@ -114,6 +123,7 @@ class Supervisor:
             if self._time_left() == 0:
                 kill_marked(server_mark(self._deployment))
         kill_marked(server_mark(self._deployment))
+        self._end_gateway()
         self._reap()
         if open_output:
             self._copy(output)
@@ -139,8 +149,18 @@ class Supervisor:
             os.read(self._wake, 4096)
         with contextlib.suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-                if ended[0] == self._server:
+                # Of the two that serve together, the first that ends says why.
+                if ended[0] in (self._server, self._gateway) and self._status is None:
                     self._status = ended[1]
+
+    def _end_gateway(self) -> None:
+        """nginx writes its title over its environment, marks and all; but its workers are of its process group."""
+        if self._gateway is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._gateway, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                while True:
+                    os.waitpid(-self._gateway, 0)
 
     def _exit_code(self) -> int:
         code = os.waitstatus_to_exitcode(self._status or 0)
@@ -178,6 +198,7 @@ class Supervisor:
             {
                 "supervisor": self._me,
                 "server": identity_of(server) if server else None,
+                "gateway": identity_of(self._gateway) if server and self._gateway else None,
                 "launch_id": self._spec.launch_id,
                 "plan_hash": self._spec.plan_hash,
                 "state": state,

@@ -13,6 +13,8 @@ from http import HTTPStatus
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from deckard_deploy.connection import NO_ACCESS, Access, session
+
 if TYPE_CHECKING:
     import requests
 
@@ -58,7 +60,12 @@ class Readiness:
 
 
 def probe(
-    base_url: str, *, launch_id: str, served_name: str, api_key: str | None = None, timeout_s: float = 120.0
+    base_url: str,
+    *,
+    launch_id: str,
+    served_name: str,
+    access: Access = NO_ACCESS,
+    timeout_s: float = 120.0,
 ) -> Readiness:
     """Ask `base_url` (ending in /v1) once: both names listed, then one chat completion with text in it.
 
@@ -67,13 +74,10 @@ def probe(
     """
     import requests  # noqa: PLC0415  heavy
 
-    with requests.Session() as session:
-        session.trust_env = False
-        if api_key:
-            session.headers["Authorization"] = f"Bearer {api_key}"
+    with session(access) as asking:
         try:
-            listed = _listed(session, base_url, {launch_id, served_name})
-            return listed or _completed(session, base_url, served_name, timeout_s)
+            listed = _listed(asking, base_url, {launch_id, served_name})
+            return listed or _completed(asking, base_url, served_name, timeout_s)
         except requests.ConnectionError as error:
             return Readiness(Outcome.LOADING, f"{type(error).__name__} at {base_url}")
         except requests.RequestException as error:

@@ -7,7 +7,16 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "deckard_deploy"
 BESIDE = ("rendering", "patching", "weights", "running", "startup", "measuring", "doctor")
-LEVEL = {"errors": 0, "resources": 0, "durable": 1, "catalog": 1, "planning": 2, **dict.fromkeys(BESIDE, 3), "cli": 4}
+LEVEL = {
+    "errors": 0,
+    "resources": 0,
+    "durable": 1,
+    "connection": 1,
+    "catalog": 1,
+    "planning": 2,
+    **dict.fromkeys(BESIDE, 3),
+    "cli": 4,
+}
 PURE = ("catalog", "planning", "rendering")
 EFFECTS = {"docker", "requests", "huggingface_hub", "subprocess", "os", "time", "socket", "getpass", "platform"}
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -17,7 +17,12 @@ from deckard_deploy.catalog.strict_yaml import parse
 from deckard_deploy.planning.plan import BindMount, LaunchPlan
 from deckard_deploy.planning.planner import HostPaths, build_plan
 
-PATHS = HostPaths(models=PurePosixPath("/m"), caches=PurePosixPath("/c"), patches=PurePosixPath("/p"))
+PATHS = HostPaths(
+    models=PurePosixPath("/m"),
+    caches=PurePosixPath("/c"),
+    patches=PurePosixPath("/p"),
+    deployments=PurePosixPath("/d"),
+)
 PROFILES = listing.names("profiles")
 
 

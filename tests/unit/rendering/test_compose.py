@@ -55,8 +55,7 @@ def test_a_profile_renders_to_its_model(profile: str) -> None:
 @pytest.mark.parametrize("text", AWKWARD, ids=ascii)
 def test_awkward_text_survives(text: str) -> None:
     plan = with_text(text)
-    (service,) = yaml.safe_load(render_compose(plan))["services"].values()
-    service = undollared(service)
+    service = undollared(yaml.safe_load(render_compose(plan))["services"]["vllm"])
     assert isinstance(service, dict)
     assert service["command"][-1] == text
     assert service["environment"]["NOTE"] == text
@@ -93,8 +92,10 @@ def test_a_launch_is_in_its_own_file_only() -> None:
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_no_profile_is_open_or_unbounded(profile: str) -> None:
-    service = compose_model(built_in(profile))["services"]["vllm"]
-    assert [port["host_ip"] for port in service["ports"]] == ["127.0.0.1"]
+    services = compose_model(built_in(profile))["services"]
+    service = services["vllm"]
+    assert "ports" not in service
+    assert [port["host_ip"] for port in services["gateway"]["ports"]] == ["127.0.0.1"]
     assert service["restart"] == "on-failure:2"
     assert service["init"] is True
     assert "privileged" not in service

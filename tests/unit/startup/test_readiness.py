@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from deckard_deploy.connection import Access
 from deckard_deploy.startup.readiness import Outcome, Readiness, probe
 
 MODELS = {"data": [{"id": "deckard-31b"}, {"id": "launch-7c1e"}]}
@@ -246,7 +247,7 @@ def test_a_server_that_never_answers_is_given_up():
 
 def test_the_key_is_sent_and_never_told():
     with serving(models_status=401) as server:
-        found = ask(server, api_key="sk-secret-1")
+        found = ask(server, access=Access(key="sk-secret-1"))
         assert server.seen[0][1]["Authorization"] == "Bearer sk-secret-1"
     assert found.outcome is Outcome.KEY_REFUSED
     assert "secret" not in str(found)

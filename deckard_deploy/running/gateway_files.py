@@ -1,0 +1,135 @@
+"""The folder that a gateway reads: who may come in, and its certificate.
+
+<deployment>/gateway/        0700; in docker it is mounted read-only, and belongs to the user in the container
+  access.conf                0600  keys.access
+  certificate.pem, .key      0600  the user's, copied, or self-signed
+"""
+
+import os
+import shutil
+import socket
+import ssl
+from collections.abc import Mapping
+from hashlib import sha256
+from ipaddress import ip_address
+from pathlib import Path
+
+from deckard_deploy.durable import writing
+from deckard_deploy.errors import BadInputError, EnvironmentUnfitError, IntegrityError
+from deckard_deploy.planning.plan import Gateway, LaunchPlan
+from deckard_deploy.running.commands import Say, last_line, run
+from deckard_deploy.running.files import private_folder, read_regular, write_atomically
+from deckard_deploy.running.keys import Keys
+
+ACCESS, CERTIFICATE, CERTIFICATE_KEY = "access.conf", "certificate.pem", "certificate.key"
+_DAYS = 825  # the most that some TLS clients accept (Apple, "Requirements for trusted certificates", HT210176)
+
+
+def prepare(plan: LaunchPlan, keys: Keys, *, environment: Mapping[str, str], say: Say) -> bool:
+    """Have everything in the folder that the plan's gateway reads; whether anything of it is new.
+
+    Raises BadInputError (a certificate that is none), IntegrityError, EnvironmentUnfitError.
+    """
+    gateway = plan.gateway
+    if gateway is None:
+        return False
+    folder = private_folder(Path(gateway.folder))
+    with keys.held():
+        new = _put(folder / ACCESS, keys.access())
+    if gateway.tls:
+        new = _have_certificate(plan, gateway, folder, environment=environment, say=say) or new
+    _hand_over(folder, gateway)
+    return new
+
+
+def fingerprint(plan: LaunchPlan) -> str | None:
+    """SHA-256 of the certificate that the plan's gateway shows, in hex; None without TLS. Raises IntegrityError."""
+    if plan.gateway is None or not plan.gateway.tls:
+        return None
+    path = Path(plan.gateway.folder) / CERTIFICATE
+    try:
+        return sha256(ssl.PEM_cert_to_DER_cert(_first(read_regular(path)))).hexdigest()
+    except (FileNotFoundError, ValueError) as error:
+        raise IntegrityError(f"{path} is missing or damaged", hint="deckard-deploy up") from error
+
+
+def _put(path: Path, text: str) -> bool:
+    if path.is_file() and read_regular(path) == text:
+        return False
+    write_atomically(path, text)
+    return True
+
+
+def _have_certificate(
+    plan: LaunchPlan, gateway: Gateway, folder: Path, *, environment: Mapping[str, str], say: Say
+) -> bool:
+    if gateway.certificate is None or gateway.certificate_key is None:
+        return _self_signed(plan, folder, environment=environment, say=say)
+    pair = _own_pair(Path(gateway.certificate), Path(gateway.certificate_key))
+    news = [_put(folder / name, text) for name, text in zip((CERTIFICATE, CERTIFICATE_KEY), pair, strict=True)]
+    return any(news)
+
+
+def _own_pair(certificate: Path, key: Path) -> tuple[str, str]:
+    """Both files' text. Raises BadInputError when they are not readable, or not of each other."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=_no_password)
+        return certificate.read_text(), key.read_text()
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        raise BadInputError(
+            f"{certificate} and {key} are no certificate and key for each other: {reason}",
+            hint=f"openssl x509 -in {certificate} -noout -subject -enddate",
+        ) from error
+
+
+def _no_password() -> str:
+    raise ValueError("the key is encrypted, and nginx could not ask for its password")
+
+
+def _self_signed(plan: LaunchPlan, folder: Path, *, environment: Mapping[str, str], say: Say) -> bool:
+    """One that is there is kept, because clients may trust it, unless it is for other names."""
+    names = _names(plan.address)
+    made_for = folder / "certificate.names"
+    files = [folder / name for name in (CERTIFICATE, CERTIFICATE_KEY)]
+    if all(file.is_file() for file in files) and made_for.is_file() and read_regular(made_for) == names:
+        return False
+    ends = ("-keyout", str(folder / "new.key"), "-out", str(folder / "new.pem"))
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc")
+    subject = ("-days", str(_DAYS), "-subj", f"/CN={plan.deployment}", "-addext", f"subjectAltName={names}")
+    done = run(
+        ("openssl", "req", "-x509", *key, *subject, *ends),
+        environment=environment,
+        say=say,
+        timeout_s=30,
+        folder=folder,
+    )
+    if done.returncode:
+        raise EnvironmentUnfitError(f"openssl: {last_line(done.stderr)}", hint="openssl version")
+    for file, made in zip(files, ("new.pem", "new.key"), strict=True):
+        write_atomically(file, read_regular(folder / made))
+        (folder / made).unlink()
+    write_atomically(made_for, names)
+    return True
+
+
+def _names(address: str) -> str:
+    """subjectAltName: what clients may call the endpoint."""
+    ips = {"127.0.0.1", *([] if ip_address(address).is_unspecified else [address])}
+    names = {"localhost", socket.gethostname()}
+    return ",".join([*(f"IP:{ip}" for ip in sorted(ips)), *(f"DNS:{name}" for name in sorted(names))])
+
+
+def _hand_over(folder: Path, gateway: Gateway) -> None:
+    """Root's files go to the user in the container; anybody else's are that user's already."""
+    if gateway.user is None or os.getuid() != 0:
+        return
+    with writing(folder):
+        for path in (folder, *folder.iterdir()):
+            shutil.chown(path, *(int(number) for number in gateway.user.split(":")))
+
+
+def _first(pem: str) -> str:
+    """The first certificate of a chain, which is the server's own."""
+    end = "-----END CERTIFICATE-----"
+    return pem[pem.index("-----BEGIN CERTIFICATE-----") : pem.index(end) + len(end)]
