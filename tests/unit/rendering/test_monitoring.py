@@ -105,10 +105,10 @@ def test_only_this_host_reaches_them_and_nobody_without_a_password(plan: LaunchP
 
 def test_a_container_is_reached_on_its_own_network() -> None:
     plan = built_in("spark")
-    assert engine_network(plan) == "deckard-spark_default"
+    assert engine_network(plan) == "deckard-spark_private"
     found = parsed(plan)
     assert found["prometheus/prometheus.yml"]["scrape_configs"][0]["static_configs"][0]["targets"] == ["vllm:8000"]
-    assert found[COMPOSE]["networks"]["engine"] == {"external": True, "name": "deckard-spark_default"}
+    assert found[COMPOSE]["networks"]["engine"] == {"external": True, "name": "deckard-spark_private"}
     assert "engine" not in found[COMPOSE]["services"]["grafana"]["networks"]
 
 
