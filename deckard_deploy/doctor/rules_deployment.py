@@ -131,10 +131,12 @@ def exposure(facts: HostFacts, target: Target) -> Verdict | None:
     if target.address is None:
         return None
     wall = {True: "; ufw is on", False: "; ufw is off", None: ""}[facts.services.firewall]
-    if not ip_address(target.address).is_loopback:
+    if not ip_address(target.address).is_loopback and not target.keyed:
         return fail(
-            f"{target.address} is reachable without a key{wall}", "--address 127.0.0.1, and a gateway before it"
+            f"{target.address} is reachable without a key{wall}", f"--expose {target.address}: through a gateway"
         )
+    if target.keyed:
+        return ok(f"{target.address}, through a gateway that asks for a key{wall}")
     if target.host_network:
         return warn(f"the container is on the host's network{wall}", "--set container.network=bridge")
     return ok(f"{target.address} only{wall}")

@@ -53,6 +53,7 @@ class Target:
     address: str | None = None
     port: int | None = None
     host_network: bool = False
+    keyed: bool = False  # a gateway asks every client for a key
     restart: str | None = None
     running: bool = False
 
@@ -89,6 +90,7 @@ def target_of(resolved: Resolved, plan: LaunchPlan, *, models: Path, running: bo
         environment=plan.environment,
         address=plan.address,
         port=plan.port,
+        keyed=plan.gateway is not None and plan.gateway.exposed,
         host_network=docker and plan.container.network == "host",
         restart=plan.container.restart if docker else None,
         running=running,

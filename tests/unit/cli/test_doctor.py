@@ -98,9 +98,9 @@ def test_bad_usage_is_one_line(words: list[str], text: str, capsys: pytest.Captu
 
 
 def test_the_folders_deckard_yaml_is_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    (tmp_path / "deckard.yaml").write_text("profile: spark\npublish:\n  address: 0.0.0.0\n")
-    assert run(["doctor", "--facts", str(FACTS / "spark-healthy.json")]) == 3
-    assert "fail  exposure" in capsys.readouterr().out
+    (tmp_path / "deckard.yaml").write_text("profile: spark\npublish:\n  expose: 192.168.1.20\n")
+    assert run(["doctor", "--facts", str(FACTS / "spark-healthy.json")]) == 0
+    assert "192.168.1.20, through a gateway that asks for a key" in capsys.readouterr().out
 
 
 def test_up_refuses_what_cannot_run_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

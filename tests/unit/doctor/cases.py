@@ -264,6 +264,12 @@ CASES: dict[str, list[Case]] = {
     "exposure": [
         Case("fail", "0.0.0.0 is reachable without a key; ufw is off", target=target(address="0.0.0.0")),  # noqa: S104
         Case("warn", "on the host's network", target=target(host_network=True)),
+        Case(
+            "fail",
+            "192.168.1.20 is reachable",
+            target=target(address="192.168.1.20"),
+            content_target=target(address="192.168.1.20", keyed=True),
+        ),
         Case("fail", "fd00::1 is reachable", target=target(address="fd00::1"), content_target=target(address="::1")),
     ],
     "token-file": [Case("warn", "mode 0644", facts({"token_file": {"mode": 0o644}}))],
