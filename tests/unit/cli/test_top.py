@@ -15,6 +15,7 @@ from rich.console import Console
 from deckard_deploy.cli.top import Look, _json, _line, _looks
 from deckard_deploy.cli.top_figures import rate, seconds
 from deckard_deploy.cli.top_screen import curve, screen
+from deckard_deploy.connection import NO_ACCESS
 from deckard_deploy.measuring.live import Figures, figures
 from deckard_deploy.measuring.metrics import Page, parse
 from deckard_deploy.planning.planner import build_plan
@@ -119,7 +120,7 @@ def server() -> Iterator[ThreadingHTTPServer]:
 
 def test_a_server_goes_and_comes_back(server: ThreadingHTTPServer) -> None:
     port = server.server_address[1]
-    looks = _looks(f"http://127.0.0.1:{port}/metrics", interval=0)
+    looks = _looks(f"http://127.0.0.1:{port}/metrics", NO_ACCESS, interval=0)
     assert next(looks).figures is not None
     stopped(server)
     gone = next(looks)
