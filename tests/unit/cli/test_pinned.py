@@ -14,7 +14,7 @@ IMAGE, DIGEST = "vllm/vllm-openai:v0.19.1-cu130", "sha256:" + "a" * 64
 
 def image(*arguments: str) -> str:
     done = CliRunner().invoke(cli, ["render", "compose", *arguments], catch_exceptions=False)
-    (service,) = yaml.safe_load(done.output)["services"].values()
+    service = yaml.safe_load(done.output)["services"]["vllm"]
     return str(service["image"])
 
 
