@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from deckard_deploy.planning.memory_changes import Change
     from deckard_deploy.planning.plan import LaunchPlan
 
+WIDTH = 80
+
 
 @click.command()
 @host_deployment_options
@@ -107,6 +109,17 @@ def _summary(plan: "LaunchPlan") -> list[tuple[str, str]]:
         ("weights", " ".join(model)),
         *(("option", " ".join(line)) for line in options),
         *(("environment", f"{name}={value}") for name, value in plan.environment.items()),
-        *(("mount", f"{m.source} -> {m.target}" + (" (read-only)" if m.read_only else "")) for m in plan.mounts),
-        *(("patch", f"{p.name} {p.sha256[:12]} over {p.module}") for p in plan.patches),
+        *(
+            row
+            for m in plan.mounts
+            for row in _in_two("mount", m.source, f"-> {m.target}" + (" (read-only)" if m.read_only else ""))
+        ),
+        *(row for p in plan.patches for row in _in_two("patch", f"{p.name} {p.sha256[:12]}", f"over {p.module}")),
     ]
+
+
+def _in_two(label: str, first: str, second: str) -> list[tuple[str, str]]:
+    """One row, or two where it would be wider than 80 columns."""
+    if len(first) + 1 + len(second) <= WIDTH - len("environment  "):
+        return [(label, f"{first} {second}")]
+    return [(label, first), ("", f"  {second}")]

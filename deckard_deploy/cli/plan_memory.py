@@ -88,6 +88,8 @@ def refuse_what_cannot_run(resolved: Resolved, memory: Memory | str) -> None:
 def does_not_fit(memory: Memory, changes: "tuple[Change, ...]") -> DoesNotFitError:
     """The error, with up to three changes that were tried."""
     hint = "; or: ".join(" ".join(change.options) for change in changes)
+    if not hint and memory.available is not None:
+        hint = "stop what holds the memory; deckard-deploy doctor says what that may be"
     return DoesNotFitError(
         f"it does not fit: {memory.problem(Level.LOW)}", hint=hint or "a GPU with more memory, or a smaller model"
     )
@@ -144,7 +146,7 @@ def memory_lines(memory: Memory | str, changes: "tuple[Change, ...]", *, limit: 
     if memory.total:
         lines.append(f"             |{_bar(memory)}|")
     lines += [_entry(_SIGNS[part.name], part.name, readable(part.expected) + _span(part)) for part in memory.parts]
-    kv = readable(max(0, memory.kv_bytes())) + ("" if memory.given else " (what is left)")
+    kv = readable(max(0, memory.kv_bytes())) + (" (fixed)" if memory.given else " (what is left)")
     lines.append(_entry(_KV_SIGN, "KV cache", f"{kv}: {memory.tokens:,} tokens as vLLM counts"))
     settings = memory.settings
     kind = {1: "fp8", 2: "BF16", 4: "float32"}[settings.element_bytes]
@@ -174,7 +176,8 @@ def explained(memory: Memory | str) -> list[str]:
         "             full: ceil(length / block); sliding: ceil(min(window - 1 + in",
         f"             flight, length) / block) + 1; in flight {settings.in_flight:,} tokens a step",
         f"             a sequence: {blocks:,} blocks * {cache.block_bytes:,} = {memory.need:,} bytes",
-        f"             {memory.blocks:,} blocks / {blocks:,} = {memory.concurrency:.2f} sequences, as vLLM counts",
+        f"             {memory.blocks:,} blocks / {blocks:,} = {memory.concurrency:.2f} sequences, as vLLM counts:",
+        "             with a whole step in flight for each; all of them share one",
     ]
     for part in memory.parts:
         lines += _wrapped(f"{part.name:13}{part.source}")
@@ -186,6 +189,9 @@ def _fitting(memory: Memory, limit: int) -> list[str]:
     for length in lengths(memory):
         vllm = memory.cache.concurrency(memory.blocks, length, memory.settings.in_flight)
         lines.append(f"fits         {memory.sequences(length)} sequences of {length:,} tokens; vLLM counts {vllm:.2f}")
+    at_once, fitting = memory.settings.max_num_seqs, memory.sequences(memory.settings.max_model_len)
+    if at_once < fitting:
+        lines.append(f"             {at_once} run at once (max-num-seqs); the rest keeps prefixes for later")
     longest = memory.longest(limit)
     lines.append(f"largest      a context of {longest:,} tokens, alone" + (" (the model's limit)" * (longest == limit)))
     if high := memory.problem(Level.HIGH):

@@ -34,7 +34,7 @@ def architecture(facts: HostFacts, target: Target) -> Verdict | None:
         return ok(facts.architecture)
     return fail(
         f"{facts.architecture}, and {target.profile} is for {target.architecture}",
-        "choose a profile of this machine: deckard-deploy profiles list",
+        "choose a profile of this machine: deckard-deploy profiles",
     )
 
 
@@ -71,7 +71,7 @@ def gpu_model(facts: HostFacts, target: Target) -> Verdict | None:
         return None
     first = facts.gpus[0]
     found = f"{first.name}, compute capability {first.compute_capability or 'unknown'}"
-    fix = "choose the profile of this GPU: deckard-deploy profiles list"
+    fix = "choose the profile of this GPU: deckard-deploy profiles"
     if first.compute_capability and first.compute_capability != target.compute_capability:
         return fail(f"{found}; {target.profile} is for {target.gpu}, {target.compute_capability}", fix)
     named = target.gpu.removeprefix("NVIDIA ").lower() in first.name.lower()

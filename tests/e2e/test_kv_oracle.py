@@ -79,9 +79,21 @@ def known_cases() -> list[Case]:
     base = {"ranks": 1, "block_size": 16, "in_flight": 8192, "available": 80 * 2**30, "hybrid": True}
     target, drafter = known_model("deckard-31b"), known_model("deckard-e4b")
     experts = {**target, "layers": 30, "kv_heads": 8, "global_kv_heads": 2}  # Gemma 4 26B-A4B
+    # Gemma 4 12B: config.json as three public test fixtures hold it (gemma4_unified; vLLM 0.19.1 has no such model, but
+    # lays out any layers)
+    dense = {**target, "layers": 48, "kv_heads": 8, "global_kv_heads": 1}
+    uniform = {**target, "period": 1}  # full attention alone, as in Llama
     return [
         {**base, "models": models, "element_bytes": element_bytes, "length": length, **more}
-        for models in ([target], [drafter], [target, drafter], [experts], [known_model("tiny-gemma4")])
+        for models in (
+            [target],
+            [drafter],
+            [target, drafter],
+            [experts],
+            [dense],
+            [uniform],
+            [known_model("tiny-gemma4")],
+        )
         for element_bytes in (1, 2)
         for length in (16_384, 65_536, 131_072, 262_144)
         for more in ({}, {"in_flight": 2048}, {"hybrid": False}, {"ranks": 2}, {"available": 5 * 2**30})
