@@ -5,10 +5,10 @@ from pathlib import PurePosixPath
 
 from deckard_deploy.catalog import library, listing
 from deckard_deploy.planning.plan import LaunchPlan
-from deckard_deploy.planning.roofline import weight_read
+from deckard_deploy.planning.roofline import drafting
 
-# For a drafter that is not in the catalog: below this it is broken rather than slow (0.2 % were seen where a release
-# did not fit a checkpoint: vllm-project/vllm issue 41789).
+# Below this a drafter is broken, however little it costs (0.2 % were seen where a release did not fit a checkpoint:
+# vllm-project/vllm issue 41789).
 BROKEN = 0.05
 
 
@@ -24,4 +24,5 @@ def break_even(plan: LaunchPlan) -> float | None:
     name = PurePosixPath(config.get("model") or "").name
     if not {name, plan.model} <= set(listing.names("models")):
         return BROKEN
-    return weight_read(library.model(name)) / weight_read(library.model(plan.model))
+    cost = drafting(library.model(plan.model), library.model(name))
+    return max(BROKEN, cost.cost if cost else 0.0)

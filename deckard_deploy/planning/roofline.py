@@ -96,14 +96,18 @@ def roofline_of(resolved: Resolved, settings: CacheSettings) -> Roofline | None:
 
 def drafting_of(resolved: Resolved) -> Drafting | None:
     """What the chosen drafter costs: its weights against the target's; both read theirs once a pass."""
-    drafter = resolved.drafter
-    if drafter is None or drafter.speculative is None:
+    return drafting(resolved.model, resolved.drafter) if resolved.drafter else None
+
+
+def drafting(target: ModelSpec, drafter: ModelSpec) -> Drafting | None:
+    """The same, of two models; None when nobody says how the drafter drafts."""
+    if drafter.speculative is None:
         return None
     method, tokens = drafter.speculative.method, drafter.speculative.num_speculative_tokens
     # A drafter of which the catalog has no layers is read as a whole: its head is its embedding, as in the target.
     read = weight_read(drafter) if drafter.architecture.layers else int(drafter.size_gb * 1e9)
     passes = 1 / tokens if method == "dflash" else 1.0  # a block in one pass; the others a pass for each token
-    return Drafting(tokens=tokens, cost=passes * read / weight_read(resolved.model))
+    return Drafting(tokens=tokens, cost=passes * read / weight_read(target))
 
 
 def weight_read(model: ModelSpec) -> int:

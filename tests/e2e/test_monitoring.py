@@ -1,0 +1,189 @@
+"""`top` on a terminal and Prometheus itself, both reading a real vLLM that works."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from deckard_deploy.catalog.metric_names import metric_names, names_in
+from deckard_deploy.measuring.metrics import metrics_url, scrape
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.rendering.monitoring import Place, render_monitoring
+from tests.e2e.conftest import Tool
+from tests.e2e.terminal import Terminal
+
+pytestmark = pytest.mark.vllm
+NAME = "watched"
+
+
+class Load(threading.Thread):
+    """Six requests at a time, more than the four that the server runs at once, until told to stop."""
+
+    def __init__(self, base_url: str) -> None:
+        super().__init__()
+        self.base_url, self._over = base_url, threading.Event()
+
+    def stop(self) -> None:
+        """Wait for the last answers."""
+        self._over.set()
+        self.join()
+
+    def run(self) -> None:
+        askers = [threading.Thread(target=self._ask, args=(number,)) for number in range(6)]
+        for asker in askers:
+            asker.start()
+        for asker in askers:
+            asker.join()
+
+    def _ask(self, number: int) -> None:
+        body = {"model": "tiny-gemma4", "messages": [{"role": "user", "content": f"Hello {number}?"}], "max_tokens": 24}
+        while not self._over.is_set():
+            requests.post(
+                f"{self.base_url}/chat/completions", json={**body, "ignore_eos": True}, timeout=120
+            ).raise_for_status()
+
+
+@pytest.fixture(scope="module")
+def base_url(tool: Tool, free_port: Callable[[], int]) -> Iterator[str]:
+    up = tool("up", "--profile", "cpu", "--name", NAME, "--port", str(free_port()))
+    yield up.stdout.strip()
+    tool("down", "--name", NAME, check=False)
+
+
+@pytest.fixture(scope="module")
+def load(base_url: str) -> Iterator[Load]:
+    working = Load(base_url)
+    working.start()
+    yield working
+    working.stop()
+
+
+@pytest.fixture
+def top(home: Path) -> Iterator[Terminal]:
+    command = [sys.executable, "-m", "deckard_deploy", "top", "--name", NAME, "--interval", "0.5"]
+    terminal = Terminal(command, {**os.environ, "DECKARD_HOME": str(home)})
+    yield terminal
+    terminal.close()
+
+
+def working(text: str) -> bool:
+    """Whether the screen shows a server that does something."""
+    return "4 running" in text and "tok/s" in text and " ms" in text
+
+
+@pytest.mark.usefixtures("load")
+def test_top_fits_its_terminal_follows_it_and_leaves_it_as_it_was(top: Terminal) -> None:
+    text = top.until(working)
+    assert text.startswith("tiny-gemma4 on cpu, vllm-0.19.1-cpu")
+    for words in ("generation", "waiting", "KV cache", "preemptions", "first token", "p99", "restarts", "q leaves"):
+        assert words in text
+    top.resize(60, 21)
+    assert "q leaves" in top.until(lambda text: working(text) and "q leaves" in text)
+    top.resize(120, 40)
+    top.until(working)
+    top.press("q")
+    assert top.end() == 0
+    assert top.attributes == top.before
+
+
+@pytest.mark.usefixtures("load")
+def test_an_interrupt_leaves_top_cleanly(top: Terminal) -> None:
+    top.until(working)
+    top.press("\x03")
+    assert top.end() == 0
+    assert top.attributes == top.before
+
+
+@pytest.mark.usefixtures("load")
+def test_top_for_programs(tool: Tool) -> None:
+    found = json.loads(tool("top", "--name", NAME, "--once", "--json").stdout)
+    assert found["generation_tok_s"] > 0
+    assert 0 < found["kv_use"] < 1
+    assert found["between_tokens"]["p50_s"] > 0
+    assert (found["running"], found["restarts"], found["acceptance_rate"]) == (4, 0, None)
+    assert "tok/s  running 4  waiting " in tool("top", "--name", NAME, "--once").stdout
+
+
+def rendered(home: Path, folder: Path) -> dict[str, str]:
+    release = (home / "deployments" / NAME / "current").resolve()
+    plan = LaunchPlan.model_validate_json((release / "plan.json").read_text(encoding="utf-8"), strict=False)
+    texts = render_monitoring(plan, Place(folder=str(folder), user="0:0"))
+    for name, text in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    return texts
+
+
+def dashboard_queries(texts: dict[str, str]) -> list[str]:
+    panels = json.loads(texts["dashboards/deckard.json"])["panels"]
+    return [target["expr"] for panel in panels for target in panel["targets"]]
+
+
+def test_every_metric_that_is_asked_for_is_on_the_real_page(load: Load, home: Path, tmp_path: Path) -> None:
+    texts, page = rendered(home, tmp_path), scrape(metrics_url(load.base_url))
+    asked = {name for text in ("prometheus/rules.yml", "dashboards/deckard.json") for name in names_in(texts[text])}
+    assert len(asked) > 12
+    assert {name for name in asked if name not in page.samples} == set()
+    listed = metric_names("vllm-0.19.1")
+    seen = {name for name in page.samples if not name.endswith("_created") and not name.startswith("python_")}
+    assert {name for name in seen if listed.find(name) is None} == set()
+
+
+@pytest.fixture
+def prometheus(home: Path, tmp_path: Path, free_port: Callable[[], int]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Debian's Prometheus with the very files that the container would get."""
+    if shutil.which("prometheus") is None and not os.environ.get("CI"):
+        pytest.skip("prometheus is not installed")
+    texts, address = rendered(home, tmp_path), f"127.0.0.1:{free_port()}"
+    config = tmp_path / "prometheus" / "prometheus.yml"
+    command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={tmp_path / 'data'}"]
+    with subprocess.Popen([*command, f"--web.listen-address={address}"], stderr=subprocess.DEVNULL) as process:
+        yield f"http://{address}/api/v1", texts
+        process.terminate()
+
+
+def ask(api: str, query: str) -> list[Any]:
+    answer = requests.get(f"{api}/query", params={"query": query}, timeout=10).json()
+    assert answer["status"] == "success", (query, answer)
+    return list(answer["data"]["result"])
+
+
+def until(api: str, query: str, timeout_s: float = 90) -> list[Any]:
+    """The answer to a query, once there is one."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            if found := ask(api, query):
+                return found
+        except requests.ConnectionError:
+            pass
+        assert time.monotonic() < deadline, f"no answer to {query}"
+        time.sleep(0.5)
+
+
+def test_prometheus_reads_the_engine_and_minds_the_rules(
+    load: Load, prometheus: tuple[str, dict[str, str]], tool: Tool, top: Terminal
+) -> None:
+    api, texts = prometheus
+    assert until(api, "rate(vllm:generation_tokens_total[1m]) > 0")
+    assert ask(api, 'up{job="vllm"}')[0]["value"][1] == "1"
+    rules = requests.get(f"{api}/rules", timeout=10).json()["data"]["groups"][0]["rules"]
+    assert len(rules) == texts["prometheus/rules.yml"].count("alert:")
+    for query in dashboard_queries(texts):
+        assert ask(api, query.replace("$__rate_interval", "1m")) or "ALERTS" in query or "hits_total" in query, query
+    top.until(working)
+    load.stop()
+    tool("down", "--name", NAME)
+    top.until(lambda text: "no answer at" in text and "still asking" in text)
+    assert until(api, 'ALERTS{alertname="ServerDown",alertstate="pending"}')
+    top.press("q")
+    assert top.end() == 0
