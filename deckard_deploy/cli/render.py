@@ -143,6 +143,26 @@ def systemd(plan: "LaunchPlan", output: Path | None, program: str, state_dir: st
     _write(render_unit(plan, program=program, state_dir=home), output)
 
 
+@render.command()
+@plan_options
+def k8s(plan: "LaunchPlan", output: Path | None) -> None:
+    """Write a Deployment, a Service and a NetworkPolicy.
+
+    \b
+    Example:
+      deckard-deploy render k8s --profile h200 | kubectl apply -f -
+    """
+    from deckard_deploy.errors import BadInputError  # noqa: PLC0415  not for --help
+    from deckard_deploy.rendering.kubernetes import render_kubernetes  # noqa: PLC0415  yaml is heavy
+
+    _needs_image(plan)
+    try:
+        text = render_kubernetes(plan)
+    except ValueError as error:
+        raise BadInputError(str(error), hint="render compose, or leave network, ipc and --compat alone") from error
+    _write(text, output)
+
+
 def _plan(resolved: "Resolved", root: str, models_dir: str | None) -> "LaunchPlan":
     from deckard_deploy.cli.patch_choice import patched  # noqa: PLC0415  pydantic is heavy
     from deckard_deploy.cli.pinned import pinned  # noqa: PLC0415  same

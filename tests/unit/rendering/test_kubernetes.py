@@ -1,0 +1,88 @@
+"""Manifests that Kubernetes' own schemas accept, as confined as the compose file."""
+
+import copy
+from typing import Any
+
+import kubernetes_validate  # type: ignore[import-untyped]  # it has no stubs
+import pytest
+import yaml
+
+from deckard_deploy.planning.planner import build_plan
+from deckard_deploy.rendering.kubernetes import ACCESS_LABEL, manifests, name, render_kubernetes
+from tests.unit.planning.choices import choice
+from tests.unit.rendering.plans import PROFILES, built_in, with_text
+
+VERSION = "1.30"  # of Kubernetes: what is rendered has to be in it already
+
+
+def container(plan: Any) -> dict[str, Any]:
+    return dict(manifests(plan)[0]["spec"]["template"]["spec"]["containers"][0])
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_schemas_accept_it_and_the_text_means_it(profile: str) -> None:
+    plan = built_in(profile)
+    for manifest in manifests(plan):
+        kubernetes_validate.validate(manifest, VERSION, strict=True)
+    assert list(yaml.safe_load_all(render_kubernetes(plan))) == manifests(plan)
+
+
+def test_a_wrong_key_is_refused_by_the_schemas() -> None:
+    wrong = copy.deepcopy(manifests(built_in("spark"))[0])
+    wrong["spec"]["template"]["spec"]["containers"][0]["volumeMount"] = []
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(wrong, VERSION, strict=True)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_it_is_confined(profile: str) -> None:
+    plan = built_in(profile)
+    deployment, _, policy = manifests(plan)
+    pod = deployment["spec"]["template"]["spec"]
+    assert container(plan)["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert (pod["automountServiceAccountToken"], pod["enableServiceLinks"]) == (False, False)
+    assert {"hostNetwork", "hostIPC", "hostPID"} & set(pod) == set()
+    assert policy["spec"]["egress"] == []
+    assert policy["spec"]["ingress"][0]["from"] == [{"podSelector": {"matchLabels": {ACCESS_LABEL: plan.deployment}}}]
+    assert {volume["hostPath"]["type"] for volume in pod["volumes"] if "hostPath" in volume} <= {"File", "Directory"}
+
+
+def test_it_runs_what_the_plan_says() -> None:
+    plan = built_in("spark")
+    made = container(plan)
+    assert (made["command"], made["args"]) == (list(plan.entrypoint), list(plan.arguments))
+    assert made["resources"]["limits"] == {"nvidia.com/gpu": "1"}
+    places = {mount["mountPath"]: mount.get("readOnly") for mount in made["volumeMounts"]}
+    assert {mount.target: mount.read_only for mount in (*plan.mounts, *plan.patches)}.items() <= places.items()
+    assert "/dev/shm" in places  # noqa: S108  the container's own
+    assert set(plan.scratch) <= set(places)
+
+
+def test_a_dollar_stays_a_dollar() -> None:
+    made = container(with_text("$(HOME) $x $$"))
+    assert made["args"][-1] == "$$(HOME) $$x $$$$"
+    assert {"name": "NOTE", "value": "$$(HOME) $$x $$$$"} in made["env"]
+
+
+def test_gpus_are_as_many_as_the_plan_is_split_over() -> None:
+    plan = build_plan(choice("b200", "tensor-parallel-size=2"))
+    assert container(plan)["resources"]["requests"] == {"nvidia.com/gpu": "2"}
+
+
+def test_a_name_is_one_that_a_service_may_have() -> None:
+    plan = built_in("spark").model_copy(update={"deployment": "my_box.2-" + "x" * 60})
+    assert len(name(plan)) <= 63
+    assert name(plan).startswith("deckard-my-box-2-xx")
+    assert set(name(plan)) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+
+
+@pytest.mark.parametrize("change", [{"network": "host"}, {"ipc": "host"}])
+def test_a_plan_that_shares_the_hosts_is_refused(change: dict[str, str]) -> None:
+    plan = built_in("spark")
+    plan = plan.model_copy(update={"container": plan.container.model_copy(update=change)})
+    with pytest.raises(ValueError, match="confined"):
+        render_kubernetes(plan)
