@@ -1,7 +1,6 @@
 """`lock`: write down, for review and for git, exactly what a deployment consists of."""
 
 import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,31 +62,29 @@ def _resolved(resolved: "Resolved") -> "Lock":
 
 
 def _digests(resolved: "Resolved") -> dict[str, str]:
-    """The image's digest, from its reference, or as docker has it here; nothing where neither says."""
+    """The image's digest, from its reference, or from its registry through docker; nothing where neither says."""
     image = resolved.engine.image
     if image is None:
         return {}
     if "@" in image:
         return {image: image.partition("@")[2]}
-    digest = _local_digest(image)
-    if digest is None:
-        say(f"lock     {image}: no digest, because it is not pulled on this host; then: docker pull {image}")
-        return {}
-    return {image: digest}
+    digest = _registry_digest(image)
+    return {image: digest} if digest else {}
 
 
-def _local_digest(image: str) -> str | None:
-    """The digest under which docker pulled this repository; None without docker or without the image."""
-    from docker.errors import NotFound  # noqa: PLC0415  half a second
-
-    from deckard_deploy.errors import EnvironmentUnfitError  # noqa: PLC0415  not for --help
+def _registry_digest(image: str) -> str | None:
+    """The digest that the tag has in its registry now; where nobody can say, the one it was pulled with."""
+    from deckard_deploy.errors import EnvironmentUnfitError, NetworkError  # noqa: PLC0415  not for --help
+    from deckard_deploy.running import docker_images, registry  # noqa: PLC0415  same
     from deckard_deploy.running.docker_engine import DockerEngine  # noqa: PLC0415  same
 
     engine = DockerEngine(environment=dict(os.environ), say=echo_command)
     try:
-        with engine.asking():
-            digests = engine.api.inspect_image(image)["RepoDigests"]  # type: ignore[no-untyped-call]
-    except (NotFound, EnvironmentUnfitError):
+        return registry.digest_of(engine, image)
+    except EnvironmentUnfitError as error:
+        say(f"lock     {image}: no digest: {error.message}; try: {error.hint}")
         return None
-    repository = re.sub(r":[^:/]+$", "", image)
-    return next((str(one).partition("@")[2] for one in digests or () if str(one).startswith(f"{repository}@")), None)
+    except NetworkError as error:
+        local = docker_images.digest(engine, image)
+        say(f"lock     {error.message}; {f'locked as it was pulled: {local}' if local else f'no digest; {error.hint}'}")
+        return local

@@ -77,7 +77,9 @@ def _up(resolved: "Resolved", plan: "LaunchPlan", directory: "StateDir", *, memo
 def _converge(resolved: "Resolved", plan: "LaunchPlan", directory: "StateDir", site: "Site") -> None:
     from deckard_deploy.cli.gateway import have_gateway, take_over  # noqa: PLC0415  not for --help
     from deckard_deploy.cli.prepare import have_engine, have_weights, stored_release  # noqa: PLC0415  same
+    from deckard_deploy.cli.room import require_room  # noqa: PLC0415  same
     from deckard_deploy.running.deploy import bring_up, follow_up  # noqa: PLC0415  same
+    from deckard_deploy.running.docker_runtime import DockerRuntime  # noqa: PLC0415  same
 
     if have_gateway(plan, directory) and take_over(site, directory):
         say("gateway  goes by its new files")
@@ -91,8 +93,11 @@ def _converge(resolved: "Resolved", plan: "LaunchPlan", directory: "StateDir", s
     if decision.action == "follow" and release:
         follow_up(site, release)
     else:
+        runtime = site.runtimes[plan.runtime]
+        if isinstance(runtime, DockerRuntime):
+            require_room(resolved, plan, directory, runtime.engine)
         have_weights(resolved, directory, say)
-        have_engine(plan, directory, site.runtimes[plan.runtime], say)
+        have_engine(plan, directory, runtime, say)
         bring_up(site, *stored_release(plan, site.releases))
 
 

@@ -1,9 +1,11 @@
 """Is the image here, and if not, how far is the pull?"""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from deckard_deploy.errors import EnvironmentUnfitError, NetworkError
+from deckard_deploy.running import registry
 from deckard_deploy.running.docker_engine import DockerEngine
 
 _STALL_S = 300  # without a byte, or a word from the registry
@@ -19,6 +21,25 @@ def image_id(engine: DockerEngine, reference: str) -> str | None:
             return str(found["Id"])
     except NotFound:
         return None
+
+
+def digest(engine: DockerEngine, reference: str) -> str | None:
+    """The digest under which the local image was pulled from its repository; None when it was not, or is not here."""
+    from docker.errors import NotFound  # noqa: PLC0415  half a second
+
+    try:
+        with engine.asking():
+            known = engine.api.inspect_image(reference)["RepoDigests"]  # type: ignore[no-untyped-call]
+    except NotFound:
+        return None
+    of_this = f"{registry.repository(reference)}@"
+    return next((str(one).removeprefix(of_this) for one in known or () if str(one).startswith(of_this)), None)
+
+
+def root_folder(engine: DockerEngine) -> Path:
+    """Where the daemon keeps images; it may be on another machine's disk than ours, when docker runs in one."""
+    with engine.asking():
+        return Path(engine.api.info()["DockerRootDir"])
 
 
 def pull(engine: DockerEngine, reference: str, *, platform: str | None, on_bytes: Callable[[int, int], None]) -> str:

@@ -120,10 +120,25 @@ def _take_over(model: ModelFolder, source: Path, file: RemoteFile) -> bool:
     return True
 
 
+def bytes_to_come(manifest: Manifest, folder: Path) -> int:
+    """Room that a pull would need, taking what lies there or in the hub's cache with the right size for right."""
+    model = ModelFolder(folder)
+    return _room(model, [file for file in model.changed(manifest.needed) if not _seems_here(model, manifest, file)])
+
+
+def _seems_here(model: ModelFolder, manifest: Manifest, file: RemoteFile) -> bool:
+    places = (model.folder / file.path, hub.cached_file(manifest, file))
+    return any(path.is_file() and path.stat().st_size == file.size for path in places if path)
+
+
+def _room(model: ModelFolder, missing: list[RemoteFile]) -> int:
+    need = sum(file.size - Partial.bytes_in(model.parts, file) for file in missing)
+    return need + need // 100 + _MARGIN_BYTES if missing else 0
+
+
 def _require_space(model: ModelFolder, missing: list[RemoteFile]) -> None:
     """Refuse before the first byte. Raises EnvironmentUnfitError."""
-    need = sum(file.size - Partial.bytes_in(model.parts, file) for file in missing)
-    need += need // 100 + _MARGIN_BYTES if missing else 0
+    need = _room(model, missing)
     have = shutil.disk_usage(model.folder).free
     if need > have:
         raise EnvironmentUnfitError(

@@ -1,0 +1,146 @@
+"""A real registry (Debian's docker-registry): what a tag means, how large an image is, and whether there is room."""
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from deckard_deploy.cli.room import check, image_need
+from deckard_deploy.errors import EnvironmentUnfitError, NetworkError
+from deckard_deploy.running import docker_images, registry
+from deckard_deploy.running.docker_engine import DockerEngine
+from deckard_deploy.weights import lockfile
+from tests.e2e.conftest import Tool, docker
+from tests.e2e.docker_world import debian, listens
+
+pytestmark = pytest.mark.docker
+LAYER = 24 << 20
+CONFIG = """
+version: 0.1
+log: {{level: error}}
+storage: {{filesystem: {{rootdirectory: {root}}}}}
+http: {{addr: "127.0.0.1:{port}"}}
+"""
+
+
+def until(look: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not look():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def engine() -> DockerEngine:
+    return DockerEngine(environment=dict(os.environ), say=print)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]) -> Iterator[str]:
+    """The address of a registry of its own."""
+    folder, port = tmp_path_factory.mktemp("registry"), free_port()
+    program = debian("docker-registry", folder) / "usr" / "bin" / "docker-registry"
+    (folder / "config.yml").write_text(CONFIG.format(root=folder / "data", port=port))
+    with subprocess.Popen([program, "serve", folder / "config.yml"], stderr=subprocess.DEVNULL) as process:
+        address = f"127.0.0.1:{port}"
+        until(lambda: listens(port))
+        yield address
+        process.terminate()
+
+
+@pytest.fixture
+def image(served: str, tmp_path: Path) -> Iterator[str]:
+    """A tag in the registry, with one layer that does not compress, and not on this host any more."""
+    reference = f"{served}/owner/engine:v1"
+    push(reference, tmp_path)
+    docker("image", "rm", reference)
+    yield reference
+    subprocess.run(["docker", "image", "rm", reference], capture_output=True, check=False)
+
+
+def push(reference: str, folder: Path) -> None:
+    (folder / "blob").write_bytes(os.urandom(LAYER))
+    tar = subprocess.run(["tar", "-C", folder, "-c", "blob"], capture_output=True, check=True).stdout
+    subprocess.run(["docker", "import", "-", reference], input=tar, capture_output=True, check=True)
+    docker("push", "--quiet", reference)
+
+
+def lock(tool: Tool, image: str, folder: Path, *more: str) -> "subprocess.CompletedProcess[str]":
+    engine = ["--engine", "vllm-0.19.1-cpu-docker", "--image", image, "--lock-file", str(folder / "deckard.lock")]
+    return tool("lock", "--profile", "cpu", *engine, *more, check=False)
+
+
+def test_lock_asks_the_registry_what_a_tag_is(tool: Tool, image: str, engine: DockerEngine, tmp_path: Path):
+    assert lock(tool, image, tmp_path).returncode == 0
+    written = lockfile.read(tmp_path / "deckard.lock")
+    assert written
+    docker("pull", "--quiet", image)
+    assert written.images == {image: docker_images.digest(engine, image)}  # what docker then found it to be
+    assert lock(tool, image, tmp_path, "--check").returncode == 0
+    push(image, tmp_path)
+    moved = lock(tool, image, tmp_path, "--check")
+    assert moved.returncode == 4
+    assert f"image {image}: {written.images[image]} -> sha256:" in moved.stdout
+
+
+def test_a_registry_that_does_not_have_it_is_one_line(served: str, engine: DockerEngine):
+    with pytest.raises(NetworkError, match="does not say what") as caught:
+        registry.digest_of(engine, f"{served}/owner/nothing:v1")
+    assert "\n" not in caught.value.message
+    assert registry.layer_bytes(engine, f"{served}/owner/nothing:v1", None) is None
+
+
+def test_the_size_is_known_before_anything_is_pulled(image: str, engine: DockerEngine):
+    size = registry.layer_bytes(engine, image, None)
+    assert size is not None
+    assert LAYER <= size < LAYER + 100_000
+    assert docker_images.image_id(engine, image) is None
+
+
+def test_an_index_is_followed_to_the_platform(image: str, engine: DockerEngine):
+    index = image.replace(":v1", ":both")
+    subprocess.run(["docker", "buildx", "imagetools", "create", "--tag", index, image], check=True, capture_output=True)
+    assert registry.layer_bytes(engine, index, None) == registry.layer_bytes(engine, image, None)
+    assert registry.layer_bytes(engine, index, "linux/s390x") is None
+
+
+@pytest.fixture
+def small_daemon(tmp_path: Path) -> Iterator[DockerEngine]:
+    """A docker daemon that keeps images on a disk of 32 MiB: one layer fits, and then not unpacked as well."""
+    if os.geteuid():
+        pytest.skip("no right to mount")
+    root = tmp_path / "root"
+    root.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", root], check=True)
+    socket, own = tmp_path / "docker.sock", ["--exec-root", f"{tmp_path}/exec", "--pidfile", f"{tmp_path}/pid"]
+    command = ["dockerd", "--host", f"unix://{socket}", "--data-root", str(root), *own, "--bridge=none"]
+    command.append("--iptables=false")
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            engine = DockerEngine(environment={**os.environ, "DOCKER_HOST": f"unix://{socket}"}, say=print)
+            until(lambda: process.poll() is None and _answers(engine))
+            yield engine
+        finally:
+            process.terminate()
+    subprocess.run(["umount", "--lazy", root], check=True)
+
+
+def _answers(engine: DockerEngine) -> bool:
+    try:
+        return bool(engine.connect().ping())
+    except EnvironmentUnfitError:
+        return False
+
+
+def test_an_image_that_does_not_fit_is_refused_before_its_first_byte(image: str, small_daemon: DockerEngine):
+    """F17. The control is the pull itself, which is not checked: docker fails on the way, and its words are told."""
+    need = image_need(small_daemon, image, None)
+    assert need is not None
+    with pytest.raises(EnvironmentUnfitError, match=r"needs [\d,]+ bytes \([\d,]+ for the image\), and [\d,]+ are"):
+        check([need])
+    with pytest.raises(EnvironmentUnfitError, match="no space left for"):
+        docker_images.pull(small_daemon, image, platform=None, on_bytes=lambda *_: None)
+    assert docker_images.image_id(small_daemon, image) is None
