@@ -47,6 +47,7 @@ class Memory:
     utilization: float
     available: int | None
     given: int | None
+    by_request: bool
     known: Known
 
     @property
@@ -81,7 +82,9 @@ class Memory:
 
     @property
     def tokens(self) -> int:
-        """vLLM's "GPU KV cache size"."""
+        """vLLM's "GPU KV cache size"; `by_request`: as so many requests of full length, which releases came to do."""
+        if self.by_request:
+            return int(self.concurrency * self.settings.max_model_len)
         return self.cache.tokens(self.blocks)
 
     @property
@@ -169,6 +172,7 @@ def memory_of(resolved: Resolved, *, available: int | None = None, known: Known 
         utilization=float(utilization) if isinstance(utilization, int | float) else 0.9,
         available=available if hardware.memory == "unified" else None,
         given=given if isinstance(given, int) else None,
+        by_request=resolved.engine.vllm_version != "0.19.1",  # 0.32.0, v1/core/kv_cache_utils.py:2309
         known=known,
     )
 

@@ -106,6 +106,16 @@ def engine_python(home: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def new_engine_python(home: Path) -> Path:
+    """The same of vLLM 0.32.0: what DECKARD_VLLM_0_32_PYTHON names, or installed here."""
+    named = os.environ.get("DECKARD_VLLM_0_32_PYTHON")
+    if named:
+        return Path(named)
+    lock = locks.LOCKS["vllm-0.32.0-cpu"]
+    return environment.install(home / "engines" / "vllm-0.32.0-cpu", lock=lock, say=print).python
+
+
+@pytest.fixture(scope="session")
 def image() -> str:
     """An image of the engine's CPU build, made here without a registry unless it is there already."""
     build = Path(__file__).parent / "image" / "build.sh"

@@ -1,24 +1,26 @@
-"""Every `vllm serve` line that we render is understood by vLLM 0.19.1's own parser."""
+"""Every `vllm serve` line that we render is understood by the parser of the vLLM release that it is for."""
 
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from deckard_deploy.catalog import library, listing
 from deckard_deploy.catalog.resolution import resolve
-from deckard_deploy.catalog.specs import Deployment
+from deckard_deploy.catalog.specs import Deployment, EngineSpec, HardwareProfile, ModelSpec
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.planning.planner import build_plan
-from tests.unit.rendering.plans import DOCKER_ENGINE, PROFILES
 
 pytestmark = pytest.mark.vllm
 PARSE = """
 import json, sys
-from vllm.entrypoints.openai.cli_args import make_arg_parser, validate_parsed_serve_args
+try:
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+except ImportError:
+    from vllm.entrypoints.openai.cli_args import make_arg_parser, validate_parsed_serve_args
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 answers = []
 for argv in json.load(sys.stdin):
@@ -26,55 +28,83 @@ for argv in json.load(sys.stdin):
     try:
         arguments = parser.parse_args(argv)
         validate_parsed_serve_args(arguments)
-        answers.append({"model": arguments.model_tag, "seqs": arguments.max_num_seqs, "len": arguments.max_model_len,
-                        "names": arguments.served_model_name, "port": arguments.port})
+        drafts = arguments.speculative_config or {}
+        answers.append({"model": arguments.model_tag, "names": arguments.served_model_name,
+                        "utilization": arguments.gpu_memory_utilization, "method": drafts.get("method")})
     except (Exception, SystemExit) as error:
         answers.append({"error": str(error)})
 print(json.dumps(answers))
 """
+Answers = list[dict[str, object]]
 
 
-@pytest.fixture(scope="module")
-def parse(engine_python: Path):
-    def ask(argvs: list[tuple[str, ...]]) -> list[dict[str, object]]:
-        done = subprocess.run(
-            [engine_python, "-c", PARSE],
-            input=json.dumps(argvs),
-            env={**os.environ, "VLLM_LOGGING_LEVEL": "ERROR"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        return list(json.loads(done.stdout.splitlines()[-1]))
-
-    return ask
+def ask(python: Path, argvs: list[tuple[str, ...]]) -> Answers:
+    done = subprocess.run(
+        [python, "-c", PARSE],
+        input=json.dumps(argvs),
+        env={**os.environ, "VLLM_LOGGING_LEVEL": "ERROR"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return list(json.loads(done.stdout.splitlines()[-1]))
 
 
-def plans() -> Iterator[LaunchPlan]:
-    for name in PROFILES:
-        profile = library.profile(name)
-        engine = DOCKER_ENGINE if name == "cpu" else profile.engine
-        for model in map(library.model, listing.names("models")):
-            if model.role != "target" or (model.served_by and engine not in model.served_by):
-                continue
-            for drafter in ("none", *(model.drafters if name != "cpu" else ())):
-                choice = Deployment(model=model.name, drafter=drafter, engine=engine)
-                yield build_plan(resolve(choice, profile=profile))
+@pytest.fixture(params=["0.19.1", "0.32.0"], scope="module")
+def release(request: pytest.FixtureRequest) -> tuple[str, Callable[[list[tuple[str, ...]]], Answers]]:
+    """A vLLM version, and its parser."""
+    name = "engine_python" if request.param == "0.19.1" else "new_engine_python"
+    python: Path = request.getfixturevalue(name)
+    return request.param, lambda argvs: ask(python, argvs)
+
+
+def plans(version: str) -> Iterator[LaunchPlan]:
+    """Every profile, model, engine of that version and drafter that the catalog allows together."""
+    models = [model for model in map(library.model, listing.names("models")) if model.role == "target"]
+    for profile in map(library.profile, listing.names("profiles")):
+        for engine in map(library.engine, listing.names("engines")):
+            for model in models:
+                if engine.vllm_version == version and fits(profile, engine, model):
+                    yield from with_drafters(profile, engine, model)
     seed = library.compatibility("seed")
-    yield build_plan(resolve(Deployment(), profile=library.profile("spark"), compatibility=seed))
+    if library.engine(seed.engine).vllm_version == version:
+        yield build_plan(resolve(Deployment(), profile=library.profile("spark"), compatibility=seed))
 
 
-def test_every_line_is_understood(parse) -> None:
-    rendered = [plan.launched("deckard-launch-test") for plan in plans()]
+def fits(profile: HardwareProfile, engine: EngineSpec, model: ModelSpec) -> bool:
+    on_cpu = profile.hardware.gpu_count == 0
+    return (
+        on_cpu == ("-cpu" in engine.name)
+        and (not model.served_by or engine.name in model.served_by)
+        and profile.hardware.architecture in ("any", *engine.architectures)
+    )
+
+
+def with_drafters(profile: HardwareProfile, engine: EngineSpec, model: ModelSpec) -> Iterator[LaunchPlan]:
+    for name in ("none", *model.drafters):
+        speculative = None if name == "none" else library.model(name).speculative
+        if speculative is None or speculative.method in engine.drafter_methods:
+            choice = Deployment(model=model.name, drafter=name, engine=engine.name)
+            yield build_plan(resolve(choice, profile=profile))
+
+
+def test_every_line_is_understood(release) -> None:
+    version, parse = release
+    rendered = [plan.launched("deckard-launch-test") for plan in plans(version)]
     answers = parse([plan.arguments for plan in rendered])
-    assert len(answers) > 2 * len(PROFILES)
+    assert len(answers) > 2 * len(listing.names("profiles"))
     for plan, answer in zip(rendered, answers, strict=True):
         assert "error" not in answer, (plan.profile, plan.model, answer)
         assert answer["model"] == plan.arguments[0]
         assert answer["names"] == [plan.served_name, "deckard-launch-test"]
+        assert answer["utilization"] in (0.8, 0.85, 0.9)  # never the release's own new default
+    methods = {answer["method"] for answer in answers}
+    assert methods == ({None, "draft_model"} if version == "0.19.1" else {None, "mtp", "dflash", "eagle3", "ngram"})
 
 
-def test_a_flag_that_is_not_there_is_refused(parse) -> None:
-    (answer,) = parse([("/models/x", "--linear-backend", "marlin")])
+def test_a_flag_that_is_not_there_is_refused(release) -> None:
+    version, parse = release
+    option = {"0.19.1": "--linear-backend", "0.32.0": "--override-attention-dtype"}[version]
+    (answer,) = parse([("/models/x", option, "auto")])
     assert "error" in answer

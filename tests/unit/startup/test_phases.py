@@ -37,6 +37,7 @@ CPU = [Phase.CONTAINER, Phase.IMPORTS, Phase.WEIGHTS, Phase.KV_CACHE, Phase.WARM
         ("ready.eager", CPU),
         ("ready.compile", CPU),
         ("ready.cuda", list(ORDER)),
+        ("ready.mtp", [*CPU[:3], Phase.DRAFTER, *CPU[3:4], Phase.SERVER]),
         ("weights-corrupt", CPU[:3]),
         ("port-in-use", CPU[:2]),
         ("wrong-architecture", CPU[:1]),
@@ -75,6 +76,12 @@ def test_the_wording_of_0_32_0():
     tracker.feed("CPU KV cache size: 349,440 tokens, Maximum concurrency for 1,024 tokens per request: 309.13x", 1.0)
     tracker.feed("init engine (profile, create kv cache, warmup model) took 1.23 s", 2.0)
     assert tracker.facts == Facts(kv_cache_tokens=349_440, max_concurrency=309.13, init_engine_s=1.23)
+
+
+def test_the_facts_of_a_real_start_of_0_32_0_with_a_drafter():
+    facts = passed(lines_of("ready.mtp"))[1].facts
+    assert (facts.kv_cache_tokens, facts.max_concurrency) == (316_551, 309.13)
+    assert (facts.weights_s, facts.init_engine_s) == (0.02, 1.63)
 
 
 def test_percent_of_the_shards():
