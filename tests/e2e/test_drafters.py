@@ -29,8 +29,9 @@ pytestmark = pytest.mark.vllm
 def planned(folder: Path, port: int, drafter: str) -> LaunchPlan:
     """The cpu profile's own line; its target in BF16, as the formats of 4 bits need the plugin."""
     choice = Deployment(engine="vllm-0.32.0-cpu", drafter=drafter, publish=Publish(port=port))
-    models, caches, patches = (PurePosixPath(folder / name) for name in ("models", "cache", "patches"))
-    paths = HostPaths(models=models, caches=caches, patches=patches)
+    names = ("models", "cache", "patches", "deployments")
+    models, caches, patches, deployments = (PurePosixPath(folder / name) for name in names)
+    paths = HostPaths(models=models, caches=caches, patches=patches, deployments=deployments)
     tiny_gemma4.write(folder / "models" / "tiny-gemma4")
     weights = library.model(drafter).weights
     assert isinstance(weights, Generated)
