@@ -199,6 +199,10 @@ def _check_together(profile: HardwareProfile, model: ModelSpec, engine: EngineSp
         raise BadInputError(f"{model.name} is a drafter: name it with --drafter beside a model")
     if model.served_by and engine.name not in model.served_by:
         raise BadInputError(f"{engine.name} cannot load {model.name}; these can: {', '.join(model.served_by)}")
+    if model.quantization not in engine.quantizations:
+        raise BadInputError(
+            f"{engine.name} cannot load {model.quantization}; it loads: {', '.join(engine.quantizations)}"
+        )
     architecture = profile.hardware.architecture
     if architecture != "any" and architecture not in engine.architectures:
         raise BadInputError(f"{engine.name} is for {', '.join(engine.architectures)}, {profile.name} is {architecture}")

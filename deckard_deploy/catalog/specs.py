@@ -115,6 +115,7 @@ class HardwareProfile(Spec):
     hardware: Hardware
     model: Name = Field(description="served when nothing else is asked for")
     engine: Name = Field(description="used when nothing else is asked for")
+    engine_because: str = Field(default="", description="why this one")
     serve: Serve = Field(default_factory=dict)
     environment: Environment = Field(default_factory=dict)
     container: Container = Field(default_factory=Container)
@@ -234,6 +235,7 @@ class EngineSpec(Spec):
     )
     dependency_lock: Name | None = Field(default=None, description="folder of hashed requirements under running/locks")
     drafter_methods: tuple[str, ...] = ()
+    quantizations: tuple[Quantization, ...] = Field(description="formats that it loads, with its patches or its plugin")
 
 
 class Deployment(Spec):

@@ -34,6 +34,8 @@ def _group(kind: Kind, summary: str, example: str, *, alone: click.Command | Non
             )
         else:
             table([(entry.name, entry.description) for entry in entries])
+            for line in _abilities() if kind == "engines" else ():
+                click.echo(line)
 
     @group.command(
         help=f"Print one, with the source of every number.\n\n\b\nExample:\n  deckard-deploy {kind} show {example}"
@@ -51,6 +53,19 @@ def _group(kind: Kind, summary: str, example: str, *, alone: click.Command | Non
             click.echo(library.source(kind, name), nl=False)
 
     return group
+
+
+def _abilities() -> list[str]:
+    """What each engine drafts with and loads, and what of ours that takes."""
+    from deckard_deploy.catalog import library, listing  # noqa: PLC0415  not for --help
+
+    lines = [""]
+    for engine in map(library.engine, listing.names("engines")):
+        ours = f"plugin {engine.plugin}" if engine.plugin else f"patches {engine.patch_set}"
+        ours = ours if engine.plugin or engine.patch_set else "nothing of ours"
+        drafts = ", ".join(engine.drafter_methods) or "nothing"
+        lines.append(f"{engine.name}: drafts with {drafts}; loads {', '.join(engine.quantizations)}; {ours}")
+    return lines
 
 
 profiles = _group(
