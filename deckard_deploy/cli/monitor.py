@@ -43,7 +43,6 @@ def up(deployed: Deployed, prometheus_port: int, grafana_port: int, dry_run: boo
       deckard-deploy monitor up --grafana-port 3001
     """
     from deckard_deploy.rendering import monitoring  # noqa: PLC0415  yaml is heavy
-    from deckard_deploy.running.files import private_folder, write_atomically  # noqa: PLC0415  same
 
     plan, folder = endpoint(deployed), _folder(deployed)
     place = monitoring.Place(
@@ -54,21 +53,13 @@ def up(deployed: Deployed, prometheus_port: int, grafana_port: int, dry_run: boo
     if dry_run:
         say(f"would run {images} from {folder}")
         return
-    for name in monitoring.DATA:
-        private_folder(folder / name)
-    for name, text in texts.items():
-        private_folder((folder / name).parent)
-        write_atomically(folder / name, text)
-    password = folder / monitoring.PASSWORD
-    if not password.exists():
-        private_folder(password.parent)
-        write_atomically(password, secrets.token_urlsafe(24))
+    _write(folder, texts)
     say(f"starting {images}")
     # Recreated each time: what they mount was written anew.
     arguments = ("up", "--detach", "--quiet-pull", "--force-recreate", "--remove-orphans")
     _docker().compose(monitoring.project(plan), folder / monitoring.COMPOSE, arguments, timeout_s=UP_TIMEOUT_S)
     say(f"prometheus  http://127.0.0.1:{prometheus_port}")
-    say(f"grafana     user admin, password in {password}")
+    say(f"grafana     user admin, password in {folder / monitoring.PASSWORD}")
     click.echo(f"http://127.0.0.1:{grafana_port}")
 
 
@@ -120,6 +111,22 @@ def render(plan: "LaunchPlan", output: Path | None) -> None:
     except OSError as error:
         raise BadInputError(f"{error.filename}: {error.strerror or error}") from error
     say(f"written to {output}; put a password into {output / monitoring.PASSWORD}, with mode 600")
+
+
+def _write(folder: Path, texts: dict[str, str]) -> None:
+    """All that both mount, for its owner alone; a password that is there already stays."""
+    from deckard_deploy.rendering import monitoring  # noqa: PLC0415  yaml is heavy
+    from deckard_deploy.running.files import private_folder, write_atomically  # noqa: PLC0415  same
+
+    for name in monitoring.DATA:
+        private_folder(folder / name)
+    for name, text in texts.items():
+        private_folder((folder / name).parent)
+        write_atomically(folder / name, text)
+    password = folder / monitoring.PASSWORD
+    if not password.exists():
+        private_folder(password.parent)
+        write_atomically(password, secrets.token_urlsafe(24))
 
 
 def _folder(deployed: Deployed) -> Path:

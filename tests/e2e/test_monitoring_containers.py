@@ -1,0 +1,111 @@
+"""The compose add-on on a real engine: Debian's Prometheus in the rendered container, on a deployment's network.
+
+No registry is asked: the image is made of Debian's binary. Grafana is not in Debian; in its place busybox shows that
+its user can read the password, and nothing but its data can be written.
+"""
+
+import os
+import secrets
+import socket
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+import requests
+
+from deckard_deploy.cli.monitor import _write
+from deckard_deploy.rendering.monitoring import (
+    COMPOSE,
+    GRAFANA_IMAGE,
+    PASSWORD,
+    PROMETHEUS_IMAGE,
+    Place,
+    project,
+    render_monitoring,
+)
+from tests.e2e.docker_world import IMAGE, World, docker, make_image, until
+
+pytestmark = pytest.mark.docker
+PROMETHEUS = "deckard-deploy-test/prometheus:local"
+PAGE = Path(__file__).parents[1] / "unit" / "measuring" / "pages" / "vllm-0.19.1.txt"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def make_prometheus() -> None:
+    """An image of this machine's Prometheus and the libraries that it names."""
+    binary = Path("/usr/bin/prometheus")
+    listed = subprocess.run(["ldd", binary], capture_output=True, text=True, check=True).stdout.split()
+    archive = BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for file in (str(binary), *(word for word in listed if word.startswith("/"))):
+            tar.add(Path(file).resolve(), arcname=file)
+        for folder in ("prometheus", "tmp"):
+            made = tarfile.TarInfo(folder)
+            made.type, made.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(made)
+    command = ["docker", "import", "--change", f'ENTRYPOINT ["{binary}"]', "-", PROMETHEUS]
+    subprocess.run(command, input=archive.getvalue(), check=True, capture_output=True)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """A deployment whose container serves the recorded page of a real vLLM."""
+    make_image(tmp_path)
+    make_prometheus()
+    made = World(tmp_path, "x" + secrets.token_hex(3))
+    (tmp_path / "metrics").write_bytes(PAGE.read_bytes())
+    yield made
+    made.runtime().stop()
+    for runtime in made.runtimes:
+        runtime.close()
+    docker("rmi", "-f", IMAGE, PROMETHEUS)
+
+
+def test_prometheus_reaches_the_engine_on_its_network(world: World, tmp_path: Path) -> None:
+    plan = world.plan(port=free_port(), changes={"engine": "vllm-0.19.1"})
+    page = plan.mounts[0].model_copy(update={"source": str(tmp_path / "metrics"), "target": "/www/metrics"})
+    plan = plan.model_copy(update={"mounts": (*plan.mounts, page)})
+    world.started(plan)
+    folder, port = tmp_path / "monitoring", free_port()
+    user = f"{os.getuid()}:{os.getgid()}"
+    place = Place(folder=str(folder), user=user, prometheus_port=port, grafana_port=free_port())
+    texts = render_monitoring(plan, place)
+    stand_in = f'{IMAGE}\n    entrypoint: ["/bin/sleep", "600"]'
+    texts[COMPOSE] = texts[COMPOSE].replace(PROMETHEUS_IMAGE, PROMETHEUS).replace(GRAFANA_IMAGE, stand_in)
+    _write(folder, texts)
+    compose = ["compose", "--project-name", project(plan), "--file", str(folder / COMPOSE)]
+    docker(*compose, "up", "--detach")
+    try:
+        until(lambda: answer(port, 'up{job="vllm"}') == "1")
+        assert answer(port, "sum(vllm:generation_tokens_total)") != ""
+        grafana = f"{project(plan)}-grafana-1"
+        busybox = ("exec", grafana, "/bin/busybox")
+        password = docker(*busybox, "cat", "/run/secrets/grafana_admin_password")
+        assert password == (folder / PASSWORD).read_text(encoding="utf-8")
+        assert password not in docker("inspect", grafana)
+        docker(*busybox, "touch", "/var/lib/grafana/here")
+        for path in ("/etc/grafana/provisioning/new", "/etc/dashboards/new", "/new"):
+            with pytest.raises(subprocess.CalledProcessError):
+                docker(*busybox, "touch", path)
+        for name in ("prometheus", "grafana"):
+            ports = docker("port", f"{project(plan)}-{name}-1").split()
+            assert ports[-1].startswith("127.0.0.1:")
+    finally:
+        docker(*compose, "down")
+
+
+def answer(port: int, query: str) -> str:
+    try:
+        found = requests.get(f"http://127.0.0.1:{port}/api/v1/query", params={"query": query}, timeout=5)
+    except requests.ConnectionError:
+        return ""
+    result = found.json()["data"]["result"]
+    return str(result[0]["value"][1]) if result else ""
