@@ -14,6 +14,7 @@ from deckard_deploy.cli.state import Deployed, deployment_option, endpoint
 if TYPE_CHECKING:
     from deckard_deploy.planning.plan import LaunchPlan
     from deckard_deploy.running.docker_engine import DockerEngine
+    from deckard_deploy.running.layout import StateDir
 
 UP_TIMEOUT_S = 1800.0  # two images to pull
 DOWN_TIMEOUT_S = 120.0
@@ -53,7 +54,7 @@ def up(deployed: Deployed, prometheus_port: int, grafana_port: int, dry_run: boo
     if dry_run:
         say(f"would run {images} from {folder}")
         return
-    _write(folder, texts)
+    _write(folder, texts | opened(plan, deployed.directory))
     say(f"starting {images}")
     # Recreated each time: what they mount was written anew.
     arguments = ("up", "--detach", "--quiet-pull", "--force-recreate", "--remove-orphans")
@@ -111,6 +112,21 @@ def render(plan: "LaunchPlan", output: Path | None) -> None:
     except OSError as error:
         raise BadInputError(f"{error.filename}: {error.strerror or error}") from error
     say(f"written to {output}; put a password into {output / monitoring.PASSWORD}, with mode 600")
+
+
+def opened(plan: "LaunchPlan", directory: "StateDir") -> dict[str, str]:
+    """What Prometheus needs to get through the plan's gateway, if it has to: this tool's own key, and whom to trust."""
+    from deckard_deploy.rendering import monitoring  # noqa: PLC0415  yaml is heavy
+    from deckard_deploy.running.files import read_regular  # noqa: PLC0415  same
+    from deckard_deploy.running.gateway_files import CERTIFICATE  # noqa: PLC0415  same
+    from deckard_deploy.running.keys import Keys  # noqa: PLC0415  same
+
+    if plan.gateway is None or not monitoring.asks_the_gateway(plan):
+        return {}
+    files = {monitoring.KEY: Keys(directory.root).own()}
+    if plan.gateway.tls:
+        files[monitoring.CERTIFICATE] = read_regular(Path(plan.gateway.folder) / CERTIFICATE)
+    return files
 
 
 def _write(folder: Path, texts: dict[str, str]) -> None:

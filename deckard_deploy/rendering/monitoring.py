@@ -5,6 +5,7 @@ The files are data written by PyYAML and json, each with a line on top that says
 
 import json
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,6 +26,7 @@ GRAFANA_IMAGE = "grafana/grafana:12.3.0"
 SCRAPE, EVALUATE = "5s", "15s"
 KEPT, KEPT_BYTES = "15d", "2GB"  # a Spark's disk is for models
 COMPOSE, PASSWORD = "compose.yaml", "secrets/grafana_admin_password"
+KEY, CERTIFICATE = "prometheus/key", "prometheus/certificate.pem"
 DATA = ("data/prometheus", "data/grafana")
 # conf/defaults.ini of Grafana; the image takes GF_<SECTION>_<KEY>, and __FILE for a secret (packaging/docker/run.sh).
 GRAFANA_SETTINGS = {
@@ -127,10 +129,25 @@ def _prometheus(plan: LaunchPlan) -> dict[str, Any]:
         "scrape_configs": [
             {
                 "job_name": JOB,
+                **_through_gateway(plan),
                 "static_configs": [{"targets": [target], "labels": {"deployment": plan.deployment}}],
             }
         ],
     }
+
+
+def asks_the_gateway(plan: LaunchPlan) -> bool:
+    """Whether /metrics is reached through nginx, with a key: a process behind it listens nowhere else."""
+    return engine_network(plan) is None and plan.gateway is not None
+
+
+def _through_gateway(plan: LaunchPlan) -> dict[str, Any]:
+    """How it is asked; files are looked for beside prometheus.yml."""
+    if plan.gateway is None or not asks_the_gateway(plan):
+        return {}
+    key = {"authorization": {"credentials_file": PurePosixPath(KEY).name}}
+    tls = {"scheme": "https", "tls_config": {"ca_file": PurePosixPath(CERTIFICATE).name}}
+    return key | tls if plan.gateway.tls else key
 
 
 def _prometheus_url(plan: LaunchPlan, place: Place) -> str:

@@ -87,7 +87,7 @@ class World:
             environment={"VLLM_X": "1", **environment}, mounts=(self.weights,), gpus=None,
             container=Container(stop_grace_period_s=1),
             container_name=f"deckard-{self.name}", healthcheck=None, served_name="tiny",
-            address="127.0.0.1", port=port, container_port=8000, startup_timeout_s=60,
+            address="127.0.0.1", port=port, container_port=8000, startup_timeout_s=60, scratch=("/scratch",),
         )  # fmt: skip
         return plan.model_copy(update=changes or {})
 

@@ -15,9 +15,11 @@ import pytest
 import requests
 
 from deckard_deploy.catalog.metric_names import metric_names, names_in
+from deckard_deploy.cli.monitor import opened
 from deckard_deploy.measuring.metrics import metrics_url, scrape
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.rendering.monitoring import Place, render_monitoring
+from deckard_deploy.running.layout import StateDir
 from tests.e2e.conftest import Tool
 from tests.e2e.terminal import Terminal
 
@@ -116,7 +118,7 @@ def test_top_for_programs(tool: Tool) -> None:
 def rendered(home: Path, folder: Path) -> dict[str, str]:
     release = (home / "deployments" / NAME / "current").resolve()
     plan = LaunchPlan.model_validate_json((release / "plan.json").read_text(encoding="utf-8"), strict=False)
-    texts = render_monitoring(plan, Place(folder=str(folder), user="0:0"))
+    texts = render_monitoring(plan, Place(folder=str(folder), user="0:0")) | opened(plan, StateDir(home))
     for name, text in texts.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")

@@ -10,7 +10,7 @@ import yaml
 from deckard_deploy.catalog.metric_names import MetricNames, metric_names, names_in
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.measuring.metrics import parse
-from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.planning.plan import Gateway, LaunchPlan
 from deckard_deploy.planning.planner import build_plan
 from deckard_deploy.rendering import alerts, dashboard
 from deckard_deploy.rendering.monitoring import (
@@ -120,6 +120,29 @@ def test_a_process_is_reached_on_the_host() -> None:
     assert {service["network_mode"] for service in services.values()} == {"host"}
     assert "--web.listen-address=127.0.0.1:9090" in services["prometheus"]["command"]
     assert services["grafana"]["environment"]["GF_SERVER_HTTP_ADDR"] == "127.0.0.1"
+
+
+def behind(**more: Any) -> LaunchPlan:
+    """A process behind nginx."""
+    facts = {"image": None, "program": "/usr/sbin/nginx", "user": None, "folder": "/g", "exposed": False, "tls": False}
+    none = {"certificate": None, "certificate_key": None}
+    return build_plan(choice("cpu")).model_copy(update={"gateway": Gateway(**{**facts, **none, **more})})
+
+
+def scraped(plan: LaunchPlan) -> dict[str, Any]:
+    return dict(parsed(plan)["prometheus/prometheus.yml"]["scrape_configs"][0])
+
+
+def test_a_process_behind_a_gateway_is_asked_with_a_key() -> None:
+    assert scraped(behind())["authorization"] == {"credentials_file": "key"}
+    assert "scheme" not in scraped(behind())
+    found = scraped(behind(tls=True))
+    assert (found["scheme"], found["tls_config"]) == ("https", {"ca_file": "certificate.pem"})
+
+
+def test_a_container_needs_no_key_whatever_stands_in_front() -> None:
+    assert built_in("spark").gateway is not None
+    assert "authorization" not in scraped(built_in("spark"))
 
 
 def test_the_dashboard_finds_its_source() -> None:
