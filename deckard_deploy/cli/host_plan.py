@@ -53,8 +53,8 @@ def measured_plan(
     return resolved, plan_for(resolved, directory), memory
 
 
-def _tensor_bytes(resolved: Resolved, directory: StateDir) -> dict[str, int]:
-    """What the tensors of models take that are whole on this host, by their files' headers.
+def _tensor_bytes(resolved: Resolved, directory: StateDir) -> dict[str, dict[str, int]]:
+    """What the tensors of models take that are whole on this host, by component, from their files' headers.
 
     A folder that is not whole yet, or is no checkpoint, is left to `pull` and `verify`; the catalog has its size.
     """
@@ -64,7 +64,7 @@ def _tensor_bytes(resolved: Resolved, directory: StateDir) -> dict[str, int]:
             from deckard_deploy.weights.checkpoint import read_checkpoint  # noqa: PLC0415  for models that are here
 
             try:
-                sizes[model.name] = sum(tensor.bytes for tensor in read_checkpoint(folder).tensors.values())
+                sizes[model.name] = read_checkpoint(folder).component_bytes()
             except IntegrityError:
                 continue
     return sizes

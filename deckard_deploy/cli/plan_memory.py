@@ -14,10 +14,9 @@ from deckard_deploy.planning.memory import (
     TYPICAL_LENGTH,
     Memory,
     memory_of,
-    readable,
     with_serve,
 )
-from deckard_deploy.planning.memory_parts import Known, Level, Part
+from deckard_deploy.planning.memory_parts import Known, Level, Part, readable
 from deckard_deploy.planning.memory_settings import GIB, UnknownMemoryError
 from deckard_deploy.planning.plan import LaunchPlan
 

@@ -4,8 +4,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from deckard_deploy.catalog.resolution import Resolved
-from deckard_deploy.planning.memory import Memory, readable
-from deckard_deploy.planning.memory_parts import EarlierStart, Step
+from deckard_deploy.planning.memory import Memory
+from deckard_deploy.planning.memory_parts import EarlierStart, Step, readable
 from deckard_deploy.planning.memory_settings import GIB
 from deckard_deploy.startup import history
 from deckard_deploy.startup.phases import Facts

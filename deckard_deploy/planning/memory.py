@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.planning.memory_kv import KvCache
-from deckard_deploy.planning.memory_parts import Known, Level, Part, Step, engine_parts, weight_parts
+from deckard_deploy.planning.memory_parts import Known, Level, Part, Step, engine_parts, readable, weight_parts
 from deckard_deploy.planning.memory_settings import (
     GIB,
     CacheSettings,
@@ -132,11 +132,6 @@ class Memory:
         """
         fitting = min(self.settings.max_num_seqs, max(0, self.kv_bytes()) // self.need)
         return fitting * self.need or None
-
-
-def readable(size: int) -> str:
-    """A size for people: GiB, or MiB of what is small."""
-    return f"{size / GIB:.1f} GiB" if size >= GIB // 10 else f"{size / 2**20:.0f} MiB"
 
 
 def memory_of(resolved: Resolved, *, available: int | None = None, known: Known = NOTHING_KNOWN) -> Memory:

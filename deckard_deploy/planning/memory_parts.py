@@ -61,23 +61,33 @@ class EarlierStart:
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """What this host has shown: what the tensors of models take that are here, by name, and its earlier starts."""
+    """What this host has shown: what the components of models take that are here, by name, and its earlier starts."""
 
-    weight_bytes: Mapping[str, int] = field(default_factory=dict)
+    weight_bytes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     starts: Sequence[EarlierStart] = ()
 
 
-def weight_parts(resolved: Resolved, settings: CacheSettings, measured: Mapping[str, int]) -> list[Part]:
+def readable(size: int) -> str:
+    """A size for people: GiB, or MiB of what is small."""
+    return f"{size / GIB:.1f} GiB" if size >= GIB // 10 else f"{size / 2**20:.0f} MiB"
+
+
+def weight_parts(resolved: Resolved, settings: CacheSettings, measured: Mapping[str, Mapping[str, int]]) -> list[Part]:
     parts = []
     for model in (resolved.model, resolved.drafter):
         if model and model.weights:
-            known = measured.get(model.name)
-            size = (known or int(model.size_gb * 1e9)) + _copied_values(model)
-            size //= settings.tensor_parallel
-            source = "its tensors" if known else "its size in the catalog"
+            known, copied = measured.get(model.name), _copied_values(model)
+            size = ((sum(known.values()) if known else int(model.size_gb * 1e9)) + copied) // settings.tensor_parallel
+            source = f"its tensors: {_listed(known)}" if known else "its size in the catalog"
+            if copied:
+                source += f"; and {readable(copied)} that vLLM copies (a full layer's keys for its values)"
             name = "weights" if model is resolved.model else "drafter"
             parts.append(Part(name=name, expected=size, low=size, high=size, source=source))
     return parts
+
+
+def _listed(components: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {readable(size)}" for name, size in components.items())
 
 
 def _copied_values(model: ModelSpec) -> int:

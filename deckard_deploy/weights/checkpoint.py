@@ -1,5 +1,6 @@
 """A checkpoint folder by its configuration and the headers of its tensors: what is there, and that it fits together."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,13 @@ class Checkpoint:
         """Of the language model; a text-only checkpoint has it at the top."""
         found = self.config.get("text_config", self.config)
         return found if isinstance(found, dict) else {}
+
+    def component_bytes(self) -> dict[str, int]:
+        """What the tensors take: language, embeddings, vision, audio, as far as there are any."""
+        found: Counter[str] = Counter()
+        for name, tensor in self.tensors.items():
+            found[_component(name)] += tensor.bytes
+        return dict(found)
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
@@ -117,3 +125,13 @@ def _listed(index: Path) -> dict[str, set[str]]:
             raise IntegrityError(f"{index}: {str(shard)[:80]!r} is no name of a safetensors file in this folder")
         shards.setdefault(shard, set()).add(name)
     return shards
+
+
+def _component(name: str) -> str:
+    if any(part in name for part in ("vision_tower", "embed_vision", "multi_modal_projector")):
+        return "vision"
+    if "audio" in name:
+        return "audio"
+    if "embed_tokens" in name or name.startswith("lm_head"):
+        return "embeddings"
+    return "language"

@@ -62,7 +62,7 @@ def inspect(folder: Path, *, drafter: Path | None = None, count_nan: bool = Fals
         producer=found.producer,
         layers=_layer_table(found),
         formats=dict(Counter(_format(name, found.tensors) for name in found.tensors)),
-        components=_components(found.tensors),
+        components=found.component_bytes(),
         total_bytes=sum(tensor.bytes for tensor in found.tensors.values()),
         tensors=len(found.tensors),
         linears=tuple(linears),
@@ -110,23 +110,6 @@ def _format(name: str, tensors: dict[str, Tensor]) -> str:
     tensor = tensors[name]
     packed = tensor.dtype == "U8" and f"{name}_scale" in tensors
     return "NVFP4" if packed else tensor.dtype
-
-
-def _components(tensors: dict[str, Tensor]) -> dict[str, int]:
-    found: Counter[str] = Counter()
-    for name, tensor in tensors.items():
-        found[_component(name)] += tensor.bytes
-    return dict(found)
-
-
-def _component(name: str) -> str:
-    if any(part in name for part in ("vision_tower", "embed_vision", "multi_modal_projector")):
-        return "vision"
-    if "audio" in name:
-        return "audio"
-    if "embed_tokens" in name or name.startswith("lm_head"):
-        return "embeddings"
-    return "language"
 
 
 def _nan_scales(found: Checkpoint) -> int:

@@ -148,12 +148,12 @@ def test_tensors_that_are_here_replace_the_catalogs_size(tmp_path: Path, capsys:
     folder = tiny_gemma4.write(tmp_path / "home" / "models" / "tiny-gemma4", quantization="nvfp4_awq")
     assert run(["plan", "--profile", "cpu", "--json"]) == 0
     (weights,) = json.loads(capsys.readouterr().out)["memory"]["parts"]
-    assert weights["source"] == "its tensors"
+    assert weights["source"].startswith("its tensors: ")
     assert 0 < (folder / "model.safetensors").stat().st_size - weights["expected"] < 200_000  # the header alone
     (folder / "model.safetensors").write_bytes(b"cut")
     assert run(["plan", "--profile", "cpu", "--json"]) == 0
     (weights,) = json.loads(capsys.readouterr().out)["memory"]["parts"]
-    assert weights["source"] == "its size in the catalog"
+    assert weights["source"].startswith("its size in the catalog")
 
 
 def test_a_release_keeps_the_size_that_it_was_started_with(

@@ -3,8 +3,8 @@
 import pytest
 
 from deckard_deploy.catalog.resolution import Resolved
-from deckard_deploy.planning.memory import RESERVE, Memory, memory_of, readable, with_serve
-from deckard_deploy.planning.memory_parts import EarlierStart, Known, Level, Step
+from deckard_deploy.planning.memory import RESERVE, Memory, memory_of, with_serve
+from deckard_deploy.planning.memory_parts import EarlierStart, Known, Level, Step, readable
 from deckard_deploy.planning.memory_settings import GIB, UnknownMemoryError
 from tests.unit.planning.choices import choice
 
@@ -31,8 +31,13 @@ def test_weights_are_the_catalogs_and_the_values_that_vllm_copies() -> None:
 
 
 def test_measured_weights_replace_the_catalogs() -> None:
-    found = memory_of(choice("spark"), known=Known(weight_bytes={"deckard-31b": 10**9}))
-    assert found.parts[0].source == "its tensors"
+    found = memory_of(
+        choice("spark"), known=Known(weight_bytes={"deckard-31b": {"language": 9 * 10**8, "vision": 10**8}})
+    )
+    assert found.parts[0].source == (
+        "its tensors: language 0.8 GiB, vision 95 MiB; and 59 MiB that vLLM copies (a full layer's keys for its values)"
+    )
+    assert found.parts[0].expected == 10**9 + 10 * 5376 * 4 * 512 * 0.5625
     assert found.parts[0].expected < 2 * 10**9
 
 
