@@ -2,13 +2,13 @@
 
 import json
 import shlex
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from deckard_deploy.cli import bench_compare, bench_report
+from deckard_deploy.cli import bench_compare, bench_report, bench_spec, bench_startup
+from deckard_deploy.cli.bench_measure import command_of, measured, numbers
 from deckard_deploy.cli.output import say, table
 from deckard_deploy.cli.state import Deployed, chosen, state, state_option
 
@@ -22,19 +22,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def _numbers(_: click.Context, option: click.Parameter, text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    words = [word.strip() for word in text.split(",")]
-    if not all(word.isdecimal() and 0 < int(word) <= 4096 for word in words):
-        raise click.BadParameter(f"{text!r} is not a list of numbers such as 1,2,4", param=option)
-    return tuple(sorted({int(word) for word in words}))
-
-
 @click.group(invoke_without_command=True)
 @click.option("-n", "--name", "-p", "--profile", "name", help="Name of the deployment; not needed with only one.")
 @click.option("--preset", type=click.Choice(sorted(PRESETS)), help="seed: as the model card measured.")
-@click.option("--concurrency", callback=_numbers, metavar="N,N,…", help="Requests at once; default: 1,2,4,8,16.")
+@click.option("--concurrency", callback=numbers, metavar="N,N,…", help="Requests at once; default: 1,2,4,8,16.")
 @click.option("--runs", type=click.IntRange(2, 100), help="Runs of each concurrency; default: 5.")
 @click.option("--requests", type=click.IntRange(1, 1000), help="Requests of each stream in a run; default: 2.")
 @click.option("--workload", type=click.Choice(("text", "random")), help="English, or random tokens; default: text.")
@@ -68,40 +59,12 @@ def _settings(*, preset: str | None, **asked: Any) -> "Settings":  # noqa: ANN40
 
 
 def _measure(deployed: Deployed, settings: "Settings", *, dry_run: bool, as_json: bool, against: str | None) -> None:
-    from deckard_deploy import __version__  # noqa: PLC0415  not for --help
-    from deckard_deploy.cli.bench_subject import (  # noqa: PLC0415  same
-        ceilings_of,
-        host_facts,
-        running_endpoint,
-        subject_of,
-    )
-    from deckard_deploy.measuring import records  # noqa: PLC0415  same
-    from deckard_deploy.measuring.engine_bench import argv_of  # noqa: PLC0415  same
-    from deckard_deploy.measuring.sweep import sweep  # noqa: PLC0415  same
-    from deckard_deploy.running.files import private_folder  # noqa: PLC0415  same
-
     old = bench_compare.side(deployed.directory.bench, against) if against else None
-    plan, endpoint = running_endpoint(deployed)
-    first = settings.concurrency[0]
-    command = ("vllm", "bench", "serve", *argv_of(endpoint, settings.arguments(first, first * settings.requests, 0)))
     if dry_run:
         say(f"would    run this {settings.runs} times at each of {', '.join(map(str, settings.concurrency))} at once:")
-        click.echo(shlex.join(command))
+        click.echo(shlex.join(command_of(deployed, settings)))
         return
-    private_folder(deployed.directory.bench)
-    started = datetime.now(UTC)
-    record = records.Record(
-        id=f"{started:%Y%m%d-%H%M%S}-{plan.hash}",
-        made_at=started.isoformat("T", "seconds"),
-        tool_version=__version__,
-        subject=subject_of(plan),
-        settings=settings,
-        command=command,
-        runs=tuple(sweep(endpoint, settings, say)),
-        ceilings=ceilings_of(plan, settings),
-        host=host_facts(),
-    )
-    say(f"record   {records.save(deployed.directory.bench, record)}")
+    record = measured(deployed, settings)
     _print(record, as_json=as_json)
     if old and not as_json:
         click.echo()
@@ -110,6 +73,8 @@ def _measure(deployed: Deployed, settings: "Settings", *, dry_run: bool, as_json
 
 bench.add_command(bench_compare.compare)
 bench.add_command(bench_report.report)
+bench.add_command(bench_startup.startup)
+bench.add_command(bench_spec.spec)
 
 
 @bench.command("list")

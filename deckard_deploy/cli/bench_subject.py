@@ -24,9 +24,18 @@ from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.planning.roofline import Roofline, weight_read
 from deckard_deploy.running.deploy import observe
 from deckard_deploy.running.docker_runtime import DockerRuntime
+from deckard_deploy.running.releases import Release, Releases
 
 _PASSED = ("PATH", "HOME", "LANG")
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104  looked up, not bound
+
+
+def current_release(deployed: Deployed) -> Release:
+    """The release that was last proven ready. Raises BadInputError."""
+    release = Releases(deployed.directory.deployment(deployed.name)).current()
+    if release is None:
+        raise BadInputError(f"{deployed.name} was never ready", hint=f"deckard-deploy up --profile {deployed.name}")
+    return release
 
 
 def running_endpoint(deployed: Deployed) -> tuple[LaunchPlan, Endpoint]:

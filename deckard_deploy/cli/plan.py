@@ -49,6 +49,7 @@ def plan(resolved: "Resolved", *, state_dir: Path | None, as_json: bool, explain
             "changes": changes,
             "memory": plan_memory.memory_json(memory, fitting),
             "speed": plan_speed.speed_json(resolved),
+            "drafter_measured": plan_speed.measured_json(resolved, directory.bench / "spec"),
             "plan": wanted.model_dump(mode="json"),
         }
         click.echo(json.dumps(said, indent=2))
@@ -56,7 +57,7 @@ def plan(resolved: "Resolved", *, state_dir: Path | None, as_json: bool, explain
         table(_summary(wanted))
         for line in plan_memory.memory_lines(memory, fitting, limit=resolved.model.context_limit):
             click.echo(line)
-        for line in plan_speed.speed_lines(resolved):
+        for line in (*plan_speed.speed_lines(resolved), *plan_speed.measured_lines(resolved, directory.bench / "spec")):
             click.echo(line)
         if explain:
             _echo_explanation(resolved, memory)

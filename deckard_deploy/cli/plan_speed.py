@@ -1,11 +1,15 @@
 """How fast a plan can decode, and what its drafter must achieve: one line, JSON, or all of the reckoning."""
 
 import textwrap
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.planning.memory_settings import CacheSettings, UnknownMemoryError, cache_settings
 from deckard_deploy.planning.roofline import Drafting, Roofline, accepted, drafting_of, roofline_of
+
+if TYPE_CHECKING:
+    from deckard_deploy.measuring.speculation import SpecRecord
 
 WIDTH = 80
 CONTEXTS = (1024, 8192)  # tokens, beside the full length
@@ -81,6 +85,41 @@ def _drafter_json(drafting: Drafting) -> dict[str, Any]:
             for a in ACCEPTANCES
         ],
     }
+
+
+def measured_lines(resolved: Resolved, folder: Path) -> list[str]:
+    """What `bench spec` found with this drafter on this host, if it was run. Raises IntegrityError."""
+    record = _measured(resolved, folder)
+    if record is None:
+        return []
+    from deckard_deploy.measuring.speculation import advice  # noqa: PLC0415  only where there is a record
+
+    return _wrapped(f"measured     {advice(record)} (bench spec, {record.made_at[:10]})")
+
+
+def measured_json(resolved: Resolved, folder: Path) -> dict[str, Any] | None:
+    """The same for `plan --json`."""
+    record = _measured(resolved, folder)
+    return record.model_dump(mode="json", exclude={"host", "subject"}) if record else None
+
+
+def _measured(resolved: Resolved, folder: Path) -> "SpecRecord | None":
+    drafter = resolved.drafter
+    if drafter is None or drafter.speculative is None or not folder.is_dir():
+        return None
+    from deckard_deploy.measuring.records import Drafting as Drafter  # noqa: PLC0415  only where there are records
+    from deckard_deploy.measuring.speculation import latest  # noqa: PLC0415  same
+
+    speculative = drafter.speculative
+    return latest(
+        folder,
+        {"profile": resolved.profile.name, "model": resolved.model.name, "engine": resolved.engine.name},
+        Drafter(
+            method=speculative.method,
+            model=drafter.name if drafter.weights else None,
+            tokens=speculative.num_speculative_tokens,
+        ),
+    )
 
 
 def _efficiency(roofline: Roofline, ceiling: float) -> str:

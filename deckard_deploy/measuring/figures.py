@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from statistics import median
 
-from deckard_deploy.measuring.records import Ceiling, Record, Run
+from deckard_deploy.measuring.records import Acceptance, Ceiling, Record, Run
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,7 @@ def rows(record: Record) -> list[Row]:
 
 
 def _row(runs: Sequence[Run], ceiling: Ceiling | None) -> Row:
-    drafted = [run.acceptance for run in runs if run.acceptance]
-    drafts = sum(each.drafts for each in drafted)
-    accepted, proposed = (sum(getattr(each, name) for each in drafted) for name in ("accepted_tokens", "draft_tokens"))
-    positions = max((len(each.by_position) for each in drafted), default=0)
+    drafted = pooled(runs)
     return Row(
         concurrency=runs[0].concurrency,
         runs=len(runs),
@@ -72,13 +70,26 @@ def _row(runs: Sequence[Run], ceiling: Ceiling | None) -> Row:
         itl=_over(runs, lambda run: run.itl.p50),
         itl_p99=_over(runs, lambda run: run.itl.p99),
         latency=_over(runs, lambda run: run.latency.p50),
-        acceptance=accepted / proposed if proposed else None,
-        length=1 + accepted / drafts if drafts else None,
-        by_position=tuple(
-            sum(each.drafts * each.by_position[place] for each in drafted if place < len(each.by_position)) / drafts
-            for place in range(positions)
-        ),
+        acceptance=drafted.rate if drafted else None,
+        length=drafted.length if drafted else None,
+        by_position=drafted.by_position if drafted else (),
         ceiling=ceiling,
+    )
+
+
+def pooled(runs: Sequence[Run]) -> Acceptance | None:
+    """What the drafter did in all the runs together; None when none drafted."""
+    found = [run.acceptance for run in runs if run.acceptance]
+    drafts = sum(each.drafts for each in found)
+    if not drafts:
+        return None
+    # A position that a run did not reach has no acceptance there.
+    positions = zip_longest(*([rate * each.drafts for rate in each.by_position] for each in found), fillvalue=0.0)
+    return Acceptance(
+        drafts=drafts,
+        draft_tokens=sum(each.draft_tokens for each in found),
+        accepted_tokens=sum(each.accepted_tokens for each in found),
+        by_position=tuple(sum(accepted) / drafts for accepted in positions),
     )
 
 

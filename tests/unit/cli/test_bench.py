@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from deckard_deploy.cli.bench_spec import drafting
+from deckard_deploy.cli.bench_startup import _empty
 from deckard_deploy.cli.main import run
 from deckard_deploy.measuring import records
 from deckard_deploy.measuring.records import Ceiling
 from tests.unit.measuring import made
+from tests.unit.rendering.plans import built_in
 
 
 @pytest.fixture
@@ -86,3 +89,30 @@ def test_bad_usage(arguments: list[str], text: str, home: Path, capsys: pytest.C
     assert run(["bench", *arguments]) == 2
     assert text in capsys.readouterr().err
     assert len(list((home / "bench").iterdir())) == 3
+
+
+def test_a_plan_without_its_drafter_is_the_plan_in_all_else() -> None:
+    config = '{"method":"ngram","num_speculative_tokens":4}'
+    arguments = ("/m", "--max-num-seqs", "4", "--speculative-config", config, "--enforce-eager")
+    plan = built_in("cpu").model_copy(update={"arguments": arguments})
+    assert drafting(plan, 0).arguments == ("/m", "--max-num-seqs", "4", "--enforce-eager")
+    assert drafting(plan, 4) == plan
+    assert '"num_speculative_tokens":2' in drafting(plan, 2).arguments[4]
+    assert drafting(plan, 2).model_copy(update={"arguments": arguments}) == plan
+
+
+def test_caches_are_empty_meanwhile_and_back_afterwards(tmp_path: Path) -> None:
+    cache, fresh = tmp_path / "vllm", tmp_path / "triton"
+    cache.mkdir()
+    (cache / "kernel").write_text("old")
+    for _ in range(2):
+        with _empty([cache, fresh]):
+            assert list(cache.iterdir()) == []
+            (cache / "kernel").write_text("new")
+        assert (cache / "kernel").read_text() == "old"
+    cache.rename(tmp_path / "vllm.kept")  # as a kill leaves it, with a new cache begun
+    cache.mkdir()
+    (cache / "kernel").write_text("new")
+    with _empty([cache]):
+        assert list(cache.iterdir()) == []
+    assert [(path.name, (path / "kernel").read_text()) for path in tmp_path.iterdir()] == [("vllm", "old")]

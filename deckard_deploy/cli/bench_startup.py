@@ -1,0 +1,133 @@
+"""`bench startup`: start the deployment again and again, with compiled kernels kept and without."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from deckard_deploy.cli.output import say, table
+from deckard_deploy.cli.state import Deployed, deployment_option
+
+if TYPE_CHECKING:
+    from deckard_deploy.measuring.startups import StartupRecord, Timed
+    from deckard_deploy.planning.plan import LaunchPlan
+    from deckard_deploy.running.deploy import Site
+
+
+@click.command()
+@deployment_option
+@click.option("--runs", type=click.IntRange(1, 20), default=2, show_default=True, help="Starts of each kind.")
+@click.option("--dry-run", is_flag=True, help="Say what would be started, and stop nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
+def startup(deployed: Deployed, *, runs: int, dry_run: bool, as_json: bool) -> None:
+    """Time starts by phase, with the compile caches and without.
+
+    The endpoint is RESTARTED for each, first with empty caches, then with those that are there; in the end it runs as
+    before. What is learnt, `up` shows as the time that is left.
+
+    \b
+    Example:
+      deckard-deploy bench startup --runs 3
+    """
+    from deckard_deploy.cli.bench_subject import current_release  # noqa: PLC0415  not for --help
+    from deckard_deploy.measuring import startups  # noqa: PLC0415  same
+    from deckard_deploy.running.lock import held  # noqa: PLC0415  same
+    from deckard_deploy.startup.phases import ORDER  # noqa: PLC0415  same
+
+    plan = current_release(deployed).plan()
+    if dry_run:
+        say(f"would    restart plan {plan.hash} {runs} times without {_listed(_caches(plan))}, then {runs} times with")
+        return
+    with held(deployed.directory.create(deployed.name), verb="bench startup"):
+        record = _record(plan, tuple(_starts(deployed, plan, runs)))
+    folder = deployed.directory.bench / "startups"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    say(f"record   {startups.save(folder, record)}")
+    if as_json:
+        click.echo(record.model_dump_json(indent=2))
+    else:
+        table(startups.cells(record.starts, [str(phase) for phase in ORDER]))
+
+
+def _record(plan: "LaunchPlan", starts: "tuple[Timed, ...]") -> "StartupRecord":
+    from deckard_deploy import __version__  # noqa: PLC0415  not for --help
+    from deckard_deploy.cli.bench_subject import host_facts, subject_of  # noqa: PLC0415  same
+    from deckard_deploy.measuring.startups import StartupRecord  # noqa: PLC0415  same
+
+    now = datetime.now(UTC)
+    return StartupRecord(
+        id=f"{now:%Y%m%d-%H%M%S}-{plan.hash}",
+        made_at=now.isoformat("T", "seconds"),
+        tool_version=__version__,
+        subject=subject_of(plan),
+        host=host_facts(),
+        starts=starts,
+    )
+
+
+def _starts(deployed: Deployed, plan: "LaunchPlan", runs: int) -> "Iterator[Timed]":
+    from deckard_deploy.cli.site import open_site  # noqa: PLC0415  not for --help
+
+    with open_site(deployed.directory, deployed.name, say, also=plan.runtime) as site:
+        for number in range(runs):
+            say(f"start    {number + 1} of {runs} with empty caches")
+            with _empty(_caches(plan)):
+                yield _timed(deployed, site, plan, "empty")
+        for number in range(runs):
+            say(f"start    {number + 1} of {runs} with the caches that are there")
+            yield _timed(deployed, site, plan, "kept")
+
+
+def _timed(deployed: Deployed, site: "Site", plan: "LaunchPlan", caches: Literal["empty", "kept"]) -> "Timed":
+    """Start the plan anew; how long it took is what `up` would remember of it."""
+    from deckard_deploy.cli.prepare import stored_release  # noqa: PLC0415  not for --help
+    from deckard_deploy.measuring.startups import Timed  # noqa: PLC0415  same
+    from deckard_deploy.running.deploy import bring_up  # noqa: PLC0415  same
+    from deckard_deploy.startup import history  # noqa: PLC0415  same
+
+    bring_up(site, *stored_release(plan, site.releases))
+    last = history.starts_like(deployed.directory.startups, profile=plan.profile, model=plan.model, engine=plan.engine)[
+        -1
+    ]
+    return Timed(caches=caches, total_s=last.total_s, phases={str(name): s for name, s in last.durations.items()})
+
+
+def _caches(plan: "LaunchPlan") -> list[Path]:
+    """Where this plan's engine keeps what it compiles, on this host."""
+    mounted = [Path(mount.source) for mount in plan.mounts if not mount.read_only]
+    own = plan.environment.get("VLLM_CACHE_ROOT") if plan.runtime == "process" else None
+    return [*mounted, *([Path(own)] if own else [])]
+
+
+def _listed(folders: Sequence[Path]) -> str:
+    return ", ".join(map(str, folders)) or "any cache"
+
+
+@contextmanager
+def _empty(folders: Sequence[Path]) -> Iterator[None]:
+    """Empty folders in their place; afterwards the old ones are back, with what they held.
+
+    Raises EnvironmentUnfitError when a container's user left files that are not ours to remove.
+    """
+    from deckard_deploy.durable import writing  # noqa: PLC0415  not for --help
+    from deckard_deploy.running.files import remove_folder  # noqa: PLC0415  same
+
+    asides = {folder: folder.with_name(f"{folder.name}.kept") for folder in folders}
+    moved = {folder: aside for folder, aside in asides.items() if folder.is_dir() or aside.is_dir()}
+    for folder, aside in moved.items():
+        with writing(folder):
+            if not aside.is_dir():
+                folder.rename(aside)
+            elif folder.is_dir():  # one that was killed left it: what lies aside are the old ones
+                remove_folder(folder)
+            folder.mkdir(mode=0o700)
+    try:
+        yield
+    finally:
+        for folder, aside in moved.items():
+            with writing(folder):
+                remove_folder(folder)
+                aside.rename(folder)

@@ -1,0 +1,107 @@
+"""Which number of drafted tokens is recommended, on what evidence, and which record a plan is shown."""
+
+from pathlib import Path
+
+import pytest
+
+from deckard_deploy.cli.plan_speed import measured_lines
+from deckard_deploy.errors import IntegrityError
+from deckard_deploy.measuring import speculation, startups
+from deckard_deploy.measuring.records import Drafting, Record, Subject
+from deckard_deploy.measuring.speculation import OFF, SpecRecord, Tried, advice, cells, recommended, tried
+from deckard_deploy.measuring.workload import Settings
+from tests.unit.measuring import made
+from tests.unit.planning.choices import choice
+
+DRAFTING = Drafting(method="mtp", model="/models/assistant", tokens=4)
+SUBJECT = Subject(model="m", engine="e", vllm_version="0.32.0", profile="spark", drafting=DRAFTING)
+
+
+def sweep(speed: float, accepted: int = 0) -> Record:
+    drafts = 100 if accepted else 0
+    speeds = (0.99 * speed, speed, 1.01 * speed, 0.995 * speed, 1.005 * speed)
+    return made.record([made.run(each, drafts=drafts, accepted=accepted) for each in speeds])
+
+
+def spec(*attempts: Tried, name: str = "a", subject: Subject = SUBJECT) -> SpecRecord:
+    return SpecRecord(
+        id=f"20261125-000000-{name}",
+        made_at="2026-11-25T00:00:00+00:00",
+        tool_version="0",
+        subject=subject,
+        host={},
+        settings=Settings(),
+        off="off",
+        off_tokens_per_s={1: 10.0},
+        tried=attempts,
+        recommended=recommended(attempts),
+    )
+
+
+def test_the_fastest_number_that_is_surely_faster() -> None:
+    off = sweep(10.0)
+    attempts = [tried(1, sweep(13.0, 90), off), tried(2, sweep(15.0, 80), off), tried(5, sweep(8.0, 10), off)]
+    assert [each.verdict for each in attempts] == ["faster", "faster", "slower"]
+    assert recommended(attempts) == 2
+    assert "recommended: draft 2: 1.50 times as fast" in advice(spec(*attempts))
+    assert (attempts[0].acceptance, attempts[0].length) == (90 / 400, 1.9)
+
+
+def test_off_when_nothing_is_surely_faster() -> None:
+    off = sweep(10.0)
+    attempts = [tried(1, sweep(10.02, 90), off), tried(2, sweep(7.0, 5), off)]
+    assert attempts[0].ratio > 1
+    assert recommended(attempts) == OFF
+    assert "recommended: no drafter" in advice(spec(*attempts))
+
+
+def test_the_table_fits_a_terminal() -> None:
+    table = cells(spec(tried(1, sweep(13.0, 90), sweep(10.0))))
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    assert sum(widths) + 2 * len(widths) + 10 <= 80  # and a second concurrency
+
+
+def test_a_plan_is_shown_the_newest_record_of_its_own_kind(tmp_path: Path) -> None:
+    wanted = {"profile": "spark", "model": "m", "engine": "e"}
+    assert speculation.latest(tmp_path, wanted, DRAFTING) is None
+    for name in ("a", "b"):
+        speculation.save(tmp_path, spec(name=name))
+    other = Drafting(method="mtp", model="/elsewhere/assistant", tokens=2)
+    found = speculation.latest(tmp_path, wanted, other)
+    assert found is not None
+    assert found.id.endswith("-b")
+    assert speculation.latest(tmp_path, {**wanted, "profile": "b200"}, DRAFTING) is None
+    assert speculation.latest(tmp_path, wanted, Drafting(method="ngram", model=None, tokens=4)) is None
+    (tmp_path / "20991231-000000-x.json").write_text("{}")
+    with pytest.raises(IntegrityError, match="20991231-000000-x"):
+        speculation.latest(tmp_path, wanted, DRAFTING)
+
+
+def test_starts_side_by_side_by_phase() -> None:
+    timed = startups.Timed
+    found = startups.cells(
+        [
+            timed(caches="empty", total_s=60.0, phases={"imports": 20.0, "torch.compile": 40.0}),
+            timed(caches="kept", total_s=25.0, phases={"imports": 20.0, "torch.compile": 5.0}),
+            timed(caches="kept", total_s=27.0, phases={"imports": 20.0, "torch.compile": 7.0}),
+        ],
+        ["imports", "weights", "torch.compile"],
+    )
+    assert found == [
+        ("phase", "caches empty", "kept", "saved"),
+        ("imports", "20.0 s", "20.0 s (20.0 to 20.0)", "0.0 s"),
+        ("torch.compile", "40.0 s", "6.0 s (5.0 to 7.0)", "34.0 s"),
+        ("total", "60.0 s", "26.0 s (25.0 to 27.0)", "34.0 s"),
+    ]
+
+
+def test_plan_says_what_was_measured_with_its_drafter(tmp_path: Path) -> None:
+    resolved = choice("spark", "drafter=deckard-e4b")
+    drafter = Drafting(method="draft_model", model="/models/deckard-e4b", tokens=5)
+    subject = Subject(
+        model=resolved.model.name, engine=resolved.engine.name, vllm_version="0.19.1", profile="spark", drafting=drafter
+    )
+    assert measured_lines(resolved, tmp_path) == []
+    speculation.save(tmp_path, spec(tried(5, sweep(8.0, 10), sweep(10.0)), subject=subject))
+    assert "recommended: no drafter" in " ".join(measured_lines(resolved, tmp_path))
+    assert measured_lines(choice("spark"), tmp_path) == []
