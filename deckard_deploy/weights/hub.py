@@ -64,6 +64,7 @@ def resolve(repo: str, revision: str | None, *, backoff_s: float = 1.0) -> Manif
         return Manifest(
             repo=repo,
             commit=info.sha or "",
+            license=_license(info),
             files=tuple(
                 RemoteFile(
                     path=one.rfilename,
@@ -80,6 +81,11 @@ def resolve(repo: str, revision: str | None, *, backoff_s: float = 1.0) -> Manif
             f"{endpoint()} describes {repo} oddly: {'.'.join(map(str, first['loc']))}: {first['msg']}",
             hint="unset HF_ENDPOINT, or ask who runs the mirror",
         ) from error
+
+
+def _license(info: "ModelInfo") -> str | None:
+    named = info.card_data.get("license") if info.card_data else None
+    return named if isinstance(named, str) and named.isprintable() else None
 
 
 def _ask(repo: str, revision: str | None, backoff_s: float) -> "ModelInfo":

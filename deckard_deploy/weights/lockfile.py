@@ -75,8 +75,10 @@ def differences(old: Lock, new: Lock) -> Iterator[str]:
 
 def _model_differences(name: str, old: Manifest | None, new: Manifest) -> Iterator[str]:
     if old is None:
-        yield f"{name}: not locked -> {new.repo} at {new.commit[:12]}"
+        yield f"{name}: not locked -> {new.repo} at {new.commit[:12]}, license {new.license or 'not named'}"
         return
+    if old.license != new.license:
+        yield f"{name}: license {old.license or 'not named'} -> {new.license or 'not named'}"
     if (old.repo, old.commit) != (new.repo, new.commit):
         yield f"{name}: {old.repo} at {old.commit[:12]} -> {new.repo} at {new.commit[:12]}"
     before, after = ({file.path: file for file in one.files} for one in (old, new))

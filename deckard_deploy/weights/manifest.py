@@ -63,10 +63,11 @@ class RemoteFile(Entry):
 
 
 class Manifest(Entry):
-    """A repository at a commit."""
+    """A repository at a commit. license: as its card names it, None when it names none."""
 
     repo: str
     commit: Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
+    license: Annotated[str, Field(max_length=100)] | None = None
     files: tuple[RemoteFile, ...]
 
     @property

@@ -75,3 +75,29 @@ def test_a_damaged_lock_is_one_line(hub, tmp_path, capsys, text):
     assert run(["pull", "--profile", "spark"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert hub.requests == []
+
+
+@pytest.mark.parametrize(
+    ("card", "written"), [("apache-2.0", "apache-2.0"), (None, None), ({"a": 1}, None), ("a\x1b[2J", None)]
+)
+def test_the_license_is_what_the_card_names(hub, tmp_path, capsys, card, written):
+    hub.license = card
+    assert run(["lock", *SPARK]) == 0
+    assert f"license {written or 'not named'}" in capsys.readouterr().out
+    assert json.loads((tmp_path / "deckard.lock").read_text())["models"]["deckard-31b"].get("license") == written
+
+
+def test_another_license_has_moved(hub, capsys):
+    hub.license = "apache-2.0"
+    assert run(["lock", *SPARK]) == 0
+    hub.license = "gemma"
+    capsys.readouterr()
+    assert run(["lock", *SPARK, "--check"]) == 4
+    assert capsys.readouterr().out == "deckard-31b: license apache-2.0 -> gemma\n"
+
+
+def test_a_drafter_is_locked_too(hub, tmp_path):
+    hub.license = "apache-2.0"
+    assert run(["lock", *SPARK, "--drafter", "mtp"]) == 0
+    models = json.loads((tmp_path / "deckard.lock").read_text())["models"]
+    assert models["gemma-4-31b-assistant"]["license"] == "apache-2.0"

@@ -30,6 +30,7 @@ class Hub:
         self.ranges: list[tuple[str, int, int]] = []
         self.requests: list[dict[str, str]] = []
         self.moved_to = ""
+        self.license: object = None
         self.sent = 0
         self.lock = threading.Lock()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Answer,), {"hub": self}))
@@ -101,7 +102,9 @@ class Answer(BaseHTTPRequestHandler):
                     one["lfs"] = {"oid": one["lfs"]["sha256"], **one["lfs"]}  # type: ignore[index, dict-item]
             body = json.dumps(named)
         else:
-            body = json.dumps({"id": REPO, "modelId": REPO, "sha": COMMIT, "siblings": entries, "private": False})
+            card = {"license": self.hub.license} if self.hub.license else {}
+            about = {"id": REPO, "modelId": REPO, "sha": COMMIT, "private": False, "cardData": card}
+            body = json.dumps({**about, "siblings": entries})
         self.reply(200, body.encode(), {"Content-Type": "application/json"})
 
     def _file(self, name: str) -> None:
