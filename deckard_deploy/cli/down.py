@@ -24,7 +24,8 @@ def down(deployed: Deployed, purge: bool, dry_run: bool) -> None:  # noqa: FBT00
     Example:
       deckard-deploy down --profile cpu --purge
     """
-    from deckard_deploy.cli.site import open_site  # noqa: PLC0415  not for --help
+    from deckard_deploy.cli.monitor import stop as stop_monitoring  # noqa: PLC0415  not for --help
+    from deckard_deploy.cli.site import open_site  # noqa: PLC0415  same
     from deckard_deploy.running.deploy import observe, take_down  # noqa: PLC0415  same
     from deckard_deploy.running.lock import held  # noqa: PLC0415  same
 
@@ -34,6 +35,8 @@ def down(deployed: Deployed, purge: bool, dry_run: bool) -> None:  # noqa: FBT00
             say(f"would stop {found}, which is {observe(site.runtimes).state}")
             return
         with held(directory.deployment(found), verb="down"):
+            if purge and stop_monitoring(deployed):  # it mounts folders of the deployment, and is on its network
+                say(f"nothing monitors {found} any more")
             stopped = take_down(site)
             say(f"{found} is stopped" if stopped else f"{found} was not running")
             if purge:

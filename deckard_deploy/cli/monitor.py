@@ -58,7 +58,9 @@ def up(deployed: Deployed, prometheus_port: int, grafana_port: int, dry_run: boo
     say(f"starting {images}")
     # Recreated each time: what they mount was written anew.
     arguments = ("up", "--detach", "--quiet-pull", "--force-recreate", "--remove-orphans")
-    _docker().compose(monitoring.project(plan), folder / monitoring.COMPOSE, arguments, timeout_s=UP_TIMEOUT_S)
+    _docker().compose(
+        monitoring.project(plan.deployment), folder / monitoring.COMPOSE, arguments, timeout_s=UP_TIMEOUT_S
+    )
     say(f"prometheus  http://127.0.0.1:{prometheus_port}")
     say(f"grafana     user admin, password in {folder / monitoring.PASSWORD}")
     click.echo(f"http://127.0.0.1:{grafana_port}")
@@ -77,13 +79,8 @@ def down(deployed: Deployed, purge: bool) -> None:  # noqa: FBT001  click passes
     from deckard_deploy.running.files import remove_folder  # noqa: PLC0415  not for --help
 
     folder = _folder(deployed)
-    if not folder.is_dir():
-        say(f"nothing monitors {deployed.name}")
-        return
-    project = f"deckard-{deployed.name.replace('.', '_')}-monitoring"
-    _docker().compose(project, None, ("down", "--remove-orphans"), timeout_s=DOWN_TIMEOUT_S)
-    say(f"nothing monitors {deployed.name} any more")
-    if purge:
+    say(f"nothing monitors {deployed.name}{' any more' if stop(deployed) else ''}")
+    if purge and folder.is_dir():
         remove_folder(folder)
         say(f"removed  {folder}")
 
@@ -112,6 +109,17 @@ def render(plan: "LaunchPlan", output: Path | None) -> None:
     except OSError as error:
         raise BadInputError(f"{error.filename}: {error.strerror or error}") from error
     say(f"written to {output}; put a password into {output / monitoring.PASSWORD}, with mode 600")
+
+
+def stop(deployed: Deployed) -> bool:
+    """Stop both; False when they were never started. Raises EnvironmentUnfitError."""
+    from deckard_deploy.rendering import monitoring  # noqa: PLC0415  yaml is heavy
+
+    if not _folder(deployed).is_dir():
+        return False
+    project = monitoring.project(deployed.name)
+    _docker().compose(project, None, ("down", "--remove-orphans"), timeout_s=DOWN_TIMEOUT_S)
+    return True
 
 
 def opened(plan: "LaunchPlan", directory: "StateDir") -> dict[str, str]:

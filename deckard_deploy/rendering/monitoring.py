@@ -66,9 +66,9 @@ def render_monitoring(plan: LaunchPlan, place: Place) -> dict[str, str]:
     }
 
 
-def project(plan: LaunchPlan) -> str:
-    """The compose project, beside the deployment's own."""
-    return f"{compose_model(plan)['name']}-monitoring"
+def project(deployment: str) -> str:
+    """The compose project, beside the deployment's own; compose allows no dot in its name."""
+    return f"deckard-{deployment.replace('.', '_')}-monitoring"
 
 
 def monitoring_model(plan: LaunchPlan, place: Place) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def monitoring_model(plan: LaunchPlan, place: Place) -> dict[str, Any]:
         **_reached(network, place.grafana_port, 3000, ["monitoring"]),
     }
     model: dict[str, Any] = {
-        "name": project(plan),
+        "name": project(plan.deployment),
         "services": {"prometheus": prometheus, "grafana": grafana},
         "secrets": {"grafana_admin_password": {"file": f"{place.folder}/{PASSWORD}"}},
     }

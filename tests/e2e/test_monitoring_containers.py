@@ -81,12 +81,12 @@ def test_prometheus_reaches_the_engine_on_its_network(world: World, tmp_path: Pa
     stand_in = f'{IMAGE}\n    entrypoint: ["/bin/sleep", "600"]'
     texts[COMPOSE] = texts[COMPOSE].replace(PROMETHEUS_IMAGE, PROMETHEUS).replace(GRAFANA_IMAGE, stand_in)
     _write(folder, texts)
-    compose = ["compose", "--project-name", project(plan), "--file", str(folder / COMPOSE)]
+    compose = ["compose", "--project-name", project(plan.deployment), "--file", str(folder / COMPOSE)]
     docker(*compose, "up", "--detach")
     try:
         until(lambda: answer(port, 'up{job="vllm"}') == "1")
         assert answer(port, "sum(vllm:generation_tokens_total)") != ""
-        grafana = f"{project(plan)}-grafana-1"
+        grafana = f"{project(plan.deployment)}-grafana-1"
         busybox = ("exec", grafana, "/bin/busybox")
         password = docker(*busybox, "cat", "/run/secrets/grafana_admin_password")
         assert password == (folder / PASSWORD).read_text(encoding="utf-8")
@@ -96,7 +96,7 @@ def test_prometheus_reaches_the_engine_on_its_network(world: World, tmp_path: Pa
             with pytest.raises(subprocess.CalledProcessError):
                 docker(*busybox, "touch", path)
         for name in ("prometheus", "grafana"):
-            ports = docker("port", f"{project(plan)}-{name}-1").split()
+            ports = docker("port", f"{project(plan.deployment)}-{name}-1").split()
             assert ports[-1].startswith("127.0.0.1:")
     finally:
         docker(*compose, "down")
