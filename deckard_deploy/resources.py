@@ -1,4 +1,4 @@
-"""Where templates/, patches/ and the catalog are.
+"""Where templates/, patches/, the catalog and a user's lock are.
 
 A wheel carries templates/ and patches/ inside the package (pyproject's force-include); a checkout, and so an
 editable install, has them beside it. `importlib.resources` alone misses the second case.
@@ -7,6 +7,7 @@ editable install, has them beside it. `importlib.resources` alone misses the sec
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
+LOCK_FILE = Path("deckard.lock")  # of the working folder, as deckard.yaml is; weights/lockfile.py reads it
 
 
 def _beside_or_inside(name: str) -> Path:

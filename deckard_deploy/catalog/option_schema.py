@@ -6,10 +6,10 @@ The JSON files under schemas/ are written by scripts/extract_option_schema.py fr
 
 import json
 import operator
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 from pydantic import JsonValue
 
@@ -21,10 +21,9 @@ from deckard_deploy.resources import catalog_dir
 Kind = Literal["flag", "toggle", "integer", "number", "text", "json", "list"]
 
 
-# Plain dataclasses: the files are our own, and held against the release's parser by a test; building 230 pydantic
+# NamedTuples: the files are our own, and held against the release's parser by a test; building 230 pydantic
 # models would take longer than rendering a plan.
-@dataclass(frozen=True, kw_only=True)
-class Option:
+class Option(NamedTuple):
     """One option of `vllm serve`.
 
     `choices`: the values it takes; words beside an integer's stand for a number. `items`: what a list holds.
@@ -34,12 +33,11 @@ class Option:
     kind: Kind
     choices: tuple[int | str, ...] = ()
     items: Literal["integer", "text"] = "text"
-    bounds: dict[str, float] = field(default_factory=dict)
+    bounds: Mapping[str, float] = MappingProxyType({})
     default: JsonValue = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class OptionSchema:
+class OptionSchema(NamedTuple):
     """The options by name (without dashes) and the environment variables of one release."""
 
     vllm_version: str
@@ -133,9 +131,11 @@ def option_schema(name: str) -> OptionSchema:
     data = json.loads((catalog_dir() / "schemas" / f"{name}.json").read_text("utf-8"))
     return OptionSchema(
         vllm_version=data["vllm_version"],
-        options={
-            key: Option(**{**entry, "choices": tuple(entry.get("choices", ()))})
-            for key, entry in data["options"].items()
-        },
+        options={key: _option(entry) for key, entry in data["options"].items()},
         environment=tuple(data["environment"]),
     )
+
+
+def _option(entry: dict[str, Any]) -> Option:
+    fields: dict[str, Any] = {**entry, "choices": tuple(entry.get("choices", ()))}
+    return Option(**fields)

@@ -1,6 +1,7 @@
 """The image that ./deckard.lock holds a plan to."""
 
 from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.resources import LOCK_FILE
 
 
 def pinned(plan: LaunchPlan) -> LaunchPlan:
@@ -8,11 +9,11 @@ def pinned(plan: LaunchPlan) -> LaunchPlan:
 
     Somebody else's launch line keeps its tag.
     """
+    if plan.image is None or plan.compatibility or not LOCK_FILE.exists():
+        return plan
     from deckard_deploy.weights import lockfile  # noqa: PLC0415  only where there is a lock
 
-    if plan.image is None or plan.compatibility or not lockfile.DEFAULT.exists():
-        return plan
-    lock = lockfile.read(lockfile.DEFAULT)
+    lock = lockfile.read(LOCK_FILE)
     digest = lock.images.get(plan.image) if lock else None
     if digest is None or "@" in plan.image:
         return plan

@@ -1,6 +1,5 @@
 """The plan's memory against what the engine's log said of it after a start; what the next plan learns from that."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 from deckard_deploy.catalog.resolution import Resolved
@@ -39,7 +38,7 @@ def memory_line(facts: Facts, memory: Memory) -> str:
 def start_memory(facts: Facts, memory: Memory) -> history.StartMemory:
     """What is kept of a start."""
     return history.StartMemory(
-        **asdict(memory.step),
+        **memory.step._asdict(),
         requested_gib=memory.requested / GIB,
         model_loading_gib=facts.model_loading_gib,
         # Where the size was given, vLLM measures nothing.

@@ -5,9 +5,9 @@ starts: each part says whether it is assumed or was measured in earlier starts o
 range and a source. `--kv-cache-memory-bytes` makes it exact.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import ceil
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import JsonValue
 
@@ -30,8 +30,7 @@ NOTHING_KNOWN = Known()
 TYPICAL_LENGTH = 8192  # tokens of a conversation with a document in it: a choice, no measurement
 
 
-@dataclass(frozen=True, kw_only=True)
-class Memory:
+class Memory(NamedTuple):
     """The memory of one GPU, or of a unified machine.
 
     total: what CUDA sees, None where the KV cache alone is bounded (a CPU). available: what was free when it was

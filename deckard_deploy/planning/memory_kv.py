@@ -3,17 +3,19 @@
 One block of every group has the same size in bytes, so everything follows from two numbers: the bytes of a block and
 the blocks that a sequence takes. Compared with vLLM's own functions by tests/e2e/test_kv_oracle.py. Paths in here are
 below vllm/v1/ of that release; sizes are bytes, lengths are tokens.
+
+Values here and in the modules beside are NamedTuples: a dataclass takes eight times as long to make, when the module
+is imported, and `plan` must start quickly.
 """
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from deckard_deploy.errors import BadInputError
 
 
-@dataclass(frozen=True, kw_only=True)
-class LayerKv:
+class LayerKv(NamedTuple):
     """The KV cache of one attention layer on one GPU.
 
     `window`: tokens that a sliding layer sees, None for full attention. A sliding layer frees blocks outside its window
@@ -48,8 +50,7 @@ class LayerKv:
         return _ceil(min(self.window - 1 + in_flight, length), self.block_size) + 1
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(NamedTuple):
     """Layers that share a block table. Layers differ only when there is one group."""
 
     layers: tuple[LayerKv, ...]
@@ -60,8 +61,7 @@ class Group:
         return self.layers[0].block_size
 
 
-@dataclass(frozen=True)
-class KvCache:
+class KvCache(NamedTuple):
     """The groups of all layers, and how many bytes one block takes over all of their pools."""
 
     groups: tuple[Group, ...]
@@ -138,7 +138,7 @@ def _without_hybrid(layers: Sequence[LayerKv]) -> Sequence[LayerKv]:
         )
     if all(layer.slides for layer in layers):
         return layers
-    return [replace(layer, keeps_all=layer.slides) for layer in layers]
+    return [layer._replace(keeps_all=layer.slides) for layer in layers]
 
 
 def _with_equal_pages(layers: Sequence[LayerKv]) -> list[LayerKv]:
@@ -147,7 +147,7 @@ def _with_equal_pages(layers: Sequence[LayerKv]) -> list[LayerKv]:
     odd = next((layer.page_bytes for layer in layers if page % layer.page_bytes), None)
     if odd is not None:
         raise BadInputError(f"KV pages of {odd} and {page} bytes do not divide: this vLLM cannot serve such a model")
-    return [replace(layer, block_size=layer.block_size * (page // layer.page_bytes)) for layer in layers]
+    return [layer._replace(block_size=layer.block_size * (page // layer.page_bytes)) for layer in layers]
 
 
 def _group_size(counts: list[int]) -> int:

@@ -1,9 +1,10 @@
 """What takes memory beside the KV cache: weights, and the engine's share, assumed or as earlier starts had it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from statistics import median
+from types import MappingProxyType
+from typing import NamedTuple
 
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.catalog.specs import Hardware, ModelSpec
@@ -20,8 +21,7 @@ class Level(StrEnum):
     HIGH = "high"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Part:
+class Part(NamedTuple):
     """Memory taken by something other than the KV cache.
 
     profiled: vLLM subtracts it before it sizes the KV cache. measured: the figures are of earlier starts on this host.
@@ -40,8 +40,7 @@ class Part:
         return {Level.LOW: self.low, Level.EXPECTED: self.expected, Level.HIGH: self.high}[level]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Step:
+class Step(NamedTuple):
     """What decides about the engine's share: the most that one step computes, on how many GPUs, with which drafter."""
 
     in_flight: int
@@ -50,8 +49,7 @@ class Step:
     drafter: str | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class EarlierStart:
+class EarlierStart(NamedTuple):
     """What a start of the same profile, model and engine took on this host, by its log; None where that did not say."""
 
     step: Step
@@ -59,11 +57,10 @@ class EarlierStart:
     graphs: int | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Known:
+class Known(NamedTuple):
     """What this host has shown: what the components of models take that are here, by name, and its earlier starts."""
 
-    weight_bytes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    weight_bytes: Mapping[str, Mapping[str, int]] = MappingProxyType({})
     starts: Sequence[EarlierStart] = ()
 
 
@@ -127,8 +124,7 @@ def _as_measured(assumed: Part, sizes: Sequence[int | None]) -> Part:
     seen = [size for size in sizes if size is not None]
     if not seen:
         return assumed
-    return replace(
-        assumed,
+    return assumed._replace(
         expected=int(median(seen)),
         low=min(seen),
         high=max(seen),

@@ -3,7 +3,7 @@
 Paths in here are below vllm/ of that release.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.catalog.specs import Architecture, Hardware, Serve
@@ -27,8 +27,7 @@ class UnknownMemoryError(Exception):
     """A number that the memory follows from is not known; the text says which."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class CacheSettings:
+class CacheSettings(NamedTuple):
     """What decides about the KV cache beside the architecture. `in_flight`: tokens computed in one step."""
 
     max_model_len: int

@@ -3,8 +3,8 @@
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 from deckard_deploy.catalog.option_schema import option_schema
 from deckard_deploy.catalog.resolution import Resolved
@@ -18,8 +18,7 @@ HEALTHCHECK_TIMEOUT_S = 10
 OVERLAY = "overlay"  # beside the patched files, as `patches build --overlay` makes it
 
 
-@dataclass(frozen=True, kw_only=True)
-class HostPaths:
+class HostPaths(NamedTuple):
     """Where weights, caches and patched files lie on the host that will run the plan; absolute.
 
     owner: `uid:gid` of whose they are; None where that is not known. nginx: the host's own, for the process runtime.
@@ -42,8 +41,7 @@ DEFAULT_PATHS = HostPaths(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class PatchedFile:
+class PatchedFile(NamedTuple):
     """A patch that the plan needs: the module's path below site-packages, and the hash of the patched file."""
 
     name: str

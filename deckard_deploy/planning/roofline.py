@@ -6,7 +6,7 @@ be measured. Speculative decoding after Leviathan et al., "Fast Inference from T
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.catalog.specs import Architecture, Hardware, Measured, ModelSpec
@@ -19,8 +19,7 @@ SVD_RANK = 32
 MOST_DRAFTED = 16  # tokens; nobody drafts more
 
 
-@dataclass(frozen=True, kw_only=True)
-class Roofline:
+class Roofline(NamedTuple):
     """weights: bytes of one step. bandwidth: bytes per second. ranks: GPUs that share both (communication left out)."""
 
     weights: int
@@ -39,8 +38,7 @@ class Roofline:
         return sequences * self.bandwidth * self.ranks / self.step_bytes(sequences, context)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Drafting:
+class Drafting(NamedTuple):
     """A drafter that proposes `tokens` tokens a step; `cost`: its step in steps of the target."""
 
     tokens: int

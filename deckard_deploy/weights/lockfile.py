@@ -8,9 +8,10 @@ from pydantic import Field, ValidationError
 
 from deckard_deploy.durable import write_whole
 from deckard_deploy.errors import BadInputError
+from deckard_deploy.resources import LOCK_FILE
 from deckard_deploy.weights.manifest import Entry, Manifest, RemoteFile
 
-DEFAULT = Path("deckard.lock")
+DEFAULT = LOCK_FILE
 _Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 

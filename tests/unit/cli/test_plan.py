@@ -2,7 +2,6 @@
 
 import json
 import os
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -74,7 +73,7 @@ def test_the_screen(name: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_screen_after_earlier_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    step = asdict(memory_of(choice("b200")).step)
+    step = memory_of(choice("b200")).step._asdict()
     for available, graphs in ((130.2, 0.49), (129.9, 0.51), (130.4, 0.47)):
         memory = StartMemory(
             **step,

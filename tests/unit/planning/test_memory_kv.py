@@ -1,7 +1,5 @@
 """The KV cache against figures that vLLM 0.19.1 itself gave; tests/e2e/test_kv_oracle.py compares thousands more."""
 
-from dataclasses import replace
-
 import pytest
 
 from deckard_deploy.catalog import library
@@ -18,7 +16,7 @@ SETTINGS = CacheSettings(
     tensor_parallel=1,
     hybrid=True,
 )
-FP8 = replace(SETTINGS, element_bytes=1)
+FP8 = SETTINGS._replace(element_bytes=1)
 
 
 def cache(*models: str, settings: CacheSettings = SETTINGS) -> KvCache:
@@ -35,7 +33,7 @@ def cache(*models: str, settings: CacheSettings = SETTINGS) -> KvCache:
         (131_072, 8192, SETTINGS, 18_300_272_640),
         (262_144, 8192, SETTINGS, 29_037_690_880),
         (262_144, 16_384, SETTINGS, 13_637 * 2_621_440),
-        (65_536, 8192, replace(SETTINGS, hybrid=False), 55 * 2**30),
+        (65_536, 8192, SETTINGS._replace(hybrid=False), 55 * 2**30),
     ],
 )
 def test_one_sequence_of_the_31b(length: int, in_flight: int, settings: CacheSettings, expected: int) -> None:
@@ -71,7 +69,7 @@ def test_a_drafter_makes_22_groups_and_padding() -> None:
 
 def test_the_log_lines_of_a_cpu_rehearsal() -> None:
     # tests/unit/startup/logs/ready.eager.log: 1 GiB, 1,024 tokens
-    found = cache("tiny-gemma4", settings=replace(SETTINGS, block_size=128))
+    found = cache("tiny-gemma4", settings=SETTINGS._replace(block_size=128))
     blocks = found.blocks(2**30)
     assert found.tokens(blocks) == 349_440
     assert f"{found.concurrency(blocks, 1024, 2048):.2f}" == "309.13"
@@ -96,22 +94,22 @@ def test_uniform_models_are_one_group() -> None:
     found = kv_cache([full] * 32)
     assert (len(found.groups), found.block_bytes) == (1, 32 * 65_536)
     assert found.sequence_bytes(4096, 8192) == 4096 * 32 * 4096
-    wider = replace(full, heads=16)
+    wider = full._replace(heads=16)
     assert kv_cache([full, wider]).block_bytes == 65_536 + 131_072
-    sliding = replace(full, window=1024)
+    sliding = full._replace(window=1024)
     assert kv_cache([sliding] * 32).sequence_blocks(65_536, 1) == 65
 
 
 def test_what_the_engine_refuses() -> None:
     with pytest.raises(BadInputError, match="512 and 1024"):
-        cache("deckard-31b", "deckard-e4b", settings=replace(SETTINGS, hybrid=False))
+        cache("deckard-31b", "deckard-e4b", settings=SETTINGS._replace(hybrid=False))
     full = LayerKv(heads=3, head_size=128, element_bytes=2, block_size=16)
     with pytest.raises(BadInputError, match="do not divide"):
-        kv_cache([full, replace(full, heads=2, window=1024)])
+        kv_cache([full, full._replace(heads=2, window=1024)])
 
 
 def test_ranks_share_heads_but_have_one_at_least() -> None:
     heads = [layer.heads for layer in layers_of(library.model("tiny-gemma4").architecture, SETTINGS)]
-    shared = layers_of(library.model("tiny-gemma4").architecture, replace(SETTINGS, tensor_parallel=2))
+    shared = layers_of(library.model("tiny-gemma4").architecture, SETTINGS._replace(tensor_parallel=2))
     assert heads == [2, 2, 2, 2, 2, 1]
     assert [layer.heads for layer in shared] == [1] * 6

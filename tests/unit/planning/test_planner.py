@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -85,7 +84,7 @@ def test_weights_are_read_only_and_caches_are_the_engines_own() -> None:
 
 
 def test_the_container_runs_as_the_folders_owner_where_the_image_allows_it() -> None:
-    owned = replace(PATHS, owner="1000:100")
+    owned = PATHS._replace(owner="1000:100")
     spark = resolve(Deployment(), profile=library.profile("spark"))
     cpu = resolve(Deployment(engine="vllm-0.19.1-cpu-docker"), profile=library.profile("cpu"))
     assert build_plan(cpu, owned).user == "1000:100"
