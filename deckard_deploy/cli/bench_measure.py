@@ -41,7 +41,7 @@ def _command(endpoint: "Endpoint", settings: "Settings") -> tuple[str, ...]:
 def measured(deployed: "Deployed", settings: "Settings") -> "Record":
     """Measure what runs, and keep the record. Raises BadInputError, EnvironmentUnfitError, NetworkError."""
     from deckard_deploy import __version__  # noqa: PLC0415  not for --help
-    from deckard_deploy.cli import bench_subject  # noqa: PLC0415  same
+    from deckard_deploy.cli import bench_host, bench_subject  # noqa: PLC0415  same
     from deckard_deploy.measuring import records  # noqa: PLC0415  same
     from deckard_deploy.measuring.sweep import sweep  # noqa: PLC0415  same
     from deckard_deploy.running.files import private_folder  # noqa: PLC0415  same
@@ -58,7 +58,7 @@ def measured(deployed: "Deployed", settings: "Settings") -> "Record":
         command=_command(endpoint, settings),
         runs=tuple(sweep(endpoint, settings, say)),
         ceilings=bench_subject.ceilings_of(plan, settings),
-        host=bench_subject.host_facts(),
+        host=bench_host.host_facts(),
     )
     say(f"record   {records.save(deployed.directory.bench, record)}")
     return record

@@ -105,7 +105,8 @@ def drafting(plan: "LaunchPlan", tokens: int) -> "LaunchPlan":
 
 def _judged(plan: "LaunchPlan", settings: "Settings", sweeps: "dict[int, Record]") -> "SpecRecord":
     from deckard_deploy import __version__  # noqa: PLC0415  not for --help
-    from deckard_deploy.cli.bench_subject import host_facts, subject_of  # noqa: PLC0415  same
+    from deckard_deploy.cli.bench_host import host_facts  # noqa: PLC0415  same
+    from deckard_deploy.cli.bench_subject import subject_of  # noqa: PLC0415  same
     from deckard_deploy.measuring import speculation  # noqa: PLC0415  same
 
     off = sweeps.pop(0)

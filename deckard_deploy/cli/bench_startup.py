@@ -54,7 +54,8 @@ def startup(deployed: Deployed, *, runs: int, dry_run: bool, as_json: bool) -> N
 
 def _record(plan: "LaunchPlan", starts: "tuple[Timed, ...]") -> "StartupRecord":
     from deckard_deploy import __version__  # noqa: PLC0415  not for --help
-    from deckard_deploy.cli.bench_subject import host_facts, subject_of  # noqa: PLC0415  same
+    from deckard_deploy.cli.bench_host import host_facts  # noqa: PLC0415  same
+    from deckard_deploy.cli.bench_subject import subject_of  # noqa: PLC0415  same
     from deckard_deploy.measuring.startups import StartupRecord  # noqa: PLC0415  same
 
     now = datetime.now(UTC)

@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from deckard_deploy.catalog import library
@@ -12,10 +11,6 @@ from deckard_deploy.cli.output import echo_command, say
 from deckard_deploy.cli.prepare import installed_program
 from deckard_deploy.cli.site import open_site
 from deckard_deploy.cli.state import Deployed
-from deckard_deploy.doctor import collect, programs
-from deckard_deploy.doctor.facts import HostFacts
-from deckard_deploy.doctor.host import Host
-from deckard_deploy.doctor.target import Folders, Target
 from deckard_deploy.errors import BadInputError, DeployError
 from deckard_deploy.measuring.engine_bench import Endpoint
 from deckard_deploy.measuring.records import Ceiling, Drafting, Subject
@@ -146,11 +141,3 @@ def _roofline(plan: LaunchPlan) -> Roofline | None:
         element_bytes=1 if narrow else 2,
         efficiency=hardware.decode_efficiency,
     )
-
-
-def host_facts() -> dict[str, Any]:
-    """Machine, memory and GPUs of this host, as `doctor` reads them; no names of host or user."""
-    host, target = Host(environment=dict(os.environ)), Target(folders=Folders(weights=Path("/"), caches=()))
-    read = {**collect.machine(host, target), **collect.memory(host, target), **programs.gpus(host, target)}
-    facts: dict[str, Any] = json.loads(HostFacts(**read).model_dump_json(exclude_defaults=True))
-    return {**facts, "cpus": os.cpu_count()}

@@ -28,9 +28,15 @@ def _cells(row: Row, *, drafted: bool) -> tuple[str, ...]:
         f"{row.tokens_per_s.relative:.0%}",
         number(row.each.median),
         *(number(spread.median) for spread in (row.ttft, row.ttft_p99, row.itl, row.itl_p99)),
-        f"{row.reached:.0%}" if row.reached is not None else "unknown",
+        _share(row.reached),
         *(accepted if drafted else ()),
     )
+
+
+def _share(reached: float | None) -> str:
+    if reached is None:
+        return "unknown"
+    return f"{reached:.0%}" if reached >= 0.1 else f"{reached:.1%}"
 
 
 def number(value: float) -> str:

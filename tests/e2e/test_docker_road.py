@@ -66,6 +66,14 @@ def test_concurrent_chat(base_url: str, at_once: int) -> None:
     assert min(clients.concurrent_chat(base_url, at_once)) > 0
 
 
+def test_bench_measures_from_inside_the_container(tool: Tool, base_url: str) -> None:
+    assert base_url
+    counts = ("--concurrency", "2", "--runs", "2", "--requests", "1", "--output-tokens", "16")
+    record = json.loads(tool("bench", "--name", NAME, *counts, "--json").stdout)
+    assert [(run["completed"], run["failed"]) for run in record["runs"]] == [(2, 0)] * 2
+    assert "http://127.0.0.1:" in " ".join(record["command"])
+
+
 def test_the_port_is_on_loopback_only(base_url: str) -> None:
     (container,) = containers()
     ports = json.loads(docker("inspect", "--format", "{{json .NetworkSettings.Ports}}", container))

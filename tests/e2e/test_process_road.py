@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -86,6 +87,27 @@ def test_verbs_tell_the_same_story(base_url: str, tool: Tool) -> None:
     assert tool("wait", "--name", NAME).stdout.strip() == base_url
     assert tool("chat", "Hello?", "--name", NAME).stdout.strip() == PLAIN_TEXT
     assert "Application startup complete" in tool("logs", "--name", NAME, "--tail", "2000").stdout
+
+
+def test_bench_measures_records_compares_and_reports(base_url: str, tool: Tool, tmp_path: Path) -> None:
+    assert base_url
+    small = ("--workload", "random", "--output-tokens", "16", "--input-tokens", "32")
+    counts = ("--concurrency", "1,2", "--runs", "2", "--requests", "2")
+    record = json.loads(tool("bench", "--name", NAME, *counts, *small, "--json").stdout)
+    assert [(run["concurrency"], run["completed"], run["output_tokens"]) for run in record["runs"]] == [
+        *[(1, 2, 32)] * 2,
+        *[(2, 4, 64)] * 2,
+    ]
+    assert len({run["seed"] for run in record["runs"]}) == 4
+    assert record["subject"]["plan"] == json.loads(tool("status", "--name", NAME, "--json").stdout)["plan"]
+    assert record["id"] in tool("bench", "list").stdout
+    assert "unknown" in tool("bench", "show", "last").stdout  # nobody knows this machine's memory bandwidth
+    same = json.loads(tool("bench", "compare", record["id"], "last", "--json", "--fail-below", "0.95").stdout)
+    assert (same["overall"]["ratio"], same["overall"]["verdict"]) == (1.0, "no difference seen")
+    page = tool("bench", "report", "last", "--compare", "seed", "-o", str(tmp_path)).stdout.strip()
+    assert Path(page).read_text().count("data:image/png") == 2
+    typed = tool("bench", "--name", NAME, *counts, *small, "--dry-run").stdout.strip()
+    assert shlex.split(typed) == record["command"]
 
 
 def test_up_again_is_a_no_op_that_says_so(base_url: str, up: Tool, home: Path) -> None:

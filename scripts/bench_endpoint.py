@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+"""Measure any running vLLM, whoever started it; the record is one that `bench show|compare|report` reads.
+
+scripts/bench_endpoint.py --server http://127.0.0.1:8000 --served-name NAME --model CHECKPOINT --out RECORD.json
+
+Run it with a Python that can import vLLM, as it is on a machine without a network and with an engine of its own making
+(the environment is passed on), or name one: --python. It needs no deployment and no state directory. With
+--bandwidth-gb-s the roofline is reckoned from the checkpoint's own headers and configuration.
+"""
+
+import argparse
+import json
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from deckard_deploy import __version__
+from deckard_deploy.cli.bench_host import host_facts
+from deckard_deploy.durable import write_whole
+from deckard_deploy.measuring.engine_bench import Endpoint, argv_of
+from deckard_deploy.measuring.records import Ceiling, Drafting, Record, Subject
+from deckard_deploy.measuring.sweep import sweep
+from deckard_deploy.measuring.workload import Settings
+from deckard_deploy.weights.checkpoint import read_checkpoint
+from deckard_deploy.weights.gemma4_config import layers
+
+ELSEWHERE = ("vision", "audio", "embed_tokens_per_layer", "multi_modal")  # not read when a token is decoded
+
+
+def main() -> None:
+    """One sweep, one file."""
+    options = arguments()
+    settings = Settings(
+        workload=options.workload,
+        concurrency=tuple(int(number) for number in options.concurrency.split(",")),
+        runs=options.runs,
+        requests=options.requests,
+        output_tokens=options.output_tokens,
+        input_tokens=options.input_tokens,
+    )
+    endpoint = Endpoint(
+        server=options.server.rstrip("/").removesuffix("/v1"),
+        served_name=options.served_name,
+        model=str(options.model),
+        python=(options.python,),
+        environment=dict(os.environ),
+        key=os.environ.get("OPENAI_API_KEY", ""),
+    )
+    first, now = settings.concurrency[0], datetime.now(UTC)
+    record = Record(
+        id=options.out.stem,
+        made_at=now.isoformat("T", "seconds"),
+        tool_version=__version__,
+        subject=Subject(
+            profile=options.profile,
+            model=options.model.name,
+            engine=options.engine,
+            vllm_version=options.vllm_version,
+            drafting=Drafting(**json.loads(options.drafting)) if options.drafting else None,
+        ),
+        settings=settings,
+        command=("vllm", "bench", "serve", *argv_of(endpoint, settings.arguments(first, first * settings.requests, 0))),
+        runs=tuple(sweep(endpoint, settings, lambda text: print(text, file=sys.stderr, flush=True))),
+        ceilings=ceilings(options, settings),
+        host=host_facts(),
+    )
+    write_whole(options.out, record.model_dump_json(indent=1) + "\n")
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--server", required=True, help="where vLLM itself listens")
+    parser.add_argument("--served-name", required=True)
+    parser.add_argument("--model", type=Path, required=True, help="the checkpoint's folder, for its tokenizer")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--python", default=sys.executable, help="one that can import vLLM")
+    parser.add_argument("--engine", default="vllm", help="said in the record")
+    parser.add_argument("--vllm-version", default="unknown", help="same")
+    parser.add_argument("--profile", help="same: the machine")
+    parser.add_argument("--drafting", help='same: {"method": …, "model": …, "tokens": …}')
+    parser.add_argument("--workload", choices=("text", "random"), default="random")
+    parser.add_argument("--concurrency", default="1,2,4,8,16")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--requests", type=int, default=2)
+    parser.add_argument("--output-tokens", type=int, default=300)
+    parser.add_argument("--input-tokens", type=int, default=256)
+    parser.add_argument("--bandwidth-gb-s", type=float, help="of the GPU's memory; without it the roofline is unknown")
+    return parser.parse_args()
+
+
+def ceilings(options: argparse.Namespace, settings: Settings) -> tuple[Ceiling, ...]:
+    """Bandwidth over the bytes of a step: the text tower's tensors (the tied head is the embedding) and the KV."""
+    if options.bandwidth_gb_s is None:
+        return tuple(Ceiling(concurrency=n, why="no bandwidth was given") for n in settings.concurrency)
+    tensors = read_checkpoint(options.model).tensors
+    weights = sum(tensor.bytes for name, tensor in tensors.items() if not any(part in name for part in ELSEWHERE))
+    context = settings.input_tokens + settings.output_tokens // 2
+    kv = kv_bytes(json.loads((options.model / "config.json").read_text()), context)
+    return tuple(
+        Ceiling(concurrency=n, tokens_per_s=n * options.bandwidth_gb_s * 1e9 / (weights + n * kv))
+        for n in settings.concurrency
+    )
+
+
+def kv_bytes(config: dict[str, Any], context: int) -> int:
+    """Keys and values that one sequence reads in a step, two bytes each."""
+    text = config.get("text_config", config)
+    spans = {"sliding_attention": min(context, text["sliding_window"]), "full_attention": context}
+    elements: int = sum(layer.kv_heads * layer.head_dim * spans[layer.kind] for layer in layers(text))
+    return 2 * 2 * elements
+
+
+if __name__ == "__main__":
+    main()
