@@ -1,22 +1,21 @@
 #!/usr/bin/env python3
 """What does measuring through the tool cost? Runs of `bench` and of `vllm bench serve` typed by hand, in turn.
 
-scripts/campaign_bench.py --state-dir DIR --pairs 20 --concurrency 1,4 > runs.json
+scripts/campaign_bench.py --server http://127.0.0.1:8000 --served-name NAME --model FOLDER --python PYTHON > runs.json
 
-Needs a running deployment of the process runtime. Writes {concurrency: {"tool": [tok/s, …], "hand": [tok/s, …]}}.
+PYTHON is one that can import vLLM, with `vllm` beside it.
+Writes {concurrency: {"tool": [tok/s, …], "hand": [tok/s, …]}}.
 """
 
 import argparse
 import json
+import os
 import secrets
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from deckard_deploy.cli.bench_subject import running_endpoint
-from deckard_deploy.cli.main import cli
-from deckard_deploy.cli.state import chosen
 from deckard_deploy.measuring.engine_bench import Endpoint, argv_of
 from deckard_deploy.measuring.sweep import one_run
 from deckard_deploy.measuring.workload import Settings
@@ -37,13 +36,19 @@ def by_hand(endpoint: Endpoint, settings: Settings, concurrency: int) -> float:
 def main() -> None:
     """Measure in turn, so that what else the machine does falls on both alike."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--state-dir", type=Path, required=True)
+    for name in ("--server", "--served-name", "--model", "--python"):
+        parser.add_argument(name, required=True)
     parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--concurrency", default="1,4")
     options = parser.parse_args()
     settings = Settings(workload="random", output_tokens=64, input_tokens=64, requests=4)
-    with cli.make_context("campaign", ["bench", "list"]):  # what is said of other programs asks click how loudly
-        _, endpoint = running_endpoint(chosen(options.state_dir, None))
+    endpoint = Endpoint(
+        server=options.server,
+        served_name=options.served_name,
+        model=options.model,
+        python=(options.python,),
+        environment=dict(os.environ),
+    )
     found: dict[str, dict[str, list[float]]] = {}
     for concurrency in map(int, options.concurrency.split(",")):
         pairs = found.setdefault(str(concurrency), {"tool": [], "hand": []})
