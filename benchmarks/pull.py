@@ -18,6 +18,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 COMMIT = "a" * 40
@@ -99,15 +100,23 @@ def random_file(path: Path, size: int) -> str:
     return digest.hexdigest()
 
 
-def seconds(command: list[str], environment: dict[str, str]) -> tuple[float, int]:
-    """Elapsed time of a run, and its largest memory in KiB."""
+class Cost(NamedTuple):
+    """Elapsed and processor time in seconds, and the largest memory in KiB."""
+
+    wall: float
+    cpu: float
+    memory: int
+
+
+def cost(command: list[str], environment: dict[str, str]) -> Cost:
+    """What a run takes."""
     started = time.perf_counter()
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     _, status, usage = os.wait4(process.pid, 0)
     took = time.perf_counter() - started
     if status:
         raise SystemExit((process.stderr.read() if process.stderr else b"").decode())
-    return took, usage.ru_maxrss
+    return Cost(took, usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
 
 
 def main() -> None:
@@ -134,25 +143,26 @@ def measure(root: Path, endpoint: str, rounds: int) -> None:
     own = {"HF_ENDPOINT": endpoint, "HF_HOME": str(root / "home"), "DECKARD_HOME": str(root / "state")}
     environment = os.environ | own | {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     folder = root / "state" / "models" / "deckard-31b"
-    ratios, checks, fast, memory = [], [], [], []
+    ratios, checks, whole, fast, memory = [], [], [], [], []
     for _ in range(rounds):
-        theirs, _ = seconds([sys.executable, "-c", DOWNLOAD, str(root / "hf")], environment)
+        theirs = cost([sys.executable, "-c", DOWNLOAD, str(root / "hf")], environment)
         shutil.rmtree(root / "hf")
-        ours, used = seconds(PULL, environment)
-        ratios.append(ours / theirs)
-        memory.append(used)
-        names = sorted(str(path) for path in folder.glob("*.safetensors"))
-        parallel = sums_seconds(names)
-        started, _ = seconds([*VERIFY, "--fast"], environment)
-        full, _ = seconds(VERIFY, environment)
-        checks.append((full - started) / parallel)
-        fast.append(started)
-        print(f"pull {ours:.2f} s, hf download {theirs:.2f} s", end="; ")
-        print(f"verify {full:.2f} s, sha256sum {parallel:.2f} s", flush=True)
+        ours = cost(PULL, environment)
+        ratios.append(ours.wall / theirs.wall)
+        memory.append(ours.memory)
+        parallel = sums_seconds(sorted(str(path) for path in folder.glob("*.safetensors")))
+        fast.append(cost([*VERIFY, "--fast"], environment))
+        full = cost(VERIFY, environment)
+        checks.append((full.wall - fast[-1].wall) / parallel)
+        whole.append(full.wall / parallel)
+        print(f"pull {ours.wall:.2f} s, hf download {theirs.wall:.2f} s", end="; ")
+        print(f"verify {full.wall:.2f} s, sha256sum {parallel:.2f} s", flush=True)
         shutil.rmtree(root / "state")
     print(f"pull / hf download: {statistics.median(ratios):.2f}")
-    print(f"hashing of verify / parallel sha256sum: {statistics.median(checks):.2f}")
-    print(f"verify --fast, start of the program included: {statistics.median(fast):.2f} s")
+    print(f"verify, start of the program included / parallel sha256sum: {statistics.median(whole):.2f}")
+    print(f"hashing of verify alone / parallel sha256sum: {statistics.median(checks):.2f}")
+    wall, cpu = (statistics.median(one) for one in zip(*((each.wall, each.cpu) for each in fast), strict=True))
+    print(f"verify --fast, the whole command: {wall:.2f} s, of which {cpu:.2f} s of a processor")
     print(f"memory of pull: {statistics.median(memory) / 1024:.0f} MiB")
 
 

@@ -11,12 +11,10 @@
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, SoftFileLock, Timeout
 from pydantic import Field, ValidationError
 
 from deckard_deploy.durable import write_whole, writing
@@ -73,6 +71,8 @@ class ModelFolder:
     @contextmanager
     def held(self) -> Iterator[None]:
         """One puller at a time. Raises DeploymentBusyError, at once; EnvironmentUnfitError."""
+        from filelock import FileLock, SoftFileLock, Timeout  # noqa: PLC0415  not to look at what is there
+
         with writing(self.folder):
             (self.folder / OURS).mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.folder / OURS / "lock", timeout=0)
@@ -144,6 +144,8 @@ class ModelFolder:
 
     def check(self, files: list[RemoteFile], on_bytes: Callable[[int], None] = lambda _: None) -> list[Problem]:
         """Hash files, on all cores, and say what is wrong; those that are right are remembered."""
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  not to look at what is there
+
         before = {file.path: self._look(file) for file in files}
         done = 0
         problems: list[Problem] = []

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,16 @@ def test_sound_weights(capsys):
     assert run(["verify", *SPARK]) == 0
     assert run(["verify", *SPARK, "--fast", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"models": {"deckard-31b": []}, "right": True}
+
+
+@pytest.mark.usefixtures("weights")
+def test_fast_loads_nothing_that_it_does_not_need():
+    """Half of its time would be imports; benchmarks/pull.py measures the whole command."""
+    code = "import sys; from deckard_deploy.cli.main import run; run(sys.argv[1:]); print(*sys.modules)"
+    argv = [sys.executable, "-c", code, "verify", *SPARK, "--fast"]
+    loaded = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()
+    assert "deckard_deploy.weights.folder" in loaded
+    assert not {"requests", "huggingface_hub", "filelock", "concurrent.futures", "docker", "rich"} & set(loaded)
 
 
 @pytest.mark.parametrize("options", [[], ["--fast"]])
