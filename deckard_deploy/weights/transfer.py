@@ -14,7 +14,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from deckard_deploy.errors import DeployError, EnvironmentUnfitError, NetworkError
-from deckard_deploy.weights.answers import Ignored, Transient, asking, check_range, check_status, check_whole, pieces
+from deckard_deploy.weights.answers import (
+    Ignored,
+    Transient,
+    asking,
+    check_range,
+    check_status,
+    check_whole,
+    keep_queue_short,
+    pieces,
+)
 from deckard_deploy.weights.manifest import RemoteFile
 from deckard_deploy.weights.partial import Partial
 
@@ -29,7 +38,11 @@ _LONGEST_RETRY_AFTER_S = 300.0
 
 @dataclass(frozen=True)
 class Pace:
-    """How hard to try. Below slowest_bytes_s over stall_s a connection counts as stalled and is replaced."""
+    """How hard to try. Below slowest_bytes_s over stall_s a connection counts as stalled and is replaced.
+
+    Up to a round trip of near_us a kill costs at most 1 MiB, and 8 connections at most 8 x 64 KiB per round trip: over
+    260 MB/s. Farther away that would be too slow, and a kill costs what the kernel holds.
+    """
 
     connections: int = 8
     segment_bytes: int = 32 << 20
@@ -38,6 +51,7 @@ class Pace:
     connect_s: float = 10.0
     stall_s: float = 20.0
     slowest_bytes_s: int = 10_000
+    near_us: int = 2000
 
 
 @dataclass(frozen=True)
@@ -222,6 +236,7 @@ class Transfer:
         except (Transient, NetworkError):
             response.close()
             raise
+        keep_queue_short(response, near_us=self._pace.near_us)
         return response
 
     def _take(self, response: "Response", segment: int, end: int) -> None:

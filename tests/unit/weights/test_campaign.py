@@ -1,0 +1,27 @@
+"""A fixed slice of scripts/campaign_pull.py, which runs thousands, and that it notices a violation."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[3] / "scripts" / "campaign_pull.py"
+
+
+def campaign(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    argv = [sys.executable, str(SCRIPT), *arguments, "--seed", "1"]
+    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300)
+
+
+@pytest.mark.parametrize("what", [("kill", "--runs", "8"), ("freeze", "--runs", "3"), ("corrupt", "--runs", "20")])
+def test_nothing_is_wrong_and_little_is_fetched_again(what):
+    done = campaign(*what)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("what", [("freeze", "--runs", "1"), ("corrupt", "--runs", "10")])
+def test_without_the_guard_it_is_noticed(what):
+    done = campaign(*what, "--careless")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "violations" in done.stdout
