@@ -20,7 +20,7 @@ def test_nothing_is_wrong_and_little_is_fetched_again(what):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("what", [("freeze", "--runs", "1"), ("corrupt", "--runs", "10")])
+@pytest.mark.parametrize("what", [("freeze", "--runs", "4"), ("corrupt", "--runs", "10")])
 def test_without_the_guard_it_is_noticed(what):
     done = campaign(*what, "--careless")
     assert done.returncode == 1, done.stdout + done.stderr
