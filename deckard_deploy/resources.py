@@ -25,6 +25,11 @@ def patches_dir() -> Path:
     return _beside_or_inside("patches")
 
 
+def plugins_dir() -> Path:
+    """The folder of vLLM plugins, one folder of modules per plugin."""
+    return _beside_or_inside("plugins")
+
+
 def catalog_dir() -> Path:
     """The folder of built-in profiles, models, engines and schemas."""
     return PACKAGE / "catalog"

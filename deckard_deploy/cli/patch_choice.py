@@ -3,10 +3,10 @@
 from pathlib import PurePosixPath
 
 from deckard_deploy.catalog.resolution import Resolved
-from deckard_deploy.patching import manifest
+from deckard_deploy.patching import manifest, plugin
 from deckard_deploy.patching.manifest import Patch
 from deckard_deploy.planning.plan import LaunchPlan
-from deckard_deploy.planning.planner import PatchedFile, with_patches
+from deckard_deploy.planning.planner import PatchedFile, with_patches, with_plugin
 
 # The process runtime has no image: its overlay holds the package under this name.
 _NO_IMAGE = "/vllm"
@@ -24,8 +24,15 @@ def needed_patches(resolved: Resolved) -> tuple[Patch, ...]:
     )
 
 
+def needed_plugin(resolved: Resolved) -> str | None:
+    """The engine's plugin, when the checkpoint's format is one that the release does not know."""
+    return None if resolved.compatibility or not plugin.serves(resolved.model.quantization) else resolved.engine.plugin
+
+
 def patched(plan: LaunchPlan, resolved: Resolved, root: PurePosixPath) -> LaunchPlan:
-    """The plan with the patches that it needs."""
+    """The plan with the patches and the plugin that it needs."""
+    if name := needed_plugin(resolved):
+        plan = with_plugin(plan, name, wheel=plugin.WHEEL, sha256=plugin.sha256_of(name), root=root)
     needed = needed_patches(resolved)
     files = [PatchedFile(name=patch.name, target=patch.target, sha256=patch.patched_sha256) for patch in needed]
     return with_patches(plan, files, root=root, vllm_root=resolved.engine.vllm_root or _NO_IMAGE)

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from deckard_deploy.catalog import library
 from deckard_deploy.errors import IntegrityError
-from deckard_deploy.patching import attestation, builds, manifest
+from deckard_deploy.patching import attestation, builds, manifest, plugin
 from deckard_deploy.patching.base_files import BaseFiles, from_image, from_package
 from deckard_deploy.patching.manifest import Patch, PatchSet
 from deckard_deploy.patching.overlay import overlay
@@ -17,6 +17,7 @@ from deckard_deploy.running.docker_runtime import DockerRuntime
 from deckard_deploy.running.runtime import Runtime
 
 Say = Callable[[str], None]
+_START_LINES = 5000  # a start writes about 300
 
 
 def build_for_process(plan: LaunchPlan, program: Path, say: Say) -> None:
@@ -24,6 +25,7 @@ def build_for_process(plan: LaunchPlan, program: Path, say: Say) -> None:
 
     Raises IntegrityError when the installed files are not the release's.
     """
+    _have_plugin(plan, say)
     if not plan.patches:
         return
     (package,) = program.parents[1].glob("lib/python3*/site-packages/vllm")
@@ -33,6 +35,7 @@ def build_for_process(plan: LaunchPlan, program: Path, say: Say) -> None:
 
 def build_for_docker(plan: LaunchPlan, runtime: DockerRuntime, say: Say) -> None:
     """Build the plan's patches from the image's own files. Raises IntegrityError when they are not the release's."""
+    _have_plugin(plan, say)
     if not plan.patches or plan.image is None:
         return
     targets = _targets(plan)
@@ -44,6 +47,20 @@ def build_for_docker(plan: LaunchPlan, runtime: DockerRuntime, say: Say) -> None
             hint="write an engine file with the right vllm_root",
         )
     _build(plan, base, say)
+
+
+def _have_plugin(plan: LaunchPlan, say: Say) -> None:
+    if not plan.plugin:
+        return
+    if plugin.sha256_of(plan.plugin.name) != plan.plugin.sha256:
+        raise IntegrityError(f"plugin {plan.plugin.name} is not the one that was planned", hint="run `up` again")
+    plugin.build(plan.plugin.name, Path(plan.plugin.source))
+    say(f"plugin   {plan.plugin.name} {plan.plugin.sha256[:12]} built")
+
+
+def attest_plugin(plan: LaunchPlan, runtime: Runtime) -> str:
+    """What each process of the engine said of the plugin, in one line. Raises IntegrityError when one has another."""
+    return plugin.judge_log(runtime.tail(_START_LINES), plan.plugin.sha256) if plan.plugin else "none needed"
 
 
 def attest(plan: LaunchPlan, runtime: Runtime, program: Callable[[LaunchPlan], Path]) -> str:

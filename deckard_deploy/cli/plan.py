@@ -115,6 +115,7 @@ def _summary(plan: "LaunchPlan") -> list[tuple[str, str]]:
             for m in plan.mounts
             for row in _in_two("mount", m.source, f"-> {m.target}" + (" (read-only)" if m.read_only else ""))
         ),
+        *(_in_two("plugin", f"{plan.plugin.name} {plan.plugin.sha256[:12]}", "on PYTHONPATH") if plan.plugin else ()),
         *(row for p in plan.patches for row in _in_two("patch", f"{p.name} {p.sha256[:12]}", f"over {p.module}")),
     ]
 

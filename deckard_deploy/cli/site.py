@@ -11,7 +11,7 @@ from types import MappingProxyType
 from deckard_deploy.cli.drafter import prove_drafter
 from deckard_deploy.cli.gateway import access
 from deckard_deploy.cli.output import echo_command
-from deckard_deploy.cli.patched import attest
+from deckard_deploy.cli.patched import attest, attest_plugin
 from deckard_deploy.cli.plan_reality import kv_cache_line, memory_line, start_memory
 from deckard_deploy.cli.prepare import installed_program
 from deckard_deploy.cli.progress import minutes, startup_display
@@ -113,6 +113,8 @@ def prove_ready(
     program = functools.partial(installed_program, directory=directory, say=say)
     if plan.patches:
         say(f"patches  {attest(plan, runtime, program)}")
+    if plan.plugin:
+        say(f"plugin   {attest_plugin(plan, runtime)}")
     say(f"answer   {answers[-1].detail!r}")
     prove_drafter(plan, plan.base_url, say)
     memory = planned.get(plan.hash)

@@ -95,7 +95,7 @@ def quantization(facts: HostFacts, target: Target) -> Verdict | None:
     if not known or not target.weights or target.patched_inside:
         return None
     for each in known:
-        if each.quant_algo not in RELEASED_ALGORITHMS and "modelopt" not in target.patches:
+        if each.quant_algo not in RELEASED_ALGORITHMS and not {"modelopt", "nvfp4-awq"} & set(target.patches):
             return fail(
                 f"{each.model} is {each.quant_algo}, without the modelopt patch", "deckard-deploy patches check"
             )

@@ -85,7 +85,7 @@ def target_of(resolved: Resolved, plan: LaunchPlan, *, models: Path, running: bo
         weights=tuple(
             _weights(model, models) for model in (resolved.model, resolved.drafter) if model and model.weights
         ),
-        patches=tuple(patch.name for patch in plan.patches),
+        patches=(*(p.name for p in plan.patches), *((plan.plugin.name,) if plan.plugin else ())),
         patched_inside=docker and resolved.engine.patch_set is None,
         environment=plan.environment,
         address=plan.address,

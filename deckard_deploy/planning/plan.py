@@ -88,6 +88,8 @@ class LaunchPlan(Part):
     user: str | None = None
     """`uid:gid` in the container; None is the image's own user."""
     patches: tuple[PatchMount, ...] = ()
+    plugin: PatchMount | None = None
+    """The wheel that teaches the engine this checkpoint's format; proven in each of its processes."""
     gpus: Gpus | None
     container: Container
     container_name: str
@@ -107,6 +109,11 @@ class LaunchPlan(Part):
         """Twelve hex digits of the SHA-256 over the canonical JSON: folder name, label, and reason for a no-op."""
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+    @property
+    def all_mounts(self) -> tuple[BindMount, ...]:
+        """What the container sees of the host: folders, patched modules, the plugin."""
+        return (*self.mounts, *self.patches, *((self.plugin,) if self.plugin else ()))
 
     @property
     def base_url(self) -> str:

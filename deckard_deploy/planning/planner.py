@@ -9,12 +9,14 @@ from typing import NamedTuple
 from deckard_deploy.catalog.option_schema import option_schema
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.catalog.specs import ModelSpec, Serve
+from deckard_deploy.errors import BadInputError
 from deckard_deploy.planning.arguments import serve_arguments
 from deckard_deploy.planning.gateway import SOCKET, plan_gateway
 from deckard_deploy.planning.plan import BindMount, Gateway, Gpus, Healthcheck, LaunchPlan, PatchMount
 
 CONTAINER_PORT = 8000
 HEALTHCHECK_TIMEOUT_S = 10
+PLUGINS = PurePosixPath("/opt/deckard")  # in the container
 OVERLAY = "overlay"  # beside the patched files, as `patches build --overlay` makes it
 
 
@@ -112,6 +114,26 @@ def with_patches(plan: LaunchPlan, files: Sequence[PatchedFile], *, root: PurePo
     if plan.runtime == "process":
         environment = {**environment, "PYTHONPATH": str(folder / OVERLAY)}
     return plan.model_copy(update={"patches": mounts, "environment": environment})
+
+
+def with_plugin(plan: LaunchPlan, name: str, *, wheel: str, sha256: str, root: PurePosixPath) -> LaunchPlan:
+    """The plan with plugin `name` in every process of the engine: one read-only file, first on PYTHONPATH.
+
+    wheel: its file name. VLLM_PLUGINS names it and nothing else, so that what the image sets cannot turn it off;
+    raises BadInputError when it is set to something that does.
+    """
+    module = wheel.partition("-")[0]
+    asked = plan.environment.get("VLLM_PLUGINS")
+    if asked is not None and module not in asked.split(","):
+        raise BadInputError(
+            f"environment.VLLM_PLUGINS is {asked!r}, which turns off plugin {module} that this checkpoint needs",
+            hint=f"leave it out, or add the name: VLLM_PLUGINS={','.join(filter(None, (asked, module)))}",
+        )
+    source = str(root / f"{name}-{sha256[:12]}" / wheel)
+    target = str(PLUGINS / wheel) if plan.runtime == "docker" else source
+    mount = PatchMount(name=name, module=module, sha256=sha256, source=source, target=target)
+    environment = {"VLLM_PLUGINS": module, **plan.environment, "PYTHONPATH": target}
+    return plan.model_copy(update={"plugin": mount, "environment": environment})
 
 
 def patch_folder(plan: LaunchPlan) -> PurePosixPath:

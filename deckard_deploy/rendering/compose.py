@@ -71,7 +71,7 @@ def compose_model(plan: LaunchPlan, *, launch_id: str | None = None) -> dict[str
         "init": True,
         "labels": labels,
         "environment": plan.environment or None,
-        "volumes": [_volume(mount) for mount in (*plan.mounts, *plan.patches)],
+        "volumes": [_volume(mount) for mount in plan.all_mounts],
         "restart": plan.container.restart,
         "stop_grace_period": f"{plan.container.stop_grace_period_s}s",
         **_network(plan),

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from deckard_deploy import __version__
-from deckard_deploy.planning.plan import BindMount, LaunchPlan
+from deckard_deploy.planning.plan import BindMount, LaunchPlan, PatchMount
 
 ACCESS_LABEL = "deckard.access"
 GPU = "nvidia.com/gpu"  # NVIDIA's device plugin
@@ -65,8 +65,8 @@ def name(plan: LaunchPlan) -> str:
 
 
 def _pod(plan: LaunchPlan) -> dict[str, Any]:
-    mounts = (*plan.mounts, *plan.patches)
-    volumes = [_host_volume(mount, number, plan) for number, mount in enumerate(mounts)]
+    mounts = plan.all_mounts
+    volumes = [_host_volume(mount, number) for number, mount in enumerate(mounts)]
     seen = [
         {"name": f"host-{number}", "mountPath": mount.target, "readOnly": mount.read_only}
         for number, mount in enumerate(mounts)
@@ -122,9 +122,9 @@ def _patience_s(plan: LaunchPlan) -> int:
     return max(plan.startup_timeout_s, plan.healthcheck.start_period_s if plan.healthcheck else 0)
 
 
-def _host_volume(mount: BindMount, number: int, plan: LaunchPlan) -> dict[str, Any]:
+def _host_volume(mount: BindMount, number: int) -> dict[str, Any]:
     """What has to be there already: a missing one is an error, not a new empty folder."""
-    kind = "File" if mount in plan.patches else "Directory"
+    kind = "File" if isinstance(mount, PatchMount) else "Directory"
     return {"name": f"host-{number}", "hostPath": {"path": mount.source, "type": kind}}
 
 

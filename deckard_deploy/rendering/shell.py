@@ -59,7 +59,7 @@ def _docker_options(plan: LaunchPlan, launch_id: str | None) -> list[Line]:
     if container.shm_size:
         lines.append(("--shm-size", container.shm_size))
     lines += [("--env", f"{name}={value}") for name, value in plan.environment.items()]
-    lines += [_mount(mount) for mount in (*plan.mounts, *plan.patches)]
+    lines += [_mount(mount) for mount in plan.all_mounts]
     if not plan.compatibility:
         lines += _confinement(plan)
         lines.append(("--log-driver", "json-file", "--log-opt", "max-size=20m", "--log-opt", "max-file=5"))
