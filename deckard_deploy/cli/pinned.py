@@ -1,11 +1,11 @@
-"""The image that ./deckard.lock holds a plan to."""
+"""The images that ./deckard.lock holds a plan to."""
 
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.resources import LOCK_FILE
 
 
 def pinned(plan: LaunchPlan) -> LaunchPlan:
-    """The plan with its image by the digest that ./deckard.lock has, if it has one. Raises BadInputError.
+    """The plan with each image by the digest that ./deckard.lock has, if it has one. Raises BadInputError.
 
     Somebody else's launch line keeps its tag.
     """
@@ -14,7 +14,13 @@ def pinned(plan: LaunchPlan) -> LaunchPlan:
     from deckard_deploy.weights import lockfile  # noqa: PLC0415  only where there is a lock
 
     lock = lockfile.read(LOCK_FILE)
-    digest = lock.images.get(plan.image) if lock else None
-    if digest is None or "@" in plan.image:
-        return plan
-    return plan.model_copy(update={"image": f"{plan.image}@{digest}"})
+    images = lock.images if lock else {}
+    gateway = plan.gateway
+    if gateway and gateway.image:
+        gateway = gateway.model_copy(update={"image": _by_digest(gateway.image, images)})
+    return plan.model_copy(update={"image": _by_digest(plan.image, images), "gateway": gateway})
+
+
+def _by_digest(image: str, images: dict[str, str]) -> str:
+    digest = images.get(image)
+    return f"{image}@{digest}" if digest and "@" not in image else image

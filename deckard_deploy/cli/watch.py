@@ -1,6 +1,5 @@
 """`watch`: keep the current release answering."""
 
-import re
 import signal
 import time
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from deckard_deploy.running.releases import Release
     from deckard_deploy.running.watch import Canary
 
-_WORK = re.compile(rb"^vllm:(?:prompt|generation)_tokens_total\{[^\n]*\} (\S+)$", re.MULTILINE)
+WORK = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total")
 
 
 @click.command()
@@ -65,23 +64,20 @@ class _Asked:
         from deckard_deploy.startup.readiness import Outcome  # noqa: PLC0415  same
 
         found = probe(release, directory=self._directory, timeout_s=self._deadline_s)
-        before, self._work = self._work, work_done(release.plan(), self._directory)
+        before, self._work = self._work, _work_done(release.plan(), self._directory)
         busy = found.timed_out and before is not None and self._work is not None and self._work > before
         final = found.outcome in (Outcome.ENGINE_DEAD, Outcome.OTHER_SERVER)
         return Canary(found.outcome is Outcome.READY or busy, f"{found.outcome}: {found.detail}", final)
 
 
-def work_done(plan: "LaunchPlan", directory: "StateDir") -> float | None:
+def _work_done(plan: "LaunchPlan", directory: "StateDir") -> float | None:
     """Tokens that the engine has read and written so far; None when it does not say."""
-    import requests  # noqa: PLC0415  heavy
-
     from deckard_deploy.cli.gateway import access  # noqa: PLC0415  not for --help
-    from deckard_deploy.connection import session  # noqa: PLC0415  same
+    from deckard_deploy.errors import NetworkError  # noqa: PLC0415  same
+    from deckard_deploy.measuring.metrics import metrics_url, scrape  # noqa: PLC0415  same
 
-    with session(access(plan, directory)) as asking:
-        try:
-            page = asking.get(f"{plan.base_url.removesuffix('/v1')}/metrics", timeout=(1, 5)).content
-        except requests.RequestException:
-            return None
-    counts = [float(value) for value in _WORK.findall(page)]
-    return sum(counts) if counts else None
+    try:
+        samples = scrape(metrics_url(plan.base_url), access(plan, directory)).samples
+    except NetworkError:
+        return None
+    return sum(sum(samples[name].values()) for name in WORK if name in samples)
