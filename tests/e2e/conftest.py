@@ -122,3 +122,10 @@ def image() -> str:
     environment = {**os.environ, "PYTHON": sys.executable}
     done = subprocess.run([build], env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return done.stdout.strip().splitlines()[-1]
+
+
+@pytest.fixture(scope="session")
+def gateway_image() -> str:
+    """An image of Debian's nginx in place of the official one, made in the same way."""
+    build = Path(__file__).parent / "image" / "gateway.sh"
+    return subprocess.run([build], stdout=subprocess.PIPE, text=True, check=True).stdout.strip().splitlines()[-1]

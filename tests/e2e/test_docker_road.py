@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from deckard_deploy.weights.tiny_script import ANSWER_TEXT, PLAIN_TEXT, THOUGHT_TEXT, TOOL_ARGUMENTS, TOOL_NAME
 from tests.e2e import clients
@@ -16,6 +18,7 @@ from tests.e2e.conftest import Tool, docker
 
 pytestmark = pytest.mark.docker
 NAME = "dockroad"
+GATEWAY = f"deckard-{NAME}-gateway"
 BAD_FLAG = """
 FROM {image}
 USER root
@@ -33,8 +36,8 @@ def broken_image(image: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def arguments(free_port: Callable[[], int]) -> list[str]:
-    engine = ["--engine", "vllm-0.19.1-cpu-docker"]
+def arguments(free_port: Callable[[], int], gateway_image: str) -> list[str]:
+    engine = ["--engine", "vllm-0.19.1-cpu-docker", "--set", f"gateway_image={gateway_image}"]
     return ["up", "--profile", "cpu", "--name", NAME, "--port", str(free_port()), *engine]
 
 
@@ -45,7 +48,9 @@ def base_url(tool: Tool, arguments: list[str], image: str) -> Iterator[str]:
 
 
 def containers() -> list[str]:
-    return docker("ps", "--all", "--quiet", "--filter", f"label=deckard.deployment={NAME}").split()
+    """The engine's: the gateway's has no label of a launch."""
+    ours = ["--filter", f"label=deckard.deployment={NAME}", "--filter", "label=deckard.launch"]
+    return docker("ps", "--all", "--quiet", *ours).split()
 
 
 def status(tool: Tool) -> dict[str, object]:
@@ -74,12 +79,55 @@ def test_bench_measures_from_inside_the_container(tool: Tool, base_url: str) -> 
     assert "http://127.0.0.1:" in " ".join(record["command"])
 
 
-def test_the_port_is_on_loopback_only(base_url: str) -> None:
-    (container,) = containers()
+def published(container: str) -> list[str]:
     ports = json.loads(docker("inspect", "--format", "{{json .NetworkSettings.Ports}}", container))
-    bindings = [binding["HostIp"] for found in ports.values() for binding in found or []]
-    assert bindings == ["127.0.0.1"]
+    return [binding["HostIp"] for found in ports.values() for binding in found or []]
+
+
+def test_the_gateway_alone_has_a_port_and_it_is_on_loopback(base_url: str) -> None:
+    (engine,) = containers()
+    assert published(engine) == []
+    assert published(GATEWAY) == ["127.0.0.1"]
     assert base_url.startswith("http://127.0.0.1:")
+
+
+def test_the_engine_is_on_a_network_that_leads_nowhere(base_url: str) -> None:
+    assert base_url
+    (engine,) = containers()
+    networks = json.loads(docker("inspect", "--format", "{{json .NetworkSettings.Networks}}", engine))
+    assert list(networks) == [f"deckard-{NAME}_private"]
+    assert docker("network", "inspect", "--format", "{{.Internal}}", f"deckard-{NAME}_private") == "true"
+
+
+def test_keys_come_and_go_without_a_restart_and_are_nowhere_to_be_read(
+    base_url: str, tool: Tool, arguments: list[str], image: str, home: Path
+) -> None:
+    before = containers()
+    key = tool("keys", "add", "alice").stdout.strip()
+    asked = {"Authorization": f"Bearer {key}"}
+    assert requests.get(f"{base_url}/models", timeout=10).status_code == 401
+    assert requests.get(f"{base_url}/models", headers=asked, timeout=10).status_code == 200
+    assert tool("chat", "Hello?", "--name", NAME).stdout.strip() == PLAIN_TEXT
+    assert "nothing to do" in tool(*arguments, "--image", image).stderr
+    own = (home / "keys" / "own.key").read_text().strip()
+    seen = docker("inspect", *containers(), GATEWAY) + docker("logs", GATEWAY) + docker("top", GATEWAY)
+    written = "".join(path.read_text(errors="replace") for path in home.glob("deployments/*/releases/*/*.*"))
+    for secret in (key.rpartition("-")[2], own.rpartition("-")[2]):
+        assert secret not in seen + written
+    assert "alice" in docker("logs", GATEWAY)
+    tool("keys", "revoke", "alice")
+    assert requests.get(f"{base_url}/models", headers=asked, timeout=10).status_code == 401
+    assert containers() == before
+    shutil.rmtree(home / "keys")  # so that the tests below need none
+    tool(*arguments, "--image", image)
+    assert requests.get(f"{base_url}/models", timeout=10).status_code == 200
+
+
+def test_a_gateway_that_ended_is_started_again(base_url: str, tool: Tool, arguments: list[str], image: str) -> None:
+    docker("stop", GATEWAY)
+    assert status(tool)["state"] == "exited"
+    assert tool(*arguments, "--image", image).stdout.strip() == base_url
+    assert status(tool)["answers"] == "ready"
 
 
 def test_up_again_is_a_no_op(tool: Tool, base_url: str, arguments: list[str], image: str) -> None:

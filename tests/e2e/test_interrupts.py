@@ -46,6 +46,7 @@ def deployment(request: pytest.FixtureRequest, tool: Tool, port: str) -> Iterato
     engine = []
     if runtime == "docker":
         engine = ["--engine", "vllm-0.19.1-cpu-docker", "--image", request.getfixturevalue("image")]
+        engine += ["--set", f"gateway_image={request.getfixturevalue('gateway_image')}"]
     tool("down", "--name", NAME, check=False)
     yield ["up", "--profile", "cpu", "--name", NAME, "--port", port, *engine]
     tool("down", "--name", NAME, check=False)
@@ -76,7 +77,11 @@ def interrupt(arguments: list[str], home: Path, phase: str, number: signal.Signa
 
 def servers(home: Path, runtime: str) -> int:
     if runtime == "docker":
-        return len(docker("ps", "--quiet", "--filter", f"label=deckard.deployment={NAME}").split())
+        return len(
+            docker(
+                "ps", "--quiet", "--filter", f"label=deckard.deployment={NAME}", "--filter", "label=deckard.launch"
+            ).split()
+        )
     found = 0
     for process in psutil.process_iter():
         try:

@@ -1,0 +1,161 @@
+"""The gateway in real docker compose, in front of a small server: networks, keys and certificate."""
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import requests
+
+from deckard_deploy.connection import Access, session
+from deckard_deploy.planning.plan import Gateway, LaunchPlan
+from deckard_deploy.rendering.compose import render_compose
+from deckard_deploy.rendering.gateway import CONFIG, render_gateway
+from deckard_deploy.running import gateway_files
+from deckard_deploy.running.docker_runtime import DockerRuntime
+from deckard_deploy.running.keys import Keys
+from tests.e2e.docker_world import World, make_image
+
+pytestmark = pytest.mark.docker
+NAME = "gwdock"
+PROXY = f"deckard-{NAME}-gateway"
+
+
+@dataclass(frozen=True)
+class Running:
+    """An exposed deployment with TLS, on loopback all the same."""
+
+    world: World
+    plan: LaunchPlan
+    keys: Keys
+    folder: Path
+    runtime: DockerRuntime
+
+    def get(self, path: str, key: str, *, pinned: str | None = None) -> requests.Response:
+        certificate = pinned or gateway_files.fingerprint(self.plan)
+        with session(Access(key=key, pinned=certificate)) as asking:
+            return asking.get(self.plan.base_url + path, timeout=10)
+
+
+@pytest.fixture(scope="module")
+def running(
+    tmp_path_factory: pytest.TempPathFactory, gateway_image: str, free_port: Callable[[], int]
+) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("gwdock")
+    make_image(folder)
+    world, keys = World(folder, NAME), Keys(folder / "state")
+    gateway = Gateway(
+        image=gateway_image, program=None, user="101:101", folder=str(world.deployment.folder / "gateway"),
+        exposed=True, tls=True, certificate=None, certificate_key=None,
+    )  # fmt: skip
+    plan = world.plan(port=free_port(), changes={"gateway": gateway})
+    gateway_files.prepare(plan, keys, environment=dict(os.environ), say=world.said.append)
+    release, launch = world.stored(plan)
+    compose = render_compose(plan, launch_id=launch.launch_id)
+    world.releases.store(plan.hash, {CONFIG: render_gateway(plan), "compose.yaml": compose})
+    release.record(launch)
+    runtime = world.runtime()
+    runtime.start(release)
+    made = Running(world, plan, keys, Path(gateway.folder), runtime)
+    try:
+        until(lambda: made.get("/health/live", "none").status_code == 200)
+        yield made
+    finally:
+        runtime.stop()
+    assert world.left() == []
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            if holds():
+                return
+        except requests.ConnectionError:
+            pass
+        time.sleep(0.1)
+    pytest.fail("it never came true")
+
+
+def docker(*arguments: str) -> str:
+    done = subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True)
+    return done.stdout + done.stderr
+
+
+def networks_of(container: str) -> dict[str, str]:
+    """Network -> whether docker calls it internal, which is that it forwards nothing in or out."""
+    names = docker(
+        "inspect", "--format", "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}", container
+    )
+    return {name: docker("network", "inspect", "--format", "{{.Internal}}", name).strip() for name in names.split()}
+
+
+def test_the_engine_is_reached_through_the_gateway_alone(running: Running) -> None:
+    assert running.get("/models", running.keys.own()).status_code == 404  # the small server's own 404: it has no /v1
+    assert "<H1>404" in running.get("/models", running.keys.own()).text
+    assert running.get("/models", "x").status_code == 401
+    ports = "{{range .NetworkSettings.Ports}}{{range .}}{{.HostIp}} {{end}}{{end}}"
+    assert docker("inspect", "--format", ports, f"deckard-{NAME}").split() == []
+    assert docker("inspect", "--format", ports, PROXY).split() == ["127.0.0.1"]
+
+
+def test_the_engines_network_leads_nowhere(running: Running) -> None:
+    """The gateway, which has a network for its port beside, is the control."""
+    assert running.runtime.observe().state == "running"
+    assert networks_of(f"deckard-{NAME}") == {f"deckard-{NAME}_private": "true"}
+    assert sorted(networks_of(PROXY).values()) == ["false", "true"]
+
+
+def test_the_certificate_is_pinned(running: Running) -> None:
+    assert requests.get(
+        f"{running.plan.base_url}/health/live", verify=str(running.folder / "certificate.pem"), timeout=10
+    ).ok
+    with pytest.raises(requests.exceptions.SSLError):
+        running.get("/health/live", "x", pinned=64 * "0")
+    with pytest.raises(requests.exceptions.SSLError):  # the control: nobody else vouches for it
+        requests.get(f"{running.plan.base_url}/health/live", timeout=10)
+
+
+def test_a_key_is_made_and_revoked_while_it_runs(running: Running) -> None:
+    instance = running.runtime.observe().instance_id
+    with running.keys.held():
+        key = running.keys.add("alice")
+    assert running.get("/models", key).status_code == 401
+    gateway_files.prepare(running.plan, running.keys, environment=dict(os.environ), say=print)
+    running.runtime.reload()
+    until(lambda: running.get("/models", key).status_code == 404)
+    with running.keys.held():
+        running.keys.revoke("alice")
+    gateway_files.prepare(running.plan, running.keys, environment=dict(os.environ), say=print)
+    running.runtime.reload()
+    until(lambda: running.get("/models", key).status_code == 401)
+    assert running.runtime.observe().instance_id == instance
+
+
+def test_keys_are_the_gateways_users_alone(running: Running) -> None:
+    for file in running.folder.iterdir():
+        assert (file.stat().st_mode & 0o777, file.stat().st_uid) == (0o600, 101 if os.getuid() == 0 else os.getuid())
+    own = running.keys.own().rpartition("-")[2]
+    release = running.world.releases.all()[0].folder
+    shown = docker("inspect", PROXY, f"deckard-{NAME}") + docker("top", PROXY) + docker("logs", PROXY)
+    assert own not in shown + "".join(file.read_text() for file in release.iterdir() if file.is_file())
+    assert own in (running.keys.folder / "own.key").read_text()
+
+
+def test_it_may_do_nothing_else(running: Running) -> None:
+    assert running.plan.gateway is not None
+    inspected = docker("inspect", "--format", "{{json .HostConfig}}", PROXY)
+    for words in ('"ReadonlyRootfs":true', '"CapDrop":["ALL"]', "no-new-privileges:true", '"PidsLimit":64'):
+        assert words in inspected
+    assert docker("exec", PROXY, "id", "-u").strip() == "101"
+
+
+def test_without_its_gateway_a_deployment_has_ended(running: Running) -> None:
+    docker("stop", PROXY)
+    assert running.runtime.observe().state == "exited"
+    docker("start", PROXY)
+    until(lambda: running.get("/health/live", "x").ok)
+    assert running.runtime.observe().state == "running"

@@ -1,0 +1,81 @@
+"""Whether there is a gateway, and what a plan says of it."""
+
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+import pytest
+
+from deckard_deploy.catalog import library
+from deckard_deploy.catalog.overrides import read_deployment, with_settings
+from deckard_deploy.catalog.resolution import resolve
+from deckard_deploy.errors import BadInputError
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.planning.planner import DEFAULT_PATHS, HostPaths, build_plan
+
+WITH_NGINX = replace(DEFAULT_PATHS, nginx=PurePosixPath("/usr/sbin/nginx"), owner="1000:1000")
+
+
+def planned(profile: str, *settings: str, paths: HostPaths = DEFAULT_PATHS) -> LaunchPlan:
+    deployment = with_settings(read_deployment(None), settings)
+    return build_plan(resolve(deployment, profile=library.profile(profile)), paths)
+
+
+def test_docker_has_one_on_loopback_without_tls() -> None:
+    plan = planned("spark")
+    assert plan.gateway is not None
+    assert (plan.gateway.exposed, plan.gateway.tls, plan.address) == (False, False, "127.0.0.1")
+    assert plan.gateway.folder == "/srv/deckard/deployments/spark/gateway"
+    assert plan.base_url == "http://127.0.0.1:8000/v1"
+
+
+@pytest.mark.parametrize(("owner", "user"), [(None, "101:101"), ("0:0", "101:101"), ("1000:1000", "1000:1000")])
+def test_it_runs_as_who_may_read_the_keys_and_never_as_root(owner: str | None, user: str) -> None:
+    gateway = planned("spark", paths=replace(DEFAULT_PATHS, owner=owner)).gateway
+    assert gateway is not None
+    assert gateway.user == user
+
+
+def test_a_process_has_one_where_nginx_is_installed() -> None:
+    with_one, without = planned("cpu", paths=WITH_NGINX), planned("cpu")
+    assert with_one.gateway is not None
+    assert with_one.gateway.program == "/usr/sbin/nginx"
+    assert with_one.arguments[1:3] == ("--uds", "vllm.sock")
+    assert without.gateway is None
+    assert without.arguments[1:5] == ("--host", "127.0.0.1", "--port", "8000")
+
+
+def test_an_exposed_one_has_tls_unless_it_is_turned_off() -> None:
+    plan = planned("spark", "publish.expose=192.168.1.20")
+    assert (plan.address, plan.base_url) == ("192.168.1.20", "https://192.168.1.20:8000/v1")
+    assert plan.gateway is not None
+    assert plan.gateway.exposed
+    assert planned("spark", "publish.expose=0.0.0.0", "publish.tls=false").base_url == "http://127.0.0.1:8000/v1"
+
+
+@pytest.mark.parametrize(
+    ("profile", "settings", "says"),
+    [
+        ("cpu", ["publish.expose=0.0.0.0"], "nginx is not installed"),
+        ("spark", ["publish.expose=0.0.0.0", "container.network=host"], "host's network"),
+        ("spark", ["publish.address=0.0.0.0"], "not a loopback address"),
+        ("spark", ["publish.address=192.168.1.20"], "not a loopback address"),
+        ("spark", ["publish.certificate=/a.pem"], "belong together"),
+        ("spark", ["publish.certificate_key=/a.key"], "belong together"),
+        (
+            "spark",
+            ["publish.certificate=/a.pem", "publish.certificate_key=/a.key", "publish.tls=false"],
+            "keep one",
+        ),
+    ],
+)
+def test_what_would_be_open_is_refused(profile: str, settings: list[str], says: str) -> None:
+    with pytest.raises(BadInputError, match=says):
+        planned(profile, *settings, *(["allow_unsafe=[container.network]"] if "network=host" in settings[-1] else []))
+
+
+def test_somebodys_own_line_has_none() -> None:
+    kept = library.compatibility("seed")
+    resolved = resolve(
+        with_settings(read_deployment(None), []), profile=library.profile(kept.profile), compatibility=kept
+    )
+    assert build_plan(resolved).gateway is None

@@ -1,0 +1,99 @@
+"""What a gateway reads: a certificate that clients may trust, the user's own or ours."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from deckard_deploy.errors import BadInputError, IntegrityError
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.running import gateway_files
+from deckard_deploy.running.keys import Keys
+from tests.unit.rendering.plans import built_in
+
+
+def plan(tmp_path: Path, **changes: object) -> LaunchPlan:
+    base = built_in("spark")
+    assert base.gateway is not None
+    gateway = base.gateway.model_copy(
+        update={"folder": str(tmp_path / "gateway"), "tls": True, "user": None, **changes}
+    )
+    return base.model_copy(update={"gateway": gateway, "address": "192.168.1.20"})
+
+
+def prepare(plan: LaunchPlan, tmp_path: Path) -> bool:
+    return gateway_files.prepare(plan, Keys(tmp_path), environment=dict(os.environ), say=lambda _: None)
+
+
+def openssl(*arguments: str) -> str:
+    return subprocess.run(["openssl", *arguments], check=True, capture_output=True, text=True).stdout
+
+
+def own_pair(folder: Path, *more: str) -> dict[str, str]:
+    pem, key = folder / "own.pem", folder / "own.key"
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
+    openssl("req", "-x509", *curve, "-subj", "/CN=x", "-keyout", str(key), "-out", str(pem), *(more or ("-noenc",)))
+    return {"certificate": str(pem), "certificate_key": str(key)}
+
+
+def test_a_self_signed_certificate_names_the_address_and_is_kept(tmp_path):
+    assert prepare(plan(tmp_path), tmp_path) is True
+    first = gateway_files.fingerprint(plan(tmp_path))
+    shown = openssl("x509", "-in", str(tmp_path / "gateway" / "certificate.pem"), "-noout", "-text")
+    assert "IP Address:192.168.1.20" in shown
+    assert "DNS:localhost" in shown
+    assert prepare(plan(tmp_path), tmp_path) is False
+    assert gateway_files.fingerprint(plan(tmp_path)) == first
+
+
+def test_another_address_gets_another_certificate(tmp_path):
+    prepare(plan(tmp_path), tmp_path)
+    first = gateway_files.fingerprint(plan(tmp_path))
+    moved = plan(tmp_path).model_copy(update={"address": "192.168.1.21"})
+    assert prepare(moved, tmp_path) is True
+    assert gateway_files.fingerprint(moved) != first
+
+
+def test_the_fingerprint_is_openssls(tmp_path):
+    prepare(plan(tmp_path), tmp_path)
+    pem = str(tmp_path / "gateway" / "certificate.pem")
+    shown = openssl("x509", "-in", pem, "-noout", "-fingerprint", "-sha256")
+    assert gateway_files.fingerprint(plan(tmp_path)) == shown.strip().partition("=")[2].replace(":", "").lower()
+
+
+def test_the_users_own_is_copied_and_taken_again_when_it_is_renewed(tmp_path):
+    own = plan(tmp_path, **own_pair(tmp_path))
+    assert prepare(own, tmp_path) is True
+    first = gateway_files.fingerprint(own)
+    assert prepare(own, tmp_path) is False
+    own_pair(tmp_path)
+    assert prepare(own, tmp_path) is True
+    assert gateway_files.fingerprint(own) != first
+    assert all(file.stat().st_mode & 0o777 == 0o600 for file in (tmp_path / "gateway").iterdir())
+
+
+def test_an_encrypted_a_wrong_and_a_missing_key_are_refused(tmp_path):
+    (tmp_path / "other").mkdir()
+    pair, other = own_pair(tmp_path), own_pair(tmp_path / "other")
+    for wrong in (other["certificate_key"], str(tmp_path / "missing"), "/dev/null"):
+        with pytest.raises(BadInputError, match="no certificate and key for each other"):
+            prepare(plan(tmp_path, **{**pair, "certificate_key": wrong}), tmp_path)
+    locked = own_pair(tmp_path, "-passout", "pass:secret")
+    with pytest.raises(BadInputError, match="encrypted"):
+        prepare(plan(tmp_path, **locked), tmp_path)
+    assert not (tmp_path / "gateway" / "certificate.pem").exists()
+
+
+def test_a_certificate_that_is_gone_is_named(tmp_path):
+    prepare(plan(tmp_path), tmp_path)
+    (tmp_path / "gateway" / "certificate.pem").write_text("x")
+    with pytest.raises(IntegrityError, match=r"certificate\.pem is missing or damaged"):
+        gateway_files.fingerprint(plan(tmp_path))
+
+
+def test_without_tls_there_is_none(tmp_path):
+    plain = plan(tmp_path, tls=False)
+    prepare(plain, tmp_path)
+    assert gateway_files.fingerprint(plain) is None
+    assert [file.name for file in (tmp_path / "gateway").iterdir()] == ["access.conf"]
