@@ -1,6 +1,5 @@
 """Whether there is a gateway, and what a plan says of it."""
 
-from dataclasses import replace
 from pathlib import PurePosixPath
 
 import pytest
@@ -12,7 +11,7 @@ from deckard_deploy.errors import BadInputError
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.planning.planner import DEFAULT_PATHS, HostPaths, build_plan
 
-WITH_NGINX = replace(DEFAULT_PATHS, nginx=PurePosixPath("/usr/sbin/nginx"), owner="1000:1000")
+WITH_NGINX = DEFAULT_PATHS._replace(nginx=PurePosixPath("/usr/sbin/nginx"), owner="1000:1000")
 
 
 def planned(profile: str, *settings: str, paths: HostPaths = DEFAULT_PATHS) -> LaunchPlan:
@@ -30,7 +29,7 @@ def test_docker_has_one_on_loopback_without_tls() -> None:
 
 @pytest.mark.parametrize(("owner", "user"), [(None, "101:101"), ("0:0", "101:101"), ("1000:1000", "1000:1000")])
 def test_it_runs_as_who_may_read_the_keys_and_never_as_root(owner: str | None, user: str) -> None:
-    gateway = planned("spark", paths=replace(DEFAULT_PATHS, owner=owner)).gateway
+    gateway = planned("spark", paths=DEFAULT_PATHS._replace(owner=owner)).gateway
     assert gateway is not None
     assert gateway.user == user
 
