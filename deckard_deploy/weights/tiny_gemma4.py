@@ -23,7 +23,7 @@ from deckard_deploy.weights.tiny_tokenizer import (
 
 Quantization = Literal["none", "nvfp4", "nvfp4_awq", "nvfp4_svd"]
 
-GENERATOR_VERSION = 3
+GENERATOR_VERSION = 2
 CONTEXT_TOKENS = 4096
 
 
@@ -151,11 +151,7 @@ def _vision_config() -> dict[str, object]:
 
 
 def _generation_config() -> dict[str, object]:
-    """top_k 1 keeps to the script at any temperature: vLLM takes it as the default of every request.
-
-    top_p, as the real model has one too: with top_k alone vLLM 0.32.0 dies of a step without drafts on a CPU
-    (v1/sample/ops/topk_topp_sampler.py:529, `k.max()` of nothing; with Triton, or with top_p, other code runs).
-    """
+    """top_k 1 keeps to the script at any temperature: vLLM takes it as the default of every request."""
     ids = vocabulary()
     return {
         "bos_token_id": ids[BOS],
@@ -163,7 +159,6 @@ def _generation_config() -> dict[str, object]:
         "eos_token_id": [ids[EOS], ids[TURN_END]],
         "do_sample": True,
         "top_k": 1,
-        "top_p": 0.99,
     }
 
 
