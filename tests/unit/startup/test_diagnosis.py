@@ -58,7 +58,7 @@ def test_no_other_signature_is_found_anywhere_in_the_log(name: str):
     assert found - (last_resorts - {failure_of(name)}) == {failure_of(name)}
 
 
-@pytest.mark.parametrize("name", ["ready.eager", "ready.compile", "ready.cuda"])
+@pytest.mark.parametrize("name", ["ready.eager", "ready.compile", "ready.cuda", "ready.mtp"])
 def test_a_good_start_has_no_failure(name: str):
     assert diagnose(lines_of(name), phase=Phase.SERVER).signature == UNKNOWN
 
