@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 
+from deckard_deploy.connection import Access
 from deckard_deploy.errors import NetworkError, StartFailedError
 from deckard_deploy.measuring.acceptance import FLOOR, Advice, judge, measure
 from deckard_deploy.planning.plan import LaunchPlan
@@ -11,7 +12,7 @@ Say = Callable[[str], None]
 _OPTION = "--speculative-config"
 
 
-def prove_drafter(plan: LaunchPlan, base_url: str, say: Say) -> None:
+def prove_drafter(plan: LaunchPlan, access: Access, say: Say) -> None:
     """Measure the acceptance of a plan that drafts, and say what to do; nothing for one that does not.
 
     Raises StartFailedError below the floor: such a drafter slows every answer down, and an endpoint without it is one
@@ -21,7 +22,7 @@ def prove_drafter(plan: LaunchPlan, base_url: str, say: Say) -> None:
         return
     tokens = json.loads(plan.arguments[plan.arguments.index(_OPTION) + 1])["num_speculative_tokens"]
     try:
-        verdict = judge(measure(base_url, plan.served_name), tokens)
+        verdict = judge(measure(plan.base_url, plan.served_name, access), tokens)
     except NetworkError as error:
         say(f"drafter  not measured: {error.message}")
         return

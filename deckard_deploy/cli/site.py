@@ -116,7 +116,7 @@ def prove_ready(
     if plan.plugin:
         say(f"plugin   {attest_plugin(plan, runtime)}")
     say(f"answer   {answers[-1].detail!r}")
-    prove_drafter(plan, plan.base_url, say)
+    prove_drafter(plan, access(plan, directory), say)
     memory = planned.get(plan.hash)
     say(f"ready    after {minutes(ready.elapsed_s)}{kv_cache_line(ready.facts, memory)}")
     if memory and (line := memory_line(ready.facts, memory)):

@@ -8,6 +8,7 @@ at every start.
 from dataclasses import dataclass
 from enum import StrEnum
 
+from deckard_deploy.connection import NO_ACCESS, Access, session
 from deckard_deploy.errors import NetworkError
 from deckard_deploy.measuring.metrics import SpeculativeDecoding, metrics_url, scrape, speculative_decoding
 
@@ -65,23 +66,23 @@ def judge(measured: SpeculativeDecoding, tokens: int) -> Verdict:
     return Verdict(Advice.LOWER, max(1, worth), detail)
 
 
-def measure(base_url: str, served_name: str) -> SpeculativeDecoding:
+def measure(base_url: str, served_name: str, access: Access = NO_ACCESS) -> SpeculativeDecoding:
     """Ask QUESTIONS as clients do, at the server's own sampling, and read what was drafted meanwhile.
 
     The endpoint has answered before: its kernels are compiled. Raises NetworkError when it does not answer, or has no
     such counters.
     """
     url = metrics_url(base_url)
-    before = scrape(url)
+    before = scrape(url, access)
     for question in QUESTIONS:
-        _ask(base_url, served_name, question)
-    found = speculative_decoding(scrape(url), since=before)
+        _ask(base_url, served_name, question, access)
+    found = speculative_decoding(scrape(url, access), since=before)
     if found is None:
         raise NetworkError(f"{url} has no counters of speculative decoding", hint="deckard-deploy logs")
     return found
 
 
-def _ask(base_url: str, served_name: str, question: str) -> None:
+def _ask(base_url: str, served_name: str, question: str, access: Access) -> None:
     import requests  # noqa: PLC0415  heavy
 
     body = {
@@ -89,10 +90,9 @@ def _ask(base_url: str, served_name: str, question: str) -> None:
         "messages": [{"role": "user", "content": question}],
         "max_tokens": MAX_TOKENS,
     }
-    with requests.Session() as session:
-        session.trust_env = False
+    with session(access) as asking:
         try:
-            answer = session.post(f"{base_url}/chat/completions", json=body, timeout=TIMEOUT_S, allow_redirects=False)
+            answer = asking.post(f"{base_url}/chat/completions", json=body, timeout=TIMEOUT_S, allow_redirects=False)
         except requests.RequestException as error:
             raise NetworkError(f"{base_url}: {type(error).__name__}", hint="deckard-deploy status") from error
     if answer.status_code != 200:

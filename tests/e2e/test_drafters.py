@@ -14,6 +14,7 @@ from deckard_deploy.catalog import library
 from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment, Generated, Publish
 from deckard_deploy.cli.drafter import prove_drafter
+from deckard_deploy.connection import NO_ACCESS
 from deckard_deploy.errors import StartFailedError
 from deckard_deploy.measuring.acceptance import measure
 from deckard_deploy.planning.plan import LaunchPlan
@@ -103,9 +104,9 @@ def test_a_drafter_is_judged_and_changes_no_word(  # noqa: PLR0917  fixtures bes
         assert least <= rate <= most
         if advice is None:
             with pytest.raises(StartFailedError, match="does not fit: 0% of"):
-                prove_drafter(plan, plan.base_url, lines.append)
+                prove_drafter(plan, NO_ACCESS, lines.append)
         else:
-            prove_drafter(plan, plan.base_url, lines.append)
+            prove_drafter(plan, NO_ACCESS, lines.append)
             assert lines[0].startswith(f"drafter  {advice}")
     layers = "Gemma4 MTP: draft layer 1 (full_attention)"
     assert layers in (tmp_path / "server.log").read_text()

@@ -107,7 +107,11 @@ def test_secrets_are_refused_in_the_environment(name: str) -> None:
         (SPARK, ["engine=vllm"], "no engine named 'vllm'"),
         (SPARK, ["model=deckard-e4b"], "deckard-e4b is a drafter"),
         (SPARK, ["drafter=tiny-gemma4"], "tiny-gemma4 is not a drafter; deckard-31b has: gemma-4-31b-assistant,"),
-        (CPU, ["drafter=deckard-e4b"], "deckard-e4b does not draft for tiny-gemma4; it has: tiny-assistant, ngram"),
+        (
+            CPU,
+            ["drafter=deckard-e4b"],
+            "deckard-e4b does not draft for tiny-gemma4; it has: tiny-assistant, tiny-ngram",
+        ),
         (SPARK, ["engine=aeon-awq", "drafter=deckard-e4b"], "aeon-awq cannot draft with deckard-e4b"),
         (SPARK, ["drafter=deckard-e4b", 'speculative-config={"method": "ngram"}'], "exclude each other"),
         (B200, ["engine=aeon-awq"], "aeon-awq is for arm64, b200 is amd64"),
