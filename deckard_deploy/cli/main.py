@@ -11,6 +11,7 @@ from typing import NoReturn
 import click
 
 from deckard_deploy import __version__
+from deckard_deploy.cli.redaction import redacted
 from deckard_deploy.errors import BadInputError, DeployError
 
 # What the user typed: the launcher of a checkout says its own name.
@@ -129,5 +130,5 @@ def _lines(error: DeployError) -> str:
 
 
 def _say(text: str, code: int) -> int:
-    click.echo(text, err=True)
+    click.echo(redacted(text), err=True)
     return code

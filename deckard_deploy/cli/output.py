@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import click
 
+from deckard_deploy.cli.redaction import redacted
+
 
 def table(rows: Sequence[Sequence[str]]) -> None:
     """Columns on stdout, as wide as they need; no frame, so that `cut` and `awk` work."""
@@ -14,7 +16,7 @@ def table(rows: Sequence[Sequence[str]]) -> None:
 
 def say(text: str) -> None:
     """One line for the person who waits."""
-    click.echo(text, err=True)
+    click.echo(redacted(text), err=True)
 
 
 def echo_command(text: str) -> None:

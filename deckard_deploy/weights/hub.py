@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlsplit
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from deckard_deploy.errors import BadInputError, IntegrityError, NetworkError
 from deckard_deploy.weights.manifest import Manifest, RemoteFile
@@ -32,14 +32,14 @@ def endpoint() -> str:
     return address
 
 
-def token() -> str | None:
+def token() -> SecretStr | None:
     """As huggingface_hub finds it: HF_TOKEN, or what `hf auth login` stored. Raises BadInputError for a garbled one."""
     from huggingface_hub import get_token  # noqa: PLC0415  a third of a second
 
     found = get_token()
     if found and (not found.isprintable() or not found.isascii() or " " in found):
         raise BadInputError("HF_TOKEN holds characters that no token has", hint="unset HF_TOKEN; hf auth login")
-    return found
+    return SecretStr(found) if found else None
 
 
 def file_url(manifest: Manifest, file: RemoteFile) -> str:
@@ -96,7 +96,8 @@ def _ask(repo: str, revision: str | None, backoff_s: float) -> "ModelInfo":
         OfflineModeIsEnabled,
     )
 
-    api = HfApi(endpoint=endpoint(), token=token() or False)
+    known = token()
+    api = HfApi(endpoint=endpoint(), token=known.get_secret_value() if known else False)
     for attempt in range(_TRIES):
         try:
             return api.model_info(repo, revision=revision, files_metadata=True, timeout=_TIMEOUT_S)

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pydantic import SecretStr
+
 from deckard_deploy.errors import DeployError, EnvironmentUnfitError, NetworkError
 from deckard_deploy.weights.answers import (
     Ignored,
@@ -59,7 +61,7 @@ class Remote:
     """Where a file is, and who asks for it."""
 
     url: str
-    token: str | None
+    token: SecretStr | None
     file: RemoteFile
 
 
@@ -150,7 +152,7 @@ class Transfer:
     def _authorize(self, request: "PreparedRequest") -> "PreparedRequest":
         """The token, and not what ~/.netrc has; requests drops it when it is sent on to another host."""
         if self._remote.token:
-            request.headers["Authorization"] = f"Bearer {self._remote.token}"
+            request.headers["Authorization"] = f"Bearer {self._remote.token.get_secret_value()}"
         return request
 
     def _some(self, session: "Session") -> None:

@@ -1,0 +1,161 @@
+"""Secrets planted wherever a user may have them; afterwards no output, file or other program's argv holds one."""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from deckard_deploy.cli.redaction import HIDDEN, redacted
+
+ENVIRONMENT = (
+    "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "VLLM_API_KEY", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY",
+    "S3_SECRET_ACCESS_KEY", "REGISTRY_PASSWORD",
+)  # fmt: skip
+PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
+FILES = (".netrc", ".docker/config.json", ".cache/huggingface/token", ".cache/huggingface/stored_tokens")
+PLACES = (*ENVIRONMENT, *PROXIES, *FILES)
+COMMANDS = (
+    "--help", "profiles", "models show deckard-31b", "engines", "plan --profile cpu", "plan --profile spark --json",
+    "render compose --profile spark", "render command --profile b200", "render run --profile spark",
+    "render systemd --profile spark", "doctor --profile cpu --save facts.json", "lock --profile spark",
+    "pull --profile spark", "verify --profile spark", "patches list", "keys add alice", "keys list",
+    "-v up --profile spark",
+    "up --profile cpu --dry-run", "status", "logs", "wait", "chat hello", "watch", "rollback", "down", "bench",
+    "top --once",
+    "inspect .", "plan --profile cpu --nonsense",
+)  # fmt: skip
+IN_ARGUMENTS = (
+    "--set api-key={}", "--set api_key={}", "--set hf-token={}", "--set environment.HF_TOKEN={}",
+    "--set environment.VLLM_API_KEY={}", "--set environment.S3_SECRET_ACCESS_KEY={}",
+)  # fmt: skip
+RAISES = "import huggingface_hub, os\ndef broken(*_):\n    raise RuntimeError('it failed with ' + os.environ['{}'])\n"
+
+
+def canary(place: str) -> str:
+    return f"canary-{PLACES.index(place):02d}-q7Wz9"
+
+
+def forms(secret: str) -> set[bytes]:
+    raw = secret.encode()
+    return {raw, base64.b64encode(raw).rstrip(b"=")[:-1], raw.hex().encode(), raw[::-1]}
+
+
+def hits(data: bytes, secrets: Iterator[str] | tuple[str, ...]) -> set[str]:
+    return {secret for secret in secrets if any(form in data for form in forms(secret))}
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    folder = tmp_path / "home"
+    for name in FILES:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(
+            {
+                ".netrc": f"machine 127.0.0.1 login me password {canary(name)}\n",
+                ".docker/config.json": json.dumps({"auths": {"registry.example": {"auth": canary(name)}}}),
+            }.get(name, canary(name))
+        )
+    return folder
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    (tmp_path / "work").mkdir()
+    return tmp_path / "work"
+
+
+def environment(home: Path) -> dict[str, str]:
+    planted = {name: canary(name) for name in ENVIRONMENT}
+    proxies = {name: f"http://me:{canary(name)}@127.0.0.1:1" for name in PROXIES}
+    plain = {"PATH": os.environ["PATH"], "HOME": str(home), "DECKARD_HOME": str(home / "state")}
+    return {**planted, **proxies, **plain, "HF_ENDPOINT": "http://127.0.0.1:1", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def tool(arguments: list[str], *, work: Path, environment: dict[str, str]) -> bytes:
+    command = [sys.executable, "-m", "deckard_deploy", *arguments]
+    done = subprocess.run(command, cwd=work, env=environment, capture_output=True, check=False, timeout=120)
+    return done.stdout + done.stderr
+
+
+@contextmanager
+def argv_of_everything() -> Iterator[list[bytes]]:
+    """What stands in /proc/*/cmdline meanwhile."""
+    seen: set[bytes] = set()
+    result: list[bytes] = []
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.wait(0.01):
+            for file in Path("/proc").glob("[0-9]*/cmdline"):
+                try:
+                    seen.add(file.read_bytes())
+                except OSError:
+                    continue
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        yield result
+    finally:
+        done.set()
+        watcher.join()
+        result += seen
+
+
+def test_no_command_lets_one_out(home: Path, work: Path) -> None:
+    with argv_of_everything() as argv:
+        said = {words: tool(words.split(), work=work, environment=environment(home)) for words in COMMANDS}
+    secrets = tuple(canary(place) for place in PLACES)
+    assert {words: found for words, output in said.items() if (found := hits(output, secrets))} == {}
+    assert hits(b"\n".join(argv), secrets) == set()
+    planted = {home / name for name in FILES}
+    files = [path for root in (home, work) for path in root.rglob("*") if path.is_file() and path not in planted]
+    assert files
+    assert {path: found for path in files if (found := hits(path.read_bytes(), secrets))} == {}
+
+
+def test_the_key_that_was_shown_once_is_nowhere_else(home: Path, work: Path) -> None:
+    key = tool(["keys", "add", "alice"], work=work, environment=environment(home)).split()[0].decode()
+    others = [tool(words.split(), work=work, environment=environment(home)) for words in ("keys list", "status")]
+    assert not any(hits(output, (key,)) for output in others)
+    holding = [path for path in home.rglob("*") if path.is_file() and hits(path.read_bytes(), (key,))]
+    assert holding == []
+    assert (home / "state" / "keys" / "keys.json").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("words", IN_ARGUMENTS)
+def test_one_that_was_typed_is_not_repeated(home: Path, work: Path, words: str) -> None:
+    secret = "typed-in-q7Wz9"
+    output = tool(["plan", "--profile", "cpu", *words.format(secret).split()], work=work, environment=environment(home))
+    assert b"error: " in output
+    assert hits(output, (secret,)) == set()
+
+
+@pytest.mark.parametrize(("variable", "leaks"), [("HF_TOKEN", False), ("NO_SECRETS_NAME", True)])
+def test_a_traceback_hides_what_it_can_know(home: Path, work: Path, variable: str, *, leaks: bool) -> None:
+    """A library that puts the token into its error; the second is the control: without redaction it would be seen."""
+    (work / "sitecustomize.py").write_text(RAISES.format(variable) + "huggingface_hub.get_token = broken\n")
+    changed = {**environment(home), "PYTHONPATH": str(work), "NO_SECRETS_NAME": canary("HF_TOKEN")}
+    if leaks:
+        del changed["HF_TOKEN"]
+    output = tool(["lock", "--profile", "spark"], work=work, environment=changed)
+    assert b"this is a bug in deckard-deploy" in output
+    assert (hits(output, (canary("HF_TOKEN"),)) != set()) is leaks
+
+
+@pytest.mark.parametrize("text", ["abc/def%40", "a b c d e f", "p@ss:w/rd"])
+def test_every_writing_of_a_secret_is_hidden(text: str) -> None:
+    hidden = redacted(f"<{text}> {text!r}", {"MY_TOKEN": text})
+    assert text not in hidden
+    assert HIDDEN in hidden
+
+
+def test_other_words_stay() -> None:
+    assert redacted("plan abc on spark", {"KEY": "abc", "NAME": "spark", "TOKEN": ""}) == "plan abc on spark"
