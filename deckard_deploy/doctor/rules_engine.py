@@ -23,6 +23,7 @@ class Advisory(BaseModel):
     fixed: str | None
     here: str
     mitigation: str
+    test: str
 
     def is_open(self, release: str) -> bool:
         """Does this release have it?"""

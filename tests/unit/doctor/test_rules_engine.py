@@ -19,7 +19,7 @@ from deckard_deploy.doctor.rules_engine import Advisory, advisories
     ],
 )
 def test_a_range(since: str | None, fixed: str | None, release: str, is_open: bool):  # noqa: FBT001
-    one = Advisory(id="i", about="a", since=since, fixed=fixed, here="no", mitigation="none")
+    one = Advisory(id="i", about="a", since=since, fixed=fixed, here="no", mitigation="none", test="x")
     assert one.is_open(release) is is_open
 
 
