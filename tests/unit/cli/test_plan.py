@@ -23,6 +23,7 @@ SPARK_KIB = 127_601_452  # MemTotal of a Spark, 121.69 GiB
 SCREENS = {
     "spark": ["--profile", "spark"],
     "spark-drafter": ["--profile", "spark", "--drafter", "deckard-e4b"],
+    "spark-mtp": ["--profile", "spark", "--drafter", "mtp"],
     "spark-without-hybrid": [
         *["--profile", "spark", "--set", "max-model-len=131072"],
         *["--set", "disable-hybrid-kv-cache-manager=true"],
