@@ -192,6 +192,26 @@ def build(  # noqa: PLR0913  one argument per option
 
 
 @patches.command()
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for the wheel.")
+@json_option
+def wheel(output: Path, *, as_json: bool) -> None:
+    """Write the plugin for vLLM 0.32, the same bytes on every machine.
+
+    \b
+    Example:
+      deckard-deploy patches wheel -o plugins
+    """
+    from deckard_deploy.patching import plugin  # noqa: PLC0415  not for --help
+
+    path = plugin.build(plugin.NAME, output / plugin.WHEEL)
+    row = {"name": plugin.NAME, "sha256": plugin.sha256_of(plugin.NAME), "path": str(path)}
+    if as_json:
+        click.echo(json.dumps(row, indent=2))
+    else:
+        table([tuple(row.values())])
+
+
+@patches.command()
 @click.argument("releases", nargs=-1)
 @click.option("--markdown", is_flag=True, help="Print a Markdown table.")
 @set_option

@@ -15,6 +15,7 @@ from pathlib import Path
 from deckard_deploy.errors import IntegrityError
 from deckard_deploy.resources import plugins_dir
 
+NAME = "nvfp4-awq"  # its folder in plugins/, and what an engine calls it
 ENTRY_POINT = "deckard_nvfp4_awq"  # the name that VLLM_PLUGINS must hold, if that is set
 WHEEL = f"{ENTRY_POINT}-1-py3-none-any.whl"  # importlib.metadata reads name and version from this
 

@@ -1,11 +1,13 @@
 """The `patches` verbs, against a package whose files are not vLLM's."""
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 
 from deckard_deploy.cli.main import run
+from deckard_deploy.patching import plugin
 from deckard_deploy.patching.manifest import load_patch_set
 
 PATCH_SET = load_patch_set("vllm-0.19.1")
@@ -132,3 +134,10 @@ def test_an_unknown_set_and_a_missing_package(tmp_path, capsys):
 
 def test_the_real_release_has_a_diff_for_every_target():
     assert [PATCH_SET.diff(patch).target for patch in PATCH_SET.patches] == [one.target for one in PATCH_SET.patches]
+
+
+def test_wheel_writes_the_file_that_a_plan_names(capsys, tmp_path: Path):
+    assert run(["patches", "wheel", "-o", str(tmp_path), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["sha256"] == plugin.sha256_of("nvfp4-awq")
+    assert hashlib.sha256(Path(told["path"]).read_bytes()).hexdigest() == told["sha256"]

@@ -11,7 +11,7 @@ import pytest
 from deckard_deploy.errors import IntegrityError
 from deckard_deploy.patching import plugin
 
-NAME = "nvfp4-awq"
+NAME = plugin.NAME
 ASK = "import importlib.metadata as m; print([e.value for e in m.entry_points(group='vllm.general_plugins')])"
 BUILD = f"""
 import hashlib, os, sys, pathlib
