@@ -1,0 +1,132 @@
+"""What the gateway costs, as ratios measured in one run: python benchmarks/gateway.py [--streams 16]
+
+Streamed chats, asked at once, of the same server directly and through nginx as the tool renders it: time to the first
+token, and tokens a second. The server is a small one of ours that reads for 50 ms and then sends a token every 20 ms:
+vLLM on a CPU is neither as fast nor as even, and its noise would hide what is measured. Runs alternate; a ratio is the
+median of pairs.
+"""
+
+import argparse
+import asyncio
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from deckard_deploy.catalog import library
+from deckard_deploy.catalog.resolution import resolve
+from deckard_deploy.catalog.specs import Deployment, Publish
+from deckard_deploy.cli.host_plan import plan_for
+from deckard_deploy.planning.gateway import SOCKET
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.rendering.gateway import render_gateway
+from deckard_deploy.running import gateway_files
+from deckard_deploy.running.keys import Keys
+from deckard_deploy.running.layout import StateDir
+
+PREFILL_S, TOKEN_S, TOKENS = 0.05, 0.02, 100
+BODY = b'{"model": "m", "stream": true, "messages": [{"role": "user", "content": "' + b"Hello? " * 300 + b'"}]}'
+EVENT = b'data: {"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"word "}}]}\n\n'
+
+
+async def serve(folder: str, port: int) -> None:
+    """The server, on a TCP port and on the socket that nginx asks."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(int(line.split(b":")[1]) for line in head.lower().splitlines() if line.startswith(b"content-len"))
+        await reader.readexactly(length)
+        await asyncio.sleep(PREFILL_S)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(TOKENS):
+            writer.write(b"%x\r\n%s\r\n" % (len(EVENT), EVENT))
+            await writer.drain()
+            await asyncio.sleep(TOKEN_S)
+        writer.write(b"0\r\n\r\n")
+        writer.close()
+
+    tcp = await asyncio.start_server(answer, "127.0.0.1", port)
+    unix = await asyncio.start_unix_server(answer, str(Path(folder) / SOCKET))
+    await asyncio.gather(tcp.serve_forever(), unix.serve_forever())
+
+
+async def stream(port: int, key: str) -> tuple[float, int]:
+    """Seconds to the first token of one chat, and how many came."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n"
+    started = time.perf_counter()
+    writer.write(f"{head}Content-Type: application/json\r\nContent-Length: {len(BODY)}\r\n\r\n".encode() + BODY)
+    first, tokens = 0.0, 0
+    while tokens < TOKENS:
+        tokens += (await reader.readuntil(b"\n\n")).count(b"data: ")
+        first = first or time.perf_counter() - started
+    writer.close()
+    return first, tokens
+
+
+async def run(port: int, key: str, streams: int) -> tuple[float, float]:
+    """Median seconds to the first token, and tokens a second of all streams."""
+    started = time.perf_counter()
+    found = await asyncio.gather(*(stream(port, key) for _ in range(streams)))
+    took = time.perf_counter() - started
+    return statistics.median(first for first, _ in found), sum(tokens for _, tokens in found) / took
+
+
+def compare(direct: int, proxied: int, key: str, streams: int) -> None:
+    """Print both ratios over 11 pairs, after one that does not count."""
+    pairs = [(asyncio.run(run(proxied, key, streams)), asyncio.run(run(direct, key, streams))) for _ in range(12)][1:]
+    for name, column in (("time to first token", 0), ("tokens a second", 1)):
+        ratio = statistics.median(through[column] / bare[column] for through, bare in pairs)
+        ours, theirs = (statistics.median(side[column] for side in sides) for sides in zip(*pairs, strict=True))
+        print(f"{name:20} at {streams}: {ratio:.4f}x  (goal 2 %; {ours:.4f} through nginx, {theirs:.4f} direct)")
+
+
+def prepared(folder: Path, port: int) -> tuple[LaunchPlan, Path, str]:
+    """A plan whose gateway is ready to start, its folder, and a key."""
+    directory = StateDir(folder)
+    choice = Deployment(name="cost", publish=Publish(expose="127.0.0.1", port=port, tls=False))
+    plan = plan_for(resolve(choice, profile=library.profile("cpu")), directory)
+    deployment, keys = directory.create("cost"), Keys(folder)
+    with keys.held():
+        key = keys.add("bench")
+    gateway_files.prepare(plan, keys, environment=dict(os.environ), say=print)
+    release = deployment.releases / plan.hash
+    release.mkdir()
+    (release / "nginx.conf").write_text(render_gateway(plan))
+    return plan, release, key
+
+
+def main() -> None:
+    """The command line of the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--streams", type=int, default=16)
+    parser.add_argument("--port", type=int, default=18980)
+    parser.add_argument("--serve", metavar="FOLDER", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.serve:
+        asyncio.run(serve(arguments.serve, arguments.port))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        plan, release, key = prepared(Path(name), arguments.port + 1)
+        folder = release.parent.parent
+        user = ["-g", "user root;"] if os.geteuid() == 0 else []
+        program = plan.gateway.program if plan.gateway else None
+        command = [str(program), "-p", str(folder), "-e", "stderr", "-c", str(release / "nginx.conf"), *user]
+        server = [sys.executable, __file__, "--serve", str(folder), "--port", str(arguments.port)]
+        with (
+            subprocess.Popen(server) as upstream,
+            subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL) as nginx,
+        ):
+            try:
+                time.sleep(2)
+                compare(arguments.port, arguments.port + 1, key, arguments.streams)
+            finally:
+                nginx.terminate()
+                upstream.terminate()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,274 @@
+"""Real nginx in front of the real vLLM 0.19.1: what it lets through; and what vLLM's own --api-key lets through."""
+
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import openai
+import pytest
+import requests
+from openai import OpenAI
+
+from deckard_deploy.catalog import library
+from deckard_deploy.catalog.resolution import resolve
+from deckard_deploy.catalog.specs import Deployment, Publish
+from deckard_deploy.cli.host_plan import plan_for
+from deckard_deploy.cli.prepare import stored_release
+from deckard_deploy.running import gateway_files
+from deckard_deploy.running.keys import Keys
+from deckard_deploy.running.layout import StateDir
+from deckard_deploy.running.process_runtime import ProcessRuntime
+from deckard_deploy.running.releases import Releases
+from deckard_deploy.weights import tiny_gemma4
+from deckard_deploy.weights.tiny_script import PLAIN_TEXT
+from tests.e2e.gateway_attacks import CHAT, HOSTS, ROUTES, Attack, answers, attacks, got_through, request
+
+pytestmark = pytest.mark.vllm
+MODEL, KEY = "tiny-gemma4", "sk-bare-0123456789"
+START_S = 180
+ALLOWED = {  # what vLLM may hear
+    ("POST", "/v1/chat/completions"), ("POST", "/v1/completions"), ("POST", "/v1/responses"), ("GET", "/v1/models"),
+    ("GET", "/health"), ("GET", "/metrics"),
+}  # fmt: skip
+ROUTE = re.compile(r"Route: (\S+), Methods: (.*)")
+HEARD = re.compile(r'"([A-Z]+) (\S+) HTTP/1\.1" \d')
+
+
+@dataclass(frozen=True)
+class World:
+    """A deployment whose gateway asks for a key, and two clients."""
+
+    base_url: str
+    address: tuple[str, int]
+    keys: Keys
+    reload: Callable[[], None]
+    log: Path
+    alice: str
+
+    def headers(self, key: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {key}"}
+
+    def routes(self) -> set[tuple[str, str]]:
+        """Method and path of everything that the server says it has."""
+        return {
+            (method.strip(), path)
+            for path, methods in ROUTE.findall(self.log.read_text(errors="replace"))
+            for method in methods.split(",")
+        }
+
+    def heard(self) -> set[tuple[str, str]]:
+        """Method and path of every request that has reached the server."""
+        return {(method, path) for method, path in HEARD.findall(self.log.read_text(errors="replace"))}
+
+
+@pytest.fixture(scope="module")
+def world(
+    tmp_path_factory: pytest.TempPathFactory, engine_python: Path, free_port: Callable[[], int]
+) -> Iterator[World]:
+    directory = StateDir(tmp_path_factory.mktemp("gateway") / "state")
+    # Exposed, so that a key is asked for from the first request on; on loopback all the same: nobody is let in here.
+    publish = Publish(expose="127.0.0.1", port=free_port(), tls=False)
+    resolved = resolve(Deployment(name="gate", publish=publish), profile=library.profile("cpu"))
+    plan = plan_for(resolved, directory).model_copy(update={"patches": ()})
+    tiny_gemma4.write(directory.models / MODEL)
+    keys, deployment = Keys(directory.root), directory.create("gate")
+    with keys.held():
+        alice = keys.add("alice")
+    environment = dict(os.environ)
+    gateway_files.prepare(plan, keys, environment=environment, say=print)
+    vllm = engine_python.with_name("vllm")
+    runtime = ProcessRuntime(deployment, program=lambda _: vllm, environment=environment, say=print)
+    release, launch = stored_release(plan, Releases(deployment))
+    release.record(launch)
+    runtime.start(release)
+
+    def reload() -> None:
+        with keys.held():
+            (deployment.folder / "gateway" / "access.conf").write_text(keys.access())
+        runtime.reload()
+        time.sleep(1)  # nginx starts new workers and sends the old ones home
+
+    address = ("127.0.0.1", plan.port)
+    made = World(plan.base_url, address, keys, reload, release.folder / "vllm.log", alice)
+    try:
+        until_ready(f"{plan.base_url}/health/ready", lambda: "\n".join(runtime.tail(40)))
+        yield made
+    finally:
+        runtime.stop()
+        runtime.close()
+
+
+def until_ready(url: str, said: Callable[[], str]) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        try:
+            if requests.get(url, timeout=5).status_code == 200:
+                return
+        except requests.ConnectionError:
+            pass
+        time.sleep(0.2)
+    pytest.fail(f"not ready: {said()}")
+
+
+def client(world: World, key: str) -> OpenAI:
+    return OpenAI(base_url=world.base_url, api_key=key, max_retries=0, timeout=60)
+
+
+def test_chat_whole_and_streamed(world: World) -> None:
+    ask = client(world, world.alice).chat.completions
+    whole = ask.create(model=MODEL, messages=[{"role": "user", "content": "Hello?"}], temperature=0)
+    stream = ask.create(model=MODEL, messages=[{"role": "user", "content": "Hello?"}], temperature=0, stream=True)
+    pieces = [chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices]
+    assert whole.choices[0].message.content == "".join(pieces) == PLAIN_TEXT
+    assert len(pieces) > 2
+
+
+def test_completion_whole_and_streamed(world: World) -> None:
+    ask = client(world, world.alice).completions
+    whole = ask.create(model=MODEL, prompt="Hello?", max_tokens=8, temperature=0)
+    stream = ask.create(model=MODEL, prompt="Hello?", max_tokens=8, temperature=0, stream=True)
+    pieces = [chunk.choices[0].text for chunk in stream if chunk.choices]
+    assert whole.choices[0].text == "".join(pieces)
+    assert len(pieces) > 2
+
+
+def test_response_whole_and_streamed(world: World) -> None:
+    ask = client(world, world.alice).responses
+    whole = ask.create(model=MODEL, input="Hello?", temperature=0)
+    events = list(ask.create(model=MODEL, input="Hello?", temperature=0, stream=True))
+    assert whole.output_text == PLAIN_TEXT
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == PLAIN_TEXT
+
+
+def test_models_and_health(world: World) -> None:
+    assert MODEL in [model.id for model in client(world, world.alice).models.list()]
+    for name in ("live", "ready"):
+        assert requests.get(f"{world.base_url}/health/{name}", timeout=10).status_code == 200
+
+
+def test_pieces_of_a_stream_arrive_one_by_one(world: World) -> None:
+    """nginx holds nothing back: the first piece is here while the engine still writes the last."""
+    body = {**json.loads(CHAT), "max_tokens": 60, "stream": True, "ignore_eos": True}
+    url, headers = f"{world.base_url}/chat/completions", world.headers(world.alice)
+    with requests.post(url, json=body, headers=headers, stream=True, timeout=60) as response:
+        times = [time.monotonic() for _ in response.iter_content(None)]
+    assert len(times) > 20
+    assert times[len(times) // 2] - times[0] > 0.2 * (times[-1] - times[0])
+
+
+@pytest.mark.parametrize("key", ["", "x", f"dk-alice-{64 * '0'}", f"dk-bob-{64 * '0'}"])
+def test_missing_and_wrong_keys(world: World, key: str) -> None:
+    with pytest.raises(openai.AuthenticationError):
+        client(world, key or "none").models.list()
+    for method, path, body in ROUTES[:4]:
+        url = world.base_url.removesuffix("/v1") + path
+        headers = {"Content-Type": "application/json", **(world.headers(key) if key else {})}
+        assert requests.request(method, url, data=body, headers=headers, timeout=10).status_code == 401
+
+
+def test_a_revoked_key_is_refused_without_a_restart(world: World) -> None:
+    with world.keys.held():
+        bob = world.keys.add("bob")
+    world.reload()
+    assert client(world, bob).models.list().data
+    with world.keys.held():
+        world.keys.revoke("bob")
+    world.reload()
+    with pytest.raises(openai.AuthenticationError):
+        client(world, bob).models.list()
+    assert client(world, world.alice).models.list().data
+
+
+def test_every_other_route_of_the_server_is_blocked_for_a_valid_key(world: World) -> None:
+    others = world.routes() - (ALLOWED - {("GET", "/health"), ("GET", "/metrics")})
+    assert len(others) > 15  # of a generating model, without development mode
+    got = {}
+    for method, path in sorted(others):
+        url = world.base_url.removesuffix("/v1") + re.sub(r"{[^}]*}", "x", path)
+        answer = requests.request(method, url, json={}, headers=world.headers(world.alice), timeout=10)
+        got[method, path] = answer.status_code
+    assert set(got.values()) == {404}
+
+
+def test_no_attack_gets_through_or_reaches_the_engine(world: World) -> None:
+    tried = attacks()
+    assert len({attack.data for attack in tried}) >= 300
+    assert got_through(world.address, tried) == []
+    assert world.heard() <= ALLOWED
+
+
+def test_a_valid_key_hides_no_second_request(world: World) -> None:
+    """The attacks on framing again, with alice's key on the outer request: only hers may be answered."""
+    marks = 0
+    for attack in attacks():
+        if attack.name.startswith("framing: POST"):
+            head, _, rest = attack.data.partition(b"\r\n")
+            keyed = b"\r\n".join([head, f"Authorization: Bearer {world.alice}".encode(), rest])
+            marks += answers(world.address, keyed, patience_s=0.5).count(b'"object":"list"')
+    assert marks == 0
+    assert world.heard() <= ALLOWED
+
+
+def test_the_engines_figures_are_for_the_tools_own_key(world: World) -> None:
+    url = world.base_url.removesuffix("/v1") + "/metrics"
+    assert requests.get(url, headers=world.headers(world.alice), timeout=10).status_code == 404
+    assert "vllm:" in requests.get(url, headers=world.headers(world.keys.own()), timeout=10).text
+
+
+def test_a_web_page_gets_no_permission(world: World) -> None:
+    origin = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
+    assert requests.options(f"{world.base_url}/models", headers=origin, timeout=10).status_code == 404
+    answer = requests.get(f"{world.base_url}/models", headers={**world.headers(world.alice), **origin}, timeout=10)
+    assert [name for name in answer.headers if name.lower().startswith("access-control")] == []
+
+
+def test_a_body_that_is_too_long_is_refused(world: World) -> None:
+    headers = f"Authorization: Bearer {world.alice}\r\nContent-Type: application/json\r\nContent-Length: {33 << 20}"
+    said = answers(world.address, request("POST", "/v1/chat/completions", more=headers))
+    assert said.startswith(b"HTTP/1.1 413 ")
+
+
+def test_nobodys_key_or_prompt_is_written_down(world: World) -> None:
+    secret = world.alice.rpartition("-")[2]
+    body = {**json.loads(CHAT), "messages": [{"role": "user", "content": "xylophone"}]}
+    requests.post(f"{world.base_url}/chat/completions", json=body, headers=world.headers(world.alice), timeout=60)
+    requests.get(f"{world.base_url}/models?key=xylophone", headers=world.headers(world.alice), timeout=10)
+    log = world.log.read_text(errors="replace")
+    assert 'gateway dk-alice "/v1/chat/completions" 200' in log
+    assert secret not in log
+    assert "xylophone" not in log
+    folder = world.log.parents[2]
+    assert [path for path in folder.rglob("*") if path.is_file() and secret in path.read_text(errors="replace")] == []
+
+
+@pytest.fixture(scope="module")
+def bare(
+    world: World, engine_python: Path, free_port: Callable[[], int], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, int]]:
+    """The same vLLM as it comes, with its own --api-key."""
+    port, log = free_port(), tmp_path_factory.mktemp("bare") / "log"
+    model = world.log.parents[4] / "models" / MODEL
+    options = ("--host", "127.0.0.1", "--port", str(port), "--served-model-name", MODEL, "--api-key", KEY)
+    more = ("--enforce-eager", "--max-model-len", "1024", "--max-num-seqs", "4")
+    command = [str(engine_python.with_name("vllm")), "serve", str(model), *options, *more]
+    environment = {**os.environ, **library.profile("cpu").environment}
+    with log.open("wb") as output, subprocess.Popen(command, env=environment, stdout=output, stderr=output) as server:
+        try:
+            until_ready(f"http://127.0.0.1:{port}/health", lambda: log.read_text(errors="replace")[-2000:])
+            yield "127.0.0.1", port
+        finally:
+            server.terminate()
+
+
+def test_the_control_lets_the_same_attacks_through(bare: tuple[str, int]) -> None:
+    """Without the gateway: every Host attack on every route of /v1 is answered, and much needs no key at all."""
+    through = got_through(bare, [each for each in attacks() if "framing" not in each.name], patience_s=10)
+    assert {f"host {host} on {path}" for host in HOSTS for _, path, _ in ROUTES} <= set(through)
+    assert {"path '/version'", "path '/load'"} <= set(through)
+    without = Attack("no key, no trick", request("GET", "/v1/models"))
+    assert got_through(bare, [without]) == []
