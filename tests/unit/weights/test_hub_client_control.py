@@ -1,9 +1,12 @@
 """Controls: what huggingface_hub's own client does where the transfer here goes on. They fail once it has learnt it."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,9 +19,9 @@ NAME = "model.safetensors"
 DATA = content(3_000_000)
 
 
-def client(hub: Hub, root: Path) -> "subprocess.Popen[bytes]":
+def client(hub: Hub, root: Path, *, xet: bool = False) -> "subprocess.Popen[bytes]":
     script = f"import huggingface_hub; huggingface_hub.snapshot_download({REPO!r}, local_dir={str(root / 'hf')!r})"
-    own = {"HF_ENDPOINT": hub.url, "HF_HOME": str(root / "home"), "HF_HUB_DISABLE_XET": "1"}
+    own = {"HF_ENDPOINT": hub.url, "HF_HOME": str(root / "home"), "HF_HUB_DISABLE_XET": "0" if xet else "1"}
     return subprocess.Popen([sys.executable, "-c", script], env=os.environ | own, stderr=subprocess.DEVNULL)
 
 
@@ -68,3 +71,37 @@ def test_a_kill_makes_it_begin_again_and_leave_the_first_half(tmp_path):
         assert client(hub, tmp_path).wait(timeout=60) == 0
     assert hub.ranges == [(NAME, 0, len(DATA))] * 2
     assert len(list((tmp_path / "hf").rglob("*.incomplete"))) == 1
+
+
+def test_xet_storage_that_does_not_answer_makes_it_wait_and_not_turn_to_https(tmp_path, monkeypatch):
+    """The hub says that the file is in Xet storage, which is down; the file is there over HTTPS all the same."""
+    hub, asked = Hub({NAME: DATA}), threading.Event()
+
+    class InXet(Answer):
+        def head(self, data: bytes, start: int, end: int, **changes: str) -> None:
+            link = f'<{self.hub.url}/api/models/{REPO}/xet-read-token/a>; rel="xet-auth"'
+            super().head(data, start, end, X_Xet_Hash="a" * 64, Link=link, **changes)
+
+        def _model(self, path: str) -> None:
+            if "xet-read-token" not in path:
+                super()._model(path)
+                return
+            asked.set()
+            token = {"casUrl": "http://127.0.0.1:9", "exp": int(time.time()) + 3600, "accessToken": "t"}
+            names = {"casUrl": "X-Xet-Cas-Url", "exp": "X-Xet-Token-Expiration", "accessToken": "X-Xet-Access-Token"}
+            headers = {names[key]: str(value) for key, value in token.items()}
+            self.reply(200, json.dumps(token).encode(), {"Content-Type": "application/json", **headers})
+
+    hub.server.RequestHandlerClass = type("InXet", (InXet,), {"hub": hub})
+    with running(hub):
+        process = client(hub, tmp_path, xet=True)
+        try:
+            assert asked.wait(60)
+            time.sleep(4)
+            assert process.poll() is None
+            assert hub.ranges == []
+        finally:
+            process.kill()
+            process.wait()
+        ours(monkeypatch, hub, tmp_path / "m")
+    assert (tmp_path / "m" / NAME).read_bytes() == DATA
