@@ -85,6 +85,6 @@ def _registry_digest(image: str) -> str | None:
         say(f"lock     {image}: no digest: {error.message}; try: {error.hint}")
         return None
     except NetworkError as error:
-        local = docker_images.digest(engine, image)
+        local = next(iter(docker_images.digests(engine, image)), None)
         say(f"lock     {error.message}; {f'locked as it was pulled: {local}' if local else f'no digest; {error.hint}'}")
         return local

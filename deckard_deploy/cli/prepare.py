@@ -10,12 +10,13 @@ from deckard_deploy.catalog import library, listing
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.catalog.specs import Generated, HubRepository, ModelSpec
 from deckard_deploy.cli.patched import build_for_docker, build_for_process
-from deckard_deploy.errors import EnvironmentUnfitError
+from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.rendering.compose import render_compose
 from deckard_deploy.rendering.gateway import render_gateway
 from deckard_deploy.rendering.shell import render_command
 from deckard_deploy.running import docker_images, environment, locks
+from deckard_deploy.running.docker_engine import DockerEngine
 from deckard_deploy.running.docker_runtime import DockerRuntime
 from deckard_deploy.running.files import remove_folder
 from deckard_deploy.running.layout import StateDir
@@ -72,6 +73,7 @@ def have_engine(plan: LaunchPlan, directory: StateDir, runtime: Runtime, say: Sa
         for image in (plan.image, plan.gateway.image if plan.gateway else None):
             if image:
                 _have_image(image, plan.platform, runtime, say)
+                hold_to_lock(image, runtime.engine)
         build_for_docker(plan, runtime, say)
     else:
         build_for_process(plan, installed_program(plan, directory, say), say)
@@ -85,6 +87,22 @@ def _have_cache(folder: Path, *, for_all: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if for_all and folder.stat().st_uid == os.getuid():
         folder.chmod(0o1777)
+
+
+def hold_to_lock(image: str, engine: DockerEngine) -> None:
+    """Nothing where ./deckard.lock does not have the image. Raises IntegrityError when it has another digest here."""
+    from deckard_deploy.weights import lockfile  # noqa: PLC0415  not for --help
+
+    lock = lockfile.read(lockfile.DEFAULT)
+    locked = lock.images.get(image) if lock else None
+    if locked is None:
+        return
+    found = docker_images.digests(engine, image)
+    if locked not in found:
+        raise IntegrityError(
+            f"{image} is {', '.join(found) or 'from no registry'} here, and {lockfile.DEFAULT} holds it to {locked}",
+            hint=f"docker pull {image}; if the tag has moved, review it: deckard-deploy lock --check",
+        )
 
 
 def _have_image(image: str, platform: str | None, runtime: DockerRuntime, say: Say) -> None:

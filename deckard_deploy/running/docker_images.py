@@ -23,17 +23,17 @@ def image_id(engine: DockerEngine, reference: str) -> str | None:
         return None
 
 
-def digest(engine: DockerEngine, reference: str) -> str | None:
-    """The digest under which the local image was pulled from its repository; None when it was not, or is not here."""
+def digests(engine: DockerEngine, reference: str) -> list[str]:
+    """The digests under which the local image is known in its repository: one, unless it was pushed or pulled again."""
     from docker.errors import NotFound  # noqa: PLC0415  half a second
 
     try:
         with engine.asking():
             known = engine.api.inspect_image(reference)["RepoDigests"]  # type: ignore[no-untyped-call]
     except NotFound:
-        return None
+        return []
     of_this = f"{registry.repository(reference)}@"
-    return next((str(one).removeprefix(of_this) for one in known or () if str(one).startswith(of_this)), None)
+    return [str(one).removeprefix(of_this) for one in known or () if str(one).startswith(of_this)]
 
 
 def root_folder(engine: DockerEngine) -> Path:

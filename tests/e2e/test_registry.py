@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from deckard_deploy.cli.prepare import hold_to_lock
 from deckard_deploy.cli.room import check, image_need
-from deckard_deploy.errors import EnvironmentUnfitError, NetworkError
+from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError, NetworkError
 from deckard_deploy.running import docker_images, registry
 from deckard_deploy.running.docker_engine import DockerEngine
 from deckard_deploy.weights import lockfile
@@ -78,12 +79,25 @@ def test_lock_asks_the_registry_what_a_tag_is(tool: Tool, image: str, engine: Do
     written = lockfile.read(tmp_path / "deckard.lock")
     assert written
     docker("pull", "--quiet", image)
-    assert written.images == {image: docker_images.digest(engine, image)}  # what docker then found it to be
+    assert [written.images[image]] == docker_images.digests(engine, image)  # what docker then found it to be
     assert lock(tool, image, tmp_path, "--check").returncode == 0
     push(image, tmp_path)
     moved = lock(tool, image, tmp_path, "--check")
     assert moved.returncode == 4
     assert f"image {image}: {written.images[image]} -> sha256:" in moved.stdout
+
+
+def test_up_is_held_to_the_digest_in_the_lock(
+    tool: Tool, image: str, engine: DockerEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    docker("pull", "--quiet", image)
+    hold_to_lock(image, engine)  # no lock yet
+    assert lock(tool, image, tmp_path).returncode == 0
+    hold_to_lock(image, engine)
+    push(image, tmp_path)  # and the tag here is the new image now
+    with pytest.raises(IntegrityError, match=r"deckard\.lock holds it to sha256:"):
+        hold_to_lock(image, engine)
 
 
 def test_a_registry_that_does_not_have_it_is_one_line(served: str, engine: DockerEngine):
