@@ -41,6 +41,7 @@ VERBS = {
     "verify": "Hash a deployment's weights and name every file that is wrong.",
     "inspect": "Show what a checkpoint holds and what is wrong with it.",
     "patches": "List, check and build the vLLM patches.",
+    "sbom": "List what a deployment consists of, as CycloneDX.",
     "doctor": "Look for what is wrong with this machine.",
 }
 _MODULES = {"profiles": "catalogs", "models": "catalogs", "engines": "catalogs"}

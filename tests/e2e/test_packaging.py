@@ -53,3 +53,16 @@ def test_everything_is_found(tmp_path: Path, from_checkout: list[str], *, editab
     assert (str(REPOSITORY) in package) is editable
     assert found == from_checkout[1:]
     assert "deckard-31b" in run(tmp_path / "venv" / "bin" / "deckard-deploy", "render", "command", "--profile", "spark")
+
+
+def test_two_builds_are_the_same_bytes(tmp_path: Path) -> None:
+    """From two folders, at two times: neither a path nor a date gets in (hatchling honours SOURCE_DATE_EPOCH)."""
+    built = []
+    for name in ("one", "another/place"):
+        source = tmp_path / name / "source"
+        run("git", "-C", REPOSITORY, "checkout-index", "--all", f"--prefix={source}/")
+        out = tmp_path / name / "out"
+        run(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, source)
+        built.append({file.name: file.read_bytes() for file in out.iterdir()})
+    assert len(built[0]) == 2
+    assert built[0] == built[1]
