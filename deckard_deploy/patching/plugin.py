@@ -26,9 +26,10 @@ _METADATA = {
     "WHEEL": "Wheel-Version: 1.0\nGenerator: deckard-deploy\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     "entry_points.txt": f"[vllm.general_plugins]\n{ENTRY_POINT} = {ENTRY_POINT}:register\n",
 }
-_WORD = re.compile(r"\((\w+)[^)]*\).* deckard_nvfp4_awq registered: sha256=([0-9a-f]{64}) pid=\d+")
+_WORD = re.compile(r"deckard_nvfp4_awq registered: sha256=([0-9a-f]{64}) pid=(\d+)")
+_HINT = "deckard-deploy down, then up; `deckard-deploy logs` shows what PYTHONPATH lost"
 _BEGINNING = "non-default args"  # api_utils.py, the API server's second line
-_PROCESS = re.compile(r"^\((APIServer|EngineCore|Worker)\w* pid=\d+\)|^\((Worker)_\w+ pid=\d+\)")
+_PROCESS = re.compile(r"^\((APIServer|EngineCore|Worker)\w* pid=(\d+)\)")  # vLLM's prefix of a line
 
 
 def serves(quantization: str) -> bool:
@@ -74,18 +75,21 @@ def judge_log(lines: list[str], sha256: str) -> str:
 
     Raises IntegrityError that names the process that said nothing, or another hash.
     """
-    said = {match[1].partition("_")[0]: match[2] for line in lines if (match := _WORD.search(line))}
     if not any(_BEGINNING in line for line in lines):
         return "not asked: the log does not reach back to the start"
-    seen = {"APIServer", "EngineCore"} | {m[1] or m[2] for line in lines if (m := _PROCESS.match(line))}
-    for process in sorted(seen):
-        if said.get(process) != sha256:
-            found = said.get(process, "nothing")[:12]
+    # By number, not by name: the API server speaks before vLLM prefixes its lines.
+    said = {match[2]: match[1] for line in lines if (match := _WORD.search(line))}
+    seen = {match[2]: match[1] for line in lines if (match := _PROCESS.match(line))}
+    for process in ("APIServer", "EngineCore"):
+        if process not in seen.values():
+            raise IntegrityError(f"the log knows no {process}, which has to run plugin {ENTRY_POINT}", hint=_HINT)
+    for pid, process in sorted(seen.items()):
+        if said.get(pid) != sha256:
+            found = said.get(pid, "nothing")[:12]
             raise IntegrityError(
-                f"{process} does not run plugin {ENTRY_POINT} {sha256[:12]}: it said {found}",
-                hint="deckard-deploy down, then up; look at `deckard-deploy logs` for what PYTHONPATH lost",
+                f"{process} {pid} does not run plugin {ENTRY_POINT} {sha256[:12]}: it said {found}", hint=_HINT
             )
-    return f"in use by {', '.join(sorted(seen))}, hashes right"
+    return f"in use by {', '.join(sorted(set(seen.values())))}, hashes right"
 
 
 def _digest(data: bytes) -> str:

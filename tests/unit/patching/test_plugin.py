@@ -22,13 +22,15 @@ print(hashlib.sha256(plugin.build({NAME!r}, pathlib.Path(sys.argv[2])).read_byte
 OURS, OTHER = "a" * 64, "b" * 64
 
 
-def said(process: str, sha256: str = OURS) -> str:
-    word = f"deckard_nvfp4_awq registered: sha256={sha256} pid=7"
-    return f"({process} pid=7) WARNING 11-26 00:10:00 [deckard_nvfp4_awq.py:32] {word}"
+PROCESSES = ("APIServer pid=1", "EngineCore pid=2", "Worker_TP0 pid=3")
+API, CORE, WORKER = (f"({name}) INFO 11-26 00:10:01 [x.py:1] on" for name in PROCESSES)
+START = "(APIServer pid=1) INFO 11-26 00:10:00 [api_utils.py:286] non-default args: {}"
 
 
-START = "(APIServer pid=1) INFO 11-26 00:10:00 [api_utils.py:233] non-default args: {}"
-WORKER = "(Worker pid=9) INFO 11-26 00:10:01 [x.py:1] loading"
+def said(pid: int, sha256: str = OURS) -> str:
+    """As seen on 0.32.0: a worker has another name while it starts, and the API server none."""
+    prefix = {1: "", 2: "(EngineCore pid=2) WARNING ", 3: "(VllmWorker-0 pid=3) WARNING "}[pid]
+    return f"{prefix}deckard_nvfp4_awq registered: sha256={sha256} pid={pid}"
 
 
 def test_the_wheel_is_the_same_whoever_builds_it(tmp_path: Path):
@@ -62,20 +64,22 @@ def test_python_finds_the_entry_point_in_the_file(tmp_path: Path):
 
 
 def test_every_process_has_to_say_the_hash():
-    lines = [START, said("APIServer"), said("EngineCore"), WORKER, said("Worker")]
+    lines = [said(1), START, said(2), CORE, said(3), WORKER]
     assert plugin.judge_log(lines, OURS) == "in use by APIServer, EngineCore, Worker, hashes right"
 
 
 def test_an_engine_without_a_worker_process_needs_none():
-    assert "APIServer, EngineCore," in plugin.judge_log([START, said("APIServer"), said("EngineCore")], OURS)
+    assert "APIServer, EngineCore," in plugin.judge_log([said(1), START, said(2), CORE], OURS)
 
 
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
-        ([said("APIServer")], "EngineCore does not run plugin .* it said nothing"),
-        ([said("APIServer"), said("EngineCore"), WORKER], "Worker does not run plugin .* it said nothing"),
-        ([said("APIServer"), said("EngineCore", OTHER)], "EngineCore does not run .* it said bbbbbbbbbbbb"),
+        ([said(2), CORE], "APIServer 1 does not run plugin .* it said nothing"),
+        ([said(1), CORE], "EngineCore 2 does not run plugin .* it said nothing"),
+        ([said(1)], "the log knows no EngineCore"),
+        ([said(1), said(2), CORE, WORKER], "Worker 3 does not run plugin .* it said nothing"),
+        ([said(1), said(2, OTHER), CORE], "EngineCore 2 does not run .* it said bbbbbbbbbbbb"),
     ],
 )
 def test_a_process_that_says_nothing_or_another_hash_is_an_error(lines: list[str], words: str):
@@ -84,4 +88,4 @@ def test_a_process_that_says_nothing_or_another_hash_is_an_error(lines: list[str
 
 
 def test_a_log_that_lost_its_beginning_is_not_judged():
-    assert plugin.judge_log(["(EngineCore pid=2) INFO later"], OURS).startswith("not asked")
+    assert plugin.judge_log([API, CORE], OURS).startswith("not asked")
