@@ -45,7 +45,7 @@ def down(deployed: Deployed, purge: bool, dry_run: bool) -> None:  # noqa: FBT00
 
 def _purge(directory: "StateDir", name: str) -> None:
     """Remove the deployment; with the last one engines, caches and generated models, which can all be made again."""
-    from deckard_deploy.catalog import listing  # noqa: PLC0415  not for --help
+    from deckard_deploy.catalog import library, listing  # noqa: PLC0415  not for --help
     from deckard_deploy.cli.prepare import remove_generated  # noqa: PLC0415  same
     from deckard_deploy.running import environment  # noqa: PLC0415  same
     from deckard_deploy.running.files import remove_folder  # noqa: PLC0415  same
@@ -55,6 +55,8 @@ def _purge(directory: "StateDir", name: str) -> None:
     if directory.deployments():
         return
     for engine in listing.names("engines"):
+        if library.engine(engine).dependency_lock is None:  # an image, or somebody's own environment
+            continue
         environment.remove(directory.engines / engine, say=say)
     remove_generated(directory, say)
     for folder in (directory.cache, directory.root / "patches"):

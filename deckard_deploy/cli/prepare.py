@@ -121,12 +121,20 @@ def _have_image(image: str, platform: str | None, runtime: DockerRuntime, say: S
 
 
 def installed_program(plan: LaunchPlan, directory: StateDir, say: Say) -> Path:
-    """The `vllm` of the plan's engine, installed when it is not there yet.
+    """The `vllm` of the plan's engine, installed when it is not there yet and is ours to install.
 
     Raises EnvironmentUnfitError, NetworkError, IntegrityError (running.environment.install).
     """
-    lock = locks.LOCKS[library.engine(plan.engine).dependency_lock or plan.engine]
-    return environment.install(directory.engines / plan.engine, lock=lock, say=say).vllm
+    lock, folder = library.engine(plan.engine).dependency_lock, directory.engines / plan.engine
+    if lock:
+        return environment.install(folder, lock=locks.LOCKS[lock], say=say).vllm
+    program = folder / "bin" / "vllm"
+    if not program.is_file():
+        raise EnvironmentUnfitError(
+            f"{plan.engine} runs in an environment of your own, and {folder} is none",
+            hint=f"ln -sT /path/to/the/venv/with/vllm {folder}",
+        )
+    return program
 
 
 def stored_release(plan: LaunchPlan, releases: Releases) -> tuple[Release, Launch]:
