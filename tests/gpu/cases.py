@@ -39,6 +39,10 @@ class Case:
     base: str | None = None  # the case whose text this one must repeat
     timeout_s: int = 225
 
+    @property
+    def gpus(self) -> int:
+        return int(str(self.engine.get("tensor_parallel_size", 1)))
+
 
 def patched(target: str, drafter: str, **changes: object) -> Case:
     settings: dict[str, object] = {"files": "patched", "base": f"{target}, no drafter", **changes}
@@ -50,6 +54,19 @@ EDGE = {"max_model_len": 512}
 EDGE_PHASES = ("1x450", "3x380-505")
 MANY = {"max_num_seqs": 16}
 MANY_PHASES = ("16x20-1500",)
+# Prompts from a part of the window to 32 windows.
+WIDE = {"max_num_seqs": 16, "max_model_len": 4608, "kv_cache_memory_bytes": 3 << 30}
+WIDE_PHASES = ("1x4080", "4x16-4080", "16x16-4080", "16x16-4080 again")
+WIDE_BASE = "text, no drafter, to 4080"
+# Both ranks by NCCL alone.
+TWO_GPUS = {"tensor_parallel_size": 2, "disable_custom_all_reduce": True}
+TWO_GPUS_BASE, TWO_GPUS_IMAGES_BASE = "2 GPUs: text, no drafter", "2 GPUs: mm_e4b, no drafter"
+
+
+def wide(**changes: object) -> Case:
+    engine = {**WIDE, **changes.pop("engine", {})}  # type: ignore[dict-item]
+    return patched("text", "text_kv4", phases=WIDE_PHASES, base=WIDE_BASE, engine=engine, **changes)
+
 
 # The slowest first: they run in parallel.
 CASES: dict[str, Case] = {
@@ -96,6 +113,27 @@ CASES: dict[str, Case] = {
         files="stock",
         phases=EDGE_PHASES,
         base="text, no drafter, maximum length",
+    ),
+    WIDE_BASE: Case("text", phases=WIDE_PHASES, engine=WIDE),
+    "to 4080, k=1": wide(tokens=1),
+    "to 4080, k=3": wide(tokens=3),
+    "to 4080, k=5": wide(),
+    "to 4080, k=8": wide(tokens=8),
+    "to 4080, k=8, CUDA graphs": wide(tokens=8, engine=WITH_GRAPHS),
+    "to 4080, k=5, 512 batched tokens": wide(engine={"max_num_batched_tokens": 512}),
+    "to 4080, k=5, no prefix cache": wide(engine={"enable_prefix_caching": False}),
+    TWO_GPUS_BASE: Case("text", phases=TEXT, engine=TWO_GPUS),
+    TWO_GPUS_IMAGES_BASE: Case("mm_e4b", phases=(*SHORT, IMAGE), engine=TWO_GPUS),
+    "2 GPUs: other KV spec": patched("text", "text_kv4", engine=TWO_GPUS, base=TWO_GPUS_BASE),
+    "2 GPUs: other KV spec, k=1": patched("text", "text_kv4", engine=TWO_GPUS, base=TWO_GPUS_BASE, tokens=1),
+    "2 GPUs: other KV spec, CUDA graphs": patched(
+        "text", "text_kv4", engine={**TWO_GPUS, **WITH_GRAPHS}, base=TWO_GPUS_BASE, phases=SHORT
+    ),
+    "2 GPUs: E4B-like, other KV spec, images": patched(
+        "mm_e4b", "mm_e4b_kv4", engine=TWO_GPUS, base=TWO_GPUS_IMAGES_BASE, phases=(*SHORT, IMAGE)
+    ),
+    "2 GPUs: control: group 0 for all": patched(
+        "text", "text_kv4", engine=TWO_GPUS, base=TWO_GPUS_BASE, files="group 0 for all", phases=SHORT
     ),
     "control: stock": patched("text", "text_kv4", files="stock"),
     "control: stock, multimodal": patched("mm_e4b", "mm_e4b", files="stock"),

@@ -29,10 +29,14 @@ TEXT_PHASES: dict[str, tuple[list[int], int]] = {
     "8x64": ([64] * 8, 120),
     "1x450": ([450], 200),  # these two run into max_model_len 512
     "3x380-505": ([380, 450, 505], 200),
+    "1x4080": ([4080], 64),
+    "4x16-4080": ([16, 130, 1000, 4080], 64),
+    "16x16-4080": ([16, 20, 36, 60, 110, 130, 260, 300, 500, 600, 900, 1000, 1500, 2048, 3000, 4080], 64),
 }
 # Of each length: seeds of prompts whose greedy tokens are all ahead of the next best by more than rounding moves the
 # logits (0.0001), with the checkpoints that they are used with. Others part at a near tie, on stock vLLM as well.
 SEEDS: dict[int, list[int]] = {
+    16: [0],
     20: [8],
     32: [1],
     36: [8],
@@ -52,8 +56,11 @@ SEEDS: dict[int, list[int]] = {
     900: [0],
     1000: [4],
     1500: [6],
+    2048: [0],
+    3000: [0],
+    4080: [0],
 }
-REPEAT = {"8x20-1500 again": "8x20-1500"}
+REPEAT = {f"{phase} again": phase for phase in ("8x20-1500", "16x16-4080")}
 IMAGE_PHASE = "2 images"
 
 
@@ -140,12 +147,12 @@ def run_case(case: dict[str, Any]) -> dict[str, Any]:
     llm = LLM(**settings)
     result: dict[str, Any] = {"ready_s": round(time.monotonic() - started, 1), "phases": {}}
     core = llm.llm_engine.engine_core.engine_core
-    runner = core.model_executor.driver_worker.worker.model_runner
     result["groups"] = [
         (group.kv_cache_spec.block_size, sum(name.startswith("draft_model") for name in group.layer_names))
-        for group in runner.kv_cache_config.kv_cache_groups
+        for group in core.scheduler.kv_cache_config.kv_cache_groups
     ]
-    drafter = getattr(runner, "drafter", None)
+    alone = getattr(core.model_executor, "driver_worker", None)  # with two ranks each is a process of its own
+    drafter = getattr(alone.worker.model_runner, "drafter", None) if alone else None
     modes = watch_drafter(drafter) if hasattr(drafter, "_determine_batch_execution_and_padding") else {}
     for phase in case["phases"]:
         speculating = "speculative_config" in settings

@@ -46,6 +46,7 @@ def environment(site: Path, overlay: Path | None) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "OMP_NUM_THREADS": "2",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # spec_case.py watches the scheduler from its own process
+        "VLLM_ALLREDUCE_USE_SYMM_MEM": "0",  # between two GPUs, NCCL alone
     }
 
 
@@ -64,6 +65,10 @@ def overlay(site: Path, folder: Path, experiment: str) -> Path:
     return folder
 
 
+def count_gpus() -> int:
+    return len(subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True).stdout.splitlines())
+
+
 def engine_settings(case: Case, checkpoints: Path) -> dict[str, object]:
     settings: dict[str, object] = {"model": str(checkpoints / case.target), **case.engine}
     if case.drafter:
@@ -75,13 +80,16 @@ def engine_settings(case: Case, checkpoints: Path) -> dict[str, object]:
     return settings
 
 
-def run_case(name: str, work: Path, overlays: dict[str, Path]) -> dict[str, Any]:
+def run_case(name: str, work: Path, overlays: dict[str, Path], gpu: int) -> dict[str, Any]:
+    """`gpu`: the one to use, for a case that uses one."""
     case = CASES[name]
     folder = work / "cases" / name.replace(" ", "_").replace(":", "").replace(",", "")
     folder.mkdir(parents=True)
     spec, result = folder / "case.json", folder / "result.json"
     spec.write_text(json.dumps({"engine": engine_settings(case, work / "checkpoints"), "phases": case.phases}))
     env = environment(work / "site", overlays.get(case.files)) | {"VLLM_CACHE_ROOT": str(folder / "cache")}
+    if case.gpus == 1:
+        env["CUDA_VISIBLE_DEVICES"] = str(gpu)
     started = time.monotonic()
     with (folder / "log.txt").open("w") as log:
         argv = [sys.executable, str(HERE / "spec_case.py"), str(spec), str(result)]
@@ -137,8 +145,9 @@ def run(out: Path, work: Path, names: list[str]) -> None:
     wanted = {CASES[name].files for name in names} - {"stock"}
     overlays = {files: overlay(site, work / f"overlay {files}".replace(" ", "_"), files) for files in wanted}
     print(f"set up: {time.process_time():.0f} s of CPU; {len(names)} cases", flush=True)
-    with ThreadPoolExecutor(16) as pool:
-        outcomes = pool.map(lambda name: run_case(name, work, overlays), names)
+    gpus = count_gpus()
+    with ThreadPoolExecutor(16 * gpus) as pool:
+        outcomes = pool.map(lambda at, name: run_case(name, work, overlays, at % gpus), range(len(names)), names)
         results = dict(zip(names, outcomes, strict=True))
     (out / "results.json").write_text(json.dumps(results))
     archive = out / "logs.tar.xz"

@@ -1,0 +1,143 @@
+"""Time decoding in the real 31B shapes with the patches on, without a drafter and with one, one engine at a time a GPU.
+
+On an sm_90 machine with PyTorch and .gpu/site.tar.xz (see bundle.py), from the repository's root:
+
+    python3 -m tests.gpu.validate_speed run --out DIR [--seconds 560]
+Then, where deckard_deploy runs, the table: the roofline is planning/roofline.py's own.
+    python -m tests.gpu.validate_speed table DIR/speed.json
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from tests.gpu.modelopt_marlin import prepare
+from tests.gpu.validate_eagle import count_gpus
+
+HERE = Path(__file__).resolve().parent
+# Of the first GPU and of the second: name -> case. One after the other, the most telling first.
+CASES: tuple[dict[str, dict[str, Any]], ...] = (
+    {
+        "NVFP4": {"algo": "NVFP4", "draft_tokens": 0, "kv_gib": 8},
+        "NVFP4_AWQ": {"algo": "NVFP4_AWQ", "draft_tokens": 0, "kv_gib": 8},
+        "NVFP4, k=3": {"algo": "NVFP4", "draft_tokens": 3, "kv_gib": 8},
+        "NVFP4, k=3, drafter without CUDA graphs": {
+            "algo": "NVFP4",
+            "draft_tokens": 3,
+            "kv_gib": 8,
+            "speculative": {"enforce_eager": True},
+        },
+    },
+    {
+        "BF16": {"algo": None, "draft_tokens": 0, "kv_gib": 5},
+        "NVFP4, k=5": {"algo": "NVFP4", "draft_tokens": 5, "kv_gib": 8},
+        "NVFP4, k=1": {"algo": "NVFP4", "draft_tokens": 1, "kv_gib": 8},
+        "BF16, k=3": {"algo": None, "draft_tokens": 3, "kv_gib": 5},
+        "BF16, k=1": {"algo": None, "draft_tokens": 1, "kv_gib": 5},
+        "BF16, k=5": {"algo": None, "draft_tokens": 5, "kv_gib": 5},
+    },
+)
+
+
+def run_case(name: str, case: dict[str, Any], work: Path, gpu: int, limit_s: float) -> dict[str, Any]:
+    folder = work / "cases" / name.replace(" ", "_").replace(",", "")
+    folder.mkdir(parents=True)
+    (folder / "case.json").write_text(json.dumps(case))
+    variables = dict(line.split("=", 1) for line in (work / "environment").read_text().splitlines())
+    env = os.environ | variables
+    env |= {"CUDA_VISIBLE_DEVICES": str(gpu), "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "HF_HUB_OFFLINE": "1"}
+    env |= {"VLLM_CACHE_ROOT": str(work / f"cache{gpu}"), "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "INFO"}
+    result, started = folder / "result.json", time.monotonic()
+    with (folder / "log.txt").open("w") as log:
+        argv = [sys.executable, str(HERE / "speed_case.py"), str(folder / "case.json"), str(result)]
+        try:
+            subprocess.run(argv, env=env, stdout=log, stderr=log, timeout=limit_s, check=False)
+        except subprocess.TimeoutExpired:
+            return {"error": f"no end within {limit_s:.0f} s"}
+    found = json.loads(result.read_text()) if result.is_file() else {"error": "the process died"}
+    print(f"{name}: {time.monotonic() - started:.0f} s, {found.get('error') or found['decode']}", flush=True)
+    return dict(found)
+
+
+def run(out: Path, work: Path, seconds: float, only: list[str]) -> None:
+    deadline = time.monotonic() + seconds
+    prepare(work)
+
+    def on(gpu: int) -> dict[str, Any]:
+        results = {}
+        for name, case in CASES[gpu].items():
+            left = deadline - time.monotonic()
+            if left > 60 and (not only or name in only):  # none shorter was seen
+                results[name] = run_case(name, case, work, gpu, left - 5)
+        return results
+
+    gpus = count_gpus()
+    with ThreadPoolExecutor(gpus) as pool:
+        results = {name: found for part in pool.map(on, range(min(gpus, len(CASES)))) for name, found in part.items()}
+    (out / "speed.json").write_text(json.dumps(results, indent=1))
+    subprocess.run(["tar", "-C", work, "-cJf", out / "speed-logs.tar.xz", "cases"], check=True)
+
+
+def table(file: Path) -> None:
+    """Tokens a second, share of the ceiling, and the speed-up against tau / (1 + c k) with c from bytes alone."""
+    from deckard_deploy.catalog import library  # noqa: PLC0415  not on the GPU machine
+    from deckard_deploy.planning.roofline import Drafting, accepted, kv_read, weight_read  # noqa: PLC0415  same
+
+    target, drafter = library.model("deckard-31b"), library.model("deckard-e4b")
+    results = json.loads(file.read_text())
+    gpu = next(found["gpu"] for found in results.values() if "gpu" in found)
+    bandwidth = library.profile("h200" if "H200" in gpu else "h100").hardware.bandwidth_gb_s or 0
+    print("| case | requests | tok/s (each run) | of the ceiling | acceptance | speed-up | formula |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for name, result in results.items():
+        if "error" in result:
+            print(f"| {name} | - | {result['error'][:120]} | | | | |")
+            continue
+        base_name, _, rest = name.partition(", k=")
+        tokens = int(rest[0]) if rest else 0
+        model = target.model_copy(update={"quantization": "none"}) if base_name == "BF16" else target
+        draft = Drafting(tokens=tokens, cost=weight_read(drafter) / weight_read(model))
+        for batch, found in result["decode"].items():
+            step = weight_read(model) + int(batch) * kv_read(model.architecture, 2, 192)
+            ceiling = int(batch) * bandwidth * 1e9 / step
+            runs = ", ".join(f"{rate:.1f}" for rate in found["tok_s"])
+            share = f"{found['median'] / ceiling:.0%}" if not tokens else ""
+            speedup = found["median"] / results[base_name]["decode"][batch]["median"] if tokens else None
+            formula = accepted(1.0, tokens) / (1 + draft.cost * tokens)
+            drafted = f"{found['acceptance']:.4f} | {speedup:.2f} | {formula:.2f}" if speedup else " | | "
+            print(f"| {name} | {batch} | {found['median']:.1f} ({runs}) | {share} | {drafted} |")
+    print("\n| case | ready after, s | step, ms | model | sampling | drafting | rest |\n" + "| --- " * 7 + "|")
+    for name, result in results.items():
+        if "error" not in result:
+            parts = result["breakdown"]
+            named = [parts.get(key, 0.0) for key in ("_model_forward", "_sample", "propose_draft_token_ids")]
+            cells = " | ".join(f"{ms:.2f}" for ms in (parts["step_ms"], *named, parts["step_ms"] - sum(named)))
+            print(f"| {name} | {result['ready_s']:.0f} | {cells} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    runner = verbs.add_parser("run")
+    runner.add_argument("--out", type=Path, required=True)
+    runner.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "validate_speed")
+    runner.add_argument("--seconds", type=float, default=560)
+    runner.add_argument("--only", nargs="+", default=[], metavar="CASE")
+    verbs.add_parser("table").add_argument("file", type=Path)
+    args = parser.parse_args()
+    if args.verb == "table":
+        table(args.file)
+    else:
+        args.out.mkdir(parents=True, exist_ok=True)
+        run(args.out, args.work, args.seconds, args.only)
+
+
+if __name__ == "__main__":
+    main()
