@@ -21,5 +21,6 @@ def say(text: str) -> None:
 
 def echo_command(text: str) -> None:
     """The command line of another program, for `--verbose`."""
-    if click.get_current_context().find_root().params.get("verbose"):
+    context = click.get_current_context(silent=True)
+    if context and context.find_root().params.get("verbose"):
         say(text)

@@ -161,7 +161,19 @@ def test_a_root_without_capabilities_needs_caches_that_are_open(plan: LaunchPlan
         Path(mount.source).mkdir(parents=True, exist_ok=True)
         os.chown(mount.source, STRANGER, STRANGER)
         Path(mount.source).chmod(0o1777 if caches_are_open else 0o755)
-    command = ["docker", "run", "--rm", *options, "--entrypoint", "python3", str(plan.image), "-c", TRY_TO_WRITE]
+    command = [
+        "docker",
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        *options,
+        "--entrypoint",
+        "python3",
+        str(plan.image),
+        "-c",
+        TRY_TO_WRITE,
+    ]
     done = subprocess.run([*command, weights, *caches], capture_output=True, text=True, check=False)
     if caches_are_open:
         assert "caches written as 0" in done.stdout, done.stderr

@@ -1,0 +1,15 @@
+"""Of many `up`s at once one starts a server, and the others leave at once and name who is at work."""
+
+from pathlib import Path
+
+from tests.unit.running.crowd import crowd
+from tests.unit.running.world import World
+
+
+def test_one_starts_and_the_others_leave(world: World, tmp_path: Path) -> None:
+    left = crowd(world, tmp_path, 8)
+    assert sorted(one.code for one in left) == [0, *[8] * 7]
+    refused = [one for one in left if one.code == 8]
+    assert all(" held by pid " in one.said or "has just taken" in one.said for one in refused)
+    assert len(world.processes()) == 2  # the server and its worker
+    assert world.names() is not None
