@@ -1,7 +1,8 @@
 """Load checkpoints with vLLM's engine, one after the other, and print what each answers, as JSON.
 
-argv: checkpoint folders. Each is asked for the plain and the thinking script; an engine that does not start answers
-with its error. Run in its own process, so that PYTHONPATH decides which files of vLLM are used.
+argv: checkpoint folders, each with `+FOLDER` behind it if that drafts for it by MTP. Each is asked for the plain and
+the thinking script; an engine that does not start answers with its error. Run in its own process, so that PYTHONPATH
+decides which files of vLLM are used.
 """
 
 # vLLM and torch are in the engine's environment, not beside the tools.
@@ -19,9 +20,13 @@ from vllm.distributed import cleanup_dist_env_and_memory
 from vllm.model_executor.layers.quantization import modelopt
 
 
-def answers(folder: str) -> dict[str, str]:
+def answers(argument: str) -> dict[str, str | float]:
+    folder, _, drafter = argument.partition("+")
+    options = {"max_model_len": 512, "max_num_seqs": 2, "enforce_eager": True, "limit_mm_per_prompt": {"image": 0}}
+    if drafter:
+        options["speculative_config"] = {"model": drafter, "num_speculative_tokens": 4}
     try:
-        engine = LLM(folder, max_model_len=512, max_num_seqs=2, enforce_eager=True, limit_mm_per_prompt={"image": 0})
+        engine = LLM(folder, disable_log_stats=False, **options)
     except ValueError as error:
         return {"error": str(error)}
     ask = [{"role": "user", "content": "hi"}]
@@ -30,11 +35,17 @@ def answers(folder: str) -> dict[str, str]:
         mode: engine.chat(ask, sampling, use_tqdm=False, chat_template_kwargs={"enable_thinking": mode == "thinking"})
         for mode in ("plain", "thinking")
     }
+    counted = {metric.name: getattr(metric, "value", 0) for metric in engine.get_metrics()} if drafter else {}
     engine.llm_engine.engine_core.shutdown()
     cleanup_dist_env_and_memory()
-    return {mode: outputs[0].outputs[0].text for mode, outputs in said.items()}
+    texts = {mode: outputs[0].outputs[0].text for mode, outputs in said.items()}
+    if not drafter:
+        return texts
+    accepted, drafted = (counted[f"vllm:spec_decode_num_{what}_tokens"] for what in ("accepted", "draft"))
+    return {**texts, "acceptance": accepted / drafted}
 
 
 if __name__ == "__main__":
-    found = {Path(folder).name: answers(folder) for folder in sys.argv[1:]}
-    print(json.dumps({"module": modelopt.__file__, **found}))
+    found = {Path(argument).name: answers(argument) for argument in sys.argv[1:]}
+    ours = sys.modules.get("deckard_nvfp4_scheme", modelopt)
+    print(json.dumps({"module": ours.__file__, **found}))
