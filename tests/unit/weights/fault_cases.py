@@ -20,6 +20,7 @@ from tests.unit.weights.fault_site import (
     drip,
     ended,
     half,
+    once_each,
     shifted,
     status,
     times,
@@ -58,13 +59,13 @@ def case(
 
 @case(
     "F1",
-    "the connection is cut in the middle, five times",
+    "the connection is cut in the middle of every segment",
     "nothing: it goes on where it was",
     guard=("weights/transfer.py", "if failures > self._pace.retries:", "if failures:"),
     otherwise="1 times in a row",
 )
 def cut(site: Site) -> None:
-    site.hub.fault = times(5, half)
+    site.hub.fault = once_each(half)
     found = site.pull()
     assert found.code == 0, found
     assert site.is_right(), "the files are not right"
@@ -235,7 +236,7 @@ def too_many_requests(site: Site) -> None:
     otherwise="model.safetensors: HTTP 500'",
 )
 def server_error(site: Site) -> None:
-    site.hub.fault = times(4, status(500))
+    site.hub.fault = once_each(status(500))
     found = site.pull()
     assert found.code == 0, found
     assert site.is_right(), "the files are not right"

@@ -14,6 +14,7 @@ from tests.unit.weights.hub_server import Answer, Hub
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 BIG = "model.safetensors"
+SEGMENT = 256 << 10
 Fault = Callable[[Answer, str, int, int], bool]
 
 
@@ -108,6 +109,19 @@ def times(count: int, fault: Fault) -> Fault:
             if name != BIG or not left[0]:
                 return False
             left[0] -= 1
+        return fault(answer, name, start, end)
+
+    return limited
+
+
+def once_each(fault: Fault) -> Fault:
+    """The fault for the first request for each segment: no connection meets it twice in a row, however they are run."""
+    seen: set[int] = set()
+
+    def limited(answer: Answer, name: str, start: int, end: int) -> bool:
+        if name != BIG or start % SEGMENT or start in seen:
+            return False
+        seen.add(start)
         return fault(answer, name, start, end)
 
     return limited

@@ -20,6 +20,7 @@ from deckard_deploy.weights import hub
 from deckard_deploy.weights.folder import OURS, ModelFolder
 from deckard_deploy.weights.pull import Puller, pull
 from deckard_deploy.weights.transfer import Pace
+from tests.unit.weights.fault_site import SEGMENT
 from tests.unit.weights.hub_server import REPO
 
 
@@ -42,7 +43,7 @@ def main(folder: Path, words: list[str]) -> None:
         setattr(where, attribute, fake)
     said: list[str] = []
     ended: dict[str, object] = {"code": 0, "message": "", "hint": ""}
-    pace = Pace(connections=4, segment_bytes=256 << 10, backoff_s=0.001, stall_s=0.5, retries=1)
+    pace = Pace(connections=4, segment_bytes=SEGMENT, backoff_s=0.001, stall_s=0.5, retries=1)
     if "patient" in words:
         pace = dataclasses.replace(pace, stall_s=60)
     try:
