@@ -63,7 +63,7 @@ def _facts(site: "Site", directory: "StateDir") -> dict[str, Any]:
         "profile": plan.profile,
         "model": plan.model,
         "engine": plan.engine,
-        "plan": plan.hash,
+        "plan": release.plan_hash,
         "since": launch.started_at if launch and running else None,
         "restarts": seen.restart_count,
         "exit_code": seen.exit_code,

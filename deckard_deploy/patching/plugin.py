@@ -54,7 +54,7 @@ def wheel_bytes(name: str) -> bytes:
 
 
 def sha256_of(name: str) -> str:
-    """The hash of that wheel: part of the plan, pinned by deckard.lock, and said by every process of the engine."""
+    """The hash of that wheel: part of the plan, and said by every process of the engine."""
     return hashlib.sha256(wheel_bytes(name)).hexdigest()
 
 

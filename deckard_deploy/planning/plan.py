@@ -5,7 +5,7 @@ Nobody downstream asks the profile, the environment or the command line again. P
 
 import hashlib
 import json
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -107,8 +107,7 @@ class LaunchPlan(Part):
     @property
     def hash(self) -> str:
         """Twelve hex digits of the SHA-256 over the canonical JSON: folder name, label, and reason for a no-op."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+        return plan_hash(self.model_dump(mode="json"))
 
     @property
     def all_mounts(self) -> tuple[BindMount, ...]:
@@ -131,3 +130,9 @@ class LaunchPlan(Part):
         at = self.arguments.index(self.served_name, self.arguments.index("--served-model-name")) + 1
         arguments = (*self.arguments[:at], launch_id, *self.arguments[at:])
         return self.model_copy(update={"arguments": arguments})
+
+
+def plan_hash(plan: dict[str, Any]) -> str:
+    """The same of a plan as JSON has it: one that an earlier version of this tool wrote has fewer fields."""
+    canonical = json.dumps(plan, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]

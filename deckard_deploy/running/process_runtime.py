@@ -169,7 +169,7 @@ class ProcessRuntime:
             argv=(str(program), *inner, *plan.launched(launch.launch_id).arguments),
             environment={**self._environment, **plan.environment, **KEEP_ENVIRON, name: value},
             launch_id=launch.launch_id,
-            plan_hash=plan.hash,
+            plan_hash=release.plan_hash,
             restarts=restarts,
             grace_s=plan.container.stop_grace_period_s,
             log_bytes=LOG_BYTES,

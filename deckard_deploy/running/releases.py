@@ -7,6 +7,7 @@ releases/<plan hash>/
   failure.log                                       the last failure
 """
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from deckard_deploy.durable import sync_folder, writing
 from deckard_deploy.errors import BadInputError, DeployError, IntegrityError
-from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.planning.plan import LaunchPlan, plan_hash
 from deckard_deploy.running.files import (
     clear_leftovers,
     link_atomically,
@@ -61,14 +62,19 @@ class Release:
         return self.folder.name
 
     def plan(self) -> LaunchPlan:
-        """The plan, proven by the folder's name. Raises IntegrityError."""
+        """The plan, proven by the folder's name. Raises IntegrityError.
+
+        What is hashed is the file: a version of this tool that added a field to the plan still reads it.
+        """
+        text = self.text(PLAN)
         try:
-            plan = LaunchPlan.model_validate_json(self.text(PLAN))
+            plan = LaunchPlan.model_validate_json(text)
         except ValidationError as error:
             raise self._corrupt(PLAN) from error
-        if plan.hash != self.plan_hash:
+        found = plan_hash(json.loads(text))
+        if found != self.plan_hash:
             raise IntegrityError(
-                f"{self.folder / PLAN} is plan {plan.hash}, not {self.plan_hash}", hint="run `deckard-deploy up` again"
+                f"{self.folder / PLAN} is plan {found}, not {self.plan_hash}", hint="run `deckard-deploy up` again"
             )
         return plan
 

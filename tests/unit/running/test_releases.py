@@ -1,6 +1,9 @@
+import json
+
 import pytest
 
 from deckard_deploy.errors import BadInputError, IntegrityError
+from deckard_deploy.planning.plan import plan_hash
 
 
 def test_a_release_is_its_files_and_its_plan(world):
@@ -70,6 +73,14 @@ def test_a_plan_of_another_release_is_not_believed(world):
     (release.folder / "plan.json").write_text(world.plan(FAKE="other").model_dump_json())
     with pytest.raises(IntegrityError, match=f"not {release.plan_hash}"):
         release.plan()
+
+
+def test_a_release_from_before_the_plan_had_a_field_is_still_read(world):
+    earlier = world.plan().model_dump(mode="json")
+    del earlier["compatibility"]  # as if it were new
+    release = world.releases.store(plan_hash(earlier), {"plan.json": json.dumps(earlier)})
+    assert release.plan() == world.plan()
+    assert release.plan().hash != release.plan_hash
 
 
 def test_current_moves_and_remembers_one_before(world):
