@@ -1,4 +1,4 @@
-"""Real nginx in front of the real vLLM 0.19.1: what it lets through; and what vLLM's own --api-key lets through."""
+"""Real nginx in front of the real vLLM, 0.19.1 and 0.32.0: what it lets through; and what vLLM's own --api-key does."""
 
 import json
 import os
@@ -66,22 +66,29 @@ class World:
         return {(method, path) for method, path in HEARD.findall(self.log.read_text(errors="replace"))}
 
 
+@pytest.fixture(scope="module", params=["vllm-0.19.1-cpu", "vllm-0.32.0-cpu"])
+def engine(request: pytest.FixtureRequest) -> tuple[str, Path]:
+    """An engine of the catalog and its Python."""
+    name = str(request.param)
+    return name, request.getfixturevalue("engine_python" if "0.19.1" in name else "new_engine_python")
+
+
 @pytest.fixture(scope="module")
 def world(
-    tmp_path_factory: pytest.TempPathFactory, engine_python: Path, free_port: Callable[[], int]
+    tmp_path_factory: pytest.TempPathFactory, engine: tuple[str, Path], free_port: Callable[[], int]
 ) -> Iterator[World]:
     directory = StateDir(tmp_path_factory.mktemp("gateway") / "state")
     # Exposed, so that a key is asked for from the first request on; on loopback all the same: nobody is let in here.
     publish = Publish(expose="127.0.0.1", port=free_port(), tls=False)
-    resolved = resolve(Deployment(name="gate", publish=publish), profile=library.profile("cpu"))
-    plan = plan_for(resolved, directory).model_copy(update={"patches": ()})
+    resolved = resolve(Deployment(name="gate", publish=publish, engine=engine[0]), profile=library.profile("cpu"))
+    plan = plan_for(resolved, directory).model_copy(update={"patches": (), "plugin": None})
     tiny_gemma4.write(directory.models / MODEL)
     keys, deployment = Keys(directory.root), directory.create("gate")
     with keys.held():
         alice = keys.add("alice")
     environment = dict(os.environ)
     gateway_files.prepare(plan, keys, environment=environment, say=print)
-    vllm = engine_python.with_name("vllm")
+    vllm = engine[1].with_name("vllm")
     runtime = ProcessRuntime(deployment, program=lambda _: vllm, environment=environment, say=print)
     release, launch = stored_release(plan, Releases(deployment))
     release.record(launch)
@@ -248,14 +255,14 @@ def test_nobodys_key_or_prompt_is_written_down(world: World) -> None:
 
 @pytest.fixture(scope="module")
 def bare(
-    world: World, engine_python: Path, free_port: Callable[[], int], tmp_path_factory: pytest.TempPathFactory
+    world: World, engine: tuple[str, Path], free_port: Callable[[], int], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, int]]:
     """The same vLLM as it comes, with its own --api-key."""
     port, log = free_port(), tmp_path_factory.mktemp("bare") / "log"
     model = world.log.parents[4] / "models" / MODEL
     options = ("--host", "127.0.0.1", "--port", str(port), "--served-model-name", MODEL, "--api-key", KEY)
     more = ("--enforce-eager", "--max-model-len", "1024", "--max-num-seqs", "4")
-    command = [str(engine_python.with_name("vllm")), "serve", str(model), *options, *more]
+    command = [str(engine[1].with_name("vllm")), "serve", str(model), *options, *more]
     environment = {**os.environ, **library.profile("cpu").environment}
     with log.open("wb") as output, subprocess.Popen(command, env=environment, stdout=output, stderr=output) as server:
         try:
@@ -265,10 +272,21 @@ def bare(
             server.terminate()
 
 
-def test_the_control_lets_the_same_attacks_through(bare: tuple[str, int]) -> None:
-    """Without the gateway: every Host attack on every route of /v1 is answered, and much needs no key at all."""
+def test_the_control_lets_the_same_attacks_through(engine: tuple[str, Path], bare: tuple[str, int]) -> None:
+    """Without the gateway: on 0.19.1 every Host attack on every route of /v1 is answered; much needs no key at all."""
     through = got_through(bare, [each for each in attacks() if "framing" not in each.name], patience_s=10)
-    assert {f"host {host} on {path}" for host in HOSTS for _, path, _ in ROUTES} <= set(through)
+    hosts = {f"host {host} on {path}" for host in HOSTS for _, path, _ in ROUTES}
+    assert hosts & set(through) == (hosts if "0.19.1" in engine[0] else set())
     assert {"path '/version'", "path '/load'"} <= set(through)
     without = Attack("no key, no trick", request("GET", "/v1/models"))
     assert got_through(bare, [without]) == []
+
+
+def test_the_control_answers_a_model_hosts_route_without_a_key(bare: tuple[str, int], world: World) -> None:
+    """The whole of inference, open beside /v1 in both releases; closed at the gateway, with a key and without."""
+    headers = {"Content-Type": "application/json"}
+    url = f"http://{bare[0]}:{bare[1]}/invocations"
+    assert requests.post(url, data=CHAT, headers=headers, timeout=60).status_code == 200
+    closed = world.base_url.removesuffix("/v1") + "/invocations"
+    for more in ({}, world.headers(world.alice)):
+        assert requests.post(closed, data=CHAT, headers={**headers, **more}, timeout=10).status_code == 404
