@@ -1,7 +1,8 @@
 """Follow one start to its end: ready, failed, or stuck.
 
 Log lines, the instance's state and the readiness probe are looked at every POLL_S; connecting to a port on which
-nothing listens costs next to nothing, so a ready engine is noticed within a poll, whatever it logs.
+nothing listens costs next to nothing, so a ready engine is noticed within a poll, whatever it logs. While a question
+is under way, which may take minutes, the other two are looked at all the same.
 """
 
 import time
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn, Protocol
 
 from deckard_deploy.errors import StartFailedError, TimedOutError
+from deckard_deploy.startup.asking import Asking
 from deckard_deploy.startup.diagnosis import UNKNOWN, Diagnosis, diagnose
 from deckard_deploy.startup.observation import Observation
 from deckard_deploy.startup.phases import Facts, Phase, PhaseTracker, Progress
@@ -73,6 +75,7 @@ def follow(
     started = advanced = clock.now()
     log = _Log(launch, PhaseTracker(started), on_progress)
     first, unanswered = launch.observe(), 0
+    asking: Asking[Readiness] | None = None
     while True:
         now = clock.now()
         advanced = now if log.read(now) else advanced
@@ -81,8 +84,11 @@ def follow(
                 clock.sleep(POLL_S)
                 log.read(now)
             _fail(log, ended, now - started, observation)
-        readiness = probe()
-        if readiness.outcome is Outcome.READY:
+        asking = asking or Asking(probe)
+        if (readiness := asking.answer(POLL_S)) is None:
+            continue
+        asking = None
+        if readiness.outcome is Outcome.READY and not _ended(first, launch.observe()):
             now = clock.now()
             log.read(now)
             return Ready(now - started, log.tracker.durations(now), log.tracker.facts)

@@ -5,22 +5,23 @@ end), so a refused connection means loading. `/health` is not asked: it answers 
 another server may hold the port.
 """
 
+import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from http import HTTPStatus
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from deckard_deploy.connection import NO_ACCESS, Access, session
+from deckard_deploy.startup.asking import Asking
 
 if TYPE_CHECKING:
     import requests
 
 CONNECT_TIMEOUT_S = 1.0
 LIST_TIMEOUT_S = 5.0
-CHUNK, MAX_CHUNKS = 1 << 16, 16  # bytes; ours answers with a few kB, another server with whatever it likes
+CHUNK, MAX_BODY = 1 << 16, 1 << 20  # bytes; ours answers with a few kB, another server with whatever it likes
 MAX_TOKENS = 64  # a model that thinks first spends some on its reasoning, which counts as text too
 SHOWN = 60  # characters of the answer
 QUESTION = "Reply with the single word: ready"
@@ -47,7 +48,7 @@ FINAL = frozenset({Outcome.OTHER_SERVER, Outcome.KEY_REFUSED, Outcome.CANNOT_CHA
 
 @dataclass(frozen=True)
 class Readiness:
-    """The outcome and, in one line, what it rests on."""
+    """The outcome and, in one line, what it rests on. timed_out: a server with much to do may look like this."""
 
     outcome: Outcome
     detail: str = ""
@@ -69,26 +70,57 @@ def probe(
 ) -> Readiness:
     """Ask `base_url` (ending in /v1) once: both names listed, then one chat completion with text in it.
 
-    `timeout_s` bounds the completion's silence: the first one compiles kernels, 25 to 30 s on a DGX Spark. Never
-    raises for what a server does; goes through no proxy and follows no redirect.
+    `timeout_s` bounds the completion: the first one compiles kernels, 25 to 30 s on a DGX Spark; the list has no more
+    than LIST_TIMEOUT_S. Never raises for what a server does; goes through no proxy and follows no redirect.
     """
+    list_s = min(LIST_TIMEOUT_S, timeout_s)
+    asking = Asking(functools.partial(_ask, base_url, (launch_id, served_name), access, (list_s, timeout_s)))
+    # The sockets' timeouts are for each piece that arrives, this is for all of them.
+    late = Readiness(Outcome.NOT_ANSWERING, f"no end of an answer at {base_url}", timed_out=True)
+    return asking.answer(list_s + timeout_s) or late
+
+
+def _ask(base_url: str, names: tuple[str, str], access: Access, timeouts_s: tuple[float, float]) -> Readiness:
     import requests  # noqa: PLC0415  heavy
 
+    list_s, completion_s = timeouts_s
     with session(access) as asking:
         try:
-            listed = _listed(asking, base_url, {launch_id, served_name})
-            return listed or _completed(asking, base_url, served_name, timeout_s)
-        except requests.ConnectionError as error:
-            return Readiness(Outcome.LOADING, f"{type(error).__name__} at {base_url}")
+            listed = _listed(asking, base_url, set(names), list_s)
+            return listed or _completed(asking, base_url, names[1], completion_s)
         except requests.RequestException as error:
-            timed_out = isinstance(error, requests.Timeout)
-            return Readiness(Outcome.NOT_ANSWERING, f"{type(error).__name__} at {base_url}", timed_out)
+            return _unanswered(error, base_url)
 
 
-def _listed(session: "requests.Session", base_url: str, names: set[str]) -> Readiness | None:
+def _unanswered(error: "requests.RequestException", base_url: str) -> Readiness:
+    """Nothing listens, or hangs up unheard as docker's proxy does: loading. What says something wrong or late is not.
+
+    requests raises ConnectionError for both, even for a body that stops halfway; what it was made from tells.
+    """
+    import ssl  # noqa: PLC0415  heavy
+
+    import requests  # noqa: PLC0415  heavy
+    from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, ReadTimeoutError  # noqa: PLC0415  heavy
+
+    causes = list(_causes(error))
+    detail = f"{type(error).__name__} at {base_url}"
+    hung_up = (ConnectionError, ssl.SSLEOFError, ConnectTimeoutError, NewConnectionError)
+    if any(isinstance(cause, hung_up) for cause in causes):
+        return Readiness(Outcome.LOADING, detail)
+    timed_out = any(isinstance(cause, requests.Timeout | ReadTimeoutError) for cause in causes)
+    return Readiness(Outcome.NOT_ANSWERING, detail, timed_out)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _listed(session: "requests.Session", base_url: str, names: set[str], timeout_s: float) -> Readiness | None:
     """None when every name is on /models."""
     url = f"{base_url}/models"
-    with session.get(url, timeout=(CONNECT_TIMEOUT_S, LIST_TIMEOUT_S), allow_redirects=False, stream=True) as response:
+    with session.get(url, timeout=(CONNECT_TIMEOUT_S, timeout_s), allow_redirects=False, stream=True) as response:
         if response.status_code != HTTPStatus.OK:
             return _refused(response.status_code, url, otherwise=Outcome.OTHER_SERVER)
         body = _json(response)
@@ -129,6 +161,8 @@ def _refused(status: int, url: str, *, otherwise: Outcome) -> Readiness:
             return Readiness(Outcome.KEY_REFUSED, detail)
         case HTTPStatus.SERVICE_UNAVAILABLE:
             return Readiness(Outcome.ENGINE_DEAD, detail)
+        case HTTPStatus.TOO_MANY_REQUESTS:  # the gateway's, when it has as many connections as it takes
+            return Readiness(Outcome.NOT_ANSWERING, detail, timed_out=True)
         case HTTPStatus.BAD_GATEWAY | HTTPStatus.GATEWAY_TIMEOUT:
             return Readiness(Outcome.LOADING, detail)
         case _ if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -138,7 +172,11 @@ def _refused(status: int, url: str, *, otherwise: Outcome) -> Readiness:
 
 
 def _json(response: "requests.Response") -> Any:  # noqa: ANN401  whatever the server sent
-    body = b"".join(islice(response.iter_content(CHUNK), MAX_CHUNKS))
+    body = bytearray()
+    for piece in response.iter_content(CHUNK):  # of a chunked answer as small as the server likes
+        body += piece
+        if len(body) > MAX_BODY:
+            return None
     try:
         return json.loads(body)
     except (ValueError, RecursionError):

@@ -1,0 +1,24 @@
+#!/usr/bin/env python3
+"""The truth table: python scripts/campaign_truth.py [SEEDS]. 40 behaviours of a server each; CI runs one seed."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tests.unit.startup.truth import table
+
+
+def main(seeds: int = 25) -> None:
+    cases = table(range(1, seeds + 1))
+    wrong = [one for one in cases if not one.true]
+    for one in wrong:
+        print(f"{one.behaviour.name}, seed {one.seed}: {one.verdict}, not {one.behaviour.verdict}: {one.said}")
+    crashes = [one.after_s for one in cases if one.behaviour.turns]
+    false_ready = sum(one.verdict == "ready" for one in wrong)
+    false_failed = sum(one.behaviour.verdict == "ready" for one in wrong)
+    print(f"{len(cases)} cases: {false_ready} false ready, {false_failed} false failed, {len(wrong)} wrong in all")
+    print(f"a crash was reported after {max(crashes):.2f} s at most")
+    sys.exit(bool(wrong))
+
+
+main(*map(int, sys.argv[1:]))
