@@ -40,7 +40,9 @@ def test_a_drafter_is_judged_and_changes_no_word(
 
 
 def test_one_that_does_not_fit_is_refused(tool: Tool, free_port: Callable[[], int]) -> None:
-    done = tool(*UP, "--port", str(free_port()), "--drafter", "tiny-assistant-random", check=False)
+    # A deployment of its own: one with a release before would have that back.
+    up = (*UP[:-1], "unfit", "--port", str(free_port()), "--drafter", "tiny-assistant-random")
+    done = tool(*up, check=False)
     assert done.returncode == 6, done.stderr
     assert "the drafter does not fit: 0% of" in done.stderr
     assert "--drafter none" in done.stderr
