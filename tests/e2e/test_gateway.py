@@ -159,13 +159,19 @@ def test_models_and_health(world: World) -> None:
 
 
 def test_pieces_of_a_stream_arrive_one_by_one(world: World) -> None:
-    """nginx holds nothing back: the first piece is here while the engine still writes the last."""
+    """nginx holds nothing back: the first piece is here while the engine still writes the last.
+
+    A busy machine may hold a whole answer up, so one of five is enough; a proxy that collects would collect them all.
+    """
     body = {**json.loads(CHAT), "max_tokens": 60, "stream": True, "ignore_eos": True}
     url, headers = f"{world.base_url}/chat/completions", world.headers(world.alice)
-    with requests.post(url, json=body, headers=headers, stream=True, timeout=60) as response:
-        times = [time.monotonic() for _ in response.iter_content(None)]
-    assert len(times) > 20
-    assert times[len(times) // 2] - times[0] > 0.2 * (times[-1] - times[0])
+
+    def one_by_one() -> bool:
+        with requests.post(url, json=body, headers=headers, stream=True, timeout=60) as response:
+            times = [time.monotonic() for _ in response.iter_content(None)]
+        return len(times) > 20 and times[len(times) // 2] - times[0] > 0.2 * (times[-1] - times[0])
+
+    assert any(one_by_one() for _ in range(5))
 
 
 @pytest.mark.parametrize("key", ["", "x", f"dk-alice-{64 * '0'}", f"dk-bob-{64 * '0'}"])
@@ -275,8 +281,10 @@ def bare(
 def test_the_control_lets_the_same_attacks_through(engine: tuple[str, Path], bare: tuple[str, int]) -> None:
     """Without the gateway: on 0.19.1 every Host attack on every route of /v1 is answered; much needs no key at all."""
     through = got_through(bare, [each for each in attacks() if "framing" not in each.name], patience_s=10)
-    hosts = {f"host {host} on {path}" for host in HOSTS for _, path, _ in ROUTES}
-    assert hosts & set(through) == (hosts if "0.19.1" in engine[0] else set())
+    hosts = {(path, f"host {host} on {path}") for host in HOSTS for _, path, _ in ROUTES}
+    # 0.32.0 judges the path that it serves, not the one that the Host header makes of it; neither guards /metrics.
+    passed = {name for path, name in hosts if "0.19.1" in engine[0] or not path.startswith("/v1/")}
+    assert {name for _, name in hosts} & set(through) == passed
     assert {"path '/version'", "path '/load'"} <= set(through)
     without = Attack("no key, no trick", request("GET", "/v1/models"))
     assert got_through(bare, [without]) == []
