@@ -111,8 +111,12 @@ def test_top_for_programs(tool: Tool) -> None:
     assert found["generation_tok_s"] > 0
     assert 0 < found["kv_use"] < 1
     assert found["between_tokens"]["p50_s"] > 0
-    assert (found["running"], found["restarts"], found["acceptance_rate"]) == (4, 0, None)
-    assert "tok/s  running 4  waiting " in tool("top", "--name", NAME, "--once").stdout
+    assert (found["restarts"], found["acceptance_rate"]) == (0, None)
+    # Between an answer and its client's next question fewer than four run: one look of ten must meet all of them.
+    looks = (json.loads(tool("top", "--name", NAME, "--once", "--json").stdout)["running"] for _ in range(10))
+    assert 4 in looks
+    lines = (tool("top", "--name", NAME, "--once").stdout for _ in range(10))
+    assert any("tok/s  running 4  waiting " in line for line in lines)
 
 
 def rendered(home: Path, folder: Path) -> dict[str, str]:
