@@ -113,8 +113,8 @@ class Subject(Part):
     arguments: tuple[str, ...] = ()
 
 
-class Record(Part):
-    """One sweep."""
+class Head(Part):
+    """What every kind of record begins with."""
 
     format: Literal[1] = 1
     id: str
@@ -122,6 +122,11 @@ class Record(Part):
     tool_version: str
     subject: Subject
     host: dict[str, Any]
+
+
+class Record(Head):
+    """One sweep."""
+
     settings: Settings
     command: tuple[str, ...]
     runs: tuple[Run, ...]

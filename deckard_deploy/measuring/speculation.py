@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -10,7 +10,7 @@ from deckard_deploy.durable import write_whole
 from deckard_deploy.errors import IntegrityError
 from deckard_deploy.measuring.comparing import Speeds, compare
 from deckard_deploy.measuring.figures import pooled, rows
-from deckard_deploy.measuring.records import Drafting, Part, Record, Subject
+from deckard_deploy.measuring.records import Drafting, Head, Part, Record
 from deckard_deploy.measuring.workload import Settings
 
 OFF = 0
@@ -34,15 +34,9 @@ class Tried(Part):
     by_position: tuple[float, ...]
 
 
-class SpecRecord(Part):
+class SpecRecord(Head):
     """What was tried on one machine with one drafter; recommended: tokens to draft, 0 for no drafter."""
 
-    format: Literal[1] = 1
-    id: str
-    made_at: str
-    tool_version: str
-    subject: Subject
-    host: dict[str, Any]
     settings: Settings
     off: str
     off_tokens_per_s: dict[int, float]

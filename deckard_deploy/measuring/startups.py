@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import NonNegativeFloat
 
 from deckard_deploy.durable import write_whole
-from deckard_deploy.measuring.records import Part, Subject
+from deckard_deploy.measuring.records import Head, Part
 
 
 class Timed(Part):
@@ -19,15 +19,9 @@ class Timed(Part):
     phases: dict[str, NonNegativeFloat]
 
 
-class StartupRecord(Part):
+class StartupRecord(Head):
     """The starts of one plan. The kernel's page cache was left as it was: weights read before are read faster."""
 
-    format: Literal[1] = 1
-    id: str
-    made_at: str
-    tool_version: str
-    subject: Subject
-    host: dict[str, Any]
     starts: tuple[Timed, ...]
 
 
