@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option("--check", is_flag=True, help="Write nothing; say what moved, and exit 4 if something did.")
 @click.option("--dry-run", is_flag=True, help="Write nothing; say what would change.")
 def lock(*, resolved: "Resolved", lock_file: Path | None, check: bool, dry_run: bool) -> None:
-    """Resolve models to commits and hashes, the image to a digest, patches to hashes.
+    """Resolve models to commits and hashes, images to digests, patches and plugins to hashes.
 
     Entries of other deployments in the same file stay as they are.
 
@@ -48,7 +48,9 @@ def lock(*, resolved: "Resolved", lock_file: Path | None, check: bool, dry_run: 
 def _resolved(resolved: "Resolved") -> "Lock":
     from deckard_deploy.catalog.specs import HubRepository  # noqa: PLC0415  not for --help
     from deckard_deploy.cli.weights import hub_models  # noqa: PLC0415  same
+    from deckard_deploy.patching import plugin  # noqa: PLC0415  same
     from deckard_deploy.patching.manifest import load_patch_set  # noqa: PLC0415  same
+    from deckard_deploy.planning.planner import build_plan  # noqa: PLC0415  same
     from deckard_deploy.weights import hub  # noqa: PLC0415  same
     from deckard_deploy.weights.lockfile import Lock  # noqa: PLC0415  same
 
@@ -56,20 +58,18 @@ def _resolved(resolved: "Resolved") -> "Lock":
     for model in hub_models(resolved):
         if isinstance(model.weights, HubRepository):
             models[model.name] = hub.resolve(model.weights.repo, model.weights.revision)
-    name = resolved.engine.patch_set
-    patches = {name: {one.name: one.patched_sha256 for one in load_patch_set(name).patches}} if name else {}
-    return Lock(models=models, images=_digests(resolved), patches=patches)
+    name, plugged = resolved.engine.patch_set, resolved.engine.plugin
+    return Lock(
+        models=models,
+        images={image: digest for image in build_plan(resolved).images if (digest := _digest(image))},
+        patches={name: {one.name: one.patched_sha256 for one in load_patch_set(name).patches}} if name else {},
+        plugins={plugged: plugin.sha256_of(plugged)} if plugged else {},
+    )
 
 
-def _digests(resolved: "Resolved") -> dict[str, str]:
-    """The image's digest, from its reference, or from its registry through docker; nothing where neither says."""
-    image = resolved.engine.image
-    if image is None:
-        return {}
-    if "@" in image:
-        return {image: image.partition("@")[2]}
-    digest = _registry_digest(image)
-    return {image: digest} if digest else {}
+def _digest(image: str) -> str | None:
+    """The image's digest, from its reference, or from its registry through docker; None where neither says."""
+    return image.partition("@")[2] or _registry_digest(image)
 
 
 def _registry_digest(image: str) -> str | None:

@@ -36,7 +36,7 @@ VERBS = {
     "profiles": "Say which hardware profiles this machine can run; list them, or show one.",
     "models": "List models, or show one.",
     "engines": "List engines, or show one.",
-    "lock": "Resolve models to commits and hashes, the image to a digest, patches to hashes.",
+    "lock": "Resolve models to commits and hashes, images to digests, patches and plugins to hashes.",
     "pull": "Fetch a deployment's weights, resuming and checking every byte.",
     "verify": "Hash a deployment's weights and name every file that is wrong.",
     "inspect": "Show what a checkpoint holds and what is wrong with it.",

@@ -1,10 +1,24 @@
-"""The images that ./deckard.lock holds a plan to."""
+"""What ./deckard.lock holds a plan to: images by their digests, and with --locked everything."""
 
-from deckard_deploy.planning.plan import LaunchPlan
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
 from deckard_deploy.resources import LOCK_FILE
 
+if TYPE_CHECKING:
+    from deckard_deploy.catalog.resolution import Resolved
+    from deckard_deploy.planning.plan import LaunchPlan
+    from deckard_deploy.weights.lockfile import Lock
 
-def pinned(plan: LaunchPlan) -> LaunchPlan:
+
+def locked_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a verb `locked`."""
+    return click.option("--locked", is_flag=True, help="Refuse what is not in ./deckard.lock.")(command)
+
+
+def pinned(plan: "LaunchPlan") -> "LaunchPlan":
     """The plan with each image by the digest that ./deckard.lock has, if it has one. Raises BadInputError.
 
     Somebody else's launch line keeps its tag.
@@ -24,3 +38,38 @@ def pinned(plan: LaunchPlan) -> LaunchPlan:
 def _by_digest(image: str, images: dict[str, str]) -> str:
     digest = images.get(image)
     return f"{image}@{digest}" if digest and "@" not in image else image
+
+
+def refuse_unlocked(resolved: "Resolved", plan: "LaunchPlan") -> None:
+    """Refuse a pinned plan of which ./deckard.lock does not have everything, or has it otherwise, in one line.
+
+    Raises IntegrityError, BadInputError (no lock).
+    """
+    from deckard_deploy.errors import IntegrityError  # noqa: PLC0415  not for --help
+    from deckard_deploy.weights import lockfile  # noqa: PLC0415  same
+
+    unlocked = list(_unlocked(resolved, plan, lockfile.read(LOCK_FILE) or lockfile.Lock()))
+    if unlocked:
+        raise IntegrityError(
+            f"not in {LOCK_FILE}: {'; '.join(unlocked)}", hint="deckard-deploy lock, with the same options"
+        )
+
+
+def _unlocked(resolved: "Resolved", plan: "LaunchPlan", lock: "Lock") -> "Iterator[str]":
+    from deckard_deploy.cli.weights import hub_models, locked_manifest  # noqa: PLC0415  not for --help
+
+    if plan.compatibility:
+        yield f"the folder of weights that --compat {plan.compatibility} mounts"
+    if not plan.images and not resolved.engine.dependency_lock:
+        yield f"the environment of {plan.engine}, which is your own"
+    for model in hub_models(resolved):
+        if locked_manifest(model, lock, source=LOCK_FILE) is None:
+            yield f"model {model.name}"
+    for image in plan.images:
+        name, _, digest = image.partition("@")
+        if not digest or digest not in (lock.images.get(name), lock.images.get(image)):
+            yield f"image {name}"
+    patches = lock.patches.get(resolved.engine.patch_set or "", {})
+    yield from (f"patch {one.name} {one.sha256[:12]}" for one in plan.patches if patches.get(one.name) != one.sha256)
+    if plan.plugin and lock.plugins.get(plan.plugin.name) != plan.plugin.sha256:
+        yield f"plugin {plan.plugin.name} {plan.plugin.sha256[:12]}"

@@ -8,6 +8,7 @@ import click
 
 from deckard_deploy.cli.options import host_deployment_options
 from deckard_deploy.cli.output import table
+from deckard_deploy.cli.pinned import locked_option, refuse_unlocked
 from deckard_deploy.cli.state import state, state_option
 
 if TYPE_CHECKING:
@@ -22,9 +23,10 @@ WIDTH = 80
 @click.command()
 @host_deployment_options
 @state_option
+@locked_option
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 @click.option("--explain", is_flag=True, help="Show the formulas and the sources of what is assumed.")
-def plan(resolved: "Resolved", *, state_dir: Path | None, as_json: bool, explain: bool) -> None:
+def plan(resolved: "Resolved", *, state_dir: Path | None, locked: bool, as_json: bool, explain: bool) -> None:
     """Show what `up` would run, and what would change.
 
     Without --profile it takes the one that is made for this machine, and says so.
@@ -39,6 +41,8 @@ def plan(resolved: "Resolved", *, state_dir: Path | None, as_json: bool, explain
 
     directory = state(state_dir)
     resolved, wanted, memory = measured_plan(resolved, directory)
+    if locked:
+        refuse_unlocked(resolved, wanted)
     fitting = _changes_that_fit(resolved, memory)
     current = current_plan(directory, wanted.deployment)
     changes = _differences(current, wanted) if current else []

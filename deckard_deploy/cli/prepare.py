@@ -70,10 +70,9 @@ def have_engine(plan: LaunchPlan, directory: StateDir, runtime: Runtime, say: Sa
     Raises EnvironmentUnfitError, NetworkError and IntegrityError.
     """
     if isinstance(runtime, DockerRuntime):
-        for image in (plan.image, plan.gateway.image if plan.gateway else None):
-            if image:
-                _have_image(image, plan.platform, runtime, say)
-                hold_to_lock(image, runtime.engine)
+        for image in plan.images:
+            _have_image(image, plan.platform, runtime, say)
+            hold_to_lock(image, runtime.engine)
         build_for_docker(plan, runtime, say)
     else:
         build_for_process(plan, installed_program(plan, directory, say), say)

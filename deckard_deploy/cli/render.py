@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from deckard_deploy.cli.options import deployment_options
+from deckard_deploy.cli.pinned import locked_option, pinned, refuse_unlocked
 
 if TYPE_CHECKING:
     from deckard_deploy.catalog.resolution import Resolved
@@ -30,9 +31,12 @@ def plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def with_plan(
-        *, resolved: "Resolved", root: str, models_dir: str | None, output: Path | None, **more: str | None
+        *, resolved: "Resolved", root: str, models_dir: str | None, locked: bool, **more: Path | str | None
     ) -> None:
-        command(plan=_plan(resolved, root, models_dir), output=output, **more)
+        plan = _plan(resolved, root, models_dir)
+        if locked:
+            refuse_unlocked(resolved, plan)
+        command(plan=plan, **more)
 
     for option in reversed(_OPTIONS):
         with_plan = option(with_plan)
@@ -49,6 +53,7 @@ _OPTIONS = (
         help="Folder of models/, cache/ and patches/ on the host that will run it.",
     ),
     click.option("--models-dir", metavar="PATH", help="Where that host keeps weights; default: models/ in --root."),
+    locked_option,
 )
 
 
@@ -165,7 +170,6 @@ def k8s(plan: "LaunchPlan", output: Path | None) -> None:
 
 def _plan(resolved: "Resolved", root: str, models_dir: str | None) -> "LaunchPlan":
     from deckard_deploy.cli.patch_choice import patched  # noqa: PLC0415  pydantic is heavy
-    from deckard_deploy.cli.pinned import pinned  # noqa: PLC0415  same
     from deckard_deploy.planning.planner import HostPaths, build_plan  # noqa: PLC0415  same
 
     folder = _absolute(root, "--root")

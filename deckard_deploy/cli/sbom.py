@@ -57,17 +57,16 @@ def bill(resolved: "Resolved", plan: "LaunchPlan", directory: "StateDir") -> dic
 
 
 def _engine(plan: "LaunchPlan") -> "Iterator[Component]":
-    images = [plan.image, plan.gateway.image if plan.gateway else None]
     if plan.image is None:
         yield {"type": "application", "bom-ref": "engine", "name": plan.engine, "version": plan.vllm_version}
-    for image in filter(None, images):
+    for image in plan.images:
         name, _, digest = image.partition("@sha256:")
         component = {"type": "container", "bom-ref": f"image:{name}", "name": name, "version": digest or "not locked"}
         yield {**component, "hashes": _sha256(digest)} if digest else component
 
 
 def _patches(plan: "LaunchPlan") -> "Iterator[Component]":
-    for patch in plan.patches:
+    for patch in (*plan.patches, *((plan.plugin,) if plan.plugin else ())):
         where = {"type": "file", "bom-ref": f"patch:{patch.name}", "name": patch.module}
         yield {**where, "hashes": _sha256(patch.sha256)}
 

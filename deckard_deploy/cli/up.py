@@ -9,6 +9,7 @@ import click
 from deckard_deploy.cli.doctor import refuse_unfit
 from deckard_deploy.cli.options import host_deployment_options
 from deckard_deploy.cli.output import say
+from deckard_deploy.cli.pinned import locked_option, refuse_unlocked
 from deckard_deploy.cli.state import state, state_option
 
 if TYPE_CHECKING:
@@ -24,9 +25,10 @@ PROBE_TIMEOUT_S = 120.0
 @click.command()
 @host_deployment_options
 @state_option
+@locked_option
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--force", is_flag=True, help="Go on although `doctor` found what will stop it.")
-def up(resolved: "Resolved", *, state_dir: Path | None, dry_run: bool, force: bool) -> None:
+def up(resolved: "Resolved", *, state_dir: Path | None, locked: bool, dry_run: bool, force: bool) -> None:
     """Start the endpoint and wait until it is proven ready.
 
     Without --profile it takes the one that is made for this machine, and says so.
@@ -46,6 +48,8 @@ def up(resolved: "Resolved", *, state_dir: Path | None, dry_run: bool, force: bo
     directory = state(state_dir)
     resolved, plan, memory = measured_plan(resolved, directory)
     say(f"plan     {plan.hash}: {plan.model} on {plan.profile}, {plan.engine}")
+    if locked:
+        refuse_unlocked(resolved, plan)
     refuse_what_cannot_run(resolved, memory)
     refuse_unfit(resolved, plan, directory, force=force or dry_run)
     if dry_run:

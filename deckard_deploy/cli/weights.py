@@ -31,13 +31,7 @@ def manifest_for(model: ModelSpec, folder: Path, *, lock_file: Path, locked: boo
     """
     assert isinstance(model.weights, HubRepository)  # noqa: S101  hub_models gives no other
     lock = lockfile.read(lock_file)
-    held_to = lock.models.get(model.name) if lock else None
-    if held_to and held_to.repo != model.weights.repo:
-        raise IntegrityError(
-            f"{lock_file} holds {model.name} to {held_to.repo}, and the catalog to {model.weights.repo}",
-            hint="deckard-deploy lock",
-        )
-    if held_to:
+    if lock and (held_to := locked_manifest(model, lock, source=lock_file)):
         return held_to
     if locked:
         raise IntegrityError(f"{model.name} is not in {lock_file}", hint="deckard-deploy lock")
@@ -47,6 +41,21 @@ def manifest_for(model: ModelSpec, folder: Path, *, lock_file: Path, locked: boo
     from deckard_deploy.weights import hub  # noqa: PLC0415  not for `verify --fast`, which must not be felt
 
     return hub.resolve(model.weights.repo, model.weights.revision)
+
+
+def locked_manifest(model: ModelSpec, lock: lockfile.Lock, *, source: Path) -> Manifest | None:
+    """What the lock in `source` has of a model. Raises IntegrityError when that is not what the catalog names."""
+    assert isinstance(model.weights, HubRepository)  # noqa: S101  hub_models gives no other
+    held_to, named = lock.models.get(model.name), model.weights
+    if held_to is None:
+        return None
+    locked, wanted = (held_to.repo, held_to.commit), (named.repo, named.revision or held_to.commit)
+    if locked != wanted:
+        raise IntegrityError(
+            f"{source} holds {model.name} to {' at '.join(locked)}, and the catalog to {' at '.join(wanted)}",
+            hint="deckard-deploy lock",
+        )
+    return held_to
 
 
 def have(model: ModelSpec, folder: Path, *, lock_file: Path = lockfile.DEFAULT, locked: bool = False) -> int:

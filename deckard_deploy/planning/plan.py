@@ -115,6 +115,11 @@ class LaunchPlan(Part):
         return (*self.mounts, *self.patches, *((self.plugin,) if self.plugin else ()))
 
     @property
+    def images(self) -> tuple[str, ...]:
+        """The engine's and the gateway's, as far as they run from images."""
+        return tuple(image for image in (self.image, self.gateway.image if self.gateway else None) if image)
+
+    @property
     def base_url(self) -> str:
         """Where OpenAI clients point, seen from this host."""
         host = "127.0.0.1" if self.address in ("0.0.0.0", "::") else self.address  # noqa: S104  compared, not bound

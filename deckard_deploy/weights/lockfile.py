@@ -1,4 +1,4 @@
-"""deckard.lock: the commits, hashes, digests and patches that a deployment is held to; for git, beside deckard.yaml."""
+"""deckard.lock: the commits, hashes and digests that a deployment is held to; for git, beside deckard.yaml."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,12 +16,17 @@ _Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class Lock(Entry):
-    """models by catalog name; images: reference -> digest; patches: patch set -> name -> sha256 of the patched file."""
+    """What is held to what.
+
+    models: by catalog name. images: reference -> digest. patches: patch set -> name -> sha256 of the patched file.
+    plugins: name -> sha256 of the wheel.
+    """
 
     version: Literal[1] = 1
     models: dict[str, Manifest] = Field(default_factory=dict)
     images: dict[str, Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$")]] = Field(default_factory=dict)
     patches: dict[str, dict[str, _Sha256]] = Field(default_factory=dict)
+    plugins: dict[str, _Sha256] = Field(default_factory=dict)
 
     def updated(self, other: "Lock") -> "Lock":
         """This one with the other's entries in place of its own."""
@@ -29,6 +34,7 @@ class Lock(Entry):
             models=self.models | other.models,
             images=self.images | other.images,
             patches=self.patches | other.patches,
+            plugins=self.plugins | other.plugins,
         )
 
 
@@ -52,6 +58,7 @@ def write(path: Path, lock: Lock) -> None:
         models={name: _sorted(lock.models[name]) for name in sorted(lock.models)},
         images=dict(sorted(lock.images.items())),
         patches={name: dict(sorted(hashes.items())) for name, hashes in sorted(lock.patches.items())},
+        plugins=dict(sorted(lock.plugins.items())),
     )
     write_whole(path, ordered.model_dump_json(indent=1, exclude_none=True) + "\n")
 
@@ -72,6 +79,9 @@ def differences(old: Lock, new: Lock) -> Iterator[str]:
         for patch in sorted(hashes.keys() | known.keys()):
             if hashes.get(patch) != known.get(patch):
                 yield f"patch {patch_set}/{patch}: {_short(known.get(patch))} -> {_short(hashes.get(patch))}"
+    for plugin, sha256 in new.plugins.items():
+        if old.plugins.get(plugin) != sha256:
+            yield f"plugin {plugin}: {_short(old.plugins.get(plugin))} -> {_short(sha256)}"
 
 
 def _model_differences(name: str, old: Manifest | None, new: Manifest) -> Iterator[str]:

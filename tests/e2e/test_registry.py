@@ -70,8 +70,8 @@ def push(reference: str, folder: Path) -> None:
 
 
 def lock(tool: Tool, image: str, folder: Path, *more: str) -> "subprocess.CompletedProcess[str]":
-    engine = ["--engine", "vllm-0.19.1-cpu-docker", "--image", image, "--lock-file", str(folder / "deckard.lock")]
-    return tool("lock", "--profile", "cpu", *engine, *more, check=False)
+    engine = ["--engine", "vllm-0.19.1-cpu-docker", "--image", image, "--set", f"gateway_image={image}"]
+    return tool("lock", "--profile", "cpu", *engine, "--lock-file", str(folder / "deckard.lock"), *more, check=False)
 
 
 def test_lock_asks_the_registry_what_a_tag_is(tool: Tool, image: str, engine: DockerEngine, tmp_path: Path):

@@ -11,7 +11,8 @@ from tests.unit.weights.hub_server import COMMIT
 
 __all__ = ["hub"]
 DIGEST = "sha256:" + "d" * 64
-SPARK = ["--profile", "spark", "--image", f"example.org/vllm:v1@{DIGEST}"]
+IMAGE, GATEWAY = f"example.org/vllm:v1@{DIGEST}", f"example.org/nginx:v1@{DIGEST}"
+SPARK = ["--profile", "spark", "--image", IMAGE, "--set", f"gateway_image={GATEWAY}"]
 
 
 def test_commits_hashes_digest_and_patches(hub, tmp_path):
@@ -23,7 +24,7 @@ def test_commits_hashes_digest_and_patches(hub, tmp_path):
     listed = {one["rfilename"]: one for one in hub.siblings()}
     assert by_path[BIG] == {"size": 300_000, "sha256": listed[BIG]["lfs"]["sha256"]}
     assert by_path["config.json"] == {"size": 9, "git_blob": listed["config.json"]["blobId"]}
-    assert lock["images"] == {f"example.org/vllm:v1@{DIGEST}": DIGEST}
+    assert lock["images"] == {IMAGE: DIGEST, GATEWAY: DIGEST}
     patches = {one.name: one.patched_sha256 for one in load_patch_set("vllm-0.19.1").patches}
     assert lock["patches"] == {"vllm-0.19.1": dict(sorted(patches.items()))}
 

@@ -10,6 +10,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from deckard_deploy.cli.main import cli
+from deckard_deploy.patching import plugin
 
 IMAGE, DIGEST = "vllm/vllm-openai:v0.19.1-cu130", "a" * 64
 REPO = "AEON-7/Gemma-4-31B-it-DECKARD-HERETIC-Uncensored-NVFP4"
@@ -60,6 +61,12 @@ def test_image_patches_weights_and_packages_are_in_it(text: str) -> None:
     assert model["version"] == "d" * 40
     assert {file["name"] for file in model["components"]} == {"model.safetensors", "config.json"}
     assert {"click", "docker", "pydantic", "deckard-deploy"} <= {component["name"] for component in found.values()}
+
+
+def test_the_plugin_is_in_it(text: str) -> None:
+    assert "patch:nvfp4-awq" not in named(text)
+    (hashed,) = named(shown("--profile", "spark", "--engine", "vllm-0.32.0"))["patch:nvfp4-awq"]["hashes"]
+    assert hashed["content"] == plugin.sha256_of("nvfp4-awq")
 
 
 def test_the_same_deployment_gives_the_same_bytes(text: str) -> None:

@@ -1,0 +1,115 @@
+"""With --locked nothing runs, and nothing is rendered, that ./deckard.lock does not have just so."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deckard_deploy.cli.main import run
+from tests.unit.cli.hub_of_models import hub
+from tests.unit.weights.hub_server import Hub
+
+__all__ = ["hub"]
+Lock = dict[str, Any]
+OTHER = "0" * 64
+IMAGE, GATEWAY = f"example.org/vllm:v1@sha256:{'d' * 64}", f"example.org/nginx:v1@sha256:{'e' * 64}"
+# A machine with memory of its own, so that the plan does not depend on this one's.
+PATCHED = ["--profile", "b200", "--image", IMAGE, "--set", f"gateway_image={GATEWAY}", "--drafter", "deckard-e4b"]
+PLUGGED = ["--profile", "b200", "--image", IMAGE, "--set", f"gateway_image={GATEWAY}", "--engine", "vllm-0.32.0"]
+VERBS = [["plan"], ["render", "compose"], ["render", "command"], ["render", "run"], ["render", "systemd"]]
+
+
+def change(of: Callable[[Lock], None]) -> Lock:
+    """Write the lock again, without something or with something else."""
+    file = Path("deckard.lock")
+    lock = json.loads(file.read_text())
+    of(lock)
+    file.write_text(json.dumps(lock))
+    return dict(lock)
+
+
+@pytest.fixture
+def locked(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["lock", *PATCHED]) == 0
+    assert run(["lock", *PLUGGED]) == 0
+    assert hub.ranges == []
+    capsys.readouterr()
+
+
+@pytest.mark.usefixtures("locked")
+@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+@pytest.mark.parametrize("options", [PATCHED, PLUGGED])
+def test_what_is_locked_passes(verb, options):
+    assert run([*verb, *options, "--locked"]) == 0
+
+
+@pytest.mark.usefixtures("locked")
+@pytest.mark.parametrize(
+    ("options", "edit", "named"),
+    [
+        (PATCHED, lambda lock: lock["models"].pop("deckard-31b"), "model deckard-31b"),
+        (PATCHED, lambda lock: lock["models"].pop("deckard-e4b"), "model deckard-e4b"),
+        (PATCHED, lambda lock: lock["images"].pop(IMAGE), "image example.org/vllm:v1"),
+        (PATCHED, lambda lock: lock["images"].update({IMAGE: f"sha256:{OTHER}"}), "image example.org/vllm:v1"),
+        (PATCHED, lambda lock: lock["images"].pop(GATEWAY), "image example.org/nginx:v1"),
+        (PATCHED, lambda lock: lock["patches"].clear(), "patch "),
+        (PATCHED, lambda lock: lock["patches"]["vllm-0.19.1"].pop("eagle"), "patch eagle "),
+        (PATCHED, lambda lock: lock["patches"]["vllm-0.19.1"].update(eagle=OTHER), "patch eagle "),
+        (PLUGGED, lambda lock: lock["plugins"].clear(), "plugin nvfp4-awq "),
+        (PLUGGED, lambda lock: lock["plugins"].update({"nvfp4-awq": OTHER}), "plugin nvfp4-awq "),
+    ],
+)
+def test_what_is_not_is_refused_and_named(capsys, options, edit, named):
+    change(edit)
+    for verb in (["plan"], ["render", "compose"], ["up"]):
+        assert run([*verb, *options, "--locked"]) == 4
+        said = capsys.readouterr()
+        *_, error, hint = said.err.splitlines()
+        assert error.startswith(f"error: not in deckard.lock: {named}")
+        assert hint == "  try: deckard-deploy lock, with the same options"
+        assert said.out == ""
+    assert run(["render", "compose", *options]) == 0  # the control: it is the option that refuses
+
+
+@pytest.mark.usefixtures("locked")
+def test_another_repository_or_commit_of_the_same_name_is_refused(capsys):
+    change(lambda lock: lock["models"]["deckard-31b"].update(repo="someone/else"))
+    assert run(["plan", *PATCHED, "--locked"]) == 4
+    assert "deckard.lock holds deckard-31b to someone/else at " in capsys.readouterr().err
+
+
+def test_without_a_lock_everything_is_named_in_one_line(hub, capsys):
+    assert run(["render", "compose", *PATCHED, "--locked"]) == 4
+    error, _ = capsys.readouterr().err.splitlines()
+    for named in ("model deckard-31b; model deckard-e4b; image ", "; image example.org/nginx:v1; ", "; patch eagle "):
+        assert named in error
+    assert hub.requests == []
+
+
+@pytest.mark.usefixtures("locked")
+def test_a_tag_is_refused_and_what_nobody_can_lock(capsys):
+    own = ["--profile", "b200", "--model", "tiny-gemma4", "--engine", "vllm-0.19.1-host"]
+    for options, named in (
+        ([*PATCHED, "--image", "example.org/vllm:v1"], "image example.org/vllm:v1"),
+        (["--compat", "seed"], "the folder of weights that --compat seed mounts; image "),
+        (own, "the environment of vllm-0.19.1-host, which is your own"),
+    ):
+        assert run(["render", "command", *options, "--locked"]) == 4
+        assert f"not in deckard.lock: {named}" in capsys.readouterr().err
+
+
+def test_what_this_tool_installs_and_writes_itself_needs_its_patches_alone(hub, capsys):
+    assert run(["render", "command", "--profile", "cpu", "--locked"]) == 4
+    assert "not in deckard.lock: patch serving_chat " in capsys.readouterr().err
+    assert run(["lock", "--profile", "cpu"]) == 0
+    assert run(["render", "command", "--profile", "cpu", "--locked"]) == 0
+    assert hub.requests == []
+
+
+@pytest.mark.usefixtures("locked")
+def test_lock_check_sees_another_plugin(capsys):
+    change(lambda lock: lock["plugins"].update({"nvfp4-awq": OTHER}))
+    assert run(["lock", *PLUGGED, "--check"]) == 4
+    assert capsys.readouterr().out.startswith(f"plugin nvfp4-awq: {OTHER[:12]} -> ")
