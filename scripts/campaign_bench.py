@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from deckard_deploy.measuring.engine_bench import Endpoint, argv_of
+from deckard_deploy.measuring.engine_bench import Endpoint, argv_of, opened
 from deckard_deploy.measuring.sweep import one_run
 from deckard_deploy.measuring.workload import Settings
 
@@ -50,13 +50,14 @@ def main() -> None:
         environment=dict(os.environ),
     )
     found: dict[str, dict[str, list[float]]] = {}
-    for concurrency in map(int, options.concurrency.split(",")):
-        pairs = found.setdefault(str(concurrency), {"tool": [], "hand": []})
-        for number in range(options.pairs):
-            requests = concurrency * settings.requests
-            pairs["tool"].append(one_run(endpoint, settings, concurrency, requests=requests).tokens_per_s)
-            pairs["hand"].append(by_hand(endpoint, settings, concurrency))
-            print(concurrency, number, pairs["tool"][-1], pairs["hand"][-1], file=sys.stderr, flush=True)
+    with opened(endpoint) as bench:
+        for concurrency in map(int, options.concurrency.split(",")):
+            pairs = found.setdefault(str(concurrency), {"tool": [], "hand": []})
+            for number in range(options.pairs):
+                requests = concurrency * settings.requests
+                pairs["tool"].append(one_run(bench, settings, concurrency, requests=requests).tokens_per_s)
+                pairs["hand"].append(by_hand(endpoint, settings, concurrency))
+                print(concurrency, number, pairs["tool"][-1], pairs["hand"][-1], file=sys.stderr, flush=True)
     print(json.dumps(found, indent=1))
 
 

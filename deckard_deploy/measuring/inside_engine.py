@@ -1,42 +1,86 @@
-"""Run beside the engine, by the engine's own Python and nothing else of ours: `python -I -c <this file>`.
+"""Run beside the engine, by the engine's own Python and nothing else of ours: `python -c <this file>`.
 
-One JSON object on the first line of stdin says what to do; the result of `vllm bench serve` comes back on stdout. When
-stdin ends before that, nobody waits any more, and the measuring stops: `docker exec` leaves what it started running
-when it is killed itself.
+A line of stdin is a JSON object that says what to do; a line of stdout is the result of that `vllm bench serve`, or
+{"error": …}. Importing vLLM takes several times as long as a short run, so it is done once: each run is a fork of the
+process that did, and as alone as one that a shell starts. When stdin ends nobody waits any more, and the measuring
+stops: `docker exec` leaves what it started running when it is killed itself.
 """
 
-import contextlib
+import importlib
 import json
 import os
-import subprocess
+import select
+import signal
 import sys
 import tempfile
-import threading
+import traceback
 from pathlib import Path
 from typing import Any
 
+MODULES = ("vllm.entrypoints.cli.main", "vllm.benchmarks.serve", "vllm.entrypoints.cli.serve")  # nearly all it imports
 TOO_MUCH = ("generated_texts", "itls", "errors", "start_times")  # megabytes, and nobody reads them again
 
 
-def main() -> int:
-    """Measure once; returns the exit code of `vllm bench serve`."""
-    task = json.loads(sys.stdin.readline())
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = [*task["arguments"], "--result-dir", folder, "--result-filename", "result.json"]
+def main() -> None:
+    """Measure whenever told to, until stdin ends."""
+    # Quieter than the server, and never on the network for a tokenizer that lies here.
+    os.environ.update(VLLM_LOGGING_LEVEL="ERROR", HF_HUB_OFFLINE="1")
+    answers = os.dup(1)
+    os.dup2(2, 1)  # whatever vLLM prints is no answer
+    for module in MODULES:
+        importlib.import_module(module)
+    with open(0, "rb", buffering=0) as tasks:  # nothing is read ahead: while a run goes on, stdin has to be silent
+        for line in tasks:
+            os.write(answers, f"{json.dumps(_measured(json.loads(line)))}\n".encode())
+
+
+def _measured(task: dict[str, Any]) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        over, held = os.pipe()  # the child holds the other end for as long as it lives
+        child = os.fork()
+        if child == 0:
+            os.close(over)
+            _bench(task, folder)
+        os.close(held)
+        if over not in select.select([0, over], [], [])[0]:
+            os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        os.close(over)
+        if status:
+            said = (folder / "said").read_text(errors="replace") if (folder / "said").is_file() else ""
+            lines = [line for line in said.splitlines() if line.strip()]
+            return {"error": (lines or [f"it ended with {os.waitstatus_to_exitcode(status)}"])[-1][-300:]}
+        return _shortened(json.loads((folder / "result.json").read_text()))
+
+
+def _bench(task: dict[str, Any], folder: Path) -> None:
+    """In the child: what `vllm bench serve` does when it is typed; does not return."""
+    status = 1
+    try:
+        said = os.open(folder / "said", os.O_CREAT | os.O_WRONLY, 0o600)
+        for stream in (1, 2):
+            os.dup2(said, stream)
+        sys.stdout = os.fdopen(1, "w", buffering=1)  # line by line: the last line in there is the last one said
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.chdir(folder)
+        arguments = [*task["arguments"], "--result-dir", str(folder), "--result-filename", "result.json"]
         if task["prompts"]:
-            arguments += ["--dataset-path", _write_prompts(Path(folder) / "prompts.json", task["prompts"])]
-        # Quieter than the server, and never on the network for a tokenizer that lies here.
-        environment = {**os.environ, "VLLM_LOGGING_LEVEL": "ERROR", "HF_HUB_OFFLINE": "1"}
+            arguments += ["--dataset-path", _write_prompts(folder / "prompts.json", task["prompts"])]
         if task["key"]:
-            environment["OPENAI_API_KEY"] = task["key"]  # where vllm bench serve looks for it; argv is seen by all
-        command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "bench", "serve", *arguments]
-        with subprocess.Popen(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=2) as bench:
-            threading.Thread(target=_stop_when_alone, args=(bench,), daemon=True).start()
-            code = bench.wait()
-        if code == 0:
-            sys.stdout.write(json.dumps(_shortened(json.loads((Path(folder) / "result.json").read_text()))))
-            sys.stdout.flush()
-    return code
+            os.environ["OPENAI_API_KEY"] = task["key"]  # where vllm bench serve looks for it; argv is seen by all
+        sys.argv = ["vllm", "bench", "serve", *arguments]
+        sys.modules["vllm.entrypoints.cli.main"].main()
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        if isinstance(end.code, str):
+            sys.stderr.write(end.code)
+    except BaseException:  # noqa: BLE001  the last line of it is the answer
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def _write_prompts(path: Path, prompts: list[str]) -> str:
@@ -53,13 +97,5 @@ def _shortened(result: dict[str, Any]) -> dict[str, Any]:
     return {**kept, "latencies": latencies, "first_error": first_error[-300:]}
 
 
-def _stop_when_alone(bench: "subprocess.Popen[bytes]") -> None:
-    sys.stdin.read()
-    with contextlib.suppress(ProcessLookupError):
-        bench.kill()
-
-
 if __name__ == "__main__":
-    status = main()
-    sys.stderr.flush()
-    os._exit(status)  # at once: the thread that reads stdin would hold up an orderly end
+    main()

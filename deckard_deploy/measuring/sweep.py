@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from deckard_deploy.measuring.engine_bench import Endpoint, measure
+from deckard_deploy.measuring.engine_bench import Bench, Endpoint, opened
 from deckard_deploy.measuring.records import Acceptance, Percentiles, Request, Run
 from deckard_deploy.measuring.workload import Settings
 
@@ -17,18 +17,19 @@ def sweep(endpoint: Endpoint, settings: Settings, say: Say) -> Iterator[Run]:
     vLLM's own --num-warmups is not used: it sends the first measured prompt, which then lies in the prefix cache
     (benchmarks/serve.py of 0.19.1, `test_input`). Raises EnvironmentUnfitError, NetworkError.
     """
-    for concurrency in settings.concurrency:
-        say(f"bench    {concurrency} at once: warm-up, then {settings.runs} runs")
-        one_run(endpoint, settings, concurrency, requests=concurrency)
-        for _ in range(settings.runs):
-            yield one_run(endpoint, settings, concurrency, requests=concurrency * settings.requests)
+    with opened(endpoint) as bench:
+        for concurrency in settings.concurrency:
+            say(f"bench    {concurrency} at once: warm-up, then {settings.runs} runs")
+            one_run(bench, settings, concurrency, requests=concurrency)
+            for _ in range(settings.runs):
+                yield one_run(bench, settings, concurrency, requests=concurrency * settings.requests)
 
 
-def one_run(endpoint: Endpoint, settings: Settings, concurrency: int, *, requests: int) -> Run:
+def one_run(bench: Bench, settings: Settings, concurrency: int, *, requests: int) -> Run:
     """Measure once, with a fresh seed."""
     seed = secrets.randbits(31)
     arguments = settings.arguments(concurrency, requests, seed)
-    return run_of(measure(endpoint, arguments, settings.prompts(requests, seed)), concurrency, seed)
+    return run_of(bench.measure(arguments, settings.prompts(requests, seed)), concurrency, seed)
 
 
 def run_of(result: dict[str, Any], concurrency: int, seed: int) -> Run:

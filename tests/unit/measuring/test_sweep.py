@@ -1,6 +1,7 @@
 """From vLLM's own result to a record and its figures; what is sent; failures of the program beside the engine."""
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -11,7 +12,7 @@ import pytest
 
 from deckard_deploy.errors import BadInputError, EnvironmentUnfitError, IntegrityError, NetworkError
 from deckard_deploy.measuring import records
-from deckard_deploy.measuring.engine_bench import Endpoint, measure
+from deckard_deploy.measuring.engine_bench import Endpoint, opened
 from deckard_deploy.measuring.figures import rows
 from deckard_deploy.measuring.sweep import run_of
 from deckard_deploy.measuring.tables import WIDTH, cells, notes
@@ -92,75 +93,107 @@ def test_records_that_are_none_are_named(tmp_path: Path) -> None:
 
 def endpoint(tmp_path: Path, bench: str) -> Endpoint:
     """A vLLM of our own making, whose `bench serve` is the code given."""
-    package = tmp_path / "vllm" / "entrypoints" / "cli"
-    package.mkdir(parents=True)
-    (package / "main.py").write_text(textwrap.dedent(bench))
+    package = tmp_path / "vllm"
+    (package / "benchmarks").mkdir(parents=True)
+    (package / "entrypoints" / "cli").mkdir(parents=True)
+    for module in ("benchmarks/serve.py", "entrypoints/cli/serve.py"):
+        (package / module).touch()
+    code = "import json, os, sys, time\ndef main():\n" + textwrap.indent(textwrap.dedent(bench), "    ")
+    (package / "entrypoints" / "cli" / "main.py").write_text(code)
     environment = {"PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin"}
     python = (sys.executable,)
     return Endpoint(server="http://s", served_name="m", model="/m", python=python, environment=environment, key="k")
 
 
+SEEN = """
+    folder = sys.argv[sys.argv.index("--result-dir") + 1]
+    prompts = json.load(open(sys.argv[sys.argv.index("--dataset-path") + 1]))
+    seen = {"completed": 1, "argv": sys.argv, "key": os.environ["OPENAI_API_KEY"], "prompts": prompts,
+            "pid": os.getpid(),
+            "commands": [open(f"/proc/{pid}/cmdline").read() for pid in (os.getpid(), os.getppid())],
+            "ttfts": [], "itls": [], "errors": []}
+    json.dump(seen, open(f"{folder}/result.json", "w"))
+    print("talk")
+"""
+
+
 def test_the_key_is_in_no_command_line(tmp_path: Path) -> None:
-    there = endpoint(
-        tmp_path,
-        """
-        import json, os, sys
-        folder = sys.argv[sys.argv.index("--result-dir") + 1]
-        seen = {"completed": 1, "argv": sys.argv, "key": os.environ["OPENAI_API_KEY"], "prompts":
-                json.load(open(sys.argv[sys.argv.index("--dataset-path") + 1])),
-                "parent": open(f"/proc/{os.getppid()}/cmdline").read()}
-        seen |= {"ttfts": [], "itls": [], "errors": []}
-        json.dump(seen, open(f"{folder}/result.json", "w"))
-        print("talk")
-        """,
-    )
-    found = measure(there, ["--seed", "1"], ["first", "second"])
+    there = endpoint(tmp_path, SEEN)
+    with opened(there) as bench:
+        found = bench.measure(["--seed", "1"], ["first", "second"])
     assert found["key"] == "k"
     assert "'k'" not in str(found["argv"])
     assert [turn["conversations"][0]["value"] for turn in found["prompts"]] == ["first", "second"]
-    assert '"key"' not in found["parent"].replace('task["key"]', "")
+    assert all('"key"' not in command.replace('task["key"]', "") for command in found["commands"])
     assert "key='k'" not in repr(there)
 
 
-def test_what_the_program_says_last_is_the_error(tmp_path: Path) -> None:
-    there = endpoint(tmp_path, 'raise SystemExit("serve: error: unrecognized arguments: --new")')
-    with pytest.raises(EnvironmentUnfitError, match="vllm bench serve: serve: error: unrecognized arguments: --new"):
-        measure(there, [])
+def test_each_run_is_a_process_of_its_own(tmp_path: Path) -> None:
+    with opened(endpoint(tmp_path, f"{SEEN}\n    global main; main = None")) as bench:
+        found = [bench.measure([], ["a"])["pid"] for _ in range(3)]
+    assert len(set(found)) == 3
+
+
+def test_a_run_that_fails_leaves_the_next_one_alone(tmp_path: Path) -> None:
+    code = f"if '--bad' in sys.argv: raise RuntimeError('no such option')\n{textwrap.dedent(SEEN)}"
+    with opened(endpoint(tmp_path, code)) as bench:
+        with pytest.raises(EnvironmentUnfitError, match="vllm bench serve: RuntimeError: no such option"):
+            bench.measure(["--bad"])
+        assert bench.measure([], ["a"])["completed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ('raise SystemExit("serve: error: unrecognized arguments: --new")', "unrecognized arguments: --new"),
+        ('print("usage: serve"); print("serve: error: --new?", file=sys.stderr); sys.exit(2)', "serve: error: --new?"),
+        ("os.kill(os.getpid(), 9)", "it ended with -9"),
+        ("os.kill(os.getppid(), 9)", "it said nothing"),
+    ],
+)
+def test_what_the_program_says_last_is_the_error(tmp_path: Path, code: str, said: str) -> None:
+    with opened(endpoint(tmp_path, code)) as bench, pytest.raises(EnvironmentUnfitError, match=said):
+        bench.measure([])
+
+
+def test_a_python_that_has_no_vllm() -> None:
+    there = Endpoint(server="s", served_name="m", model="/m", python=(sys.executable,), environment={})
+    with opened(there) as bench, pytest.raises(EnvironmentUnfitError, match="No module named 'vllm'"):
+        bench.measure([])
 
 
 def test_a_python_that_is_not_there(tmp_path: Path) -> None:
     gone = Endpoint(server="s", served_name="m", model="/m", python=(str(tmp_path / "python"),), environment={})
-    with pytest.raises(EnvironmentUnfitError, match="No such file"):
-        measure(gone, [])
+    with pytest.raises(EnvironmentUnfitError, match="No such file"), opened(gone):
+        pass
 
 
 def test_a_server_that_answers_nothing(tmp_path: Path) -> None:
     result = {"completed": 0, "num_prompts": 4, "ttfts": [], "itls": [], "errors": ["", "Traceback\nrefused\n"]}
-    code = f"""
-        import json, sys
-        json.dump({result!r}, open(sys.argv[sys.argv.index("--result-dir") + 1] + "/result.json", "w"))
-    """
-    with pytest.raises(NetworkError, match="http://s answered none of 4 requests: refused"):
-        measure(endpoint(tmp_path, code), [])
+    code = f'json.dump({result!r}, open(sys.argv[sys.argv.index("--result-dir") + 1] + "/result.json", "w"))'
+    with (
+        opened(endpoint(tmp_path, code)) as bench,
+        pytest.raises(NetworkError, match="http://s answered none of 4 requests: refused"),
+    ):
+        bench.measure([])
 
 
 def test_the_measuring_ends_with_the_one_who_waits_for_it(tmp_path: Path) -> None:
-    there = endpoint(tmp_path, "import os, sys, time; print(os.getpid(), flush=True, file=sys.stderr); time.sleep(600)")
-    code = Path(records.__file__).with_name("inside_engine.py").read_text()
+    os.mkfifo(tmp_path / "begun")
+    there = endpoint(tmp_path, f"open({str(tmp_path / 'begun')!r}, 'w').write(str(os.getpid())); time.sleep(600)")
     task = json.dumps({"arguments": [], "prompts": [], "key": ""})
     with subprocess.Popen(
-        [*there.python, "-I", "-c", code],
-        env=dict(there.environment) | {"PYTHONPATH": str(tmp_path)},
+        [*there.python, Path(records.__file__).with_name("inside_engine.py")],
+        env=dict(there.environment),
         stdin=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
         text=True,
     ) as beside:
         assert beside.stdin is not None
-        assert beside.stderr is not None
         beside.stdin.write(f"{task}\n")
         beside.stdin.flush()
-        measuring = Path(f"/proc/{int(beside.stderr.readline())}")
+        measuring = Path(f"/proc/{int((tmp_path / 'begun').read_text())}")
         assert measuring.exists()
         beside.stdin.close()
-        assert beside.wait(30) != 0
+        beside.wait(30)
     assert not measuring.exists()
