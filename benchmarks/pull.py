@@ -142,6 +142,7 @@ def measure(root: Path, endpoint: str, rounds: int) -> None:
     """Rounds of pairs, in turn."""
     own = {"HF_ENDPOINT": endpoint, "HF_HOME": str(root / "home"), "DECKARD_HOME": str(root / "state")}
     environment = os.environ | own | {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program does not compile itself each time
     folder = root / "state" / "models" / "deckard-31b"
     ratios, checks, whole, fast, memory = [], [], [], [], []
     for _ in range(rounds):

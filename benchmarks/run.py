@@ -1,11 +1,12 @@
 """What the tool costs, as ratios measured in one run: python benchmarks/run.py [--docker IMAGE] [--process]
 
-Start-up of the command line against the imports that it cannot do without; with --process and --docker also the
-tool's own share of a start. Times are medians; a ratio is the median of ratios taken pair by pair, so that a machine
-whose speed drifts does not spoil it.
+Start-up of the command line, and `verify --fast`, against the imports that they cannot do without; with --process and
+--docker also the tool's own share of a start. Times are medians; a ratio is the median of ratios taken pair by pair, so
+that a machine whose speed drifts does not spoil it.
 """
 
 import argparse
+import hashlib
 import os
 import resource
 import statistics
@@ -19,10 +20,16 @@ from pathlib import Path
 
 import requests
 
+from deckard_deploy.catalog import library
+from deckard_deploy.catalog.specs import HubRepository
+from deckard_deploy.weights.folder import OURS, ModelFolder
+from deckard_deploy.weights.manifest import Manifest, RemoteFile
+
 PROGRAM = [str(Path(sys.executable).with_name("deckard-deploy"))]
 CLICK = [sys.executable, "-c", "import click"]
 PLAN = [sys.executable, "-c", "import click, yaml, pydantic"]
 RENDER = [sys.executable, "-c", "import click, yaml, jinja2, pydantic"]
+VALIDATE = [sys.executable, "-c", "import click, yaml, pydantic; pydantic.create_model('One', value=int)(value=1)"]
 
 
 def cpu_seconds(command: list[str]) -> float:
@@ -58,6 +65,24 @@ def command_line() -> None:
         ratio(f"plan / import its libraries ({what})", plan, PLAN, clock, 2.5)
         compose = [*PROGRAM, "render", "compose", "--profile", "spark"]
         ratio(f"render compose / import its libraries ({what})", compose, RENDER, clock, 2.5)
+
+
+def verify_fast(home: Path) -> None:
+    """`verify --fast` of a pulled model of 12 files, unchanged, against bare imports."""
+    model = library.model("deckard-31b")
+    assert isinstance(model.weights, HubRepository)  # noqa: S101  for the type checker
+    files = []
+    place = ModelFolder(home / "models" / model.name)
+    (place.folder / OURS).mkdir(parents=True)
+    for number in range(12):
+        path = place.folder / f"model-{number:05}-of-00012.safetensors"
+        path.write_bytes(os.urandom(4096))
+        files.append(RemoteFile(path=path.name, size=4096, sha256=hashlib.sha256(path.read_bytes()).hexdigest()))
+    place.keep(Manifest(repo=model.weights.repo, commit="a" * 40, files=tuple(files)))
+    place.note(files)
+    command = [*PROGRAM, "verify", "--profile", "spark", "--fast"]
+    ratio("verify --fast / import its libraries (cpu)", command, VALIDATE, cpu_seconds, 1.2)
+    ratio("verify --fast / import its libraries (wall)", command, VALIDATE, wall_seconds, 1.2)
 
 
 def doctor() -> None:
@@ -148,9 +173,11 @@ def main() -> None:
     parser.add_argument("--home", type=Path, default=Path.home() / ".cache" / "deckard-deploy-bench")
     parser.add_argument("--port", type=int, default=18970)
     arguments = parser.parse_args()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program does not compile itself each time
     with tempfile.TemporaryDirectory() as home:
         os.environ["DECKARD_HOME"] = home  # nothing deployed, no earlier starts
         command_line()
+        verify_fast(Path(home))
         doctor()
     os.environ.pop("DECKARD_HOME")
     if arguments.process:

@@ -28,7 +28,8 @@ def _inside(path: str) -> str:
 class Entry(BaseModel):
     """Frozen and closed: a lock is reviewed in git, so nothing unknown passes."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    # Built when it is first used: `verify --fast` must not be felt.
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", defer_build=True)
 
 
 class RemoteFile(Entry):
