@@ -219,6 +219,7 @@ RESERVED = {
     "config": "options are given here, where they are checked",
     "served-model-name": "the model spec names it",
     "uds": "clients reach the endpoint by publish.address and publish.port",
+    "grpc": "the endpoint is proven and used over HTTP",
     "headless": "an engine without a server has no endpoint to prove",
     "root-path": "the endpoint is proven and used at /v1",
     "ssl-keyfile": "the endpoint is plain HTTP on this host; put a proxy with TLS in front",

@@ -6,6 +6,7 @@ is believed only while the lock is held and only if it names a process that stil
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -17,6 +18,8 @@ from deckard_deploy.errors import DeploymentBusyError, EnvironmentUnfitError, In
 from deckard_deploy.running.files import read_regular, write_atomically
 from deckard_deploy.running.layout import DeploymentDir
 from deckard_deploy.running.process_identity import ProcessIdentity, identity_of, is_alive
+
+_NAMED_WITHIN_S = 0.5  # a holder writes its name right after it took the lock
 
 
 class LockOwner(BaseModel):
@@ -31,7 +34,7 @@ class LockOwner(BaseModel):
 
 @contextmanager
 def held(deployment: DeploymentDir, *, verb: str) -> Iterator[None]:
-    """Hold the deployment for `verb`, or raise DeploymentBusyError naming who does. Never waits."""
+    """Hold the deployment for `verb`, or raise DeploymentBusyError naming who does. Never waits for the lock."""
     lock = FileLock(deployment.lock, timeout=0, mode=0o600)
     try:
         lock.acquire()
@@ -59,7 +62,9 @@ def owner_of(deployment: DeploymentDir) -> LockOwner | None:
 
 
 def _busy(deployment: DeploymentDir) -> DeploymentBusyError:
-    owner = owner_of(deployment)
+    until = time.monotonic() + _NAMED_WITHIN_S
+    while (owner := owner_of(deployment)) is None and time.monotonic() < until:
+        time.sleep(0.02)
     if owner is None:
         return DeploymentBusyError(
             f"another deckard-deploy has just taken deployment {deployment.name}", hint="try again in a second"

@@ -21,6 +21,7 @@ from deckard_deploy.running.layout import StateDir
 from deckard_deploy.running.releases import Launch, Release, Releases
 from deckard_deploy.running.runtime import MISSING, Observation, Runtime
 
+CROWD = "crowd"  # the deployment that many bring up at once
 IMAGE = "deckard-deploy-test/busybox:local"
 SERVE = """#!/bin/sh
 echo "started as ${FAKE_MODE:-serve} with $*"
@@ -149,3 +150,8 @@ def proven(release: Release, runtime: Runtime) -> None:
         return answers(release.plan().port)
 
     until(settled)
+
+
+def site_of_a_crowd(folder: Path) -> Site:
+    """The deployment in the folder, as one of the crowd sees it."""
+    return World(folder, CROWD).site(proven)

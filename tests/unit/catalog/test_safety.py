@@ -1,6 +1,7 @@
 """Every protection is on by default, is refused when it is taken out, and is listed when that was allowed."""
 
 import json
+import re
 
 import pytest
 
@@ -30,6 +31,9 @@ OPENING = [
     "serve.enable-prompt-embeds=true",
     "serve.enable-tokenizer-info-endpoint=true",
     'serve.profiler-config={"profiler": "torch"}',
+    "serve.tool-server=demo",
+    "serve.enable-log-requests=true",
+    'serve.kv-events-config={"enable_kv_cache_events": true, "publisher": "zmq"}',
     'serve.speculative-config={"method": "extract_hidden_states", "num_speculative_tokens": 1}',
     "environment.VLLM_SERVER_DEV_MODE=1",
     "environment.VLLM_ALLOW_INSECURE_SERIALIZATION=1",
@@ -48,6 +52,9 @@ OPENING = [
     "container.restart=on-failure",
     "container.restart=on-failure:3",
 ]
+# Of vLLM 0.32.0 alone.
+OPENING_LATER = ["serve.trust-request-mm-kwargs=true", "serve.enable-scale-out=true", "serve.grpc-port=50051"]
+LATER = "engine=vllm-0.32.0"
 HARMLESS = [
     "serve.load-format=fastsafetensors",
     "serve.allowed-origins='[]'",
@@ -87,18 +94,53 @@ def test_what_was_allowed_is_listed(opening: str) -> None:
     assert chosen(opening, f"allow_unsafe={json.dumps([setting])}").given_up == (setting,)
 
 
+@pytest.mark.parametrize("opening", OPENING_LATER)
+def test_what_a_later_release_opens_is_refused_and_listed_too(opening: str) -> None:
+    with pytest.raises(BadInputError, match=rf"{setting_of(opening)} as it is set opens"):
+        chosen(opening, LATER)
+    setting = setting_of(opening)
+    assert chosen(opening, LATER, f"allow_unsafe={json.dumps([setting])}").given_up == (setting,)
+
+
 @pytest.mark.parametrize("harmless", HARMLESS)
 def test_what_opens_nothing_needs_no_leave(harmless: str) -> None:
     assert chosen(harmless).given_up == ()
 
 
+def settings_of(release: str) -> set[str]:
+    schema = option_schema(release)
+    return {f"serve.{name}" for name in schema.options} | {f"environment.{name}" for name in schema.environment}
+
+
 def test_every_protection_is_tried_and_is_a_setting_of_the_release() -> None:
-    schema = option_schema("vllm-0.19.1")
-    known = {f"serve.{name}" for name in schema.options} | {f"environment.{name}" for name in schema.environment}
-    known |= {"container.network", "container.ipc", "container.restart"}
-    settings = {guard.setting for guard in safety.GUARDS}
-    assert settings == {setting_of(opening) for opening in OPENING} | {"serve.trust-remote-code"}
-    assert settings <= known
+    of_container = {"container.network", "container.ipc", "container.restart"}
+    now = {setting_of(opening) for opening in OPENING} | {"serve.trust-remote-code"}
+    later = {setting_of(opening) for opening in OPENING_LATER}
+    assert {guard.setting for guard in safety.GUARDS} == now | later
+    assert now <= settings_of("vllm-0.19.1") | of_container
+    assert later <= settings_of("vllm-0.32.0") - settings_of("vllm-0.19.1")
+
+
+SOUNDS_OPEN = re.compile(r"trust|allow|insecure|unsafe|expose|-embeds|-endpoint$|log-(requests|outputs)|grpc|dev_mode")
+OPENS_NOTHING = {
+    "serve.allow-deprecated-quantization",
+    "serve.allowed-headers",  # of CORS, which has no origin
+    "serve.allowed-methods",
+    "serve.enable-log-outputs",  # only beside enable-log-requests
+    "serve.grpc",  # reserved
+    "serve.otlp-traces-endpoint",  # where it sends, not what it opens; the engine's network leads nowhere
+    "environment.VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE",
+    "environment.VLLM_ALLOW_LONG_MAX_MODEL_LEN",
+    "environment.VLLM_DEEPEP_V2_ALLOW_HYBRID_MODE",
+    "environment.VLLM_DEEPEP_V2_ALLOW_MULTIPLE_REDUCTION",
+}
+
+
+@pytest.mark.parametrize("release", ["vllm-0.19.1", "vllm-0.32.0"])
+def test_what_sounds_open_was_judged(release: str) -> None:
+    """A release with a new one of these fails here, and somebody reads what it does."""
+    sounding = {setting for setting in settings_of(release) if SOUNDS_OPEN.search(setting.lower())}
+    assert sounding <= {guard.setting for guard in safety.GUARDS} | OPENS_NOTHING
 
 
 def test_leave_for_one_is_no_leave_for_another() -> None:

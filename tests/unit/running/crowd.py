@@ -1,77 +1,83 @@
-"""Many `up`s at once: what a test runs a few of and scripts/campaign_up.py many. As a program, it is one of them."""
+"""Many `up`s at once: what a test runs a few of and scripts/campaign_up.py many."""
 
-import json
-import subprocess
+import multiprocessing
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier, Event
 from pathlib import Path
 
 from deckard_deploy.errors import DeployError
 from deckard_deploy.running.deploy import Site, bring_up
 from deckard_deploy.running.lock import held
-from deckard_deploy.running.releases import Release
+from deckard_deploy.running.releases import Launch, Release
 from deckard_deploy.running.runtime import Runtime
 from tests.unit.running.world import World, eventually
 
-HOLD_S = 3.0
+# Processes of one that has imported everything: fifty Pythons that start would be all that is measured.
+_PROCESSES = multiprocessing.get_context("forkserver")
+_PROCESSES.set_forkserver_preload([__name__, "tests.e2e.docker_world", "docker"])
 
 
 @dataclass(frozen=True)
 class Left:
-    """How one of them ended: exit code, seconds from its turn to its end, and what it said."""
+    """How one of them ended: exit code, seconds from its turn to its end, those of a processor, and what it said."""
 
     code: int
     took_s: float
+    worked_s: float
     said: str
 
 
-def crowd(world: World, folder: Path, count: int) -> list[Left]:
-    """Let `count` processes bring the same plan up at the same moment."""
-    release, launch = world.stored(world.plan())
-    order = {"folder": str(folder), "release": release.plan_hash, "launch": launch.model_dump_json()}
-    command = [sys.executable, "-m", "tests.unit.running.crowd", json.dumps(order)]
+def crowd(site_in: Callable[[Path], Site], folder: Path, release: Release, launch: Launch, count: int) -> list[Left]:
+    """Let `count` processes bring the same release up at the same moment; one holds until all others have left."""
+    turn, leave = _PROCESSES.Barrier(count), _PROCESSES.Event()
+    pipes = [_PROCESSES.Pipe(duplex=False) for _ in range(count)]
     started = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(count)
+        _PROCESSES.Process(target=_take_part, args=(site_in, folder, release, launch, turn, leave, theirs))
+        for _, theirs in pipes
     ]
-    for one in started:  # each says that it is there
-        assert one.stdout is not None
-        assert one.stdout.readline() == "here\n"
     for one in started:
-        assert one.stdin is not None
-        one.stdin.write("go\n")
-        one.stdin.flush()
+        one.start()
+    eventually(lambda: sum(one.is_alive() for one in started) <= 1)
+    leave.set()
     left = []
-    for one in started:
-        said, _ = one.communicate(timeout=120)
-        took, _, message = said.partition(" ")
-        left.append(Left(one.returncode, float(took), message.strip()))
+    for one, (ours, _) in zip(started, pipes, strict=True):
+        took, worked, said = ours.recv()
+        one.join()
+        left.append(Left(one.exitcode or 0, took, worked, said))
     return left
 
 
-def _main() -> int:
-    order = json.loads(sys.argv[1])
-    world = World(Path(order["folder"]))
-    site = Site(releases=world.releases, runtimes={"process": world.runtime()}, follow=_follow, say=lambda _: None)
-    release = Release(world.deployment.releases / order["release"])
-    launch = world.launch(release.plan()).model_validate_json(order["launch"])
-    print("here", flush=True)
-    sys.stdin.readline()
-    began = time.monotonic()
+def _take_part(  # noqa: PLR0917  a process is given all it needs
+    site_in: Callable[[Path], Site],
+    folder: Path,
+    release: Release,
+    launch: Launch,
+    turn: Barrier,
+    leave: Event,
+    result: Connection,
+) -> None:
+    site = site_in(folder)
+    turn.wait()
+    began, worked, code, said = time.monotonic(), time.process_time(), 0, "up"
     try:
-        with held(world.deployment, verb="up"):
+        with held(site.releases.deployment, verb="up"):
             bring_up(site, release, launch)
-            time.sleep(HOLD_S)
+            leave.wait()
     except DeployError as error:
-        print(time.monotonic() - began, error.message)
-        return error.exit_code
-    print(time.monotonic() - began, "up")
-    return 0
+        code, said = error.exit_code, error.message
+    result.send((time.monotonic() - began, time.process_time() - worked, said))
+    sys.exit(code)
+
+
+def site_of_processes(folder: Path) -> Site:
+    """The deployment in the folder, as one of the crowd sees it."""
+    world = World(folder)
+    return Site(releases=world.releases, runtimes={"process": world.runtime()}, follow=_follow, say=lambda _: None)
 
 
 def _follow(release: Release, _: Runtime) -> None:
     eventually(lambda: World.names_on(release.plan().port) is not None)
-
-
-if __name__ == "__main__":
-    sys.exit(_main())

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from tests.unit.running.crowd import crowd
+from tests.unit.running.crowd import crowd, site_of_processes
 from tests.unit.running.world import World
 
 
 def test_one_starts_and_the_others_leave(world: World, tmp_path: Path) -> None:
-    left = crowd(world, tmp_path, 8)
+    release, launch = world.stored(world.plan())
+    left = crowd(site_of_processes, tmp_path, release, launch, 8)
     assert sorted(one.code for one in left) == [0, *[8] * 7]
     refused = [one for one in left if one.code == 8]
     assert all(" held by pid " in one.said or "has just taken" in one.said for one in refused)
