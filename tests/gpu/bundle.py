@@ -1,10 +1,13 @@
-"""Build .gpu/site.tar.xz: vLLM 0.19.1 for one sm_90 GPU machine that has PyTorch and no network.
+"""Build an archive of vLLM 0.19.1 or 0.32.0 for one sm_90 GPU machine that has PyTorch and no network.
 
-The wheel's `_C` holds machine code for ten architectures; all but sm_90's is zeroed in place (offsets do not move),
-so that the archive compresses to about 50 MB. What Gemma 4 does not need is left out: MoE kernels, FlashAttention
-(its two head sizes force TRITON_ATTN: vllm/model_executor/models/config.py:61).
+The wheel's library holds machine code for up to ten architectures; all but sm_90's is zeroed in place (offsets do not
+move), so that the archive compresses to about 50 MB. What a dense Gemma 4 does not need is left out: MoE kernels,
+FlashAttention (0.19.1: its two head sizes force TRITON_ATTN, vllm/model_executor/models/config.py:61; 0.32.0 prefers
+FlashAttention 4, which needs nvidia-cutlass-dsl, and takes TRITON_ATTN where vllm_flash_attn/cute is missing). 0.32.0
+keeps to PyTorch's stable ABI and runs with torch 2.11; 0.19.1 needs a symbol that is not there and a CUDA 12 runtime.
 
-Needs pip with access to a package index, gcc and xz. Usage: python tests/gpu/bundle.py WORKDIR
+Needs pip with access to a package index, gcc and xz. Usage: python tests/gpu/bundle.py VERSION WORKDIR [ARCHIVE]
+(ARCHIVE is .gpu/site.tar.xz where it is not said: what the validations of 0.19.1 take along)
 """
 
 import mmap
@@ -18,14 +21,16 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-VLLM = "vllm==0.19.1"
-EXTENSIONS = ("_C", "_C_stable_libtorch")
+EXTENSIONS = {"0.19.1": ("_C", "_C_stable_libtorch"), "0.32.0": ("_C_stable_libtorch",)}
 # In the wheel, but of no use to a dense model on a machine without a network.
 LEFT_OUT = (
     "nvidia/cuda_runtime/include",
     "pycountry/locales",
     "mistral_common/data",
     "vllm/model_executor/layers/fused_moe/configs",
+    "vllm/third_party/deep_gemm",
+    "vllm/third_party/fmha_sm100",
+    "vllm/vllm_flash_attn/cute",
     "bin",
 )
 PIP_TARGET = (
@@ -68,38 +73,40 @@ def pip(*args: str) -> None:
     subprocess.run([sys.executable, "-m", "pip", *args], check=True)
 
 
-def build(work: Path) -> Path:
+def build(version: str, work: Path, archive_path: Path) -> None:
     wheels, vllm_wheel, unpacked, site = (work / name for name in ("wheels", "vllm", "unpacked", "site"))
-    requirements = str(HERE / "requirements-device.txt")
-    pip("download", "--quiet", *PIP_TARGET, "--dest", str(vllm_wheel), VLLM)
+    requirements = str(HERE / f"requirements-device-{version}.txt")
+    pip("download", "--quiet", *PIP_TARGET, "--dest", str(vllm_wheel), f"vllm=={version}")
     pip("download", "--quiet", *PIP_TARGET, "--dest", str(wheels), "--requirement", requirements)
     for folder in (unpacked, site):
         shutil.rmtree(folder, ignore_errors=True)
-    with zipfile.ZipFile(next(vllm_wheel.glob("vllm-0.19.1-*.whl"))) as archive:
+    with zipfile.ZipFile(next(vllm_wheel.glob(f"vllm-{version}-*.whl"))) as archive:
         archive.extractall(unpacked)
     found = sorted(str(path) for path in wheels.glob("*.whl"))
     pip("install", "--quiet", "--no-index", "--no-compile", *PIP_TARGET, "--target", str(site), *found)
-    shutil.copytree(unpacked / "vllm", site / "vllm", ignore=shutil.ignore_patterns("*.so"))
-    shutil.copytree(unpacked / "vllm-0.19.1.dist-info", site / "vllm-0.19.1.dist-info")
-    for name in EXTENSIONS:
+    shutil.copytree(unpacked / "vllm", site / "vllm", ignore=shutil.ignore_patterns("*.so", "vllm-rs"))
+    shutil.copytree(unpacked / f"vllm-{version}.dist-info", site / f"vllm-{version}.dist-info")
+    for name in EXTENSIONS[version]:
         shutil.copy(unpacked / "vllm" / f"{name}.abi3.so", site / "vllm")
         keep_sm90(site / "vllm" / f"{name}.abi3.so")
     shutil.copy(unpacked / "vllm" / "cumem_allocator.abi3.so", site / "vllm")
-    shim = site / "libmessage_logger_shim.so"
-    subprocess.run(["gcc", "-shared", "-fPIC", "-O2", "-o", shim, HERE / "message_logger_shim.c"], check=True)
+    if version == "0.19.1":
+        shim = site / "libmessage_logger_shim.so"
+        subprocess.run(["gcc", "-shared", "-fPIC", "-O2", "-o", shim, HERE / "message_logger_shim.c"], check=True)
     # vllm/vllm_flash_attn/__init__.py raises when neither FlashAttention extension can be imported.
     (site / "vllm/vllm_flash_attn/_vllm_fa2_C.py").write_text("# not carried: TRITON_ATTN is used\n")
     for name in LEFT_OUT:
         shutil.rmtree(site / name, ignore_errors=True)
     for folder in [path for path in site.rglob("*") if path.name in {"__pycache__", "tests"} and path.is_dir()]:
         shutil.rmtree(folder, ignore_errors=True)
-    target = ROOT / ".gpu"
-    target.mkdir(exist_ok=True)
-    archive_path = target / "site.tar.xz"
+    archive_path.parent.mkdir(parents=True, exist_ok=True)
     subprocess.run(["tar", "-C", site, "-I", "xz -T0 -6", "-cf", archive_path, "."], check=True)
-    return archive_path
 
 
 if __name__ == "__main__":
-    result = build(Path(sys.argv[1]).resolve())
-    print(f"{result}: {result.stat().st_size / 2**20:.1f} MiB")
+    version, work, *rest = sys.argv[1:]
+    if version not in EXTENSIONS:
+        sys.exit(f"error: no bundle is known for vLLM {version}: {', '.join(EXTENSIONS)}")
+    archive = Path(rest[0] if rest else ROOT / ".gpu/site.tar.xz").resolve()
+    build(version, Path(work).resolve(), archive)
+    print(f"{archive}: {archive.stat().st_size / 2**20:.1f} MiB")

@@ -27,7 +27,7 @@ PATCH = ROOT / "patches" / "vllm-0.19.1" / "eagle.patch"
 
 def prepare(work: Path) -> None:
     if not (CARRIED / "site.tar.xz").is_file():
-        subprocess.run([sys.executable, HERE / "bundle.py", work], check=True)
+        subprocess.run([sys.executable, HERE / "bundle.py", "0.19.1", work], check=True)
     with tempfile.TemporaryDirectory() as scratch:
         member = f"./vllm/{EAGLE}"
         subprocess.run(["tar", "-xJf", CARRIED / "site.tar.xz", "-C", scratch, member], check=True)
