@@ -1,11 +1,25 @@
 """Files that are on disk, whole, or absent: what weights and releases both stand on."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from deckard_deploy.errors import EnvironmentUnfitError
+
+# What shows the cause of a refusal; of any other, rights are the likely one.
+_LOOK = {
+    errno.ENOSPC: "df -h {0}; df -i {0}",  # no bytes, or no inodes: the error is the same
+    errno.EDQUOT: "quota -s",
+    errno.EROFS: "findmnt -T {0}",
+    errno.EIO: "dmesg | tail",
+}
+
+
+def next_look(error: OSError, folder: Path) -> str:
+    """The command that shows why the file system of `folder` refused."""
+    return _LOOK.get(error.errno or 0, "ls -ld {0}").format(folder)
 
 
 @contextmanager
@@ -14,7 +28,9 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise EnvironmentUnfitError(f"cannot write {path}: {error.strerror}", hint=f"df -h {path.parent}") from error
+        raise EnvironmentUnfitError(
+            f"cannot write {path}: {error.strerror}", hint=next_look(error, path.parent)
+        ) from error
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -27,7 +27,7 @@ class Partial:
 
     def __init__(self, folder: Path, file: RemoteFile, *, segment_bytes: int) -> None:
         """Continue what lies in `folder`, or begin. Raises EnvironmentUnfitError."""
-        self.size, self._segment_bytes = file.size, segment_bytes
+        self.folder, self.size, self._segment_bytes = folder, file.size, segment_bytes
         self._path = folder / f"{file.digest}.part"
         self._journal_path = folder / f"{file.digest}.journal"
         self.etag = ""
@@ -127,9 +127,17 @@ class Partial:
         return os.pread(self._data, count, start)
 
     def finish(self, final: Path) -> None:
-        """Have every byte on disk, then give the file its name. Raises EnvironmentUnfitError."""
+        """Have every byte on disk, then give the file its name. Raises EnvironmentUnfitError.
+
+        When they cannot be had there everything is forgotten: Linux takes the pages for clean then, so that a second
+        fsync says yes, a hash of what it still holds is right, and the disk does not have them.
+        """
         with writing(final):
-            os.fsync(self._data)
+            try:
+                os.fsync(self._data)
+            except OSError:
+                self.reset()
+                raise
             final.parent.mkdir(parents=True, exist_ok=True)
             self._path.replace(final)
             sync_folder(final.parent)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
+from deckard_deploy.durable import next_look
 from deckard_deploy.errors import DeployError, EnvironmentUnfitError, NetworkError
 from deckard_deploy.weights.answers import (
     Ignored,
@@ -143,11 +144,13 @@ class Transfer:
                 self._failure = self._disk_failure(error)
 
     def _disk_failure(self, error: OSError) -> EnvironmentUnfitError:
-        path, hint = self._remote.file.path, "df -h, then the same command again: it goes on where it stopped"
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            return EnvironmentUnfitError(f"{path}: {error.strerror}", hint=hint)
-        left, free = self._partial.size - self._partial.done(), self._partial.free_bytes()
-        return EnvironmentUnfitError(f"{path}: needs {left:,} bytes more, and {free:,} are free", hint=hint)
+        path, left = self._remote.file.path, self._partial.size - self._partial.done()
+        cause = {
+            errno.ENOSPC: f"needs {left:,} bytes more, and {self._partial.free_bytes():,} are free",
+            errno.EDQUOT: f"needs {left:,} bytes more, and the quota is used up",
+        }.get(error.errno or 0, f"cannot write: {error.strerror}")
+        look = next_look(error, self._partial.folder)
+        return EnvironmentUnfitError(f"{path}: {cause}", hint=f"{look}; the same command goes on where it stopped")
 
     def _authorize(self, request: "PreparedRequest") -> "PreparedRequest":
         """The token, and not what ~/.netrc has; requests drops it when it is sent on to another host."""

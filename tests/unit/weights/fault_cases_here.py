@@ -120,21 +120,55 @@ def on_tmpfs(folder: Path, options: str) -> list[str]:
 @case(
     "F18",
     "no inodes left, a read-only disk, an fsync that fails",
-    "cannot write …: No space left on device, or Read-only file system, or Input/output error; df -h …",
+    "cannot write …: No space left on device, or Read-only file system, or Input/output error; df -i, findmnt, dmesg",
     guard=("weights/partial.py", "os.fsync(self._data)", "self._data"),
     otherwise="got its name",
 )
 def bad_disk(site: Site) -> None:
     site.wrapper = on_tmpfs(site.folder, "size=64m,nr_inodes=8")
     found = site.pull()
-    assert found.names(3, "No space left on device"), found
+    assert found.names(3, "No space left on device", "df -i"), found
     site.wrapper = on_tmpfs(site.folder, "ro")
     found = site.pull()
-    assert found.names(3, "Read-only file system", "df -h"), found
+    assert found.names(3, "Read-only file system", "findmnt -T"), found
     site.wrapper = []
     found = site.pull("fsync-fails")
     assert BIG not in found.files, f"{BIG} got its name"
-    assert found.names(3, "Input/output error", "df -h"), found
+    assert found.names(3, "Input/output error", "dmesg"), found
+
+
+@case(
+    "F18",
+    "the same command again after an fsync that failed",
+    "nothing; fetched again, because the kernel may show bytes that the disk does not have",
+    guard=("weights/partial.py", "                self.reset()\n                raise", "                raise"),
+    otherwise="it went on",
+)
+def after_a_failed_fsync(site: Site) -> None:
+    assert site.pull("fsync-fails").code == 3
+    before = site.hub.served(BIG)
+    assert site.pull().code == 0
+    assert site.is_right(), "the files are not right"
+    assert site.hub.served(BIG) - before == len(site.hub.files[BIG]), "it went on where it was"
+
+
+@case(
+    "F18",
+    "the user's quota is used up, or a write fails, where the disk has room",
+    "needs … bytes more, and the quota is used up; quota -s, or: cannot write: Input/output error; dmesg",
+    guard=("weights/transfer.py", "errno.EDQUOT: f", "errno.ENOSPC + 10_000: f"),
+    otherwise="Disk quota exceeded",
+)
+def no_more_for_this_user(site: Site) -> None:
+    found = site.pull("eio-on-write")
+    assert found.names(3, "cannot write: Input/output error", "dmesg", "goes on where it stopped"), found
+    found = site.pull("quota")
+    assert found.names(3, "the quota is used up", "quota -s", "goes on where it stopped"), found
+    assert BIG not in found.files
+    before = site.hub.served(BIG)
+    assert site.pull().code == 0
+    assert site.is_right(), "the files are not right"
+    assert site.hub.served(BIG) - before < len(site.hub.files[BIG]), "it began anew"
 
 
 def two(site: Site, *fakes: str) -> None:

@@ -1,12 +1,14 @@
 """One pull in a process of its own, by whichever copy of the package PYTHONPATH names: how it ended, as JSON.
 
-    pull_once.py FOLDER [flock-lies|fsync-fails|patient]
+    pull_once.py FOLDER [flock-lies|fsync-fails|eio-on-write|quota|patient]
 
-flock-lies and fsync-fails fake what no file system here can be made to do.
+All but patient fake what not every file system can be made to do.
 """
 
 import dataclasses
+import errno
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -23,6 +25,8 @@ from deckard_deploy.weights.transfer import Pace
 from tests.unit.weights.fault_site import SEGMENT
 from tests.unit.weights.hub_server import REPO
 
+Writer = Callable[[int, memoryview, int], int]
+
 
 def fails_for_weights(descriptor: int, really: Callable[[int], None] = os.fsync) -> None:
     if os.fstat(descriptor).st_size > 1_000_000:
@@ -30,11 +34,23 @@ def fails_for_weights(descriptor: int, really: Callable[[int], None] = os.fsync)
     really(descriptor)
 
 
+def refused_after(number: int, descriptor: int, data: memoryview, at: int, really: Writer = os.pwrite) -> int:
+    """A write beyond half of the first segment fails."""
+    if SEGMENT // 2 < at < SEGMENT:
+        raise OSError(number, os.strerror(number))
+    return really(descriptor, data, at)
+
+
 def granted(_descriptor: int, _operation: int) -> None:
     """A lock that everybody gets."""
 
 
-FAKES = {"flock-lies": (fcntl, "flock", granted), "fsync-fails": (os, "fsync", fails_for_weights)}
+FAKES = {
+    "flock-lies": (fcntl, "flock", granted),
+    "fsync-fails": (os, "fsync", fails_for_weights),
+    "eio-on-write": (os, "pwrite", functools.partial(refused_after, errno.EIO)),
+    "quota": (os, "pwrite", functools.partial(refused_after, errno.EDQUOT)),
+}
 
 
 def main(folder: Path, words: list[str]) -> None:
