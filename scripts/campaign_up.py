@@ -42,9 +42,7 @@ def of_docker(folder: Path, at_once: int) -> tuple[list[Left], int]:
 def main(kind: str, rounds: int = 20, at_once: int = 50) -> None:
     one_round: Callable[[Path, int], tuple[list[Left], int]] = of_docker if kind == "docker" else of_processes
     slowest, busiest, unnamed = 0.0, 0.0, 0
-    with tempfile.TemporaryDirectory() as name:
-        if kind == "docker":
-            docker_world.make_image(Path(name))
+    with tempfile.TemporaryDirectory() as name, docker_world.small_image(Path(name)):
         for number in range(rounds):
             folder = Path(name) / str(number)
             folder.mkdir()

@@ -8,7 +8,8 @@ import subprocess
 import tarfile
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from deckard_deploy.catalog.specs import Container
@@ -22,7 +23,8 @@ from deckard_deploy.running.releases import Launch, Release, Releases
 from deckard_deploy.running.runtime import MISSING, Observation, Runtime
 
 CROWD = "crowd"  # the deployment that many bring up at once
-IMAGE = "deckard-deploy-test/busybox:local"
+# Another name where something else that uses and removes it runs at the same time.
+IMAGE = os.environ.get("DECKARD_TEST_IMAGE", "deckard-deploy-test/busybox:local")
 SERVE = """#!/bin/sh
 echo "started as ${FAKE_MODE:-serve} with $*"
 i=0; while [ $i -lt ${FAKE_LINES:-0} ]; do echo "line $i"; i=$((i+1)); done
@@ -47,6 +49,16 @@ def add_file(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     info = tarfile.TarInfo(name)
     info.size, info.mode = len(content), 0o755
     tar.addfile(info, io.BytesIO(content))
+
+
+@contextmanager
+def small_image(folder: Path) -> Iterator[None]:
+    """The image, as long as it is needed."""
+    make_image(folder)
+    try:
+        yield
+    finally:
+        docker("rmi", "-f", IMAGE)
 
 
 def make_image(folder: Path) -> None:

@@ -1,13 +1,15 @@
 """What scripts/campaign_up.py and scripts/campaign_cycles.py do many times, a few times."""
 
 import subprocess
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from deckard_deploy.running.deploy import take_down
-from tests.e2e.docker_world import CROWD, IMAGE, World, docker, make_image, proven, site_of_a_crowd
+from tests.e2e import cycles
+from tests.e2e.docker_world import CROWD, World, docker, proven, site_of_a_crowd, small_image
 from tests.unit.running.crowd import crowd
 from tests.unit.running.world import free_port
 
@@ -16,9 +18,8 @@ pytestmark = pytest.mark.docker
 
 @pytest.fixture(scope="module", autouse=True)
 def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    make_image(tmp_path_factory.mktemp("busybox"))
-    yield
-    subprocess.run(["docker", "rmi", "-f", IMAGE], check=True, capture_output=True)
+    with small_image(tmp_path_factory.mktemp("busybox")):
+        yield
 
 
 def test_of_many_ups_one_starts_a_container(tmp_path: Path) -> None:
@@ -32,3 +33,31 @@ def test_of_many_ups_one_starts_a_container(tmp_path: Path) -> None:
     finally:
         take_down(world.site(proven))
     assert world.left() == []
+
+
+@pytest.mark.parametrize("made", [cycles.of_docker, cycles.of_process])
+def test_up_and_down_leave_nothing(
+    made: Callable[[Path], cycles.Cycle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After two, which load and rotate what is there once. While it is up there is more, which is the control."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    cycle = made(tmp_path)
+    cycle.turn(2)
+    before = cycle.count()
+    cycle.up()
+    runs = set(cycle.count().more_than(before))
+    cycle.down()
+    assert {"containers", "networks"} <= runs or "processes" in runs
+    assert cycle.count().more_than(before) == {}
+
+
+def test_the_count_sees_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    cycle = cycles.of_process(tmp_path / "world")
+    before = cycle.count()
+    (cycle.state / "left").touch()
+    with tempfile.NamedTemporaryFile(), subprocess.Popen(["sleep", "60"], stdin=subprocess.PIPE) as left:
+        found = cycle.count().more_than(before)
+        left.kill()
+    assert found.keys() == {"state_files", "temporary_files", "descriptors", "processes"}
