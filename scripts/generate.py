@@ -29,12 +29,13 @@ from deckard_deploy.doctor.rules_engine import advisories
 from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
 from deckard_deploy.rendering.compose import render_compose
 from deckard_deploy.rendering.gateway import CONFIG, render_gateway
-from tests.unit.weights.fault_cases_here import CASES
+from tests.faults.catalogue import FAULTS
+from tests.faults.fault import file_of
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 DOCTOR = ROOT / "docs" / "doctor.md"
-WEIGHTS = ROOT / "docs" / "weights.md"
+FAULTS_PAGE = ROOT / "docs" / "faults.md"
 EDITOR_SCHEMAS: dict[str, type[BaseModel]] = {
     "deckard": Deployment,
     "profile": HardwareProfile,
@@ -59,7 +60,7 @@ def targets() -> dict[Path, str]:
         ROOT / "docs" / "cli.md": command_reference(),
         DOCTOR: doctor_rules(),
         README: readme(),
-        WEIGHTS: faults_of_a_pull(),
+        FAULTS_PAGE: faults(),
     }
     return editor_schemas() | compose_files() | pages
 
@@ -127,14 +128,16 @@ def doctor_rules() -> str:
     return between(text, "advisories", heads + rows)
 
 
-def faults_of_a_pull() -> str:
-    """docs/weights.md with its table of faults made anew, from the cases that the tests go through."""
-    heads = "| | fault | what is said | the guard is in | what the test sees without it |\n|---|---|---|---|---|\n"
+def faults() -> str:
+    """docs/faults.md with its table made anew, from the catalogue that the tests go through."""
+    heads = "| | fault | what is said | proven by | the guard is in | what the test sees without it |\n"
     rows = "".join(
-        f"| {case.number} | {case.fault} | {case.said} | `{case.module}` | {case.otherwise} |\n"
-        for case in sorted(CASES, key=lambda case: int(case.number[1:]))
+        f"| {fault.number} | {fault.fault} | {fault.said} "
+        f"| {', '.join(dict.fromkeys(file_of(proof).removeprefix('tests/') for proof in fault.proofs))} "
+        f"| `{fault.guard.module}` | {fault.otherwise} |\n"
+        for fault in FAULTS
     )
-    return between(WEIGHTS.read_text(encoding="utf-8"), "faults", heads + rows)
+    return between(FAULTS_PAGE.read_text(encoding="utf-8"), "faults", f"{heads}|---|---|---|---|---|---|\n{rows}")
 
 
 def between(text: str, name: str, new: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from deckard_deploy.running import environment, locks
+from tests.e2e import docker_world
 
 # It needs vLLM in its own process; test_in_engine.py runs it with the engine's Python.
 collect_ignore = [] if importlib.util.find_spec("vllm") else ["test_eagle_patch.py"]
@@ -122,6 +123,14 @@ def image() -> str:
     environment = {**os.environ, "PYTHON": sys.executable}
     done = subprocess.run([build], env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return done.stdout.strip().splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def busybox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The small image in place of an engine's (docker_world.py)."""
+    docker_world.make_image(tmp_path_factory.mktemp("busybox"))
+    yield docker_world.IMAGE
+    docker("rmi", "--force", docker_world.IMAGE)
 
 
 @pytest.fixture(scope="session")

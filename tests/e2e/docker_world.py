@@ -30,8 +30,10 @@ echo "started as ${FAKE_MODE:-serve} with $*"
 i=0; while [ $i -lt ${FAKE_LINES:-0} ]; do echo "line $i"; i=$((i+1)); done
 printf '\\033[31mred\\033[0m and \\377\\n' >&2
 case "$FAKE_MODE" in
-  crash) echo "it is made to fail" >&2; exit 3 ;;
-  late-crash) sleep 1; exit 4 ;;
+  crash) echo "RuntimeError: it is made to fail" >&2; exit 3 ;;
+  slow-crash) sleep "${FAKE_SLEEP:-1}"; echo "RuntimeError: it is made to fail" >&2; exit 4 ;;
+  end) exit 0 ;;
+  oom) exec /bin/busybox dd if=/dev/zero of=/dev/null bs=64M count=1 ;;
   deaf) trap "" TERM; while :; do sleep 1; done ;;
 esac
 exec httpd -f -p 8000 -h /www
@@ -128,6 +130,19 @@ class World:
         project = f"label=com.docker.compose.project=deckard-{self.name.replace('.', '_')}"
         asked = (["ps", "-a", "--format", "{{.Names}}"], ["network", "ls", "--format", "{{.Name}}"])
         return [name for words in asked for name in docker(*words, "--filter", project).split()]
+
+
+@contextmanager
+def deployment_in(folder: Path, name: str) -> Iterator[World]:
+    """A world, and nothing of it afterwards."""
+    made = World(folder, name)
+    yield made
+    for runtime in made.runtimes:
+        runtime.close()
+    for container in docker("ps", "-aq", "--filter", f"label=deckard.deployment={name}").split():
+        docker("rm", "-f", container)
+    for network in made.left():
+        docker("network", "rm", network)
 
 
 def docker(*arguments: str) -> str:

@@ -18,16 +18,9 @@ from deckard_deploy.rendering.compose import render_compose
 from deckard_deploy.running import docker_images
 from deckard_deploy.running.deploy import bring_up, decide, take_down
 from deckard_deploy.running.runtime import MISSING, Observation
-from tests.e2e.docker_world import IMAGE, World, answers, debian, docker, listens, make_image, proven, until
+from tests.e2e.docker_world import IMAGE, World, answers, debian, deployment_in, docker, listens, proven, until
 
-pytestmark = pytest.mark.docker
-
-
-@pytest.fixture(scope="module", autouse=True)
-def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    make_image(tmp_path_factory.mktemp("busybox"))
-    yield
-    subprocess.run(["docker", "rmi", "-f", IMAGE], check=True, capture_output=True)
+pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("busybox")]
 
 
 @pytest.fixture
@@ -40,14 +33,8 @@ def port() -> int:
 @pytest.fixture(params=["plain"])
 def world(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]:
     name = "x" + secrets.token_hex(3) + (".dot-ted" if request.param == "dotted" else "")
-    made = World(tmp_path, name)
-    yield made
-    for runtime in made.runtimes:
-        runtime.close()
-    for container in docker("ps", "-aq", "--filter", f"label=deckard.deployment={name}").split():
-        docker("rm", "-f", container)
-    for network in made.left():
-        docker("network", "rm", network)
+    with deployment_in(tmp_path, name) as made:
+        yield made
 
 
 @pytest.mark.parametrize("world", ["plain", "dotted"], indirect=True)
@@ -100,8 +87,8 @@ def test_a_crash_loop_ends_and_its_log_spans_the_restarts(world: World, port: in
 
     seen = until(ended)
     assert (seen.exit_code, seen.restart_count, seen.oom_killed) == (3, 2, False)
-    assert runtime.tail(99).count("it is made to fail") == 3
-    until(lambda: bool(lines.extend(runtime.poll_lines()) or lines.count("it is made to fail") == 3))  # type: ignore[func-returns-value]
+    assert runtime.tail(99).count("RuntimeError: it is made to fail") == 3
+    until(lambda: bool(lines.extend(runtime.poll_lines()) or lines.count("RuntimeError: it is made to fail") == 3))  # type: ignore[func-returns-value]
     runtime.stop()
     assert world.left() == []
 

@@ -1,0 +1,133 @@
+"""F21 to F32: what a server does while it starts, and after."""
+
+from tests.faults.fault import Fault, Guard
+
+FOLLOW = "tests/unit/startup/test_follow.py"
+TRUTH = "tests/unit/startup/test_truth.py"
+DIAGNOSIS = "tests/unit/startup/test_diagnosis.py"
+WATCH = "tests/unit/running/test_watch.py"
+FAILING = "tests/e2e/test_failing_containers.py"
+
+FAULTS = (
+    Fault(
+        "F21",
+        "the engine crashes while it starts",
+        "6: start failed in …: the engine exited with code 3: its first fatal line; the cause; what to type; it is "
+        "stopped by its second exit",
+        (
+            f"{FAILING}::test_it_is_said_and_stopped[crash]",
+            f"{FOLLOW}::test_the_end_of_the_instance_ends_the_start",
+            f"{TRUTH}::test_a_crash_is_reported_within_seconds",
+        ),
+        Guard(
+            "running/deploy.py",
+            '"\\n")\n    for runtime in site.runtimes.values():\n        runtime.stop()',
+            '"\\n")',
+        ),
+        "assert ['deckard-x",
+    ),
+    Fault(
+        "F22",
+        "the engine crashes late, is restarted, and looks as if it ran",
+        "6: the engine crashed and was restarted (restart 1)",
+        (f"{FAILING}::test_it_is_said_and_stopped[slow-crash]", f"{TRUTH}::test_the_verdict_is_true"),
+        Guard(
+            "startup/follow.py",
+            'if now.state == "restarting" or now.restart_count > first.restart_count:',
+            "if False:",
+        ),
+        "exited with code",
+    ),
+    Fault(
+        "F23",
+        "the engine ends with code 0 while it starts",
+        "6: the engine exited with code 0",
+        (
+            f"{FAILING}::test_it_is_said_and_stopped[end]",
+            "tests/unit/running/test_process_runtime.py::test_a_server_that_ends_with_code_0_by_itself_has_crashed",
+        ),
+        Guard("startup/follow.py", 'if now.state == "exited":', 'if now.state == "exited" and now.exit_code:'),
+        "no progress in",
+    ),
+    Fault(
+        "F24",
+        "the kernel kills it for memory, in its container or on the host",
+        "6: it was killed for memory; lower gpu-memory-utilization",
+        (f"{FAILING}::test_it_is_said_and_stopped[oom]", f"{DIAGNOSIS}::test_a_silent_end_is_named_by_how_it_ended"),
+        Guard("running/docker_runtime.py", 'oom_killed=state["OOMKilled"],', "oom_killed=False,"),
+        "assert 'the kernel killed it for memory' in",
+    ),
+    Fault(
+        "F25",
+        "CUDA, driver, compute capability: whatever a log may say",
+        "6: the first fatal line, its cause and what to type",
+        (f"{DIAGNOSIS}::test_a_failure_is_named", f"{DIAGNOSIS}::test_every_signature_has_a_log_or_an_ending"),
+        Guard("startup/diagnosis.py", "if signature.line and (found :=", "if False and (found :="),
+        "assert 'unknown' ==",
+    ),
+    Fault(
+        "F26",
+        "less memory is free than gpu-memory-utilization asks for",
+        "6: the numbers of vLLM's own line, and a value that fits them",
+        (f"{DIAGNOSIS}::test_values_of_the_log_are_in_the_fix",),
+        Guard(
+            "startup/diagnosis.py",
+            "return _diagnosis(signature, phase, line.text, found.groupdict())",
+            "return _diagnosis(signature, phase, line.text, dict.fromkeys(found.groupdict()))",
+        ),
+        "deckard-deploy up --set max-model-len='",
+    ),
+    Fault(
+        "F27",
+        "the engine hangs after it was ready, and /health says 200",
+        "watch: degraded after one question without an answer, restarted after three; status says both",
+        (f"{WATCH}::test_a_silent_server_is_degraded_first_and_restarted_after_some_questions",),
+        Guard("running/watch.py", "return (None, True) if found.answered else", "return (None, True) if found else"),
+        "assert ('healthy'",
+    ),
+    Fault(
+        "F28",
+        "it listens before it can be used: another model, a page, a redirect, no text, an answer without end",
+        "6: other server, not answering, engine dead, cannot chat or key refused, with the address and what it said",
+        (f"{TRUTH}::test_the_verdict_is_true", f"{TRUTH}::test_there_are_forty"),
+        Guard("startup/readiness.py", "    if missing:\n", "    if False:\n"),
+        "verdict='ready'",
+    ),
+    Fault(
+        "F29",
+        "another process has the port, also one that binds with SO_REUSEPORT and still loads",
+        "3: 127.0.0.1:8000 cannot be used: python (pid 7) listens there; before anything starts",
+        (
+            "tests/unit/running/test_ports.py::test_a_server_that_still_loads_has_its_port_already",
+            "tests/unit/running/test_ports.py::test_a_listener_is_named",
+            "tests/unit/running/test_deploy.py::test_a_port_that_somebody_has_stops_nothing",
+        ),
+        Guard(
+            "running/ports.py",
+            "            probe.bind((address, port))",
+            "            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, True); probe.bind((address, port))",
+        ),
+        "DID NOT RAISE",
+    ),
+    Fault(
+        "F31",
+        "a start takes half an hour, and says so in its log",
+        "it is waited for as long as lines of progress come; 7: no progress in … for … s, when they end",
+        (f"{FOLLOW}::test_progress_moves_the_deadline", f"{FOLLOW}::test_progress_that_ends_lets_the_deadline_pass"),
+        Guard("startup/follow.py", "advanced = now if log.read(now) else advanced", "log.read(now)"),
+        "TimedOutError",
+    ),
+    Fault(
+        "F32",
+        "the log holds what is no text, terminal sequences, a line without end; it is rotated",
+        "lines without control characters, cut at 16,384; none is lost, none comes twice",
+        (
+            "tests/unit/running/test_log_lines.py::test_no_control_character_is_left_and_cleaning_is_final",
+            "tests/unit/running/test_log_lines.py::test_a_line_without_end_costs_no_memory_and_hides_nothing_after_it",
+            "tests/unit/running/test_bounded_log.py::test_a_reader_misses_nothing_across_rotations",
+            "tests/e2e/test_docker_runtime.py::test_the_log_comes_whole_once_and_clean",
+        ),
+        Guard("running/log_lines.py", 'text = _CONTROL.sub("", text.rpartition("\\r")[2])', "pass"),
+        "Failing test case",
+    ),
+)
