@@ -19,12 +19,14 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from deckard_deploy import __version__
+from deckard_deploy.catalog import library
 from deckard_deploy.cli.bench_host import host_facts
 from deckard_deploy.durable import write_whole
 from deckard_deploy.measuring.engine_bench import Endpoint, argv_of
-from deckard_deploy.measuring.records import Ceiling, Drafting, Record, Subject
+from deckard_deploy.measuring.records import Ceiling, Record, Subject
 from deckard_deploy.measuring.sweep import sweep
 from deckard_deploy.measuring.workload import Settings
+from deckard_deploy.planning.roofline import weight_read
 from deckard_deploy.weights.checkpoint import read_checkpoint
 from deckard_deploy.weights.gemma4_config import layers
 
@@ -55,20 +57,16 @@ def main() -> None:
         id=options.out.stem,
         made_at=now.isoformat("T", "seconds"),
         tool_version=__version__,
-        subject=Subject(
-            profile=options.profile,
-            model=options.model.name,
-            engine=options.engine,
-            vllm_version=options.vllm_version,
-            drafting=Drafting(**json.loads(options.drafting)) if options.drafting else None,
-        ),
+        subject=Subject(model=options.model.name, **json.loads(options.subject)),
         settings=settings,
         command=("vllm", "bench", "serve", *argv_of(endpoint, settings.arguments(first, first * settings.requests, 0))),
-        runs=tuple(sweep(endpoint, settings, lambda text: print(text, file=sys.stderr, flush=True))),
+        runs=(),
         ceilings=ceilings(options, settings),
         host=host_facts(),
     )
-    write_whole(options.out, record.model_dump_json(indent=1) + "\n")
+    for (run,) in sweep([endpoint], settings, lambda text: print(text, file=sys.stderr, flush=True)):
+        record = record.model_copy(update={"runs": (*record.runs, run)})
+        write_whole(options.out, record.model_dump_json(indent=1) + "\n")  # each time: it may be killed
 
 
 def arguments() -> argparse.Namespace:
@@ -79,10 +77,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, required=True, help="the checkpoint's folder, for its tokenizer")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--python", default=sys.executable, help="one that can import vLLM")
-    parser.add_argument("--engine", default="vllm", help="said in the record")
-    parser.add_argument("--vllm-version", default="unknown", help="same")
-    parser.add_argument("--profile", help="same: the machine")
-    parser.add_argument("--drafting", help='same: {"method": …, "model": …, "tokens": …}')
+    parser.add_argument(
+        "--subject",
+        default='{"engine": "vllm", "vllm_version": "unknown"}',
+        help="what the record says of the server: profile, drafting, patches … (JSON, as a record has it)",
+    )
     parser.add_argument("--workload", choices=("text", "random"), default="random")
     parser.add_argument("--concurrency", default="1,2,4,8,16")
     parser.add_argument("--runs", type=int, default=5)
@@ -90,6 +89,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--output-tokens", type=int, default=300)
     parser.add_argument("--input-tokens", type=int, default=256)
     parser.add_argument("--bandwidth-gb-s", type=float, help="of the GPU's memory; without it the roofline is unknown")
+    parser.add_argument("--bytes-of", metavar="MODEL", help="of the catalog, for a checkpoint that has no weights")
     return parser.parse_args()
 
 
@@ -97,14 +97,19 @@ def ceilings(options: argparse.Namespace, settings: Settings) -> tuple[Ceiling, 
     """Bandwidth over the bytes of a step: the text tower's tensors (the tied head is the embedding) and the KV."""
     if options.bandwidth_gb_s is None:
         return tuple(Ceiling(concurrency=n, why="no bandwidth was given") for n in settings.concurrency)
-    tensors = read_checkpoint(options.model).tensors
-    weights = sum(tensor.bytes for name, tensor in tensors.items() if not any(part in name for part in ELSEWHERE))
+    weights = weight_read(library.model(options.bytes_of)) if options.bytes_of else bytes_in(options.model)
     context = settings.input_tokens + settings.output_tokens // 2
     kv = kv_bytes(json.loads((options.model / "config.json").read_text()), context)
     return tuple(
         Ceiling(concurrency=n, tokens_per_s=n * options.bandwidth_gb_s * 1e9 / (weights + n * kv))
         for n in settings.concurrency
     )
+
+
+def bytes_in(checkpoint: Path) -> int:
+    """The tensors of the text tower."""
+    tensors = read_checkpoint(checkpoint).tensors
+    return sum(tensor.bytes for name, tensor in tensors.items() if not any(part in name for part in ELSEWHERE))
 
 
 def kv_bytes(config: dict[str, Any], context: int) -> int:

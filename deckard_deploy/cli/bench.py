@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from deckard_deploy.cli import bench_compare, bench_report, bench_spec, bench_startup
-from deckard_deploy.cli.bench_measure import command_of, measured, numbers
+from deckard_deploy.cli.bench_measure import command_of, measured, numbers, repeats
 from deckard_deploy.cli.output import say, table
 from deckard_deploy.cli.state import Deployed, chosen, state, state_option
 
@@ -26,12 +26,13 @@ PRESETS: dict[str, dict[str, Any]] = {
 @click.option("-n", "--name", "-p", "--profile", "name", help="Name of the deployment; not needed with only one.")
 @click.option("--preset", type=click.Choice(sorted(PRESETS)), help="seed: as the model card measured.")
 @click.option("--concurrency", callback=numbers, metavar="N,N,…", help="Requests at once; default: 1,2,4,8,16.")
-@click.option("--runs", type=click.IntRange(2, 100), help="Runs of each concurrency; default: 5.")
+@click.option("--runs", type=click.IntRange(2, 100), help="Runs of each concurrency; default: 5 to 15, as they differ.")
 @click.option("--requests", type=click.IntRange(1, 1000), help="Requests of each stream in a run; default: 2.")
 @click.option("--workload", type=click.Choice(("text", "random")), help="English, or random tokens; default: text.")
 @click.option("--output-tokens", type=click.IntRange(2, 1024), help="Most tokens of an answer; default: 300.")
 @click.option("--input-tokens", type=click.IntRange(8, 1 << 20), help="Random tokens of a prompt; default: 256.")
 @click.option("--compare", "against", metavar="NAME", help="Then compare with a record or a published table: seed.")
+@click.option("--beside", metavar="NAME", help="Another deployment that runs, measured in turn, to compare with.")
 @click.option("--dry-run", is_flag=True, help="Say what would be run, and run nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 @state_option
@@ -48,24 +49,34 @@ def bench(context: click.Context, /, *, name: str | None, state_dir: Path | None
     """
     if context.invoked_subcommand is None:
         flags = {key: options.pop(key) for key in ("dry_run", "as_json", "against")}
-        _measure(chosen(state_dir, name), _settings(**options), **flags)
+        deployed, beside = chosen(state_dir, name), options.pop("beside")
+        both = [deployed, *([chosen(state_dir, beside)] if beside else [])]
+        if beside == deployed.name:
+            raise click.BadParameter("a deployment cannot be measured beside itself", param_hint="--beside")
+        _measure(both, _settings(**options), **flags)
 
 
-def _settings(*, preset: str | None, **asked: Any) -> "Settings":  # noqa: ANN401  click's own
+def _settings(*, preset: str | None, runs: int | None, **asked: Any) -> "Settings":  # noqa: ANN401  click's own
     from deckard_deploy.measuring.workload import Settings  # noqa: PLC0415  not for --help
 
     given = {key: value for key, value in asked.items() if value is not None}
-    return Settings(**{**PRESETS.get(preset or "", {}), **given})
+    return Settings(**{**PRESETS.get(preset or "", {}), **given, **repeats(runs)})
 
 
-def _measure(deployed: Deployed, settings: "Settings", *, dry_run: bool, as_json: bool, against: str | None) -> None:
+def _measure(
+    deployments: list[Deployed], settings: "Settings", *, dry_run: bool, as_json: bool, against: str | None
+) -> None:
+    deployed = deployments[0]
     old = bench_compare.side(deployed.directory.bench, against) if against else None
     if dry_run:
-        say(f"would    run this {settings.runs} times at each of {', '.join(map(str, settings.concurrency))} at once:")
+        at = ", ".join(map(str, settings.concurrency))
+        say(f"would    run this {settings.counted} times at each of {at} at once:")
         click.echo(shlex.join(command_of(deployed, settings)))
         return
-    record = measured(deployed, settings)
-    _print(record, as_json=as_json)
+    record, *others = measured(deployments, settings)
+    for each in (record, *others):
+        _print(each, as_json=as_json)
+    old = bench_compare.of_record(others[0]) if others else old
     if old and not as_json:
         click.echo()
         bench_compare.show(old, bench_compare.of_record(record), as_json=False)

@@ -79,13 +79,16 @@ def of_record(record: "Record") -> Side:
 def show(old: Side, new: Side, *, as_json: bool, fail_below: float | None = None) -> None:
     """Print the comparison. Raises RegressionError."""
     from deckard_deploy.errors import RegressionError  # noqa: PLC0415  not for --help
-    from deckard_deploy.measuring.comparing import compare as compared  # noqa: PLC0415  same
+    from deckard_deploy.measuring import comparing  # noqa: PLC0415  same
 
-    found = compared(old.speeds, new.speeds)
+    pairs = old.record and new.record and old.record.beside == new.record.id
+    found = (comparing.compare_pairs if pairs else comparing.compare)(old.speeds, new.speeds)
     if as_json:
         click.echo(json.dumps(_json(old, new, found), indent=2))
     else:
         _print(old, new, found)
+        if pairs:
+            click.echo("measured in turn, and compared pair by pair")
     overall = found.overall
     if fail_below is not None and overall.verdict == "slower" and overall.ratio < fail_below:
         raise RegressionError(

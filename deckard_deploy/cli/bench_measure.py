@@ -8,10 +8,14 @@ import click
 from deckard_deploy.cli.output import say
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from deckard_deploy.cli.state import Deployed
     from deckard_deploy.measuring.engine_bench import Endpoint
-    from deckard_deploy.measuring.records import Record
+    from deckard_deploy.measuring.records import Record, Run
     from deckard_deploy.measuring.workload import Settings
+    from deckard_deploy.planning.plan import LaunchPlan
 
 
 def numbers(_: click.Context, option: click.Parameter, text: str | None) -> tuple[int, ...] | None:
@@ -22,6 +26,11 @@ def numbers(_: click.Context, option: click.Parameter, text: str | None) -> tupl
     if not all(word.isdecimal() and 0 < int(word) <= 4096 for word in words):
         raise click.BadParameter(f"{text!r} is not a list of numbers such as 1,2,4", param=option)
     return tuple(sorted({int(word) for word in words}))
+
+
+def repeats(runs: int | None) -> dict[str, int]:
+    """How many runs: as many as were asked for, or from five on until their mean is sure."""
+    return {"runs": runs, "most_runs": runs} if runs else {"runs": 5, "most_runs": 15}
 
 
 def command_of(deployed: "Deployed", settings: "Settings") -> tuple[str, ...]:
@@ -38,27 +47,59 @@ def _command(endpoint: "Endpoint", settings: "Settings") -> tuple[str, ...]:
     return ("vllm", "bench", "serve", *argv_of(endpoint, settings.arguments(first, first * settings.requests, 0)))
 
 
-def measured(deployed: "Deployed", settings: "Settings") -> "Record":
-    """Measure what runs, and keep the record. Raises BadInputError, EnvironmentUnfitError, NetworkError."""
-    from deckard_deploy import __version__  # noqa: PLC0415  not for --help
-    from deckard_deploy.cli import bench_host, bench_subject  # noqa: PLC0415  same
-    from deckard_deploy.measuring import records  # noqa: PLC0415  same
+def measured(deployments: "Sequence[Deployed]", settings: "Settings") -> "list[Record]":
+    """Measure what runs, of several deployments in turn, and keep a record of each; of a sweep that ends early too.
+
+    Raises BadInputError, EnvironmentUnfitError, NetworkError.
+    """
+    from deckard_deploy.cli.bench_subject import running_endpoint  # noqa: PLC0415  not for --help
+    from deckard_deploy.errors import DeployError  # noqa: PLC0415  same
     from deckard_deploy.measuring.sweep import sweep  # noqa: PLC0415  same
     from deckard_deploy.running.files import private_folder  # noqa: PLC0415  same
 
-    plan, endpoint = bench_subject.running_endpoint(deployed)
-    private_folder(deployed.directory.bench)
+    running = [running_endpoint(deployed) for deployed in deployments]
+    folder = deployments[0].directory.bench
+    private_folder(folder)
+    begun = [_begun(plan, endpoint, settings) for plan, endpoint in running]
+    rounds: list[tuple[Run, ...]] = []
+    try:
+        for runs in sweep([endpoint for _, endpoint in running], settings, say):
+            rounds.append(runs)  # noqa: PERF402  what there is when it ends early is kept
+    except (DeployError, KeyboardInterrupt) as error:
+        if rounds:
+            _kept(folder, begun, rounds, str(error) or "interrupted")
+        raise
+    return _kept(folder, begun, rounds)
+
+
+def _begun(plan: "LaunchPlan", endpoint: "Endpoint", settings: "Settings") -> "Record":
+    from deckard_deploy import __version__  # noqa: PLC0415  not for --help
+    from deckard_deploy.cli import bench_host, bench_subject  # noqa: PLC0415  same
+    from deckard_deploy.measuring.records import Record  # noqa: PLC0415  same
+
     started = datetime.now(UTC)
-    record = records.Record(
+    return Record(
         id=f"{started:%Y%m%d-%H%M%S}-{plan.hash}",
         made_at=started.isoformat("T", "seconds"),
         tool_version=__version__,
         subject=bench_subject.subject_of(plan),
         settings=settings,
         command=_command(endpoint, settings),
-        runs=tuple(sweep(endpoint, settings, say)),
+        runs=(),
         ceilings=bench_subject.ceilings_of(plan, settings),
         host=bench_host.host_facts(),
     )
-    say(f"record   {records.save(deployed.directory.bench, record)}")
-    return record
+
+
+def _kept(
+    folder: "Path", begun: "Sequence[Record]", rounds: "Sequence[tuple[Run, ...]]", ended: str = ""
+) -> "list[Record]":
+    from deckard_deploy.measuring import records  # noqa: PLC0415  not for --help
+
+    found = []
+    for record, runs in zip(begun, zip(*rounds, strict=True), strict=True):
+        others = [other.id for other in begun if other is not record]
+        more = {"runs": runs, "ended": ended, "beside": others[0] if others else None}
+        found.append(record.model_copy(update=more))
+        say(f"record   {records.save(folder, found[-1])}")
+    return found

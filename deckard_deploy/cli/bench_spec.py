@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from deckard_deploy.cli.bench_measure import measured, numbers
+from deckard_deploy.cli.bench_measure import measured, numbers, repeats
 from deckard_deploy.cli.output import say, table
 from deckard_deploy.cli.state import Deployed, deployment_option
 
@@ -25,7 +25,7 @@ _OPTION, _TOKENS = "--speculative-config", "num_speculative_tokens"
 @deployment_option
 @click.option("--tokens", callback=numbers, default="1,2,3,4,5", show_default=True, help="Numbers of tokens to draft.")
 @click.option("--concurrency", callback=numbers, default="1,4", show_default=True, help="Requests at once.")
-@click.option("--runs", type=click.IntRange(2, 100), default=5, show_default=True, help="Runs of each concurrency.")
+@click.option("--runs", type=click.IntRange(2, 100), help="Runs of each concurrency; default: 5 to 15, as they differ.")
 @click.option("--requests", type=click.IntRange(1, 1000), default=2, show_default=True, help="Of each stream in a run.")
 @click.option("--output-tokens", type=click.IntRange(2, 1024), default=300, show_default=True, help="Of an answer.")
 @click.option("--dry-run", is_flag=True, help="Say what would be started, and stop nothing.")
@@ -51,7 +51,7 @@ def spec(deployed: Deployed, *, tokens: tuple[int, ...], dry_run: bool, as_json:
         raise BadInputError(
             f"{deployed.name} has no drafter to try", hint=f"deckard-deploy up --profile {plan.profile} --drafter NAME"
         )
-    settings = Settings(**measure)
+    settings = Settings(**{**measure, **repeats(measure["runs"])})
     if dry_run:
         say(f"would    restart plan {plan.hash} without its drafter, then drafting {', '.join(map(str, tokens))}")
         return
@@ -78,7 +78,7 @@ def _sweeps(
             for number in tokens:
                 say(f"start    drafting {number}" if number else "start    without a drafter")
                 _start(site, drafting(plan, number))
-                yield number, measured(deployed, settings)
+                yield number, measured([deployed], settings)[0]
         except DeployError:
             _start(site, plan)
             raise

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import exp, log, sqrt
 from statistics import NormalDist, fmean
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from deckard_deploy.errors import BadInputError
 
@@ -59,32 +59,61 @@ def compare(old: Speeds, new: Speeds, *, seed: int = 0) -> Comparison:
     if all(len(old[number]) == len(new[number]) == 1 for number in shared):
         raise BadInputError("nothing was measured twice: no difference can be told from chance", hint="--runs 5")
     dice = random.Random(seed)  # noqa: S311  no secrets; the same records give the same interval
-    pairs = {number: ([log(x) for x in old[number]], [log(x) for x in new[number]]) for number in shared}
+    rows = [_Logs([log(x) for x in old[number]], [log(x) for x in new[number]]) for number in shared]
+    noise = [row.noise(dice) for row in rows]
     each = 1 - (1 - CONFIDENCE) / len(shared)  # Bonferroni: the more rows, the more often one is out by chance
+    together = [fmean(column) for column in zip(*noise, strict=True)]
     return Comparison(
-        rows={number: _ratio([pair], each, dice) for number, pair in pairs.items()},
-        overall=_ratio(list(pairs.values()), CONFIDENCE, dice),
+        rows={
+            number: _ratio(row.centre, row.degrees, drawn, each)
+            for number, row, drawn in zip(shared, rows, noise, strict=True)
+        },
+        overall=_ratio(fmean(row.centre for row in rows), sum(row.degrees for row in rows), together, CONFIDENCE),
     )
+
+
+def compare_pairs(old: Speeds, new: Speeds, *, seed: int = 0) -> Comparison:
+    """Compare runs that were made in turn: the nth of the one beside the nth of the other. Raises BadInputError.
+
+    A machine that is busy for a minute slows both, so that it falls out of their ratio, and the ratio is the unit.
+    """
+    pairs = {number: zip(old[number], new[number], strict=True) for number in old.keys() & new.keys()}
+    ratios = {number: [after / before for before, after in both] for number, both in pairs.items()}
+    return compare({number: [1.0] for number in ratios} or old, ratios or new, seed=seed)
 
 
 def _listed(speeds: Speeds) -> str:
     return ",".join(map(str, sorted(speeds))) or "none"
 
 
-def _ratio(pairs: Sequence[tuple[list[float], list[float]]], confidence: float, dice: random.Random) -> Ratio:
-    centre = fmean(fmean(new) - fmean(old) for old, new in pairs)
-    degrees = sum(len(side) - 1 for pair in pairs for side in pair)
-    residuals = [(_residuals(old), _residuals(new)) for old, new in pairs]
-    noise = sorted(
-        sum(_mean(new, dice) - _mean(old, dice) for old, new in residuals) / len(pairs) for _ in range(RESAMPLES)
-    )
+class _Logs(NamedTuple):
+    """The logarithms of one row's speeds."""
+
+    old: list[float]
+    new: list[float]
+
+    @property
+    def centre(self) -> float:
+        return fmean(self.new) - fmean(self.old)
+
+    @property
+    def degrees(self) -> int:
+        return len(self.old) + len(self.new) - 2
+
+    def noise(self, dice: random.Random) -> list[float]:
+        """By how much the centre of a resample is off."""
+        old, new = _residuals(self.old), _residuals(self.new)
+        return [_mean(new, dice) - _mean(old, dice) for _ in range(RESAMPLES)]
+
+
+def _ratio(centre: float, degrees: int, noise: list[float], confidence: float) -> Ratio:
     if degrees == 0:
         return Ratio(exp(centre), 0.0, float("inf"))  # a row that was measured once
     # Out on the tails a thousand resamples say little, so the spread of the bulk is read and carried outward.
     bulk = 0.95
     wide = _student(confidence, degrees) / NormalDist().inv_cdf((1 + bulk) / 2)
-    edge = int(RESAMPLES * (1 - bulk) / 2)
-    return Ratio(exp(centre), exp(centre + wide * noise[edge]), exp(centre + wide * noise[-1 - edge]))
+    edge, ordered = int(RESAMPLES * (1 - bulk) / 2), sorted(noise)
+    return Ratio(exp(centre), exp(centre + wide * ordered[edge]), exp(centre + wide * ordered[-1 - edge]))
 
 
 def _residuals(values: list[float]) -> list[float]:
@@ -93,6 +122,8 @@ def _residuals(values: list[float]) -> list[float]:
 
 
 def _mean(values: list[float], dice: random.Random) -> float:
+    if len(values) == 1:
+        return values[0]
     return sum(dice.choices(values, k=len(values))) / len(values)  # fmean is slow, and this runs 20,000 times
 
 

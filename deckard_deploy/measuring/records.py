@@ -125,12 +125,14 @@ class Head(Part):
 
 
 class Record(Head):
-    """One sweep."""
+    """One sweep. beside: the record of the deployment that was measured in turn with this one. ended: why too early."""
 
     settings: Settings
     command: tuple[str, ...]
     runs: tuple[Run, ...]
     ceilings: tuple[Ceiling, ...] = ()
+    beside: str | None = None
+    ended: str = ""
 
     def of(self, concurrency: int) -> tuple[Run, ...]:
         """The runs of one concurrency."""

@@ -1,7 +1,10 @@
 """A sweep: at each concurrency a warm-up that is thrown away, then the runs, each with prompts of its own."""
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from math import log, sqrt
+from statistics import stdev
 from typing import Any
 
 from deckard_deploy.measuring.engine_bench import Bench, Endpoint, opened
@@ -9,25 +12,52 @@ from deckard_deploy.measuring.records import Acceptance, Percentiles, Request, R
 from deckard_deploy.measuring.workload import Settings
 
 Say = Callable[[str], None]
+SURE = 0.03  # standard error of the mean logarithm: at five concurrencies together a tenth is then beyond doubt
 
 
-def sweep(endpoint: Endpoint, settings: Settings, say: Say) -> Iterator[Run]:
-    """One Run after the other, as they end; `say` gets a line before each concurrency.
+def sweep(endpoints: Sequence[Endpoint], settings: Settings, say: Say) -> Iterator[tuple[Run, ...]]:
+    """One Run of each endpoint after the other, as they end; `say` gets a line before each concurrency.
 
+    Several endpoints are asked in turn with the same prompts, so that what else the machine does falls on all alike.
     vLLM's own --num-warmups is not used: it sends the first measured prompt, which then lies in the prefix cache
     (benchmarks/serve.py of 0.19.1, `test_input`). Raises EnvironmentUnfitError, NetworkError.
     """
-    with opened(endpoint) as bench:
+    with ExitStack() as stack:
+        benches = [stack.enter_context(opened(endpoint)) for endpoint in endpoints]
         for concurrency in settings.concurrency:
-            say(f"bench    {concurrency} at once: warm-up, then {settings.runs} runs")
-            one_run(bench, settings, concurrency, requests=concurrency)
-            for _ in range(settings.runs):
-                yield one_run(bench, settings, concurrency, requests=concurrency * settings.requests)
+            say(f"bench    {concurrency} at once: warm-up, then {settings.counted} runs")
+            _round(benches, settings, concurrency, requests=concurrency)
+            done: list[tuple[Run, ...]] = []
+            while not enough([_figure(runs) for runs in done], settings):
+                # First now the one, now the other: who comes second finds the machine as the first one left it.
+                order = benches[:: -1 if len(done) % 2 else 1]
+                runs = _round(order, settings, concurrency, requests=concurrency * settings.requests)
+                done.append(runs[:: -1 if len(done) % 2 else 1])
+                yield done[-1]
+            if len(done) > settings.runs:
+                say(f"bench    {concurrency} at once: far apart, so {len(done)} runs")
 
 
-def one_run(bench: Bench, settings: Settings, concurrency: int, *, requests: int) -> Run:
-    """Measure once, with a fresh seed."""
+def enough(figures: Sequence[float], settings: Settings) -> bool:
+    """Whether another run is not needed: their mean is sure, or there are as many as there may be."""
+    if len(figures) < settings.runs:
+        return False
+    most = settings.most_runs or settings.runs
+    return len(figures) >= most or (len(figures) > 1 and stdev(map(log, figures)) / sqrt(len(figures)) <= SURE)
+
+
+def _figure(runs: Sequence[Run]) -> float:
+    """What has to be sure: a speed, or of two endpoints the ratio."""
+    return runs[-1].tokens_per_s / (runs[0].tokens_per_s if len(runs) > 1 else 1.0)
+
+
+def _round(benches: Sequence[Bench], settings: Settings, concurrency: int, *, requests: int) -> tuple[Run, ...]:
     seed = secrets.randbits(31)
+    return tuple(one_run(bench, settings, concurrency, requests=requests, seed=seed) for bench in benches)
+
+
+def one_run(bench: Bench, settings: Settings, concurrency: int, *, requests: int, seed: int) -> Run:
+    """Measure once; the seed has to be a fresh one."""
     arguments = settings.arguments(concurrency, requests, seed)
     return run_of(bench.measure(arguments, settings.prompts(requests, seed)), concurrency, seed)
 

@@ -57,9 +57,11 @@ def _notes(record: Record) -> Iterator[str]:
         yield f"drafter: {drafting.method}, {drafting.model or 'no model'}, {drafting.tokens} tokens a step"
     lengths = f"{settings.input_tokens} tokens in, " if settings.workload == "random" else ""
     yield (
-        f"{settings.workload}: {lengths}{settings.output_tokens} tokens out at most; medians of {settings.runs} runs "
-        f"of {settings.requests} requests a stream, ± half of least to most; times in ms"
+        f"{settings.workload}: {lengths}{settings.output_tokens} tokens out at most; medians of {settings.counted} "
+        f"runs of {settings.requests} requests a stream, ± half of least to most; times in ms"
     )
+    if record.ended:
+        yield f"CUT SHORT: {record.ended}"
     if failed := sum(run.failed for run in record.runs):
         yield f"{failed} of {failed + sum(run.completed for run in record.runs)} requests FAILED: not counted above"
     for why in sorted({ceiling.why for ceiling in record.ceilings if ceiling.why}):

@@ -42,7 +42,8 @@ class Settings(BaseModel):
     """How a sweep measures. Lengths are in tokens.
 
     text: chat requests in English, answered until the model ends or `output_tokens` is reached. random: vLLM's own
-    random tokens, `input_tokens` of them, answered with exactly `output_tokens`.
+    random tokens, `input_tokens` of them, answered with exactly `output_tokens`. most_runs: where the runs lie so far
+    apart that `runs` of them say little, up to so many; None: exactly `runs`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,9 +51,16 @@ class Settings(BaseModel):
     workload: Workload = "text"
     concurrency: tuple[PositiveInt, ...] = (1, 2, 4, 8, 16)
     runs: PositiveInt = 5
+    most_runs: PositiveInt | None = None
     requests: PositiveInt = 2  # of each stream in a run
     output_tokens: PositiveInt = 300
     input_tokens: PositiveInt = 256
+
+    @property
+    def counted(self) -> str:
+        """How many runs, in words."""
+        more = self.most_runs and self.most_runs > self.runs
+        return f"{self.runs} to {self.most_runs}" if more else str(self.runs)
 
     def arguments(self, concurrency: int, requests: int, seed: int) -> tuple[str, ...]:
         """Options of `vllm bench serve`, in 0.19.1 and 0.32.0 alike (benchmarks/serve.py, add_cli_args)."""

@@ -1,7 +1,6 @@
 """Time one engine with random weights in the real 31B shapes, alone on its GPU; write what was measured.
 
-The weights are made on the device, seeded by name. Post-norms are small and the head is the embedding, so that every
-model of this kind repeats its last token: a drafter of any shape drafts perfectly, and what is timed is the machinery.
+The weights are those of random_weights.py: a drafter of any shape drafts perfectly, and what is timed is the machinery.
 
 Usage: python speed_case.py CASE.json RESULT.json (started by validate_speed.py, one process a case)
 """
@@ -16,94 +15,16 @@ import statistics
 import sys
 import time
 import traceback
-import zlib
 from collections import defaultdict
 from pathlib import Path
 
+import random_weights
 import torch
-from transformers import Gemma4TextConfig
+from random_weights import VOCABULARY, write_config
 from vllm import LLM, SamplingParams
-from vllm.model_executor.model_loader import dummy_loader
 
-VOCABULARY = 262144
-SLIDING, FULL = "sliding_attention", "full_attention"
-ROPE = {
-    FULL: {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1e6},
-    SLIDING: {"rope_type": "default", "rope_theta": 1e4},
-}
-# The numbers of the two config.json files; deckard_deploy/catalog/models/ says where they were read.
-SHAPES = {
-    "31b": {
-        "hidden_size": 5376,
-        "intermediate_size": 21504,
-        "num_hidden_layers": 60,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 16,
-        "num_global_key_value_heads": 4,
-        "attention_k_eq_v": True,
-        "sliding_window": 1024,
-        "hidden_size_per_layer_input": 0,
-        "num_kv_shared_layers": 0,
-    },
-    "e4b": {
-        "hidden_size": 2560,
-        "intermediate_size": 10240,
-        "num_hidden_layers": 42,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 2,
-        "sliding_window": 512,
-        "hidden_size_per_layer_input": 256,
-        "num_kv_shared_layers": 18,
-    },
-}
 PROMPT, TOKENS, REPEATS = 128, 128, 3
 BATCHES = (1, 4, 16)
-
-
-def write_config(folder: Path, shape: str, algo: str | None) -> str:
-    settings = SHAPES[shape]
-    config = Gemma4TextConfig(
-        vocab_size=VOCABULARY,
-        vocab_size_per_layer_input=VOCABULARY,
-        layer_types=([SLIDING] * 5 + [FULL]) * (settings["num_hidden_layers"] // 6),
-        head_dim=256,
-        global_head_dim=512,
-        rope_parameters=ROPE,
-        max_position_embeddings=131072,
-        tie_word_embeddings=True,
-        **settings,
-    ).to_dict()
-    config |= {"architectures": ["Gemma4ForCausalLM"], "dtype": "bfloat16"}
-    if algo:
-        config["quantization_config"] = {"quant_method": "modelopt", "quant_algo": algo, "ignore": ["lm_head"]}
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config))
-    return str(folder)
-
-
-@torch.no_grad()
-def fill(model, _model_config) -> None:
-    """In place of initialize_dummy_weights, which leaves FP4 codes as the memory was."""
-    saved = model.state_dict().keys()  # not the buffers that the code computes, such as the embedding's factor
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if name not in saved:
-            continue
-        data, random_ = tensor.data, torch.Generator("cuda").manual_seed(zlib.crc32(name.encode()))
-        if data.dtype == torch.uint8:
-            data.random_(0, 256, generator=random_)
-        elif data.dtype == torch.float8_e4m3fn:
-            data.copy_(torch.rand(data.shape, generator=random_, device="cuda", dtype=torch.float16) + 0.5)
-        elif name.endswith(("weight_scale_2", "input_scale")):
-            data.fill_(0.005)  # codes have a root mean square of 2.9: the weights come to about 0.015
-        elif name.endswith("pre_quant_scale"):
-            if name.split(".")[-2] in ("o_proj", "down_proj"):  # where ModelOpt's export leaves it for Gemma 4
-                data.copy_(torch.rand(data.shape, generator=random_, device="cuda") + 0.5)
-                tensor.shards_loaded = 1
-        elif "norm" in name or data.numel() == 1:
-            small = any(part in name for part in ("q_norm", "k_norm", "post_attention", "post_feedforward"))
-            data.fill_(0.3 if small else 1.0)
-        elif data.is_floating_point():
-            data.normal_(0, 0.04 if "embed_tokens." in name else 0.02, generator=random_)
 
 
 def counters(llm) -> tuple[float, float]:
@@ -164,7 +85,7 @@ def breakdown(llm, runner) -> dict[str, object]:
 
 
 def run_case(case: dict, folder: Path) -> dict[str, object]:
-    dummy_loader.initialize_dummy_weights = fill
+    random_weights.use()
     settings = {
         "model": write_config(folder / "target", "31b", case["algo"]),
         "load_format": "dummy",

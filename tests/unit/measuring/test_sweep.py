@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -14,7 +15,7 @@ from deckard_deploy.errors import BadInputError, EnvironmentUnfitError, Integrit
 from deckard_deploy.measuring import records
 from deckard_deploy.measuring.engine_bench import Endpoint, opened
 from deckard_deploy.measuring.figures import rows
-from deckard_deploy.measuring.sweep import run_of
+from deckard_deploy.measuring.sweep import enough, run_of, sweep
 from deckard_deploy.measuring.tables import WIDTH, cells, notes
 from deckard_deploy.measuring.workload import Settings
 from tests.unit.measuring.made import RESULT, SPECULATIVE, record, run
@@ -176,6 +177,33 @@ def test_a_server_that_answers_nothing(tmp_path: Path) -> None:
         pytest.raises(NetworkError, match="http://s answered none of 4 requests: refused"),
     ):
         bench.measure([])
+
+
+def test_two_servers_are_asked_in_turn_with_the_same_prompts(tmp_path: Path) -> None:
+    whole = {**RESULT, "itls": [[]] * len(RESULT["ttfts"]), "errors": []}
+    code = f"""
+        result = {whole!r}
+        with open({str(tmp_path / "log")!r}, "a") as log:
+            log.write(sys.argv[sys.argv.index("--base-url") + 1][-1] + sys.argv[sys.argv.index("--seed") + 1] + "\\n")
+        json.dump(result, open(sys.argv[sys.argv.index("--result-dir") + 1] + "/result.json", "w"))
+    """
+    first = endpoint(tmp_path, code)
+    settings = Settings(workload="random", concurrency=(2,), runs=2)
+    rounds = list(sweep([first, replace(first, server="http://t")], settings, lambda _: None))
+    seeds = [[run.seed for run in runs] for runs in rounds]
+    assert all(one == other for one, other in seeds)
+    warmed, _, *asked = (tmp_path / "log").read_text().split()
+    assert asked == [f"{name}{seed}" for names, (seed, _) in zip(("st", "ts"), seeds, strict=True) for name in names]
+    assert warmed[1:] not in {str(seed) for seed, _ in seeds}
+
+
+def test_runs_that_differ_are_repeated_for_longer() -> None:
+    settings = Settings(runs=3, most_runs=5)
+    assert not enough([10.0, 10.0], settings)
+    assert enough([10.0, 10.1, 9.9], settings)
+    assert not enough([10.0, 13.0, 9.0], settings)
+    assert enough([10.0, 13.0, 9.0, 14.0, 8.0], settings)
+    assert enough([10.0, 13.0, 9.0], Settings(runs=3))
 
 
 def test_the_measuring_ends_with_the_one_who_waits_for_it(tmp_path: Path) -> None:
