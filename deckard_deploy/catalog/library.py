@@ -68,5 +68,5 @@ def _load(kind: Kind, name: str, spec: type[S]) -> S:
         known = names(kind)
         hint = closest(name, known) or "; known: " + ", ".join(known)
         noun = "compatibility line" if kind == "compat" else kind.removesuffix("s")
-        raise BadInputError(f"no {noun} named {name!r}{hint}")
+        raise BadInputError(f"no {noun} named {name[:80]!r}{hint}")
     return validate(strict_yaml.parse(read_text(path), source=path.name), spec)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from deckard_deploy.cli.options import FiniteRange
 from deckard_deploy.cli.output import table
 from deckard_deploy.cli.state import state, state_option
 
@@ -28,7 +29,7 @@ class Side(NamedTuple):
 @click.command()
 @click.argument("old")
 @click.argument("new", default="last")
-@click.option("--fail-below", type=click.FloatRange(0.01, 100), help="Exit code 10 when surely slower, and by that.")
+@click.option("--fail-below", type=FiniteRange(0.01, 100), help="Exit code 10 when surely slower, and by that.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @state_option
 def compare(old: str, new: str, *, fail_below: float | None, as_json: bool, state_dir: Path | None) -> None:

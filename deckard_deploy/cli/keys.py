@@ -40,6 +40,7 @@ def add(name: str, state_dir: Path | None) -> None:
 
     directory = state(state_dir)
     ring = Keys(directory.root)
+    ring.must_be_new(name)
     with ring.held():
         first = not ring.ring().closed
         key = ring.add(name)
@@ -85,6 +86,7 @@ def revoke(name: str, state_dir: Path | None) -> None:
 
     directory = state(state_dir)
     ring = Keys(directory.root)
+    ring.must_be_known(name)
     with ring.held():
         ring.revoke(name)
         left = ring.ring().keys

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,16 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _CHOICES = ("model", "drafter", "engine", "name", "address", "port", "expose", "image")
 _DEFAULT_FILE = Path("deckard.yaml")
+
+
+class FiniteRange(click.FloatRange):
+    """click's own lets `nan` into every range, and `inf` into one that is open above."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401  click's signature
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
 
 
 def deployment_options(

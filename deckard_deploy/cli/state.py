@@ -60,7 +60,7 @@ def chosen(root: Path | None, name: str | None) -> "Deployed":
     if name is None and known:
         raise BadInputError(f"there are several deployments: {', '.join(known)}", hint="--name NAME")
     if name is None or name not in known:
-        what = f"no deployment named {name!r}" if name else "nothing was deployed yet"
+        what = f"no deployment named {name[:80]!r}" if name else "nothing was deployed yet"
         raise BadInputError(f"{what}; known: {', '.join(known) or 'none'}", hint="deckard-deploy up --profile NAME")
     return Deployed(directory, name)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from deckard_deploy.cli.options import FiniteRange
 from deckard_deploy.cli.state import Deployed, deployment_option, endpoint
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Look(NamedTuple):
 @click.command()
 @deployment_option
 @click.option(
-    "--interval", type=click.FloatRange(min=0.2), default=2.0, show_default=True, help="Seconds between two looks."
+    "--interval", type=FiniteRange(min=0.2), default=2.0, show_default=True, help="Seconds between two looks."
 )
 @click.option("--once", is_flag=True, help="Look twice, an interval apart, print what was between, and end.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object a line.")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from deckard_deploy.cli.options import FiniteRange
 from deckard_deploy.cli.output import say
 from deckard_deploy.cli.state import Deployed, deployment_option
 
@@ -20,10 +21,8 @@ WORK = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total")
 
 @click.command()
 @deployment_option
-@click.option("--interval", type=click.FloatRange(min=1), default=30.0, show_default=True, help="Seconds in between.")
-@click.option(
-    "--deadline", type=click.FloatRange(min=1), default=120.0, show_default=True, help="Seconds for an answer."
-)
+@click.option("--interval", type=FiniteRange(min=1), default=30.0, show_default=True, help="Seconds in between.")
+@click.option("--deadline", type=FiniteRange(min=1), default=120.0, show_default=True, help="Seconds for an answer.")
 def watch(deployed: Deployed, interval: float, deadline: float) -> None:
     """Keep the current release answering.
 

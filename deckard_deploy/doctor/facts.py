@@ -194,7 +194,7 @@ def load(path: Path) -> HostFacts:
     if len(content) > MAX_BYTES:
         raise BadInputError(f"{path}: more than {MAX_BYTES} bytes: not a set of facts")
     try:
-        return HostFacts.model_validate_json(content)
+        facts = HostFacts.model_validate_json(content)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
@@ -202,3 +202,9 @@ def load(path: Path) -> HostFacts:
             f"{path}: {where}: {first['msg']}: not what `doctor --save` writes",
             hint="deckard-deploy doctor --save FILE",
         ) from error
+    if facts.architecture is None or not (facts.gpus or facts.gpu_problem):  # what is not known would count as no fault
+        raise BadInputError(
+            f"{path}: no architecture, or no word of a GPU: not what `doctor --save` writes",
+            hint="deckard-deploy doctor --save FILE",
+        )
+    return facts

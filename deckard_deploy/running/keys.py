@@ -72,13 +72,8 @@ class Keys:
 
     def add(self, name: str) -> str:
         """A new key, which is nowhere else from now on; hold the lock. Raises BadInputError, IntegrityError."""
-        if not _NAME.fullmatch(name) or name == OWN:
-            raise BadInputError(
-                f"{name[:80]!r} cannot be a key's name", hint="a to z, 0 to 9 and -, 32 at most; deckard is this tool's"
-            )
+        self.must_be_new(name)
         ring = self.ring()
-        if name in ring.keys:
-            raise BadInputError(f"there is a key named {name} already", hint=f"deckard-deploy keys revoke {name}")
         key = _new(name)
         made = datetime.now(UTC).isoformat("T", "seconds")
         self._write(Keyring(closed=True, keys={**ring.keys, name: Record(hash=_hash(key), made=made)}))
@@ -86,10 +81,24 @@ class Keys:
 
     def revoke(self, name: str) -> None:
         """Forget a key; hold the lock. Raises BadInputError, IntegrityError."""
+        self.must_be_known(name)
         ring = self.ring()
-        if name not in ring.keys:
-            raise BadInputError(f"no key named {name[:80]!r}; known: {', '.join(sorted(ring.keys)) or 'none'}")
         self._write(ring.model_copy(update={"keys": {key: ring.keys[key] for key in ring.keys if key != name}}))
+
+    def must_be_new(self, name: str) -> None:
+        """Raise BadInputError, before anything is written, for what cannot be a key's name or is one."""
+        if not _NAME.fullmatch(name) or name == OWN:
+            raise BadInputError(
+                f"{name[:80]!r} cannot be a key's name", hint="a to z, 0 to 9 and -, 32 at most; deckard is this tool's"
+            )
+        if name in self.ring().keys:
+            raise BadInputError(f"there is a key named {name} already", hint=f"deckard-deploy keys revoke {name}")
+
+    def must_be_known(self, name: str) -> None:
+        """Raise BadInputError for a name that no key has."""
+        known = self.ring().keys
+        if name not in known:
+            raise BadInputError(f"no key named {name[:80]!r}; known: {', '.join(sorted(known)) or 'none'}")
 
     def own(self) -> str:
         """This tool's own key, made when it is first asked for."""

@@ -3,21 +3,10 @@
 `files` are written into an empty working folder before; `arguments` follow the program's name.
 """
 
-from dataclasses import dataclass, field
-
 from deckard_deploy.catalog import library
+from tests.unit.cli.malformed_case import Case
 
 SPARK = library.source("profiles", "spark")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """One command line that must be refused; `says` is part of its one line."""
-
-    id: str
-    arguments: tuple[str, ...]
-    says: str
-    files: dict[str, bytes] = field(default_factory=dict)
 
 
 def _setting(name: str, *settings: str, says: str, profile: str = "spark") -> Case:

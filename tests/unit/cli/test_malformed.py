@@ -1,5 +1,6 @@
-"""Bad input costs one line: exit 2, nothing written, no socket opened."""
+"""Bad input costs one line: exit 2, or 4 for weights and records; nothing written, no socket opened."""
 
+import re
 import socket
 import sys
 from pathlib import Path
@@ -7,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from deckard_deploy.cli.main import run
-from tests.unit.cli.malformed_cases import CASES, Case
+from tests.unit.cli import malformed_cases, malformed_files, malformed_options
+from tests.unit.cli.malformed_case import Case
+
+CASES = (*malformed_cases.CASES, *malformed_options.CASES, *malformed_files.CASES)
 
 
 @pytest.fixture(scope="module")
@@ -32,19 +36,23 @@ def test_bad_input_is_one_line(
     for name, content in case.files.items():
         (tmp_path / name).write_bytes(content)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DECKARD_HOME", str(tmp_path / "state"))
     opened.clear()
     code = run(case.arguments)
     touched = list(opened)
     captured = capsys.readouterr()
-    assert (code, captured.out) == (2, "")
-    assert captured.err.count("\n") == 1, captured.err
-    assert case.says in captured.err
+    assert (code, captured.out) == (case.code, "")
+    line, _, more = captured.err.partition("\n")
+    assert case.says in line
+    assert len(line) <= 400
+    assert line.isprintable()
+    assert re.fullmatch(r"(  try: .*\n)?" if code != 2 else "", more), captured.err
     assert touched == []
     assert {path.name for path in tmp_path.iterdir()} == set(case.files)
 
 
 def test_there_are_enough_of_them() -> None:
-    assert len(CASES) >= 60
+    assert len({(case.arguments, *case.files.items()) for case in CASES}) == len(CASES) >= 300
 
 
 def test_the_watch_sees_a_file_and_a_socket(tmp_path: Path, opened: list[str]) -> None:

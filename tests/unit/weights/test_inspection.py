@@ -10,7 +10,7 @@ from deckard_deploy.weights.inspection import inspect
 from deckard_deploy.weights.safetensors_header import read_header
 from deckard_deploy.weights.tiny_gemma4 import Quantization
 from tests.unit.weights import real_shapes
-from tests.unit.weights.test_safetensors_header import made
+from tests.unit.weights.malformed_headers import made
 
 LAYOUTS: tuple[Quantization, ...] = ("none", "nvfp4", "nvfp4_awq", "nvfp4_svd")
 Raw = dict[str, tuple[str, tuple[int, ...], bytes]]

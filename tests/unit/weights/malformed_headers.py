@@ -1,0 +1,72 @@
+"""Safetensors files that are none, by what is wrong with them."""
+
+import json
+import struct
+
+from deckard_deploy.weights.safetensors_header import LARGEST_HEADER
+
+ONE = {"w": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}}
+
+
+def made(header: object, data: bytes = b"", length: int | None = None) -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+def entry(**changes: object) -> dict[str, object]:
+    return {"w": {**ONE["w"], **changes}}
+
+
+MALFORMED = {
+    "empty": b"",
+    "7 bytes": b"1234567",
+    "no header": struct.pack("<Q", 0),
+    "one byte of header": struct.pack("<Q", 1) + b"{",
+    "endless header": struct.pack("<Q", 2**63) + b"{}",
+    "one byte over the limit": struct.pack("<Q", LARGEST_HEADER + 1) + b"{}",
+    "header past the end": made(ONE, b"", length=10**6),
+    "not json": made(b"{abc"),
+    "spaces before it": made(b"  {}"),
+    "not utf-8": made(b'{"\xff":1}'),
+    "a list": made(b"[]"),
+    "cut data": made(ONE, b"12"),
+    "no data": made(ONE),
+    "trailing bytes": made(ONE, b"12345"),
+    "overlap": made(ONE | {"b": {"dtype": "U8", "shape": [4], "data_offsets": [2, 6]}}, b"123456"),
+    "hole": made(ONE | {"b": {"dtype": "U8", "shape": [2], "data_offsets": [6, 8]}}, b"12345678"),
+    "hole at the front": made(entry(data_offsets=[2, 6]), b"123456"),
+    "negative offset": made(entry(data_offsets=[-4, 0]), b"1234"),
+    "reversed offsets": made(entry(data_offsets=[4, 0]), b"1234"),
+    "three offsets": made(entry(data_offsets=[0, 2, 4]), b"1234"),
+    "offsets as text": made(entry(data_offsets=["0", "4"]), b"1234"),
+    "fractional offset": made(entry(data_offsets=[0, 4.0]), b"1234"),
+    "huge offset": made(entry(data_offsets=[0, 2**64]), b"1234"),
+    "unknown dtype": made(entry(dtype="X9"), b"1234"),
+    "dtype as number": made(entry(dtype=9), b"1234"),
+    "dtype as list": made(entry(dtype=["U8"]), b"1234"),
+    "shape too small": made(entry(shape=[3]), b"1234"),
+    "shape that overflows": made(entry(dtype="F32", shape=[2**62, 8]), b"1234"),
+    "negative shape": made(entry(shape=[-4]), b"1234"),
+    "boolean shape": made(entry(shape=[True, 4]), b"1234"),
+    "no shape": made({"w": {"dtype": "U8", "data_offsets": [0, 4]}}, b"1234"),
+    "unknown key": made(entry(surprise=1), b"1234"),
+    "entry is a list": made({"w": [1]}, b"1234"),
+    "same name twice": made(
+        b'{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}',
+        b"12",
+    ),
+    "name with an escape": made({"\x1b[2J": ONE["w"]}, b"1234"),
+    "lone surrogate": made(b'{"\\ud800":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}', b"1234"),
+    "metadata of numbers": made({"__metadata__": {"a": 1}, **ONE}, b"1234"),
+    "metadata is a list": made({"__metadata__": [], **ONE}, b"1234"),
+    "nested too deeply": made(b'{"a":' * 100_000),
+    "number of 5,000 digits": made(b'{"w":' + b"9" * 5000 + b"}"),
+    "NaN": made(b'{"w":{"dtype":"U8","shape":[NaN],"data_offsets":[0,4]}}', b"1234"),
+    "git lfs pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 20500000000\n",
+    "html": b"<!DOCTYPE html><html>login</html>",
+    "zeros": bytes(4096),
+    "pickle": b"\x80\x04\x95." + bytes(20),
+    "zip": b"PK\x03\x04" + bytes(20),
+}
+# What the safetensors library takes, and this reader refuses: ambiguous, or not fit to be printed.
+STRICTER = {"same name twice", "name with an escape", "unknown key", "spaces before it"}
