@@ -8,13 +8,14 @@ import yaml
 from click.testing import CliRunner
 
 from deckard_deploy.cli.main import cli
+from deckard_deploy.planning.gateway import IMAGE as GATEWAY
 
 IMAGE, DIGEST = "vllm/vllm-openai:v0.19.1-cu130", "sha256:" + "a" * 64
 
 
-def image(*arguments: str) -> str:
+def image(*arguments: str, of: str = "vllm") -> str:
     done = CliRunner().invoke(cli, ["render", "compose", *arguments], catch_exceptions=False)
-    service = yaml.safe_load(done.output)["services"]["vllm"]
+    service = yaml.safe_load(done.output)["services"][of]
     return str(service["image"])
 
 
@@ -38,6 +39,23 @@ def test_the_locks_digest(
     (tmp_path / "deckard.lock").write_text(json.dumps({"images": locked}))
     monkeypatch.chdir(tmp_path)
     assert image(*arguments) == expected
+
+
+@pytest.mark.parametrize(
+    ("locked", "setting", "expected"),
+    [
+        ({GATEWAY: DIGEST}, "", f"{GATEWAY}@{DIGEST}"),
+        ({IMAGE: DIGEST}, "", GATEWAY),
+        ({"mirror/nginx:1": DIGEST}, "mirror/nginx:1", f"mirror/nginx:1@{DIGEST}"),
+    ],
+)
+def test_the_gateways_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locked: dict[str, str], setting: str, expected: str
+) -> None:
+    (tmp_path / "deckard.lock").write_text(json.dumps({"images": locked}))
+    monkeypatch.chdir(tmp_path)
+    more = ["--set", f"gateway_image={setting}"] if setting else []
+    assert image("--profile", "spark", *more, of="gateway") == expected
 
 
 def test_without_a_lock_the_tag_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
