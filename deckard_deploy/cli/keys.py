@@ -73,6 +73,20 @@ def list_(state_dir: Path | None, *, as_json: bool) -> None:
 
 
 @keys.command()
+@state_option
+def access(state_dir: Path | None) -> None:
+    """Print what a gateway on another machine reads: hashes of the keys, this tool's own among them.
+
+    \b
+    Example:
+      deckard-deploy keys access > access.conf
+    """
+    from deckard_deploy.running.keys import Keys  # noqa: PLC0415  not for --help
+
+    click.echo(Keys(state(state_dir).root).access(), nl=False)
+
+
+@keys.command()
 @click.argument("name")
 @state_option
 def revoke(name: str, state_dir: Path | None) -> None:

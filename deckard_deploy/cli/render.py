@@ -151,7 +151,7 @@ def systemd(plan: "LaunchPlan", output: Path | None, program: str, state_dir: st
 @render.command()
 @plan_options
 def k8s(plan: "LaunchPlan", output: Path | None) -> None:
-    """Write a Deployment, a Service and a NetworkPolicy.
+    """Write a Deployment, a Service, a NetworkPolicy and a ConfigMap.
 
     \b
     Example:

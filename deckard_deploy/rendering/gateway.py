@@ -20,10 +20,11 @@ ROUTES = (
 )
 
 
-def render_gateway(plan: LaunchPlan) -> str:
+def render_gateway(plan: LaunchPlan, *, in_pod: bool = False) -> str:
     """The configuration. Raises ValueError for a plan without a gateway.
 
-    In the process runtime nginx runs in the deployment's folder, and this file lies in a release's, two below.
+    In the process runtime nginx runs in the deployment's folder, and this file lies in a release's, two below. in_pod:
+    the engine shares the loopback address with nginx, and every client comes from another machine.
     """
     gateway = plan.gateway
     if gateway is None:
@@ -40,10 +41,16 @@ def render_gateway(plan: LaunchPlan) -> str:
             folder=FOLDER if in_container else "../../gateway",
             scratch="/tmp" if in_container else "gateway",  # noqa: S108  the container's own, in memory
             listen=str(PORT) if in_container else f"{address}:{plan.port}",
-            upstream=f"vllm:{plan.container_port}" if in_container else f"unix:{SOCKET}:",
-            resolver="127.0.0.11" if in_container else None,
-            exposed=gateway.exposed,
+            upstream=_upstream(plan, in_container=in_container, in_pod=in_pod),
+            resolver="127.0.0.11" if in_container and not in_pod else None,
+            exposed=gateway.exposed or in_pod,
             tls=gateway.tls,
             own=OWN_KEY,
         )
     )
+
+
+def _upstream(plan: LaunchPlan, *, in_container: bool, in_pod: bool) -> str:
+    if not in_container:
+        return f"unix:{SOCKET}:"
+    return f"{'127.0.0.1' if in_pod else 'vllm'}:{plan.container_port}"

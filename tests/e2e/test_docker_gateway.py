@@ -17,11 +17,12 @@ from deckard_deploy.rendering.gateway import CONFIG, render_gateway
 from deckard_deploy.running import gateway_files
 from deckard_deploy.running.docker_runtime import DockerRuntime
 from deckard_deploy.running.keys import Keys
-from tests.e2e.docker_world import World, make_image
+from tests.e2e.docker_world import IMAGE, World, make_image
 
 pytestmark = pytest.mark.docker
 NAME = "gwdock"
 PROXY = f"deckard-{NAME}-gateway"
+PROXY_IN_POD = f"{NAME}-pod-gateway"
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,31 @@ def test_it_may_do_nothing_else(running: Running) -> None:
     for words in ('"ReadonlyRootfs":true', '"CapDrop":["ALL"]', "no-new-privileges:true", '"PidsLimit":64'):
         assert words in inspected
     assert docker("exec", PROXY, "id", "-u").strip() == "101"
+
+
+def test_in_a_pod_it_asks_for_a_key_whatever_the_host(running: Running, free_port: Callable[[], int]) -> None:
+    """Two containers on one loopback address, as `render k8s` has them, made by docker in place of Kubernetes."""
+    pod, port, folder = f"{NAME}-pod", free_port(), running.world.deployment.folder
+    config, access = folder / "pod.conf", folder / "pod"
+    config.write_text(render_gateway(running.plan, in_pod=True).replace(" ssl;", ";"))
+    access.mkdir(mode=0o755)
+    (access / "access.conf").write_text(running.keys.access())
+    for file in ("certificate.pem", "certificate.key"):
+        (access / file).write_text((running.folder / file).read_text())
+    mounts = ("-v", f"{config}:/nginx.conf:ro", "-v", f"{access}:/etc/deckard:ro", "--user", "101:101")
+    network = ("--network", f"deckard-{NAME}_public")
+    docker("run", "-d", "--name", pod, *network, "-p", f"127.0.0.1:{port}:8080", IMAGE, *running.plan.entrypoint)
+    try:
+        nginx = (str(running.plan.gateway and running.plan.gateway.image), "nginx", "-e", "stderr", "-c", "/nginx.conf")
+        docker("run", "-d", "--name", PROXY_IN_POD, "--network", f"container:{pod}", *mounts, *nginx)
+        url = f"http://127.0.0.1:{port}/v1"
+        until(lambda: requests.get(f"{url}/health/live", timeout=10).ok)
+        own = {"Authorization": f"Bearer {running.keys.own()}"}
+        assert requests.get(f"{url}/models", headers=own, timeout=10).status_code == 404  # the small server's own
+        for host in ("localhost", "127.0.0.1", f"127.0.0.1:{port}", "deckard-spark"):
+            assert requests.get(f"{url}/models", headers={"Host": host}, timeout=10).status_code == 401
+    finally:
+        docker("rm", "-f", PROXY_IN_POD, pod)
 
 
 def test_without_its_gateway_a_deployment_has_ended(running: Running) -> None:

@@ -19,6 +19,10 @@ def container(plan: Any) -> dict[str, Any]:
     return dict(manifests(plan)[0]["spec"]["template"]["spec"]["containers"][0])
 
 
+def gateway(plan: Any) -> dict[str, Any]:
+    return dict(manifests(plan)[0]["spec"]["template"]["spec"]["containers"][1])
+
+
 @pytest.mark.parametrize("profile", PROFILES)
 def test_the_schemas_accept_it_and_the_text_means_it(profile: str) -> None:
     plan = built_in(profile)
@@ -37,13 +41,17 @@ def test_a_wrong_key_is_refused_by_the_schemas() -> None:
 @pytest.mark.parametrize("profile", PROFILES)
 def test_it_is_confined(profile: str) -> None:
     plan = built_in(profile)
-    deployment, _, policy = manifests(plan)
+    deployment, _, policy, _ = manifests(plan)
     pod = deployment["spec"]["template"]["spec"]
-    assert container(plan)["securityContext"] == {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
+    for made in pod["containers"]:
+        assert (
+            made["securityContext"].items()
+            >= {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }.items()
+        )
     assert (pod["automountServiceAccountToken"], pod["enableServiceLinks"]) == (False, False)
     assert {"hostNetwork", "hostIPC", "hostPID"} & set(pod) == set()
     assert policy["spec"]["egress"] == []
@@ -54,12 +62,54 @@ def test_it_is_confined(profile: str) -> None:
 def test_it_runs_what_the_plan_says() -> None:
     plan = built_in("spark")
     made = container(plan)
-    assert (made["command"], made["args"]) == (list(plan.entrypoint), list(plan.arguments))
+    words = ["127.0.0.1" if word == "0.0.0.0" else word for word in plan.arguments]  # noqa: S104  what it replaces
+    assert (made["command"], made["args"]) == (list(plan.entrypoint), words)
     assert made["resources"]["limits"] == {"nvidia.com/gpu": "1"}
     places = {mount["mountPath"]: mount.get("readOnly") for mount in made["volumeMounts"]}
     assert {mount.target: mount.read_only for mount in (*plan.mounts, *plan.patches)}.items() <= places.items()
     assert "/dev/shm" in places  # noqa: S108  the container's own
     assert set(plan.scratch) <= set(places)
+
+
+def test_only_the_gateway_is_reached() -> None:
+    plan = built_in("spark")
+    _, service, policy, config = manifests(plan)
+    words = container(plan)["args"]
+    assert words[words.index("--host") + 1] == "127.0.0.1"
+    assert "ports" not in container(plan)
+    assert gateway(plan)["ports"] == [{"name": service["spec"]["ports"][0]["targetPort"], "containerPort": 8080}]
+    assert policy["spec"]["ingress"][0]["ports"] == [{"port": 8080}]
+    text = config["data"]["nginx.conf"]
+    assert 'set $vllm "127.0.0.1:8000";' in text
+    assert "resolver" not in text
+    assert '"~^local [01]? 1$" pass;' not in text  # a Host header says nothing of where a pod asks from
+
+
+def test_keys_are_a_secret_that_is_only_named() -> None:
+    plan = built_in("spark")
+    pod = manifests(plan)[0]["spec"]["template"]["spec"]
+    assert {"name": "access", "secret": {"secretName": "deckard-spark-access", "defaultMode": 0o444}} in pod["volumes"]
+    seen = {one["name"]: {mount["name"] for mount in one["volumeMounts"]} for one in pod["containers"]}
+    assert "access" in seen["gateway"]
+    assert "access" not in seen["vllm"]
+    assert {manifest["kind"] for manifest in manifests(plan)} == {
+        "Deployment", "Service", "NetworkPolicy", "ConfigMap"
+    }  # fmt: skip
+
+
+def test_tls_wants_the_certificate_and_is_asked_by_it() -> None:
+    plan = built_in("spark")
+    assert plan.gateway is not None
+    plan = plan.model_copy(update={"gateway": plan.gateway.model_copy(update={"tls": True})})
+    assert "--from-file=certificate.pem --from-file=certificate.key" in render_kubernetes(plan)
+    for made in (container(plan), gateway(plan)):
+        assert made["livenessProbe"]["httpGet"]["scheme"] == "HTTPS"
+
+
+def test_a_person_can_read_it() -> None:
+    text = render_kubernetes(built_in("spark"))
+    assert "&id" not in text
+    assert "\n    events {\n" in text
 
 
 def test_a_dollar_stays_a_dollar() -> None:
