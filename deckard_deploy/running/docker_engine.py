@@ -140,6 +140,7 @@ class DockerEngine:
                     f"the docker daemon at {self.endpoint} did not answer within {CALL_TIMEOUT_S:g} s",
                     hint="sudo systemctl restart docker",
                 ) from error
+            self._require_daemon()  # it may have gone since it was asked last
             raise unfit(last_line(str(error))) from error
 
     def _require_daemon(self) -> None:

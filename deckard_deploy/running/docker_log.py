@@ -1,5 +1,6 @@
 """A container's log, read by a thread, so that nobody waits for a line."""
 
+import contextlib
 from datetime import datetime
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
@@ -52,7 +53,8 @@ class DockerLog:
             with api:
                 # Following ends with the container; a restarted one is followed again from where it was left.
                 while not self._closed.is_set():
-                    seen = self._attach(api, seen)
+                    with contextlib.suppress(EnvironmentUnfitError):  # the daemon may come back, and the log with it
+                        seen = self._attach(api, seen)
                     self._closed.wait(_REATTACH_S)
         except (NotFound, EnvironmentUnfitError):
             return  # the container or the daemon is gone, which whoever observes it learns first-hand

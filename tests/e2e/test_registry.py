@@ -16,6 +16,7 @@ from deckard_deploy.running.docker_engine import DockerEngine
 from deckard_deploy.weights import lockfile
 from tests.e2e.conftest import Tool, docker
 from tests.e2e.docker_world import debian, listens
+from tests.e2e.private_daemon import private_daemon
 
 pytestmark = pytest.mark.docker
 LAYER = 24 << 20
@@ -122,31 +123,12 @@ def test_an_index_is_followed_to_the_platform(image: str, engine: DockerEngine):
 
 
 @pytest.fixture
-def small_daemon(tmp_path: Path) -> Iterator[DockerEngine]:
+def small_daemon() -> Iterator[DockerEngine]:
     """A docker daemon that keeps images on a disk of 32 MiB: one layer fits, and then not unpacked as well."""
     if os.geteuid():
         pytest.skip("no right to mount")
-    root = tmp_path / "root"
-    root.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", root], check=True)
-    socket, own = tmp_path / "docker.sock", ["--exec-root", f"{tmp_path}/exec", "--pidfile", f"{tmp_path}/pid"]
-    command = ["dockerd", "--host", f"unix://{socket}", "--data-root", str(root), *own, "--bridge=none"]
-    command.append("--iptables=false")
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            engine = DockerEngine(environment={**os.environ, "DOCKER_HOST": f"unix://{socket}"}, say=print)
-            until(lambda: process.poll() is None and _answers(engine))
-            yield engine
-        finally:
-            process.terminate()
-    subprocess.run(["umount", "--lazy", root], check=True)
-
-
-def _answers(engine: DockerEngine) -> bool:
-    try:
-        return bool(engine.connect().ping())
-    except EnvironmentUnfitError:
-        return False
+    with private_daemon(size="32m") as daemon:
+        yield daemon.engine
 
 
 def test_an_image_that_does_not_fit_is_refused_before_its_first_byte(image: str, small_daemon: DockerEngine):

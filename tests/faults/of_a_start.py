@@ -130,4 +130,16 @@ FAULTS = (
         Guard("running/log_lines.py", 'text = _CONTROL.sub("", text.rpartition("\\r")[2])', "pass"),
         "Failing test case",
     ),
+    Fault(
+        "F32",
+        "the log's stream ends with the daemon that sent it",
+        "nothing; the lines go on when the daemon is back",
+        ("tests/e2e/test_daemon_faults.py::test_its_log_goes_on_after_it_came_back",),
+        Guard(
+            "running/docker_log.py",
+            "with contextlib.suppress(EnvironmentUnfitError):",
+            "with contextlib.nullcontext():",
+        ),
+        "no line came any more",
+    ),
 )

@@ -6,7 +6,37 @@ DOCKER = "tests/unit/running/test_docker_engine.py"
 DEPLOY = "tests/unit/running/test_deploy.py"
 RULES = "tests/unit/doctor/test_rules.py::test_a_rule_finds_it_and_is_content_without"
 
+AWAY = "tests/e2e/test_daemon_faults.py::test_it_is_said_while_it_is_away_and_answers_when_it_is_back"
+
 FAULTS = (
+    Fault(
+        "F33",
+        "the docker daemon is ended, and started again",
+        "3: the docker daemon at … is not running; watch: degraded, and no restart is counted; one container answers "
+        "when it is back",
+        (f"{AWAY}[SIGTERM]", "tests/e2e/test_daemon_faults.py::test_up_is_told_and_the_next_one_goes_on"),
+        Guard("running/docker_engine.py", "self._require_daemon()  # it may have gone", "# it may have gone"),
+        "assert 'is not running' in",
+    ),
+    Fault(
+        "F34",
+        "the docker daemon is killed, and started again",
+        "the same; what it left behind is started again by watch, or by the next up",
+        (f"{AWAY}[SIGKILL]", "tests/e2e/test_daemon_faults.py::test_up_is_told_and_the_next_one_goes_on"),
+        Guard("running/watch.py", "except (EnvironmentUnfitError, IntegrityError) as", "except IntegrityError as"),
+        "errors.EnvironmentUnfitError",
+    ),
+    Fault(
+        "F35",
+        "the docker daemon hangs",
+        "3: the docker daemon at … did not answer within 10 s",
+        (
+            "tests/e2e/test_daemon_faults.py::test_a_daemon_that_hangs_is_not_waited_for",
+            f"{DOCKER}::test_a_daemon_that_hangs_is_not_waited_for_for_ever",
+        ),
+        Guard("running/docker_engine.py", "timeout=int(CALL_TIMEOUT_S)", "timeout=3600"),
+        "it still waits",
+    ),
     Fault(
         "F36",
         "no docker, no right to talk to it, an engine on another machine, no such context",

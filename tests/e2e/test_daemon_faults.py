@@ -1,0 +1,147 @@
+"""The docker daemon is ended, killed or stopped under a deployment, and comes back."""
+
+import gc
+import os
+import secrets
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from deckard_deploy.errors import EnvironmentUnfitError
+from deckard_deploy.running import watch
+from deckard_deploy.running.deploy import bring_up, decide
+from deckard_deploy.running.releases import Release
+from deckard_deploy.running.runtime import Runtime
+from deckard_deploy.running.watch import Canary, Watch
+from deckard_deploy.startup.asking import Asking
+from tests.e2e.docker_world import World, answers, deployment_in, docker, make_image, proven, until
+from tests.e2e.private_daemon import PrivateDaemon, private_daemon
+from tests.unit.running.world import free_port
+
+pytestmark = [
+    pytest.mark.docker,
+    pytest.mark.skipif(os.geteuid() != 0, reason="starts a docker daemon"),
+    # docker 7's UnixHTTPConnection.connect leaves its socket to the garbage collector when nobody listens.
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+]
+DEADLINE_S = 1.0  # in place of the ten seconds that a call has
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateDaemon]:
+    with private_daemon() as made, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOCKER_HOST", made.host)
+        make_image(tmp_path_factory.mktemp("busybox"))
+        yield made
+
+
+class Watched:
+    """A deployment that is ready, and a watch over it."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.plan = world.plan(port=free_port())
+        self.site = world.site(proven)
+        self.release, launch = world.stored(self.plan)
+        self.ready = bring_up(self.site, self.release, launch)
+        self.watch = Watch(self.site, canary=self.canary, again=lambda _: world.stored(self.plan))
+
+    def canary(self, _: Release) -> Canary:
+        return Canary(answered=answers(self.plan.port), detail="not answering")
+
+    def record(self) -> watch.WatchRecord:
+        found = watch.read(self.world.deployment)
+        assert found
+        return found
+
+    def containers(self) -> list[str]:
+        return docker("ps", "-q", "--filter", f"label=deckard.deployment={self.world.name}").split()
+
+
+@pytest.fixture
+def watched(daemon: PrivateDaemon, tmp_path: Path) -> Iterator[Watched]:
+    with deployment_in(tmp_path, "x" + secrets.token_hex(3)) as world:
+        yield Watched(world)
+        if daemon.process.poll() is not None:
+            daemon.start()
+    gc.collect()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+def test_it_is_said_while_it_is_away_and_answers_when_it_is_back(
+    watched: Watched, daemon: PrivateDaemon, number: signal.Signals
+) -> None:
+    daemon.end(number)
+    assert watched.watch.look()
+    record = watched.record()
+    assert (record.state, record.restarts) == ("degraded", ())
+    assert "is not running" in str(record.reason)
+    with pytest.raises(EnvironmentUnfitError, match="is not running"):
+        watched.world.runtime().observe()
+    daemon.start()
+    watched.watch.look()  # whatever became of the container
+    assert watched.record().state == "healthy"
+    assert answers(watched.plan.port)
+    assert len(watched.containers()) == 1
+    assert len(watched.record().restarts) <= 1
+    seen = watched.world.runtime().observe()
+    assert decide(watched.plan.hash, seen, watched.release.recorded_launch()).action == "nothing"
+
+
+def test_a_daemon_that_hangs_is_not_waited_for(
+    watched: Watched, daemon: PrivateDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deckard_deploy.running.docker_engine.CALL_TIMEOUT_S", DEADLINE_S)
+    before = watched.containers()
+    daemon.process.send_signal(signal.SIGSTOP)
+    try:
+        for ask in (watched.world.runtime().observe, watched.world.runtime().stop):
+            with pytest.raises(EnvironmentUnfitError, match="did not answer within 1 s"):
+                within(5 * DEADLINE_S, ask)
+    finally:
+        daemon.process.send_signal(signal.SIGCONT)
+    assert watched.watch.look()
+    assert (watched.record().state, watched.record().restarts, watched.containers()) == ("healthy", (), before)
+
+
+def within(seconds: float, ask: Callable[[], object]) -> None:
+    asking = Asking(lambda: [ask()])
+    assert asking.answer(seconds) is not None, "it still waits"
+
+
+def test_up_is_told_and_the_next_one_goes_on(watched: Watched, daemon: PrivateDaemon) -> None:
+    """The daemon dies while `up` waits for the engine."""
+
+    def killed(_: Release, runtime: Runtime) -> None:
+        daemon.end(signal.SIGKILL)
+        runtime.observe()
+
+    plan = watched.world.plan(port=free_port(), OTHER="1")
+    with pytest.raises(EnvironmentUnfitError, match="is not running") as caught:
+        bring_up(watched.world.site(killed), *watched.world.stored(plan))
+    assert "\n" not in caught.value.message
+    daemon.start()
+    bring_up(watched.world.site(proven), *watched.world.stored(plan))
+    assert answers(plan.port)
+    assert len(watched.containers()) == 1
+
+
+def test_its_log_goes_on_after_it_came_back(watched: Watched, daemon: PrivateDaemon) -> None:
+    runtime, lines = watched.world.runtime(), list[str]()
+
+    def started() -> bool:
+        lines.extend(runtime.poll_lines())
+        return sum(line.startswith("started as serve") for line in lines) == 1
+
+    until(started)
+    daemon.end(signal.SIGKILL)
+    time.sleep(1)  # the reader finds nobody, more than once
+    daemon.start()
+    lines.clear()
+    deadline = time.monotonic() + 10
+    while not started():
+        assert time.monotonic() < deadline, "no line came any more"
+        time.sleep(0.1)
