@@ -63,7 +63,7 @@ def _throughput(axes: "Axes", rows: Sequence[Row], published: Baseline | None) -
         axes.plot(*zip(*known, strict=True), color=GREY, linestyle="--", label="roofline, without a drafter")
     if published:
         points = [(row.concurrency, row.tokens_per_s) for row in published.rows]
-        axes.plot(*zip(*points, strict=True), "D", color=GREEN, label="published, all together")
+        axes.plot(*zip(*points, strict=True), "D", color=GREEN, label=f"published, all together: {published.title}")
     axes.set_ylabel("tokens per second")
     axes.set_ylim(0, 1.3 * axes.get_ylim()[1])  # room for the legend
     _concurrency(axes, {row.concurrency for row in rows} | (set(published.speeds) if published else set()))
@@ -105,7 +105,8 @@ def _acceptance(axes: "Axes", rows: Sequence[Row]) -> None:
 def _roofline(axes: "Axes", rows: Sequence[Row]) -> None:
     known = [(str(row.concurrency), 100 * row.reached) for row in rows if row.reached]
     bars = axes.bar([name for name, _ in known], [share for _, share in known], width=0.6, color=BLUE)
-    axes.bar_label(bars, fmt="%.0f %%", padding=2)
+    over_the_line = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
+    axes.bar_label(bars, fmt="%.0f %%", padding=3, bbox=over_the_line)
     axes.axhline(100, color=GREY, linestyle="--")
     axes.set_xlabel("requests at once")
     axes.set_ylabel("% of the roofline")

@@ -33,9 +33,11 @@ def html(
         loader=FileSystemLoader(templates_dir()), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     embedded = [(TITLES[name], base64.b64encode(picture).decode()) for name, picture in pictures.items()]
+    found = rows(record)
     return environment.get_template("report.html.j2").render(
         record=record,
-        rows=rows(record),
+        rows=found,
+        drafted=any(row.acceptance is not None for row in found),
         pictures=embedded,
         published=published,
         comparison=comparison,

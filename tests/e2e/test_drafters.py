@@ -1,10 +1,11 @@
-"""Drafters on real vLLM 0.32.0 (CPU), by `up`: the text stays the same, and the verdict on each drafter is right.
+"""Drafters on real vLLM 0.32.0 (CPU), by `up` and `bench spec`: the text stays the same, and what is said is right.
 
 The target is in NVFP4_AWQ, so the plugin is at work as well; the drafters are narrower than it.
 """
 
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -15,28 +16,49 @@ pytestmark = pytest.mark.vllm
 UP = ("up", "--profile", "cpu", "--engine", "vllm-0.32.0-cpu", "--name", "drafters")
 
 
+@pytest.fixture(scope="module")
+def up(tool: Tool, free_port: Callable[[], int]) -> Iterator[tuple[str, ...]]:
+    """The words of an `up` that lack the drafter; one deployment, which each test has with another drafter."""
+    yield (*UP, "--port", str(free_port()), "--drafter")
+    tool("down", "--name", "drafters")
+
+
+# The right one last: the next test measures it.
 @pytest.mark.parametrize(
     ("drafter", "percent", "verdict"),
     [
-        ("mtp", range(85, 101), "keep"),
         ("tiny-assistant-short", range(20, 31), "draft fewer tokens: --set drafter_tokens=1"),
+        ("mtp", range(85, 101), "keep"),
     ],
 )
 def test_a_drafter_is_judged_and_changes_no_word(
-    tool: Tool, free_port: Callable[[], int], drafter: str, percent: range, verdict: str
+    tool: Tool, up: tuple[str, ...], drafter: str, percent: range, verdict: str
 ) -> None:
-    done = tool(*UP, "--port", str(free_port()), "--drafter", drafter)
-    try:
-        found = re.search(r"drafter  (.+) \((\d+)% of \d+ drafted tokens accepted; by position ", done.stderr)
-        assert found, done.stderr
-        assert found[1] == verdict
-        assert int(found[2]) in percent
-        assert tool("chat", "--name", "drafters", "hello").stdout.strip() == PLAIN_TEXT
-        counted = tool("chat", "--name", "drafters", "count").stdout.strip()
-        assert len(counted) > len(COUNT_TEXT)
-        assert (COUNT_TEXT * 100).startswith(counted)
-    finally:
-        tool("down", "--name", "drafters")
+    done = tool(*up, drafter)
+    found = re.search(r"drafter  (.+) \((\d+)% of \d+ drafted tokens accepted; by position ", done.stderr)
+    assert found, done.stderr
+    assert found[1] == verdict
+    assert int(found[2]) in percent
+    assert tool("chat", "--name", "drafters", "hello").stdout.strip() == PLAIN_TEXT
+    counted = tool("chat", "--name", "drafters", "count").stdout.strip()
+    assert len(counted) > len(COUNT_TEXT)
+    assert (COUNT_TEXT * 100).startswith(counted)
+
+
+def test_bench_spec_measures_with_and_without_and_plan_says_so(tool: Tool, up: tuple[str, ...]) -> None:
+    before = json.loads(tool("status", "--name", "drafters", "--json").stdout)
+    small = ("--concurrency", "2", "--runs", "2", "--requests", "1", "--output-tokens", "16")
+    record = json.loads(tool("bench", "spec", "--name", "drafters", "--tokens", "4", *small, "--json").stdout)
+    (tried,) = record["tried"]
+    assert (tried["tokens"], len(tried["by_position"])) == (4, 4)
+    assert 0.85 <= tried["acceptance"] <= 1
+    assert record["recommended"] == (4 if tried["verdict"] == "faster" else 0)
+    off, on = (json.loads(tool("bench", "show", each, "--json").stdout) for each in (record["off"], tried["record"]))
+    assert (off["subject"]["drafting"], on["subject"]["drafting"]["method"]) == (None, "mtp")
+    after = json.loads(tool("status", "--name", "drafters", "--json").stdout)
+    assert (after["plan"], after["answers"]) == (before["plan"], "ready")
+    plan = json.loads(tool("plan", *up[1:], "mtp", "--json").stdout)
+    assert plan["drafter_measured"]["tried"] == record["tried"]
 
 
 def test_one_that_does_not_fit_is_refused(tool: Tool, free_port: Callable[[], int]) -> None:

@@ -169,8 +169,18 @@ def test_down_leaves_nothing_running(base_url: str, tool: Tool, home: Path) -> N
     assert tool("wait", "--name", NAME, check=False).returncode == 6
 
 
+def test_bench_startup_times_starts_and_leaves_the_endpoint_running(tool: Tool, home: Path) -> None:
+    record = json.loads(tool("bench", "startup", "--name", NAME, "--runs", "1", "--json").stdout)
+    assert [start["caches"] for start in record["starts"]] == ["empty", "kept"]
+    for start in record["starts"]:
+        assert 0 < sum(start["phases"].values()) <= start["total_s"]
+        assert len(start["phases"]) > 3
+    assert [path.stem for path in (home / "bench" / "startups").iterdir()] == [record["id"]]
+    assert json.loads(tool("status", "--name", NAME, "--json").stdout)["answers"] == "ready"
+
+
 def test_down_stops_a_server_whose_records_are_gone(up: Tool, tool: Tool, home: Path) -> None:
-    up()
+    assert "nothing to do" in up().stderr
     for release in (home / "deployments" / NAME / "releases").iterdir():
         shutil.rmtree(release)
     assert servers(home)

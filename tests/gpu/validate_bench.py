@@ -223,6 +223,7 @@ def main() -> None:
     asked.out = asked.out.resolve()
     asked.out.mkdir(parents=True, exist_ok=True)
     sys.path.insert(0, str(HERE))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server is left behind
     with tempfile.TemporaryDirectory() as work:
         run(Path(work), asked, sys.stdout)
 

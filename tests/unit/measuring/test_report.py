@@ -38,6 +38,9 @@ def test_the_page_needs_nothing_beside_it_and_says_what_failed() -> None:
     assert re.findall(r'(?:src|href)="(?!data:)[^"]*"', page) == []
     assert "3 requests failed" in page
     assert "50 %" in page
+    assert "18 %<td>1.70" in page.replace("\n", "")  # 7 of 40 drafted tokens, over ten drafts
+    assert "Cut short" not in page
+    assert "Cut short: interrupted" in html(record.model_copy(update={"ended": "interrupted"}), {})
     assert comparison.rows[1].verdict in page
     assert "<script>" not in page  # a name is text, whatever it holds
     assert "&lt;script&gt;" in page
