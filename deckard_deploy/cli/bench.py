@@ -98,10 +98,16 @@ def list_records(as_json: bool, state_dir: Path | None) -> None:  # noqa: FBT001
     Example:
       deckard-deploy bench list
     """
-    from deckard_deploy.measuring import figures, records  # noqa: PLC0415  not for --help
+    from deckard_deploy.errors import IntegrityError  # noqa: PLC0415  not for --help
+    from deckard_deploy.measuring import figures, records  # noqa: PLC0415  same
 
     folder = state(state_dir).bench
-    found = [records.load(folder / f"{name}.json") for name in records.ids(folder)]
+    found = []
+    for name in records.ids(folder):
+        try:
+            found.append(records.load(folder / f"{name}.json"))
+        except IntegrityError as error:  # the others are worth no less
+            say(f"damaged  {error.message}")
     if as_json:
         click.echo(json.dumps([record.model_dump(mode="json", exclude={"runs", "host"}) for record in found], indent=2))
         return

@@ -67,7 +67,7 @@ def measured(deployments: "Sequence[Deployed]", settings: "Settings") -> "list[R
             rounds.append(runs)  # noqa: PERF402  what there is when it ends early is kept
     except (DeployError, KeyboardInterrupt) as error:
         if rounds:
-            _kept(folder, begun, rounds, str(error) or "interrupted")
+            _kept(folder, begun, rounds, " ".join(str(error).split()) or "interrupted")
         raise
     return _kept(folder, begun, rounds)
 

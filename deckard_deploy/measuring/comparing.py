@@ -113,7 +113,9 @@ def _ratio(centre: float, degrees: int, noise: list[float], confidence: float) -
     bulk = 0.95
     wide = _student(confidence, degrees) / NormalDist().inv_cdf((1 + bulk) / 2)
     edge, ordered = int(RESAMPLES * (1 - bulk) / 2), sorted(noise)
-    return Ratio(exp(centre), exp(centre + wide * ordered[edge]), exp(centre + wide * ordered[-1 - edge]))
+    return Ratio(
+        *(exp(min(each, 700)) for each in (centre, centre + wide * ordered[edge], centre + wide * ordered[-1 - edge]))
+    )
 
 
 def _residuals(values: list[float]) -> list[float]:

@@ -61,6 +61,11 @@ class Bench:
                 f"{(lines or ['no reason'])[-1]}",
                 hint="deckard-deploy status",
             )
+        if not result["total_output_tokens"]:
+            raise NetworkError(
+                f"{self.endpoint.server} answered {result['completed']} requests without a single token",
+                hint="deckard-deploy chat",
+            )
         return dict(result)
 
     def _ask(self, task: str) -> str:

@@ -5,9 +5,9 @@ bench/<id>.json in the state directory. `format` grows when a reader of the old 
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from deckard_deploy.durable import write_whole
 from deckard_deploy.errors import BadInputError, IntegrityError
@@ -16,6 +16,10 @@ from deckard_deploy.measuring.workload import Settings
 FORMAT = 1
 MAX_BYTES = 64 << 20
 _ID = re.compile(r"[0-9]{8}-[0-9]{6}-[a-z0-9._-]{1,64}")
+# A record may come from anywhere: what is printed of it must not drive the terminal, nor its id name another folder.
+Text: TypeAlias = Annotated[str, Field(max_length=2000, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+Measure: TypeAlias = Annotated[float, Field(gt=1e-9, lt=1e12)]
 
 
 class Part(BaseModel):
@@ -55,9 +59,9 @@ class Request(Part):
     """One answered request."""
 
     ttft_s: float
-    latency_s: float
+    latency_s: Measure
     input_tokens: int
-    output_tokens: int
+    output_tokens: PositiveInt
 
 
 class Run(Part):
@@ -66,48 +70,48 @@ class Run(Part):
     itl: between two chunks of a stream, which are several tokens with a drafter. tpot: per token after the first.
     """
 
-    concurrency: int
+    concurrency: PositiveInt
     seed: int
-    duration_s: float
+    duration_s: Measure
     completed: int
     failed: int
     input_tokens: int
     output_tokens: int
-    tokens_per_s: float
+    tokens_per_s: Measure
     ttft: Percentiles
     itl: Percentiles
     tpot: Percentiles
     latency: Percentiles
     acceptance: Acceptance | None = None
-    requests: tuple[Request, ...] = ()
+    requests: tuple[Request, ...] = Field(min_length=1)
 
 
 class Ceiling(Part):
     """The roofline beside the runs of one concurrency; None: not known, `why` says why."""
 
-    concurrency: int
-    tokens_per_s: float | None = None
-    why: str = ""
+    concurrency: PositiveInt
+    tokens_per_s: Measure | None = None
+    why: Text = ""
 
 
 class Drafting(Part):
     """The speculative decoding of the server; tokens: how many a step drafts."""
 
-    method: str
-    model: str | None
+    method: Text
+    model: Text | None
     tokens: int
 
 
 class Subject(Part):
     """What was measured; None where it was not started by this tool."""
 
-    plan: str | None = None
-    deployment: str | None = None
-    profile: str | None = None
-    model: str
-    engine: str
-    vllm_version: str
-    image: str | None = None
+    plan: Text | None = None
+    deployment: Text | None = None
+    profile: Text | None = None
+    model: Text
+    engine: Text
+    vllm_version: Text
+    image: Text | None = None
     drafting: Drafting | None = None
     patches: dict[str, str] = Field(default_factory=dict)
     arguments: tuple[str, ...] = ()
@@ -117,9 +121,9 @@ class Head(Part):
     """What every kind of record begins with."""
 
     format: Literal[1] = 1
-    id: str
-    made_at: str
-    tool_version: str
+    id: Name
+    made_at: Text
+    tool_version: Text
     subject: Subject
     host: dict[str, Any]
 
@@ -131,8 +135,8 @@ class Record(Head):
     command: tuple[str, ...]
     runs: tuple[Run, ...]
     ceilings: tuple[Ceiling, ...] = ()
-    beside: str | None = None
-    ended: str = ""
+    beside: Name | None = None
+    ended: Text = ""
 
     def of(self, concurrency: int) -> tuple[Run, ...]:
         """The runs of one concurrency."""
@@ -168,11 +172,14 @@ def load(path: Path) -> Record:
     if len(content) > MAX_BYTES:
         raise IntegrityError(f"{path}: more than {MAX_BYTES} bytes: not a record")
     try:
-        return Record.model_validate_json(content)
+        record = Record.model_validate_json(content)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise IntegrityError(f"{path}: {where}: {first['msg']}", hint="deckard-deploy bench list") from error
+    if not record.runs:
+        raise IntegrityError(f"{path}: a record without a run", hint="deckard-deploy bench list")
+    return record
 
 
 def find(folder: Path, name: str) -> Path:

@@ -1,7 +1,7 @@
 """A record as a page that needs nothing beside it, and as markdown for a model card."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from deckard_deploy.measuring.baselines import Baseline
@@ -59,13 +59,21 @@ def markdown(record: Record) -> str:
 
 def machine(host: Mapping[str, Any]) -> str:
     """The machine in a line: product, GPUs, memory, kernel."""
+    try:
+        words = ", ".join(_machine(host))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return "a machine that the record does not describe"
+    return "".join(letter if letter.isprintable() else "?" for letter in words)
+
+
+def _machine(host: Mapping[str, Any]) -> Iterator[str]:
+    if host.get("product"):
+        yield str(host["product"])
     gpus = [f"{gpu['name']} (driver {gpu.get('driver', 'unknown')})" for gpu in host.get("gpus", ())]
-    memory = host.get("memory", {}).get("total_kib")
-    parts = (
-        host.get("product"),
-        ", ".join(gpus) or "no GPU",
-        f"{host['cpus']} CPUs ({host.get('architecture', 'unknown')})" if host.get("cpus") else None,
-        f"{memory / 2**20:.0f} GiB" if memory else None,
-        f"Linux {host['kernel']}" if host.get("kernel") else None,
-    )
-    return ", ".join(part for part in parts if part)
+    yield ", ".join(gpus) or "no GPU"
+    if host.get("cpus"):
+        yield f"{host['cpus']} CPUs ({host.get('architecture', 'unknown')})"
+    if memory := host.get("memory", {}).get("total_kib"):
+        yield f"{memory / 2**20:.0f} GiB"
+    if host.get("kernel"):
+        yield f"Linux {host['kernel']}"

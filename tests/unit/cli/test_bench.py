@@ -76,6 +76,22 @@ def test_compare_says_what_it_saw(capsys: pytest.CaptureFixture[str]) -> None:
     assert {row["verdict"] for row in (*said["rows"], said["overall"])} == {"no difference seen"}
 
 
+def test_a_damaged_record_hides_no_other(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "bench" / f"{SLOW}.json").write_text("{}")
+    assert run(["bench", "list"]) == 0
+    said = capsys.readouterr()
+    assert [line.split()[0] for line in said.out.splitlines()] == [FAST, SAME]
+    assert f"{SLOW}.json" in said.err
+    assert run(["bench", "compare", FAST, SLOW]) == 4
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-1", "0", "fast"])
+@pytest.mark.parametrize("words", [["bench", "compare", FAST, SLOW, "--fail-below"], ["top", "--interval"]])
+def test_what_is_no_number_is_refused(words: list[str], number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*words, number]) == 2  # nan would be within every bound, and fail no comparison
+    assert "--" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

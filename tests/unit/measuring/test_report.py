@@ -19,7 +19,8 @@ from tests.unit.measuring import made
 
 def full() -> Record:
     runs = [made.run(speed, concurrency=1, drafts=10, accepted=7, failed=1) for speed in (9.0, 10.0, 11.0)]
-    return made.record(runs, name="<script>", ceilings=(Ceiling(concurrency=1, tokens_per_s=20.0),))
+    whole = made.record(runs, ceilings=(Ceiling(concurrency=1, tokens_per_s=20.0),))
+    return whole.model_copy(update={"subject": whole.subject.model_copy(update={"model": "<script>"})})
 
 
 def test_a_picture_for_each_thing_that_was_measured() -> None:

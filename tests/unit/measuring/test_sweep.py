@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import pytest
 
@@ -78,6 +80,40 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [f"{made.id}.json"]
 
 
+def damage(name: str, value: object) -> Callable[[dict[str, Any]], None]:
+    def change(whole: dict[str, Any]) -> None:
+        *way, last = name.split(".")
+        for step in way:
+            whole = whole[int(step)] if step.isdecimal() else whole[step]  # type: ignore[index]
+        whole[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        damage("runs", []),
+        damage("runs.0.requests", []),
+        damage("runs.0.tokens_per_s", 0),
+        damage("runs.0.tokens_per_s", 1e300),
+        damage("runs.0.concurrency", 0),
+        damage("runs.0.requests.0.latency_s", 0),
+        damage("id", "../../elsewhere"),
+        damage("subject.model", "\x1b[2Jred"),
+        damage("ended", "two\nlines"),
+        damage("unknown", 1),
+    ],
+)
+def test_what_no_sweep_writes_is_refused(tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    path = records.save(tmp_path, record([run(1.0)]))
+    whole = json.loads(path.read_text())
+    change(whole)
+    path.write_text(json.dumps(whole))
+    with pytest.raises(IntegrityError):
+        records.load(path)
+
+
 def test_records_that_are_none_are_named(tmp_path: Path) -> None:
     path = records.save(tmp_path, record([run(1.0)]))
     path.write_text(path.read_text().replace('"tokens_per_s": 1.0', '"tokens_per_s": "fast"'))
@@ -109,7 +145,8 @@ def endpoint(tmp_path: Path, bench: str) -> Endpoint:
 SEEN = """
     folder = sys.argv[sys.argv.index("--result-dir") + 1]
     prompts = json.load(open(sys.argv[sys.argv.index("--dataset-path") + 1]))
-    seen = {"completed": 1, "argv": sys.argv, "key": os.environ["OPENAI_API_KEY"], "prompts": prompts,
+    seen = {"completed": 1, "total_output_tokens": 1, "argv": sys.argv, "prompts": prompts,
+            "key": os.environ["OPENAI_API_KEY"],
             "pid": os.getpid(),
             "commands": [open(f"/proc/{pid}/cmdline").read() for pid in (os.getpid(), os.getppid())],
             "ttfts": [], "itls": [], "errors": []}
@@ -204,6 +241,13 @@ def test_runs_that_differ_are_repeated_for_longer() -> None:
     assert not enough([10.0, 13.0, 9.0], settings)
     assert enough([10.0, 13.0, 9.0, 14.0, 8.0], settings)
     assert enough([10.0, 13.0, 9.0], Settings(runs=3))
+
+
+def test_a_server_that_answers_without_a_token(tmp_path: Path) -> None:
+    result = {"completed": 4, "total_output_tokens": 0, "ttfts": [], "itls": [], "errors": []}
+    code = f'json.dump({result!r}, open(sys.argv[sys.argv.index("--result-dir") + 1] + "/result.json", "w"))'
+    with opened(endpoint(tmp_path, code)) as bench, pytest.raises(NetworkError, match="4 requests without a single"):
+        bench.measure([])
 
 
 def test_the_measuring_ends_with_the_one_who_waits_for_it(tmp_path: Path) -> None:
