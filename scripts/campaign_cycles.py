@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""Many cycles of `up` and `down`, and what they left: scripts/campaign_cycles.py docker|process|vllm [CYCLES] [FIRST].
+"""Many cycles of `up` and `down`, and what they left: campaign_cycles.py docker|process|vllm [CYCLES] [SECONDS].
 
-What is there after the FIRST ones, which load and rotate what is there once, is what the others are held against.
+It ends after so many cycles or seconds. The first two load and rotate what is there once; what is there after them is
+what the others are held against.
+
 vllm takes ENGINE_IMAGE and GATEWAY_IMAGE, which tests/e2e/image/build.sh and gateway.sh make and print.
 CI runs a few of each of the first two.
 """
@@ -15,6 +17,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.e2e import cycles, docker_world
 
+FIRST = 2
+
 
 def made(kind: str, folder: Path) -> cycles.Cycle:
     if kind == "vllm":
@@ -22,17 +26,22 @@ def made(kind: str, folder: Path) -> cycles.Cycle:
     return {"docker": cycles.of_docker, "process": cycles.of_process}[kind](folder)
 
 
-def main(kind: str, count: int = 500, first: int = 2) -> None:
+def main(kind: str, most: int = 500, seconds: int = 1_000_000) -> None:
     with tempfile.TemporaryDirectory() as name, docker_world.small_image(Path(name)):
         tempfile.tempdir = os.environ["TMPDIR"] = str(Path(name) / "temporary")
         Path(tempfile.tempdir).mkdir()
-        cycle, began = made(kind, Path(name)), time.monotonic()
-        cycle.turn(first)
-        before = cycle.count()
-        cycle.turn(count - first)
+        cycle, began, done = made(kind, Path(name)), time.monotonic(), FIRST
+        try:
+            cycle.turn(FIRST)
+            before = cycle.count()
+            while done < most and time.monotonic() - began < seconds:
+                cycle.turn(1)
+                done += 1
+        finally:
+            cycle.down()
         after = cycle.count()
-    print(f"after {first}: {before}\nafter {count}: {after}")
-    print(f"{count} cycles in {time.monotonic() - began:.0f} s; left behind: {after.more_than(before) or 'nothing'}")
+    print(f"after {FIRST}: {before}\nafter {done}: {after}")
+    print(f"{done} cycles in {time.monotonic() - began:.0f} s; left behind: {after.more_than(before) or 'nothing'}")
     sys.exit(bool(after.more_than(before)))
 
 

@@ -14,6 +14,9 @@ from deckard_deploy.rendering.templates import environment
 SERVICE, GATEWAY = "vllm", "gateway"
 # The engine's network reaches nothing else; `public` is only there for the published port.
 PRIVATE, PUBLIC = "private", "public"
+# `internal` alone lets a container reach every address of the host itself, by the bridge's own; so the bridge has none
+# (seen with docker 20.10; docs.docker.com/engine/network/drivers/bridge, "Options").
+_NO_HOST = {"com.docker.network.bridge.inhibit_ipv4": "true"}
 # Threads count too: a machine of 224 cores, compiling, has some thousands.
 PIDS_LIMIT = 8192
 # exec: code is compiled into it and loaded from there. Nobody else is in the container, so it may be open to all.
@@ -88,7 +91,7 @@ def compose_model(plan: LaunchPlan, *, launch_id: str | None = None) -> dict[str
     model: dict[str, Any] = {"name": f"deckard-{plan.deployment.replace('.', '_')}", "services": {SERVICE: present}}
     if plan.gateway:
         model["services"][GATEWAY] = _gateway(plan, plan.gateway)
-        model["networks"] = {PRIVATE: {"internal": True}, PUBLIC: {}}
+        model["networks"] = {PRIVATE: {"internal": True, "driver_opts": _NO_HOST}, PUBLIC: {}}
     return model
 
 

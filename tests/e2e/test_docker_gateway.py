@@ -1,6 +1,7 @@
 """The gateway in real docker compose, in front of a small server: networks, keys and certificate."""
 
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -104,10 +105,26 @@ def test_the_engine_is_reached_through_the_gateway_alone(running: Running) -> No
 
 
 def test_the_engines_network_leads_nowhere(running: Running) -> None:
-    """The gateway, which has a network for its port beside, is the control."""
-    assert running.runtime.observe().state == "running"
+    """Not even to this host, of which any other container reaches what listens on a bridge; the gateway's does."""
     assert networks_of(f"deckard-{NAME}") == {f"deckard-{NAME}_private": "true"}
     assert sorted(networks_of(PROXY).values()) == ["false", "true"]
+    bridge = "{{(index .IPAM.Config 0).Gateway}}"
+    with socket.socket() as listener:
+        listener.bind((docker("network", "inspect", "--format", bridge, f"deckard-{NAME}_public").strip(), 0))
+        listener.listen()
+        host, port = listener.getsockname()
+        assert connects(PROXY, "bash", "-c", f"</dev/tcp/{host}/{port}")
+        assert not connects(f"deckard-{NAME}", "/bin/busybox", "nc", "-w", "2", host, str(port))
+    assert connects(f"deckard-{NAME}", "/bin/busybox", "nc", "-w", "2", PROXY, "8080")  # its nc can
+    assert running.runtime.observe().state == "running"
+
+
+def connects(container: str, *command: str) -> bool:
+    """Whether a command that opens a connection from inside a container ends well."""
+    done = subprocess.run(
+        ["docker", "exec", container, *command], stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=30
+    )
+    return done.returncode == 0
 
 
 def test_the_certificate_is_pinned(running: Running) -> None:
