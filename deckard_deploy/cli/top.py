@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -53,13 +54,19 @@ def top(deployed: Deployed, interval: float, once: bool, as_json: bool) -> None:
         _once(url, opened, interval, as_json=as_json)
         return
     with contextlib.suppress(KeyboardInterrupt):  # ^C is how one leaves
-        if as_json or not sys.stdout.isatty():
+        if as_json or not _can_be_drawn_on():
             for look in _looks(url, opened, interval):
                 click.echo(_json(look) if as_json else _line(look))
         else:
             from deckard_deploy.cli.top_screen import watch  # noqa: PLC0415  rich is heavy
 
             watch(plan, _looks(url, opened, interval=0), interval)
+
+
+def _can_be_drawn_on() -> bool:
+    """Whether stdout is a terminal that can move its cursor and has the letters; another one gets lines."""
+    letters = (sys.stdout.encoding or "").lower().startswith("utf")
+    return sys.stdout.isatty() and letters and os.environ.get("TERM", "dumb") not in {"dumb", "unknown"}
 
 
 def _looks(url: str, opened: "Access", interval: float) -> Iterator[Look]:

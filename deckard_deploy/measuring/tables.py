@@ -57,7 +57,7 @@ def _notes(record: Record) -> Iterator[str]:
         yield f"drafter: {drafting.method}, {drafting.model or 'no model'}, {drafting.tokens} tokens a step"
     lengths = f"{settings.input_tokens} tokens in, " if settings.workload == "random" else ""
     yield (
-        f"{settings.workload}: {lengths}{settings.output_tokens} tokens out at most; medians of {settings.counted} "
+        f"{settings.workload}: {lengths}{settings.output_tokens} tokens out at most; medians of {_counted(record)} "
         f"runs of {settings.requests} requests a stream, ± half of least to most; times in ms"
     )
     if record.ended:
@@ -66,6 +66,11 @@ def _notes(record: Record) -> Iterator[str]:
         yield f"{failed} of {failed + sum(run.completed for run in record.runs)} requests FAILED: not counted above"
     for why in sorted({ceiling.why for ceiling in record.ceilings if ceiling.why}):
         yield f"roof: unknown, {why}"
+
+
+def _counted(record: Record) -> str:
+    counts = [len(record.of(number)) for number in record.concurrencies]
+    return str(counts[0]) if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
 
 
 def spread_text(spread: Spread) -> str:

@@ -85,6 +85,25 @@ def test_a_damaged_record_hides_no_other(home: Path, capsys: pytest.CaptureFixtu
     assert run(["bench", "compare", FAST, SLOW]) == 4
 
 
+def test_records_that_were_measured_in_turn_are_compared_in_pairs(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine = (10.0, 20.0, 12.0, 31.0, 9.0)  # is what differs: each pair tells the same
+    for name, other, factor in (("d-old", "e-new", 1.0), ("e-new", "d-old", 0.9)):
+        made_of = made.record([made.run(factor * speed) for speed in machine], name=name)
+        records.save(home / "bench", made_of.model_copy(update={"beside": f"20261125-000000-{other}"}))
+    assert run(["bench", "compare", "20261125-000000-d-old", "20261125-000000-e-new", "--fail-below", "0.95"]) == 10
+    said = capsys.readouterr().out
+    assert "0.900" in said
+    assert "pair by pair" in said
+
+
+def test_a_deployment_is_not_measured_beside_itself(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "deployments" / "x" / "releases" / "one").mkdir(parents=True)
+    assert run(["bench", "--name", "x", "--beside", "x"]) == 2
+    assert "beside itself" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("number", ["nan", "inf", "-1", "0", "fast"])
 @pytest.mark.parametrize("words", [["bench", "compare", FAST, SLOW, "--fail-below"], ["top", "--interval"]])
 def test_what_is_no_number_is_refused(words: list[str], number: str, capsys: pytest.CaptureFixture[str]) -> None:

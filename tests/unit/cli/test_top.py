@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from deckard_deploy.cli.top import Look, _json, _line, _looks
+from deckard_deploy.cli.top import Look, _can_be_drawn_on, _json, _line, _looks
 from deckard_deploy.cli.top_figures import rate, seconds
 from deckard_deploy.cli.top_screen import curve, screen
 from deckard_deploy.connection import NO_ACCESS
@@ -38,7 +39,7 @@ def drawn(look: Look, width: int, height: int) -> list[str]:
     return console.file.getvalue().splitlines()
 
 
-@pytest.mark.parametrize(("width", "height"), [(80, 24), (60, 20), (200, 60)])
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (60, 20), (200, 60), (20, 20)])
 @pytest.mark.parametrize("look", [Look(NOW, shown()), Look(NOW, None, "http://127.0.0.1:8000/metrics: gone")])
 def test_the_screen_fits(look: Look, width: int, height: int) -> None:
     lines = drawn(look, width, height)
@@ -78,6 +79,32 @@ def test_lines_for_programs() -> None:
 @pytest.mark.parametrize(("value", "text"), [(None, "-"), (0.0123, "12 ms"), (1.25, "1.2 s"), (64, "64.0 s")])
 def test_seconds(value: float | None, text: str) -> None:
     assert seconds(value) == text
+
+
+class Terminal(io.TextIOWrapper):
+    """A terminal, as far as Python asks."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("term", "encoding", "shows"),
+    [
+        ("xterm-256color", "utf-8", "a screen"),
+        ("dumb", "utf-8", "lines"),
+        (None, "utf-8", "lines"),
+        ("xterm", "ascii", "lines"),
+    ],
+)
+def test_a_terminal_that_cannot_show_a_screen_gets_lines(
+    monkeypatch: pytest.MonkeyPatch, term: str | None, encoding: str, shows: str
+) -> None:
+    monkeypatch.setattr(sys, "stdout", Terminal(io.BytesIO(), encoding=encoding))
+    monkeypatch.setenv("TERM", term) if term else monkeypatch.delenv("TERM", raising=False)
+    assert _can_be_drawn_on() == (shows == "a screen")
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
+    assert not _can_be_drawn_on()
 
 
 def test_nothing_measured_is_not_nought() -> None:
