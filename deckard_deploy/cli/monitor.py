@@ -46,6 +46,8 @@ def up(deployed: Deployed, prometheus_port: int, grafana_port: int, dry_run: boo
     from deckard_deploy.rendering import monitoring  # noqa: PLC0415  yaml is heavy
 
     plan, folder = endpoint(deployed), _folder(deployed)
+    if len({plan.port, prometheus_port, grafana_port}) < 3:
+        raise click.UsageError(f"the endpoint ({plan.port}), Prometheus and Grafana need a port each")
     place = monitoring.Place(
         folder=str(folder), user=_user(), prometheus_port=prometheus_port, grafana_port=grafana_port
     )

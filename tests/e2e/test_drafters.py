@@ -6,9 +6,12 @@ The target is in NVFP4_AWQ, so the plugin is at work as well; the drafters are n
 import json
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from deckard_deploy.catalog.metric_names import names_in
+from deckard_deploy.measuring.metrics import metrics_url, scrape
 from deckard_deploy.weights.tiny_script import COUNT_TEXT, PLAIN_TEXT
 from tests.e2e.conftest import Tool
 
@@ -43,6 +46,15 @@ def test_a_drafter_is_judged_and_changes_no_word(
     counted = tool("chat", "--name", "drafters", "count").stdout.strip()
     assert len(counted) > len(COUNT_TEXT)
     assert (COUNT_TEXT * 100).startswith(counted)
+
+
+def test_what_monitoring_asks_for_is_on_the_real_page(tool: Tool, up: tuple[str, ...], tmp_path: Path) -> None:
+    tool("monitor", "render", *up[1:], "mtp", "-o", str(tmp_path))
+    files = ("prometheus/rules.yml", "dashboards/deckard.json")
+    asked = {name for file in files for name in names_in((tmp_path / file).read_text(encoding="utf-8"))}
+    assert "vllm:spec_decode_num_draft_tokens_total" in asked
+    base_url = json.loads(tool("status", "--name", "drafters", "--json").stdout)["base_url"]
+    assert asked - scrape(metrics_url(base_url)).samples.keys() == set()
 
 
 def test_bench_spec_measures_with_and_without_and_plan_says_so(tool: Tool, up: tuple[str, ...]) -> None:

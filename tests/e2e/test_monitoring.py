@@ -144,6 +144,14 @@ def test_every_metric_that_is_asked_for_is_on_the_real_page(load: Load, home: Pa
     assert {name for name in seen if listed.find(name) is None} == set()
 
 
+def test_ports_that_collide_are_refused_before_anything_is_pulled(base_url: str, tool: Tool) -> None:
+    port = base_url.removesuffix("/v1").rpartition(":")[2]
+    for ports in (("--grafana-port", port), ("--prometheus-port", "3000")):
+        refused = tool("monitor", "up", "--name", NAME, *ports, "--dry-run", check=False)
+        assert (refused.returncode, "need a port each" in refused.stderr) == (2, True)
+    assert tool("monitor", "up", "--name", NAME, "--dry-run").returncode == 0
+
+
 @pytest.fixture
 def prometheus(home: Path, tmp_path: Path, free_port: Callable[[], int]) -> Iterator[tuple[str, dict[str, str]]]:
     """Debian's Prometheus with the very files that the container would get."""
