@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deckard_deploy.running import environment, locks
-from tests.e2e import docker_world
+from tests.e2e import docker_world, downloads
 
 # It needs vLLM in its own process; test_in_engine.py runs it with the engine's Python.
 collect_ignore = [] if importlib.util.find_spec("vllm") else ["test_eagle_patch.py"]
@@ -56,8 +55,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A state directory of its own; the engine is installed into it once (from uv's cache when that is warm)."""
+    """A state directory of its own; engines are installed into it once, or into DECKARD_TEST_ENGINES for several."""
     folder = tmp_path_factory.mktemp("home") / "state"
+    if shared := os.environ.get("DECKARD_TEST_ENGINES"):
+        folder.mkdir(mode=0o700)
+        (folder / "engines").symlink_to(shared)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -100,29 +102,20 @@ def free_port() -> Callable[[], int]:
 def engine_python(home: Path) -> Path:
     """The Python of a real vLLM 0.19.1: what DECKARD_VLLM_PYTHON names, else the tool's own, installed here."""
     named = os.environ.get("DECKARD_VLLM_PYTHON")
-    if named:
-        return Path(named)
-    lock = locks.LOCKS["vllm-0.19.1-cpu"]
-    return environment.install(home / "engines" / "vllm-0.19.1-cpu", lock=lock, say=print).python
+    return Path(named) if named else downloads.engine(home / "engines", downloads.OLD)
 
 
 @pytest.fixture(scope="session")
 def new_engine_python(home: Path) -> Path:
     """The same of vLLM 0.32.0: what DECKARD_VLLM_0_32_PYTHON names, or installed here."""
     named = os.environ.get("DECKARD_VLLM_0_32_PYTHON")
-    if named:
-        return Path(named)
-    lock = locks.LOCKS["vllm-0.32.0-cpu"]
-    return environment.install(home / "engines" / "vllm-0.32.0-cpu", lock=lock, say=print).python
+    return Path(named) if named else downloads.engine(home / "engines", downloads.NEW)
 
 
 @pytest.fixture(scope="session")
 def image() -> str:
     """An image of the engine's CPU build, made here without a registry unless it is there already."""
-    build = Path(__file__).parent / "image" / "build.sh"
-    environment = {**os.environ, "PYTHON": sys.executable}
-    done = subprocess.run([build], env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return done.stdout.strip().splitlines()[-1]
+    return downloads.image(downloads.ENGINE_IMAGE)
 
 
 @pytest.fixture(scope="module")
@@ -136,5 +129,4 @@ def busybox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def gateway_image() -> str:
     """An image of Debian's nginx in place of the official one, made in the same way."""
-    build = Path(__file__).parent / "image" / "gateway.sh"
-    return subprocess.run([build], stdout=subprocess.PIPE, text=True, check=True).stdout.strip().splitlines()[-1]
+    return downloads.image(downloads.GATEWAY_IMAGE)

@@ -1,18 +1,18 @@
 """The whole road on the process runtime: a real vLLM 0.19.1, from nothing to answers and back to nothing."""
 
 import json
-import os
+import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+import requests
 
 from deckard_deploy.weights.tiny_script import ANSWER_TEXT, PLAIN_TEXT, THOUGHT_TEXT, TOOL_ARGUMENTS, TOOL_NAME
 from tests.e2e import clients
@@ -39,8 +39,15 @@ def up(tool: Tool, port: str) -> Iterator[Tool]:
 
 
 @pytest.fixture(scope="module")
-def base_url(up: Tool) -> str:
-    return up().stdout.strip()
+def first_up(up: Tool, tool: Tool, port: str) -> tuple[dict[str, Any], subprocess.CompletedProcess[str]]:
+    """The KV cache that `plan` foresees, and then the start."""
+    planned = json.loads(tool("plan", "--profile", "cpu", "--name", NAME, "--port", port, "--json").stdout)
+    return planned["memory"]["kv_cache"], up()
+
+
+@pytest.fixture(scope="module")
+def base_url(first_up: tuple[dict[str, Any], subprocess.CompletedProcess[str]]) -> str:
+    return first_up[1].stdout.strip()
 
 
 def servers(home: Path) -> list[int]:
@@ -57,6 +64,23 @@ def servers(home: Path) -> list[int]:
 
 def test_stdout_is_the_base_url(base_url: str, port: str) -> None:
     assert base_url == f"http://127.0.0.1:{port}/v1"
+
+
+def test_the_plan_is_what_the_engine_makes(first_up, base_url: str, tool: Tool) -> None:
+    planned, up = first_up
+    log = tool("logs", "--name", NAME, "--tail", "2000").stdout
+    tokens = re.search(r"KV cache size: ([\d,]+) tokens", log)
+    concurrency = re.search(r"Maximum concurrency for 1,024 tokens per request: ([\d.]+)x", log)
+    metrics = requests.get(base_url.removesuffix("/v1") + "/metrics", timeout=30).text
+    blocks = re.search(r'num_gpu_blocks="(\d+)"', metrics)
+    assert tokens
+    assert concurrency
+    assert blocks
+    assert int(tokens[1].replace(",", "")) == planned["tokens"]
+    assert float(concurrency[1]) == planned["max_concurrency"]
+    assert int(blocks[1]) == planned["blocks"]
+    assert f"KV cache of {planned['tokens']:,} tokens" in up.stderr
+    assert "as planned" in up.stderr
 
 
 def test_plain_chat(base_url: str) -> None:
@@ -144,21 +168,6 @@ def test_a_busy_deployment_is_refused(up: Tool, home: Path) -> None:
         holder.kill()
     assert refused.returncode == 8
     assert f"pid {holder.pid}" in refused.stderr
-
-
-def test_a_killed_up_is_finished_by_the_next(up: Tool, tool: Tool, home: Path, port: str, base_url: str) -> None:
-    tool("down", "--name", NAME)
-    command = [sys.executable, "-m", "deckard_deploy", "up", "--profile", "cpu", "--name", NAME, "--port", port]
-    with subprocess.Popen(command, env={**os.environ, "DECKARD_HOME": str(home)}, stderr=subprocess.PIPE) as first:
-        deadline = time.monotonic() + 60
-        while not servers(home) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert servers(home)
-        first.send_signal(signal.SIGKILL)
-    assert up().stdout.strip() == base_url
-    supervisors = [pid for pid in servers(home) if "supervisor" in " ".join(psutil.Process(pid).cmdline())]
-    assert len({psutil.Process(pid).ppid() for pid in supervisors}) <= 2
-    assert list(home.rglob(".tmp-*")) == []
 
 
 def test_down_leaves_nothing_running(base_url: str, tool: Tool, home: Path) -> None:
