@@ -92,5 +92,5 @@ def test_only_the_boundary_catches_everything() -> None:
         and not _reraises(node)
         and (node.type is None or (isinstance(node.type, ast.Name) and node.type.id in ("Exception", "BaseException")))
     ]
-    assert len(broad) == 1
-    assert broad[0].startswith("main.py:")
+    # Of this program, and of the child that runs the engine's own benchmark: nothing above it prints its end.
+    assert sorted(each.partition(":")[0] for each in broad) == ["inside_engine.py", "main.py"]
