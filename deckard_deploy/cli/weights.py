@@ -27,8 +27,17 @@ def hub_models(resolved: Resolved) -> list[ModelSpec]:
 def manifest_for(model: ModelSpec, folder: Path, *, lock_file: Path, locked: bool) -> Manifest:
     """What a model's files must be: by the lock, else as it was resolved for this folder once, else as it is now.
 
-    Raises IntegrityError (`locked`, and the lock does not have it), NetworkError, BadInputError.
+    Raises IntegrityError (no weights in it; `locked`, and the lock does not have it), NetworkError, BadInputError.
     """
+    manifest = _manifest_for(model, folder, lock_file=lock_file, locked=locked)
+    if not any(file.path.endswith(".safetensors") for file in manifest.files):
+        raise IntegrityError(
+            f"{manifest.repo} has no safetensors at {manifest.commit[:12]}", hint="deckard-deploy lock --check"
+        )
+    return manifest
+
+
+def _manifest_for(model: ModelSpec, folder: Path, *, lock_file: Path, locked: bool) -> Manifest:
     assert isinstance(model.weights, HubRepository)  # noqa: S101  hub_models gives no other
     lock = lockfile.read(lock_file)
     if lock and (held_to := locked_manifest(model, lock, source=lock_file)):

@@ -154,7 +154,7 @@ def _proxy() -> str:
 def _retry_after(response: "Response") -> float | None:
     """Seconds (RFC 9110, 10.2.3: a number of seconds, or a date); None when nothing usable was said."""
     said = response.headers.get("Retry-After", "").strip()
-    if said.isdigit() and len(said) < 10:
+    if said.isascii() and said.isdigit() and len(said) < 10:
         return float(said)
     try:
         return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())

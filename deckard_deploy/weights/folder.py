@@ -13,14 +13,14 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pydantic import Field, ValidationError
 
 from deckard_deploy.durable import write_whole, writing
 from deckard_deploy.errors import DeploymentBusyError
 from deckard_deploy.weights.manifest import Entry, Manifest, RemoteFile, hash_file, read_manifest
-from deckard_deploy.weights.strict_json import impostor
+from deckard_deploy.weights.strict_json import impostor, printable
 
 OURS = ".deckard"
 _MARKER_S = 0.2  # long enough to take over a dead owner's marker
@@ -119,7 +119,7 @@ class ModelFolder:
             found = (self.folder / file.path).lstat()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        if not stat.S_ISREG(found.st_mode):
+        if not stat.S_ISREG(found.st_mode) or self.link_to(file):
             return None
         return Seen(
             digest=file.digest,
@@ -128,6 +128,12 @@ class ModelFolder:
             ctime_ns=found.st_ctime_ns,
             inode=found.st_ino,
         )
+
+    def link_to(self, file: RemoteFile) -> Path | None:
+        """The link that is the file, or a folder on its way: a container sees this folder alone."""
+        way = PurePosixPath(file.path)
+        steps = (self.folder / step for step in (*reversed(way.parents[:-1]), way))  # the last parent is "."
+        return next((step for step in steps if step.is_symlink()), None)
 
     def _record(self) -> dict[str, Seen]:
         try:
@@ -167,8 +173,8 @@ class ModelFolder:
         path = self.folder / file.path
         try:
             size = path.stat().st_size
-            if path.is_symlink():
-                return f"a link to {path.readlink()}, which a container does not see"
+            if link := self.link_to(file):
+                return f"a link to {printable(str(link.readlink()))}, which a container does not see"
             if not path.is_file():
                 return "not a regular file"
             if size != file.size:
@@ -185,14 +191,20 @@ class ModelFolder:
         """Files that an engine might load, and that the manifest does not have."""
         known = {file.path for file in manifest.needed}
         found = (path for path in self.folder.glob("*") if path.suffix in _LOADED and path.name not in known)
-        return [Problem(path.name, "not in the repository, and an engine might load it") for path in sorted(found)]
+        return [
+            Problem(printable(path.name), "not in the repository, and an engine might load it")
+            for path in sorted(found)
+        ]
 
     def quarantine(self, path: str) -> Path:
         """Take a file's name away from it; returns where it is now. Raises EnvironmentUnfitError."""
         target = self._quarantine / path
+        source = self.folder / path
+        while target.is_dir() or (target.exists() and source.is_dir()):  # these do not replace each other
+            target = target.with_name(f"{target.name}~")
         with writing(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-            (self.folder / path).replace(target)
+            source.replace(target)
         return target
 
     def clear_parts(self, wanted: Iterable[RemoteFile] = ()) -> None:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr, ValidationError
 
 from deckard_deploy.errors import BadInputError, IntegrityError, NetworkError
-from deckard_deploy.weights.manifest import Manifest, RemoteFile
+from deckard_deploy.weights.manifest import Manifest, RemoteFile, first_fault
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
@@ -76,9 +76,8 @@ def resolve(repo: str, revision: str | None, *, backoff_s: float = 1.0) -> Manif
             ),
         )
     except ValidationError as error:
-        first = error.errors()[0]
         raise IntegrityError(
-            f"{endpoint()} describes {repo} oddly: {'.'.join(map(str, first['loc']))}: {first['msg']}",
+            f"{endpoint()} describes {repo} oddly: {first_fault(error)}",
             hint="unset HF_ENDPOINT, or ask who runs the mirror",
         ) from error
 

@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from deckard_deploy.durable import write_whole
-from deckard_deploy.errors import BadInputError
+from deckard_deploy.errors import BadInputError, IntegrityError
 from deckard_deploy.resources import LOCK_FILE
-from deckard_deploy.weights.manifest import Entry, Manifest, RemoteFile
+from deckard_deploy.weights.manifest import Entry, Manifest, RemoteFile, Text, first_fault
+from deckard_deploy.weights.strict_json import require_regular
 
 DEFAULT = LOCK_FILE
 _Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -25,7 +26,7 @@ class Lock(Entry):
     version: Literal[1] = 1
     models: dict[str, Manifest] = Field(default_factory=dict)
     images: dict[str, Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$")]] = Field(default_factory=dict)
-    patches: dict[str, dict[str, _Sha256]] = Field(default_factory=dict)
+    patches: dict[Text, dict[Text, _Sha256]] = Field(default_factory=dict)
     plugins: dict[str, _Sha256] = Field(default_factory=dict)
 
     def updated(self, other: "Lock") -> "Lock":
@@ -41,15 +42,16 @@ class Lock(Entry):
 def read(path: Path) -> Lock | None:
     """None when there is no such file. Raises BadInputError when it is not a lock."""
     try:
+        require_regular(path)
         return Lock.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
+    except IntegrityError as error:
+        raise BadInputError(error.message) from error
     except OSError as error:
         raise BadInputError(f"{path}: {error.strerror}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise BadInputError(f"{path}: {where}: {first['msg']}"[:200], hint="deckard-deploy lock") from error
+        raise BadInputError(f"{path}: {first_fault(error)}"[:200], hint="deckard-deploy lock") from error
 
 
 def write(path: Path, lock: Lock) -> None:

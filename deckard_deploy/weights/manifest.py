@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from deckard_deploy.errors import IntegrityError
 from deckard_deploy.weights.checkpoint import RUNS_CODE
+from deckard_deploy.weights.strict_json import printable
 
 if TYPE_CHECKING:
     from _hashlib import HASH
@@ -23,6 +24,15 @@ def _inside(path: str) -> str:
     if not safe or pure.parts[0] == ".deckard" or str(pure) != path:
         raise ValueError("a path inside the folder was expected")
     return path
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("characters that can be printed were expected")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_printable)]  # it is shown on terminals
 
 
 class Entry(BaseModel):
@@ -66,15 +76,30 @@ class RemoteFile(Entry):
 class Manifest(Entry):
     """A repository at a commit. license: as its card names it, None when it names none."""
 
-    repo: str
+    repo: Text
     commit: Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
-    license: Annotated[str, Field(max_length=100)] | None = None
+    license: Annotated[Text, Field(max_length=100)] | None = None
     files: tuple[RemoteFile, ...]
+
+    @model_validator(mode="after")
+    def _has_each_path_once(self) -> "Manifest":
+        paths = {file.path for file in self.files}
+        folders = {str(folder) for path in paths for folder in PurePosixPath(path).parents}
+        if len(paths) < len(self.files) or paths & folders:
+            raise ValueError("a path stands there twice, or is a file and a folder")
+        return self
 
     @property
     def needed(self) -> tuple[RemoteFile, ...]:
         """The files that a pull has to bring."""
         return tuple(file for file in self.files if file.is_needed)
+
+
+def first_fault(error: ValidationError) -> str:
+    """Where the first thing is that is wrong, and what, in one line: keys and names are somebody else's."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(map(str, first["loc"])) or "the whole"
+    return f"{printable(where)}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def bytes_of(files: Iterable[RemoteFile]) -> int:

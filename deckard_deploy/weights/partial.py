@@ -35,8 +35,9 @@ class Partial:
         self._etag_lock = threading.Lock()
         with writing(self._path):
             folder.mkdir(parents=True, exist_ok=True)
-            self._data = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            self._journal = os.open(self._journal_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW  # a link would have another file overwritten
+            self._data = os.open(self._path, flags, 0o644)
+            self._journal = os.open(self._journal_path, flags, 0o644)
             if not self._continue():
                 self.reset()
 

@@ -60,9 +60,7 @@ def _missing(model: ModelFolder, manifest: Manifest, puller: Puller) -> list[Rem
     """The files to fetch, after taking over what is in the folder or in the hub's cache. Wrong ones are quarantined."""
     outdated = model.outdated(manifest.needed)
     changed = [file for file in model.changed(manifest.needed) if file not in outdated]
-    for file in changed:
-        if (model.folder / file.path).is_symlink():
-            _materialize(model, file)
+    _materialize(model, changed)
     unsure = [file for file in changed if os.path.lexists(model.folder / file.path)]
     if unsure:
         puller.say(f"weights  hashing {len(unsure)} files that are in {model.folder}")
@@ -78,14 +76,16 @@ def _set_aside(model: ModelFolder, problem: Problem, say: Callable[[str], None])
     say(f"weights  {problem.path}: {problem.cause}; now {aside}, and fetched again")
 
 
-def _materialize(model: ModelFolder, file: RemoteFile) -> None:
-    """Put what a link points to in the link's place; a container sees the folder alone."""
-    path = model.folder / file.path
-    target = path.resolve()
-    with writing(path):
-        path.unlink()
-    if target.is_file() and target.stat().st_size == file.size:
-        _take_over(model, target, file)
+def _materialize(model: ModelFolder, files: list[RemoteFile]) -> None:
+    """Put what links point to in the links' places; a container sees the folder alone."""
+    linked = [(file, (model.folder / file.path).resolve()) for file in files if model.link_to(file)]
+    for file, _ in linked:
+        while link := model.link_to(file):
+            with writing(link):
+                link.unlink()
+    for file, target in linked:
+        if target.is_file() and target.stat().st_size == file.size:
+            _take_over(model, target, file)
 
 
 def _adopted(model: ModelFolder, manifest: Manifest, file: RemoteFile, say: Callable[[str], None]) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from deckard_deploy.errors import IntegrityError
-from deckard_deploy.weights.strict_json import impostor, parse_object
+from deckard_deploy.weights.strict_json import impostor, parse_object, require_regular
 
 LARGEST_HEADER = 100_000_000  # safetensors/src/tensor.rs, MAX_HEADER_SIZE
 BITS = {
@@ -41,6 +41,7 @@ class Tensor:
 
 def read_header(path: Path) -> dict[str, Tensor]:
     """Name -> tensor of a safetensors file. Raises IntegrityError, one line, for a file that is none."""
+    require_regular(path)
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)

@@ -30,8 +30,20 @@ def impostor(beginning: bytes) -> str | None:
     return known
 
 
+def require_regular(path: Path) -> None:
+    """Refuse what is there and is no file: a FIFO would wait for ever, a device never end. Raises IntegrityError."""
+    if path.exists() and not path.is_file():
+        raise IntegrityError(f"{path}: not a regular file", hint=f"ls -l {path.parent}")
+
+
+def printable(text: str) -> str:
+    """A name as a terminal may have it: what somebody else chose cannot move its cursor."""
+    return text if text.isprintable() else ascii(text)
+
+
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file of at most 64 MiB. Raises IntegrityError."""
+    require_regular(path)
     try:
         with path.open("rb") as file:
             data = file.read(_LARGEST_CONFIG + 1)
@@ -50,7 +62,7 @@ def read_object(path: Path) -> dict[str, Any]:
 def parse_object(data: bytes, *, source: str) -> dict[str, Any]:
     """The JSON object in `data`: UTF-8, no key twice, no NaN. Raises IntegrityError naming `source`."""
     try:
-        value = json.loads(data.decode(), object_pairs_hook=_without_twins, parse_constant=_refuse)
+        value = json.loads(data.decode(), object_pairs_hook=_without_twins, parse_constant=_refuse, parse_int=_whole)
     except RecursionError:
         raise IntegrityError(f"{source}: nested too deeply") from None
     except UnicodeDecodeError as error:
@@ -69,6 +81,12 @@ def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twin = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise ValueError(f"key {twin[:80]!r} stands there twice")
     return found
+
+
+def _whole(digits: str) -> int:
+    if digits == "-0":  # the safetensors library takes it for a fraction
+        raise ValueError("-0 is no whole number")
+    return int(digits)
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -70,6 +70,30 @@ def test_entries_of_other_deployments_stay(tmp_path):
     }
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"sur\\nprise\\u001b[2J": 1}',
+        '{"patches": {"a\\u001b": {}}}',
+        f'{{"models": {{"a": {{"repo": "a/\\u001b", "commit": "{COMMIT}", "files": []}}}}}}',
+    ],
+)
+def test_what_somebody_wrote_into_a_lock_moves_no_cursor(hub, tmp_path, capsys, text):
+    (tmp_path / "deckard.lock").write_text(text)
+    assert run(["pull", "--profile", "spark"]) == 2
+    said = capsys.readouterr().err
+    assert "\x1b" not in said
+    assert said.count("\n") == 1
+    assert hub.requests == []
+
+
+def test_a_lock_that_is_no_file_is_not_read(hub, tmp_path, capsys):
+    (tmp_path / "deckard.lock").symlink_to("/dev/null")
+    assert run(["pull", "--profile", "spark"]) == 2
+    assert "deckard.lock: not a regular file" in capsys.readouterr().err
+    assert hub.requests == []
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"version": 2}', '{"models": {"a": {}}}', '{"surprise": 1}', "\xff"])
 def test_a_damaged_lock_is_one_line(hub, tmp_path, capsys, text):
     (tmp_path / "deckard.lock").write_bytes(text.encode("latin-1"))

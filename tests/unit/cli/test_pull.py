@@ -58,6 +58,12 @@ def test_the_lock_alone_says_what_comes(hub, tmp_path, capsys):
     assert not (folder(tmp_path) / BIG).exists()
 
 
+def test_a_repository_without_weights_is_not_complete(hub, capsys):
+    del hub.files[BIG]
+    assert run(["pull", *SPARK]) == 4
+    assert "has no safetensors at aaaaaaaaaaaa" in capsys.readouterr().err
+
+
 def test_a_second_pull_leaves_with_8(hub, tmp_path, capsys):
     with ModelFolder(folder(tmp_path)).held():
         assert run(["pull", *SPARK]) == 8

@@ -89,6 +89,15 @@ def test_other_damage(weights, capsys, damage, cause):
     assert cause in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", [b"\xff.safetensors", b"a\x1b[2J\n.safetensors"])
+def test_a_name_that_no_terminal_should_get(weights, capsys, name):
+    Path(os.fsdecode(os.fsencode(weights.parent) + b"/" + name)).touch()
+    assert run(["verify", *SPARK]) == 4
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.isprintable()
+    assert line.endswith("an engine might load it")
+
+
 def test_no_hub_is_needed(weights, hub):
     hub.api_status = [(500, {})] * 99
     assert run(["verify", *SPARK]) == 0

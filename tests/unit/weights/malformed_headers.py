@@ -36,6 +36,7 @@ MALFORMED = {
     "hole": made(ONE | {"b": {"dtype": "U8", "shape": [2], "data_offsets": [6, 8]}}, b"12345678"),
     "hole at the front": made(entry(data_offsets=[2, 6]), b"123456"),
     "negative offset": made(entry(data_offsets=[-4, 0]), b"1234"),
+    "minus nothing as an offset": made(b'{"w":{"dtype":"U8","shape":[4],"data_offsets":[-0,4]}}', b"1234"),
     "reversed offsets": made(entry(data_offsets=[4, 0]), b"1234"),
     "three offsets": made(entry(data_offsets=[0, 2, 4]), b"1234"),
     "offsets as text": made(entry(data_offsets=["0", "4"]), b"1234"),

@@ -123,6 +123,7 @@ RECOVERED = {
     "500 on each connection": once(status(500), 4),
     "429 with seconds": once(status(429, Retry_After="0"), 3),
     "429 with a date": once(status(429, Retry_After="Mon, 23 Nov 2020 10:00:00 GMT"), 3),
+    "429 with a digit that is no number": once(status(429, Retry_After="\u00b2"), 3),
     "wrong Content-Range": once(wrong_range, 2),
     "wrong total": once(wrong_total, 2),
     "compressed": once(compressed, 2),

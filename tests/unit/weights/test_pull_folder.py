@@ -57,6 +57,56 @@ def test_links_into_a_cache_become_files(world: World, tmp_path: Path):
     assert blob.read_bytes() == world.hub.files[BIG]
 
 
+def test_a_linked_folder_becomes_one_of_our_own(world: World, tmp_path: Path):
+    world.hub.files |= {"sub/a.json": b"[1]", "sub/b.json": b"[2]"}
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "a.json").write_bytes(b"[1]")
+    world.folder.mkdir(parents=True)
+    (world.folder / "sub").symlink_to(outside)
+    world.pull()
+    world.assert_right()
+    assert not (world.folder / "sub").is_symlink()
+    assert (world.hub.served("sub/a.json"), world.hub.served("sub/b.json")) == (0, 3)
+    assert [path.name for path in outside.iterdir()] == ["a.json"]  # nothing was written there
+    shutil.rmtree(world.folder / "sub")
+    (world.folder / "sub").symlink_to(outside)
+    model, wanted = ModelFolder(world.folder), list(hub_module.resolve(REPO, None).needed)
+    assert {one.path for one in model.changed(wanted)} == {"sub/a.json", "sub/b.json"}
+    assert any(one.path == "sub/a.json" and "a link to" in one.cause for one in model.check(wanted))
+
+
+def test_folders_in_a_files_place_are_set_aside_each_time(world: World):
+    for number in range(3):
+        (world.folder / BIG).unlink(missing_ok=True)
+        (world.folder / BIG).mkdir(parents=True)
+        (world.folder / BIG / f"{number}").write_text("x")
+        world.pull()
+        world.assert_right()
+    aside = world.folder / OURS / "quarantine"
+    assert {str(path.relative_to(aside)) for path in aside.rglob("?")} == {f"{BIG}{'~' * n}/{n}" for n in range(3)}
+
+
+def test_an_unfinished_file_that_is_a_link_overwrites_nothing(world: World, tmp_path: Path):
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (file,) = (one for one in hub_module.resolve(REPO, None).needed if one.path == BIG)
+    (world.folder / OURS / "parts").mkdir(parents=True)
+    (world.folder / OURS / "parts" / f"{file.digest}.part").symlink_to(victim)
+    with pytest.raises(EnvironmentUnfitError, match="Too many levels of symbolic links"):
+        world.pull()
+    assert victim.read_text() == "mine"
+
+
+@pytest.mark.parametrize("also", ["config.json", "config.json/inside"])
+def test_paths_that_cannot_all_be_there_are_refused(world: World, also: str):
+    listed = world.hub.siblings()
+    world.hub.siblings = lambda: [*listed, {"rfilename": also, "size": 1, "blobId": "b" * 40}]  # type: ignore[method-assign]
+    with pytest.raises(IntegrityError, match="oddly: the whole: a path stands there twice, or is a file and a folder"):
+        world.pull()
+    assert world.hub.sent == 0
+
+
 @pytest.mark.parametrize("good", [True, False])
 def test_the_hub_clients_cache_is_taken_over_after_hashing(world: World, tmp_path: Path, good):
     snapshot = tmp_path / "hub-cache" / "models--owner--model" / "snapshots" / COMMIT

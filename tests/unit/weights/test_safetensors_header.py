@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -7,6 +8,7 @@ from safetensors import SafetensorError, deserialize
 
 from deckard_deploy.errors import IntegrityError
 from deckard_deploy.weights.safetensors_header import parse_header, read_header
+from deckard_deploy.weights.strict_json import read_object
 from tests.unit.weights.malformed_headers import MALFORMED, ONE, STRICTER, made
 
 
@@ -30,6 +32,13 @@ def test_what_it_is_instead_is_said(tmp_path, case, word):
     path.write_bytes(MALFORMED[case])
     with pytest.raises(IntegrityError, match=word):
         read_header(path)
+
+
+def test_what_is_no_file_is_not_read():
+    with pytest.raises(IntegrityError, match="/dev/zero: not a regular file"):
+        read_header(Path("/dev/zero"))
+    with pytest.raises(IntegrityError, match="/dev/null: not a regular file"):
+        read_object(Path("/dev/null"))
 
 
 @pytest.mark.parametrize("case", sorted(MALFORMED.keys() - STRICTER))
