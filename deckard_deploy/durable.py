@@ -14,6 +14,8 @@ _LOOK = {
     errno.EDQUOT: "quota -s",
     errno.EROFS: "findmnt -T {0}",
     errno.EIO: "dmesg | tail",
+    errno.EFBIG: "ulimit -f",
+    errno.EMFILE: "ulimit -n",
 }
 
 

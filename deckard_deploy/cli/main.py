@@ -79,6 +79,7 @@ def cli(verbose: bool) -> None:  # noqa: FBT001  output.echo_command asks the co
 
 def main() -> NoReturn:
     """The console script."""
+    _open_streams()
     for number in (signal.SIGTERM, signal.SIGHUP):  # as ^C, which a job in the background of a script does not get
         signal.signal(number, signal.default_int_handler)
     # As mypy does: loading makes tens of thousands of objects that stay; looking at them again and again finds nothing.
@@ -86,6 +87,15 @@ def main() -> NoReturn:
     code = run(sys.argv[1:])
     gc.freeze()  # or the interpreter, as it ends, searches all that was loaded for garbage: 15 ms of a `plan`
     sys.exit(code)
+
+
+def _open_streams() -> None:
+    """Make /dev/null of every standard stream that is closed: the next file that is opened would take its place."""
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(opened)
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8")  # noqa: SIM115  Python has none for a closed one
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8")  # noqa: SIM115  same
 
 
 def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911  one line per class of error

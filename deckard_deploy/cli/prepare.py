@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import stat
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +23,8 @@ from deckard_deploy.running.files import remove_folder
 from deckard_deploy.running.layout import StateDir
 from deckard_deploy.running.releases import COMPOSE, GATEWAY, PLAN, Launch, Release, Releases
 from deckard_deploy.running.runtime import Runtime
+from deckard_deploy.weights.folder import OURS
+from deckard_deploy.weights.strict_json import read_object
 
 Say = Callable[[str], None]
 
@@ -38,6 +41,25 @@ def have_weights(resolved: Resolved, directory: StateDir, say: Say) -> None:
     for model in (resolved.model, resolved.drafter):
         if model and model.weights:
             _have_model(model, directory.models / model.name, say)
+    if resolved.drafter and resolved.drafter.weights:
+        refuse_other_vocabulary(directory.models / resolved.model.name, directory.models / resolved.drafter.name)
+
+
+def refuse_other_vocabulary(target: Path, drafter: Path) -> None:
+    """vLLM says it of a whole second model after its imports, and of other drafters never. Raises IntegrityError."""
+    ours, other = (_vocabulary(folder) for folder in (target, drafter))
+    if ours and other and ours != other:
+        raise IntegrityError(
+            f"the drafter in {drafter} has a vocabulary of {other} tokens, and the model one of {ours}",
+            hint="another --drafter, or --drafter none",
+        )
+
+
+def _vocabulary(folder: Path) -> int | None:
+    config = read_object(folder / "config.json")
+    text = config.get("text_config", config)
+    found = text.get("vocab_size") if isinstance(text, dict) else None
+    return found if isinstance(found, int) else None
 
 
 def _have_own_folder(resolved: Resolved) -> None:
@@ -76,9 +98,24 @@ def have_engine(plan: LaunchPlan, directory: StateDir, runtime: Runtime, say: Sa
         build_for_docker(plan, runtime, say)
     else:
         build_for_process(plan, installed_program(plan, directory, say), say)
+    stranger = plan.runtime == "docker" and plan.user is None  # a root without capabilities
     for mount in plan.mounts:
         if not mount.read_only:
-            _have_cache(Path(mount.source), for_all=plan.runtime == "docker" and plan.user is None)
+            _have_cache(Path(mount.source), for_all=stranger)
+        elif stranger:
+            refuse_private(Path(mount.source))
+
+
+def refuse_private(folder: Path) -> None:
+    """A root without capabilities reads what everyone may, or what is root's own. Raises EnvironmentUnfitError."""
+    for path in (folder, *(path for path in folder.rglob("*") if OURS not in path.parts)):
+        found = path.stat()
+        wanted = 0o5 if stat.S_ISDIR(found.st_mode) else 0o4
+        if found.st_uid != 0 and found.st_mode & wanted != wanted:
+            raise EnvironmentUnfitError(
+                f"{path} may not be read by others, and the engine's container runs as another user",
+                hint=f"chmod -R a+rX {folder}",
+            )
 
 
 def _have_cache(folder: Path, *, for_all: bool) -> None:

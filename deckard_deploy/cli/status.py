@@ -64,6 +64,7 @@ def _facts(site: "Site", directory: "StateDir") -> dict[str, Any]:
         "model": plan.model,
         "engine": plan.engine,
         "plan": release.plan_hash,
+        "weights_changed": changed_weights(plan, directory),
         "since": launch.started_at if launch and running else None,
         "restarts": seen.restart_count,
         "exit_code": seen.exit_code,
@@ -72,6 +73,20 @@ def _facts(site: "Site", directory: "StateDir") -> dict[str, Any]:
         **_watched(site),
         "last_failure": launch.reason if launch and launch.state == "failed" else None,
     }
+
+
+def changed_weights(plan: "LaunchPlan", directory: "StateDir") -> list[str] | None:
+    """Pulled files that are not as they were when their hash was right. No content is read."""
+    from pathlib import Path  # noqa: PLC0415  not for --help
+
+    from deckard_deploy.weights.folder import ModelFolder  # noqa: PLC0415  same
+
+    folders = {directory.models / plan.model, *(Path(mount.source) for mount in plan.mounts if mount.read_only)}
+    changed = []
+    for folder in sorted(folders):
+        if manifest := ModelFolder(folder).manifest():
+            changed += [f"{folder.name}/{file.path}" for file in ModelFolder(folder).changed(manifest.needed)]
+    return changed or None
 
 
 def _watched(site: "Site") -> dict[str, Any]:

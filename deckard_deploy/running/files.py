@@ -115,7 +115,8 @@ def read_regular(path: Path) -> str:
     except FileNotFoundError:
         raise
     except (OSError, UnicodeDecodeError) as error:
-        raise IntegrityError(f"{path} cannot be read: {error}", hint=f"ls -l {path}") from error
+        cause = error.strerror if isinstance(error, OSError) else error
+        raise IntegrityError(f"{path} cannot be read: {cause}", hint=f"ls -l {path}") from error
 
 
 def _open_no_link(path: str, flags: int) -> int:

@@ -87,7 +87,8 @@ def _ask(base_url: str, names: tuple[str, str], access: Access, timeouts_s: tupl
     with session(access) as asking:
         try:
             listed = _listed(asking, base_url, set(names), list_s)
-            return listed or _completed(asking, base_url, names[1], completion_s)
+            # By the launch's own name: a twin on the port may get this connection, and serves the other name as well.
+            return listed or _completed(asking, base_url, names[0], completion_s)
         except requests.RequestException as error:
             return _unanswered(error, base_url)
 
@@ -147,7 +148,10 @@ def _completed(session: "requests.Session", base_url: str, model: str, timeout_s
         url, json=question, timeout=(CONNECT_TIMEOUT_S, timeout_s), allow_redirects=False, stream=True
     ) as response:
         if response.status_code != HTTPStatus.OK:
-            return _refused(response.status_code, url, otherwise=Outcome.CANNOT_CHAT)
+            unknown = response.status_code == HTTPStatus.NOT_FOUND  # the name, or the route
+            return _refused(
+                response.status_code, url, otherwise=Outcome.OTHER_SERVER if unknown else Outcome.CANNOT_CHAT
+            )
         text = _text(_json(response))
     if not text:
         return Readiness(Outcome.NOT_ANSWERING, f"{url} answered without text")

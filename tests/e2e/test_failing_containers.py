@@ -1,12 +1,20 @@
 """Containers that fail while they start, followed as `up` does: what is said, and how often docker started them."""
 
 import functools
+import os
+import platform
 import secrets
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from deckard_deploy.doctor.collect import collect
+from deckard_deploy.doctor.findings import Severity
+from deckard_deploy.doctor.host import Host
+from deckard_deploy.doctor.rules import judge
+from deckard_deploy.doctor.target import Folders, Target
 from deckard_deploy.errors import StartFailedError
 from deckard_deploy.running.deploy import bring_up
 from deckard_deploy.running.releases import Release
@@ -51,3 +59,23 @@ def test_it_is_said_and_stopped(world: World, mode: str) -> None:
         assert words in said, said
     assert "restart 3" not in said
     assert world.left() == []
+
+
+@pytest.fixture
+def foreign_image() -> Iterator[str]:
+    """An image that says that it is for a machine which this is not."""
+    other, name = ("amd64" if platform.machine() == "aarch64" else "arm64"), "deckard-deploy-test/foreign:local"
+    building = ["docker", "build", "--quiet", "--platform", f"linux/{other}", "--tag", name, "-"]
+    recipe = b"FROM scratch\nLABEL deckard.test=1\n"
+    environment = {**os.environ, "DOCKER_BUILDKIT": "1"}
+    subprocess.run(building, input=recipe, env=environment, capture_output=True, check=True)
+    yield name
+    subprocess.run(["docker", "rmi", name], capture_output=True, check=True)
+
+
+def test_an_image_for_another_machine_is_named_before_it_is_started(foreign_image: str) -> None:
+    target = Target(folders=Folders(weights=Path("/"), caches=()), image=foreign_image)
+    facts = collect(target, Host(dict(os.environ)), port_problem=lambda *_: None, quick=True)
+    (found,) = (finding for finding in judge(facts, target) if finding.rule == "image-platform")
+    assert found.severity == Severity.FAIL
+    assert f"{foreign_image} is for a" in found.what

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from tests.faults import of_a_start, of_the_host
+from tests.faults import of_a_start, of_docker, of_the_host
 from tests.faults.fault import Fault, Guard
 from tests.unit.weights.fault_cases_here import CASES
 
@@ -27,6 +27,5 @@ def of_a_pull() -> Iterator[Fault]:
 
 
 OF_A_PULL = tuple(of_a_pull())
-FAULTS = tuple(
-    sorted((*OF_A_PULL, ROOM, *of_a_start.FAULTS, *of_the_host.FAULTS), key=lambda fault: int(fault.number[1:]))
-)
+OTHERS = (ROOM, *of_a_start.FAULTS, *of_docker.FAULTS, *of_the_host.FAULTS)
+FAULTS = tuple(sorted((*OF_A_PULL, *OTHERS), key=lambda fault: int(fault.number[1:])))

@@ -110,6 +110,17 @@ FAULTS = (
         "DID NOT RAISE",
     ),
     Fault(
+        "F30",
+        "another server takes the port between the look and the start, and shares it (SO_REUSEPORT)",
+        "6: other server: … does not list deckard-launch-…; every question goes by the launch's own name",
+        (
+            "tests/unit/startup/test_readiness.py::test_a_twin_on_the_port_is_never_taken_for_us",
+            f"{TRUTH}::test_the_verdict_is_true[serves our model, from another launch]",
+        ),
+        Guard("startup/readiness.py", "base_url, names[0], completion_s", "base_url, names[1], completion_s"),
+        "assert {'deckard-31b'} == {'launch-7c1e'}",
+    ),
+    Fault(
         "F31",
         "a start takes half an hour, and says so in its log",
         "it is waited for as long as lines of progress come; 7: no progress in … for … s, when they end",

@@ -1,64 +1,12 @@
-"""F33 to F60: docker, other programs, and the machine."""
+"""What people, other programs and the machine may do: F38 to F60 without those of docker."""
 
 from tests.faults.fault import Fault, Guard
 
-DOCKER = "tests/unit/running/test_docker_engine.py"
 DEPLOY = "tests/unit/running/test_deploy.py"
+IDENTITY = "tests/unit/running/test_process_identity.py"
 RULES = "tests/unit/doctor/test_rules.py::test_a_rule_finds_it_and_is_content_without"
 
-AWAY = "tests/e2e/test_daemon_faults.py::test_it_is_said_while_it_is_away_and_answers_when_it_is_back"
-
 FAULTS = (
-    Fault(
-        "F33",
-        "the docker daemon is ended, and started again",
-        "3: the docker daemon at … is not running; watch: degraded, and no restart is counted; one container answers "
-        "when it is back",
-        (f"{AWAY}[SIGTERM]", "tests/e2e/test_daemon_faults.py::test_up_is_told_and_the_next_one_goes_on"),
-        Guard("running/docker_engine.py", "self._require_daemon()  # it may have gone", "# it may have gone"),
-        "assert 'is not running' in",
-    ),
-    Fault(
-        "F34",
-        "the docker daemon is killed, and started again",
-        "the same; what it left behind is started again by watch, or by the next up",
-        (f"{AWAY}[SIGKILL]", "tests/e2e/test_daemon_faults.py::test_up_is_told_and_the_next_one_goes_on"),
-        Guard("running/watch.py", "except (EnvironmentUnfitError, IntegrityError) as", "except IntegrityError as"),
-        "errors.EnvironmentUnfitError",
-    ),
-    Fault(
-        "F35",
-        "the docker daemon hangs",
-        "3: the docker daemon at … did not answer within 10 s",
-        (
-            "tests/e2e/test_daemon_faults.py::test_a_daemon_that_hangs_is_not_waited_for",
-            f"{DOCKER}::test_a_daemon_that_hangs_is_not_waited_for_for_ever",
-        ),
-        Guard("running/docker_engine.py", "timeout=int(CALL_TIMEOUT_S)", "timeout=3600"),
-        "it still waits",
-    ),
-    Fault(
-        "F36",
-        "no docker, no right to talk to it, an engine on another machine, no such context",
-        "3: docker talks to ssh://…; the weights on this machine cannot be mounted there, or what else is the case",
-        (
-            f"{DOCKER}::test_an_engine_elsewhere_is_refused",
-            f"{DOCKER}::test_no_docker",
-            f"{DOCKER}::test_a_daemon_that_is_not_there",
-            f"{DOCKER}::test_a_daemon_that_is_not_ours_to_talk_to",
-            f"{DOCKER}::test_a_context_that_is_not_there_is_said_in_dockers_words",
-        ),
-        Guard("running/docker_engine.py", 'if not endpoint.startswith("unix://"):', "if False:"),
-        "cannot be mounted there",
-    ),
-    Fault(
-        "F37",
-        "docker has no NVIDIA runtime and no CDI specification",
-        "3: docker's runtimes are runc; install nvidia-container-toolkit",
-        (f"{RULES}[gpu-runtime-fail-docker's runtimes ar]",),
-        Guard("doctor/rules_docker.py", 'if any("nvidia" in name for name in facts.docker.runtimes):', "if True:"),
-        "nvidia runtime",
-    ),
     Fault(
         "F38",
         "many `up` at once",
@@ -69,25 +17,6 @@ FAULTS = (
         ),
         Guard("running/lock.py", "        lock.acquire()\n", "        pass\n"),
         "[0, 3, 3, 3,",
-    ),
-    Fault(
-        "F39",
-        "an older plan runs",
-        "change   OLD -> NEW and every difference; it is replaced only when the plan has changed",
-        (f"{DEPLOY}::test_what_has_to_be_done_and_why", f"{DEPLOY}::test_a_new_plan_takes_the_place_of_the_old"),
-        Guard("running/deploy.py", "if observed.plan_hash != desired:", "if False:"),
-        "assert 'nothing' == 'replace'",
-    ),
-    Fault(
-        "F40",
-        "somebody else's container or project has the name",
-        "3: container … of project … was not started from …; it is left alone",
-        (
-            "tests/e2e/test_docker_runtime.py::test_somebody_elses_project_of_that_name_is_left_alone",
-            "tests/e2e/test_docker_runtime.py::test_somebody_elses_container_of_that_name_is_left_alone",
-        ),
-        Guard("running/docker_runtime.py", "            if not self._is_ours(container):\n", "            if False:\n"),
-        "docker-proxy",
     ),
     Fault(
         "F41",
@@ -114,6 +43,17 @@ FAULTS = (
         "'KeyboardInterrupt' object has no attribute",
     ),
     Fault(
+        "F43",
+        "what was stopped still holds the port and the GPU's memory",
+        "nothing; a process is waited for until the kernel has torn it down",
+        (
+            f"{IDENTITY}::test_a_process_that_was_killed_is_waited_for_until_its_port_is_free",
+            "tests/unit/startup/test_diagnosis.py::test_a_failure_is_named[free-memory]",
+        ),
+        Guard("running/process_identity.py", "if fields is None or not int(fields[6]) & _PF_EXITING:", "if True:"),
+        "cannot be used",
+    ),
+    Fault(
         "F44",
         "a machine with unified memory has too little for the start, and would freeze",
         "3: 97.0 GiB available, 97.4 GiB wanted; at most two restarts, on failure alone",
@@ -134,53 +74,108 @@ FAULTS = (
         "the host is rebooted in between",
         "watch starts the current release; what ran before the boot is not mistaken for it",
         (
-            "tests/unit/running/test_process_identity.py::test_a_recycled_pid_is_somebody_elses[change1]",
+            f"{IDENTITY}::test_a_recycled_pid_is_somebody_elses[change1]",
             "tests/unit/running/test_watch.py::test_after_a_reboot_it_starts_what_was_current",
         ),
         Guard("running/process_identity.py", " and process.boot == boot_id()", ""),
         "assert not True",
     ),
     Fault(
-        "F50",
-        "a patch is mounted where the engine does not look, or is not the patch",
-        "4: the original … is in use, not patch eagle: it was mounted somewhere else (Python 3.12)",
+        "F46",
+        "the date jumps by ten years and back, while a start is followed and a server is watched",
+        "nothing: waits and the two restarts an hour go by the monotonic clock; doctor says that no time is set",
         (
-            "tests/unit/patching/test_attestation.py::test_a_mount_that_did_not_take_is_found",
-            "tests/unit/patching/test_builds.py::test_a_base_that_differs_anywhere_is_refused_and_nothing_is_written",
+            "tests/e2e/test_clock.py::test_waits_and_bounds_go_on_as_if_nothing_had_happened",
+            "tests/unit/running/test_watch.py::test_old_restarts_do_not_count",
+            f"{RULES}[clock-warn-not synchronized]",
         ),
-        Guard("patching/attestation.py", "    if digest != patch.sha256:\n", "    if False:\n"),
+        Guard("startup/follow.py", "now: Callable[[], float] = time.monotonic", "now: Callable[[], float] = time.time"),
+        "TimedOutError",
+    ),
+    Fault(
+        "F47",
+        "no terminal, a dumb one, 20 columns, no colour, LANG=C; a closed stdin, stdout or stderr; a reader that left",
+        "plain lines; 0, or 141 when the reader left",
+        (
+            "tests/unit/cli/test_terminals.py::test_a_stream_that_is_closed_is_no_bug_of_ours",
+            "tests/unit/cli/test_terminals.py::test_a_pipe_gets_no_terminal_sequence",
+            "tests/unit/cli/test_terminals.py::test_a_terminal_gets_text",
+            "tests/unit/cli/test_main.py::test_a_reader_that_has_left_ends_it_silently",
+            "tests/unit/cli/test_main.py::test_a_full_disk_under_stdout_is_one_line",
+        ),
+        Guard("cli/main.py", "    _open_streams()\n", ""),
+        "assert b'Traceback' not in",
+    ),
+    Fault(
+        "F48",
+        "the weights may not be read by the user that the container runs as",
+        "3: … may not be read by others, and the engine's container runs as another user; chmod -R a+rX …",
+        (
+            "tests/unit/cli/test_prepare.py::test_weights_that_the_containers_user_cannot_read_are_named",
+            "tests/e2e/test_container_safety.py::test_a_root_without_capabilities_needs_caches_that_are_open",
+        ),
+        Guard("cli/prepare.py", "if found.st_uid != 0 and found.st_mode & wanted != wanted:", "if False:"),
         "DID NOT RAISE",
     ),
     Fault(
-        "F51",
-        "the image's tag has moved since it was locked",
-        "4: … is sha256:… here, and deckard.lock holds it to sha256:…",
+        "F49",
+        "the weights change while they are served",
+        "status: weights changed deckard-31b/model.safetensors",
         (
-            "tests/e2e/test_registry.py::test_up_is_held_to_the_digest_in_the_lock",
-            "tests/e2e/test_registry.py::test_lock_asks_the_registry_what_a_tag_is",
+            "tests/unit/cli/test_verify.py::test_status_names_what_changed_while_it_serves",
+            "tests/unit/cli/test_verify.py::test_a_flipped_bit_is_found_and_named",
         ),
-        Guard("cli/prepare.py", "    if locked not in found:\n", "    if False:\n"),
-        "DID NOT RAISE",
+        Guard("weights/folder.py", "and seen == self._look(file)\n", "\n"),
+        "assert None ==",
     ),
     Fault(
-        "F53",
-        "docker compose is missing, or is docker-compose 1",
-        "3: docker has no compose plugin; /usr/bin/docker-compose is not the plugin that is meant",
+        "F54",
+        "parts, locks and temporary files of runs that were killed",
+        "nothing; the next run of the same command goes on with them, or removes them",
         (
-            f"{DOCKER}::test_an_older_compose_is_refused",
-            f"{DOCKER}::test_compose_one_is_told_from_the_plugin",
-            f"{DOCKER}::test_compose_two_and_later_will_do",
+            "tests/unit/running/test_files.py::test_leftovers_go_and_nothing_else_does",
+            "tests/unit/running/test_files.py::test_what_a_living_process_still_writes_stays",
+            "tests/unit/running/test_layout.py::test_what_a_killed_purge_left_goes_with_the_next_start",
+            "tests/unit/running/test_lock.py::test_a_killed_holder_holds_nothing_and_is_not_named",
         ),
-        Guard("running/docker_engine.py", "if (int(parts[1]), int(parts[2])) < OLDEST_COMPOSE:", "if False:"),
-        "DID NOT RAISE",
+        Guard("running/files.py", "            leftover.unlink(missing_ok=True)\n", "            pass\n"),
+        "assert ['.tmp-",
+    ),
+    Fault(
+        "F55",
+        "HOME or XDG_DATA_HOME with a space, a new line, bytes that are no text; relative, read-only, too long",
+        "nothing, or: 3 or 4 and one line that names it",
+        (
+            "tests/unit/cli/test_home.py::test_what_cannot_be_written_is_one_line",
+            "tests/unit/cli/test_home.py::test_a_folder_of_any_name_is_used",
+            "tests/unit/cli/test_home.py::test_a_relative_one_is_below_where_the_command_was_called",
+            "tests/unit/cli/test_home.py::test_home_is_made_when_it_is_not_there",
+        ),
+        Guard(
+            "running/files.py",
+            "    except (OSError, UnicodeDecodeError) as error:",
+            "    except UnicodeError as error:",
+        ),
+        "AssertionError",
+    ),
+    Fault(
+        "F56",
+        "ulimit allows no larger file, or no more open files",
+        "3: cannot write …: File too large; ulimit -f",
+        ("tests/unit/weights/test_limits.py::test_the_limit_is_named_and_without_it_the_same_command_goes_on",),
+        Guard("durable.py", '    errno.EFBIG: "ulimit -f",\n', ""),
+        "names(3, 'File too large', 'ulimit -')",
     ),
     Fault(
         "F57",
         "the terminal goes away (SIGHUP)",
-        "130, or nothing: what runs goes on; wait takes up the waiting",
-        ("tests/unit/cli/test_main.py::test_a_signal_that_asks_to_end_is_an_interrupt",),
-        Guard("cli/main.py", "for number in (signal.SIGTERM, signal.SIGHUP):", "for number in (signal.SIGTERM,):"),
-        "assert (-1, '')",
+        "130, or nothing from watch; what runs goes on, and wait takes up the waiting",
+        (
+            "tests/unit/running/test_process_runtime.py::test_a_terminal_that_goes_away_ends_nothing",
+            "tests/unit/cli/test_main.py::test_a_signal_that_asks_to_end_is_an_interrupt",
+        ),
+        Guard("running/supervisor.py", "        signal.signal(signal.SIGHUP, signal.SIG_IGN)\n", ""),
+        "assert not True",
     ),
     Fault(
         "F58",
@@ -192,5 +187,29 @@ FAULTS = (
         ),
         Guard("connection.py", "made.trust_env = False", "pass"),
         "Left contains 2 more items",
+    ),
+    Fault(
+        "F59",
+        "localhost is ::1 first, and another server listens there",
+        "nothing: a plan's address is a number, 127.0.0.1 unless another was chosen",
+        (
+            "tests/unit/planning/test_plan.py::test_the_base_url_is_one_that_this_host_can_reach",
+            "tests/unit/startup/test_readiness.py::test_a_server_on_the_other_loopback_is_never_asked",
+            "tests/unit/running/test_ports.py::test_a_listener_is_named",
+        ),
+        Guard("planning/plan.py", 'host = "127.0.0.1" if', 'host = "localhost" if'),
+        "http://localhost",
+    ),
+    Fault(
+        "F60",
+        "the drafter has another vocabulary than the model, or drafts nothing that is right",
+        "4: the drafter in … has a vocabulary of 512 tokens, and the model one of 262144; 6: the drafter does not fit",
+        (
+            "tests/unit/cli/test_prepare.py::test_a_drafter_with_another_vocabulary_is_refused_before_anything_starts",
+            "tests/unit/weights/test_inspection.py::test_a_drafter_with_another_vocabulary",
+            "tests/e2e/test_drafters.py::test_one_that_does_not_fit_is_refused",
+        ),
+        Guard("cli/prepare.py", "    if ours and other and ours != other:\n", "    if False:\n"),
+        "DID NOT RAISE",
     ),
 )

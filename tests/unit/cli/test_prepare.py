@@ -1,5 +1,7 @@
-"""Where the engine's program comes from when this tool does not install it."""
+"""What is looked at before anything starts: the engine's program, who may read the weights, whether a drafter fits."""
 
+import json
+import os
 from pathlib import Path
 
 import pytest
@@ -7,8 +9,8 @@ import pytest
 from deckard_deploy.catalog import library
 from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment
-from deckard_deploy.cli.prepare import installed_program
-from deckard_deploy.errors import EnvironmentUnfitError
+from deckard_deploy.cli.prepare import installed_program, refuse_other_vocabulary, refuse_private
+from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.planning.planner import build_plan
 from deckard_deploy.running.layout import StateDir
@@ -32,3 +34,37 @@ def test_without_one_the_error_says_how_to_link_it(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentUnfitError, match=r"/engines/vllm-0\.19\.1-host is none") as raised:
         installed_program(host_plan(), StateDir(tmp_path), print)
     assert str(raised.value.hint).startswith("ln -sT ")
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """Somebody's own, not root's, with what a pull leaves beside them."""
+    for path in (tmp_path / "m/.deckard/lock", tmp_path / "m/config.json", tmp_path / "m/sub/shard.safetensors"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(0o600 if path.name == "lock" else 0o644)
+    if os.geteuid() == 0:
+        for path in (tmp_path / "m", *(tmp_path / "m").rglob("*")):
+            os.chown(path, 1234, 1234)
+    return tmp_path / "m"
+
+
+@pytest.mark.parametrize(("path", "mode"), [("sub/shard.safetensors", 0o600), ("sub", 0o750), (".", 0o700)])
+def test_weights_that_the_containers_user_cannot_read_are_named(weights: Path, path: str, mode: int) -> None:
+    refuse_private(weights)
+    (weights / path).chmod(mode)
+    with pytest.raises(EnvironmentUnfitError, match="may not be read by others") as raised:
+        refuse_private(weights)
+    assert raised.value.hint == f"chmod -R a+rX {weights}"
+    if os.geteuid() == 0:  # what is root's own, the container's root reads
+        os.chown(weights / path, 0, 0)
+        refuse_private(weights)
+
+
+def test_a_drafter_with_another_vocabulary_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    for name, config in {"a": {"text_config": {"vocab_size": 262144}}, "b": {"vocab_size": 512}, "c": {}}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+    with pytest.raises(IntegrityError, match=r"has a vocabulary of 512 tokens, and the model one of 262144"):
+        refuse_other_vocabulary(tmp_path / "a", tmp_path / "b")
+    refuse_other_vocabulary(tmp_path / "a", tmp_path / "a")
+    refuse_other_vocabulary(tmp_path / "a", tmp_path / "c")

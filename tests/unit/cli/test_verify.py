@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from deckard_deploy.catalog import library
+from deckard_deploy.catalog.resolution import resolve
+from deckard_deploy.catalog.specs import Deployment
 from deckard_deploy.cli.main import run
+from deckard_deploy.cli.status import changed_weights
+from deckard_deploy.planning.planner import build_plan
+from deckard_deploy.running.layout import StateDir
 from tests.unit.cli.hub_of_models import BIG, hub
 from tests.unit.weights.hub_server import Hub
 
@@ -50,6 +56,14 @@ def test_fast_loads_nothing_that_it_does_not_need():
     loaded = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()
     assert "deckard_deploy.weights.folder" in loaded
     assert not {"requests", "huggingface_hub", "filelock", "concurrent.futures", "docker", "rich"} & set(loaded)
+
+
+def test_status_names_what_changed_while_it_serves(weights: Path):
+    directory = StateDir(weights.parents[2])
+    plan = build_plan(resolve(Deployment(), profile=library.profile("spark")))
+    assert changed_weights(plan, directory) is None
+    flip(weights, keep_times=True)
+    assert changed_weights(plan, directory) == [f"deckard-31b/{BIG}"]
 
 
 @pytest.mark.parametrize("options", [[], ["--fast"]])

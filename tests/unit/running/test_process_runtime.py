@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError, StartFailedError
-from deckard_deploy.running.process_identity import is_alive, send
+from deckard_deploy.running.process_identity import is_alive, send, wait_gone
 from deckard_deploy.running.releases import Release
 from deckard_deploy.running.runtime import Observation
 from deckard_deploy.running.supervision import ServerState
@@ -116,6 +116,16 @@ def test_a_crash_loop_can_be_stopped_between_two_starts(world):
     world.runtime().stop()
     assert left_of(world) == []
     assert world.runtime().observe().state == "missing"
+
+
+def test_a_terminal_that_goes_away_ends_nothing(world):
+    serving(world)
+    before = world.processes()
+    for process in world.supervisors():
+        send(process, signal.SIGHUP)
+    world.runtime().observe()
+    assert not any(wait_gone(process, 0.3) for process in before)
+    assert world.names() is not None
 
 
 def test_a_killed_supervisor_takes_everything_with_it(world):

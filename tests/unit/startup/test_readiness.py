@@ -25,9 +25,13 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, models: Any, chat: Any) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    allow_reuse_port = True  # as vLLM: a twin may take the same port
+
+    def __init__(self, models: Any, chat: Any, address: tuple[str, int]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        super().__init__(address, Handler)
         self.replies = {"GET": models, "POST": chat}
+        self.knows: set[str] = set()  # models that it answers for; any, if there are none
         self.seen: list[tuple[str, dict[str, str], Any]] = []
         self.released = threading.Event()
 
@@ -51,6 +55,8 @@ class Handler(BaseHTTPRequestHandler):
     def _reply(self, method: str, body: Any) -> None:
         self.server.seen.append((self.path, dict(self.headers), body))
         status, content, headers = self.server.replies[method]
+        if body and self.server.knows and body["model"] not in self.server.knows:
+            status = 404
         if content == "hang":
             self.server.released.wait(30)
             return
@@ -63,11 +69,14 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(models: Any = MODELS, chat: Any = None, **statuses: int) -> Iterator[Server]:
+def serving(
+    models: Any = MODELS, chat: Any = None, address: tuple[str, int] = ("127.0.0.1", 0), **statuses: int
+) -> Iterator[Server]:
     chat = answer(content="ready") if chat is None else chat
     server = Server(
         (statuses.get("models_status", 200), models, {}),
         (statuses.get("chat_status", 200), chat, {}),
+        address,
     )
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -90,7 +99,7 @@ def test_our_launch_that_generates_text_is_ready():
         (_, _, _), (path, _, question) = server.seen
     assert found.outcome is Outcome.READY
     assert path == "/v1/chat/completions"
-    assert (question["model"], "temperature" in question, "stream" in question) == ("deckard-31b", False, False)
+    assert (question["model"], "temperature" in question, "stream" in question) == ("launch-7c1e", False, False)
 
 
 def test_reasoning_counts_as_text():
@@ -189,7 +198,7 @@ def test_statuses_of_the_model_list(status: int, outcome: Outcome):
         (503, Outcome.ENGINE_DEAD),
         (500, Outcome.NOT_ANSWERING),
         (400, Outcome.CANNOT_CHAT),
-        (404, Outcome.CANNOT_CHAT),
+        (404, Outcome.OTHER_SERVER),
         (502, Outcome.LOADING),
     ],
 )
@@ -219,6 +228,25 @@ def test_an_answer_without_text_is_not_ready(chat: Any):
         found = ask(server)
     assert found.outcome is Outcome.NOT_ANSWERING
     assert not found.final
+
+
+def test_a_twin_on_the_port_is_never_taken_for_us():
+    """The kernel deals connections out between two servers that bind with SO_REUSEPORT; this is one of each model."""
+    twin_models = {"data": [{"id": "deckard-31b"}, {"id": "launch-0001"}]}
+    with serving() as server, serving(models=twin_models, address=("127.0.0.1", server.server_port)) as twin:
+        twin.knows = {"deckard-31b", "launch-0001"}
+        found = [ask(server).outcome for _ in range(60)]
+        assert {body["model"] for _, _, body in (*server.seen, *twin.seen) if body} == {"launch-7c1e"}
+        # Every question is a connection of its own here: of those that were ready, both went to our server.
+        assert set(found) == {Outcome.OTHER_SERVER, Outcome.READY}
+        assert found.count(Outcome.READY) == sum(body is not None for _, _, body in server.seen)
+
+
+def test_a_server_on_the_other_loopback_is_never_asked():
+    """`localhost` may mean either; a plan's address never is that."""
+    with serving() as server, serving(models={"data": []}, address=("::1", server.server_port)) as other:
+        assert ask(server).outcome is Outcome.READY
+        assert other.seen == []
 
 
 def test_redirects_are_not_followed():

@@ -1,0 +1,48 @@
+"""Wherever the state directory is said to be: it is used, or refused in one line."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[3]
+LONG = "/" + "/".join(["d" * 200] * 20) + "/" + "d" * 80
+
+
+def keys_added(folder: Path, **environment: str | None) -> tuple[int, str]:
+    """`keys add` makes the state directory, and says its key on stdout."""
+    own = {"PATH": os.environ["PATH"], "PYTHONPATH": str(CHECKOUT), "HOME": str(folder / "home")}
+    given = {name: value for name, value in {**own, **environment}.items() if value is not None}
+    command = [sys.executable, "-m", "deckard_deploy", "keys", "add", "alice"]
+    done = subprocess.run(command, env=given, cwd=folder, capture_output=True, text=True, errors="replace", check=False)
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("name", ["with space", "new\nline", "ümläut", "sur\udcffrogate", "$HOME", "-x"])
+def test_a_folder_of_any_name_is_used(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    code, said = keys_added(tmp_path, XDG_DATA_HOME=str(folder), LC_ALL="C")
+    assert code == 0, said
+    assert (folder / "deckard-deploy/keys").is_dir()
+
+
+def test_a_relative_one_is_below_where_the_command_was_called(tmp_path: Path) -> None:
+    assert keys_added(tmp_path, DECKARD_HOME="state")[0] == 0
+    assert (tmp_path / "state/keys").is_dir()
+
+
+def test_home_is_made_when_it_is_not_there(tmp_path: Path) -> None:
+    assert keys_added(tmp_path)[0] == 0
+    assert (tmp_path / "home/.local/share/deckard-deploy/keys").is_dir()
+
+
+@pytest.mark.parametrize("home", ["/proc/nowhere", "/dev/null", LONG], ids=["read-only", "no folder", "too long"])
+def test_what_cannot_be_written_is_one_line(tmp_path: Path, home: str) -> None:
+    code, said = keys_added(tmp_path, HOME=home)
+    assert code in (3, 4), said
+    assert said.startswith("error: ")
+    assert len(said.splitlines()) == 2, said  # what, and what to type
+    assert said.count(home) == 2, said

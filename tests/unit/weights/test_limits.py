@@ -1,0 +1,26 @@
+"""A pull under the limits that a shell may set: the size of a file, and how many may be open."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit.weights.fault_site import BIG, Site
+from tests.unit.weights.hub_server import Hub, content, running
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    with running(Hub({"config.json": b'{"a": 1}\n', BIG: content(2_000_001)})) as served:
+        yield Site(served, tmp_path)
+
+
+@pytest.mark.parametrize(("limit", "said"), [("fsize=1000000", "File too large"), ("nofile=7", "Too many open files")])
+def test_the_limit_is_named_and_without_it_the_same_command_goes_on(site: Site, limit: str, said: str):
+    site.wrapper = ["prlimit", f"--{limit}"]
+    found = site.pull()
+    assert found.names(3, said, "ulimit -"), found
+    assert BIG not in found.files
+    site.wrapper = []
+    assert site.pull().code == 0
+    assert site.is_right(), "the files are not right"
