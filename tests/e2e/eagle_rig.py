@@ -220,7 +220,8 @@ def recorded(eagle: ModuleType, rig: Rig, monkeypatch: Any) -> Iterator[None]:
         yield
 
 
-def propose(eagle: ModuleType, rig: Rig, requests: Sequence[Request], monkeypatch: Any) -> Any:
+def propose(eagle: ModuleType, rig: Rig, requests: Sequence[Request], monkeypatch: Any, counts: Any = None) -> Any:
+    """`counts`: the runner's own tensor of computed tokens, for a pass in which nothing was drafted before."""
     starts = [0, *itertools.accumulate(request.query for request in requests)]
     start_loc = torch.tensor(starts, dtype=torch.int32)
     lengths = torch.tensor([request.computed + request.query for request in requests], dtype=torch.int32)
@@ -228,6 +229,7 @@ def propose(eagle: ModuleType, rig: Rig, requests: Sequence[Request], monkeypatc
         query_start_loc=start_loc,
         query_start_loc_cpu=start_loc.clone(),
         seq_lens=lengths,
+        _num_computed_tokens_cpu=counts,
         num_reqs=len(requests),
         num_actual_tokens=starts[-1],
         max_query_len=max(request.query for request in requests),
@@ -236,6 +238,7 @@ def propose(eagle: ModuleType, rig: Rig, requests: Sequence[Request], monkeypatc
         slot_mapping=torch.full((starts[-1],), 10**6),
     )
     positions = [torch.arange(each.computed, each.computed + each.query) for each in requests]
+    rejected = torch.tensor([each.rejected for each in requests], dtype=torch.int32)
     with recorded(eagle, rig, monkeypatch):
         return rig.proposer.propose(
             target_token_ids=torch.ones(starts[-1], dtype=torch.int32),
@@ -245,7 +248,7 @@ def propose(eagle: ModuleType, rig: Rig, requests: Sequence[Request], monkeypatc
             token_indices_to_sample=None,
             common_attn_metadata=metadata,
             sampling_metadata=None,
-            num_rejected_tokens_gpu=torch.tensor([each.rejected for each in requests], dtype=torch.int32),
+            num_rejected_tokens_gpu=rejected if counts is None else None,
         )
 
 

@@ -112,8 +112,7 @@ BATCH = (Request(0, 31), Request(40, 6, rejected=2, lookahead=5), Request(290, 8
 
 @pytest.fixture
 def pair(eagle: ModuleType) -> Rig:
-    rig = make_rig(eagle, PAIR, tokens=5, max_model_len=300)
-    fill(rig, BATCH)
+    fill(rig := make_rig(eagle, PAIR, tokens=5, max_model_len=300), BATCH)
     return rig
 
 
@@ -181,6 +180,16 @@ def test_one_group_is_the_stock_path(eagle: ModuleType, monkeypatch: pytest.Monk
         seen.append([(f.positions.tolist(), {k: v.tolist() for k, v in sorted(f.slots.items())}) for f in rig.forwards])
         assert not getattr(rig.proposer, "draft_kv_cache_groups", {})
     assert seen[0] == seen[1]
+
+
+def test_the_runners_own_counts_stay(eagle: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their copy to the GPU can still be waiting: stock adds to them, and a whole pass has positions off by one."""
+    for module, left in ((eagle, [0, 40]), (stock, [4, 44])):
+        rig = make_rig(module, PAIR[1:2], tokens=5, max_model_len=300)
+        fill(rig, BATCH[:2])
+        counts = torch.tensor([0, 40], dtype=torch.int32)
+        propose(module, rig, BATCH[:2], monkeypatch, counts)
+        assert counts.tolist() == left
 
 
 def test_stock_refuses_the_pair(eagle: ModuleType) -> None:

@@ -17,6 +17,17 @@ EXPERIMENTS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "patched": (),
     # What the published patch does: every draft layer gets group 0's block table.
     "group 0 for all": ((EAGLE, "self.runner.input_batch.block_table[gid]", "self.runner.input_batch.block_table[0]"),),
+    # What stock does: the first passes of a batch draft on the runner's own pinned counts (eagle.py:593).
+    "counts in place": (
+        (
+            EAGLE,
+            """common_attn_metadata._num_computed_tokens_cpu = (
+                    common_attn_metadata._num_computed_tokens_cpu + 1
+                )
+""",
+            "common_attn_metadata._num_computed_tokens_cpu += 1\n",
+        ),
+    ),
     # The scheduler reserves no slots for drafts in a request's first step (scheduler.py:716).
     "first lookahead": (
         (
@@ -122,6 +133,9 @@ CASES: dict[str, Case] = {
     "to 4080, k=8, CUDA graphs": wide(tokens=8, engine=WITH_GRAPHS),
     "to 4080, k=5, 512 batched tokens": wide(engine={"max_num_batched_tokens": 512}),
     "to 4080, k=5, no prefix cache": wide(engine={"enable_prefix_caching": False}),
+    "control: to 4080, counts in place": wide(files="counts in place"),
+    "to 4080, k=5, one group": wide(engine=ONE_GROUP),
+    "control: to 4080, one group, stock": wide(engine=ONE_GROUP, files="stock"),
     TWO_GPUS_BASE: Case("text", phases=TEXT, engine=TWO_GPUS),
     TWO_GPUS_IMAGES_BASE: Case("mm_e4b", phases=(*SHORT, IMAGE), engine=TWO_GPUS),
     "2 GPUs: other KV spec": patched("text", "text_kv4", engine=TWO_GPUS, base=TWO_GPUS_BASE),
