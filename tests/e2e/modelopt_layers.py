@@ -25,6 +25,7 @@ from vllm.config import VllmConfig, set_current_vllm_config
 from vllm.distributed import init_distributed_environment, initialize_model_parallel
 from vllm.model_executor.layers.linear import MergedColumnParallelLinear, QKVParallelLinear, RowParallelLinear
 from vllm.model_executor.layers.quantization import modelopt
+from vllm.model_executor.layers.quantization.utils.marlin_utils_fp4 import nvfp4_marlin_process_scales
 from vllm.plugins import load_general_plugins
 
 load_general_plugins()  # as every process of the engine does
@@ -124,6 +125,18 @@ def nan_left_in() -> Iterator[None]:
     ours._repair_nan_scales = kept
 
 
+def marlin_scale(drop: Callable[[torch.nn.Module], None]) -> dict[str, float]:
+    """How far off the scale 448 is in the five bits of exponent that Marlin has, beside a single one of 2**-7."""
+    layer = torch.nn.Module()
+    scales = torch.full((16, 64), 448.0)
+    scales[3, 7] = 2**-7
+    layer.weight_scale = torch.nn.Parameter(scales.to(torch.float8_e4m3fn), requires_grad=False)
+    drop(layer)
+    held, factor = nvfp4_marlin_process_scales(layer.weight_scale.to(torch.bfloat16), a_dtype=torch.bfloat16)
+    decoded = (held.view(torch.uint8).to(torch.int16) << 7).view(torch.float16).float() / 2**7 / factor
+    return {"off": float((decoded.max() / 448 - 1).abs())}
+
+
 def single() -> dict[str, Any]:
     """Every case of one process."""
     found: dict[str, Any] = {}
@@ -137,6 +150,8 @@ def single() -> dict[str, Any]:
         found["control/nan left in"] = {"off": None}  # vLLM 0.32 refuses what 0.19.1 computes NaN from
         refused = refusal(lambda: found["control/nan left in"].update(nan_case(lost=False)))
         found["control/nan left in"]["refused"] = refused
+    found["control/marlin scale"] = marlin_scale(lambda _: None)
+    found["marlin scale"] = marlin_scale(getattr(ours, "_drop_scales_marlin_cannot_hold", lambda _: None))
     folded = load(checkpoint("qkv", "NVFP4_AWQ", scaled=False))
     folded.quant_method.process_weights_after_loading(folded)
     found["folded"] = {**off(checkpoint("qkv", "NVFP4_AWQ", scaled=False)), "dropped": folded.pre_quant_scale is None}

@@ -100,6 +100,12 @@ def test_control_of_nan(engine, layers):
         assert "was never loaded (still NaN)" in left_in["refused"]
 
 
+def test_a_scale_too_small_for_marlin_leaves_the_largest_alone(engine, layers):
+    """0.32 drops it by itself."""
+    assert layers["marlin scale"]["off"] == 0
+    assert (layers["control/marlin scale"]["off"] > 0.1) is (engine.version == "0.19.1")
+
+
 @pytest.mark.parametrize(
     ("case", "words"),
     [
