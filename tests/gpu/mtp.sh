@@ -11,7 +11,7 @@ export VLLM_NO_USAGE_STATS=1 HF_HUB_OFFLINE=1 OMP_NUM_THREADS=2
 one() { # gpu name arguments...
   local gpu=$1 name=$2 verb=$3
   shift 3
-  CUDA_VISIBLE_DEVICES=$gpu VLLM_CACHE_ROOT=$work/cache$gpu timeout 260 \
+  CUDA_VISIBLE_DEVICES=$gpu VLLM_CACHE_ROOT=$work/cache$gpu timeout "${LIMIT_S:-260}" \
     python3 "$here/mtp_case.py" "$verb" "$work/$name" "$out/$name.json" "$@" >"$out/$name.log" 2>&1
   echo "$name: $(tail -n 1 "$out/$name.log")"
 }

@@ -84,6 +84,15 @@ def breakdown(llm, runner) -> dict[str, object]:
     }
 
 
+def kernels(llm) -> dict[str, object]:
+    """(calls, microseconds) of each GPU kernel of 16 tokens of one request."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        seconds(llm, 1, 16)
+    found = [event for event in profile.key_averages() if event.self_device_time_total]
+    found.sort(key=lambda event: -event.self_device_time_total)
+    return {event.key[:160]: (event.count, round(event.self_device_time_total)) for event in found[:40]}
+
+
 def run_case(case: dict, folder: Path) -> dict[str, object]:
     random_weights.use()
     settings = {
@@ -114,6 +123,7 @@ def run_case(case: dict, folder: Path) -> dict[str, object]:
     result = {"gpu": torch.cuda.get_device_name(), "ready_s": time.perf_counter() - started}
     result["weights_gib"] = runner.model_memory_usage / 2**30
     result["decode"] = {batch: decode(llm, batch) for batch in BATCHES}
+    result["kernels"] = kernels(llm)
     result["breakdown"] = breakdown(llm, runner)
     return result
 

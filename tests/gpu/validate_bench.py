@@ -101,6 +101,7 @@ def options(case: Case, work: Path, *, cpu: bool) -> list[str]:
         chosen += ["--enforce-eager"]
     else:
         chosen += ["--kv-cache-memory-bytes", str(4 << 30), "--gpu-memory-utilization", str(case.memory)]
+        chosen += ["--attention-backend", "TRITON_ATTN"]  # the bundle has no FlashAttention
     if case.drafter:
         draft = {"method": "draft_model", "model": str(checkpoint(work, case.drafter, case.algo))}
         chosen += ["--speculative-config", json.dumps(draft | {"num_speculative_tokens": 3, "max_model_len": 1024})]

@@ -22,28 +22,24 @@ from tests.gpu.modelopt_marlin import prepare
 from tests.gpu.validate_eagle import count_gpus
 
 HERE = Path(__file__).resolve().parent
-# Of the first GPU and of the second: name -> case. One after the other, the most telling first.
-CASES: tuple[dict[str, dict[str, Any]], ...] = (
-    {
-        "NVFP4": {"algo": "NVFP4", "draft_tokens": 0, "kv_gib": 8},
-        "NVFP4_AWQ": {"algo": "NVFP4_AWQ", "draft_tokens": 0, "kv_gib": 8},
-        "NVFP4, k=3": {"algo": "NVFP4", "draft_tokens": 3, "kv_gib": 8},
-        "NVFP4, k=3, drafter without CUDA graphs": {
-            "algo": "NVFP4",
-            "draft_tokens": 3,
-            "kv_gib": 8,
-            "speculative": {"enforce_eager": True},
-        },
+# The most telling first; a GPU takes the next one when it is free.
+CASES: dict[str, dict[str, Any]] = {
+    "NVFP4": {"algo": "NVFP4", "draft_tokens": 0, "kv_gib": 8},
+    "BF16": {"algo": None, "draft_tokens": 0, "kv_gib": 5},
+    "NVFP4_AWQ": {"algo": "NVFP4_AWQ", "draft_tokens": 0, "kv_gib": 8},
+    "NVFP4, k=5": {"algo": "NVFP4", "draft_tokens": 5, "kv_gib": 8},
+    "NVFP4, k=3": {"algo": "NVFP4", "draft_tokens": 3, "kv_gib": 8},
+    "NVFP4, k=1": {"algo": "NVFP4", "draft_tokens": 1, "kv_gib": 8},
+    "NVFP4, k=3, drafter without CUDA graphs": {
+        "algo": "NVFP4",
+        "draft_tokens": 3,
+        "kv_gib": 8,
+        "speculative": {"enforce_eager": True},
     },
-    {
-        "BF16": {"algo": None, "draft_tokens": 0, "kv_gib": 5},
-        "NVFP4, k=5": {"algo": "NVFP4", "draft_tokens": 5, "kv_gib": 8},
-        "NVFP4, k=1": {"algo": "NVFP4", "draft_tokens": 1, "kv_gib": 8},
-        "BF16, k=3": {"algo": None, "draft_tokens": 3, "kv_gib": 5},
-        "BF16, k=1": {"algo": None, "draft_tokens": 1, "kv_gib": 5},
-        "BF16, k=5": {"algo": None, "draft_tokens": 5, "kv_gib": 5},
-    },
-)
+    "BF16, k=3": {"algo": None, "draft_tokens": 3, "kv_gib": 5},
+    "BF16, k=1": {"algo": None, "draft_tokens": 1, "kv_gib": 5},
+    "BF16, k=5": {"algo": None, "draft_tokens": 5, "kv_gib": 5},
+}
 
 
 def run_case(name: str, case: dict[str, Any], work: Path, gpu: int, limit_s: float) -> dict[str, Any]:
@@ -66,22 +62,19 @@ def run_case(name: str, case: dict[str, Any], work: Path, gpu: int, limit_s: flo
     return dict(found)
 
 
-def run(out: Path, work: Path, seconds: float, only: list[str]) -> None:
+def run(out: Path, work: Path, seconds: float, names: list[str], gpus: list[int]) -> None:
     deadline = time.monotonic() + seconds
     prepare(work)
+    left, results = list(names), {}
 
-    def on(gpu: int) -> dict[str, Any]:
-        results = {}
-        for name, case in CASES[gpu].items():
-            left = deadline - time.monotonic()
-            if left > 60 and (not only or name in only):  # none shorter was seen
-                results[name] = run_case(name, case, work, gpu, left - 5)
-        return results
+    def on(gpu: int) -> None:
+        while left and (time_left := deadline - time.monotonic()) > 60:  # none shorter was seen
+            name = left.pop(0)
+            results[name] = run_case(name, CASES[name], work, gpu, time_left - 5)
+            (out / "speed.json").write_text(json.dumps(results, indent=1))
 
-    gpus = count_gpus()
-    with ThreadPoolExecutor(gpus) as pool:
-        results = {name: found for part in pool.map(on, range(min(gpus, len(CASES)))) for name, found in part.items()}
-    (out / "speed.json").write_text(json.dumps(results, indent=1))
+    with ThreadPoolExecutor(len(gpus)) as pool:
+        list(pool.map(on, gpus))
     subprocess.run(["tar", "-C", work, "-cJf", out / "speed-logs.tar.xz", "cases"], check=True)
 
 
@@ -129,14 +122,15 @@ def main() -> None:
     runner.add_argument("--out", type=Path, required=True)
     runner.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "validate_speed")
     runner.add_argument("--seconds", type=float, default=560)
-    runner.add_argument("--only", nargs="+", default=[], metavar="CASE")
+    runner.add_argument("--only", nargs="+", choices=list(CASES), default=list(CASES), metavar="CASE")
+    runner.add_argument("--gpus", nargs="+", type=int, metavar="NUMBER", help="all, if not said")
     verbs.add_parser("table").add_argument("file", type=Path)
     args = parser.parse_args()
     if args.verb == "table":
         table(args.file)
     else:
         args.out.mkdir(parents=True, exist_ok=True)
-        run(args.out, args.work, args.seconds, args.only)
+        run(args.out, args.work, args.seconds, args.only, args.gpus or list(range(count_gpus())))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,11 @@ from pathlib import Path
 
 ENGINE = "vllm-0.19.1-host"
 # Without eager execution, so that the log has the phases of a real start: compilation and CUDA graphs.
-UP = ("--model", "tiny-gemma4", "--engine", ENGINE, "--set", "enforce-eager=null", "--port", "8123", "--name", "gpu")
+# The bundle has no FlashAttention; the released model's two head sizes rule it out as well.
+UP = (
+    *("--model", "tiny-gemma4", "--engine", ENGINE, "--port", "8123", "--name", "gpu"),
+    *("--set", "enforce-eager=null", "--set", "attention-backend=TRITON_ATTN"),
+)
 FIXED_CACHE = ("--set", f"kv-cache-memory-bytes={2 << 30}")  # profiled memory is not to be known before
 
 

@@ -37,6 +37,7 @@ CPU = [Phase.CONTAINER, Phase.IMPORTS, Phase.WEIGHTS, Phase.KV_CACHE, Phase.WARM
         ("ready.eager", CPU),
         ("ready.compile", CPU),
         ("ready.cuda", list(ORDER)),
+        ("ready.gpu", [phase for phase in ORDER if phase not in {Phase.DRAFTER, Phase.WARM_UP, Phase.AUTOTUNE}]),
         ("ready.mtp", [*CPU[:3], Phase.DRAFTER, *CPU[3:4], Phase.SERVER]),
         ("weights-corrupt", CPU[:3]),
         ("port-in-use", CPU[:2]),
@@ -69,6 +70,13 @@ def test_the_facts_of_a_start_on_a_gpu():
         graph_capture_gib=0.49,
         init_engine_s=98.76,
     )
+
+
+def test_the_facts_of_a_real_start_on_a_gpu():
+    facts = passed(lines_of("ready.gpu"))[1].facts
+    assert (facts.compile_s, facts.graph_capture_s, facts.init_engine_s) == (24.04, 5.0, 36.13)
+    assert (facts.kv_cache_tokens, facts.max_concurrency) == (699_040, 673.89)
+    assert facts.available_kv_cache_gib is None  # kv-cache-memory-bytes says it, nothing is measured
 
 
 def test_the_wording_of_0_32_0():
