@@ -88,6 +88,8 @@ def show(old: Side, new: Side, *, as_json: bool, fail_below: float | None = None
         click.echo(json.dumps(_json(old, new, found), indent=2))
     else:
         _print(old, new, found)
+        if apart := _measured_differently(old, new):
+            click.echo(f"MEASURED DIFFERENTLY: {apart}")
         if pairs:
             click.echo("measured in turn, and compared pair by pair")
     overall = found.overall
@@ -112,6 +114,18 @@ def _print(old: Side, new: Side, found: "Comparison") -> None:
     table(rows)
     for label, each in (("old", old), ("new", new)):
         click.echo("\n".join(textwrap.wrap(f"{label}  {each.name}: {each.about}", 80, subsequent_indent="     ")))
+
+
+def _measured_differently(old: Side, new: Side) -> str:
+    """In what two records were not asked the same; of a published table nobody knows."""
+    if old.record is None or new.record is None:
+        return ""
+    before, after = old.record.settings, new.record.settings
+    fields = ("workload", "output_tokens", "input_tokens", "requests")
+    pairs = {field: (getattr(before, field), getattr(after, field)) for field in fields}
+    if before.workload == after.workload == "text":
+        del pairs["input_tokens"]  # of random tokens only
+    return ", ".join(f"{field} {one} and {other}" for field, (one, other) in pairs.items() if one != other)
 
 
 def _words(ratio: "Ratio") -> tuple[str, str, str]:

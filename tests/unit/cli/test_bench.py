@@ -98,6 +98,16 @@ def test_records_that_were_measured_in_turn_are_compared_in_pairs(
     assert "pair by pair" in said
 
 
+def test_what_was_asked_differently_is_said(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["bench", "compare", FAST, SAME]) == 0
+    assert "DIFFERENTLY" not in capsys.readouterr().out
+    other = made.record([made.run(9.0), made.run(10.0)], name="f-other")
+    settings = other.settings.model_copy(update={"workload": "random", "output_tokens": 16})
+    records.save(home / "bench", other.model_copy(update={"settings": settings}))
+    assert run(["bench", "compare", FAST, "20261125-000000-f-other"]) == 0
+    assert "DIFFERENTLY: workload text and random, output_tokens 300 and 16" in capsys.readouterr().out
+
+
 def test_a_deployment_is_not_measured_beside_itself(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (home / "deployments" / "x" / "releases" / "one").mkdir(parents=True)
     assert run(["bench", "--name", "x", "--beside", "x"]) == 2
