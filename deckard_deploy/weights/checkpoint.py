@@ -1,5 +1,6 @@
 """A checkpoint folder by its configuration and the headers of its tensors: what is there, and that it fits together."""
 
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Any
 
 from deckard_deploy.errors import IntegrityError
 from deckard_deploy.weights.safetensors_header import Tensor, read_header
-from deckard_deploy.weights.strict_json import read_object
+from deckard_deploy.weights.strict_json import printable, read_object
 
 INDEX = "model.safetensors.index.json"
 # What can run code when a checkpoint is loaded: Python of the repository, and pickles.
@@ -67,9 +68,11 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 def _refuse_code(folder: Path) -> None:
     found = sorted(path.name for path in folder.iterdir() if path.suffix in RUNS_CODE)
     if found:
+        name = found[0]
         raise IntegrityError(
-            f"{folder}: {found[0]} could run code when loaded, and safetensors need none",
-            hint=f"rm {folder}/{found[0]}",
+            f"{folder}: {printable(name)} could run code when loaded, and safetensors need none",
+            # Somebody else chose the name, and a hint is pasted into a shell.
+            hint=f"rm {shlex.quote(f'{folder}/{name}')}" if name.isprintable() else f"ls -lb {folder}",
         )
 
 

@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError
 from deckard_deploy.durable import write_whole, writing
 from deckard_deploy.errors import DeploymentBusyError
 from deckard_deploy.weights.manifest import Entry, Manifest, RemoteFile, hash_file, read_manifest
-from deckard_deploy.weights.strict_json import impostor, printable
+from deckard_deploy.weights.strict_json import impostor, printable, require_regular
 
 OURS = ".deckard"
 _MARKER_S = 0.2  # long enough to take over a dead owner's marker
@@ -137,6 +137,7 @@ class ModelFolder:
 
     def _record(self) -> dict[str, Seen]:
         try:
+            require_regular(self._record_path)
             return _Record.model_validate_json(self._record_path.read_bytes()).files
         except (FileNotFoundError, ValidationError):
             return {}  # everything is hashed again

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from deckard_deploy.errors import IntegrityError
 from deckard_deploy.weights.checkpoint import RUNS_CODE
-from deckard_deploy.weights.strict_json import printable
+from deckard_deploy.weights.strict_json import printable, require_regular
 
 if TYPE_CHECKING:
     from _hashlib import HASH
@@ -119,6 +119,7 @@ def hash_file(path: Path, file: RemoteFile) -> str:
 def read_manifest(path: Path) -> Manifest | None:
     """The manifest stored in a folder; None when there is none or it is damaged: it can be made again."""
     try:
+        require_regular(path)
         return Manifest.model_validate_json(path.read_bytes())
     except (FileNotFoundError, ValidationError):
         return None

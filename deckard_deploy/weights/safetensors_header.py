@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from deckard_deploy.errors import IntegrityError
-from deckard_deploy.weights.strict_json import impostor, parse_object, require_regular
+from deckard_deploy.weights.strict_json import impostor, parse_object, printable, require_regular
 
 LARGEST_HEADER = 100_000_000  # safetensors/src/tensor.rs, MAX_HEADER_SIZE
 BITS = {
@@ -42,16 +42,17 @@ class Tensor:
 def read_header(path: Path) -> dict[str, Tensor]:
     """Name -> tensor of a safetensors file. Raises IntegrityError, one line, for a file that is none."""
     require_regular(path)
+    source = printable(str(path))
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)
             file.seek(0)
             beginning = file.read(64)
-            length = _header_length(beginning, size, source=str(path))
+            length = _header_length(beginning, size, source=source)
             file.seek(_PREFIX)
-            return parse_header(file.read(length), size, source=str(path))
+            return parse_header(file.read(length), size, source=source)
     except OSError as error:
-        raise IntegrityError(f"{path}: {error.strerror}", hint=f"ls -l {path.parent}") from error
+        raise IntegrityError(f"{source}: {error.strerror}", hint=f"ls -l {path.parent}") from error
 
 
 def _header_length(beginning: bytes, file_bytes: int, *, source: str) -> int:

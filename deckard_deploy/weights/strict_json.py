@@ -33,7 +33,7 @@ def impostor(beginning: bytes) -> str | None:
 def require_regular(path: Path) -> None:
     """Refuse what is there and is no file: a FIFO would wait for ever, a device never end. Raises IntegrityError."""
     if path.exists() and not path.is_file():
-        raise IntegrityError(f"{path}: not a regular file", hint=f"ls -l {path.parent}")
+        raise IntegrityError(f"{printable(str(path))}: not a regular file", hint=f"ls -l {path.parent}")
 
 
 def printable(text: str) -> str:

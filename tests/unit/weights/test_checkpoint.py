@@ -84,3 +84,25 @@ def test_a_sound_one_is_read(sound):
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(IntegrityError, match="not a folder of weights"):
         read_checkpoint(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("a;reboot.bin", "rm '{folder}/a;reboot.bin'"), ("a\x1b[2J\n.bin", "ls -lb {folder}")]
+)
+def test_a_name_that_somebody_else_chose_is_no_command_in_a_hint(sound, tmp_path, name, hint):
+    folder = tmp_path / "tiny"
+    shutil.copytree(sound, folder)
+    (folder / name).touch()
+    with pytest.raises(IntegrityError, match="could run code") as caught:
+        read_checkpoint(folder)
+    assert caught.value.hint == hint.format(folder=folder)
+    assert caught.value.message.isprintable()
+
+
+def test_a_shard_with_a_name_that_no_terminal_should_get(sound, tmp_path):
+    folder = tmp_path / "tiny"
+    shutil.copytree(sound, folder)
+    (folder / "a\x1b[2J\n.safetensors").write_bytes(b"123")
+    with pytest.raises(IntegrityError, match="3 bytes are no safetensors file") as caught:
+        read_checkpoint(folder)
+    assert caught.value.message.isprintable()

@@ -254,3 +254,12 @@ def test_the_manifest_says_commit_and_hashes(hub: Hub):
     assert {file.path: bool(file.sha256) for file in manifest.files} == {
         name: name != "config.json" for name in hub.files
     }
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "record.json"])
+def test_what_is_no_file_is_not_waited_for(world: World, name: str):
+    world.pull()
+    (world.folder / OURS / name).unlink()
+    (world.folder / OURS / name).symlink_to("/dev/null")
+    with pytest.raises(IntegrityError, match=rf"{name}: not a regular file"):
+        world.pull()
