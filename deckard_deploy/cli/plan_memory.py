@@ -186,7 +186,7 @@ def explained(memory: Memory | str) -> list[str]:
 def _fitting(memory: Memory, limit: int) -> list[str]:
     lines = []
     for length in lengths(memory):
-        vllm = memory.cache.concurrency(memory.blocks, length, memory.settings.in_flight)
+        vllm = memory.cache.concurrency(memory.blocks, length, memory.settings.unsettled)
         lines.append(f"fits         {memory.sequences(length)} sequences of {length:,} tokens; vLLM counts {vllm:.2f}")
     at_once, fitting = memory.settings.max_num_seqs, memory.sequences(memory.settings.max_model_len)
     if at_once < fitting:

@@ -34,7 +34,8 @@ class Memory(NamedTuple):
     """The memory of one GPU, or of a unified machine.
 
     total: what CUDA sees, None where the KV cache alone is bounded (a CPU). available: what was free when it was
-    measured, on a unified machine. given: the KV cache's size, where an option or a variable fixes it.
+    measured, on a unified machine. given: the KV cache's size, where an option or a variable fixes it. by_request: the
+    engine counts as 0.32.0 does, and not as 0.19.1.
     """
 
     settings: CacheSettings
@@ -57,7 +58,12 @@ class Memory(NamedTuple):
     @property
     def need(self) -> int:
         """KV cache of one sequence of full length: with less vLLM does not start."""
-        return self.cache.sequence_bytes(self.settings.max_model_len, self.settings.in_flight)
+        return self.cache.sequence_bytes(self.settings.max_model_len, self.settings.unsettled) + self.held_back
+
+    @property
+    def held_back(self) -> int:
+        """The null block, which 0.32.0 takes off before it asks what fits (v1/core/kv_cache_utils.py:2624)."""
+        return self.cache.block_bytes if self.by_request else 0
 
     def taken(self, level: Level = Level.EXPECTED) -> int:
         """What everything but the KV cache takes, as far as the KV cache is sized by it."""
@@ -89,11 +95,11 @@ class Memory(NamedTuple):
     @property
     def concurrency(self) -> float:
         """vLLM's "Maximum concurrency" for sequences of full length."""
-        return self.cache.concurrency(self.blocks, self.settings.max_model_len, self.settings.in_flight)
+        return self.cache.concurrency(self.blocks, self.settings.max_model_len, self.settings.unsettled)
 
     def sequences(self, length: int) -> int:
         """Sequences of `length` tokens that fit in practice."""
-        return self.cache.sequences(self.blocks, length, self.settings.in_flight)
+        return self.cache.sequences(self.blocks, length, self.settings.unsettled)
 
     def problem(self, level: Level = Level.EXPECTED) -> str:
         """Why vLLM would not start, or nothing."""
@@ -121,7 +127,7 @@ class Memory(NamedTuple):
 
     def longest(self, limit: int) -> int:
         """The longest context, up to `limit`, of which one sequence fits."""
-        return self.cache.longest(max(0, self.kv_bytes()), limit, self.settings.in_flight)
+        return self.cache.longest(max(0, self.kv_bytes() - self.held_back), limit, self.settings.unsettled)
 
     def measured_kv_bytes(self) -> int | None:
         """A size for `--kv-cache-memory-bytes`: all sequences at full length, or as many whole ones as fit.

@@ -28,7 +28,10 @@ class UnknownMemoryError(Exception):
 
 
 class CacheSettings(NamedTuple):
-    """What decides about the KV cache beside the architecture. `in_flight`: tokens computed in one step."""
+    """What decides about the KV cache beside the architecture.
+
+    in_flight: tokens computed in one step. steps: those that may be under way before one is settled.
+    """
 
     max_model_len: int
     max_num_seqs: int
@@ -37,6 +40,12 @@ class CacheSettings(NamedTuple):
     element_bytes: int
     tensor_parallel: int
     hybrid: bool
+    steps: int = 1
+
+    @property
+    def unsettled(self) -> int:
+        """Tokens that are being computed, so that no block before them is free yet."""
+        return self.in_flight * self.steps
 
 
 def cache_settings(resolved: Resolved) -> CacheSettings:
@@ -59,7 +68,19 @@ def cache_settings(resolved: Resolved) -> CacheSettings:
         element_bytes=_element_bytes(serve, hardware),
         tensor_parallel=ranks,
         hybrid=serve.get("disable-hybrid-kv-cache-manager") is not True,
+        steps=_steps(resolved),
     )
+
+
+def _steps(resolved: Resolved) -> int:
+    """0.32.0 schedules a step before the last one is settled, and counts blocks for both (config/vllm.py:577, :1585).
+
+    Not with ngram, whose drafts need the last step's tokens, nor on a CPU (platforms/cpu.py:331).
+    """
+    drafter = resolved.drafter
+    ngram = drafter is not None and drafter.speculative is not None and drafter.speculative.method == "ngram"
+    waits = ngram or resolved.serve.get("async-scheduling") is False or _on_cpu(resolved.profile.hardware)
+    return 1 if waits or resolved.engine.vllm_version == "0.19.1" else 2
 
 
 def cache_of(resolved: Resolved, settings: CacheSettings) -> KvCache:

@@ -61,9 +61,25 @@ def config(case: dict, *, fit: bool = False) -> SimpleNamespace:
         scheduler_config=SimpleNamespace(
             max_num_batched_tokens=case["in_flight"], disable_hybrid_kv_cache_manager=not case["hybrid"]
         ),
-        parallel_config=SimpleNamespace(decode_context_parallel_size=1, prefill_context_parallel_size=1),
-        cache_config=SimpleNamespace(num_gpu_blocks_override=None),
+        parallel_config=SimpleNamespace(
+            decode_context_parallel_size=1, prefill_context_parallel_size=1, tensor_parallel_size=1
+        ),
+        cache_config=SimpleNamespace(
+            num_gpu_blocks_override=None, prefix_cache_retention_interval=None, get_resolved_kv_cache_layout=layout
+        ),
+        max_in_flight_tokens=case["in_flight"],
+        num_prefill_lookahead_tokens=0,
+        speculative_config=None,
+        attention_config=SimpleNamespace(hisparse_config=None),
+        device_config=SimpleNamespace(device_type="cuda"),
     )
+
+
+def layout() -> object:
+    """What 0.32.0 takes where a backend asks for none, as Triton's (v1/attention/backends/utils.py:195)."""
+    from vllm.v1.kv_cache_layout import KVCacheLayout  # noqa: PLC0415  0.19.1 has none
+
+    return KVCacheLayout.LBNHC
 
 
 def answer(case: dict) -> dict:
@@ -86,6 +102,8 @@ def answer(case: dict) -> dict:
         estimated = re.search(r"maximum model length is (\d+)", str(error))
         return {**said, "too_small": int(estimated[1]) if estimated else 0}
     concurrency = kv_cache_utils.get_max_concurrency_for_kv_cache_config(asked, made)
+    if hasattr(kv_cache_utils, "update_kv_cache_capacity"):
+        kv_cache_utils.update_kv_cache_capacity(asked, made)
     return {**said, "blocks": made.num_blocks, "concurrency": concurrency, "log": log.lines}
 
 

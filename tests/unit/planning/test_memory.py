@@ -105,6 +105,18 @@ def test_a_cpu_has_the_cache_that_it_is_told_to() -> None:
     assert found.problem() == ""
 
 
+def test_the_newer_engine_keeps_a_block_for_no_request() -> None:
+    """A size that is one sequence's exactly starts 0.19.1 and not 0.32.0; a block more starts both."""
+    for engine in ("vllm-0.19.1-cpu", "vllm-0.32.0-cpu"):
+        found = memory("cpu", f"engine={engine}")
+        block, sequence = found.cache.block_bytes, found.cache.sequence_bytes(1024, found.settings.unsettled)
+        newer = "0.32" in engine
+        assert (found._replace(given=sequence).problem() != "") is newer
+        assert found._replace(given=sequence + block).problem() == ""
+        assert found._replace(given=sequence + block).longest(1024) == 1024
+        assert (found._replace(given=sequence).longest(1024) < 1024) is newer
+
+
 def test_between_the_ends_of_an_assumption_it_is_doubtful() -> None:
     assert memory("rtx-5090").verdict == "fits"
     assert memory("rtx-5090", "max-model-len=131072").verdict == "doubtful"

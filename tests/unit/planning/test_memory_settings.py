@@ -57,6 +57,22 @@ def test_the_hybrid_manager() -> None:
 
 
 @pytest.mark.parametrize(
+    ("profile", "changes", "steps"),
+    [
+        ("spark", ("engine=vllm-0.19.1",), 1),
+        ("spark", ("engine=vllm-0.32.0",), 2),
+        ("spark", ("engine=vllm-0.32.0", "drafter=mtp"), 2),
+        ("spark", ("engine=vllm-0.32.0", "drafter=ngram"), 1),
+        ("spark", ("engine=vllm-0.32.0", "async-scheduling=false"), 1),
+        ("cpu", ("engine=vllm-0.32.0-cpu",), 1),
+    ],
+)
+def test_how_many_steps_hold_blocks(profile: str, changes: tuple[str, ...], steps: int) -> None:
+    found = settings(profile, *changes)
+    assert (found.steps, found.unsettled) == (steps, steps * found.in_flight)
+
+
+@pytest.mark.parametrize(
     ("profile", "change"),
     [
         ("spark", "pipeline-parallel-size=2"),
