@@ -79,7 +79,8 @@ def _sweeps(
                 say(f"start    drafting {number}" if number else "start    without a drafter")
                 _start(site, drafting(plan, number))
                 yield number, measured([deployed], settings)[0]
-        except DeployError:
+        except (DeployError, KeyboardInterrupt):
+            say("back     to what ran before; ^C again leaves it as it is now")
             _start(site, plan)
             raise
         _start(site, plan)

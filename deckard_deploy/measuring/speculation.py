@@ -138,7 +138,12 @@ def advice(record: SpecRecord) -> str:
     """What to do, in a sentence."""
     best = record.best
     if best is None:
-        return "recommended: no drafter; with none of these numbers it was surely faster"
+        said = "recommended: no drafter; with none of these numbers it was surely faster"
+        likeliest = max(record.tried, key=lambda each: each.ratio, default=None)
+        if likeliest is None or likeliest.verdict == "slower":
+            return said
+        interval = f"{likeliest.ratio:.2f} times as fast, {likeliest.low:.2f} to {likeliest.high:.2f}"
+        return f"{said} (drafting {likeliest.tokens}: {interval}; more --runs would tell)"
     return (
         f"recommended: draft {best.tokens}: {best.ratio:.2f} times as fast ({best.low:.2f} to {best.high:.2f}), "
         f"{best.length or 1:.2f} tokens a step"

@@ -53,6 +53,8 @@ def test_off_when_nothing_is_surely_faster() -> None:
     assert attempts[0].ratio > 1
     assert recommended(attempts) == OFF
     assert "recommended: no drafter" in advice(spec(*attempts))
+    assert "drafting 1: 1.00 times as fast" in advice(spec(*attempts))
+    assert "more --runs" not in advice(spec(attempts[1]))  # surely slower: nothing is left to be told
 
 
 def test_the_table_fits_a_terminal() -> None:
