@@ -41,7 +41,6 @@ def rollback(deployed: Deployed, dry_run: bool) -> None:  # noqa: FBT001  click 
         with held(directory.deployment(found), verb="rollback"):
             site.releases.clear_leftovers()
             have_gateway(plan, directory)
-            have_gateway(plan, directory)
             have_engine(plan, directory, site.runtimes[plan.runtime], say)
             bring_up(site, *stored_release(plan, site.releases))
     click.echo(plan.base_url)
