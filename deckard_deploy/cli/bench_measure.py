@@ -67,7 +67,7 @@ def measured(deployments: "Sequence[Deployed]", settings: "Settings") -> "list[R
             rounds.append(runs)  # noqa: PERF402  what there is when it ends early is kept
     except (DeployError, KeyboardInterrupt) as error:
         if rounds:
-            _kept(folder, begun, rounds, " ".join(str(error).split()) or "interrupted")
+            _kept(folder, begun, rounds, str(error) or "interrupted")
         raise
     return _kept(folder, begun, rounds)
 
@@ -96,10 +96,12 @@ def _kept(
 ) -> "list[Record]":
     from deckard_deploy.measuring import records  # noqa: PLC0415  not for --help
 
+    # A server's own words may be in it.
+    reason = "".join(letter for letter in " ".join(ended.split()) if letter.isprintable())[:500]
     found = []
     for record, runs in zip(begun, zip(*rounds, strict=True), strict=True):
         others = [other.id for other in begun if other is not record]
-        more = {"runs": runs, "ended": ended, "beside": others[0] if others else None}
+        more = {"runs": runs, "ended": reason, "beside": others[0] if others else None}
         found.append(record.model_copy(update=more))
         say(f"record   {records.save(folder, found[-1])}")
     return found

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from deckard_deploy.cli.bench_measure import _kept
 from deckard_deploy.cli.bench_spec import drafting
 from deckard_deploy.cli.bench_startup import _empty
 from deckard_deploy.cli.main import run
@@ -89,9 +90,10 @@ def test_records_that_were_measured_in_turn_are_compared_in_pairs(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     machine = (10.0, 20.0, 12.0, 31.0, 9.0)  # is what differs: each pair tells the same
-    for name, other, factor in (("d-old", "e-new", 1.0), ("e-new", "d-old", 0.9)):
-        made_of = made.record([made.run(factor * speed) for speed in machine], name=name)
-        records.save(home / "bench", made_of.model_copy(update={"beside": f"20261125-000000-{other}"}))
+    begun = [made.record((), name=name) for name in ("d-old", "e-new")]
+    rounds = [(made.run(speed), made.run(0.9 * speed)) for speed in machine]
+    assert [each.ended for each in _kept(home / "bench", begun, rounds, "it \x1b[2Jdied\n")] == ["it [2Jdied"] * 2
+    capsys.readouterr()
     assert run(["bench", "compare", "20261125-000000-d-old", "20261125-000000-e-new", "--fail-below", "0.95"]) == 10
     said = capsys.readouterr().out
     assert "0.900" in said
