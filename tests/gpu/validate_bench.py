@@ -142,13 +142,20 @@ def wait(servers: list[Server], deadline: float) -> dict[str, dict[str, Any]]:
     return found | {name: {"error": "late"} for name in late}
 
 
-def measure(server: Server, out: Path, python: str, bandwidth: int | None, limit_s: float) -> dict[str, Any]:
+def measure(server: Server, out: Path, python: str, machine: str | None, limit_s: float) -> dict[str, Any]:
     """The tool's own sweep."""
     argv = [sys.executable, str(ROOT / "scripts/bench_endpoint.py"), "--server", f"http://127.0.0.1:{server.port}"]
     argv += ["--served-name", server.name, "--model", str(server.model), "--out", str(out / f"{server.name}.json")]
     argv += ["--python", python, "--concurrency", "1,4,16", "--runs", "3", "--requests", "1"]
-    argv += ["--input-tokens", "128", "--output-tokens", "64", "--subject", json.dumps(subject(server.case, out))]
-    argv += ["--bandwidth-gb-s", str(bandwidth)] if bandwidth else []
+    argv += [
+        "--input-tokens",
+        "128",
+        "--output-tokens",
+        "64",
+        "--subject",
+        json.dumps(subject(server.case, out, machine)),
+    ]
+    argv += ["--bandwidth-gb-s", str(BANDWIDTH[machine])] if machine else []
     argv += ["--bytes-of", server.case.bytes_of] if server.case.bytes_of else []
     with (out / f"{server.name}-bench.log").open("wb") as log:
         sweep = subprocess.Popen(argv, stdout=log, stderr=log)
@@ -161,16 +168,18 @@ def measure(server: Server, out: Path, python: str, bandwidth: int | None, limit
     return {} if code == 0 else {"error": f"bench ended with {code}"}
 
 
-def subject(case: Case, out: Path) -> dict[str, Any]:
+def subject(case: Case, out: Path, machine: str | None) -> dict[str, Any]:
     drafting = {"method": "draft_model", "model": case.drafter, "tokens": 3} if case.drafter else None
     patches = json.loads((out / "patches.json").read_text())
-    return {"engine": "vllm-0.19.1-host", "vllm_version": "0.19.1", "drafting": drafting, "patches": patches}
+    engine = {"engine": "vllm-0.19.1-host", "vllm_version": "0.19.1", "profile": machine and machine.lower()}
+    return {**engine, "drafting": drafting, "patches": patches}
 
 
 def graphics_card() -> str:
     with suppress(OSError):
         asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-        return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.splitlines()[0]
+        said = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
+        return said.partition("\n")[0]
     return ""
 
 
@@ -195,7 +204,7 @@ def run(work: Path, asked: argparse.Namespace, sink: IO[str]) -> None:
     out, cpu, deadline = asked.out, bool(asked.cpu), time.monotonic() + asked.seconds
     python, card = asked.cpu or sys.executable, graphics_card()
     environment(work, out, cpu=cpu)
-    bandwidth = next((figure for name, figure in BANDWIDTH.items() if name in card), None)
+    machine = next((name for name in BANDWIDTH if name in card), None)
     names = [name for name in (CPU_CASES if cpu else CASES) if not asked.only or name in asked.only]
     with ExitStack() as stack:
         servers = [
@@ -208,7 +217,7 @@ def run(work: Path, asked: argparse.Namespace, sink: IO[str]) -> None:
                 left = (
                     asked.sweep_seconds if cpu else min(asked.sweep_seconds, max(5.0, deadline - time.monotonic() - 5))
                 )
-                found[server.name] |= measure(server, out, python, bandwidth, left)
+                found[server.name] |= measure(server, out, python, machine, left)
             print(server.name, found[server.name], file=sink, flush=True)
             (out / "cases.json").write_text(json.dumps({"card": card, "cases": found}, indent=1))
 
