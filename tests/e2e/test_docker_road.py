@@ -99,6 +99,45 @@ def test_the_engine_is_on_a_network_that_leads_nowhere(base_url: str) -> None:
     assert docker("network", "inspect", "--format", "{{.Internal}}", f"deckard-{NAME}_private") == "true"
 
 
+def test_the_container_may_do_little(base_url: str) -> None:
+    assert base_url
+    (engine,) = containers()
+    host = json.loads(docker("inspect", "--format", "{{json .HostConfig}}", engine))
+    assert (host["CapDrop"], host["CapAdd"], host["Privileged"]) == (["ALL"], None, False)
+    assert (host["ReadonlyRootfs"], host["PidsLimit"], host["SecurityOpt"]) == (True, 8192, ["no-new-privileges:true"])
+    assert (host["IpcMode"], host["PidMode"], host["Devices"], host["PortBindings"]) == ("private", "", None, {})
+    assert host["RestartPolicy"] == {"Name": "on-failure", "MaximumRetryCount": 2}
+    assert [mount for mount in host["Mounts"] if "docker.sock" in mount["Source"]] == []
+    lines = docker("exec", engine, "cat", "/proc/self/status").splitlines()
+    process = {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    assert process["Uid"].split() == [str(os.getuid())] * 4  # `user: caller`
+    assert {process[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
+    assert process["NoNewPrivs"] == "1"
+    assert (
+        docker("exec", engine, "sh", "-c", "touch /x /usr/x /models/x 2>/dev/null; ls /x /usr/x /models/x || true")
+        == ""
+    )
+    labels = json.loads(docker("inspect", "--format", "{{json .Config.Labels}}", engine))
+    ours = {name for name in labels if not name.startswith("com.docker.compose.")}
+    assert ours == {"deckard.deployment", "deckard.plan", "deckard.launch", "deckard.gateway"}
+
+
+def test_the_server_refuses_what_it_need_not_do(base_url: str) -> None:
+    """Asked from beside it, past the gateway; what it does do is the control of each."""
+    assert base_url
+    (engine,) = containers()
+    script = (Path(__file__).parent / "asked_inside.py").read_text()
+    said = json.loads(docker("exec", "-i", engine, "python3", "-", "127.0.0.1:8000", stdin=script))
+    assert {route for route, code in said["routes"].items() if code != 404} == {"GET /version", "GET /v1/models"}
+    assert [name for name in said["headers of another origin"] if name.lower().startswith("access-control")] == []
+    assert (said["two answers"][0], said["image here"][0]) == (200, 200)
+    assert said["65 answers"][0] == 400
+    assert "at most 64" in said["65 answers"][1]
+    assert said["image elsewhere"][0] == 400
+    assert "allowed domains: ['media.invalid']" in said["image elsewhere"][1]
+    assert "Cannot load local files" in said["image of the server"][1]
+
+
 def test_keys_come_and_go_without_a_restart_and_are_nowhere_to_be_read(
     base_url: str, tool: Tool, arguments: list[str], image: str, home: Path
 ) -> None:
