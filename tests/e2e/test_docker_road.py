@@ -1,5 +1,6 @@
 """The whole road through real docker compose, with an image of the engine that was built here without a registry."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import requests
 from deckard_deploy.weights.tiny_script import ANSWER_TEXT, PLAIN_TEXT, THOUGHT_TEXT, TOOL_ARGUMENTS, TOOL_NAME
 from tests.e2e import clients
 from tests.e2e.conftest import Tool, docker
+from tests.unit.cli import canaries
 
 pytestmark = pytest.mark.docker
 NAME = "dockroad"
@@ -42,9 +44,24 @@ def arguments(free_port: Callable[[], int], gateway_image: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def base_url(tool: Tool, arguments: list[str], image: str) -> Iterator[str]:
-    yield tool(*arguments, "--image", image).stdout.strip()
+def planted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a user with fourteen secrets."""
+    home = tmp_path_factory.mktemp("planted")
+    canaries.plant(home)
+    return {**canaries.variables(), "HOME": str(home)}
+
+
+@pytest.fixture(scope="module")
+def started(
+    tool: Tool, arguments: list[str], image: str, planted: dict[str, str]
+) -> Iterator[subprocess.CompletedProcess[str]]:
+    yield tool(*arguments, "--image", image, **planted)
     tool("down", "--name", NAME, check=False)
+
+
+@pytest.fixture(scope="module")
+def base_url(started: subprocess.CompletedProcess[str]) -> str:
+    return started.stdout.strip()
 
 
 def containers() -> list[str]:
@@ -136,6 +153,38 @@ def test_the_server_refuses_what_it_need_not_do(base_url: str) -> None:
     assert said["image elsewhere"][0] == 400
     assert "allowed domains: ['media.invalid']" in said["image elsewhere"][1]
     assert "Cannot load local files" in said["image of the server"][1]
+
+
+def test_no_planted_secret_is_anywhere(
+    started: subprocess.CompletedProcess[str], tool: Tool, planted: dict[str, str], home: Path
+) -> None:
+    """Of a deployment that runs: what was said, docker's view, every process of this machine, every file of ours."""
+    named = ("--name", NAME)
+    verbs = (("status", "--json", *named), ("logs", *named), ("bench", "--dry-run", *named), ("top", "--once", *named))
+    said = [started, *(tool(*words, **planted) for words in verbs)]
+    places = {"said": "".join(one.stdout + one.stderr for one in said).encode()}
+    for container in (*containers(), GATEWAY):
+        for words in ("inspect", "logs", "top"):
+            places[f"docker {words} {container}"] = docker(words, container).encode()
+    found = [path for folder in ("deployments", "keys") for path in (home / folder).rglob("*") if path.is_file()]
+    places |= {str(path): path.read_bytes() for path in found}
+    with subprocess.Popen(["sleep", "60"], env={**os.environ, **planted}) as control:
+        for path in (*Path("/proc").glob("[0-9]*/cmdline"), *Path("/proc").glob("[0-9]*/environ")):
+            with contextlib.suppress(OSError):  # it has ended, or is somebody else's
+                places[str(path)] = path.read_bytes()
+        control.kill()
+    (engine,) = containers()
+    assert f"/proc/{docker('inspect', '--format', '{{.State.Pid}}', engine)}/environ" in places
+    leaked = {place for place, data in places.items() if canaries.hits(data, canaries.SECRETS)}
+    assert leaked == {f"/proc/{control.pid}/environ"}
+
+
+def test_what_is_of_keys_and_deployments_is_its_owners(base_url: str, home: Path) -> None:
+    assert base_url
+    for folder in (home, home / "deployments", home / "deployments" / NAME, home / "keys"):
+        assert folder.stat().st_mode & 0o777 == 0o700
+    for file in (home / "keys").iterdir():
+        assert file.stat().st_mode & 0o777 == 0o600
 
 
 def test_keys_come_and_go_without_a_restart_and_are_nowhere_to_be_read(

@@ -1,7 +1,5 @@
 """Secrets planted wherever a user may have them; afterwards no output, file or other program's argv holds one."""
 
-import base64
-import json
 import os
 import subprocess
 import sys
@@ -13,14 +11,8 @@ from pathlib import Path
 import pytest
 
 from deckard_deploy.cli.redaction import HIDDEN, redacted
+from tests.unit.cli.canaries import FILES, SECRETS, canary, hits, plant, variables
 
-ENVIRONMENT = (
-    "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "VLLM_API_KEY", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY",
-    "S3_SECRET_ACCESS_KEY", "REGISTRY_PASSWORD",
-)  # fmt: skip
-PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
-FILES = (".netrc", ".docker/config.json", ".cache/huggingface/token", ".cache/huggingface/stored_tokens")
-PLACES = (*ENVIRONMENT, *PROXIES, *FILES)
 COMMANDS = (
     "--help", "profiles", "models show deckard-31b", "engines", "plan --profile cpu", "plan --profile spark --json",
     "render compose --profile spark", "render command --profile b200", "render run --profile spark",
@@ -38,30 +30,10 @@ IN_ARGUMENTS = (
 RAISES = "import huggingface_hub, os\ndef broken(*_):\n    raise RuntimeError('it failed with ' + os.environ['{}'])\n"
 
 
-def canary(place: str) -> str:
-    return f"canary-{PLACES.index(place):02d}-q7Wz9"
-
-
-def forms(secret: str) -> set[bytes]:
-    raw = secret.encode()
-    return {raw, base64.b64encode(raw).rstrip(b"=")[:-1], raw.hex().encode(), raw[::-1]}
-
-
-def hits(data: bytes, secrets: Iterator[str] | tuple[str, ...]) -> set[str]:
-    return {secret for secret in secrets if any(form in data for form in forms(secret))}
-
-
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     folder = tmp_path / "home"
-    for name in FILES:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(
-            {
-                ".netrc": f"machine 127.0.0.1 login me password {canary(name)}\n",
-                ".docker/config.json": json.dumps({"auths": {"registry.example": {"auth": canary(name)}}}),
-            }.get(name, canary(name))
-        )
+    plant(folder)
     return folder
 
 
@@ -72,10 +44,8 @@ def work(tmp_path: Path) -> Path:
 
 
 def environment(home: Path) -> dict[str, str]:
-    planted = {name: canary(name) for name in ENVIRONMENT}
-    proxies = {name: f"http://me:{canary(name)}@127.0.0.1:1" for name in PROXIES}
     plain = {"PATH": os.environ["PATH"], "HOME": str(home), "DECKARD_HOME": str(home / "state")}
-    return {**planted, **proxies, **plain, "HF_ENDPOINT": "http://127.0.0.1:1", "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**variables(), **plain, "HF_ENDPOINT": "http://127.0.0.1:1", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def tool(arguments: list[str], *, work: Path, environment: dict[str, str]) -> bytes:
@@ -112,13 +82,12 @@ def argv_of_everything() -> Iterator[list[bytes]]:
 def test_no_command_lets_one_out(home: Path, work: Path) -> None:
     with argv_of_everything() as argv:
         said = {words: tool(words.split(), work=work, environment=environment(home)) for words in COMMANDS}
-    secrets = tuple(canary(place) for place in PLACES)
-    assert {words: found for words, output in said.items() if (found := hits(output, secrets))} == {}
-    assert hits(b"\n".join(argv), secrets) == set()
+    assert {words: found for words, output in said.items() if (found := hits(output, SECRETS))} == {}
+    assert hits(b"\n".join(argv), SECRETS) == set()
     planted = {home / name for name in FILES}
     files = [path for root in (home, work) for path in root.rglob("*") if path.is_file() and path not in planted]
     assert files
-    assert {path: found for path in files if (found := hits(path.read_bytes(), secrets))} == {}
+    assert {path: found for path in files if (found := hits(path.read_bytes(), SECRETS))} == {}
 
 
 def test_the_key_that_was_shown_once_is_nowhere_else(home: Path, work: Path) -> None:
