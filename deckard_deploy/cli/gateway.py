@@ -30,17 +30,19 @@ def access(plan: LaunchPlan, directory: StateDir) -> Access:
 
 
 def have_gateway(plan: LaunchPlan, directory: StateDir) -> bool:
-    """Have what the plan's gateway reads; whether anything of it is new.
-
-    Raises BadInputError: other machines would be let in, and there is no key for them.
-    """
-    keys = Keys(directory.root)
+    """Have what the plan's gateway reads; whether anything of it is new. Raises as refuse_unfit_gateway."""
+    refuse_unfit_gateway(plan, directory)
     if plan.gateway is None:
         say("gateway  none: any program of this machine may ask the engine; nginx would ask for keys (docs/gateway.md)")
         return False
-    if plan.gateway.exposed and not keys.ring().keys:
+    return gateway_files.prepare(plan, Keys(directory.root), environment=dict(os.environ), say=echo_command)
+
+
+def refuse_unfit_gateway(plan: LaunchPlan, directory: StateDir) -> None:
+    """Raise BadInputError: other machines would be let in without a key for them, or the certificate is none."""
+    gateway_files.refuse_bad_pair(plan)
+    if plan.gateway and plan.gateway.exposed and not Keys(directory.root).ring().keys:
         raise BadInputError(f"--expose {plan.address} needs a key for clients", hint="deckard-deploy keys add NAME")
-    return gateway_files.prepare(plan, keys, environment=dict(os.environ), say=echo_command)
 
 
 def say_what_is_open(plan: LaunchPlan, directory: StateDir) -> None:

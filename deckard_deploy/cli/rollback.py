@@ -19,7 +19,7 @@ def rollback(deployed: Deployed, dry_run: bool) -> None:  # noqa: FBT001  click 
     Example:
       deckard-deploy rollback --name spark
     """
-    from deckard_deploy.cli.gateway import have_gateway  # noqa: PLC0415  not for --help
+    from deckard_deploy.cli.gateway import refuse_unfit_gateway, say_what_is_open  # noqa: PLC0415  not for --help
     from deckard_deploy.cli.prepare import have_engine, stored_release  # noqa: PLC0415  same
     from deckard_deploy.cli.site import open_site  # noqa: PLC0415  same
     from deckard_deploy.errors import BadInputError  # noqa: PLC0415  same
@@ -40,7 +40,8 @@ def rollback(deployed: Deployed, dry_run: bool) -> None:  # noqa: FBT001  click 
             return
         with held(directory.deployment(found), verb="rollback"):
             site.releases.clear_leftovers()
-            have_gateway(plan, directory)
+            refuse_unfit_gateway(plan, directory)
             have_engine(plan, directory, site.runtimes[plan.runtime], say)
             bring_up(site, *stored_release(plan, site.releases))
+    say_what_is_open(plan, directory)
     click.echo(plan.base_url)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 
 from deckard_deploy.cli.drafter import prove_drafter
-from deckard_deploy.cli.gateway import access
+from deckard_deploy.cli.gateway import access, have_gateway
 from deckard_deploy.cli.output import echo_command
 from deckard_deploy.cli.patched import attest, attest_plugin
 from deckard_deploy.cli.plan_reality import kv_cache_line, memory_line, start_memory
@@ -62,6 +62,7 @@ def open_site(
         runtimes=runtimes,
         follow=functools.partial(prove_ready, directory=directory, say=say, planned=planned),
         say=say,
+        prepare=lambda release: have_gateway(release.plan(), directory),
     )
     try:
         yield site

@@ -79,13 +79,16 @@ def _up(resolved: "Resolved", plan: "LaunchPlan", directory: "StateDir", *, memo
 
 
 def _converge(resolved: "Resolved", plan: "LaunchPlan", directory: "StateDir", site: "Site") -> None:
-    from deckard_deploy.cli.gateway import have_gateway, take_over  # noqa: PLC0415  not for --help
+    from deckard_deploy.cli.gateway import have_gateway, refuse_unfit_gateway, take_over  # noqa: PLC0415  not for --help
     from deckard_deploy.cli.prepare import have_engine, have_weights, stored_release  # noqa: PLC0415  same
     from deckard_deploy.cli.room import require_room  # noqa: PLC0415  same
-    from deckard_deploy.running.deploy import bring_up, follow_up  # noqa: PLC0415  same
+    from deckard_deploy.running.deploy import bring_up, follow_up, observe  # noqa: PLC0415  same
     from deckard_deploy.running.docker_runtime import DockerRuntime  # noqa: PLC0415  same
 
-    if have_gateway(plan, directory) and take_over(site, directory):
+    refuse_unfit_gateway(plan, directory)
+    # Another release that still runs keeps its own files until it has made room.
+    runs = observe(site.runtimes).plan_hash == plan.hash
+    if runs and have_gateway(plan, directory) and take_over(site, directory):
         say("gateway  goes by its new files")
     decision = _decision(site, plan, directory)
     if decision.action == "nothing":

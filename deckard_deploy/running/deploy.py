@@ -37,13 +37,15 @@ class Site:
     """Where a deployment lives.
 
     runtimes: by kind; every kind that any of its releases uses. follow: returns when the release's recorded launch
-    is proven ready, raises DeployError when it is not going to be. say: a line of progress.
+    is proven ready, raises DeployError when it is not going to be. say: a line of progress. prepare: has what the
+    release's gateway reads, in a folder that all releases of the deployment share; called before each start.
     """
 
     releases: Releases
     runtimes: Mapping[str, Runtime]
     follow: Callable[[Release, Runtime], None]
     say: Callable[[str], None]
+    prepare: Callable[[Release], object] = lambda _: None
 
 
 def decide(desired: str, observed: Observation, launch: Launch | None) -> Decision:  # noqa: PLR0911  a table of cases
@@ -153,6 +155,7 @@ def _make_room(site: Site, release: Release) -> None:
 def _run(site: Site, release: Release, launch: Launch) -> Launch:
     """Start with nothing in the way, and prove it."""
     release.record(launch)
+    site.prepare(release)
     instance = site.runtimes[launch.runtime].start(release)
     release.record(launch.model_copy(update={"instance_id": instance.id, "launch_id": instance.launch_id}))
     return _prove(site, release)

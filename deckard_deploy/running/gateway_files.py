@@ -42,6 +42,13 @@ def prepare(plan: LaunchPlan, keys: Keys, *, environment: Mapping[str, str], say
     return new
 
 
+def refuse_bad_pair(plan: LaunchPlan) -> None:
+    """Raise BadInputError when the user's certificate and key are not readable, or not of each other."""
+    gateway = plan.gateway
+    if gateway and gateway.tls and gateway.certificate and gateway.certificate_key:
+        _own_pair(Path(gateway.certificate), Path(gateway.certificate_key))
+
+
 def fingerprint(plan: LaunchPlan) -> str | None:
     """SHA-256 of the certificate that the plan's gateway shows, in hex; None without TLS. Raises IntegrityError."""
     if plan.gateway is None or not plan.gateway.tls:

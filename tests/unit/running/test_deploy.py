@@ -161,6 +161,23 @@ def test_the_current_release_that_does_not_start_again_is_not_its_own_rescue(wor
     assert world.processes() == []
 
 
+def test_each_start_finds_what_its_gateway_reads(world):
+    """Releases share that folder, so the one that comes back has it made anew: before it starts, after the other."""
+    prepared: list[str] = []
+
+    def prepare(release: Release) -> None:
+        assert world.processes() == []
+        prepared.append(release.plan_hash)
+
+    site = replace(site_of(world), prepare=prepare)
+    old, launch = world.stored(world.plan())
+    bring_up(site, old, launch)
+    new, launch = world.stored(world.plan(FAKE_MODE="crash"), "deckard-launch-2")
+    with pytest.raises(StartFailedError, match="is back"):
+        bring_up(site, new, launch)
+    assert prepared == [old.plan_hash, new.plan_hash, old.plan_hash]
+
+
 def test_when_the_old_one_does_not_come_back_that_is_said(world):
     old, launch = world.stored(world.plan())
     bring_up(site_of(world), old, launch)
