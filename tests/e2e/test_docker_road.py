@@ -155,6 +155,23 @@ def test_the_server_refuses_what_it_need_not_do(base_url: str) -> None:
     assert "Cannot load local files" in said["image of the server"][1]
 
 
+def test_a_web_page_cannot_put_the_engine_to_work(base_url: str) -> None:
+    """What a browser sends to another site without asking for leave, which is not given. No key is asked for here."""
+    url, origin = f"{base_url}/chat/completions", {"Origin": "http://evil.example"}
+    body = json.dumps({"model": "tiny-gemma4", "messages": [{"role": "user", "content": "Hello?"}], "max_tokens": 1})
+
+    def sent(kind: str | None) -> int:
+        return requests.post(url, data=body.encode(), headers={**origin, "Content-Type": kind}, timeout=60).status_code
+
+    simple = ("text/plain", "multipart/form-data; boundary=x", "application/x-www-form-urlencoded")
+    assert {sent(kind) for kind in (*simple, "text/plain; application/json", "application/jsonx", "", None)} == {415}
+    assert (sent("application/json"), sent("Application/JSON; charset=utf-8")) == (200, 200)
+    assert (
+        requests.options(url, headers={**origin, "Access-Control-Request-Method": "POST"}, timeout=10).status_code
+        == 404
+    )
+
+
 def test_no_planted_secret_is_anywhere(
     started: subprocess.CompletedProcess[str], tool: Tool, planted: dict[str, str], home: Path
 ) -> None:
