@@ -111,11 +111,19 @@ def revoke(name: str, state_dir: Path | None) -> None:
 
 
 def _tell_gateways(directory: "StateDir") -> None:
-    """Every gateway of this host that runs."""
+    """Every gateway of this host that runs; one that cannot be told keeps no other from being told."""
     from deckard_deploy.cli.gateway import take_over  # noqa: PLC0415  not for --help
     from deckard_deploy.cli.site import open_site  # noqa: PLC0415  same
+    from deckard_deploy.errors import DeployError  # noqa: PLC0415  same
 
+    failed: DeployError | None = None
     for name in directory.deployments():
-        with open_site(directory, name, say) as site:
-            if take_over(site, directory):
-                say(f"gateway  of {name} goes by the new keys")
+        try:
+            with open_site(directory, name, say) as site:
+                if take_over(site, directory):
+                    say(f"gateway  of {name} goes by the new keys")
+        except DeployError as error:
+            say(f"gateway  of {name} may still go by the old keys: {error.message}")
+            failed = error
+    if failed:
+        raise failed

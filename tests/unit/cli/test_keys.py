@@ -1,0 +1,25 @@
+"""A change of keys reaches every gateway of the host that it can reach, and says which it could not."""
+
+from pathlib import Path
+
+import pytest
+
+from deckard_deploy.cli.main import run
+from tests.e2e.docker_world import World
+
+
+def test_one_gateway_that_cannot_be_told_keeps_no_other_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nothing.sock")
+    for name in ("a", "b"):
+        world = World(tmp_path, name)
+        world.stored(world.plan(port=1))
+    state = ("--state-dir", str(tmp_path / "state"))
+    assert run(["keys", "add", "alice", *state]) == 3
+    assert run(["keys", "revoke", "alice", *state]) == 3
+    said = capsys.readouterr()
+    assert said.out.startswith("dk-alice-")
+    assert [said.err.count(f"gateway  of {name} may still go by the old keys") for name in ("a", "b")] == [2, 2]
+    assert run(["keys", "list", *state]) == 0
+    assert capsys.readouterr().out == ""  # it is revoked all the same, for every gateway that starts
