@@ -172,6 +172,27 @@ def test_a_web_page_cannot_put_the_engine_to_work(base_url: str) -> None:
     )
 
 
+REQUEST = r"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+ASK = f"exec 3<>/dev/tcp/10.213.1.2/8080; printf '{REQUEST}' >&3; head -n 1 <&3"
+
+
+def test_a_neighbour_that_found_a_way_past_the_port_is_refused(base_url: str, gateway_image: str) -> None:
+    """Where docker is older than 28 a route to the container's network is one; here it is a second network."""
+    assert base_url
+    network = f"{NAME}-neighbours"
+    docker("network", "create", "--subnet", "10.213.0.0/16", network)
+    docker("network", "connect", "--ip", "10.213.1.2", network, GATEWAY)
+    try:
+        run = ("run", "--rm", "--network", network, "--ip")
+        near, far = (
+            docker(*run, address, gateway_image, "bash", "-c", ASK) for address in ("10.213.1.3", "10.213.2.3")
+        )
+    finally:
+        docker("network", "disconnect", network, GATEWAY)
+        docker("network", "rm", network)
+    assert (near.split()[1], far.split()[1]) == ("200", "403")
+
+
 def test_no_planted_secret_is_anywhere(
     started: subprocess.CompletedProcess[str], tool: Tool, planted: dict[str, str], home: Path
 ) -> None:

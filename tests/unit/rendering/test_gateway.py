@@ -39,6 +39,13 @@ def test_only_on_loopback_may_there_be_no_key() -> None:
     assert opens not in render_gateway(changed(exposed=True))
 
 
+def test_only_this_machine_may_come_unless_it_is_exposed() -> None:
+    refuses = "if ($beside = 0) {"
+    assert refuses in render_gateway(changed(exposed=False))
+    assert refuses not in render_gateway(changed(exposed=True))
+    assert refuses not in render_gateway(changed(exposed=False), in_pod=True)
+
+
 def test_tls_is_there_when_the_plan_has_it() -> None:
     assert "listen 8080 ssl;" in render_gateway(changed(tls=True))
     assert "ssl" not in render_gateway(changed(tls=False))
