@@ -85,14 +85,24 @@ def _starts(deployed: Deployed, plan: "LaunchPlan", runs: int) -> "Iterator[Time
 def _timed(deployed: Deployed, site: "Site", plan: "LaunchPlan", caches: Literal["empty", "kept"]) -> "Timed":
     """Start the plan anew; how long it took is what `up` would remember of it."""
     from deckard_deploy.cli.prepare import stored_release  # noqa: PLC0415  not for --help
+    from deckard_deploy.errors import EnvironmentUnfitError  # noqa: PLC0415  same
     from deckard_deploy.measuring.startups import Timed  # noqa: PLC0415  same
     from deckard_deploy.running.deploy import bring_up  # noqa: PLC0415  same
     from deckard_deploy.startup import history  # noqa: PLC0415  same
 
+    def starts() -> "tuple[history.Start, ...]":
+        return history.starts_like(
+            deployed.directory.startups, profile=plan.profile, model=plan.model, engine=plan.engine
+        )
+
+    before = starts()
     bring_up(site, *stored_release(plan, site.releases))
-    last = history.starts_like(deployed.directory.startups, profile=plan.profile, model=plan.model, engine=plan.engine)[
-        -1
-    ]
+    if starts() == before:
+        raise EnvironmentUnfitError(
+            f"{deployed.name} started, but how long it took was not written to {deployed.directory.startups}",
+            hint="deckard-deploy bench startup",
+        )
+    last = starts()[-1]
     return Timed(caches=caches, total_s=last.total_s, phases={str(name): s for name, s in last.durations.items()})
 
 

@@ -111,6 +111,7 @@ def prove_ready(
             stalled_after_s=plan.startup_timeout_s,
             on_progress=display.show,
         )
+    whole = _followed_from_its_beginning(release, ready)  # at once: what follows may take long on a busy machine
     program = functools.partial(installed_program, directory=directory, say=say)
     if plan.patches:
         say(f"patches  {attest(plan, runtime, program)}")
@@ -122,7 +123,7 @@ def prove_ready(
     say(f"ready    after {minutes(ready.elapsed_s)}{kv_cache_line(ready.facts, memory)}")
     if memory and (line := memory_line(ready.facts, memory)):
         say(f"memory   {line}")
-    if _followed_from_its_beginning(release, ready):
+    if whole:
         with contextlib.suppress(OSError):  # an estimate for the next start is not worth this one
             history.record(directory.startups, _start(plan, ready, memory))
 

@@ -72,9 +72,12 @@ class Bench:
         """A line for a line; empty when the program has ended."""
         if self._process.stdin is None or self._process.stdout is None:
             return ""
-        with contextlib.suppress(BrokenPipeError):  # it ended before it read; what it said tells why
+        try:
             self._process.stdin.write(f"{task}\n")
             self._process.stdin.flush()
+        except BrokenPipeError:  # it ended before it read; what it said tells why
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
         return self._process.stdout.readline()
 
     def _last_words(self) -> str:

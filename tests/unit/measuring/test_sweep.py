@@ -194,6 +194,12 @@ def test_what_the_program_says_last_is_the_error(tmp_path: Path, code: str, said
         bench.measure([])
 
 
+def test_a_python_that_ends_before_it_reads() -> None:
+    there = Endpoint(server="s", served_name="m", model="/m", python=("/bin/false",), environment={})
+    with opened(there) as bench, pytest.raises(EnvironmentUnfitError, match="it said nothing"):
+        bench.measure([], ["more than a pipe holds" * 10_000])
+
+
 def test_a_python_that_has_no_vllm() -> None:
     there = Endpoint(server="s", served_name="m", model="/m", python=(sys.executable,), environment={})
     with opened(there) as bench, pytest.raises(EnvironmentUnfitError, match="No module named 'vllm'"):
