@@ -156,7 +156,7 @@ FAULTS = (
             "    except (OSError, UnicodeDecodeError) as error:",
             "    except UnicodeError as error:",
         ),
-        "AssertionError",
+        "Not a directory",
     ),
     Fault(
         "F56",
