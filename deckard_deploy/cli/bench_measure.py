@@ -52,12 +52,15 @@ def measured(deployments: "Sequence[Deployed]", settings: "Settings") -> "list[R
 
     Raises BadInputError, EnvironmentUnfitError, NetworkError.
     """
-    from deckard_deploy.cli.bench_subject import running_endpoint  # noqa: PLC0415  not for --help
+    from deckard_deploy.cli.bench_subject import others_at_work, running_endpoint  # noqa: PLC0415  not for --help
     from deckard_deploy.errors import DeployError  # noqa: PLC0415  same
     from deckard_deploy.measuring.sweep import sweep  # noqa: PLC0415  same
     from deckard_deploy.running.files import private_folder  # noqa: PLC0415  same
 
     running = [running_endpoint(deployed) for deployed in deployments]
+    for deployed, (plan, _) in zip(deployments, running, strict=True):
+        if others := others_at_work(plan, deployed):
+            say(f"busy     {deployed.name} answers {others} requests of others: the figures are of what they leave")
     folder = deployments[0].directory.bench
     private_folder(folder)
     begun = [_begun(plan, endpoint, settings) for plan, endpoint in running]

@@ -11,8 +11,9 @@ from deckard_deploy.cli.output import echo_command, say
 from deckard_deploy.cli.prepare import installed_program
 from deckard_deploy.cli.site import open_site
 from deckard_deploy.cli.state import Deployed
-from deckard_deploy.errors import BadInputError, DeployError
+from deckard_deploy.errors import BadInputError, DeployError, NetworkError
 from deckard_deploy.measuring.engine_bench import Endpoint
+from deckard_deploy.measuring.metrics import metrics_url, scrape
 from deckard_deploy.measuring.records import Ceiling, Drafting, Subject
 from deckard_deploy.measuring.workload import Settings
 from deckard_deploy.planning.plan import LaunchPlan
@@ -79,6 +80,17 @@ def _listens_on(plan: LaunchPlan) -> str:
 
 def _option(plan: LaunchPlan, name: str) -> str | None:
     return plan.arguments[plan.arguments.index(name) + 1] if name in plan.arguments else None
+
+
+def others_at_work(plan: LaunchPlan, deployed: Deployed) -> int:
+    """Requests that the server answers before any is sent; 0 when its page cannot be read."""
+    try:
+        running = scrape(metrics_url(plan.base_url), access(plan, deployed.directory)).value(
+            "vllm:num_requests_running"
+        )
+    except NetworkError:
+        return 0
+    return int(running or 0)
 
 
 def subject_of(plan: LaunchPlan) -> Subject:

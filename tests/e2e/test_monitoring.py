@@ -15,7 +15,9 @@ import pytest
 import requests
 
 from deckard_deploy.catalog.metric_names import metric_names, names_in
+from deckard_deploy.cli.bench_subject import others_at_work
 from deckard_deploy.cli.monitor import opened
+from deckard_deploy.cli.state import Deployed
 from deckard_deploy.measuring.metrics import metrics_url, scrape
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.rendering.monitoring import Place, render_monitoring
@@ -119,9 +121,18 @@ def test_top_for_programs(tool: Tool) -> None:
     assert any("tok/s  running 4  waiting " in line for line in lines)
 
 
-def rendered(home: Path, folder: Path) -> dict[str, str]:
+def plan_of(home: Path) -> LaunchPlan:
     release = (home / "deployments" / NAME / "current").resolve()
-    plan = LaunchPlan.model_validate_json((release / "plan.json").read_text(encoding="utf-8"), strict=False)
+    return LaunchPlan.model_validate_json((release / "plan.json").read_text(encoding="utf-8"), strict=False)
+
+
+@pytest.mark.usefixtures("load")
+def test_bench_would_notice_that_it_is_not_alone(home: Path) -> None:
+    assert any(others_at_work(plan_of(home), Deployed(StateDir(home), NAME)) for _ in range(10))
+
+
+def rendered(home: Path, folder: Path) -> dict[str, str]:
+    plan = plan_of(home)
     texts = render_monitoring(plan, Place(folder=str(folder), user="0:0")) | opened(plan, StateDir(home))
     for name, text in texts.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
