@@ -1,5 +1,6 @@
 """NVFP4_AWQ and NVFP4_SVD in vLLM's own layers and engine, against float64 arithmetic and against the release."""
 
+import json
 import math
 import re
 import socket
@@ -121,22 +122,41 @@ def test_what_cannot_be_served_is_refused_in_words(layers, case, words):
     assert re.search(words, layers[case])
 
 
+def text_only(checkpoint: Path, folder: Path) -> Path:
+    """The same weights as Gemma4ForCausalLM, which takes no images."""
+    folder.mkdir()
+    for file in checkpoint.iterdir():
+        if file.name not in ("config.json", "processor_config.json"):
+            (folder / file.name).symlink_to(file)
+    config = json.loads((checkpoint / "config.json").read_text())
+    text = {**config["text_config"], "architectures": ["Gemma4ForCausalLM"], "dtype": config["dtype"]}
+    (folder / "config.json").write_text(json.dumps(text))
+    return folder
+
+
 THINKING = f"<|channel>thought\n{THOUGHT_TEXT}<channel|>{ANSWER_TEXT}"
 
 
 def test_engine_loads_every_format_and_follows_the_script(engine, checkpoints, tmp_path):
-    drafted = []
+    plain, awq, svd = checkpoints
+    more = []
     if engine.version == "0.32.0":  # 0.19.1 drafts on no CPU
-        kinds: tuple[tiny_assistant.Kind, ...] = ("good", "random")
-        drafted = [f"{checkpoints[1]}+{tiny_assistant.write(tmp_path / kind, kind=kind)}" for kind in kinds]
-    found = patched.run(engine.python, "tiny_engine.py", [*checkpoints, *drafted], engine.ours)
+        good = tiny_assistant.write(tmp_path / "good", kind="good")
+        text = text_only(tiny_gemma4.write(tmp_path / "tiny"), tmp_path / "text")
+        random = tiny_assistant.write(tmp_path / "random", kind="random")
+        more = [f"@{awq}+{good}", f"{awq}+{random}", str(text), f"{text}+{good}"]
+    found = patched.run(engine.python, "tiny_engine.py", [plain, f"@{awq}", svd, *more], engine.ours)
     assert found.pop("module").startswith(str(engine.ours))
-    assert len(found) == 3 + len(drafted)
+    assert len(found) == 3 + len(more)
     for answers in found.values():
         assert (answers["plain"], answers["thinking"]) == (PLAIN_TEXT, THINKING)
-    if drafted:
-        assert found["good"]["acceptance"] >= 0.85
-        assert found["random"]["acceptance"] <= 0.03
+    assert found["nvfp4_awq"]["image"] == PLAIN_TEXT
+    assert found["nvfp4_awq"]["image_tokens"] > 200  # it was looked at: an image is up to 280 tokens of the prompt
+    if more:
+        seen = [found[name][key] for name in ("nvfp4_awq", "nvfp4_awq+good") for key in ("image", "image_tokens")]
+        assert seen[:2] == seen[2:]
+        assert min(found[name]["acceptance"] for name in ("nvfp4_awq+good", "text+good")) >= 0.85
+        assert found["nvfp4_awq+random"]["acceptance"] <= 0.03
 
 
 def test_the_release_refuses_every_format_on_a_cpu(engine, checkpoints):
