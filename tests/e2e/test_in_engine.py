@@ -32,6 +32,7 @@ def test_the_eagle_patch_on_real_objects(engine_python: Path, tools: Path, tmp_p
         "no:anyio",
         "-p",
         "no:cacheprovider",
+        "--noconftest",  # what it imports is not in the engine's environment
         "-c",
         "pyproject.toml",
     ]
