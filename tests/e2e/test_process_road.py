@@ -170,6 +170,37 @@ def test_a_busy_deployment_is_refused(up: Tool, home: Path) -> None:
     assert f"pid {holder.pid}" in refused.stderr
 
 
+def test_exposed_it_has_tls_and_asks_for_a_key(up: Tool, tool: Tool, home: Path, port: str, base_url: str) -> None:
+    """Other machines may come, on loopback all the same: nobody is let in here."""
+    refused = up("--expose", "127.0.0.1", check=False)
+    assert (refused.returncode, "needs a key" in refused.stderr) == (2, True)
+    assert clients.plain(base_url)[0] == PLAIN_TEXT
+    key = tool("keys", "add", "alice").stdout.strip()
+    done = up("--expose", "127.0.0.1")
+    assert done.stdout.strip() == f"https://127.0.0.1:{port}/v1"
+    assert f"exposed  https://127.0.0.1:{port}/v1 to every machine that reaches 127.0.0.1; keys: alice" in done.stderr
+    certificate = str(home / "deployments" / NAME / "gateway" / "certificate.pem")
+    url, asked = f"{done.stdout.strip()}/models", {"Authorization": f"Bearer {key}"}
+    assert requests.get(url, verify=certificate, timeout=10).status_code == 401
+    assert requests.get(url, headers=asked, verify=certificate, timeout=10).status_code == 200
+    assert requests.get(url.replace("https:", "http:"), headers=asked, timeout=10).status_code == 400  # without TLS
+
+
+def test_rollback_brings_the_release_before_back_proven(up: Tool, tool: Tool, base_url: str, home: Path) -> None:
+    before = servers(home)
+    planned = tool("rollback", "--name", NAME, "--dry-run")
+    assert (planned.stdout, "would" in planned.stderr, servers(home)) == ("", True, before)
+    back = tool("rollback", "--name", NAME)
+    assert back.stdout.strip() == base_url
+    assert "answer   " in back.stderr
+    assert "exposed  http" not in back.stderr
+    status = json.loads(tool("status", "--name", NAME, "--json").stdout)
+    assert (status["state"], status["answers"], status["base_url"]) == ("running", "ready", base_url)
+    assert tool("chat", "Hello?", "--name", NAME).stdout.strip() == PLAIN_TEXT
+    shutil.rmtree(home / "keys")  # so that the tests below, and of other modules, need none
+    assert "nothing to do" in up().stderr
+
+
 def test_down_leaves_nothing_running(base_url: str, tool: Tool, home: Path) -> None:
     assert base_url
     tool("down", "--name", NAME)
