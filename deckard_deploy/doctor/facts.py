@@ -202,9 +202,9 @@ def load(path: Path) -> HostFacts:
             f"{path}: {where}: {first['msg']}: not what `doctor --save` writes",
             hint="deckard-deploy doctor --save FILE",
         ) from error
-    if facts.architecture is None or not (facts.gpus or facts.gpu_problem):  # what is not known would count as no fault
+    if not (facts.gpus or facts.gpu_problem):  # what is not known would count as no fault
         raise BadInputError(
-            f"{path}: no architecture, or no word of a GPU: not what `doctor --save` writes",
+            f"{path}: no word of a GPU: not what `doctor --save` writes",
             hint="deckard-deploy doctor --save FILE",
         )
     return facts

@@ -154,6 +154,8 @@ def test_response_whole_and_streamed(world: World) -> None:
 
 def test_models_and_health(world: World) -> None:
     assert MODEL in [model.id for model in client(world, world.alice).models.list()]
+    typed = {**world.headers(world.alice), "Content-Type": "application/json"}  # some clients send it with a GET too
+    assert requests.get(f"{world.base_url}/models", headers=typed, timeout=10).status_code == 200
     for name in ("live", "ready"):
         assert requests.get(f"{world.base_url}/health/{name}", timeout=10).status_code == 200
 
