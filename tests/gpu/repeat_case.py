@@ -8,12 +8,7 @@ Usage: python repeat_case.py CASE.json RESULT.json (started by validate_repeat.p
 # vLLM and torch are in the engine's environment, not beside the tools.
 # mypy: ignore-errors
 
-import json
-import os
-import sys
 import time
-import traceback
-from pathlib import Path
 
 import numpy as np
 import spec_case
@@ -79,12 +74,4 @@ def run_case(case: dict) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    outcome: dict[str, object] = {}
-    try:
-        outcome = run_case(json.loads(Path(sys.argv[1]).read_text()))
-    except BaseException as error:  # noqa: BLE001  # a control's failure is its result
-        outcome = {"error": f"{type(error).__name__}: {error}"[:600]}
-        traceback.print_exc()
-    Path(sys.argv[2]).write_text(json.dumps(outcome))
-    sys.stdout.flush()
-    os._exit(0)  # engines that ended in an error do not come down by themselves
+    spec_case.leave(run_case)

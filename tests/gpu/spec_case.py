@@ -10,8 +10,9 @@ import sys
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from PIL import Image
@@ -162,13 +163,18 @@ def run_case(case: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-if __name__ == "__main__":
-    outcome: dict[str, Any] = {}
+def leave(run: Callable[[dict[str, Any]], dict[str, object]]) -> NoReturn:
+    """Run the case of the first argument, write its outcome to the second, and end."""
+    outcome: dict[str, object] = {}
     try:
-        outcome = run_case(json.loads(Path(sys.argv[1]).read_text()))
+        outcome = run(json.loads(Path(sys.argv[1]).read_text()))
     except BaseException as error:  # noqa: BLE001  # a control's failure is its result
         outcome = {"error": f"{type(error).__name__}: {error}"[:600]}
         traceback.print_exc()
     Path(sys.argv[2]).write_text(json.dumps(outcome))
     sys.stdout.flush()
     os._exit(0)  # engines that ended in an error do not come down by themselves
+
+
+if __name__ == "__main__":
+    leave(run_case)
