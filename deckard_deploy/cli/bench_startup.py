@@ -97,12 +97,13 @@ def _timed(deployed: Deployed, site: "Site", plan: "LaunchPlan", caches: Literal
 
     before = starts()
     bring_up(site, *stored_release(plan, site.releases))
-    if starts() == before:
+    after = starts()
+    if after == before:
         raise EnvironmentUnfitError(
             f"{deployed.name} started, but how long it took was not written to {deployed.directory.startups}",
             hint="deckard-deploy bench startup",
         )
-    last = starts()[-1]
+    last = after[-1]
     return Timed(caches=caches, total_s=last.total_s, phases={str(name): s for name, s in last.durations.items()})
 
 

@@ -84,8 +84,9 @@ def changed_weights(plan: "LaunchPlan", directory: "StateDir") -> list[str] | No
     folders = {directory.models / plan.model, *(Path(mount.source) for mount in plan.mounts if mount.read_only)}
     changed = []
     for folder in sorted(folders):
-        if manifest := ModelFolder(folder).manifest():
-            changed += [f"{folder.name}/{file.path}" for file in ModelFolder(folder).changed(manifest.needed)]
+        model = ModelFolder(folder)
+        if manifest := model.manifest():
+            changed += [f"{folder.name}/{file.path}" for file in model.changed(manifest.needed)]
     return changed or None
 
 

@@ -80,25 +80,44 @@ def engine_settings(case: Case, checkpoints: Path) -> dict[str, object]:
     return settings
 
 
+def set_up(work: Path, out: Path) -> tuple[Path, Path]:
+    """The site unpacked and the checkpoints written; returns where both are."""
+    site, checkpoints = work / "site", work / "checkpoints"
+    site.mkdir(parents=True)
+    subprocess.run(["tar", "-xJf", CARRIED / "site.tar.xz", "-C", site], check=True)
+    quiet = environment(site, None) | {"CUDA_VISIBLE_DEVICES": ""}
+    with (out / "checkpoints.log").open("w") as log:
+        argv = [sys.executable, str(HERE / "checkpoints.py"), str(checkpoints)]
+        subprocess.run(argv, env=quiet, stdout=log, stderr=log, check=True)
+    return site, checkpoints
+
+
+def run_script(script: str, job: dict[str, Any], folder: Path, env: dict[str, str], limit_s: float) -> dict[str, Any]:
+    """What a script of this folder made of its job, in a process of its own; or why it made nothing."""
+    folder.mkdir(parents=True)
+    spec, result = folder / "case.json", folder / "result.json"
+    spec.write_text(json.dumps(job))
+    with (folder / "log.txt").open("w") as log:
+        argv = [sys.executable, str(HERE / script), str(spec), str(result)]
+        try:
+            subprocess.run(argv, env=env, stdout=log, stderr=log, timeout=limit_s, check=False)
+        except subprocess.TimeoutExpired:
+            return {"error": f"no end within {limit_s:.0f} s"}
+    return dict(json.loads(result.read_text())) if result.is_file() else {"error": "the process died"}
+
+
 def run_case(name: str, work: Path, overlays: dict[str, Path], gpu: int) -> dict[str, Any]:
     """`gpu`: the one to use, for a case that uses one."""
     case = CASES[name]
     folder = work / "cases" / name.replace(" ", "_").replace(":", "").replace(",", "")
-    folder.mkdir(parents=True)
-    spec, result = folder / "case.json", folder / "result.json"
-    spec.write_text(json.dumps({"engine": engine_settings(case, work / "checkpoints"), "phases": case.phases}))
     env = environment(work / "site", overlays.get(case.files)) | {"VLLM_CACHE_ROOT": str(folder / "cache")}
     if case.gpus == 1:
         env["CUDA_VISIBLE_DEVICES"] = str(gpu)
     started = time.monotonic()
-    with (folder / "log.txt").open("w") as log:
-        argv = [sys.executable, str(HERE / "spec_case.py"), str(spec), str(result)]
-        try:
-            subprocess.run(argv, env=env, stdout=log, stderr=log, timeout=case.timeout_s, check=False)
-        except subprocess.TimeoutExpired:
-            return {"error": f"no end within {case.timeout_s} s"}
+    job = {"engine": engine_settings(case, work / "checkpoints"), "phases": case.phases}
+    found = run_script("spec_case.py", job, folder, env, case.timeout_s)
     print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
-    return json.loads(result.read_text()) if result.is_file() else {"error": "the process died"}
+    return found
 
 
 def acceptance(phase: dict[str, Any]) -> str:
@@ -135,13 +154,7 @@ def rows(results: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def run(out: Path, work: Path, names: list[str]) -> None:
-    site = work / "site"
-    site.mkdir(parents=True)
-    subprocess.run(["tar", "-xJf", CARRIED / "site.tar.xz", "-C", site], check=True)
-    quiet = environment(site, None) | {"CUDA_VISIBLE_DEVICES": ""}
-    with (out / "checkpoints.log").open("w") as log:
-        argv = [sys.executable, str(HERE / "checkpoints.py"), str(work / "checkpoints")]
-        subprocess.run(argv, env=quiet, stdout=log, stderr=log, check=True)
+    site, _ = set_up(work, out)
     wanted = {CASES[name].files for name in names} - {"stock"}
     overlays = {files: overlay(site, work / f"overlay {files}".replace(" ", "_"), files) for files in wanted}
     print(f"set up: {time.process_time():.0f} s of CPU; {len(names)} cases", flush=True)

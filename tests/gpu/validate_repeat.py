@@ -10,47 +10,28 @@ the others': what is right only on a GPU that is never late shows itself.
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from tests.gpu.cases import CASES
-from tests.gpu.validate_eagle import CARRIED, HERE, engine_settings, environment, overlay
-
-
-def run_engine(folder: Path, case: dict[str, Any], env: dict[str, str]) -> dict[str, Any]:
-    folder.mkdir(parents=True)
-    (folder / "case.json").write_text(json.dumps(case))
-    result = folder / "result.json"
-    with (folder / "log.txt").open("w") as log:
-        argv = [sys.executable, str(HERE / "repeat_case.py"), str(folder / "case.json"), str(result)]
-        try:
-            environ = env | {"VLLM_CACHE_ROOT": str(folder / "cache")}
-            subprocess.run(argv, env=environ, stdout=log, stderr=log, timeout=case["seconds"] + 120, check=False)
-        except subprocess.TimeoutExpired:
-            return {"error": "no end in time"}
-    return dict(json.loads(result.read_text())) if result.is_file() else {"error": "the process died"}
+from tests.gpu.validate_eagle import engine_settings, environment, overlay, run_script, set_up
 
 
 def run(out: Path, work: Path, names: list[str], seconds: float, gpu: int) -> None:
-    site, checkpoints = work / "site", work / "checkpoints"
-    site.mkdir(parents=True)
-    subprocess.run(["tar", "-xJf", CARRIED / "site.tar.xz", "-C", site], check=True)
-    quiet = environment(site, None) | {"CUDA_VISIBLE_DEVICES": ""}
-    subprocess.run([sys.executable, HERE / "checkpoints.py", checkpoints], env=quiet, check=True)
+    site, checkpoints = set_up(work, out)
     files = {CASES[name].files for name in names} - {"stock"}
     overlays = {kind: overlay(site, Path(tempfile.mkdtemp(dir=work)) / "tree", kind) for kind in files}
     (base,) = {CASES[name].base or "" for name in names}
 
     def start(at: int, name: str, length: float, expected: dict[str, Any] | None = None) -> dict[str, Any]:
         case = CASES[name]
-        env = environment(site, overlays.get(case.files)) | {"CUDA_VISIBLE_DEVICES": str(gpu)}
+        folder = work / "engines" / str(at)
+        env = environment(site, overlays.get(case.files)) | {"VLLM_CACHE_ROOT": str(folder / "cache")}
         engine = engine_settings(case, checkpoints)
         job = {"engine": engine, "phases": case.phases, "seconds": length, "expected": expected}
-        return run_engine(work / "engines" / str(at), job, env)
+        return run_script("repeat_case.py", job, folder, env | {"CUDA_VISIBLE_DEVICES": str(gpu)}, length + 120)
 
     expected = start(-1, base, 1)["tokens"]
     with ThreadPoolExecutor(len(names)) as pool:

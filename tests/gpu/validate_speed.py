@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.gpu.modelopt_marlin import prepare
-from tests.gpu.validate_eagle import count_gpus
+from tests.gpu.validate_eagle import count_gpus, run_script
 
-HERE = Path(__file__).resolve().parent
 # The most telling first; a GPU takes the next one when it is free.
 CASES: dict[str, dict[str, Any]] = {
     "NVFP4": {"algo": "NVFP4", "draft_tokens": 0, "kv_gib": 8},
@@ -44,22 +42,14 @@ CASES: dict[str, dict[str, Any]] = {
 
 def run_case(name: str, case: dict[str, Any], work: Path, gpu: int, limit_s: float) -> dict[str, Any]:
     folder = work / "cases" / name.replace(" ", "_").replace(",", "")
-    folder.mkdir(parents=True)
-    (folder / "case.json").write_text(json.dumps(case))
     variables = dict(line.split("=", 1) for line in (work / "environment").read_text().splitlines())
     env = os.environ | variables
     env |= {"CUDA_VISIBLE_DEVICES": str(gpu), "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "HF_HUB_OFFLINE": "1"}
     env |= {"VLLM_CACHE_ROOT": str(work / f"cache{gpu}"), "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "INFO"}
-    result, started = folder / "result.json", time.monotonic()
-    with (folder / "log.txt").open("w") as log:
-        argv = [sys.executable, str(HERE / "speed_case.py"), str(folder / "case.json"), str(result)]
-        try:
-            subprocess.run(argv, env=env, stdout=log, stderr=log, timeout=limit_s, check=False)
-        except subprocess.TimeoutExpired:
-            return {"error": f"no end within {limit_s:.0f} s"}
-    found = json.loads(result.read_text()) if result.is_file() else {"error": "the process died"}
+    started = time.monotonic()
+    found = run_script("speed_case.py", case, folder, env, limit_s)
     print(f"{name}: {time.monotonic() - started:.0f} s, {found.get('error') or found['decode']}", flush=True)
-    return dict(found)
+    return found
 
 
 def run(out: Path, work: Path, seconds: float, names: list[str], gpus: list[int]) -> None:
