@@ -20,7 +20,7 @@ from deckard_deploy.running.commands import Say, last_line, run
 if TYPE_CHECKING:
     from docker import APIClient
 
-CALL_TIMEOUT_S = 10.0
+CALL_TIMEOUT_S = 30.0  # a machine that is short of memory or reads gigabytes has taken more than ten
 # --pull never and project-wide `down` without a file; 2.20 (2023) is the oldest that compose's own docs still cover.
 OLDEST_COMPOSE = (2, 20)
 # Not COMPOSE_*, which would choose another file, project or profile.

@@ -27,7 +27,7 @@ pytestmark = [
     # docker 7's UnixHTTPConnection.connect leaves its socket to the garbage collector when nobody listens.
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
 ]
-DEADLINE_S = 1.0  # in place of the ten seconds that a call has
+DEADLINE_S = 1.0  # in place of what a call has
 
 
 @pytest.fixture(scope="module")

@@ -81,7 +81,10 @@ FAULTS = (
         "F27",
         "the engine hangs after it was ready, and /health says 200",
         "watch: degraded after one question without an answer, restarted after three; status says both",
-        (f"{WATCH}::test_a_silent_server_is_degraded_first_and_restarted_after_some_questions",),
+        (
+            f"{WATCH}::test_a_silent_server_is_degraded_first_and_restarted_after_some_questions",
+            "tests/e2e/test_process_road.py::test_watch_brings_back_an_engine_that_hangs_and_one_that_dies",
+        ),
         Guard("running/watch.py", "return (None, True) if found.answered else", "return (None, True) if found else"),
         "assert ('healthy'",
     ),
