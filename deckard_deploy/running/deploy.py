@@ -59,13 +59,13 @@ def decide(desired: str, observed: Observation, launch: Launch | None) -> Decisi
     if launch is None or observed.launch_id != launch.launch_id:
         return Decision("replace", f"plan {desired} runs, but not as the launch that was recorded")
     if observed.state == "restarting":
-        return Decision("replace", f"it crashes and is restarted, {observed.restart_count} times so far")
+        return Decision("replace", f"it crashes and is restarted; restarts so far: {observed.restart_count}")
     if launch.state in ("failed", "stopped"):
         return Decision("replace", f"it runs although its launch was recorded as {launch.state}")
     if launch.state == "starting":
         return Decision("follow", "an earlier `up` started it and did not wait until it was ready")
     if observed.restart_count != launch.restart_count:
-        return Decision("follow", f"it was restarted since it was ready, {observed.restart_count} times so far")
+        return Decision("follow", f"it was restarted since it was ready; restarts so far: {observed.restart_count}")
     return Decision("nothing", f"plan {desired} runs since {launch.started_at}")
 
 

@@ -1,9 +1,12 @@
 """The whole road on the process runtime: a real vLLM 0.19.1, from nothing to answers and back to nothing."""
 
+import contextlib
 import json
+import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,12 +17,15 @@ import psutil
 import pytest
 import requests
 
+from deckard_deploy.running.watch import WatchRecord
 from deckard_deploy.weights.tiny_script import ANSWER_TEXT, PLAIN_TEXT, THOUGHT_TEXT, TOOL_ARGUMENTS, TOOL_NAME
 from tests.e2e import clients
 from tests.e2e.conftest import Tool
+from tests.unit.running.world import eventually
 
 pytestmark = pytest.mark.vllm
 NAME = "road"
+RESTART_S = 600.0  # on a busy machine; only ends a test that has failed
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +205,49 @@ def test_rollback_brings_the_release_before_back_proven(up: Tool, tool: Tool, ba
     assert tool("chat", "Hello?", "--name", NAME).stdout.strip() == PLAIN_TEXT
     shutil.rmtree(home / "keys")  # so that the tests below, and of other modules, need none
     assert "nothing to do" in up().stderr
+
+
+def engine_core(home: Path) -> int:
+    """The process of vLLM that computes; its API server is another."""
+    (found,) = [pid for pid in servers(home) if "EngineCore" in " ".join(psutil.Process(pid).cmdline())]
+    return found
+
+
+@contextlib.contextmanager
+def watching(home: Path, said: Path) -> Iterator[Callable[[], WatchRecord]]:
+    """`watch`, and what it has written down."""
+    record = home / "deployments" / NAME / "watch.json"
+    command = [sys.executable, "-m", "deckard_deploy", "watch", "--name", NAME, "--interval", "1", "--deadline", "10"]
+    with said.open("w") as output:
+        process = subprocess.Popen(command, env={**os.environ, "DECKARD_HOME": str(home)}, stderr=output)
+    try:
+        yield lambda: WatchRecord.model_validate_json(record.read_text())
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def test_watch_brings_back_an_engine_that_hangs_and_one_that_dies(
+    base_url: str, tool: Tool, home: Path, tmp_path: Path
+) -> None:
+    said = tmp_path / "said"
+    with watching(home, said) as record:
+        eventually(lambda: "healthy" in said.read_text())
+        hung = engine_core(home)
+        os.kill(hung, signal.SIGSTOP)
+        eventually(lambda: record().state == "degraded", RESTART_S)
+        assert requests.get(f"{base_url}/health/ready", timeout=10).status_code == 200  # of the API server alone
+        assert json.loads(tool("status", "--name", NAME, "--json", check=False).stdout)["watch"] == "degraded"
+        eventually(lambda: record().state == "healthy", RESTART_S)
+        assert not psutil.pid_exists(hung)
+        assert clients.plain(base_url)[0] == PLAIN_TEXT
+        os.kill(engine_core(home), signal.SIGKILL)
+        eventually(lambda: len(record().restarts) == 2 and record().state == "healthy", RESTART_S)
+        assert clients.plain(base_url)[0] == PLAIN_TEXT
+    silent, dead = record().restarts
+    assert (silent.outcome, dead.outcome) == ("ready", "ready"), said.read_text()
+    assert silent.reason == f"not answering: ReadTimeout at {base_url}"
+    assert dead.reason.startswith(("it was restarted since", "it crashes", "engine dead"))  # whoever was first
 
 
 def test_down_leaves_nothing_running(base_url: str, tool: Tool, home: Path) -> None:

@@ -23,9 +23,9 @@ DEADLINE_S = 30
 Found = TypeVar("Found")
 
 
-def eventually(holds: Callable[[], Found]) -> Found:
+def eventually(holds: Callable[[], Found], within_s: float = DEADLINE_S) -> Found:
     """Wait until it holds; the deadline only ends a test that has failed."""
-    until = time.monotonic() + DEADLINE_S
+    until = time.monotonic() + within_s
     while not (result := holds()):
         assert time.monotonic() < until, "it never came true"
         time.sleep(0.02)
