@@ -6,6 +6,7 @@ mappings merge, everything else is replaced.
 
 import json
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,23 +36,16 @@ def facts(changes: dict[str, Any] | None = None, *, of: str = "spark-healthy") -
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in changes.items():
-        old = base.get(key)
-        merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return merged
+    both = {key for key, value in changes.items() if isinstance(value, dict) and isinstance(base.get(key), dict)}
+    return {**base, **changes, **{key: _merged(base[key], changes[key]) for key in both}}
 
 
-def spark_gpu(**changes: Any) -> dict[str, Any]:
-    base = json.loads((FACTS / "spark-healthy.json").read_text())["gpus"][0]
-    return {"gpus": [{**base, **changes}]}
+def _with_one(key: str, **changes: Any) -> dict[str, Any]:
+    (base,) = json.loads((FACTS / "spark-healthy.json").read_text())[key]
+    return {key: [{**base, **changes}]}
 
 
-def checkpoint(**changes: Any) -> dict[str, Any]:
-    base = json.loads((FACTS / "spark-healthy.json").read_text())["checkpoints"][0]
-    return {"checkpoints": [{**base, **changes}]}
-
-
+spark_gpu, checkpoint = partial(_with_one, "gpus"), partial(_with_one, "checkpoints")
 HEALTHY, SPARK = facts(), target()
 
 
