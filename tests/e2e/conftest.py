@@ -57,8 +57,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A state directory of its own; engines are installed into it once, or into DECKARD_TEST_ENGINES for several."""
     folder = tmp_path_factory.mktemp("home") / "state"
+    folder.mkdir(mode=0o700)
+    (folder / "cache").mkdir()
     if shared := os.environ.get("DECKARD_TEST_ENGINES"):
-        folder.mkdir(mode=0o700)
         (folder / "engines").symlink_to(shared)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)

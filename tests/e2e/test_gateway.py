@@ -75,7 +75,7 @@ def engine(request: pytest.FixtureRequest) -> tuple[str, Path]:
 
 @pytest.fixture(scope="module")
 def world(
-    tmp_path_factory: pytest.TempPathFactory, engine: tuple[str, Path], free_port: Callable[[], int]
+    tmp_path_factory: pytest.TempPathFactory, engine: tuple[str, Path], free_port: Callable[[], int], home: Path
 ) -> Iterator[World]:
     directory = StateDir(tmp_path_factory.mktemp("gateway") / "state")
     # Exposed, so that a key is asked for from the first request on; on loopback all the same: nobody is let in here.
@@ -83,6 +83,7 @@ def world(
     resolved = resolve(Deployment(name="gate", publish=publish, engine=engine[0]), profile=library.profile("cpu"))
     plan = plan_for(resolved, directory).model_copy(update={"patches": (), "plugin": None})
     tiny_gemma4.write(directory.models / MODEL)
+    directory.cache.symlink_to(home / "cache")  # where an earlier start has left what it found out about the model
     keys, deployment = Keys(directory.root), directory.create("gate")
     with keys.held():
         alice = keys.add("alice")
@@ -100,8 +101,7 @@ def world(
         runtime.reload()
         time.sleep(1)  # nginx starts new workers and sends the old ones home
 
-    address = ("127.0.0.1", plan.port)
-    made = World(plan.base_url, address, keys, reload, release.folder / "vllm.log", alice)
+    made = World(plan.base_url, ("127.0.0.1", plan.port), keys, reload, release.folder / "vllm.log", alice)
     try:
         until_ready(f"{plan.base_url}/health/ready", lambda: "\n".join(runtime.tail(40)))
         yield made
@@ -261,16 +261,15 @@ def test_nobodys_key_or_prompt_is_written_down(world: World) -> None:
 
 
 @pytest.fixture(scope="module")
-def bare(
-    world: World, engine: tuple[str, Path], free_port: Callable[[], int], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[str, int]]:
+def bare(world: World, engine: tuple[str, Path], free_port: Callable[[], int], home: Path) -> Iterator[tuple[str, int]]:
     """The same vLLM as it comes, with its own --api-key."""
-    port, log = free_port(), tmp_path_factory.mktemp("bare") / "log"
-    model = world.log.parents[4] / "models" / MODEL
+    state = world.log.parents[4]
+    port, log, model = free_port(), state / "bare.log", state / "models" / MODEL
     options = ("--host", "127.0.0.1", "--port", str(port), "--served-model-name", MODEL, "--api-key", KEY)
     more = ("--enforce-eager", "--max-model-len", "1024", "--max-num-seqs", "4")
     command = [str(engine[1].with_name("vllm")), "serve", str(model), *options, *more]
-    environment = {**os.environ, **library.profile("cpu").environment}
+    cache = {"VLLM_CACHE_ROOT": str(home / "cache" / engine[0] / "vllm")}
+    environment = {**os.environ, **library.profile("cpu").environment, **cache}
     with log.open("wb") as output, subprocess.Popen(command, env=environment, stdout=output, stderr=output) as server:
         try:
             until_ready(f"http://127.0.0.1:{port}/health", lambda: log.read_text(errors="replace")[-2000:])
