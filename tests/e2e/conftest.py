@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import docker_world, downloads
+from tests.unit.running import world
 
 # It needs vLLM in its own process; test_in_engine.py runs it with the engine's Python.
 collect_ignore = [] if importlib.util.find_spec("vllm") else ["test_eagle_patch.py"]
@@ -89,14 +89,8 @@ def tool(home: Path) -> Tool:
 
 @pytest.fixture(scope="session")
 def free_port() -> Callable[[], int]:
-    """A port that nothing listens on right now."""
-
-    def ask() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])
-
-    return ask
+    """Asks for a port that nothing listens on right now."""
+    return world.free_port
 
 
 @pytest.fixture(scope="session")

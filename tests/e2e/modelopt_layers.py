@@ -12,7 +12,6 @@ process of its own, with the patched tree or the wheel first on PYTHONPATH, so t
 import json
 import math
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -191,15 +190,16 @@ def row_of(config: Any) -> torch.nn.Module:
     return RowParallelLinear(HIDDEN, 64, bias=False, params_dtype=torch.bfloat16, quant_config=config, prefix=prefix)
 
 
-def start(rank: int, world: int, port: int) -> None:
-    init_distributed_environment(world, rank, f"tcp://127.0.0.1:{port}", rank, backend="gloo")
+def start(rank: int, world: int, meeting: str) -> None:
+    """The ranks meet at a file that is not there yet: a port that was free might be somebody else's by then."""
+    init_distributed_environment(world, rank, f"file://{meeting}", rank, backend="gloo")
     initialize_model_parallel(world)
 
 
-def parallel(rank: int, port: int, folder: str) -> None:
+def parallel(rank: int, folder: str) -> None:
     """One rank of tensor parallel size 2."""
     with set_current_vllm_config(VllmConfig()):
-        start(rank, 2, port)
+        start(rank, 2, f"{folder}/meeting")
         outputs = {
             f"tp2/{algo}/{kind}": shard_output(checkpoint(kind, algo), rank)
             for algo in ("NVFP4", "NVFP4_AWQ", "NVFP4_SVD")
@@ -234,18 +234,17 @@ def _halves(first: torch.Tensor, second: torch.Tensor, widths: tuple[int, ...]) 
     return [part for pair in pairs for part in pair]
 
 
-def run_parallel(port: int) -> dict[str, Any]:
-    os.environ["VLLM_DIST_IDENT"] = str(port)  # the engine sets it before it starts its workers
-    with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(parallel, args=(port, folder), nprocs=2)
-        first, second = (torch.load(f"{folder}/{rank}") for rank in range(2))
+def run_parallel(folder: str) -> dict[str, Any]:
+    os.environ["VLLM_DIST_IDENT"] = str(os.getpid())  # the engine sets it before it starts its workers
+    mp.spawn(parallel, args=(folder,), nprocs=2)
+    first, second = (torch.load(f"{folder}/{rank}") for rank in range(2))
     return {name: joined(name, first[name], second[name]) for name in first}
 
 
 if __name__ == "__main__":
-    first_port = int(sys.argv[1])
-    found = run_parallel(first_port)
-    with set_current_vllm_config(VllmConfig()):
-        start(0, 1, first_port + 1)
-        found.update(single())
+    with tempfile.TemporaryDirectory() as work:
+        found = run_parallel(work)
+        with set_current_vllm_config(VllmConfig()):
+            start(0, 1, f"{work}/alone")
+            found.update(single())
     print(json.dumps({"module": ours.__file__, **found}))

@@ -19,15 +19,14 @@ from deckard_deploy.running import docker_images
 from deckard_deploy.running.deploy import bring_up, decide, take_down
 from deckard_deploy.running.runtime import MISSING, Observation
 from tests.e2e.docker_world import IMAGE, World, answers, debian, deployment_in, docker, listens, proven, until
+from tests.unit.running.world import free_port
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("busybox")]
 
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_port()
 
 
 @pytest.fixture(params=["plain"])

@@ -6,7 +6,6 @@ its user can read the password, and nothing but its data can be written.
 
 import os
 import secrets
-import socket
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -27,16 +26,11 @@ from deckard_deploy.rendering.monitoring import (
     render_monitoring,
 )
 from tests.e2e.docker_world import IMAGE, World, docker, make_image, until
+from tests.unit.running.world import free_port
 
 pytestmark = pytest.mark.docker
 PROMETHEUS = "deckard-deploy-test/prometheus:local"
 PAGE = Path(__file__).parents[1] / "unit" / "measuring" / "pages" / "vllm-0.19.1.txt"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def make_prometheus() -> None:

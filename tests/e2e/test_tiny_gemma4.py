@@ -4,7 +4,6 @@ import base64
 import json
 import os
 import signal
-import socket
 import struct
 import subprocess
 import time
@@ -29,6 +28,7 @@ from deckard_deploy.weights.tiny_script import (
     TOOL_NAME,
     TOOL_THOUGHT_TEXT,
 )
+from tests.unit.running.world import free_port
 
 START_SECONDS = 420
 STATE_DICT = """
@@ -80,12 +80,6 @@ class Server:
                 for choice in json.loads(line.removeprefix(b"data: "))["choices"]:
                     answer.add(choice["delta" if stream else "message"], choice["finish_reason"])
         return answer
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -13,6 +13,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,7 +68,7 @@ def measure() -> None:
             ), layer.quant_method.backend.value
 
     with layers.set_current_vllm_config(layers.VllmConfig()):
-        layers.start(0, 1, 29701)
+        layers.start(0, 1, f"{tempfile.mkdtemp()}/alone")
         found = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "module": layers.modelopt.__file__}
         reference = layers.reference if os.environ.get("VLLM_USE_NVFP4_CT_EMULATIONS") else weight_only
         for kind in layers.SHARDS:

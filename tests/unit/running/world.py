@@ -1,7 +1,9 @@
 """Deployments with real processes behind them: a small server takes the place of `vllm serve`."""
 
+import contextlib
 import json
 import os
+import secrets
 import socket
 import sys
 import time
@@ -33,9 +35,15 @@ def eventually(holds: Callable[[], Found], within_s: float = DEADLINE_S) -> Foun
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """One that nothing listens on, below those that the kernel hands out by itself (ip_local_port_range).
+
+    It is taken a moment later, and servers of other tests start at the same time.
+    """
+    while True:
+        port = 10_000 + secrets.randbelow(20_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class World:
