@@ -12,6 +12,7 @@ import os
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -27,7 +28,10 @@ def made(kind: str, folder: Path) -> cycles.Cycle:
 
 
 def main(kind: str, most: int = 500, seconds: int = 1_000_000) -> None:
-    with tempfile.TemporaryDirectory() as name, docker_world.small_image(Path(name)):
+    with (
+        tempfile.TemporaryDirectory() as name,
+        docker_world.small_image(Path(name)) if kind == "docker" else nullcontext(),
+    ):
         tempfile.tempdir = os.environ["TMPDIR"] = str(Path(name) / "temporary")
         Path(tempfile.tempdir).mkdir()
         cycle, began, done = made(kind, Path(name)), time.monotonic(), FIRST

@@ -49,8 +49,9 @@ def jump(to):
 def proven(release, runtime):
     jumps = iter((10 * year, -year, 0))
     def ask():
-        jump(next(jumps, year))
-        ready = release.recorded_launch().launch_id in (world.names() or [])
+        still = next(jumps, None)
+        jump(year if still is None else still)
+        ready = still is None and release.recorded_launch().launch_id in (world.names() or [])
         return Readiness(Outcome.READY if ready else Outcome.LOADING)
     follow(runtime, ask, stalled_after_s=60, on_progress=lambda _: None)
 
