@@ -47,7 +47,7 @@ def jump(to):
     print(time.gmtime(time.time()).tm_year, flush=True)
 
 def proven(release, runtime):
-    jumps = iter((10 * year, -year, 0))
+    jumps = iter((10 * year, -year, 20 * year, 0))  # twice: a line of the log starts the wait anew
     def ask():
         still = next(jumps, None)
         jump(year if still is None else still)
