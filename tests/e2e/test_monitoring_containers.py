@@ -101,5 +101,7 @@ def answer(port: int, query: str) -> str:
         found = requests.get(f"http://127.0.0.1:{port}/api/v1/query", params={"query": query}, timeout=5)
     except requests.ConnectionError:
         return ""
+    if not found.ok:  # 503 while it starts
+        return ""
     result = found.json()["data"]["result"]
     return str(result[0]["value"][1]) if result else ""
