@@ -189,7 +189,7 @@ def until(api: str, query: str, timeout_s: float = 90) -> list[Any]:
         try:
             if found := ask(api, query):
                 return found
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.JSONDecodeError):  # 503 while it starts
             pass
         assert time.monotonic() < deadline, f"no answer to {query}"
         time.sleep(0.5)
