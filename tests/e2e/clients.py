@@ -1,6 +1,8 @@
 """The official OpenAI client against an endpoint: what every runtime has to answer."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import requests
@@ -18,56 +20,58 @@ TOOLS = [
 ]
 
 
-def client(base_url: str) -> Any:
-    """The official client; its many overloads say nothing about an answer that the test inspects anyway."""
-    return OpenAI(base_url=base_url, api_key="unused", max_retries=0, timeout=120)
+@contextmanager
+def client(base_url: str) -> Iterator[tuple[Any, str]]:
+    """The official client and the served model; what the client's many overloads say, a test inspects anyway."""
+    with OpenAI(base_url=base_url, api_key="unused", max_retries=0, timeout=120) as openai:
+        yield openai, openai.models.list().data[0].id
 
 
 def plain(base_url: str) -> tuple[str, str]:
     """The plain answer, whole and streamed."""
-    openai, model = client(base_url), client(base_url).models.list().data[0].id
     ask = [{"role": "user", "content": "Hello?"}]
-    whole = openai.chat.completions.create(model=model, messages=ask, temperature=0)
-    stream = openai.chat.completions.create(model=model, messages=ask, temperature=0, stream=True)
-    pieces = [chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices]
+    with client(base_url) as (openai, model):
+        whole = openai.chat.completions.create(model=model, messages=ask, temperature=0)
+        stream = openai.chat.completions.create(model=model, messages=ask, temperature=0, stream=True)
+        pieces = [chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices]
     return whole.choices[0].message.content or "", "".join(pieces)
 
 
 def reasoning(base_url: str) -> dict[str, str]:
     """Thoughts and answer, whole and streamed."""
-    openai, model = client(base_url), client(base_url).models.list().data[0].id
     ask = [{"role": "user", "content": "Which city?"}]
     extra = {"chat_template_kwargs": {"enable_thinking": True}}
-    whole = openai.chat.completions.create(model=model, messages=ask, temperature=0, extra_body=extra)
-    said = whole.choices[0].message.model_dump()
-    found = {"whole_content": said["content"] or "", "whole_reasoning": said.get("reasoning") or ""}
-    found |= {"content": "", "reasoning": ""}
-    stream = openai.chat.completions.create(model=model, messages=ask, temperature=0, stream=True, extra_body=extra)
-    for chunk in stream:
-        delta = chunk.choices[0].delta.model_dump() if chunk.choices else {}
-        found["content"] += delta.get("content") or ""
-        found["reasoning"] += delta.get("reasoning") or ""
+    with client(base_url) as (openai, model):
+        whole = openai.chat.completions.create(model=model, messages=ask, temperature=0, extra_body=extra)
+        said = whole.choices[0].message.model_dump()
+        found = {"whole_content": said["content"] or "", "whole_reasoning": said.get("reasoning") or ""}
+        found |= {"content": "", "reasoning": ""}
+        stream = openai.chat.completions.create(model=model, messages=ask, temperature=0, stream=True, extra_body=extra)
+        for chunk in stream:
+            delta = chunk.choices[0].delta.model_dump() if chunk.choices else {}
+            found["content"] += delta.get("content") or ""
+            found["reasoning"] += delta.get("reasoning") or ""
     return found
 
 
 def tool_call(base_url: str) -> tuple[tuple[str, str], tuple[str, str]]:
     """Name and arguments of the call, whole and streamed."""
-    openai, model = client(base_url), client(base_url).models.list().data[0].id
     ask = [{"role": "user", "content": "How will the weather be?"}]
-    whole = openai.chat.completions.create(model=model, messages=ask, tools=TOOLS, temperature=0)
-    call = whole.choices[0].message.tool_calls[0].function
     name = arguments = ""
-    stream = openai.chat.completions.create(model=model, messages=ask, tools=TOOLS, temperature=0, stream=True)
-    for chunk in stream:
-        for part in (chunk.choices[0].delta.tool_calls or []) if chunk.choices else []:
-            name += part.function.name or ""
-            arguments += part.function.arguments or ""
+    with client(base_url) as (openai, model):
+        whole = openai.chat.completions.create(model=model, messages=ask, tools=TOOLS, temperature=0)
+        call = whole.choices[0].message.tool_calls[0].function
+        stream = openai.chat.completions.create(model=model, messages=ask, tools=TOOLS, temperature=0, stream=True)
+        for chunk in stream:
+            for part in (chunk.choices[0].delta.tool_calls or []) if chunk.choices else []:
+                name += part.function.name or ""
+                arguments += part.function.arguments or ""
     return (call.name, call.arguments), (name, arguments)
 
 
 def concurrent_chat(base_url: str, requests_at_once: int) -> list[int]:
     """Completion tokens of non-streaming chats sent at once, as the model card's author benchmarks."""
-    model = client(base_url).models.list().data[0].id
+    model = requests.get(f"{base_url}/models", timeout=120).json()["data"][0]["id"]
 
     def one(_: int) -> int:
         body = {"model": model, "messages": [{"role": "user", "content": "Hello?"}], "max_tokens": 300}
