@@ -8,6 +8,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -37,6 +38,8 @@ def image(script: str) -> str:
 
 if __name__ == "__main__":
     into = Path(sys.argv[1])
+    # Filled before threads ask for it (to find uv): Python before 3.13 answers a second thread while it is half filled.
+    sysconfig.get_config_vars()
     with ThreadPoolExecutor() as pool:
         engines = [pool.submit(engine, into, name) for name in (OLD, NEW)]
         images = pool.submit(lambda: [image(GATEWAY_IMAGE), image(ENGINE_IMAGE)])
