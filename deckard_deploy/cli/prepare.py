@@ -185,12 +185,25 @@ def stored_release(plan: LaunchPlan, releases: Releases) -> tuple[Release, Launc
     contents = {
         PLAN: plan.model_dump_json(indent=1) + "\n",
         "command.txt": render_command(plan, launch_id=launch.launch_id),
+        **_run_from(plan, launch.launch_id),
     }
-    if plan.gateway:
-        contents[GATEWAY] = render_gateway(plan)
-    if plan.runtime == "docker":
-        contents[COMPOSE] = render_compose(plan, launch_id=launch.launch_id)
     return releases.store(plan.hash, contents), launch
+
+
+def outdated(release: Release) -> tuple[str, ...]:
+    """The files that the recorded launch runs from, as far as they are not what this version of the tool writes.
+
+    A plan holds the hashes of its patches and of its plugin, and none of our templates. Raises IntegrityError.
+    """
+    wanted = _run_from(release.plan(), release.recorded_launch().launch_id)
+    return tuple(name for name, text in wanted.items() if not release.says(name, text))
+
+
+def _run_from(plan: LaunchPlan, launch_id: str) -> dict[str, str]:
+    contents = {GATEWAY: render_gateway(plan)} if plan.gateway else {}
+    if plan.runtime == "docker":
+        contents[COMPOSE] = render_compose(plan, launch_id=launch_id)
+    return contents
 
 
 def remove_generated(directory: StateDir, say: Say) -> None:

@@ -32,7 +32,8 @@ def up(resolved: "Resolved", *, state_dir: Path | None, locked: bool, dry_run: b
     """Start the endpoint and wait until it is proven ready.
 
     Without --profile it takes the one that is made for this machine, and says so.
-    The base URL is the only thing on stdout. Nothing is restarted when the plan has not changed.
+    The base URL is the only thing on stdout. Nothing is restarted when neither the plan nor the files that this
+    version of the tool writes for it have changed.
 
     \b
     Example:
@@ -109,7 +110,8 @@ def _converge(resolved: "Resolved", plan: "LaunchPlan", directory: "StateDir", s
 
 
 def _decision(site: "Site", plan: "LaunchPlan", directory: "StateDir") -> "Decision":
-    """What has to be done; a server that runs as planned but does not answer is replaced."""
+    """What has to be done; one that runs as planned is replaced if it does not answer, or runs from older files."""
+    from deckard_deploy.cli.prepare import outdated  # noqa: PLC0415  not for --help
     from deckard_deploy.cli.site import probe  # noqa: PLC0415  not for --help
     from deckard_deploy.errors import TimedOutError  # noqa: PLC0415  same
     from deckard_deploy.running.deploy import Decision, decide, observe  # noqa: PLC0415  same
@@ -119,6 +121,8 @@ def _decision(site: "Site", plan: "LaunchPlan", directory: "StateDir") -> "Decis
     decision = decide(plan.hash, observe(site.runtimes), release.launch() if release else None)
     if decision.action != "nothing" or release is None:
         return decision
+    if files := outdated(release):
+        return Decision("replace", f"this version of the tool writes {' and '.join(files)} otherwise")
     found = probe(release, directory=directory, timeout_s=PROBE_TIMEOUT_S)
     if found.outcome is Outcome.READY:
         return Decision("nothing", f"{decision.cause}, and answers")

@@ -106,6 +106,10 @@ class Release:
         except FileNotFoundError as error:
             raise self._corrupt(name) from error
 
+    def says(self, name: str, text: str) -> bool:
+        """Whether the stored file is this text; one that is not there, or is none of ours, is not."""
+        return _says(self.folder / name, text)
+
     def _corrupt(self, name: str) -> IntegrityError:
         return IntegrityError(
             f"{self.folder / name} is missing or damaged",
@@ -205,13 +209,16 @@ def _write_if_new(folder: Path, name: str, text: str) -> None:
         raise BadInputError(f"{name!r} cannot be a file of a release")
     target = folder.joinpath(path)
     private_folder(target.parent)
+    if not _says(target, text):
+        # Readable by the container's user, who may be another than ours; the folders above are ours alone.
+        write_atomically(target, text, mode=0o644)
+
+
+def _says(path: Path, text: str) -> bool:
     try:
-        if read_regular(target) == text:
-            return
+        return read_regular(path) == text
     except (FileNotFoundError, IntegrityError):
-        pass  # new, or damaged: written below
-    # Readable by the container's user, who may be another than ours; the folders above are ours alone.
-    write_atomically(target, text, mode=0o644)
+        return False
 
 
 def _touched(release: Release) -> int:

@@ -18,7 +18,7 @@ from tests.e2e import clients
 from tests.e2e.conftest import Tool, docker
 from tests.unit.cli import canaries
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("base_url")]
 NAME = "dockroad"
 GATEWAY = f"deckard-{NAME}-gateway"
 BAD_FLAG = """
@@ -38,8 +38,8 @@ def broken_image(image: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def arguments(free_port: Callable[[], int], gateway_image: str) -> list[str]:
-    engine = ["--engine", "vllm-0.19.1-cpu-docker", "--set", f"gateway_image={gateway_image}"]
+def arguments(free_port: Callable[[], int], image: str, gateway_image: str) -> list[str]:
+    engine = ["--engine", "vllm-0.19.1-cpu-docker", "--image", image, "--set", f"gateway_image={gateway_image}"]
     return ["up", "--profile", "cpu", "--name", NAME, "--port", str(free_port()), *engine]
 
 
@@ -52,10 +52,8 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def started(
-    tool: Tool, arguments: list[str], image: str, planted: dict[str, str]
-) -> Iterator[subprocess.CompletedProcess[str]]:
-    yield tool(*arguments, "--image", image, **planted)
+def started(tool: Tool, arguments: list[str], planted: dict[str, str]) -> Iterator[subprocess.CompletedProcess[str]]:
+    yield tool(*arguments, **planted)
     tool("down", "--name", NAME, check=False)
 
 
@@ -88,8 +86,7 @@ def test_concurrent_chat(base_url: str, at_once: int) -> None:
     assert min(clients.concurrent_chat(base_url, at_once)) > 0
 
 
-def test_bench_measures_from_inside_the_container(tool: Tool, base_url: str) -> None:
-    assert base_url
+def test_bench_measures_from_inside_the_container(tool: Tool) -> None:
     counts = ("--concurrency", "2", "--runs", "2", "--requests", "1", "--output-tokens", "16", "--json")
     record = json.loads(tool("bench", "--name", NAME, *counts).stdout)
     assert [(run["completed"], run["failed"]) for run in record["runs"]] == [(2, 0)] * 2
@@ -108,7 +105,6 @@ def test_the_gateway_alone_has_a_port_and_it_is_on_loopback(base_url: str) -> No
     assert base_url.startswith("http://127.0.0.1:")
 
 
-@pytest.mark.usefixtures("base_url")
 def test_the_engine_is_on_a_network_that_leads_nowhere() -> None:
     (engine,) = containers()
     networks = json.loads(docker("inspect", "--format", "{{json .NetworkSettings.Networks}}", engine))
@@ -116,8 +112,7 @@ def test_the_engine_is_on_a_network_that_leads_nowhere() -> None:
     assert docker("network", "inspect", "--format", "{{.Internal}}", f"deckard-{NAME}_private") == "true"
 
 
-def test_the_container_may_do_little(base_url: str) -> None:
-    assert base_url
+def test_the_container_may_do_little() -> None:
     (engine,) = containers()
     host = json.loads(docker("inspect", "--format", "{{json .HostConfig}}", engine))
     assert (host["CapDrop"], host["CapAdd"], host["Privileged"]) == (["ALL"], None, False)
@@ -137,9 +132,8 @@ def test_the_container_may_do_little(base_url: str) -> None:
     assert ours == {"deckard.deployment", "deckard.plan", "deckard.launch", "deckard.gateway"}
 
 
-def test_the_server_refuses_what_it_need_not_do(base_url: str) -> None:
+def test_the_server_refuses_what_it_need_not_do() -> None:
     """Asked from beside it, past the gateway; what it does do is the control of each."""
-    assert base_url
     (engine,) = containers()
     script = (Path(__file__).parent / "asked_inside.py").read_text()
     said = json.loads(docker("exec", "-i", engine, "python3", "-", "127.0.0.1:8000", stdin=script))
@@ -164,19 +158,16 @@ def test_a_web_page_cannot_put_the_engine_to_work(base_url: str) -> None:
     simple = ("text/plain", "multipart/form-data; boundary=x", "application/x-www-form-urlencoded")
     assert {sent(kind) for kind in (*simple, "text/plain; application/json", "application/jsonx", "", None)} == {415}
     assert (sent("application/json"), sent("Application/JSON; charset=utf-8")) == (200, 200)
-    assert (
-        requests.options(url, headers={**origin, "Access-Control-Request-Method": "POST"}, timeout=10).status_code
-        == 404
-    )
+    preflight = {**origin, "Access-Control-Request-Method": "POST"}
+    assert requests.options(url, headers=preflight, timeout=10).status_code == 404
 
 
 REQUEST = r"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 ASK = f"exec 3<>/dev/tcp/10.213.1.2/8080; printf '{REQUEST}' >&3; head -n 1 <&3"
 
 
-def test_a_neighbour_that_found_a_way_past_the_port_is_refused(base_url: str, gateway_image: str) -> None:
+def test_a_neighbour_that_found_a_way_past_the_port_is_refused(gateway_image: str) -> None:
     """Where docker is older than 28 a route to the container's network is one; here it is a second network."""
-    assert base_url
     network = f"{NAME}-neighbours"
     docker("network", "create", "--subnet", "10.213.0.0/16", network)
     docker("network", "connect", "--ip", "10.213.1.2", network, GATEWAY)
@@ -215,8 +206,7 @@ def test_no_planted_secret_is_anywhere(
     assert leaked == {f"/proc/{control.pid}/environ"}
 
 
-def test_what_is_of_keys_and_deployments_is_its_owners(base_url: str, home: Path) -> None:
-    assert base_url
+def test_what_is_of_keys_and_deployments_is_its_owners(home: Path) -> None:
     for folder in (home, home / "deployments", home / "deployments" / NAME, home / "keys"):
         assert folder.stat().st_mode & 0o777 == 0o700
     for file in (home / "keys").iterdir():
@@ -224,7 +214,7 @@ def test_what_is_of_keys_and_deployments_is_its_owners(base_url: str, home: Path
 
 
 def test_keys_come_and_go_without_a_restart_and_are_nowhere_to_be_read(
-    base_url: str, tool: Tool, arguments: list[str], image: str, home: Path
+    base_url: str, tool: Tool, arguments: list[str], home: Path
 ) -> None:
     before = containers()
     key = tool("keys", "add", "alice").stdout.strip()
@@ -232,7 +222,7 @@ def test_keys_come_and_go_without_a_restart_and_are_nowhere_to_be_read(
     assert requests.get(f"{base_url}/models", timeout=10).status_code == 401
     assert requests.get(f"{base_url}/models", headers=asked, timeout=10).status_code == 200
     assert tool("chat", "Hello?", "--name", NAME).stdout.strip() == PLAIN_TEXT
-    assert "nothing to do" in tool(*arguments, "--image", image).stderr
+    assert "nothing to do" in tool(*arguments).stderr
     own = (home / "keys" / "own.key").read_text().strip()
     seen = docker("inspect", *containers(), GATEWAY) + docker("logs", GATEWAY) + docker("top", GATEWAY)
     written = "".join(path.read_text(errors="replace") for path in home.glob("deployments/*/releases/*/*.*"))
@@ -243,23 +233,32 @@ def test_keys_come_and_go_without_a_restart_and_are_nowhere_to_be_read(
     assert requests.get(f"{base_url}/models", headers=asked, timeout=10).status_code == 401
     assert containers() == before
     shutil.rmtree(home / "keys")  # so that the tests below need none
-    tool(*arguments, "--image", image)
+    tool(*arguments)
     assert requests.get(f"{base_url}/models", timeout=10).status_code == 200
 
 
-def test_a_gateway_that_ended_is_started_again(base_url: str, tool: Tool, arguments: list[str], image: str) -> None:
+def test_a_gateway_that_ended_is_started_again(base_url: str, tool: Tool, arguments: list[str]) -> None:
     docker("stop", GATEWAY)
     assert status(tool)["state"] == "exited"
-    assert tool(*arguments, "--image", image).stdout.strip() == base_url
+    assert tool(*arguments).stdout.strip() == base_url
     assert status(tool)["answers"] == "ready"
 
 
-def test_up_again_is_a_no_op(tool: Tool, base_url: str, arguments: list[str], image: str) -> None:
+def test_up_again_is_a_no_op(tool: Tool, base_url: str, arguments: list[str]) -> None:
     before = containers()
-    again = tool(*arguments, "--image", image)
+    again = tool(*arguments)
     assert again.stdout.strip() == base_url
     assert "nothing to do" in again.stderr
     assert containers() == before
+
+
+def test_a_gateway_of_another_version_is_replaced(tool: Tool, arguments: list[str], home: Path) -> None:
+    config = home / "deployments" / NAME / "current" / "nginx.conf"
+    ours = config.read_text()
+    config.write_text(ours + "# by another version\n")
+    planned = tool(*arguments, "--dry-run").stderr
+    config.write_text(ours)
+    assert "would    replace: this version of the tool writes nginx.conf otherwise" in planned
 
 
 def serves_again(tool: Tool, base_url: str) -> None:
@@ -277,10 +276,10 @@ def test_a_bad_flag_in_the_image_is_rolled_back(
 
 
 def test_a_container_killed_while_it_starts_is_rolled_back(
-    tool: Tool, base_url: str, arguments: list[str], image: str, home: Path
+    tool: Tool, base_url: str, arguments: list[str], home: Path
 ) -> None:
     (old,) = containers()
-    command = [sys.executable, "-m", "deckard_deploy", *arguments, "--image", image, "--set", "max-num-seqs=3"]
+    command = [sys.executable, "-m", "deckard_deploy", *arguments, "--set", "max-num-seqs=3"]
     environment = {**os.environ, "DECKARD_HOME": str(home)}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as up:
         deadline = time.monotonic() + 120
@@ -292,7 +291,6 @@ def test_a_container_killed_while_it_starts_is_rolled_back(
     serves_again(tool, base_url)
 
 
-@pytest.mark.usefixtures("base_url", "image")
 def test_down_leaves_nothing_behind(tool: Tool) -> None:
     assert containers()
     tool("down", "--name", NAME)

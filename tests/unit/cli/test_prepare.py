@@ -9,11 +9,19 @@ import pytest
 from deckard_deploy.catalog import library
 from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment
-from deckard_deploy.cli.prepare import installed_program, refuse_other_vocabulary, refuse_private
+from deckard_deploy.cli.host_plan import plan_for
+from deckard_deploy.cli.prepare import (
+    installed_program,
+    outdated,
+    refuse_other_vocabulary,
+    refuse_private,
+    stored_release,
+)
 from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.planning.planner import build_plan
 from deckard_deploy.running.layout import StateDir
+from deckard_deploy.running.releases import Releases
 
 
 def host_plan() -> LaunchPlan:
@@ -68,3 +76,19 @@ def test_a_drafter_with_another_vocabulary_is_refused_before_anything_starts(tmp
         refuse_other_vocabulary(tmp_path / "a", tmp_path / "b")
     refuse_other_vocabulary(tmp_path / "a", tmp_path / "a")
     refuse_other_vocabulary(tmp_path / "a", tmp_path / "c")
+
+
+def test_files_that_this_version_writes_otherwise_are_named(tmp_path: Path) -> None:
+    directory = StateDir(tmp_path)
+    plan = plan_for(resolve(Deployment(name="box"), profile=library.profile("spark")), directory)
+    release, launch = stored_release(plan, Releases(directory.create("box")))
+    release.record(launch)
+    assert outdated(release) == ()
+    with (release.folder / "nginx.conf").open("a") as file:
+        file.write("# of another version\n")
+    assert outdated(release) == ("nginx.conf",)
+    (release.folder / "compose.yaml").unlink()
+    assert outdated(release) == ("nginx.conf", "compose.yaml")
+    release, launch = stored_release(plan, Releases(directory.create("box")))  # what `up` does then
+    release.record(launch)
+    assert outdated(release) == ()
