@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import docker_world, downloads
-from tests.unit.running import world
 
 # It needs vLLM in its own process; test_in_engine.py runs it with the engine's Python.
 collect_ignore = [] if importlib.util.find_spec("vllm") else ["test_eagle_patch.py"]
@@ -85,12 +84,6 @@ def tool(home: Path) -> Tool:
         return done
 
     return call
-
-
-@pytest.fixture(scope="session")
-def free_port() -> Callable[[], int]:
-    """Asks for a port that nothing listens on right now."""
-    return world.free_port
 
 
 @pytest.fixture(scope="session")

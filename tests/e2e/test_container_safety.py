@@ -3,7 +3,6 @@
 import os
 import shlex
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from deckard_deploy.cli.prepare import have_weights
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.rendering.shell import render_run
 from deckard_deploy.running.layout import StateDir
+from tests.unit.running.world import free_port
 
 pytestmark = pytest.mark.docker
 NAME, STRANGER = "confined", 1234  # no such user in the image
@@ -31,7 +31,7 @@ print(len(read), "files read, caches written as", os.getuid())
 
 
 @pytest.fixture(scope="module")
-def plan(image: str, tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]) -> LaunchPlan:
+def plan(image: str, tmp_path_factory: pytest.TempPathFactory) -> LaunchPlan:
     directory = StateDir(tmp_path_factory.mktemp("confined"))
     deployment = Deployment(name=NAME, engine="vllm-0.19.1-cpu-docker", image=image, publish=Publish(port=free_port()))
     resolved = resolve(deployment, profile=library.profile("cpu"))

@@ -19,6 +19,7 @@ from deckard_deploy.running import gateway_files
 from deckard_deploy.running.docker_runtime import DockerRuntime
 from deckard_deploy.running.keys import Keys
 from tests.e2e.docker_world import IMAGE, World, make_image
+from tests.unit.running.world import free_port
 
 pytestmark = pytest.mark.docker
 NAME = "gwdock"
@@ -43,9 +44,7 @@ class Running:
 
 
 @pytest.fixture(scope="module")
-def running(
-    tmp_path_factory: pytest.TempPathFactory, gateway_image: str, free_port: Callable[[], int]
-) -> Iterator[Running]:
+def running(tmp_path_factory: pytest.TempPathFactory, gateway_image: str) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("gwdock")
     make_image(folder)
     world, keys = World(folder, NAME), Keys(folder / "state")
@@ -171,7 +170,7 @@ def test_it_may_do_nothing_else(running: Running) -> None:
     assert docker("exec", PROXY, "id", "-u").strip() == "101"
 
 
-def test_in_a_pod_it_asks_for_a_key_whatever_the_host(running: Running, free_port: Callable[[], int]) -> None:
+def test_in_a_pod_it_asks_for_a_key_whatever_the_host(running: Running) -> None:
     """Two containers on one loopback address, as `render k8s` has them, made by docker in place of Kubernetes."""
     pod, port, folder = f"{NAME}-pod", free_port(), running.world.deployment.folder
     config, access = folder / "pod.conf", folder / "pod"

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from deckard_deploy.weights.tiny_script import ANSWER_TEXT, PLAIN_TEXT, THOUGHT_
 from tests.e2e import clients
 from tests.e2e.conftest import Tool, docker
 from tests.unit.cli import canaries
+from tests.unit.running.world import free_port
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("base_url")]
 NAME = "dockroad"
@@ -38,7 +39,7 @@ def broken_image(image: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def arguments(free_port: Callable[[], int], image: str, gateway_image: str) -> list[str]:
+def arguments(image: str, gateway_image: str) -> list[str]:
     engine = ["--engine", "vllm-0.19.1-cpu-docker", "--image", image, "--set", f"gateway_image={gateway_image}"]
     return ["up", "--profile", "cpu", "--name", NAME, "--port", str(free_port()), *engine]
 

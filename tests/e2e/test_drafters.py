@@ -5,7 +5,7 @@ The target is in NVFP4_AWQ, so the plugin is at work as well; the drafters are n
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,13 +14,14 @@ from deckard_deploy.catalog.metric_names import names_in
 from deckard_deploy.measuring.metrics import metrics_url, scrape
 from deckard_deploy.weights.tiny_script import COUNT_TEXT, PLAIN_TEXT
 from tests.e2e.conftest import Tool
+from tests.unit.running.world import free_port
 
 pytestmark = pytest.mark.vllm
 UP = ("up", "--profile", "cpu", "--engine", "vllm-0.32.0-cpu", "--name", "drafters")
 
 
 @pytest.fixture(scope="module")
-def up(tool: Tool, free_port: Callable[[], int]) -> Iterator[tuple[str, ...]]:
+def up(tool: Tool) -> Iterator[tuple[str, ...]]:
     """The words of an `up` that lack the drafter; one deployment, which each test has with another drafter."""
     yield (*UP, "--port", str(free_port()), "--drafter")
     tool("down", "--name", "drafters")
@@ -73,7 +74,7 @@ def test_bench_spec_measures_with_and_without_and_plan_says_so(tool: Tool, up: t
     assert plan["drafter_measured"]["tried"] == record["tried"]
 
 
-def test_one_that_does_not_fit_is_refused(tool: Tool, free_port: Callable[[], int]) -> None:
+def test_one_that_does_not_fit_is_refused(tool: Tool) -> None:
     # A deployment of its own: one with a release before would have that back.
     up = (*UP[:-1], "unfit", "--port", str(free_port()), "--drafter", "tiny-assistant-random")
     done = tool(*up, check=False)

@@ -27,6 +27,7 @@ from deckard_deploy.running.releases import Releases
 from deckard_deploy.weights import tiny_gemma4
 from deckard_deploy.weights.tiny_script import PLAIN_TEXT
 from tests.e2e.gateway_attacks import CHAT, HOSTS, ROUTES, Attack, answers, attacks, got_through, request
+from tests.unit.running.world import free_port
 
 pytestmark = pytest.mark.vllm
 MODEL, KEY = "tiny-gemma4", "sk-bare-0123456789"
@@ -74,9 +75,7 @@ def engine(request: pytest.FixtureRequest) -> tuple[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def world(
-    tmp_path_factory: pytest.TempPathFactory, engine: tuple[str, Path], free_port: Callable[[], int], home: Path
-) -> Iterator[World]:
+def world(tmp_path_factory: pytest.TempPathFactory, engine: tuple[str, Path], home: Path) -> Iterator[World]:
     directory = StateDir(tmp_path_factory.mktemp("gateway") / "state")
     # Exposed, so that a key is asked for from the first request on; on loopback all the same: nobody is let in here.
     publish = Publish(expose="127.0.0.1", port=free_port(), tls=False)
@@ -269,7 +268,7 @@ def test_nobodys_key_or_prompt_is_written_down(world: World) -> None:
 
 
 @pytest.fixture(scope="module")
-def bare(world: World, engine: tuple[str, Path], free_port: Callable[[], int], home: Path) -> Iterator[tuple[str, int]]:
+def bare(world: World, engine: tuple[str, Path], home: Path) -> Iterator[tuple[str, int]]:
     """The same vLLM as it comes, with its own --api-key."""
     state = world.log.parents[4]
     port, log, model = free_port(), state / "bare.log", state / "models" / MODEL

@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -18,6 +18,7 @@ import pytest
 
 from deckard_deploy.weights.tiny_script import PLAIN_TEXT
 from tests.e2e.conftest import Tool, docker
+from tests.unit.running.world import free_port
 
 NAME = "interrupted"
 # What `up` says when it enters a phase; the engine's log has the same order.
@@ -35,7 +36,7 @@ MARKS = {"process": pytest.mark.vllm, "docker": pytest.mark.docker}
 
 
 @pytest.fixture(scope="module")
-def port(free_port: Callable[[], int]) -> str:
+def port() -> str:
     return str(free_port())
 
 

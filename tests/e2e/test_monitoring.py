@@ -6,10 +6,8 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
@@ -23,7 +21,9 @@ from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.rendering.monitoring import Place, render_monitoring
 from deckard_deploy.running.layout import StateDir
 from tests.e2e.conftest import Tool
+from tests.e2e.prometheus import ask
 from tests.e2e.terminal import Terminal
+from tests.unit.running.world import eventually, free_port
 
 pytestmark = pytest.mark.vllm
 NAME = "watched"
@@ -57,7 +57,7 @@ class Load(threading.Thread):
 
 
 @pytest.fixture(scope="module")
-def base_url(tool: Tool, free_port: Callable[[], int]) -> Iterator[str]:
+def base_url(tool: Tool) -> Iterator[str]:
     up = tool("up", "--profile", "cpu", "--name", NAME, "--port", str(free_port()))
     yield up.stdout.strip()
     tool("down", "--name", NAME, check=False)
@@ -164,51 +164,32 @@ def test_ports_that_collide_are_refused_before_anything_is_pulled(base_url: str,
 
 
 @pytest.fixture
-def prometheus(home: Path, tmp_path: Path, free_port: Callable[[], int]) -> Iterator[tuple[str, dict[str, str]]]:
+def prometheus(home: Path, tmp_path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Debian's Prometheus with the very files that the container would get."""
     if shutil.which("prometheus") is None and not os.environ.get("CI"):
         pytest.skip("prometheus is not installed")
-    texts, address = rendered(home, tmp_path), f"127.0.0.1:{free_port()}"
+    texts, port = rendered(home, tmp_path), free_port()
     config = tmp_path / "prometheus" / "prometheus.yml"
     command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={tmp_path / 'data'}"]
-    with subprocess.Popen([*command, f"--web.listen-address={address}"], stderr=subprocess.DEVNULL) as process:
-        yield f"http://{address}/api/v1", texts
+    with subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{port}"], stderr=subprocess.DEVNULL) as process:
+        yield port, texts
         process.terminate()
 
 
-def ask(api: str, query: str) -> list[Any]:
-    answer = requests.get(f"{api}/query", params={"query": query}, timeout=10).json()
-    assert answer["status"] == "success", (query, answer)
-    return list(answer["data"]["result"])
-
-
-def until(api: str, query: str, timeout_s: float = 90) -> list[Any]:
-    """The answer to a query, once there is one."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        try:
-            if found := ask(api, query):
-                return found
-        except (requests.ConnectionError, requests.JSONDecodeError):  # 503 while it starts
-            pass
-        assert time.monotonic() < deadline, f"no answer to {query}"
-        time.sleep(0.5)
-
-
 def test_prometheus_reads_the_engine_and_minds_the_rules(
-    load: Load, prometheus: tuple[str, dict[str, str]], tool: Tool, top: Terminal
+    load: Load, prometheus: tuple[int, dict[str, str]], tool: Tool, top: Terminal
 ) -> None:
-    api, texts = prometheus
-    assert until(api, "rate(vllm:generation_tokens_total[1m]) > 0")
-    assert ask(api, 'up{job="vllm"}')[0]["value"][1] == "1"
-    rules = requests.get(f"{api}/rules", timeout=10).json()["data"]["groups"][0]["rules"]
+    port, texts = prometheus
+    eventually(lambda: ask(port, "rate(vllm:generation_tokens_total[1m]) > 0"), 90)
+    assert ask(port, 'up{job="vllm"}')[0]["value"][1] == "1"
+    rules = requests.get(f"http://127.0.0.1:{port}/api/v1/rules", timeout=10).json()["data"]["groups"][0]["rules"]
     assert len(rules) == texts["prometheus/rules.yml"].count("alert:")
     for query in dashboard_queries(texts):
-        assert ask(api, query.replace("$__rate_interval", "1m")) or "ALERTS" in query or "hits_total" in query, query
+        assert ask(port, query.replace("$__rate_interval", "1m")) or "ALERTS" in query or "hits_total" in query, query
     top.until(working)
     load.stop()
     tool("down", "--name", NAME)
     top.until(lambda text: "no answer at" in text and "still asking" in text)
-    assert until(api, 'ALERTS{alertname="ServerDown",alertstate="pending"}')
+    eventually(lambda: ask(port, 'ALERTS{alertname="ServerDown",alertstate="pending"}'), 90)
     top.press("q")
     assert top.end() == 0

@@ -13,7 +13,6 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-import requests
 
 from deckard_deploy.cli.monitor import _write
 from deckard_deploy.rendering.monitoring import (
@@ -25,8 +24,9 @@ from deckard_deploy.rendering.monitoring import (
     project,
     render_monitoring,
 )
-from tests.e2e.docker_world import IMAGE, World, docker, make_image, until
-from tests.unit.running.world import free_port
+from tests.e2e.docker_world import IMAGE, World, docker, make_image
+from tests.e2e.prometheus import ask
+from tests.unit.running.world import eventually, free_port
 
 pytestmark = pytest.mark.docker
 PROMETHEUS = "deckard-deploy-test/prometheus:local"
@@ -78,8 +78,8 @@ def test_prometheus_reaches_the_engine_on_its_network(world: World, tmp_path: Pa
     compose = ["compose", "--project-name", project(plan.deployment), "--file", str(folder / COMPOSE)]
     docker(*compose, "up", "--detach")
     try:
-        until(lambda: answer(port, 'up{job="vllm"}') == "1")
-        assert answer(port, "sum(vllm:generation_tokens_total)") != ""
+        eventually(lambda: ask(port, 'up{job="vllm"} == 1'))
+        assert ask(port, "sum(vllm:generation_tokens_total)")
         grafana = f"{project(plan.deployment)}-grafana-1"
         busybox = ("exec", grafana, "/bin/busybox")
         password = docker(*busybox, "cat", "/run/secrets/grafana_admin_password")
@@ -94,14 +94,3 @@ def test_prometheus_reaches_the_engine_on_its_network(world: World, tmp_path: Pa
             assert ports[-1].startswith("127.0.0.1:")
     finally:
         docker(*compose, "down")
-
-
-def answer(port: int, query: str) -> str:
-    try:
-        found = requests.get(f"http://127.0.0.1:{port}/api/v1/query", params={"query": query}, timeout=5)
-    except requests.ConnectionError:
-        return ""
-    if not found.ok:  # 503 while it starts
-        return ""
-    result = found.json()["data"]["result"]
-    return str(result[0]["value"][1]) if result else ""

@@ -21,7 +21,7 @@ from deckard_deploy.running.watch import WatchRecord
 from deckard_deploy.weights.tiny_script import ANSWER_TEXT, PLAIN_TEXT, THOUGHT_TEXT, TOOL_ARGUMENTS, TOOL_NAME
 from tests.e2e import clients
 from tests.e2e.conftest import Tool
-from tests.unit.running.world import eventually
+from tests.unit.running.world import eventually, free_port
 
 pytestmark = pytest.mark.vllm
 NAME = "road"
@@ -29,7 +29,7 @@ RESTART_S = 600.0  # on a busy machine; only ends a test that has failed
 
 
 @pytest.fixture(scope="module")
-def port(free_port: Callable[[], int]) -> str:
+def port() -> str:
     return str(free_port())
 
 

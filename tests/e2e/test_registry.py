@@ -17,6 +17,7 @@ from deckard_deploy.weights import lockfile
 from tests.e2e.conftest import Tool, docker
 from tests.e2e.docker_world import debian, listens
 from tests.e2e.private_daemon import private_daemon
+from tests.unit.running.world import free_port
 
 pytestmark = pytest.mark.docker
 LAYER = 24 << 20
@@ -41,7 +42,7 @@ def engine() -> DockerEngine:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]) -> Iterator[str]:
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a registry of its own."""
     folder, port = tmp_path_factory.mktemp("registry"), free_port()
     program = debian("docker-registry", folder) / "usr" / "bin" / "docker-registry"

@@ -20,6 +20,7 @@ from deckard_deploy.startup.observation import State
 from deckard_deploy.startup.phases import Phase, Progress
 from deckard_deploy.startup.readiness import Outcome, probe
 from deckard_deploy.weights import tiny_gemma4
+from tests.unit.running.world import free_port
 
 pytestmark = pytest.mark.vllm
 NAME, LAUNCH = "tiny-gemma4", "launch-e2e"
@@ -127,7 +128,6 @@ def test_a_real_start_is_followed_to_ready(
     engine_python: Path,
     weights: Path,
     environment: dict[str, str],
-    free_port: Callable[[], int],
     record_property: Callable[[str, object], None],
 ) -> None:
     port = free_port()
@@ -159,9 +159,7 @@ def test_a_real_start_is_followed_to_ready(
         assert probe(base_url, launch_id="another-launch", served_name=NAME).outcome is Outcome.OTHER_SERVER
 
 
-def test_a_real_failure_is_named(
-    engine_python: Path, weights: Path, environment: dict[str, str], free_port: Callable[[], int]
-) -> None:
+def test_a_real_failure_is_named(engine_python: Path, weights: Path, environment: dict[str, str]) -> None:
     port = free_port()
     with (
         served(engine_python, weights, port, environment, "--no-such-flag") as server,
