@@ -5,6 +5,7 @@ import secrets
 import stat
 from collections.abc import Callable
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 
 from deckard_deploy.catalog import library, listing
@@ -175,28 +176,28 @@ def installed_program(plan: LaunchPlan, directory: StateDir, say: Say) -> Path:
 
 def stored_release(plan: LaunchPlan, releases: Releases) -> tuple[Release, Launch]:
     """The release folder of the plan, rendered for a new launch of it."""
+    launch_id = f"deckard-launch-{secrets.token_hex(6)}"
+    run_from = _run_from(plan, launch_id)
     launch = Launch(
-        launch_id=f"deckard-launch-{secrets.token_hex(6)}",
+        launch_id=launch_id,
         started_at=datetime.now(UTC).isoformat("T", "seconds"),
         state="starting",
         runtime=plan.runtime,
         base_url=plan.base_url,
+        rendered=_said_in(run_from),
     )
-    contents = {
-        PLAN: plan.model_dump_json(indent=1) + "\n",
-        "command.txt": render_command(plan, launch_id=launch.launch_id),
-        **_run_from(plan, launch.launch_id),
-    }
-    return releases.store(plan.hash, contents), launch
+    written = {PLAN: plan.model_dump_json(indent=1) + "\n", "command.txt": render_command(plan, launch_id=launch_id)}
+    return releases.store(plan.hash, written | run_from), launch
 
 
 def outdated(release: Release) -> tuple[str, ...]:
-    """The files that the recorded launch runs from, as far as they are not what this version of the tool writes.
+    """The files that the recorded launch runs from, as far as this version of the tool says something else in them.
 
     A plan holds the hashes of its patches and of its plugin, and none of our templates. Raises IntegrityError.
     """
-    wanted = _run_from(release.plan(), release.recorded_launch().launch_id)
-    return tuple(name for name, text in wanted.items() if not release.says(name, text))
+    launch = release.recorded_launch()
+    wanted = _said_in(_run_from(release.plan(), launch.launch_id))
+    return tuple(name for name, said in wanted.items() if launch.rendered.get(name) != said)
 
 
 def _run_from(plan: LaunchPlan, launch_id: str) -> dict[str, str]:
@@ -204,6 +205,16 @@ def _run_from(plan: LaunchPlan, launch_id: str) -> dict[str, str]:
     if plan.runtime == "docker":
         contents[COMPOSE] = render_compose(plan, launch_id=launch_id)
     return contents
+
+
+def _said_in(contents: dict[str, str]) -> dict[str, str]:
+    """A hash of each text without its comments: the version of this tool, which stands in one, restarts nothing."""
+    return {
+        name: sha256(
+            "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#")).encode()
+        ).hexdigest()
+        for name, text in contents.items()
+    }
 
 
 def remove_generated(directory: StateDir, say: Say) -> None:

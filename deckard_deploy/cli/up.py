@@ -119,10 +119,12 @@ def _decision(site: "Site", plan: "LaunchPlan", directory: "StateDir") -> "Decis
 
     release = site.releases.get(plan.hash)
     decision = decide(plan.hash, observe(site.runtimes), release.launch() if release else None)
-    if decision.action != "nothing" or release is None:
+    if release is None or decision.action not in ("nothing", "follow"):
         return decision
     if files := outdated(release):
         return Decision("replace", f"this version of the tool writes {' and '.join(files)} otherwise")
+    if decision.action == "follow":
+        return decision
     found = probe(release, directory=directory, timeout_s=PROBE_TIMEOUT_S)
     if found.outcome is Outcome.READY:
         return Decision("nothing", f"{decision.cause}, and answers")

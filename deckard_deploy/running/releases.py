@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from deckard_deploy.durable import sync_folder, writing
 from deckard_deploy.errors import BadInputError, DeployError, IntegrityError
@@ -36,7 +36,10 @@ _HASH = re.compile(r"[0-9a-f]{12}")
 
 
 class Launch(BaseModel):
-    """One attempt to run a release. `launch_id` is the nonce by which readiness knows this very launch."""
+    """One attempt to run a release. `launch_id` is the nonce by which readiness knows this very launch.
+
+    rendered: what it runs from, by file, as the SHA-256 of what is said there, comments aside.
+    """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", defer_build=True)
 
@@ -48,6 +51,7 @@ class Launch(BaseModel):
     instance_id: str | None = None
     restart_count: int = 0
     reason: str | None = None
+    rendered: dict[str, str] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -105,10 +109,6 @@ class Release:
             return read_regular(self.folder / name)
         except FileNotFoundError as error:
             raise self._corrupt(name) from error
-
-    def says(self, name: str, text: str) -> bool:
-        """Whether the stored file is this text; one that is not there, or is none of ours, is not."""
-        return _says(self.folder / name, text)
 
     def _corrupt(self, name: str) -> IntegrityError:
         return IntegrityError(
@@ -209,16 +209,13 @@ def _write_if_new(folder: Path, name: str, text: str) -> None:
         raise BadInputError(f"{name!r} cannot be a file of a release")
     target = folder.joinpath(path)
     private_folder(target.parent)
-    if not _says(target, text):
-        # Readable by the container's user, who may be another than ours; the folders above are ours alone.
-        write_atomically(target, text, mode=0o644)
-
-
-def _says(path: Path, text: str) -> bool:
     try:
-        return read_regular(path) == text
+        if read_regular(target) == text:
+            return
     except (FileNotFoundError, IntegrityError):
-        return False
+        pass  # new, or damaged: written below
+    # Readable by the container's user, who may be another than ours; the folders above are ours alone.
+    write_atomically(target, text, mode=0o644)
 
 
 def _touched(release: Release) -> int:

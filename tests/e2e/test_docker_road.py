@@ -254,11 +254,11 @@ def test_up_again_is_a_no_op(tool: Tool, base_url: str, arguments: list[str]) ->
 
 
 def test_a_gateway_of_another_version_is_replaced(tool: Tool, arguments: list[str], home: Path) -> None:
-    config = home / "deployments" / NAME / "current" / "nginx.conf"
-    ours = config.read_text()
-    config.write_text(ours + "# by another version\n")
+    launch = home / "deployments" / NAME / "current" / "launch.json"
+    ours = launch.read_text()
+    launch.write_text(ours.replace('"nginx.conf": "', '"nginx.conf": "of another version: '))
     planned = tool(*arguments, "--dry-run").stderr
-    config.write_text(ours)
+    launch.write_text(ours)
     assert "would    replace: this version of the tool writes nginx.conf otherwise" in planned
 
 

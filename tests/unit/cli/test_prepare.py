@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from deckard_deploy import __version__
 from deckard_deploy.catalog import library
 from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment
 from deckard_deploy.cli.host_plan import plan_for
 from deckard_deploy.cli.prepare import (
+    _run_from,
+    _said_in,
     installed_program,
     outdated,
     refuse_other_vocabulary,
@@ -84,11 +87,18 @@ def test_files_that_this_version_writes_otherwise_are_named(tmp_path: Path) -> N
     release, launch = stored_release(plan, Releases(directory.create("box")))
     release.record(launch)
     assert outdated(release) == ()
-    with (release.folder / "nginx.conf").open("a") as file:
-        file.write("# of another version\n")
+    release.record(launch.model_copy(update={"rendered": {**launch.rendered, "nginx.conf": "another version's"}}))
     assert outdated(release) == ("nginx.conf",)
-    (release.folder / "compose.yaml").unlink()
+    release.record(launch.model_copy(update={"rendered": {}}))  # by a version that did not write it down
     assert outdated(release) == ("nginx.conf", "compose.yaml")
-    release, launch = stored_release(plan, Releases(directory.create("box")))  # what `up` does then
-    release.record(launch)
-    assert outdated(release) == ()
+
+
+def test_a_comment_makes_no_file_another(tmp_path: Path) -> None:
+    directory = StateDir(tmp_path)
+    plan = plan_for(resolve(Deployment(name="box"), profile=library.profile("spark")), directory)
+    texts = _run_from(plan, "deckard-launch-0")
+    assert all(f"deckard-deploy {__version__}" in text.partition("\nservices:")[0] for text in texts.values())
+    newer = {name: text.replace(f"deckard-deploy {__version__}", "deckard-deploy 99") for name, text in texts.items()}
+    assert newer != texts
+    assert _said_in(newer) == _said_in(texts)
+    assert _said_in({"nginx.conf": texts["nginx.conf"].replace("401", "200")}) != _said_in(texts)
