@@ -10,27 +10,28 @@ class BoundedLog:
     def __init__(self, path: Path, limit: int) -> None:
         self._path = path
         self._limit = limit
-        self._rotate()
+        self._descriptor = self._new()
+        self._size = 0
 
     def write(self, data: bytes) -> None:
         """Append. Raises OSError (disk full); the next call tries again."""
         for start in range(0, len(data), self._limit):
             part = data[start : start + self._limit]
             if self._size + len(part) > self._limit:
+                new = self._new()  # first: what is closed before that fails would be closed again, as somebody else's
                 os.close(self._descriptor)
-                self._rotate()
+                self._descriptor, self._size = new, 0
             self._size += os.write(self._descriptor, part)
 
     def close(self) -> None:
         """Close the file."""
         os.close(self._descriptor)
 
-    def _rotate(self) -> None:
+    def _new(self) -> int:
         if self._path.exists():
             self._path.replace(self._path.with_name(self._path.name + ".1"))
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._descriptor = os.open(self._path, flags, 0o600)
-        self._size = 0
+        return os.open(self._path, flags, 0o600)
 
 
 class LogReader:

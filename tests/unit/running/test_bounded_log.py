@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from deckard_deploy.running.bounded_log import BoundedLog, LogReader
@@ -25,6 +27,25 @@ def test_each_start_begins_a_file_and_keeps_the_one_before(tmp_path):
         log.close()
     assert (tmp_path / "log.1").read_bytes() == b"two"
     assert (tmp_path / "log").read_bytes() == b"three"
+
+
+def test_a_rotation_that_fails_is_tried_again_and_closes_nobody_elses_file(tmp_path):
+    log = BoundedLog(tmp_path / "log", 10)
+    log.write(b"0123456789")
+    (tmp_path / "log.1").mkdir()  # no file can take its name
+    with pytest.raises(OSError, match="directory"):
+        log.write(b"lost")
+    reader, writer = os.pipe()  # would get the number of a log that was closed
+    with pytest.raises(OSError, match="directory"):
+        log.write(b"lost")
+    os.write(writer, b"x")
+    assert os.read(reader, 1) == b"x"
+    os.close(reader)
+    os.close(writer)
+    (tmp_path / "log.1").rmdir()
+    log.write(b"again")
+    log.close()
+    assert ((tmp_path / "log.1").read_bytes(), (tmp_path / "log").read_bytes()) == (b"0123456789", b"again")
 
 
 def test_a_reader_misses_nothing_across_rotations(tmp_path):
