@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from deckard_deploy.catalog import library
-from deckard_deploy.errors import IntegrityError
+from deckard_deploy.errors import IntegrityError, StartFailedError
 from deckard_deploy.patching import attestation, builds, manifest, plugin
 from deckard_deploy.patching.base_files import BaseFiles, from_image, from_package
 from deckard_deploy.patching.manifest import Patch, PatchSet
@@ -107,9 +107,16 @@ def _chosen(plan: LaunchPlan) -> tuple[PatchSet, list[Patch]]:
 
 
 def _inside(runtime: DockerRuntime, argv: tuple[str, ...]) -> str:
+    """Raises StartFailedError when the container is gone, EnvironmentUnfitError when it runs no more."""
+    from docker.errors import NotFound  # noqa: PLC0415  half a second
+
     api, seen = runtime.engine.api, runtime.observe()
-    made = api.exec_create(seen.instance_id, list(argv))
-    return str(api.exec_start(made["Id"]).decode(errors="replace"))
+    try:
+        with runtime.engine.asking():
+            made = api.exec_create(seen.instance_id, list(argv))
+            return str(api.exec_start(made["Id"]).decode(errors="replace"))
+    except NotFound as error:
+        raise StartFailedError("its container is gone", hint="deckard-deploy logs") from error
 
 
 def _beside(plan: LaunchPlan, argv: tuple[str, ...]) -> str:

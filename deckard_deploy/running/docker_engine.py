@@ -72,6 +72,11 @@ class DockerEngine:
         """The SDK's client. Raises EnvironmentUnfitError when the daemon does not answer."""
         return self.connect()
 
+    def close(self) -> None:
+        """Close the client's connections; the next question opens them again."""
+        if "api" in self.__dict__:  # where cached_property keeps it
+            self.__dict__.pop("api").close()
+
     def connect(self) -> "APIClient":
         """A client of its own, for a thread."""
         import docker  # noqa: PLC0415  half a second

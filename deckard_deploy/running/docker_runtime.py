@@ -1,5 +1,6 @@
 """vLLM in a container that docker compose starts and stops, and that the engine's API is asked about."""
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -40,7 +41,7 @@ class DockerRuntime:
         self._refuse_strangers()
         plan = release.plan()
         require_free(plan.address, plan.port)
-        self.close()
+        self._end_log()
         arguments = ("up", "--detach", "--no-build", "--pull", "never", "--remove-orphans")
         release.text(COMPOSE)
         self.engine.compose(self._project, release.folder / COMPOSE, arguments, timeout_s=_UP_TIMEOUT_S)
@@ -54,7 +55,7 @@ class DockerRuntime:
 
     def stop(self) -> None:
         """Stop and remove the project's containers and networks. Raises EnvironmentUnfitError."""
-        self.close()
+        self._end_log()
         if not self._containers(all_of_project=True) and not self._networks():
             return
         self._refuse_strangers()
@@ -73,23 +74,26 @@ class DockerRuntime:
         try:
             with self.engine.asking():
                 seen = [_observation(self.engine.api.inspect_container(container["Id"])) for container in ours]
+            if len(seen) > 1:
+                return Observation(state="running")  # nobody's launch: to be replaced
+            return self._with_gateway(seen[0]) if GATEWAY_LABEL in ours[0]["Labels"] else seen[0]
         except NotFound:
-            return MISSING  # removed between the two questions
-        if len(seen) > 1:
-            return Observation(state="running")  # nobody's launch: to be replaced
-        return self._with_gateway(seen[0]) if GATEWAY_LABEL in ours[0]["Labels"] else seen[0]
+            return MISSING  # removed between two questions
 
     def reload(self) -> None:
         """Have the gateway read its files again: nginx takes up new connections with them, and ends old ones well."""
-        with self.engine.asking():
-            for container in self._gateways():
-                self.engine.api.kill(container["Id"], "HUP")
+        from docker.errors import NotFound  # noqa: PLC0415  half a second
+
+        for container in self._gateways():
+            if container["State"] == "running":
+                with contextlib.suppress(NotFound), self.engine.asking():  # gone since: it reads them when it starts
+                    self.engine.api.kill(container["Id"], "HUP")
 
     def poll_lines(self) -> list[str]:
         """New lines of the container's log."""
         ours = self._containers()
         if ours and (self._log is None or self._log.container != ours[0]["Id"]):
-            self.close()
+            self._end_log()
             self._log = DockerLog(self.engine, ours[0]["Id"])
         return self._log.poll() if self._log else []
 
@@ -108,7 +112,11 @@ class DockerRuntime:
         return LineSplitter().feed(data if data.endswith(b"\n") else data + b"\n")
 
     def close(self) -> None:
-        """End the thread that reads the log; the container goes on."""
+        """Close the log and the connections to the engine; the container goes on."""
+        self._end_log()
+        self.engine.close()
+
+    def _end_log(self) -> None:
         if self._log:
             self._log.close()
         self._log = None
@@ -146,8 +154,14 @@ class DockerRuntime:
 
     def _deserted(self) -> list[str]:
         """Networks that nobody is in: compose leaves one that another project, like monitoring, still uses."""
-        with self.engine.asking():
-            return [name for name in self._networks() if not self.engine.api.inspect_network(name)["Containers"]]
+        from docker.errors import NotFound  # noqa: PLC0415  half a second
+
+        deserted = []
+        for name in self._networks():
+            with contextlib.suppress(NotFound), self.engine.asking():  # gone since
+                if not self.engine.api.inspect_network(name)["Containers"]:
+                    deserted.append(name)
+        return deserted
 
     def _is_ours(self, container: dict[str, Any]) -> bool:
         folder = str(container["Labels"].get(_FOLDER_LABEL, ""))
