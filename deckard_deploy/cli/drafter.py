@@ -12,20 +12,20 @@ Say = Callable[[str], None]
 _OPTION = "--speculative-config"
 
 
-def prove_drafter(plan: LaunchPlan, access: Access, say: Say) -> None:
-    """Measure the acceptance of a plan that drafts, and say what to do; nothing for one that does not.
+def prove_drafter(plan: LaunchPlan, access: Access, say: Say) -> bool:
+    """Measure the acceptance of a plan that drafts, and say what to do; whether it drafts.
 
     Raises StartFailedError below the floor: such a drafter slows every answer down, and an endpoint without it is one
     option away. What could not be measured is said, and stops nothing.
     """
     if _OPTION not in plan.arguments:
-        return
+        return False
     tokens = json.loads(plan.arguments[plan.arguments.index(_OPTION) + 1])["num_speculative_tokens"]
     try:
         verdict = judge(measure(plan.base_url, plan.served_name, access), tokens)
     except NetworkError as error:
         say(f"drafter  not measured: {error.message}")
-        return
+        return True
     if verdict.advice is Advice.OFF:
         raise StartFailedError(
             f"the drafter does not fit: {verdict.detail}, and below {FLOOR:.0%} it only slows the endpoint down",
@@ -35,3 +35,4 @@ def prove_drafter(plan: LaunchPlan, access: Access, say: Say) -> None:
         f"{verdict.advice}: --set drafter_tokens={verdict.tokens}" if verdict.advice is Advice.LOWER else verdict.advice
     )
     say(f"drafter  {advice} ({verdict.detail})")
+    return True

@@ -15,6 +15,7 @@ from deckard_deploy.cli.patched import attest, attest_plugin
 from deckard_deploy.cli.plan_reality import kv_cache_line, memory_line, start_memory
 from deckard_deploy.cli.prepare import installed_program
 from deckard_deploy.cli.progress import minutes, startup_display
+from deckard_deploy.errors import StartFailedError
 from deckard_deploy.planning.memory import Memory
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.running.deploy import Site
@@ -24,7 +25,7 @@ from deckard_deploy.running.releases import COMPOSE, Release, Releases
 from deckard_deploy.running.runtime import Runtime
 from deckard_deploy.startup import follow, history, readiness
 from deckard_deploy.startup.phases import Phase
-from deckard_deploy.startup.readiness import Readiness
+from deckard_deploy.startup.readiness import Outcome, Readiness
 
 Say = Callable[[str], None]
 LATE_S = 10.0  # weights and engine are had before the launch is recorded, so that little lies between
@@ -118,7 +119,12 @@ def prove_ready(
     if plan.plugin:
         say(f"plugin   {attest_plugin(plan, runtime)}")
     say(f"answer   {answers[-1].detail!r}")
-    prove_drafter(plan, access(plan, directory), say)
+    if prove_drafter(plan, access(plan, directory), say) and ask().outcome is not Outcome.READY:
+        # The first answers that are long enough to draft much; the API server outlives its engine by seconds.
+        raise StartFailedError(
+            f"it answered, and no more once it had drafted: {answers[-1].detail}",
+            hint="deckard-deploy up --drafter none",
+        )
     memory = planned.get(plan.hash)
     say(f"ready    after {minutes(ready.elapsed_s)}{kv_cache_line(ready.facts, memory)}")
     if memory and (line := memory_line(ready.facts, memory)):

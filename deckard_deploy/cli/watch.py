@@ -34,18 +34,20 @@ def watch(deployed: Deployed, interval: float, deadline: float) -> None:
     Example:
       deckard-deploy watch --name spark --interval 60
     """
-    from deckard_deploy.cli.prepare import stored_release  # noqa: PLC0415  not for --help
-    from deckard_deploy.cli.site import open_site  # noqa: PLC0415  same
+    from deckard_deploy.cli.site import open_site  # noqa: PLC0415  not for --help
     from deckard_deploy.running.watch import Watch  # noqa: PLC0415  same
 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the terminal that it was started from may go
     directory, found = deployed
-    asked = _Asked(directory, deadline)
-    with open_site(directory, found, say) as site:
-        made = Watch(site, canary=asked, again=lambda release: stored_release(release.plan(), site.releases))
-        made.begin()
-        while made.look():
-            time.sleep(interval)
+    made = Watch(directory.deployment(found), canary=_Asked(directory, deadline))
+    begun, goes_on = False, True
+    while goes_on:
+        with open_site(directory, found, say) as site:
+            if begun:
+                goes_on = made.look(site)
+            else:
+                begun = made.begin(site)
+        time.sleep(interval if goes_on else 0)
     say(f"stopped  {found}: nothing is left to watch")
 
 

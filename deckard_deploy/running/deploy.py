@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
-from deckard_deploy.errors import DeployError, EnvironmentUnfitError, IntegrityError
+from deckard_deploy.errors import DeployError, EnvironmentUnfitError, IntegrityError, StartFailedError
 from deckard_deploy.running.files import write_atomically
 from deckard_deploy.running.ports import require_free
 from deckard_deploy.running.releases import FAILURE_LOG, Launch, Release, Releases
@@ -165,18 +165,25 @@ def _prove(site: Site, release: Release) -> Launch:
     launch = release.recorded_launch()
     runtime = site.runtimes[launch.runtime]
     site.follow(release, runtime)
-    ready = launch.model_copy(update={"state": "ready", "restart_count": runtime.observe().restart_count})
+    seen = runtime.observe()
+    if seen.state != "running":
+        raise StartFailedError(
+            f"it answered, and is {seen.state} since",
+            hint=f"deckard-deploy logs --name {site.releases.deployment.name}",
+        )
+    ready = launch.model_copy(update={"state": "ready", "restart_count": seen.restart_count})
     site.releases.switch(release)  # first: a kill in between leaves a launch to follow, not one that nobody finds
     release.record(ready)
     return ready
 
 
 def _give_up(site: Site, release: Release, error: DeployError) -> None:
-    """Keep the evidence of a failed launch, record it, and stop it."""
-    launch = release.recorded_launch()
-    release.record(launch.model_copy(update={"state": "failed", "reason": error.message}))
-    lines = site.runtimes[launch.runtime].tail(FAILURE_LINES)
-    write_atomically(release.folder / FAILURE_LOG, "\n".join([error.message, *lines]) + "\n")
+    """Keep the evidence of a failed launch, record it, and stop it: whatever a full disk says to the evidence."""
+    with contextlib.suppress(EnvironmentUnfitError, IntegrityError):
+        launch = release.recorded_launch()
+        release.record(launch.model_copy(update={"state": "failed", "reason": error.message}))
+        lines = site.runtimes[launch.runtime].tail(FAILURE_LINES)
+        write_atomically(release.folder / FAILURE_LOG, "\n".join([error.message, *lines]) + "\n")
     for runtime in site.runtimes.values():
         runtime.stop()
 
@@ -189,14 +196,15 @@ def _bring_back(site: Site, failed: Release, fallback: Release | None) -> str:
         return "it is the release that ran before, so nothing runs"
     site.say(f"release {failed.plan_hash} failed: bringing {fallback.plan_hash} back")
     try:
-        _run(site, fallback, _again(fallback))
+        _run(site, fallback, relaunch(fallback))
     except DeployError as error:
         _give_up(site, fallback, error)
         return f"release {fallback.plan_hash}, which ran before, did not come back either ({error.message})"
     return f"release {fallback.plan_hash}, which ran before, is back"
 
 
-def _again(release: Release) -> Launch:
+def relaunch(release: Release) -> Launch:
+    """The release's last launch once more, from the files that it was proven with. Raises IntegrityError."""
     launch = release.recorded_launch()
     now = datetime.now(UTC).isoformat("T", "seconds")
     fresh = {"state": "starting", "started_at": now, "instance_id": None, "restart_count": 0, "reason": None}

@@ -21,8 +21,9 @@ from deckard_deploy.errors import (
     EnvironmentUnfitError,
     IntegrityError,
     StartFailedError,
+    TimedOutError,
 )
-from deckard_deploy.running.deploy import FAILURE_LINES, Site, bring_up, decide, follow_up, observe
+from deckard_deploy.running.deploy import FAILURE_LINES, Site, bring_up, decide, follow_up, observe, relaunch
 from deckard_deploy.running.files import read_regular, write_atomically
 from deckard_deploy.running.layout import DeploymentDir
 from deckard_deploy.running.lock import held
@@ -32,6 +33,7 @@ from deckard_deploy.running.releases import FAILURE_LOG, Launch, Release
 PATIENCE = 3  # canaries in a row that fail, before a server that runs is restarted
 MAX_RESTARTS, WINDOW_S = 2, 3600.0
 KEPT = 20  # restarts in the record
+_START_ERRORS = (StartFailedError, TimedOutError)
 State: TypeAlias = Literal["starting", "healthy", "degraded", "given up"]
 
 
@@ -77,17 +79,13 @@ def read(deployment: DeploymentDir) -> WatchRecord | None:
 
 
 class Watch:
-    """Watches the current release. `canary` asks it; `again` makes a new launch of it."""
+    """Watches the current release. `canary` asks it."""
 
-    def __init__(
-        self, site: Site, *, canary: Callable[[Release], Canary], again: Callable[[Release], tuple[Release, Launch]]
-    ) -> None:
-        self._site = site
-        self._deployment = site.releases.deployment
+    def __init__(self, deployment: DeploymentDir, *, canary: Callable[[Release], Canary]) -> None:
+        self._deployment = deployment
         self._canary = canary
-        self._again = again
         self._failures = 0
-        before = read(self._deployment)
+        before = read(deployment)
         self._record = WatchRecord(
             process=identity_of(os.getpid()),
             state="starting",
@@ -96,106 +94,121 @@ class Watch:
         )
         self._write()
 
-    def begin(self) -> None:
-        """Start the current release if nothing runs, as after a reboot. Raises as `bring_up` does."""
-        release = self._current()
-        if observe(self._site.runtimes).state in ("missing", "exited"):
-            self._site.say(f"start    {release.plan_hash}: nothing runs")
-            with held(self._deployment, verb="watch"):
-                bring_up(self._site, *self._again(release))
-        self._mark("healthy")
+    def begin(self, site: Site) -> bool:
+        """Start the current release if nothing runs, as after a reboot; False while another verb is at work.
 
-    def look(self) -> bool:
-        """One round; whether there is still something to watch. Raises StartFailedError when it gives up."""
+        A start that fails is the first of those that `look` tries again. Raises BadInputError when none was ever ready.
+        """
+        release = _current(site)
+        if observe(site.runtimes).state in ("missing", "exited"):
+            site.say(f"start    {release.plan_hash}: nothing runs")
+            try:
+                with held(self._deployment, verb="watch"):
+                    bring_up(site, release, relaunch(release))
+            except DeploymentBusyError:
+                return False
+            except _START_ERRORS as error:
+                self._fail(site, error)
+                return True
+        self._mark(site, "healthy")
+        return True
+
+    def look(self, site: Site) -> bool:
+        """One round; whether there is still something to watch. Raises StartFailedError when it gives up.
+
+        `site` is opened for each round: what runs may have become a container since the last one.
+        """
         try:
-            return self._round()
+            return self._round(site)
         except DeploymentBusyError:
             return True  # an `up` or a `down` is at work
         except (EnvironmentUnfitError, IntegrityError) as error:
-            self._mark("degraded", error.message)  # docker is away, or a disk: nothing that a restart mends
+            self._mark(site, "degraded", error.message)  # docker is away, or a disk: nothing that a restart mends
             return True
 
-    def _round(self) -> bool:
-        release = self._current()
+    def _round(self, site: Site) -> bool:
+        release = _current(site)
         launch = release.recorded_launch()
-        if launch.state == "stopped":
-            return False
-        if launch.state == "starting":
-            with held(self._deployment, verb="watch"):  # whoever started it is gone
-                self._mark("starting")
-                follow_up(self._site, release)
-            return True
-        problem, sure = self._problem(release, launch)
-        if problem is None:
-            self._failures = 0
-            self._mark("healthy")
-            return True
-        self._failures += 1
-        if sure or self._failures >= PATIENCE:
-            with held(self._deployment, verb="watch"):
-                self._restart(release, problem)
+        if launch.state in ("stopped", "starting"):
+            problem, sure = None, True
         else:
-            self._mark("degraded", problem)
+            problem, sure = self._problem(site, release, launch)
+            if problem is None:
+                self._failures = 0
+                self._mark(site, "healthy")
+                return True
+            self._failures += 1
+        if not sure and self._failures < PATIENCE:
+            self._mark(site, "degraded", problem)
+            return True
+        with held(self._deployment, verb="watch"):
+            if _current(site) != release or release.recorded_launch() != launch:
+                return True  # another verb has been at work since it was looked at
+            return self._act(site, release, launch, problem)
+
+    def _act(self, site: Site, release: Release, launch: Launch, problem: str | None) -> bool:
+        """What nobody but us can be doing now; whether there is still something to watch."""
+        if launch.state == "stopped":
+            # By a `down`, or to make room for a release whose `up` was killed: then the next `up` is waited for.
+            launches = [each.launch() for each in site.releases.all()]
+            return any(each.state == "starting" for each in launches if each)
+        if problem is None and observe(site.runtimes).state in ("missing", "exited"):
+            problem = "its start was interrupted"
+        if problem is None:
+            self._mark(site, "starting")
+            try:
+                follow_up(site, release)
+            except _START_ERRORS as error:
+                self._fail(site, error)
+        else:
+            self._restart(site, release, problem)
         return True
 
-    def _problem(self, release: Release, launch: Launch) -> tuple[str | None, bool]:
+    def _problem(self, site: Site, release: Release, launch: Launch) -> tuple[str | None, bool]:
         """What is wrong, or nothing; and whether that is sure at the first look."""
-        decision = decide(release.plan_hash, observe(self._site.runtimes), launch)
+        decision = decide(release.plan_hash, observe(site.runtimes), launch)
         if decision.action != "nothing":
             return decision.cause, True
         found = self._canary(release)
         return (None, True) if found.answered else (found.detail, found.final)
 
-    def _restart(self, release: Release, reason: str) -> None:
-        self._mark("degraded", reason)
-        self._give_up_in_time(reason)
-        self._keep_evidence(release, reason)
-        self._site.say(f"restart  {release.plan_hash}: {reason}")
+    def _restart(self, site: Site, release: Release, reason: str) -> None:
+        self._mark(site, "degraded", reason)
+        self._give_up_in_time(site, reason)
+        _keep_evidence(site, release, reason)
+        site.say(f"restart  {release.plan_hash}: {reason}")
         self._add(Restart(at=_now(), reason=reason, outcome="interrupted", boot=boot_id(), monotonic_s=_monotonic()))
         try:
-            bring_up(self._site, *self._again(release))
+            bring_up(site, release, relaunch(release))
         except DeployError as error:
             self._end(error.message)
-            self._mark("degraded", error.message)
-            self._site.say(f"failed   {error.message}")
+            self._fail(site, error)
             return
-        finally:
-            for runtime in self._site.runtimes.values():
-                runtime.close()  # the log that was followed
         self._failures = 0
         self._end("ready")
-        self._mark("healthy")
+        self._mark(site, "healthy")
 
-    def _give_up_in_time(self, reason: str) -> None:
+    def _fail(self, site: Site, error: DeployError) -> None:
+        self._mark(site, "degraded", error.message)
+        site.say(f"failed   {error.message}")
+
+    def _give_up_in_time(self, site: Site, reason: str) -> None:
         """Raises StartFailedError when there were as many restarts lately as there may be."""
         now, boot = _monotonic(), boot_id()
         recent = [one for one in self._record.restarts if one.boot == boot and now - one.monotonic_s < WINDOW_S]
         if len(recent) < MAX_RESTARTS:
             return
-        self._mark("given up", reason)
+        self._mark(site, "given up", reason)
         raise StartFailedError(
             f"restarted {len(recent)} times within an hour, and again: {reason}",
             hint=f"deckard-deploy status --name {self._deployment.name}, and deckard-deploy logs",
         )
 
-    def _keep_evidence(self, release: Release, reason: str) -> None:
-        lines = self._site.runtimes[release.recorded_launch().runtime].tail(FAILURE_LINES)
-        with contextlib.suppress(EnvironmentUnfitError):  # a full disk must not keep a server down
-            write_atomically(release.folder / FAILURE_LOG, "\n".join([reason, *lines]) + "\n")
-
-    def _current(self) -> Release:
-        release = self._site.releases.current()
-        if release is None:
-            raise BadInputError(
-                f"{self._deployment.name} was never ready: there is nothing to watch", hint="deckard-deploy up"
-            )
-        return release
-
-    def _mark(self, state: State, reason: str | None = None) -> None:
+    def _mark(self, site: Site, state: State, reason: str | None = None) -> None:
         if (state, reason) == (self._record.state, self._record.reason):
             return
         if state != self._record.state:
-            self._site.say(f"{state:8} {reason or self._deployment.name}")
+            site.say(f"{state:8} {reason or self._deployment.name}")
         self._record = self._record.model_copy(update={"state": state, "reason": reason, "since": _now()})
         self._write()
 
@@ -213,6 +226,21 @@ class Watch:
     def _write(self) -> None:
         with contextlib.suppress(EnvironmentUnfitError):  # a full disk must not end the watch
             write_atomically(self._deployment.watch, self._record.model_dump_json(indent=1) + "\n")
+
+
+def _current(site: Site) -> Release:
+    release = site.releases.current()
+    if release is None:
+        raise BadInputError(
+            f"{site.releases.deployment.name} was never ready: there is nothing to watch", hint="deckard-deploy up"
+        )
+    return release
+
+
+def _keep_evidence(site: Site, release: Release, reason: str) -> None:
+    lines = site.runtimes[release.recorded_launch().runtime].tail(FAILURE_LINES)
+    with contextlib.suppress(EnvironmentUnfitError):  # a full disk must not keep a server down
+        write_atomically(release.folder / FAILURE_LOG, "\n".join([reason, *lines]) + "\n")
 
 
 def _now() -> str:

@@ -61,11 +61,11 @@ plan = world.plan()
 try:
     site = Site(releases=world.releases, runtimes={"process": world.runtime()}, follow=proven, say=lambda _: None)
     bring_up(site, *world.stored(plan))
-    watch = Watch(site, canary=lambda _: Canary(False, "hung", final=True), again=lambda _: world.stored(plan))
-    watch.look(), watch.look()
+    watch = Watch(world.deployment, canary=lambda _: Canary(False, "hung", final=True))
+    watch.look(site), watch.look(site)
     jump(10 * year)
     try:
-        watch.look()
+        watch.look(site)
         print("restarted a third time")
     except StartFailedError as error:
         print(error.message)

@@ -47,7 +47,7 @@ class Watched:
         self.site = world.site(proven)
         self.release, launch = world.stored(self.plan)
         self.ready = bring_up(self.site, self.release, launch)
-        self.watch = Watch(self.site, canary=self.canary, again=lambda _: world.stored(self.plan))
+        self.watch = Watch(world.deployment, canary=self.canary)
 
     def canary(self, _: Release) -> Canary:
         return Canary(answered=answers(self.plan.port), detail="not answering")
@@ -75,14 +75,14 @@ def test_it_is_said_while_it_is_away_and_answers_when_it_is_back(
     watched: Watched, daemon: PrivateDaemon, number: signal.Signals
 ) -> None:
     daemon.end(number)
-    assert watched.watch.look()
+    assert watched.watch.look(watched.site)
     record = watched.record()
     assert (record.state, record.restarts) == ("degraded", ())
     assert "is not running" in str(record.reason)
     with pytest.raises(EnvironmentUnfitError, match="is not running"):
         watched.world.runtime().observe()
     daemon.start()
-    watched.watch.look()  # whatever became of the container
+    watched.watch.look(watched.site)  # whatever became of the container
     assert watched.record().state == "healthy"
     assert answers(watched.plan.port)
     assert len(watched.containers()) == 1
@@ -103,7 +103,7 @@ def test_a_daemon_that_hangs_is_not_waited_for(
                 within(5 * DEADLINE_S, ask)
     finally:
         daemon.process.send_signal(signal.SIGCONT)
-    assert watched.watch.look()
+    assert watched.watch.look(watched.site)
     assert (watched.record().state, watched.record().restarts, watched.containers()) == ("healthy", (), before)
 
 

@@ -11,6 +11,7 @@ from deckard_deploy.errors import EnvironmentUnfitError, StartFailedError, Timed
 from deckard_deploy.running.deploy import Site, bring_up, decide, follow_up, observe, take_down, what_runs
 from deckard_deploy.running.releases import Launch, Release
 from deckard_deploy.running.runtime import MISSING, Observation, Runtime
+from deckard_deploy.running.supervision import kill_marked, server_mark
 from tests.unit.running.world import World, eventually, free_port
 
 LAUNCH = Launch(
@@ -138,6 +139,33 @@ def test_a_failed_start_brings_the_old_one_back(world):
     assert (world.releases.current(), old.recorded_launch().state) == (old, "ready")
     assert (new.recorded_launch().state, new.recorded_launch().reason) == ("failed", "the engine stopped")
     assert "RuntimeError: it is made to fail" in new.text("failure.log")
+
+
+def test_what_failed_is_stopped_even_where_that_cannot_be_written_down(world):
+    bring_up(site_of(world), *world.stored(world.plan()))
+    broken, launch = world.stored(world.plan(ANOTHER="plan"), "deckard-launch-2")
+
+    def follow(release, runtime):
+        if release != broken:
+            return proven(release, runtime)
+        (release.folder / "launch.json").unlink()
+        (release.folder / "launch.json").mkdir()  # no file can take its name
+        raise StartFailedError("the disk is full")
+
+    with pytest.raises(StartFailedError, match=r"the disk is full; release .* is back"):
+        bring_up(site_of(world, follow), broken, launch)
+    assert "deckard-launch-1" in world.names()
+
+
+def test_an_engine_that_ends_while_it_is_proven_is_not_ready(world):
+    def follow(release, runtime):
+        proven(release, runtime)
+        kill_marked(server_mark(world.deployment.folder))
+        eventually(lambda: runtime.observe().state == "exited")
+
+    with pytest.raises(StartFailedError, match="it answered, and is exited since"):
+        bring_up(site_of(world, follow), *world.stored(world.plan()))
+    assert world.releases.current() is None
 
 
 def test_the_first_start_that_fails_leaves_nothing(world):

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from deckard_deploy.running import watch
 from deckard_deploy.running.deploy import Site, bring_up, take_down
 from deckard_deploy.running.lock import held
 from deckard_deploy.running.process_identity import boot_id
-from deckard_deploy.running.releases import FAILURE_LOG, Launch, Release
+from deckard_deploy.running.releases import FAILURE_LOG, Release
 from deckard_deploy.running.runtime import Runtime
 from deckard_deploy.running.watch import PATIENCE, Canary, Restart, Watch
 from tests.unit.running.world import World, eventually
@@ -25,7 +26,6 @@ class Watched:
     def __init__(self, world: World) -> None:
         self.world = world
         self.says: Canary = Canary(answered=True, detail="")
-        self.count = 0
         runtime = world.runtime()
         self.site = Site(releases=world.releases, runtimes={"process": runtime}, follow=self.follow, say=lambda _: None)
         self.plan = world.plan()
@@ -33,11 +33,10 @@ class Watched:
         self.watch = self.made()
 
     def made(self) -> Watch:
-        return Watch(self.site, canary=lambda _: self.says, again=self.again)
+        return Watch(self.world.deployment, canary=lambda _: self.says)
 
-    def again(self, _: Release) -> tuple[Release, Launch]:
-        self.count += 1
-        return self.world.stored(self.plan, f"deckard-launch-again-{self.count}")
+    def look(self) -> bool:
+        return self.watch.look(self.site)
 
     def follow(self, release: Release, runtime: Runtime) -> None:
         def settled() -> bool:
@@ -69,15 +68,15 @@ def watched(world: World) -> Iterator[Watched]:
 
 def test_a_healthy_server_is_left_alone(watched: Watched) -> None:
     before = watched.world.runtime().observe()
-    watched.watch.begin()
-    assert [watched.watch.look() for _ in range(5)] == [True] * 5
+    assert watched.watch.begin(watched.site)
+    assert [watched.look() for _ in range(5)] == [True] * 5
     assert watched.world.runtime().observe() == before
     assert (watched.record().state, watched.record().restarts) == ("healthy", ())
 
 
 def test_a_dead_server_is_started_again_at_once_and_the_reason_kept(watched: Watched) -> None:
     watched.kill_server()
-    assert watched.watch.look()
+    assert watched.look()
     assert watched.world.names() is not None
     (restart,) = watched.record().restarts
     assert (restart.reason, restart.outcome) == ("what ran has ended with exit code 137", "ready")
@@ -90,10 +89,10 @@ def test_a_silent_server_is_degraded_first_and_restarted_after_some_questions(wa
     before = watched.world.runtime().observe().instance_id
     watched.says = Canary(answered=False, detail="not answering")
     for _ in range(PATIENCE - 1):
-        watched.watch.look()
+        watched.look()
         assert (watched.record().state, watched.record().reason) == ("degraded", "not answering")
         assert watched.world.runtime().observe().instance_id == before
-    watched.watch.look()
+    watched.look()
     assert watched.world.runtime().observe().instance_id != before
     assert [one.reason for one in watched.record().restarts] == ["not answering"]
 
@@ -101,26 +100,26 @@ def test_a_silent_server_is_degraded_first_and_restarted_after_some_questions(wa
 def test_an_answer_in_between_starts_the_count_anew(watched: Watched) -> None:
     for answered in (False, False, True, False, False):
         watched.says = Canary(answered=answered, detail="x")
-        watched.watch.look()
+        watched.look()
     assert watched.record().restarts == ()
 
 
 def test_a_dead_engine_is_not_asked_twice(watched: Watched) -> None:
     watched.says = Canary(answered=False, detail="engine dead", final=True)
-    watched.watch.look()
+    watched.look()
     assert len(watched.record().restarts) == 1
 
 
 def test_it_gives_up_after_two_restarts_an_hour(watched: Watched) -> None:
     watched.says = Canary(answered=False, detail="engine dead", final=True)
-    watched.watch.look()
-    watched.watch.look()
+    watched.look()
+    watched.look()
     with pytest.raises(StartFailedError, match="restarted 2 times within an hour, and again: engine dead"):
-        watched.watch.look()
+        watched.look()
     assert (watched.record().state, len(watched.record().restarts)) == ("given up", 2)
     again = watched.made()  # a new watch knows what the old one did
     with pytest.raises(StartFailedError):
-        again.look()
+        again.look(watched.site)
 
 
 @pytest.mark.parametrize(("age_s", "boot"), [(watch.WINDOW_S + 1, None), (1.0, "another boot")])
@@ -132,40 +131,106 @@ def test_old_restarts_do_not_count(watched: Watched, age_s: float, boot: str | N
     watched.world.deployment.watch.write_text(record.model_dump_json())
     again = watched.made()
     watched.says = Canary(answered=False, detail="engine dead", final=True)
-    assert again.look()
+    assert again.look(watched.site)
     assert len(watched.record().restarts) == 3
 
 
 def test_a_start_that_fails_is_tried_twice_and_no_more(watched: Watched) -> None:
     watched.kill_server()
     watched.world.program.write_text("#!/bin/sh\nexit 3\n")
-    watched.watch.look()
-    watched.watch.look()
+    watched.look()
+    watched.look()
     with pytest.raises(StartFailedError):
-        watched.watch.look()
+        watched.look()
     assert len(watched.record().restarts) == 2
     assert all("the engine stopped" in one.outcome for one in watched.record().restarts)
 
 
 def test_down_ends_it(watched: Watched) -> None:
     take_down(watched.site)
-    assert watched.watch.look() is False
+    assert watched.look() is False
     assert watched.record().restarts == ()
 
 
 def test_it_keeps_out_of_the_way_of_another_verb(watched: Watched) -> None:
     watched.kill_server()
     with held(watched.world.deployment, verb="up"):
-        assert watched.watch.look()
+        assert watched.look()
     assert watched.record().restarts == ()
-    assert watched.watch.look()
+    assert watched.look()
     assert len(watched.record().restarts) == 1
+
+
+def test_it_goes_on_with_the_release_that_an_up_has_put_in_the_place(watched: Watched) -> None:
+    other, launch = watched.world.stored(watched.world.plan(ANOTHER="plan"), "deckard-launch-other")
+    seen: list[bool] = []
+
+    def follow(release: Release, runtime: Runtime) -> None:
+        seen.append(watched.look())  # what was current is stopped by now, and this `up` holds the lock
+        watched.follow(release, runtime)
+
+    with held(watched.world.deployment, verb="up"):
+        bring_up(replace(watched.site, follow=follow), other, launch)
+    assert seen == [True]
+    assert watched.look()
+    assert (watched.record().state, watched.record().restarts) == ("healthy", ())
+
+
+def test_it_waits_for_the_next_up_where_one_was_killed_after_it_had_made_room(watched: Watched) -> None:
+    take_down(watched.site)
+    other, launch = watched.world.stored(watched.world.plan(ANOTHER="plan"), "deckard-launch-other")
+    other.record(launch)
+    assert watched.look()
+    assert (watched.world.names(), watched.record().restarts) == (None, ())
+
+
+def test_a_start_that_was_interrupted_before_anything_ran_is_made_again(watched: Watched) -> None:
+    take_down(watched.site)
+    release = watched.site.releases.current()
+    assert release
+    release.record(release.recorded_launch().model_copy(update={"state": "starting"}))
+    assert watched.look()
+    assert watched.world.names() is not None
+    assert [one.reason for one in watched.record().restarts] == ["its start was interrupted"]
+
+
+def test_what_a_down_ends_while_it_is_being_asked_stays_down(watched: Watched) -> None:
+    def asked(_: Release) -> Canary:
+        take_down(watched.site)
+        return Canary(answered=False, detail="engine dead", final=True)
+
+    watched.watch = Watch(watched.world.deployment, canary=asked)
+    assert watched.look()
+    assert (watched.world.names(), watched.record().restarts) == (None, ())
+    assert watched.look() is False
+
+
+def test_a_start_that_fails_after_a_reboot_is_tried_again_within_bounds(watched: Watched) -> None:
+    watched.world.end()
+    program = watched.world.program.read_text()
+    watched.world.program.write_text("#!/bin/sh\nexit 3\n")
+    again = watched.made()
+    assert again.begin(watched.site)
+    assert watched.record().state == "degraded"
+    watched.world.program.write_text(program)
+    assert again.look(watched.site)
+    assert watched.world.names() is not None
+    assert len(watched.record().restarts) == 1
+
+
+def test_after_a_reboot_it_waits_for_another_verb(watched: Watched) -> None:
+    watched.world.end()
+    again = watched.made()
+    with held(watched.world.deployment, verb="up"):
+        assert again.begin(watched.site) is False
+    assert again.begin(watched.site)
+    assert watched.world.names() is not None
 
 
 def test_after_a_reboot_it_starts_what_was_current(watched: Watched) -> None:
     watched.world.end()  # everything is killed, as by a reboot
     again = watched.made()
-    again.begin()
+    assert again.begin(watched.site)
     assert watched.world.names() is not None
     assert watched.record().restarts == ()
 
@@ -173,9 +238,7 @@ def test_after_a_reboot_it_starts_what_was_current(watched: Watched) -> None:
 def test_nothing_was_ever_ready(world: World) -> None:
     site = Site(releases=world.releases, runtimes={}, follow=lambda *_: None, say=lambda _: None)
     with pytest.raises(BadInputError, match="box was never ready"):
-        Watch(
-            site, canary=lambda _: Canary(answered=True, detail=""), again=lambda _: world.stored(world.plan())
-        ).begin()
+        Watch(world.deployment, canary=lambda _: Canary(answered=True, detail="")).begin(site)
 
 
 def test_a_damaged_record_is_no_record(world: World) -> None:
