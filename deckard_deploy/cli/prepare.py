@@ -12,6 +12,7 @@ from deckard_deploy.catalog import library, listing
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.catalog.specs import Generated, HubRepository, ModelSpec
 from deckard_deploy.cli.patched import build_for_docker, build_for_process
+from deckard_deploy.durable import writing
 from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.rendering.compose import render_compose
@@ -99,6 +100,7 @@ def have_engine(plan: LaunchPlan, directory: StateDir, runtime: Runtime, say: Sa
         build_for_docker(plan, runtime, say)
     else:
         build_for_process(plan, installed_program(plan, directory, say), say)
+    _keep_private(directory.cache)
     stranger = plan.runtime == "docker" and plan.user is None  # a root without capabilities
     for mount in plan.mounts:
         if not mount.read_only:
@@ -119,8 +121,16 @@ def refuse_private(folder: Path) -> None:
             )
 
 
+def _keep_private(cache: Path) -> None:
+    """What an engine compiled it will run again, so nobody else may come to it, wherever the state directory is."""
+    with writing(cache):
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if cache.stat().st_uid == os.getuid():
+            cache.chmod(0o700)
+
+
 def _have_cache(folder: Path, *, for_all: bool) -> None:
-    """A root without capabilities writes only where everyone may; the state directory above keeps others out."""
+    """A root without capabilities writes only where everyone may; the folder above keeps others out."""
     folder.mkdir(parents=True, exist_ok=True)
     if for_all and folder.stat().st_uid == os.getuid():
         folder.chmod(0o1777)

@@ -12,6 +12,7 @@ from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment
 from deckard_deploy.cli.host_plan import plan_for
 from deckard_deploy.cli.prepare import (
+    _keep_private,
     _run_from,
     _said_in,
     installed_program,
@@ -45,6 +46,14 @@ def test_without_one_the_error_says_how_to_link_it(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentUnfitError, match=r"/engines/vllm-0\.19\.1-host is none") as raised:
         installed_program(host_plan(), StateDir(tmp_path), print)
     assert str(raised.value.hint).startswith("ln -sT ")
+
+
+def test_nobody_else_comes_to_what_an_engine_compiled(tmp_path: Path) -> None:
+    for mode in (0o777, 0o700):
+        (tmp_path / "cache").mkdir(exist_ok=True)
+        (tmp_path / "cache").chmod(mode)
+        _keep_private(tmp_path / "cache")
+        assert (tmp_path / "cache").stat().st_mode & 0o777 == 0o700
 
 
 @pytest.fixture
