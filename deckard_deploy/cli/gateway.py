@@ -12,7 +12,6 @@ from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.running import gateway_files
 from deckard_deploy.running.keys import Keys, access_version
 from deckard_deploy.running.layout import StateDir
-from deckard_deploy.running.runtime import Runtime
 
 if TYPE_CHECKING:
     from deckard_deploy.running.deploy import Site
@@ -61,28 +60,35 @@ def say_what_is_open(plan: LaunchPlan, directory: StateDir) -> None:
 
 
 def take_over(site: "Site", directory: StateDir) -> bool:
-    """Have a running gateway read its folder again, and wait until it has; False when none runs.
+    """Have the deployment's gateway read its folder again, and wait until it has; False when no endpoint runs.
 
-    Raises EnvironmentUnfitError when it does not take the new files.
+    One that is starting, or whose engine is away, is told as well: nobody waits for it. Raises EnvironmentUnfitError
+    when it does not take the new files.
     """
+    gateway_files.renew_access(site.releases.deployment.gateway, Keys(directory.root))
     for runtime in site.runtimes.values():
+        runtime.reload()
         seen = runtime.observe()
         release = site.releases.get(seen.plan_hash) if seen.plan_hash and seen.state == "running" else None
         if release and (plan := release.plan()).gateway:
-            gateway_files.prepare(plan, Keys(directory.root), environment=dict(os.environ), say=echo_command)
-            _reload(plan, runtime, directory)
+            _wait_for_keys(plan, directory)
             return True
     return False
+
+
+def goes_by_older_keys(plan: LaunchPlan, directory: StateDir) -> bool:
+    """Whether the gateway answers, and by other keys than those of now: whoever told it last was interrupted."""
+    found = _version(plan, access(plan, directory)) if plan.gateway else None
+    return found is not None and found != access_version(Keys(directory.root).access())
 
 
 def _names(directory: StateDir) -> str:
     return ", ".join(sorted(Keys(directory.root).ring().keys))
 
 
-def _reload(plan: LaunchPlan, runtime: Runtime, directory: StateDir) -> None:
+def _wait_for_keys(plan: LaunchPlan, directory: StateDir) -> None:
     wanted = access_version(Keys(directory.root).access())
     opened = access(plan, directory)
-    runtime.reload()
     deadline = time.monotonic() + TAKEN_OVER_S
     since = None
     while since is None or time.monotonic() - since < SETTLED_S:

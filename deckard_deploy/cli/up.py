@@ -80,7 +80,12 @@ def _up(resolved: "Resolved", plan: "LaunchPlan", directory: "StateDir", *, memo
 
 
 def _converge(resolved: "Resolved", plan: "LaunchPlan", directory: "StateDir", site: "Site") -> None:
-    from deckard_deploy.cli.gateway import have_gateway, refuse_unfit_gateway, take_over  # noqa: PLC0415  not for --help
+    from deckard_deploy.cli.gateway import (  # noqa: PLC0415  not for --help
+        goes_by_older_keys,
+        have_gateway,
+        refuse_unfit_gateway,
+        take_over,
+    )
     from deckard_deploy.cli.prepare import have_engine, have_weights, stored_release  # noqa: PLC0415  same
     from deckard_deploy.cli.room import require_room  # noqa: PLC0415  same
     from deckard_deploy.running.deploy import bring_up, follow_up, observe  # noqa: PLC0415  same
@@ -89,7 +94,8 @@ def _converge(resolved: "Resolved", plan: "LaunchPlan", directory: "StateDir", s
     refuse_unfit_gateway(plan, directory)
     # Another release that still runs keeps its own files until it has made room.
     runs = observe(site.runtimes).plan_hash == plan.hash
-    if runs and have_gateway(plan, directory) and take_over(site, directory):
+    stale = runs and (have_gateway(plan, directory) or goes_by_older_keys(plan, directory))
+    if stale and take_over(site, directory):
         say("gateway  goes by its new files")
     decision = _decision(site, plan, directory)
     if decision.action == "nothing":

@@ -42,6 +42,15 @@ def prepare(plan: LaunchPlan, keys: Keys, *, environment: Mapping[str, str], say
     return new
 
 
+def renew_access(folder: Path, keys: Keys) -> None:
+    """Write the keys of now where a gateway reads them, or will when it starts; nothing where there never was one."""
+    path = folder / ACCESS
+    with keys.held():
+        if path.is_file() and _put(path, keys.access()) and os.getuid() == 0:
+            with writing(path):
+                os.chown(path, folder.stat().st_uid, folder.stat().st_gid)
+
+
 def refuse_bad_pair(plan: LaunchPlan) -> None:
     """Raise BadInputError when the user's certificate and key are not readable, or not of each other."""
     gateway = plan.gateway

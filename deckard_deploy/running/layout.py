@@ -62,6 +62,11 @@ class DeploymentDir:
         return self.folder / "releases"
 
     @property
+    def gateway(self) -> Path:
+        """What the gateway of every release reads (gateway_files.py)."""
+        return self.folder / "gateway"
+
+    @property
     def watch(self) -> Path:
         """What `watch` last said."""
         return self.folder / "watch.json"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from deckard_deploy.cli.gateway import goes_by_older_keys
 from deckard_deploy.connection import Access, session
 from deckard_deploy.planning.plan import Gateway, LaunchPlan
 from deckard_deploy.rendering.compose import render_compose
@@ -18,6 +19,7 @@ from deckard_deploy.rendering.gateway import CONFIG, render_gateway
 from deckard_deploy.running import gateway_files
 from deckard_deploy.running.docker_runtime import DockerRuntime
 from deckard_deploy.running.keys import Keys
+from deckard_deploy.running.layout import StateDir
 from tests.e2e.docker_world import IMAGE, World, make_image
 from tests.unit.running.world import free_port
 
@@ -147,8 +149,11 @@ def test_a_key_is_made_and_revoked_while_it_runs(running: Running) -> None:
     with running.keys.held():
         running.keys.revoke("alice")
     gateway_files.prepare(running.plan, running.keys, environment=dict(os.environ), say=print)
+    directory = StateDir(running.keys.folder.parent)
+    assert goes_by_older_keys(running.plan, directory)  # as when `keys revoke` is interrupted here
     running.runtime.reload()
     until(lambda: running.get("/models", key).status_code == 401)
+    until(lambda: not goes_by_older_keys(running.plan, directory))
     assert running.runtime.observe().instance_id == instance
 
 

@@ -15,11 +15,15 @@ def test_one_gateway_that_cannot_be_told_keeps_no_other_from_it(
     for name in ("a", "b"):
         world = World(tmp_path, name)
         world.stored(world.plan(port=1))
+        world.deployment.gateway.mkdir()
+        (world.deployment.gateway / "access.conf").write_text("of before")
     state = ("--state-dir", str(tmp_path / "state"))
     assert run(["keys", "add", "alice", *state]) == 3
     assert run(["keys", "revoke", "alice", *state]) == 3
     said = capsys.readouterr()
     assert said.out.startswith("dk-alice-")
+    for name in ("a", "b"):  # what their nginx will read when it starts
+        assert '"dk-alice"' not in (tmp_path / f"state/deployments/{name}/gateway/access.conf").read_text()
     assert [said.err.count(f"gateway  of {name} may still go by the old keys") for name in ("a", "b")] == [2, 2]
     assert run(["keys", "list", *state]) == 0
     assert capsys.readouterr().out == ""  # it is revoked all the same, for every gateway that starts

@@ -97,3 +97,18 @@ def test_without_tls_there_is_none(tmp_path):
     prepare(plain, tmp_path)
     assert gateway_files.fingerprint(plain) is None
     assert [file.name for file in (tmp_path / "gateway").iterdir()] == ["access.conf"]
+
+
+def test_the_keys_of_now_are_written_where_a_gateway_will_read_them(tmp_path):
+    keys, folder = Keys(tmp_path), tmp_path / "gateway"
+    gateway_files.renew_access(folder, keys)
+    assert not folder.exists()  # there never was one
+    prepare(plan(tmp_path), tmp_path)
+    if os.geteuid() == 0:
+        os.chown(folder, 1234, 1234)
+    with keys.held():
+        keys.add("alice")
+    gateway_files.renew_access(folder, keys)
+    found = folder / "access.conf"
+    assert found.read_text() == keys.access()
+    assert (found.stat().st_uid, found.stat().st_mode & 0o777) == (folder.stat().st_uid, 0o600)
