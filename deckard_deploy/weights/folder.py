@@ -144,19 +144,29 @@ class ModelFolder:
 
     def note(self, files: Iterable[RemoteFile]) -> None:
         """Their hash was right a moment ago: remember how they look. Raises EnvironmentUnfitError."""
-        seen = {file.path: look for file in files if (look := self._look(file))}
-        if seen:
-            files_now = self._record() | seen
-            write_whole(self._record_path, _Record(files=files_now).model_dump_json(indent=1) + "\n")
+        self._update(files, wrong=())
+
+    def _update(self, right: Iterable[RemoteFile], wrong: Iterable[RemoteFile]) -> None:
+        """What the record says of a wrong file goes, or its looks would pass for the right content.
+
+        A record of another digest stays: it tells that the file is another commit's.
+        """
+        before = self._record()
+        disproved = {file.path for file in wrong if (seen := before.get(file.path)) and seen.digest == file.digest}
+        kept = {path: seen for path, seen in before.items() if path not in disproved}
+        after = kept | {file.path: look for file in right if (look := self._look(file))}
+        if after != before:
+            write_whole(self._record_path, _Record(files=after).model_dump_json(indent=1) + "\n")
 
     def check(self, files: list[RemoteFile], on_bytes: Callable[[int], None] = lambda _: None) -> list[Problem]:
-        """Hash files, on all cores, and say what is wrong; those that are right are remembered."""
+        """Hash files, on all cores, and say what is wrong; right ones are remembered, wrong ones forgotten."""
         from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  not to look at what is there
 
         before = {file.path: self._look(file) for file in files}
         done = 0
         problems: list[Problem] = []
         right: list[RemoteFile] = []
+        wrong: list[RemoteFile] = []
         largest_first = sorted(files, key=lambda file: -file.size)
         with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
             for file, cause in zip(largest_first, pool.map(self._cause, largest_first), strict=True):
@@ -164,9 +174,10 @@ class ModelFolder:
                 on_bytes(done)
                 if cause:
                     problems.append(Problem(file.path, cause))
+                    wrong.append(file)
                 elif before[file.path] == self._look(file):  # not changed while it was hashed
                     right.append(file)
-        self.note(right)
+        self._update(right, wrong)
         return sorted(problems, key=lambda problem: problem.path)
 
     def _cause(self, file: RemoteFile) -> str:

@@ -15,6 +15,7 @@ from deckard_deploy.cli.main import run
 from deckard_deploy.cli.status import changed_weights
 from deckard_deploy.planning.planner import build_plan
 from deckard_deploy.running.layout import StateDir
+from deckard_deploy.weights.folder import ModelFolder
 from tests.unit.cli.hub_of_models import BIG, hub
 from tests.unit.weights.hub_server import Hub
 
@@ -82,6 +83,23 @@ def test_what_is_wrong_is_set_aside_and_fetched_once(weights, hub, capsys):
     assert hub.served(BIG) == asked + 300_000
     assert (weights.parent / ".deckard" / "quarantine" / BIG).is_file()
     assert f"deckard-31b/{BIG}" not in capsys.readouterr().out
+
+
+def test_a_bit_that_no_time_tells_of_is_found_and_repaired(weights, hub):
+    """Rot on the disk: the file looks as it did when its hash was right."""
+    flip(weights, keep_times=True)
+    place = ModelFolder(weights.parent)
+    manifest = place.manifest()
+    assert manifest
+    (file,) = (one for one in manifest.needed if one.path == BIG)
+    place.note([file])
+    assert run(["verify", *SPARK, "--fast"]) == 0
+    assert run(["verify", *SPARK]) == 4
+    assert run(["verify", *SPARK, "--fast"]) == 4
+    place.note([file])
+    assert run(["verify", *SPARK, "--repair"]) == 0
+    assert weights.read_bytes() == hub.files[BIG]
+    assert (weights.parent / ".deckard" / "quarantine" / BIG).is_file()
 
 
 @pytest.mark.parametrize(
