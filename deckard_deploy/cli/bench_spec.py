@@ -40,7 +40,7 @@ def spec(deployed: Deployed, *, tokens: tuple[int, ...], dry_run: bool, as_json:
     Example:
       deckard-deploy bench spec --tokens 1,2,4 --concurrency 1,4
     """
-    from deckard_deploy.cli.bench_subject import current_release  # noqa: PLC0415  not for --help
+    from deckard_deploy.cli.bench_subject import current_release, refuse_foreign_certificate  # noqa: PLC0415  not for --help
     from deckard_deploy.errors import BadInputError  # noqa: PLC0415  same
     from deckard_deploy.measuring import speculation  # noqa: PLC0415  same
     from deckard_deploy.measuring.workload import Settings  # noqa: PLC0415  same
@@ -51,6 +51,7 @@ def spec(deployed: Deployed, *, tokens: tuple[int, ...], dry_run: bool, as_json:
         raise BadInputError(
             f"{deployed.name} has no drafter to try", hint=f"deckard-deploy up --profile {plan.profile} --drafter NAME"
         )
+    refuse_foreign_certificate(plan)
     settings = Settings(**{**measure, **repeats(measure["runs"])})
     if dry_run:
         say(f"would    restart plan {plan.hash} without its drafter, then drafting {', '.join(map(str, tokens))}")

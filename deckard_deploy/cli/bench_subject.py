@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from deckard_deploy.catalog import library
@@ -20,10 +21,11 @@ from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.planning.roofline import Roofline, weight_read
 from deckard_deploy.running.deploy import observe
 from deckard_deploy.running.docker_runtime import DockerRuntime
+from deckard_deploy.running.gateway_files import CERTIFICATE
 from deckard_deploy.running.releases import Release, Releases
 
 _PASSED = ("PATH", "HOME", "LANG")
-_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104  looked up, not bound
+_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  looked up, not bound
 
 
 def current_release(deployed: Deployed) -> Release:
@@ -35,9 +37,9 @@ def current_release(deployed: Deployed) -> Release:
 
 
 def running_endpoint(deployed: Deployed) -> tuple[LaunchPlan, Endpoint]:
-    """The plan that runs, and vLLM itself behind whatever stands in front of it.
+    """The plan that runs, and where its Python reaches vLLM.
 
-    Raises BadInputError when nothing runs, EnvironmentUnfitError.
+    Raises BadInputError when nothing runs, or behind a certificate that cannot be checked; EnvironmentUnfitError.
     """
     with open_site(deployed.directory, deployed.name, say) as site:
         seen = observe(site.runtimes)
@@ -45,13 +47,14 @@ def running_endpoint(deployed: Deployed) -> tuple[LaunchPlan, Endpoint]:
         if release is None:
             raise BadInputError(f"{deployed.name} does not run", hint=f"deckard-deploy up --profile {deployed.name}")
         plan = release.plan()
+        refuse_foreign_certificate(plan)
         runtime = site.runtimes[plan.runtime]
         if isinstance(runtime, DockerRuntime):
             python: tuple[str, ...] = ("docker", "exec", "--interactive", str(seen.instance_id), "python3")
             more: Mapping[str, str] = {"DOCKER_HOST": runtime.engine.endpoint}
         else:
             python = (str(installed_program(plan, deployed.directory, echo_command).with_name("python")),)
-            more = plan.environment | _own_key(plan, deployed)
+            more = plan.environment | _own_key(plan, deployed) | _trust(plan)
     own = {name: os.environ[name] for name in _PASSED if name in os.environ}
     endpoint = Endpoint(
         server=_listens_on(plan),
@@ -72,10 +75,33 @@ def _own_key(plan: LaunchPlan, deployed: Deployed) -> dict[str, str]:
     return {"OPENAI_API_KEY": key} if key else {}
 
 
+def refuse_foreign_certificate(plan: LaunchPlan) -> None:
+    """Raise BadInputError for a process behind the user's own certificate: whose authority and names are not known."""
+    gateway = plan.gateway
+    if gateway and gateway.program and gateway.certificate:
+        raise BadInputError(
+            f"{plan.deployment} is reached through nginx with {gateway.certificate}, which the engine's benchmark "
+            f"cannot check at {plan.base_url}",
+            hint="measure without publish.certificate and publish.certificate_key: take them out, then up",
+        )
+
+
+def _trust(plan: LaunchPlan) -> dict[str, str]:
+    """For the benchmark of a process behind this tool's own certificate: aiohttp trusts what Python's ssl does."""
+    gateway = plan.gateway
+    return {"SSL_CERT_FILE": str(Path(gateway.folder) / CERTIFICATE)} if gateway and gateway.tls else {}
+
+
 def _listens_on(plan: LaunchPlan) -> str:
-    """Where vLLM was told to listen, which may be behind a gateway: seen from where its Python runs."""
+    """Where vLLM is reached from where its Python runs: in a container past the gateway.
+
+    Behind the gateway of a process vLLM listens on a socket, so there it is reached as clients reach it.
+    """
+    if plan.gateway and plan.gateway.program:
+        return plan.base_url.removesuffix("/v1")
     host, port = _option(plan, "--host") or "127.0.0.1", _option(plan, "--port") or str(plan.container_port)
-    return f"http://{_ANY_ADDRESS.get(host, host)}:{port}"
+    host = _ANY_ADDRESS.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _option(plan: LaunchPlan, name: str) -> str | None:

@@ -20,7 +20,7 @@ _ELSEWHERE = "import sys; sys.path[:] = [path for path in sys.path if path]\n"
 class Endpoint:
     """A server, and a Python with its vLLM in it.
 
-    server: where vLLM itself listens, seen by that Python, without /v1. model: what the tokenizer is loaded from, seen
+    server: where vLLM is asked, seen by that Python, without /v1. model: what the tokenizer is loaded from, seen
     by that Python. python: the command line that starts it, as ("docker", "exec", "-i", ID, "python3").
     """
 
