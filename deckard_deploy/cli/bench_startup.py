@@ -1,9 +1,11 @@
 """`bench startup`: start the deployment again and again, with compiled kernels kept and without."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from stat import S_IMODE
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -33,6 +35,7 @@ def startup(deployed: Deployed, *, runs: int, dry_run: bool, as_json: bool) -> N
       deckard-deploy bench startup --runs 3
     """
     from deckard_deploy.cli.bench_subject import current_release  # noqa: PLC0415  not for --help
+    from deckard_deploy.cli.site import open_site  # noqa: PLC0415  same
     from deckard_deploy.measuring import startups  # noqa: PLC0415  same
     from deckard_deploy.running.lock import held  # noqa: PLC0415  same
     from deckard_deploy.startup.phases import ORDER  # noqa: PLC0415  same
@@ -41,8 +44,9 @@ def startup(deployed: Deployed, *, runs: int, dry_run: bool, as_json: bool) -> N
     if dry_run:
         say(f"would    restart plan {plan.hash} {runs} times without {_listed(_caches(plan))}, then {runs} times with")
         return
-    with held(deployed.directory.create(deployed.name), verb="bench startup"):
-        record = _record(plan, tuple(_starts(deployed, plan, runs)))
+    lock = held(deployed.directory.create(deployed.name), verb="bench startup")
+    with lock, open_site(deployed.directory, deployed.name, say, also=plan.runtime) as site:
+        record = _record(plan, tuple(_starts(deployed, site, plan, runs)))
     folder = deployed.directory.bench / "startups"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     say(f"record   {startups.save(folder, record)}")
@@ -69,10 +73,12 @@ def _record(plan: "LaunchPlan", starts: "tuple[Timed, ...]") -> "StartupRecord":
     )
 
 
-def _starts(deployed: Deployed, plan: "LaunchPlan", runs: int) -> "Iterator[Timed]":
-    from deckard_deploy.cli.site import open_site  # noqa: PLC0415  not for --help
+def _starts(deployed: Deployed, site: "Site", plan: "LaunchPlan", runs: int) -> "Iterator[Timed]":
+    from deckard_deploy.cli.prepare import stored_release  # noqa: PLC0415  not for --help
+    from deckard_deploy.errors import DeployError  # noqa: PLC0415  same
+    from deckard_deploy.running.deploy import bring_up  # noqa: PLC0415  same
 
-    with open_site(deployed.directory, deployed.name, say, also=plan.runtime) as site:
+    try:
         for number in range(runs):
             say(f"start    {number + 1} of {runs} with empty caches")
             with _empty(_caches(plan)):
@@ -80,6 +86,10 @@ def _starts(deployed: Deployed, plan: "LaunchPlan", runs: int) -> "Iterator[Time
         for number in range(runs):
             say(f"start    {number + 1} of {runs} with the caches that are there")
             yield _timed(deployed, site, plan, "kept")
+    except (DeployError, KeyboardInterrupt):
+        say("back     to what ran before; ^C again leaves it as it is now")
+        bring_up(site, *stored_release(plan, site.releases))  # what was interrupted runs on caches that are gone
+        raise
 
 
 def _timed(deployed: Deployed, site: "Site", plan: "LaunchPlan", caches: Literal["empty", "kept"]) -> "Timed":
@@ -122,24 +132,57 @@ def _listed(folders: Sequence[Path]) -> str:
 def _empty(folders: Sequence[Path]) -> Iterator[None]:
     """Empty folders in their place; afterwards the old ones are back, with what they held.
 
-    Raises EnvironmentUnfitError when a container's user left files that are not ours to remove.
+    Raises EnvironmentUnfitError. Files of a container's user, which are not ours to remove, are no error.
     """
-    from deckard_deploy.durable import writing  # noqa: PLC0415  not for --help
-    from deckard_deploy.running.files import remove_folder  # noqa: PLC0415  same
+    used: list[Path] = []
+    try:
+        with ExitStack() as stack:  # one that cannot come back keeps no other away
+            for folder in folders:
+                stack.enter_context(_replaced(folder, used))
+            yield
+    finally:
+        for folder in used:
+            _remove_used(folder)
 
-    asides = {folder: folder.with_name(f"{folder.name}.kept") for folder in folders}
-    moved = {folder: aside for folder, aside in asides.items() if folder.is_dir() or aside.is_dir()}
-    for folder, aside in moved.items():
+
+@contextmanager
+def _replaced(folder: Path, used: list[Path]) -> Iterator[None]:
+    """One of them, if it is there. used: where the folders are now that stood in its place."""
+    from deckard_deploy.durable import writing  # noqa: PLC0415  not for --help
+
+    aside = folder.with_name(f"{folder.name}.kept")
+    if not folder.is_dir() and not aside.is_dir():
+        yield
+        return
+    try:
         with writing(folder):
             if not aside.is_dir():
                 folder.rename(aside)
             elif folder.is_dir():  # one that was killed left it: what lies aside are the old ones
-                remove_folder(folder)
-            folder.mkdir(mode=0o700)
-    try:
+                used.append(_out_of_the_way(folder))
+            folder.mkdir()
+            folder.chmod(S_IMODE(aside.stat().st_mode))  # the container's user may not be the caller
         yield
     finally:
-        for folder, aside in moved.items():
-            with writing(folder):
-                remove_folder(folder)
+        with writing(folder):
+            if aside.is_dir():
+                if folder.is_dir():
+                    used.append(_out_of_the_way(folder))
                 aside.rename(folder)
+
+
+def _out_of_the_way(folder: Path) -> Path:
+    """The folder under a name that nothing else has. Raises OSError."""
+    from deckard_deploy.running.files import temporary_prefix  # noqa: PLC0415  not for --help
+
+    return folder.rename(mkdtemp(prefix=f"{temporary_prefix()}{folder.name}-", dir=folder.parent))
+
+
+def _remove_used(folder: Path) -> None:
+    from deckard_deploy.errors import EnvironmentUnfitError  # noqa: PLC0415  not for --help
+    from deckard_deploy.running.files import remove_folder  # noqa: PLC0415  same
+
+    try:
+        remove_folder(folder)
+    except EnvironmentUnfitError as error:
+        say(f"left     {error.message}, so remove it yourself: sudo rm -r {folder}")

@@ -7,7 +7,6 @@ import pytest
 
 from deckard_deploy.cli.bench_measure import _kept
 from deckard_deploy.cli.bench_spec import drafting
-from deckard_deploy.cli.bench_startup import _empty
 from deckard_deploy.cli.main import run
 from deckard_deploy.measuring import records
 from deckard_deploy.measuring.records import Ceiling
@@ -146,20 +145,3 @@ def test_a_plan_without_its_drafter_is_the_plan_in_all_else() -> None:
     assert drafting(plan, 4) == plan
     assert '"num_speculative_tokens":2' in drafting(plan, 2).arguments[4]
     assert drafting(plan, 2).model_copy(update={"arguments": arguments}) == plan
-
-
-def test_caches_are_empty_meanwhile_and_back_afterwards(tmp_path: Path) -> None:
-    cache, fresh = tmp_path / "vllm", tmp_path / "triton"
-    cache.mkdir()
-    (cache / "kernel").write_text("old")
-    for _ in range(2):
-        with _empty([cache, fresh]):
-            assert list(cache.iterdir()) == []
-            (cache / "kernel").write_text("new")
-        assert (cache / "kernel").read_text() == "old"
-    cache.rename(tmp_path / "vllm.kept")  # as a kill leaves it, with a new cache begun
-    cache.mkdir()
-    (cache / "kernel").write_text("new")
-    with _empty([cache]):
-        assert list(cache.iterdir()) == []
-    assert [(path.name, (path / "kernel").read_text()) for path in tmp_path.iterdir()] == [("vllm", "old")]

@@ -1,0 +1,108 @@
+"""`bench startup`: the caches that it sets aside, and what runs when a start fails."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deckard_deploy.cli.bench_startup import _empty, _starts
+from deckard_deploy.cli.state import Deployed
+from deckard_deploy.errors import EnvironmentUnfitError, StartFailedError
+from deckard_deploy.running.deploy import Site
+from deckard_deploy.running.releases import Release
+from deckard_deploy.running.runtime import Runtime
+from tests.unit.running.world import World, eventually
+
+
+def cache(folder: Path, mode: int = 0o755) -> Path:
+    folder.mkdir()
+    folder.chmod(mode)
+    (folder / "kernel").write_text("old")
+    return folder
+
+
+def test_caches_are_empty_meanwhile_and_back_afterwards(tmp_path: Path) -> None:
+    vllm, fresh = cache(tmp_path / "vllm"), tmp_path / "triton"
+    for _ in range(2):
+        with _empty([vllm, fresh]):
+            assert list(vllm.iterdir()) == []
+            (vllm / "kernel").write_text("new")
+        assert (vllm / "kernel").read_text() == "old"
+    vllm.rename(tmp_path / "vllm.kept")  # as a kill leaves it, with a new cache begun
+    vllm.mkdir()
+    (vllm / "kernel").write_text("new")
+    with _empty([vllm]):
+        assert list(vllm.iterdir()) == []
+    assert [(path.name, (path / "kernel").read_text()) for path in tmp_path.iterdir()] == [("vllm", "old")]
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o755, 0o1777])
+def test_the_engines_user_gets_into_the_empty_ones_as_into_the_old(tmp_path: Path, mode: int) -> None:
+    folder = cache(tmp_path / "vllm", mode)
+    with _empty([folder]):
+        assert folder.stat().st_mode & 0o7777 == mode
+    assert folder.stat().st_mode & 0o7777 == mode
+
+
+def test_what_cannot_be_removed_keeps_no_cache_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [cache(tmp_path / name) for name in ("vllm", "triton")]
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(shutil, "rmtree", refused)  # as for files of the container's root
+    with _empty(folders):
+        for folder in folders:
+            (folder / "kernel").write_text("new")
+    assert [(folder / "kernel").read_text() for folder in folders] == ["old", "old"]
+    left = [path for path in tmp_path.iterdir() if path not in folders]
+    assert [(path / "kernel").read_text() for path in left] == ["new", "new"]
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2
+    assert all(any(line.endswith(f"sudo rm -r {path}") for line in said) for path in left)
+
+
+def test_a_cache_that_cannot_come_back_keeps_no_other_away(tmp_path: Path) -> None:
+    vllm, triton = (cache(tmp_path / name) for name in ("vllm", "triton"))
+
+    def in_its_way() -> None:
+        with _empty([vllm, triton]):
+            triton.rmdir()
+            triton.write_text("in the way")
+
+    with pytest.raises(EnvironmentUnfitError, match=str(triton)):
+        in_its_way()
+    assert (vllm / "kernel").read_text() == "old"
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path)
+    yield made
+    made.end()
+
+
+@pytest.mark.parametrize("reason", [StartFailedError("no kernel", hint="look"), KeyboardInterrupt()])
+def test_after_a_start_that_fails_it_runs_as_before(world: World, tmp_path: Path, reason: BaseException) -> None:
+    old = cache(tmp_path / "cache")
+    plan = world.plan(VLLM_CACHE_ROOT=str(old))
+    seen: list[bool] = []
+
+    def follow(release: Release, _: Runtime) -> None:
+        seen.append((old / "kernel").is_file())
+        if len(seen) == 1:
+            raise reason
+        eventually(lambda: release.recorded_launch().launch_id in (world.names() or []))
+
+    world.releases.switch(world.started(plan))
+    site = Site(releases=world.releases, runtimes={"process": world.runtime()}, follow=follow, say=lambda _: None)
+    with pytest.raises(type(reason)):
+        tuple(_starts(Deployed(world.state, "box"), site, plan, runs=1))
+    assert seen == [False, True]
+    current = world.releases.current()
+    assert current
+    assert current.recorded_launch().state == "ready"
+    assert current.recorded_launch().launch_id in (world.names() or [])
