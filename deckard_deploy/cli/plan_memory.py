@@ -165,7 +165,8 @@ def explained(memory: Memory | str) -> list[str]:
     if isinstance(memory, str):
         return []
     cache, settings = memory.cache, memory.settings
-    blocks = cache.sequence_blocks(settings.max_model_len, settings.in_flight)
+    blocks = cache.sequence_blocks(settings.max_model_len, settings.unsettled)
+    steps, shared = ("a step", "one") if settings.steps == 1 else ("two steps", "two")
     kinds = Counter((group.layers[0].slides, group.block_size, len(group.layers)) for group in cache.groups)
     lines = [f"KV cache     a block is {cache.block_bytes:,} bytes over all layers; groups:"]
     for (slides, size, layers), count in kinds.items():
@@ -173,10 +174,14 @@ def explained(memory: Memory | str) -> list[str]:
         lines.append(f"             {count} of {layers} {kind} layers, {size} tokens a block")
     lines += [
         "             full: ceil(length / block); sliding: ceil(min(window - 1 + in",
-        f"             flight, length) / block) + 1; in flight {settings.in_flight:,} tokens a step",
-        f"             a sequence: {blocks:,} blocks * {cache.block_bytes:,} = {memory.need:,} bytes",
+        f"             flight, length) / block) + 1; in flight {settings.unsettled:,} tokens: {steps}",
+        f"             a sequence: {blocks:,} blocks * {cache.block_bytes:,} = {blocks * cache.block_bytes:,} bytes",
+    ]
+    if memory.held_back:
+        lines.append(f"             and {memory.held_back:,} for the null block = {memory.need:,} bytes")
+    lines += [
         f"             {memory.blocks:,} blocks / {blocks:,} = {memory.concurrency:.2f} sequences, as vLLM counts:",
-        "             with a whole step in flight for each; all of them share one",
+        f"             with {steps} in flight for each; all of them share {shared}",
     ]
     for part in memory.parts:
         lines += _wrapped(f"{part.name:13}{part.source}")

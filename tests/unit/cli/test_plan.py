@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,7 @@ SCREENS = {
     "rtx-5090-doubtful": ["--profile", "rtx-5090", "--set", "max-model-len=131072"],
     "rtx-5090-no": ["--profile", "rtx-5090", "--set", "max-model-len=262144", "--set", "kv-cache-dtype=auto"],
     "spark-explained": ["--profile", "spark", "--drafter", "deckard-e4b", "--explain"],
+    "spark-mtp-explained": ["--profile", "spark", "--drafter", "mtp", "--explain"],
     "b200-explained": ["--profile", "b200", "--explain"],
     "cpu": ["--profile", "cpu"],
     "thor": ["--profile", "thor"],
@@ -71,6 +73,36 @@ def test_the_screen(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert found == file.read_text(encoding="utf-8")
     assert max(map(len, found.splitlines())) <= 80
     assert found.isascii()
+
+
+EXPLAINED = [
+    ["--profile", "spark"],
+    ["--profile", "spark", "--drafter", "deckard-e4b"],
+    ["--profile", "spark", "--drafter", "mtp"],
+    ["--profile", "b200", "--engine", "vllm-0.32.0"],
+    ["--profile", "h100", "--engine", "vllm-0.32.0", "--set", "async-scheduling=false"],
+    ["--profile", "cpu"],
+]
+
+
+@pytest.mark.parametrize("options", EXPLAINED, ids=" ".join)
+def test_the_reckoning_that_is_printed_is_right(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plan", *options, "--json"]) == 0
+    memory = json.loads(capsys.readouterr().out)["memory"]
+    assert run(["plan", *options, "--explain"]) == 0
+    text = capsys.readouterr().out.replace(",", "")
+    (blocks, block, product) = numbers(r"a sequence: (\d+) blocks \* (\d+) = (\d+) bytes", text)
+    assert blocks * block == product
+    held_back, need = numbers(r"and (\d+) for the null block = (\d+)", text) or (0, product)
+    assert product + held_back == need == memory["sequence"]["bytes"]
+    (all_blocks, sequence, concurrency) = numbers(r"(\d+) blocks / (\d+) = ([\d.]+) sequences", text)
+    assert (all_blocks, sequence) == (memory["kv_cache"]["blocks"], blocks)
+    assert concurrency == round(all_blocks / sequence, 2) == memory["kv_cache"]["max_concurrency"]
+
+
+def numbers(pattern: str, text: str) -> list[float]:
+    found = re.search(pattern, text)
+    return [float(number) for number in found.groups()] if found else []
 
 
 def test_the_screen_after_earlier_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
