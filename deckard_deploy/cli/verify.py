@@ -12,8 +12,10 @@ from deckard_deploy.cli.state import state, state_option
 
 if TYPE_CHECKING:
     from deckard_deploy.catalog.resolution import Resolved
-    from deckard_deploy.catalog.specs import ModelSpec
-    from deckard_deploy.weights.folder import Problem
+    from deckard_deploy.weights.folder import ModelFolder, Problem
+    from deckard_deploy.weights.manifest import Manifest
+
+_STRAY = "not in the repository, and an engine might load it"
 
 
 @click.command()
@@ -44,35 +46,48 @@ def verify(  # noqa: PLR0913  click hands over every option by name
     """
     from deckard_deploy.cli import weights  # noqa: PLC0415  not for --help
     from deckard_deploy.weights import lockfile  # noqa: PLC0415  same
+    from deckard_deploy.weights.folder import ModelFolder  # noqa: PLC0415  same
 
     found: dict[str, list[Problem]] = {}
     for model in weights.hub_models(resolved):
-        folder = state(state_dir).models / model.name
+        place = ModelFolder(state(state_dir).models / model.name)
         lock = lock_file or lockfile.DEFAULT
-        found[model.name] = _problems(model, folder, lock=lock, locked=locked, fast=fast)
+        manifest = weights.manifest_for(model, place.folder, lock_file=lock, locked=locked)
+        found[model.name] = _problems(model.name, place, manifest, fast=fast)
         if repair and found[model.name]:
-            weights.have(model, folder, lock_file=lock, locked=locked)
-            found[model.name] = _problems(model, folder, lock=lock, locked=locked, fast=True)
+            _set_strays_aside(place, manifest)
+            weights.have(model, place.folder, lock_file=lock, locked=locked)
+            found[model.name] = _problems(model.name, place, manifest, fast=True)
     _show(found, as_json=as_json)
     if any(found.values()):
         click.get_current_context().exit(4)
 
 
-def _problems(model: "ModelSpec", folder: Path, *, lock: Path, locked: bool, fast: bool) -> "list[Problem]":
+def _problems(name: str, place: "ModelFolder", manifest: "Manifest", *, fast: bool) -> "list[Problem]":
     from deckard_deploy.cli import weights  # noqa: PLC0415  not for --help
-    from deckard_deploy.weights.folder import ModelFolder, Problem  # noqa: PLC0415  same
+    from deckard_deploy.weights.folder import Problem  # noqa: PLC0415  same
     from deckard_deploy.weights.manifest import bytes_of  # noqa: PLC0415  same
+    from deckard_deploy.weights.strict_json import printable  # noqa: PLC0415  same
 
-    manifest = weights.manifest_for(model, folder, lock_file=lock, locked=locked)
-    place = ModelFolder(folder)
-    unexpected = place.unexpected(manifest)
+    unexpected = [Problem(printable(stray), _STRAY) for stray in place.unexpected(manifest)]
     if fast:
         cause = "not as it was when it was hashed"
         return [Problem(file.path, cause) for file in place.changed(manifest.needed)] + unexpected
-    display, total = weights.Display(model.name), bytes_of(manifest.needed)
+    display, total = weights.Display(name), bytes_of(manifest.needed)
     problems = place.check(list(manifest.needed), lambda done: display.show(done, total))
     display.end()
     return problems + unexpected
+
+
+def _set_strays_aside(place: "ModelFolder", manifest: "Manifest") -> None:
+    """Raises DeploymentBusyError, EnvironmentUnfitError."""
+    from deckard_deploy.weights.strict_json import printable  # noqa: PLC0415  not for --help
+
+    strays = place.unexpected(manifest)
+    if strays:
+        with place.held():
+            for stray in strays:
+                say(f"weights  {printable(stray)}: {_STRAY}; now {printable(str(place.quarantine(stray)))}")
 
 
 def _show(found: "dict[str, list[Problem]]", *, as_json: bool) -> None:

@@ -199,14 +199,10 @@ class ModelFolder:
         except OSError as error:
             return error.strerror or "cannot be read"
 
-    def unexpected(self, manifest: Manifest) -> list[Problem]:
-        """Files that an engine might load, and that the manifest does not have."""
+    def unexpected(self, manifest: Manifest) -> list[str]:
+        """Names of files that an engine might load, and that the manifest does not have."""
         known = {file.path for file in manifest.needed}
-        found = (path for path in self.folder.glob("*") if path.suffix in _LOADED and path.name not in known)
-        return [
-            Problem(printable(path.name), "not in the repository, and an engine might load it")
-            for path in sorted(found)
-        ]
+        return sorted(path.name for path in self.folder.glob("*") if path.suffix in _LOADED and path.name not in known)
 
     def quarantine(self, path: str) -> Path:
         """Take a file's name away from it; returns where it is now. Raises EnvironmentUnfitError."""

@@ -102,6 +102,19 @@ def test_a_bit_that_no_time_tells_of_is_found_and_repaired(weights, hub):
     assert (weights.parent / ".deckard" / "quarantine" / BIG).is_file()
 
 
+@pytest.mark.parametrize("name", [b"other.safetensors", b"x.py", b"a\x1b[2J\n.safetensors", b"\xff.py"])
+def test_a_stray_file_is_set_aside_and_nothing_is_fetched(weights, hub, capsys, name):
+    stray = Path(os.fsdecode(os.fsencode(weights.parent) + b"/" + name))
+    stray.write_text("mine")
+    asked = hub.served(BIG)
+    assert run(["verify", *SPARK, "--repair"]) == 0
+    aside = weights.parent / ".deckard" / "quarantine" / stray.name
+    assert (stray.exists(), aside.read_text(), hub.served(BIG)) == (False, "mine", asked)
+    said = capsys.readouterr()
+    assert (said.out, str(aside.parent) in said.err) == ("", True)
+    assert all(line.isprintable() for line in said.err.splitlines())
+
+
 @pytest.mark.parametrize(
     ("damage", "cause"),
     [
