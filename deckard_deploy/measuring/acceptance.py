@@ -60,10 +60,10 @@ def judge(measured: SpeculativeDecoding, tokens: int) -> Verdict:
     detail = f"{rate:.0%} of {measured.draft_tokens:g} drafted tokens accepted; by position {by_position}"
     if rate < FLOOR:
         return Verdict(Advice.OFF, 0, detail)
-    worth = next((number for number, share in enumerate(shares) if share < WORTHWHILE), len(shares))
+    worth = max(1, next((number for number, share in enumerate(shares) if share < WORTHWHILE), len(shares)))
     if worth >= tokens:
         return Verdict(Advice.KEEP, tokens, detail)
-    return Verdict(Advice.LOWER, max(1, worth), detail)
+    return Verdict(Advice.LOWER, worth, detail)
 
 
 def measure(base_url: str, served_name: str, access: Access = NO_ACCESS) -> SpeculativeDecoding:

@@ -35,5 +35,10 @@ def test_the_advice(measured: SpeculativeDecoding, advice: Advice, tokens: int) 
     assert (verdict.advice, verdict.tokens) == (advice, tokens)
 
 
+def test_one_token_cannot_become_fewer() -> None:
+    verdict = judge(drafted(0.3), 1)
+    assert (verdict.advice, verdict.tokens) == (Advice.KEEP, 1)
+
+
 def test_the_figures_are_said() -> None:
     assert judge(drafted(0.75, 0.25), 2).detail == "50% of 200 drafted tokens accepted; by position 75%, 25%"
