@@ -20,12 +20,14 @@ def prove_drafter(plan: LaunchPlan, access: Access, say: Say) -> bool:
     """
     if _OPTION not in plan.arguments:
         return False
-    tokens = json.loads(plan.arguments[plan.arguments.index(_OPTION) + 1])["num_speculative_tokens"]
+    config = json.loads(plan.arguments[plan.arguments.index(_OPTION) + 1])
     try:
-        verdict = judge(measure(plan.base_url, plan.served_name, access), tokens)
+        measured = measure(plan.base_url, plan.served_name, access)
     except NetworkError as error:
         say(f"drafter  not measured: {error.message}")
         return True
+    # Left out, it is the drafter's own number: that many positions were counted.
+    verdict = judge(measured, config.get("num_speculative_tokens") or len(measured.acceptance_by_position))
     if verdict.advice is Advice.OFF:
         raise StartFailedError(
             f"the drafter does not fit: {verdict.detail}, and below {FLOOR:.0%} it only slows the endpoint down",
