@@ -225,6 +225,10 @@ RESERVED = {
     "ssl-keyfile": "the endpoint is plain HTTP on this host; put a proxy with TLS in front",
     "ssl-certfile": "the endpoint is plain HTTP on this host; put a proxy with TLS in front",
     "ssl-ca-certs": "the endpoint is plain HTTP on this host; put a proxy with TLS in front",
+    # 0.32.0 writes these three into speculative-config, which is what is looked at here.
+    "spec-method": "use --drafter, drafter_tokens or serve.speculative-config",
+    "spec-model": "use --drafter, drafter_tokens or serve.speculative-config",
+    "spec-tokens": "use --drafter, drafter_tokens or serve.speculative-config",
 }
 
 

@@ -93,6 +93,12 @@ def test_reserved_options_are_refused_wherever_they_are_set(name: str) -> None:
     assert f"serve.{name} cannot be set" in refusal(profile).message
 
 
+@pytest.mark.parametrize("setting", ["spec-method=extract_hidden_states", "spec-model=/models/x", "spec-tokens=2"])
+def test_a_drafter_comes_by_no_second_door(setting: str) -> None:
+    """0.32.0's short names for speculative-config, which the guards, the memory and the acceptance do not look at."""
+    assert "use --drafter" in refusal(B200, "engine=vllm-0.32.0", setting).message
+
+
 @pytest.mark.parametrize("name", SECRETS)
 def test_secrets_are_refused_in_the_environment(name: str) -> None:
     message = refusal(SPARK, f"environment.{name}=hunter2").message
