@@ -5,7 +5,6 @@ header, a JSON object from names to dtype, shape and data_offsets; the tensors, 
 the safetensors library checks (safetensors/src/tensor.rs): no key twice or unknown, and names that can be printed.
 """
 
-import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +105,7 @@ def _tensor(name: str, entry: Any, start: int, source: str) -> Tensor:  # noqa: 
     if not _are_counts(shape) or not _are_counts(offsets) or len(offsets) != 2:
         raise IntegrityError(f"{where}: shape and data_offsets must be whole numbers from 0 on")
     begin, end = offsets
-    bits = math.prod(shape) * BITS[dtype]
+    bits = _product(shape) * BITS[dtype]
     if bits >= _LARGEST_COUNT or begin > end or bits != (end - begin) * 8:
         raise IntegrityError(f"{where}: {dtype} {str(shape)[:60]} does not fill bytes {begin} to {end}")
     return Tensor(dtype, tuple(shape), start + begin, start + end)
@@ -114,3 +113,13 @@ def _tensor(name: str, entry: Any, start: int, source: str) -> Tensor:  # noqa: 
 
 def _are_counts(values: Any) -> bool:  # noqa: ANN401  whatever the file holds
     return isinstance(values, list) and all(type(value) is int and 0 <= value < _LARGEST_COUNT for value in values)
+
+
+def _product(shape: list[int]) -> int:
+    """From left to right, as the library does, and no further than _LARGEST_COUNT: it may have millions of digits."""
+    count = 1
+    for size in shape:
+        count *= size
+        if count >= _LARGEST_COUNT:
+            break
+    return count

@@ -47,6 +47,8 @@ MALFORMED = {
     "dtype as list": made(entry(dtype=["U8"]), b"1234"),
     "shape too small": made(entry(shape=[3]), b"1234"),
     "shape that overflows": made(entry(dtype="F32", shape=[2**62, 8]), b"1234"),
+    "shape that overflows before it is nothing": made(entry(shape=[2**63, 4, 0], data_offsets=[0, 0])),
+    "shape of 40,000 large sizes": made(entry(shape=[2**63 - 1] * 40_000), b"1234"),
     "negative shape": made(entry(shape=[-4]), b"1234"),
     "boolean shape": made(entry(shape=[True, 4]), b"1234"),
     "no shape": made({"w": {"dtype": "U8", "data_offsets": [0, 4]}}, b"1234"),

@@ -1,4 +1,5 @@
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,15 @@ def test_what_it_is_instead_is_said(tmp_path, case, word):
     path.write_bytes(MALFORMED[case])
     with pytest.raises(IntegrityError, match=word):
         read_header(path)
+
+
+def test_a_hostile_shape_takes_no_time():
+    """Their product has millions of bits; multiplied out it took seconds."""
+    header = MALFORMED["shape of 40,000 large sizes"]
+    before = time.process_time()
+    with pytest.raises(IntegrityError, match="does not fill"):
+        parse_header(header[8:-4], len(header), source="it")
+    assert time.process_time() - before < 2
 
 
 def test_what_is_no_file_is_not_read():
