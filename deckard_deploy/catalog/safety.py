@@ -59,11 +59,16 @@ def _is(*values: object) -> _Kept:
 
 def _bounded(policy: str) -> bool:
     name, _, count = policy.partition(":")
-    return policy == "no" or (name == "on-failure" and count.isdigit() and int(count) <= MAX_RESTARTS)
+    return policy == "no" or (name == "on-failure" and _up_to(MAX_RESTARTS, count))
 
 
 def _few(count: str | None) -> bool:
-    return count is not None and count.isdigit() and int(count) <= MAX_SEQUENCES
+    return count is not None and _up_to(MAX_SEQUENCES, count)
+
+
+def _up_to(most: int, count: str) -> bool:
+    # Not every digit is one to int(), as "²", nor is a text of thousands a number to it.
+    return count.isascii() and count.isdecimal() and len(count) < 10 and int(count) <= most
 
 
 def _plain_drafting(config: object) -> bool:

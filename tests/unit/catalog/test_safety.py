@@ -42,6 +42,8 @@ OPENING = [
     "environment.VLLM_MAX_N_SEQUENCES=65",
     "environment.VLLM_MAX_N_SEQUENCES=null",
     "environment.VLLM_MAX_N_SEQUENCES=-1",
+    "environment.VLLM_MAX_N_SEQUENCES=²",
+    "environment.VLLM_MAX_N_SEQUENCES=" + "9" * 5000,
     "environment.VLLM_MEDIA_URL_ALLOW_REDIRECTS=1",
     "environment.VLLM_MEDIA_URL_ALLOW_REDIRECTS=null",
     "container.network=host",
@@ -51,6 +53,7 @@ OPENING = [
     "container.restart=unless-stopped",
     "container.restart=on-failure",
     "container.restart=on-failure:3",
+    "container.restart=on-failure:" + "9" * 5000,
 ]
 # Of vLLM 0.32.0 alone.
 OPENING_LATER = ["serve.trust-request-mm-kwargs=true", "serve.enable-scale-out=true", "serve.grpc-port=50051"]
