@@ -143,6 +143,7 @@ def _checkpoint(model: str, folder: Path) -> Checkpoint:
     quantization = _json(folder / "hf_quant_config.json").get("quantization")
     algorithm = quantization.get("quant_algo") if isinstance(quantization, dict) else None
     files = [path for path in sorted(folder.iterdir()) if path.is_file() or path.is_symlink()]
+    real = os.path.realpath(folder)  # Path.resolve raises RuntimeError for links in a circle before Python 3.13
     return Checkpoint(
         model=model,
         folder=str(folder),
@@ -150,7 +151,7 @@ def _checkpoint(model: str, folder: Path) -> Checkpoint:
         quant_algo=algorithm if isinstance(algorithm, str) else None,
         missing=tuple(sorted(name for name in shards if not _has_content(folder / name))),
         pointers=tuple(path.name for path in files if _begins_as_pointer(path)),
-        outside=tuple(path.name for path in files if not path.resolve().is_relative_to(folder.resolve())),
+        outside=tuple(path.name for path in files if not Path(os.path.realpath(path)).is_relative_to(real)),
     )
 
 

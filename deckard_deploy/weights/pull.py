@@ -78,7 +78,8 @@ def _set_aside(model: ModelFolder, problem: Problem, say: Callable[[str], None])
 
 def _materialize(model: ModelFolder, files: list[RemoteFile]) -> None:
     """Put what links point to in the links' places; a container sees the folder alone."""
-    linked = [(file, (model.folder / file.path).resolve()) for file in files if model.link_to(file)]
+    # Not Path.resolve, which raises RuntimeError for links in a circle before Python 3.13: here they lead to nothing.
+    linked = [(file, Path(os.path.realpath(model.folder / file.path))) for file in files if model.link_to(file)]
     for file, _ in linked:
         while link := model.link_to(file):
             with writing(link):

@@ -137,6 +137,7 @@ def test_what_a_checkpoint_lacks(host: Host, tmp_path: Path):
     (folder / "model.safetensors.index.json").write_text(json.dumps(shards))
     (tmp_path / "elsewhere").write_text("weights")
     (folder / "three.safetensors").symlink_to(tmp_path / "elsewhere")
+    (folder / "circle").symlink_to("circle")
     (found,) = read(target, host).checkpoints
     assert found.missing == ("one.safetensors", "two.safetensors")
     assert found.pointers == ("tokenizer.json",)

@@ -57,6 +57,16 @@ def test_links_into_a_cache_become_files(world: World, tmp_path: Path):
     assert blob.read_bytes() == world.hub.files[BIG]
 
 
+def test_links_in_a_circle_are_links_to_nothing(world: World):
+    world.folder.mkdir(parents=True)
+    (world.folder / BIG).symlink_to(BIG)
+    (world.folder / "config.json").symlink_to("other")
+    (world.folder / "other").symlink_to("config.json")
+    world.pull()
+    (world.folder / "other").unlink()
+    world.assert_right()
+
+
 def test_a_linked_folder_becomes_one_of_our_own(world: World, tmp_path: Path):
     world.hub.files |= {"sub/a.json": b"[1]", "sub/b.json": b"[2]"}
     outside = tmp_path / "outside"
