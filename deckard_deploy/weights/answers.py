@@ -77,7 +77,7 @@ def check_range(response: "Response", *, start: int, end: int, size: int) -> Non
     _check_length(response, end - start)
     said = response.headers.get("Content-Range", "")
     found = _CONTENT_RANGE.fullmatch(said)
-    if not found or (int(found[1]), int(found[2]) + 1) != (start, end) or found[3] not in (str(size), "*"):
+    if not found or found.group(1, 2) != (str(start), str(end - 1)) or found[3] not in (str(size), "*"):
         raise Transient(f"asked for bytes {start}-{end - 1}/{size}, and Content-Range is {said[:60]!r}")
 
 
@@ -158,5 +158,5 @@ def _retry_after(response: "Response") -> float | None:
         return float(said)
     try:
         return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError):  # no date, or one past every calendar
         return None

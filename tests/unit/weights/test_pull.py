@@ -95,6 +95,13 @@ def wrong_range(answer: Answer, name: str, start: int, end: int) -> bool:
     return True
 
 
+def long_range(answer: Answer, name: str, start: int, end: int) -> bool:
+    data = answer.hub.files[name]
+    answer.head(data, start, end, Content_Range=f"bytes {'9' * 5000}-{end - 1}/{len(data)}")
+    answer.wfile.write(data[start:end])
+    return True
+
+
 def wrong_total(answer: Answer, name: str, start: int, end: int) -> bool:
     data = answer.hub.files[name]
     answer.head(data, start, end, Content_Range=f"bytes {start}-{end - 1}/{len(data) + 1}")
@@ -123,8 +130,10 @@ RECOVERED = {
     "500 on each connection": once(status(500), 4),
     "429 with seconds": once(status(429, Retry_After="0"), 3),
     "429 with a date": once(status(429, Retry_After="Mon, 23 Nov 2020 10:00:00 GMT"), 3),
+    "429 with a date past every calendar": once(status(429, Retry_After="Mon, 01 Jan 99999999999 00:00:00 GMT"), 3),
     "429 with a digit that is no number": once(status(429, Retry_After="\u00b2"), 3),
     "wrong Content-Range": once(wrong_range, 2),
+    "Content-Range of 5,000 digits": once(long_range, 2),
     "wrong total": once(wrong_total, 2),
     "compressed": once(compressed, 2),
     "flipped bit": once(flipped),
