@@ -4,6 +4,7 @@ What comes back is bytes; whether they are the right ones is decided by their ha
 """
 
 import io
+import os
 import tarfile
 from collections.abc import Iterable, Mapping
 from contextlib import closing
@@ -93,7 +94,7 @@ def keep(cache: Path, base: BaseFiles) -> None:
     cache.mkdir(parents=True, exist_ok=True)
     for content in base.files.values():
         path = cache / sha256(content)
-        partial = path.with_suffix(".part")
+        partial = path.with_name(f".{path.name}.{os.getpid()}")  # another process may keep the same file
         partial.write_bytes(content)
         partial.replace(path)
 

@@ -1,6 +1,8 @@
 """Base files from a folder, a wheel, a web server and the cache."""
 
 import io
+import subprocess
+import sys
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -159,6 +161,20 @@ def test_the_cache_gives_back_what_it_was_given(world: World, tmp_path: Path):
     cached = from_cache(tmp_path / "cache", world.patch_set)
     assert cached is not None
     assert cached.files == CONTENT
+
+
+def test_two_processes_keep_the_same_file_at_once(tmp_path: Path):
+    code = """
+import pathlib, sys
+from deckard_deploy.patching.base_files import BaseFiles, keep
+for _ in range(1000):
+    keep(pathlib.Path(sys.argv[1]), BaseFiles(files={"vllm/a.py": b"x"}, origin="here"))
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "cache")]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=60)[1] for process in processes]
+    assert said == ["", ""]
+    assert [path.read_bytes() for path in (tmp_path / "cache").iterdir()] == [b"x"]
 
 
 def test_a_cache_that_was_changed_or_is_not_complete_gives_nothing(world: World, tmp_path: Path):
