@@ -1,5 +1,6 @@
 """What a start says of its drafter where nothing can be measured; the verdicts are run on a real server."""
 
+from contextlib import closing
 from random import Random
 
 from deckard_deploy.catalog import library
@@ -8,7 +9,7 @@ from deckard_deploy.catalog.specs import Deployment, Publish
 from deckard_deploy.cli.drafter import prove_drafter
 from deckard_deploy.connection import NO_ACCESS
 from deckard_deploy.planning.planner import build_plan
-from tests.unit.startup.misbehaving_server import Reply, misbehaving
+from tests.unit.startup.misbehaving_server import Misbehaving, Reply
 
 
 def said(drafter: str) -> list[str]:
@@ -43,7 +44,8 @@ def test_a_speculative_config_need_not_say_how_many_tokens_it_drafts() -> None:
     at = plan.arguments.index("--speculative-config") + 1
     arguments = (*plan.arguments[:at], '{"method":"mtp","model":"/m"}', *plan.arguments[at + 1 :])
     lines: list[str] = []
-    with misbehaving(answering, Random(0)) as server:  # noqa: S311  no secret
+    with closing(Misbehaving(answering, Random(0))) as server:  # noqa: S311  no secret
+        server.listen()
         prove_drafter(plan.model_copy(update={"arguments": arguments, "port": server.port}), NO_ACCESS, lines.append)
     (line,) = lines
     assert line.startswith("drafter  draft fewer tokens: --set drafter_tokens=1 (60% of 200 drafted tokens accepted")
