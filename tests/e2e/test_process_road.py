@@ -190,6 +190,9 @@ def test_exposed_it_has_tls_and_asks_for_a_key(up: Tool, tool: Tool, home: Path,
     assert requests.get(url, verify=certificate, timeout=10).status_code == 401
     assert requests.get(url, headers=asked, verify=certificate, timeout=10).status_code == 200
     assert requests.get(url.replace("https:", "http:"), headers=asked, timeout=10).status_code == 400  # without TLS
+    small = ("--concurrency", "1", "--runs", "2", "--requests", "1", "--output-tokens", "8", "--json")
+    record = json.loads(tool("bench", "--name", NAME, *small).stdout)
+    assert [(run["completed"], run["failed"]) for run in record["runs"]] == [(1, 0)] * 2
 
 
 def test_rollback_brings_the_release_before_back_proven(up: Tool, tool: Tool, base_url: str, home: Path) -> None:
