@@ -41,7 +41,6 @@ def seconds(llm, batch: int, tokens: int) -> float:
     draw = random.Random(batch)  # noqa: S311
     prompts = [{"prompt_token_ids": [draw.randrange(10, VOCABULARY) for _ in range(PROMPT)]} for _ in range(batch)]
     params = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True, detokenize=False)
-    torch.cuda.synchronize()
     started = time.perf_counter()
     llm.generate(prompts, params, use_tqdm=False)
     return time.perf_counter() - started
@@ -93,10 +92,9 @@ def kernels(llm) -> dict[str, object]:
     return {event.key[:160]: (event.count, round(event.self_device_time_total)) for event in found[:40]}
 
 
-def run_case(case: dict, folder: Path) -> dict[str, object]:
-    random_weights.use()
+def engine_settings(case: dict, folder: Path) -> dict[str, object]:
     settings = {
-        "model": write_config(folder / "target", "31b", case["algo"]),
+        "model": write_config(folder / "target", case.get("shape", "31b"), case["algo"]),
         "load_format": "dummy",
         "skip_tokenizer_init": True,
         "dtype": "bfloat16",
@@ -117,8 +115,13 @@ def run_case(case: dict, folder: Path) -> dict[str, object]:
             "max_model_len": 1024,
             **case.get("speculative", {}),
         }
+    return settings
+
+
+def run_case(case: dict, folder: Path) -> dict[str, object]:
+    random_weights.use()
     started = time.perf_counter()
-    llm = LLM(**settings)
+    llm = LLM(**engine_settings(case, folder))
     runner = llm.llm_engine.engine_core.engine_core.model_executor.driver_worker.worker.model_runner
     result = {"gpu": torch.cuda.get_device_name(), "ready_s": time.perf_counter() - started}
     result["weights_gib"] = runner.model_memory_usage / 2**30
