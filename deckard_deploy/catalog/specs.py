@@ -30,7 +30,7 @@ Ipc: TypeAlias = Literal["private", "shareable", "host"]
 Network: TypeAlias = Literal["bridge", "host"]
 ShmSize: TypeAlias = Annotated[str, Pattern(r"[1-9][0-9]*[mg]", "a size like 512m or 16g")]
 Restart: TypeAlias = Annotated[
-    str, Pattern(r"no|always|unless-stopped|on-failure(:[0-9]+)?", "no, always, unless-stopped or on-failure:N")
+    str, Pattern(r"no|always|unless-stopped|on-failure(:[0-9]{1,9})?", "no, always, unless-stopped or on-failure:N")
 ]
 Serve: TypeAlias = dict[str, JsonValue]  # the engine's option schema knows the names
 Environment: TypeAlias = dict[EnvironmentName, str]

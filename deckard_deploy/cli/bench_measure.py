@@ -23,7 +23,7 @@ def numbers(_: click.Context, option: click.Parameter, text: str | None) -> tupl
     if text is None:
         return None
     words = [word.strip() for word in text.split(",")]
-    if not all(word.isdecimal() and 0 < int(word) <= 4096 for word in words):
+    if not all(word.isdecimal() and len(word) <= 4 and 0 < int(word) <= 4096 for word in words):
         raise click.BadParameter(f"{text!r} is not a list of numbers such as 1,2,4", param=option)
     return tuple(sorted({int(word) for word in words}))
 

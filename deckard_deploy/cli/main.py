@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -128,16 +129,22 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911  one line per class o
 
 
 def _usage(error: click.ClickException) -> str:
-    text = " ".join(error.format_message().split())
+    text = _cut(" ".join(error.format_message().split()))
     context = getattr(error, "ctx", None)
     return f"{text.rstrip('.')}; see: {context.command_path} --help" if context else text
 
 
 def _lines(error: DeployError) -> str:
+    message = _cut(error.message)
     if not error.hint:
-        return f"error: {error.message}"
+        return f"error: {message}"
     separator = "; try: " if isinstance(error, BadInputError) else "\n  try: "
-    return f"error: {error.message}{separator}{error.hint.replace('deckard-deploy', PROGRAM)}"
+    return f"error: {message}{separator}{error.hint.replace('deckard-deploy', PROGRAM)}"
+
+
+def _cut(text: str) -> str:
+    """One line stays one, whatever was typed: no name or path that is meant has words of hundreds of characters."""
+    return re.sub(r"(\S{240})\S{60,}", r"\1…", text)
 
 
 def _say(text: str, code: int) -> int:

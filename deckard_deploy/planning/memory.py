@@ -149,8 +149,10 @@ def memory_of(resolved: Resolved, *, available: int | None = None, known: Known 
     given = serve.get("kv-cache-memory-bytes")
     if hardware.gpu_count == 0:
         space = resolved.environment.get("VLLM_CPU_KVCACHE_SPACE", "")
-        if not space.isdecimal():
+        if not space:
             raise UnknownMemoryError("without VLLM_CPU_KVCACHE_SPACE vLLM takes half of the machine's memory")
+        if not space.isdecimal() or len(space) > 6:
+            raise UnknownMemoryError("VLLM_CPU_KVCACHE_SPACE is not a number of GiB")
         given = int(space) * GIB  # v1/worker/cpu_worker.py:146
     elif hardware.memory_gib is None:
         raise UnknownMemoryError(f"the memory of {hardware.gpu} is not known")

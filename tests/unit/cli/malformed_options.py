@@ -64,6 +64,8 @@ VERBS = (
     _typed("bench-input", "bench --input-tokens 7", says="--input-tokens"),
     _typed("bench-concurrency-word", "bench --concurrency many", says="--concurrency"),
     _typed("bench-concurrency-zero", "bench --concurrency 0", says="--concurrency"),
+    _typed("bench-concurrency-digits", f"bench --concurrency {5000 * '9'}", says="--concurrency"),
+    _typed("restart-digits", f"plan --profile cpu --set container.restart=on-failure:{5000 * '9'}", says="restart"),
     _typed("bench-concurrency-empty", "bench --concurrency 1,,2", says="--concurrency"),
     _typed("bench-unknown", "bench --name nobody", says="nobody"),
     _typed("bench-verb", "bench shw", says="No such command"),
