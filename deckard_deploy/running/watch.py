@@ -21,7 +21,6 @@ from deckard_deploy.errors import (
     EnvironmentUnfitError,
     IntegrityError,
     StartFailedError,
-    TimedOutError,
 )
 from deckard_deploy.running.deploy import FAILURE_LINES, Site, bring_up, decide, follow_up, observe, relaunch
 from deckard_deploy.running.files import read_regular, write_atomically
@@ -33,7 +32,6 @@ from deckard_deploy.running.releases import FAILURE_LOG, Launch, Release
 PATIENCE = 3  # canaries in a row that fail, before a server that runs is restarted
 MAX_RESTARTS, WINDOW_S = 2, 3600.0
 KEPT = 20  # restarts in the record
-_START_ERRORS = (StartFailedError, TimedOutError)
 State: TypeAlias = Literal["starting", "healthy", "degraded", "given up"]
 
 
@@ -107,8 +105,8 @@ class Watch:
                     bring_up(site, release, relaunch(release))
             except DeploymentBusyError:
                 return False
-            except _START_ERRORS as error:
-                self._fail(site, error)
+            except DeployError as error:
+                self._fail(site, release, error)
                 return True
         self._mark(site, "healthy")
         return True
@@ -150,16 +148,18 @@ class Watch:
         """What nobody but us can be doing now; whether there is still something to watch."""
         if launch.state == "stopped":
             # By a `down`, or to make room for a release whose `up` was killed: then the next `up` is waited for.
-            launches = [each.launch() for each in site.releases.all()]
-            return any(each.state == "starting" for each in launches if each)
+            if not any(map(_is_starting, site.releases.all())):
+                return False
+            self._mark(site, "degraded", "an `up` was interrupted: run it again")
+            return True
         if problem is None and observe(site.runtimes).state in ("missing", "exited"):
             problem = "its start was interrupted"
         if problem is None:
             self._mark(site, "starting")
             try:
                 follow_up(site, release)
-            except _START_ERRORS as error:
-                self._fail(site, error)
+            except DeployError as error:
+                self._fail(site, release, error)
         else:
             self._restart(site, release, problem)
         return True
@@ -182,13 +182,18 @@ class Watch:
             bring_up(site, release, relaunch(release))
         except DeployError as error:
             self._end(error.message)
-            self._fail(site, error)
+            self._fail(site, release, error)
             return
         self._failures = 0
         self._end("ready")
         self._mark(site, "healthy")
 
-    def _fail(self, site: Site, error: DeployError) -> None:
+    def _fail(self, site: Site, release: Release, error: DeployError) -> None:
+        # Stopped by nobody but us: it must not pass for one that a `down` has stopped.
+        with contextlib.suppress(EnvironmentUnfitError, IntegrityError):
+            launch = release.recorded_launch()
+            if launch.state == "stopped":
+                release.record(launch.model_copy(update={"state": "failed", "reason": error.message}))
         self._mark(site, "degraded", error.message)
         site.say(f"failed   {error.message}")
 
@@ -237,8 +242,17 @@ def _current(site: Site) -> Release:
     return release
 
 
+def _is_starting(release: Release) -> bool:
+    with contextlib.suppress(IntegrityError):  # of a release that was left long ago, as `down` takes it
+        launch = release.launch()
+        return launch is not None and launch.state == "starting"
+    return False
+
+
 def _keep_evidence(site: Site, release: Release, reason: str) -> None:
     lines = site.runtimes[release.recorded_launch().runtime].tail(FAILURE_LINES)
+    if not lines:
+        return  # a start that failed has left its own
     with contextlib.suppress(EnvironmentUnfitError):  # a full disk must not keep a server down
         write_atomically(release.folder / FAILURE_LOG, "\n".join([reason, *lines]) + "\n")
 

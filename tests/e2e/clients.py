@@ -1,13 +1,16 @@
 """The official OpenAI client against an endpoint: what every runtime has to answer."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import requests
 from openai import OpenAI
 
+START_S = 180
 TOOLS = [
     {
         "type": "function",
@@ -81,3 +84,16 @@ def concurrent_chat(base_url: str, requests_at_once: int) -> list[int]:
 
     with ThreadPoolExecutor(requests_at_once) as pool:
         return list(pool.map(one, range(requests_at_once)))
+
+
+def until_ready(url: str, said: Callable[[], str]) -> None:
+    """Wait for a 200; `said` is what the server has said when there is none."""
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        try:
+            if requests.get(url, timeout=5).status_code == 200:
+                return
+        except requests.ConnectionError:
+            pass
+        time.sleep(0.2)
+    pytest.fail(f"not ready: {said()}")

@@ -26,12 +26,12 @@ from deckard_deploy.running.process_runtime import ProcessRuntime
 from deckard_deploy.running.releases import Releases
 from deckard_deploy.weights import tiny_gemma4
 from deckard_deploy.weights.tiny_script import PLAIN_TEXT
+from tests.e2e.clients import until_ready
 from tests.e2e.gateway_attacks import CHAT, HOSTS, ROUTES, Attack, answers, attacks, got_through, request
 from tests.unit.running.world import free_port
 
 pytestmark = pytest.mark.vllm
 MODEL, KEY = "tiny-gemma4", "sk-bare-0123456789"
-START_S = 180
 ALLOWED = {  # what vLLM may hear
     ("POST", "/v1/chat/completions"), ("POST", "/v1/completions"), ("POST", "/v1/responses"), ("GET", "/v1/models"),
     ("GET", "/health"), ("GET", "/metrics"),
@@ -107,18 +107,6 @@ def world(tmp_path_factory: pytest.TempPathFactory, engine: tuple[str, Path], ho
     finally:
         runtime.stop()
         runtime.close()
-
-
-def until_ready(url: str, said: Callable[[], str]) -> None:
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline:
-        try:
-            if requests.get(url, timeout=5).status_code == 200:
-                return
-        except requests.ConnectionError:
-            pass
-        time.sleep(0.2)
-    pytest.fail(f"not ready: {said()}")
 
 
 def client(world: World, key: str) -> OpenAI:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -180,8 +181,37 @@ def test_it_waits_for_the_next_up_where_one_was_killed_after_it_had_made_room(wa
     take_down(watched.site)
     other, launch = watched.world.stored(watched.world.plan(ANOTHER="plan"), "deckard-launch-other")
     other.record(launch)
+    (other.folder.parent / "000000000000").mkdir()  # of long ago, damaged
+    (other.folder.parent / "000000000000" / "launch.json").write_text("{")
     assert watched.look()
     assert (watched.world.names(), watched.record().restarts) == (None, ())
+    assert (watched.record().state, watched.record().reason) == ("degraded", "an `up` was interrupted: run it again")
+    take_down(watched.site)
+    assert watched.look() is False
+
+
+def test_a_port_that_somebody_took_meanwhile_counts_as_a_failed_start(watched: Watched) -> None:
+    watched.kill_server()
+    with socket.socket() as stranger:
+        stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        stranger.bind(("127.0.0.1", watched.plan.port))
+        stranger.listen()
+        for count in (1, 2):
+            assert watched.look()
+            assert len(watched.record().restarts) == count
+    with pytest.raises(StartFailedError, match="restarted 2 times"):
+        watched.look()
+
+
+def test_what_a_failed_start_has_left_is_kept(watched: Watched) -> None:
+    current = watched.site.releases.current()
+    assert current
+    current.record(current.recorded_launch().model_copy(update={"state": "failed"}))
+    (current.folder / FAILURE_LOG).write_text("the cause")
+    watched.site.runtimes["process"].stop()
+    assert watched.look()
+    assert watched.record().restarts[-1].outcome == "ready"
+    assert (current.folder / FAILURE_LOG).read_text() == "the cause"
 
 
 def test_a_start_that_was_interrupted_before_anything_ran_is_made_again(watched: Watched) -> None:
