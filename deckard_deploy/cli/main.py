@@ -143,8 +143,8 @@ def _lines(error: DeployError) -> str:
 
 
 def _cut(text: str) -> str:
-    """One line stays one, whatever was typed: no name or path that is meant has words of hundreds of characters."""
-    return re.sub(r"(\S{240})\S{60,}", r"\1…", text)
+    """One line stays one, whatever was typed: no name of a file has more than 255 characters."""
+    return re.sub(r"([^\s/]{240})[^\s/]{60,}", r"\1…", text)
 
 
 def _say(text: str, code: int) -> int:

@@ -53,7 +53,7 @@ OPENING = [
     "container.restart=unless-stopped",
     "container.restart=on-failure",
     "container.restart=on-failure:3",
-    "container.restart=on-failure:" + "9" * 5000,
+    "container.restart=on-failure:999999999",
 ]
 # Of vLLM 0.32.0 alone.
 OPENING_LATER = ["serve.trust-request-mm-kwargs=true", "serve.enable-scale-out=true", "serve.grpc-port=50051"]
