@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from deckard_deploy.weights.tiny_script import ANSWER_TEXT, PLAIN_TEXT, THOUGHT_
 from tests.e2e import clients
 from tests.e2e.conftest import Tool, docker
 from tests.unit.cli import canaries
-from tests.unit.running.world import free_port
+from tests.unit.running.world import eventually, free_port
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("base_url")]
 NAME = "dockroad"
@@ -63,10 +62,10 @@ def base_url(started: subprocess.CompletedProcess[str]) -> str:
     return started.stdout.strip()
 
 
-def containers() -> list[str]:
+def containers(*more: str) -> list[str]:
     """The engine's: the gateway's has no label of a launch."""
     ours = ["--filter", f"label=deckard.deployment={NAME}", "--filter", "label=deckard.launch"]
-    return docker("ps", "--all", "--quiet", *ours).split()
+    return docker("ps", "--all", "--quiet", *ours, *more).split()
 
 
 def status(tool: Tool) -> dict[str, object]:
@@ -283,10 +282,8 @@ def test_a_container_killed_while_it_starts_is_rolled_back(
     command = [sys.executable, "-m", "deckard_deploy", *arguments, "--set", "max-num-seqs=3"]
     environment = {**os.environ, "DECKARD_HOME": str(home)}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as up:
-        deadline = time.monotonic() + 120
-        while (not containers() or containers() == [old]) and time.monotonic() < deadline:
-            time.sleep(0.2)
-        docker("kill", *containers())
+        (started,) = eventually(lambda: {*containers("--filter", "status=running")} - {old}, 120)
+        docker("kill", started)
         _, errors = up.communicate(timeout=600)
     assert up.returncode == 6, errors
     serves_again(tool, base_url)
