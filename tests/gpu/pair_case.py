@@ -7,14 +7,12 @@ speed_case.py}, "seconds": for all turns}.
 # vLLM and torch are in the engine's environment, not beside the tools.
 # mypy: ignore-errors
 
-import json
-import os
 import sys
 import time
-import traceback
 from pathlib import Path
 
 import torch
+from outcome import leave
 from speed_case import BATCHES, TOKENS, engine_settings, seconds
 from vllm import LLM
 
@@ -35,16 +33,11 @@ def measure(engines: dict[str, LLM], limit_s: float) -> dict[int, dict[str, list
     return found
 
 
+def run_case(case: dict, folder: Path) -> dict[str, object]:
+    settings = {name: engine_settings(one, folder / name) for name, one in case["cases"].items()}
+    found = measure({name: LLM(**options) for name, options in settings.items()}, case["seconds"])
+    return {"tok_s": found, "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None}
+
+
 if __name__ == "__main__":
-    outcome: dict[str, object] = {}
-    try:
-        job, folder = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]).parent
-        settings = {name: engine_settings(case, folder / name) for name, case in job["cases"].items()}
-        outcome["tok_s"] = measure({name: LLM(**options) for name, options in settings.items()}, job["seconds"])
-        outcome["gpu"] = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    except BaseException as error:  # noqa: BLE001  # what went wrong is the result
-        outcome = {"error": f"{type(error).__name__}: {error}"[:600]}
-        traceback.print_exc()
-    Path(sys.argv[2]).write_text(json.dumps(outcome, indent=1))
-    sys.stdout.flush()
-    os._exit(0)  # engines that ended in an error do not come down by themselves
+    leave(lambda case: run_case(case, Path(sys.argv[2]).parent))

@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 import spec_case
+from outcome import leave
 from vllm import LLM, SamplingParams
 
 
@@ -74,4 +75,4 @@ def run_case(case: dict) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    spec_case.leave(run_case)
+    leave(run_case)

@@ -3,18 +3,13 @@
 Usage: python spec_case.py CASE.json RESULT.json (started by validate_eagle.py, one process for each case)
 """
 
-import json
-import os
 import random
-import sys
 import time
-import traceback
 from collections import Counter
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
+from outcome import leave  # type: ignore[import-not-found]  # beside this file
 from PIL import Image
 from vllm import LLM, SamplingParams  # type: ignore[import-not-found]
 from vllm.v1.core.sched.scheduler import Scheduler  # type: ignore[import-not-found]
@@ -161,19 +156,6 @@ def run_case(case: dict[str, Any]) -> dict[str, Any]:
     result["modes"] = dict(modes)
     result["preemptions"] = sum(m.value for m in llm.get_metrics() if m.name == "vllm:num_preemptions")
     return result
-
-
-def leave(run: Callable[[dict[str, Any]], dict[str, object]]) -> NoReturn:
-    """Run the case of the first argument, write its outcome to the second, and end."""
-    outcome: dict[str, object] = {}
-    try:
-        outcome = run(json.loads(Path(sys.argv[1]).read_text()))
-    except BaseException as error:  # noqa: BLE001  # a control's failure is its result
-        outcome = {"error": f"{type(error).__name__}: {error}"[:600]}
-        traceback.print_exc()
-    Path(sys.argv[2]).write_text(json.dumps(outcome))
-    sys.stdout.flush()
-    os._exit(0)  # engines that ended in an error do not come down by themselves
 
 
 if __name__ == "__main__":

@@ -8,18 +8,16 @@ Usage: python speed_case.py CASE.json RESULT.json (started by validate_speed.py,
 # vLLM and torch are in the engine's environment, not beside the tools.
 # mypy: ignore-errors
 
-import json
-import os
 import random
 import statistics
 import sys
 import time
-import traceback
 from collections import defaultdict
 from pathlib import Path
 
 import random_weights
 import torch
+from outcome import leave
 from random_weights import VOCABULARY, write_config
 from vllm import LLM, SamplingParams
 
@@ -132,12 +130,4 @@ def run_case(case: dict, folder: Path) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    outcome: dict[str, object] = {}
-    try:
-        outcome = run_case(json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]).parent)
-    except BaseException as error:  # noqa: BLE001  # what went wrong is the result
-        outcome = {"error": f"{type(error).__name__}: {error}"[:600]}
-        traceback.print_exc()
-    Path(sys.argv[2]).write_text(json.dumps(outcome, indent=1))
-    sys.stdout.flush()
-    os._exit(0)  # engines that ended in an error do not come down by themselves
+    leave(lambda case: run_case(case, Path(sys.argv[2]).parent))
