@@ -39,7 +39,7 @@ def watch(deployed: Deployed, interval: float, deadline: float) -> None:
 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the terminal that it was started from may go
     directory, found = deployed
-    made = Watch(directory.deployment(found), canary=_Asked(directory, deadline))
+    made = Watch(directory.deployment(found), canary=_Asked(directory, deadline), say=say)
     begun, goes_on = False, True
     while goes_on:
         with open_site(directory, found, say) as site:

@@ -77,11 +77,14 @@ def read(deployment: DeploymentDir) -> WatchRecord | None:
 
 
 class Watch:
-    """Watches the current release. `canary` asks it."""
+    """Watches the current release. `canary` asks it; `say` gets a line of progress."""
 
-    def __init__(self, deployment: DeploymentDir, *, canary: Callable[[Release], Canary]) -> None:
+    def __init__(
+        self, deployment: DeploymentDir, *, canary: Callable[[Release], Canary], say: Callable[[str], None]
+    ) -> None:
         self._deployment = deployment
         self._canary = canary
+        self._say = say
         self._failures = 0
         before = read(deployment)
         self._record = WatchRecord(
@@ -99,16 +102,16 @@ class Watch:
         """
         release = _current(site)
         if observe(site.runtimes).state in ("missing", "exited"):
-            site.say(f"start    {release.plan_hash}: nothing runs")
+            self._say(f"start    {release.plan_hash}: nothing runs")
             try:
                 with held(self._deployment, verb="watch"):
                     bring_up(site, release, relaunch(release))
             except DeploymentBusyError:
                 return False
             except DeployError as error:
-                self._fail(site, release, error)
+                self._fail(release, error)
                 return True
-        self._mark(site, "healthy")
+        self._mark("healthy")
         return True
 
     def look(self, site: Site) -> bool:
@@ -121,7 +124,7 @@ class Watch:
         except DeploymentBusyError:
             return True  # an `up` or a `down` is at work
         except (EnvironmentUnfitError, IntegrityError) as error:
-            self._mark(site, "degraded", error.message)  # docker is away, or a disk: nothing that a restart mends
+            self._mark("degraded", error.message)  # docker is away, or a disk: nothing that a restart mends
             return True
 
     def _round(self, site: Site) -> bool:
@@ -133,11 +136,11 @@ class Watch:
             problem, sure = self._problem(site, release, launch)
             if problem is None:
                 self._failures = 0
-                self._mark(site, "healthy")
+                self._mark("healthy")
                 return True
             self._failures += 1
         if not sure and self._failures < PATIENCE:
-            self._mark(site, "degraded", problem)
+            self._mark("degraded", problem)
             return True
         with held(self._deployment, verb="watch"):
             if _current(site) != release or release.recorded_launch() != launch:
@@ -150,16 +153,16 @@ class Watch:
             # By a `down`, or to make room for a release whose `up` was killed: then the next `up` is waited for.
             if not any(map(_is_starting, site.releases.all())):
                 return False
-            self._mark(site, "degraded", "an `up` was interrupted: run it again")
+            self._mark("degraded", "an `up` was interrupted: run it again")
             return True
         if problem is None and observe(site.runtimes).state in ("missing", "exited"):
             problem = "its start was interrupted"
         if problem is None:
-            self._mark(site, "starting")
+            self._mark("starting")
             try:
                 follow_up(site, release)
             except DeployError as error:
-                self._fail(site, release, error)
+                self._fail(release, error)
         else:
             self._restart(site, release, problem)
         return True
@@ -173,47 +176,47 @@ class Watch:
         return (None, True) if found.answered else (found.detail, found.final)
 
     def _restart(self, site: Site, release: Release, reason: str) -> None:
-        self._mark(site, "degraded", reason)
-        self._give_up_in_time(site, reason)
+        self._mark("degraded", reason)
+        self._give_up_in_time(reason)
         _keep_evidence(site, release, reason)
-        site.say(f"restart  {release.plan_hash}: {reason}")
+        self._say(f"restart  {release.plan_hash}: {reason}")
         self._add(Restart(at=_now(), reason=reason, outcome="interrupted", boot=boot_id(), monotonic_s=_monotonic()))
         try:
             bring_up(site, release, relaunch(release))
         except DeployError as error:
             self._end(error.message)
-            self._fail(site, release, error)
+            self._fail(release, error)
             return
         self._failures = 0
         self._end("ready")
-        self._mark(site, "healthy")
+        self._mark("healthy")
 
-    def _fail(self, site: Site, release: Release, error: DeployError) -> None:
+    def _fail(self, release: Release, error: DeployError) -> None:
         # Stopped by nobody but us: it must not pass for one that a `down` has stopped.
         with contextlib.suppress(EnvironmentUnfitError, IntegrityError):
             launch = release.recorded_launch()
             if launch.state == "stopped":
                 release.record(launch.model_copy(update={"state": "failed", "reason": error.message}))
-        self._mark(site, "degraded", error.message)
-        site.say(f"failed   {error.message}")
+        self._mark("degraded", error.message)
+        self._say(f"failed   {error.message}")
 
-    def _give_up_in_time(self, site: Site, reason: str) -> None:
+    def _give_up_in_time(self, reason: str) -> None:
         """Raises StartFailedError when there were as many restarts lately as there may be."""
         now, boot = _monotonic(), boot_id()
         recent = [one for one in self._record.restarts if one.boot == boot and now - one.monotonic_s < WINDOW_S]
         if len(recent) < MAX_RESTARTS:
             return
-        self._mark(site, "given up", reason)
+        self._mark("given up", reason)
         raise StartFailedError(
             f"restarted {len(recent)} times within an hour, and again: {reason}",
             hint=f"deckard-deploy status --name {self._deployment.name}, and deckard-deploy logs",
         )
 
-    def _mark(self, site: Site, state: State, reason: str | None = None) -> None:
+    def _mark(self, state: State, reason: str | None = None) -> None:
         if (state, reason) == (self._record.state, self._record.reason):
             return
         if state != self._record.state:
-            site.say(f"{state:8} {reason or self._deployment.name}")
+            self._say(f"{state:8} {reason or self._deployment.name}")
         self._record = self._record.model_copy(update={"state": state, "reason": reason, "since": _now()})
         self._write()
 

@@ -61,7 +61,7 @@ plan = world.plan()
 try:
     site = Site(releases=world.releases, runtimes={"process": world.runtime()}, follow=proven, say=lambda _: None)
     bring_up(site, *world.stored(plan))
-    watch = Watch(world.deployment, canary=lambda _: Canary(False, "hung", final=True))
+    watch = Watch(world.deployment, canary=lambda _: Canary(False, "hung", final=True), say=lambda _: None)
     watch.look(site), watch.look(site)
     jump(10 * year)
     try:

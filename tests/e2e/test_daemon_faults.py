@@ -47,7 +47,7 @@ class Watched:
         self.site = world.site(proven)
         self.release, launch = world.stored(self.plan)
         self.ready = bring_up(self.site, self.release, launch)
-        self.watch = Watch(world.deployment, canary=self.canary)
+        self.watch = Watch(world.deployment, canary=self.canary, say=lambda _: None)
 
     def canary(self, _: Release) -> Canary:
         return Canary(answered=answers(self.plan.port), detail="not answering")

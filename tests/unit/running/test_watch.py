@@ -34,7 +34,7 @@ class Watched:
         self.watch = self.made()
 
     def made(self) -> Watch:
-        return Watch(self.world.deployment, canary=lambda _: self.says)
+        return Watch(self.world.deployment, canary=lambda _: self.says, say=lambda _: None)
 
     def look(self) -> bool:
         return self.watch.look(self.site)
@@ -229,7 +229,7 @@ def test_what_a_down_ends_while_it_is_being_asked_stays_down(watched: Watched) -
         take_down(watched.site)
         return Canary(answered=False, detail="engine dead", final=True)
 
-    watched.watch = Watch(watched.world.deployment, canary=asked)
+    watched.watch = Watch(watched.world.deployment, canary=asked, say=lambda _: None)
     assert watched.look()
     assert (watched.world.names(), watched.record().restarts) == (None, ())
     assert watched.look() is False
@@ -268,7 +268,7 @@ def test_after_a_reboot_it_starts_what_was_current(watched: Watched) -> None:
 def test_nothing_was_ever_ready(world: World) -> None:
     site = Site(releases=world.releases, runtimes={}, follow=lambda *_: None, say=lambda _: None)
     with pytest.raises(BadInputError, match="box was never ready"):
-        Watch(world.deployment, canary=lambda _: Canary(answered=True, detail="")).begin(site)
+        Watch(world.deployment, canary=lambda _: Canary(answered=True, detail=""), say=lambda _: None).begin(site)
 
 
 def test_a_damaged_record_is_no_record(world: World) -> None:
