@@ -18,6 +18,7 @@ import time
 import traceback
 from pathlib import Path
 
+import random_weights
 import speed_case
 import torch
 from vllm import LLM, SamplingParams
@@ -84,8 +85,8 @@ def repeat_last_token(llm, hidden: int) -> None:
 
 
 def speed(folder: Path, algo: str, tokens: int) -> dict[str, object]:
-    DummyModelLoader.load_weights = lambda _, model, config: speed_case.fill(model, config)
-    target = speed_case.write_config(folder / "target", "31b", algo)
+    DummyModelLoader.load_weights = lambda _, model, config: random_weights.fill(model, config)
+    target = random_weights.write_config(folder / "target", "31b", algo)
     settings = {"model": target, "load_format": "dummy", "skip_tokenizer_init": True, "dtype": "bfloat16"}
     settings |= {"max_model_len": 1024, "max_num_seqs": 16, "max_num_batched_tokens": 2048}
     settings |= {"enable_prefix_caching": False, "kv_cache_memory_bytes": 8 << 30, "gpu_memory_utilization": 0.9}
@@ -100,7 +101,7 @@ def speed(folder: Path, algo: str, tokens: int) -> dict[str, object]:
     result = {"gpu": torch.cuda.get_device_name(), "ready_s": time.perf_counter() - started}
     result["runner"] = type(runner_of(llm)).__module__
     if tokens:
-        repeat_last_token(llm, speed_case.SHAPES["31b"]["hidden_size"])
+        repeat_last_token(llm, random_weights.SHAPES["31b"]["hidden_size"])
     result["decode"] = {batch: speed_case.decode(llm, batch) for batch in speed_case.BATCHES}
     return result
 
