@@ -4,7 +4,7 @@ On an sm_90 machine with PyTorch and .gpu/site.tar.xz (see bundle.py), from the 
 
     python3 -m tests.gpu.validate_speed run --out DIR [--seconds 560]
 Then, where deckard_deploy runs, the table: the roofline is planning/roofline.py's own.
-    python -m tests.gpu.validate_speed table DIR/speed.json
+    python -m tests.gpu.validate_speed table DIR/speed.json     (or the folder of mtp.sh)
 """
 
 import argparse
@@ -68,13 +68,24 @@ def run(out: Path, work: Path, seconds: float, names: list[str], gpus: list[int]
     subprocess.run(["tar", "-C", work, "-cJf", out / "speed-logs.tar.xz", "cases"], check=True)
 
 
-def table(file: Path) -> None:
+def results_of(path: Path) -> dict[str, Any]:
+    """What `run` wrote, or the folder of mtp.sh, under the same names."""
+    if path.is_file():
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+    files = {file.stem.removeprefix("speed-"): file for file in sorted(path.glob("speed-*.json"))}
+    named = {name.replace("-0", "").replace("-", ", k="): file for name, file in files.items()}
+    return {name: json.loads(file.read_text()) for name, file in named.items()}
+
+
+def table(path: Path) -> None:
     """Tokens a second, share of the ceiling, and the speed-up against tau / (1 + c k) with c from bytes alone."""
     from deckard_deploy.catalog import library  # noqa: PLC0415  not on the GPU machine
-    from deckard_deploy.planning.roofline import Drafting, accepted, kv_read, weight_read  # noqa: PLC0415  same
+    from deckard_deploy.planning.roofline import drafting, kv_read, weight_read  # noqa: PLC0415  same
 
-    target, drafter = library.model("deckard-31b"), library.model("deckard-e4b")
-    results = json.loads(file.read_text())
+    target = library.model("deckard-31b")
+    drafter = library.model("deckard-e4b" if path.is_file() else "gemma-4-31b-assistant")
+    results = results_of(path)
     gpu = next(found["gpu"] for found in results.values() if "gpu" in found)
     bandwidth = library.profile("h200" if "H200" in gpu else "h100").hardware.bandwidth_gb_s or 0
     print("| case | requests | tok/s (each run) | of the ceiling | acceptance | speed-up | formula |")
@@ -86,19 +97,24 @@ def table(file: Path) -> None:
         base_name, _, rest = name.partition(", k=")
         tokens = int(rest[0]) if rest else 0
         model = target.model_copy(update={"quantization": "none"}) if base_name == "BF16" else target
-        draft = Drafting(tokens=tokens, cost=weight_read(drafter) / weight_read(model))
+        draft = drafting(model, drafter)
+        assert draft  # the catalog says how each of them drafts
+        formula = draft.speedup(1.0, tokens)
         for batch, found in result["decode"].items():
             step = weight_read(model) + int(batch) * kv_read(model.architecture, 2, 192)
-            ceiling = int(batch) * bandwidth * 1e9 / step
+            ceiling = formula * int(batch) * bandwidth * 1e9 / step
             runs = ", ".join(f"{rate:.1f}" for rate in found["tok_s"])
-            share = f"{found['median'] / ceiling:.0%}" if not tokens else ""
-            speedup = found["median"] / results[base_name]["decode"][batch]["median"] if tokens else None
-            formula = accepted(1.0, tokens) / (1 + draft.cost * tokens)
-            drafted = f"{found['acceptance']:.4f} | {speedup:.2f} | {formula:.2f}" if speedup else " | | "
-            print(f"| {name} | {batch} | {found['median']:.1f} ({runs}) | {share} | {drafted} |")
+            drafted = " | | "
+            if tokens:
+                base = results.get(base_name, {}).get("decode", {}).get(batch)
+                speedup = f"{found['median'] / base['median']:.2f}" if base else "-"
+                drafted = f"{found['acceptance']:.4f} | {speedup} | {formula:.2f}"
+            print(
+                f"| {name} | {batch} | {found['median']:.1f} ({runs}) | {found['median'] / ceiling:.0%} | {drafted} |"
+            )
     print("\n| case | ready after, s | step, ms | model | sampling | drafting | rest |\n" + "| --- " * 7 + "|")
     for name, result in results.items():
-        if "error" not in result:
+        if "breakdown" in result:
             parts = result["breakdown"]
             named = [parts.get(key, 0.0) for key in ("_model_forward", "_sample", "propose_draft_token_ids")]
             cells = " | ".join(f"{ms:.2f}" for ms in (parts["step_ms"], *named, parts["step_ms"] - sum(named)))
