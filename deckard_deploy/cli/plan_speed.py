@@ -168,7 +168,9 @@ def _drafting(drafting: Drafting) -> list[str]:
     lines = [
         "drafting     speed-up = (1 + a + ... + a^k) / (1 + c * k)",
         f"             a: acceptance of a token, k: tokens drafted, c = {cost:.3f}: bytes of a",
-        "             drafter's step over the target's; verifying is taken as free",
+        "             drafter's step over the target's; verifying is taken as free, as it",
+        # docs/validation/2026-11-26-gpu-mtp.md: MTP, 4 tokens, always right
+        "             is for one sequence (16 on an H200: 2.0x where this says 4.2x)",
         "             k         " + "".join(f"{k:>8}" for k in KS),
         "             break-even" + "".join(_percent(drafting.break_even(k)) for k in KS),
     ]
