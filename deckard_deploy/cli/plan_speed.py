@@ -169,8 +169,8 @@ def _drafting(drafting: Drafting) -> list[str]:
         "drafting     speed-up = (1 + a + ... + a^k) / (1 + c * k)",
         f"             a: acceptance of a token, k: tokens drafted, c = {cost:.3f}: bytes of a",
         "             drafter's step over the target's; verifying is taken as free, as it",
-        # docs/validation/2026-11-26-gpu-mtp.md: MTP, 4 tokens, always right
-        "             is for one sequence (16 on an H200: 2.0x where this says 4.2x)",
+        # docs/validation/2026-11-26-gpu-mtp.md
+        "             is for one sequence (16 on an H200, k = 4, a = 1: 2.0x, not 4.2x)",
         "             k         " + "".join(f"{k:>8}" for k in KS),
         "             break-even" + "".join(_percent(drafting.break_even(k)) for k in KS),
     ]
