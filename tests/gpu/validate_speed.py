@@ -112,13 +112,14 @@ def table(path: Path) -> None:
             print(
                 f"| {name} | {batch} | {found['median']:.1f} ({runs}) | {found['median'] / ceiling:.0%} | {drafted} |"
             )
-    print("\n| case | ready after, s | step, ms | model | sampling | drafting | rest |\n" + "| --- " * 7 + "|")
-    for name, result in results.items():
-        if "breakdown" in result:
-            parts = result["breakdown"]
-            named = [parts.get(key, 0.0) for key in ("_model_forward", "_sample", "propose_draft_token_ids")]
-            cells = " | ".join(f"{ms:.2f}" for ms in (parts["step_ms"], *named, parts["step_ms"] - sum(named)))
-            print(f"| {name} | {result['ready_s']:.0f} | {cells} |")
+    taken_apart = {name: result for name, result in results.items() if "breakdown" in result}
+    if taken_apart:
+        print("\n| case | ready after, s | step, ms | model | sampling | drafting | rest |\n" + "| --- " * 7 + "|")
+    for name, result in taken_apart.items():
+        parts = result["breakdown"]
+        named = [parts.get(key, 0.0) for key in ("_model_forward", "_sample", "propose_draft_token_ids")]
+        cells = " | ".join(f"{ms:.2f}" for ms in (parts["step_ms"], *named, parts["step_ms"] - sum(named)))
+        print(f"| {name} | {result['ready_s']:.0f} | {cells} |")
 
 
 def main() -> None:
