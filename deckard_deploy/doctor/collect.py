@@ -34,9 +34,10 @@ def collect(target: Target, host: Host, *, port_problem: PortProblem, quick: boo
         problem = port_problem(target.address, target.port)
         return {"port": Port(address=target.address, port=target.port, problem=problem)}
 
-    probes = [programs.gpus, programs.gpu_processes, programs.docker, programs.image, machine, memory, disks, port]
+    probes = [programs.gpus, programs.gpu_processes, programs.docker, programs.image, machine, memory, port]
+    probes += [disks, checkpoints]  # what is here is not downloaded again
     if not quick:
-        probes += [programs.cuda, programs.kernel_log, programs.services, caches, checkpoints, secrets]
+        probes += [programs.cuda, programs.kernel_log, programs.services, caches, secrets]
 
     def ask(probe: Callable[[Host, Target], Fields]) -> Fields:
         try:

@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -192,6 +193,17 @@ def test_quick_reads_all_that_the_rules_which_stop_up_need(host: Host, root: Pat
     quick, whole = (judge(read(SPARK, host, quick=quick), SPARK, before_up=True) for quick in (True, False))
     assert quick == whole
     assert {finding.rule for finding in quick} >= {"architecture", "driver", "memory-available", "footprint", "docker"}
+
+
+def test_weights_that_are_here_need_no_room_when_up_asks(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    room = SimpleNamespace(f_blocks=1000, f_bavail=45, f_frsize=10**9)  # an image of 25 GB and 10 GB, not 20 GB more
+    monkeypatch.setattr("deckard_deploy.doctor.collect.os.statvfs", lambda _: room)
+    target = model(tmp_path / "m", model__safetensors="")
+    target = replace(target, weights=(replace(target.weights[0], size_gb=20.45),))
+    os.truncate(tmp_path / "m/model.safetensors", 20_450_000_000)
+    for quick in (True, False):
+        findings = judge(read(target, host, quick=quick), target, before_up=True)
+        assert "disk" not in {finding.rule for finding in findings}
 
 
 def test_this_machine_for_real():
