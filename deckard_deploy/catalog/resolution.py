@@ -74,6 +74,7 @@ def resolve(
     container = _container(base.container, deployment)
     _check_together(profile, model, engine)
     _check_options(schema, serve, model)
+    _check_ranks(serve, model, drafter)
     _check_environment(schema, environment, engine)
     given_up = safety.given_up(serve, environment, container, schema)
     if not compatibility:
@@ -256,6 +257,10 @@ def _check_options(schema: OptionSchema, serve: Serve, model: ModelSpec) -> None
         if name in RESERVED:
             raise BadInputError(f"serve.{name} cannot be set: {RESERVED[name]}")
         schema.check_option(name, value)
+    for name in ("block-size", "tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size"):
+        value = serve.get(name)
+        if isinstance(value, int) and value < 1:  # the parser of 0.19.1 has no bounds for these
+            raise BadInputError(f"--{name} {value}: a value >= 1 was expected")
     length: JsonValue = serve.get("max-model-len")
     if length == 0:
         raise BadInputError("--max-model-len 0: a context holds at least one token")
@@ -264,3 +269,12 @@ def _check_options(schema: OptionSchema, serve: Serve, model: ModelSpec) -> None
             f"--max-model-len {length} is more than {model.name}'s {model.context_limit} tokens",
             hint=f"--set max-model-len={model.context_limit}",
         )
+
+
+def _check_ranks(serve: Serve, model: ModelSpec, drafter: ModelSpec | None) -> None:
+    """Every rank has as many attention heads (config/model.py:1111 of 0.19.1); a drafter is split as its target."""
+    ranks = serve.get("tensor-parallel-size")
+    for each in (model, drafter):
+        heads = each.architecture.attention_heads if each else 0
+        if each and isinstance(ranks, int) and heads % ranks:
+            raise BadInputError(f"--tensor-parallel-size {ranks} does not divide {each.name}'s {heads} attention heads")
