@@ -245,12 +245,13 @@ def _gpus(resolved: Resolved) -> Gpus | None:
     hardware = resolved.profile.hardware
     if resolved.engine.runtime == "process" or hardware.gpu_count == 0:
         return None
-    # A unified machine has one GPU and gives all it has, as the model card does. Of a machine with eight, `all` would
-    # take seven too many: a GPU for each rank.
-    if hardware.memory == "unified":
-        return Gpus(count="all")
     sizes = (resolved.serve.get(f"{kind}-parallel-size", 1) for kind in ("tensor", "pipeline", "data"))
-    return Gpus(count=max(hardware.gpu_count, math.prod(size for size in sizes if isinstance(size, int))))
+    ranks = math.prod(size for size in sizes if isinstance(size, int))
+    # A unified machine has one GPU and gives all it has, as the model card does; `all` would hide that more are wanted.
+    # Of a machine with eight, `all` would take seven too many: a GPU for each rank.
+    if hardware.memory == "unified" and ranks <= hardware.gpu_count:
+        return Gpus(count="all")
+    return Gpus(count=max(hardware.gpu_count, ranks))
 
 
 def _healthcheck(resolved: Resolved, port: int) -> Healthcheck:

@@ -110,6 +110,7 @@ def test_a_drafter_is_mounted_and_named_in_one_option() -> None:
     ("profile", "settings", "count"),
     [
         ("spark", [], "all"),
+        ("spark", ["tensor-parallel-size=2"], 2),  # one is here: `doctor` says so, and `up` stops
         ("b200", [], 1),
         ("b200", ["tensor-parallel-size=2"], 2),
         ("b200", ["tensor-parallel-size=2", "pipeline-parallel-size=2"], 4),
