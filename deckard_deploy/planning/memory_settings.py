@@ -143,10 +143,11 @@ def _batch(serve: Serve, hardware: Hardware, length: int, ranks: int) -> tuple[i
 def _element_bytes(serve: Serve, hardware: Hardware) -> int:
     """Bytes of a key's or value's element: `auto` is the model's dtype (utils/torch_utils.py)."""
     kind = serve.get("kv-cache-dtype", "auto")
-    if kind == "fp8_ds_mla":
-        raise UnknownMemoryError("--kv-cache-dtype fp8_ds_mla is for another kind of attention")
-    if str(kind).startswith("fp8") and not _on_cpu(hardware):  # a CPU falls back to auto (platforms/cpu.py:180)
-        return 1
+    if kind in ("fp8", "fp8_e4m3", "fp8_e5m2", "fp8_inc"):
+        return 2 if _on_cpu(hardware) else 1  # a CPU falls back to auto (platforms/cpu.py:180)
+    if kind not in ("auto", "bfloat16", "float16"):
+        # Another kind of attention's, or with scales in the cache (0.32.0, v1/kv_cache_interface.py, KVQuantMode).
+        raise UnknownMemoryError(f"the KV cache is not computed with --kv-cache-dtype {kind}")
     return 4 if serve.get("dtype") in ("float32", "float") and kind == "auto" else 2
 
 

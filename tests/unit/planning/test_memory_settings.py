@@ -85,3 +85,9 @@ def test_how_many_steps_hold_blocks(profile: str, changes: tuple[str, ...], step
 def test_what_is_not_computed_is_said(profile: str, change: str) -> None:
     with pytest.raises(UnknownMemoryError):
         settings(profile, change)
+
+
+@pytest.mark.parametrize("kind", ["nvfp4", "int8_per_token_head", "fp8_per_token_head", "turboquant_4bit_nc"])
+def test_a_kv_cache_that_only_0_32_0_has_is_not_computed(kind: str) -> None:
+    with pytest.raises(UnknownMemoryError, match=kind):
+        settings("spark", "engine=vllm-0.32.0", f"kv-cache-dtype={kind}")
