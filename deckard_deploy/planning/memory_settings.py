@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.catalog.specs import Architecture, Hardware, Serve
+from deckard_deploy.errors import BadInputError
 from deckard_deploy.planning.memory_kv import KvCache, LayerKv, kv_cache
 
 GIB = 2**30
@@ -49,7 +50,7 @@ class CacheSettings(NamedTuple):
 
 
 def cache_settings(resolved: Resolved) -> CacheSettings:
-    """The settings that vLLM's API server would choose. Raises UnknownMemoryError."""
+    """The settings that vLLM's API server would choose. Raises UnknownMemoryError, BadInputError where it refuses."""
     serve, hardware = resolved.serve, resolved.profile.hardware
     for name in _UNPLANNED:
         if serve.get(name) not in (None, 1):
@@ -59,6 +60,7 @@ def cache_settings(resolved: Resolved) -> CacheSettings:
     if not isinstance(length, int) or length < 1:
         raise UnknownMemoryError(f"--max-model-len {length} leaves the length to vLLM")
     sequences, in_flight = _batch(serve, hardware, length, ranks)
+    _check_batch(serve, sequences, in_flight, length)
     return CacheSettings(
         max_model_len=length,
         max_num_seqs=sequences,
@@ -138,6 +140,20 @@ def _batch(serve: Serve, hardware: Hardware, length: int, ranks: int) -> tuple[i
         tokens = max(length, tokens)
     tokens = min(sequences * length, tokens)
     return sequences if "max-num-seqs" in serve else min(sequences, tokens), tokens
+
+
+def _check_batch(serve: Serve, sequences: int, in_flight: int, length: int) -> None:
+    """Raise BadInputError for a step that vLLM refuses (config/scheduler.py:259)."""
+    step = f"max-num-batched-tokens is {in_flight}, less than"
+    if in_flight < sequences:
+        raise BadInputError(
+            f"{step} max-num-seqs {sequences}: vLLM refuses that", hint=f"--set max-num-seqs={in_flight}, or less"
+        )
+    if in_flight < length and serve.get("enable-chunked-prefill") is False:
+        raise BadInputError(
+            f"{step} max-model-len {length}: without chunked prefill vLLM refuses that",
+            hint="--set enable-chunked-prefill=null",
+        )
 
 
 def _element_bytes(serve: Serve, hardware: Hardware) -> int:

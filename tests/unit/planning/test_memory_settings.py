@@ -2,6 +2,7 @@
 
 import pytest
 
+from deckard_deploy.errors import BadInputError
 from deckard_deploy.planning.memory_settings import CacheSettings, UnknownMemoryError, cache_settings
 from tests.unit.planning.choices import choice
 
@@ -29,6 +30,19 @@ def settings(profile: str, *changes: str) -> CacheSettings:
 def test_the_batch(profile: str, changes: tuple[str, ...], sequences: int, in_flight: int) -> None:
     found = settings(profile, *changes)
     assert (found.max_num_seqs, found.in_flight) == (sequences, in_flight)
+
+
+@pytest.mark.parametrize(
+    ("profile", "changes", "message"),
+    [
+        ("spark", ("max-num-seqs=10000",), "max-num-batched-tokens is 8192, less than max-num-seqs 10000"),
+        ("b200", ("max-num-seqs=10000",), "max-num-batched-tokens is 8192, less than max-num-seqs 10000"),
+        ("spark", ("enable-chunked-prefill=false",), "less than max-model-len 65536: without chunked prefill"),
+    ],
+)
+def test_a_step_that_the_scheduler_refuses(profile: str, changes: tuple[str, ...], message: str) -> None:
+    with pytest.raises(BadInputError, match=message):
+        settings(profile, *changes)
 
 
 @pytest.mark.parametrize(
