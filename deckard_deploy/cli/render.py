@@ -116,8 +116,9 @@ def run_line(plan: "LaunchPlan", output: Path | None) -> None:
     from deckard_deploy.rendering.shell import render_run  # noqa: PLC0415  jinja2 is heavy
 
     _needs_image(plan)
-    if plan.gateway and plan.gateway.exposed:
-        raise BadInputError("--expose needs the gateway, a second container", hint="deckard-deploy render compose …")
+    if plan.gateway and (plan.gateway.exposed or plan.gateway.tls):
+        asked = "--expose" if plan.gateway.exposed else "TLS"
+        raise BadInputError(f"{asked} needs the gateway, a second container", hint="deckard-deploy render compose …")
     _write(render_run(plan), output)
 
 

@@ -27,12 +27,16 @@ def plan_gateway(
     """What stands in front of the engine; None for somebody's own launch line, on the host's network, without nginx.
 
     folder: the host's folder of keys and certificate. nginx: the program, for the process runtime; None: not installed.
-    owner: `uid:gid` of whose the folder is. Raises BadInputError when other machines are let in without a gateway.
+    owner: `uid:gid` of whose the folder is. Raises BadInputError when other machines are let in, or TLS is asked for,
+    without a gateway.
     """
     publish = resolved.publish
     missing = _why_not(resolved, nginx)
     if missing and publish.expose:
         raise BadInputError(f"--expose {publish.expose}: there is no gateway to ask for keys: {missing}")
+    if missing and (publish.tls or publish.certificate):
+        asked = "publish.tls" if publish.tls else "publish.certificate"
+        raise BadInputError(f"{asked} is set, and there is no gateway to speak TLS: {missing}")
     if missing:
         return None
     in_container = resolved.engine.runtime == "docker"

@@ -23,11 +23,11 @@ def render_command(plan: LaunchPlan, *, launch_id: str | None = None) -> str:
 
 
 def render_run(plan: LaunchPlan, *, launch_id: str | None = None) -> str:
-    """The `docker run` line, without a gateway. Raises ValueError for a plan without an image, or an exposed one."""
+    """The `docker run` line, without a gateway. Raises ValueError for a plan without an image, or one that needs it."""
     if plan.image is None:
         raise ValueError(f"{plan.engine} runs without an image")
-    if plan.gateway and plan.gateway.exposed:
-        raise ValueError(f"{plan.deployment} is exposed, which needs the gateway")
+    if plan.gateway and (plan.gateway.exposed or plan.gateway.tls):
+        raise ValueError(f"{plan.deployment} is exposed or speaks TLS, which needs the gateway")
     arguments = plan.launched(launch_id).arguments if launch_id else plan.arguments
     entrypoint, *inner = plan.entrypoint
     first, *rest = option_lines(arguments)

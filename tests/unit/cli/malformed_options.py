@@ -28,6 +28,8 @@ VERBS = (
     _typed("up-expose-range", "up -p cpu --expose 10.0.0.0/8", says="an IPv4 or IPv6 address"),
     _typed("up-address-open", "render command -p cpu --address 0.0.0.0", says="not a loopback address"),
     _typed("up-address-open-6", "render command -p cpu --address ::", says="not a loopback address"),
+    _typed("run-tls", "render run -p spark --set publish.tls=true", says="TLS needs the gateway, a second container"),
+    _typed("run-exposed", "render run -p spark --expose 10.0.0.1", says="--expose needs the gateway"),
     _typed("down-name", "down --name ../x", says="no deployment named '../x'"),
     _typed("down-unknown", "down --name nobody", says="nobody"),
     _typed("down-purge-value", "down --purge=yes", says="--purge"),

@@ -56,6 +56,9 @@ def test_an_exposed_one_has_tls_unless_it_is_turned_off() -> None:
     [
         ("cpu", ["publish.expose=0.0.0.0"], "nginx is not installed"),
         ("spark", ["publish.expose=0.0.0.0", "container.network=host"], "host's network"),
+        ("cpu", ["publish.tls=true"], "publish.tls is set, and there is no gateway to speak TLS: nginx is not"),
+        ("cpu", ["publish.certificate=/a.pem", "publish.certificate_key=/a.key"], "publish.certificate is set"),
+        ("spark", ["publish.tls=true", "container.network=host"], "to speak TLS: the container is on the host"),
         ("spark", ["publish.address=0.0.0.0"], "not a loopback address"),
         ("spark", ["publish.address=192.168.1.20"], "not a loopback address"),
         ("spark", ["publish.certificate=/a.pem"], "belong together"),
