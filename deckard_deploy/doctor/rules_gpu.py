@@ -10,6 +10,7 @@ SPARK = "12.1"  # compute capability of the GB10
 HOT_C = 85
 BUSY_PERCENT, SLOW_MHZ, SLOW_W = 90, 1400, 25.0
 MUCH_MIB = 1024
+MEMORY_SHARE = 0.9
 _DOCKER_NAMES = {"aarch64": "arm64", "arm64": "arm64", "x86_64": "amd64", "amd64": "amd64"}
 _BOARD_NAMES = {"JMJWOA"}  # what early GB10 kits call themselves (NVIDIA/NemoClaw issue 3886)
 
@@ -60,7 +61,8 @@ def gpu(facts: HostFacts, target: Target) -> Verdict | None:
 
 @rule(
     "gpu-model",
-    when="fail: another compute capability than the profile's; warn: another name",
+    when="fail: another compute capability than the profile's; warn: another name, or less than "
+    f"{MEMORY_SHARE:.0%} of its memory",
     why="FP4 kernels are built for one compute capability; settings are measured on one GPU",
     source="developer.nvidia.com/cuda-gpus; NVIDIA/NemoClaw issue 3886 (a GB10 named JMJWOA)",
     stops_up=True,
@@ -75,9 +77,12 @@ def gpu_model(facts: HostFacts, target: Target) -> Verdict | None:
     if first.compute_capability and first.compute_capability != target.compute_capability:
         return fail(f"{found}; {target.profile} is for {target.gpu}, {target.compute_capability}", fix)
     named = target.gpu.removeprefix("NVIDIA ").lower() in first.name.lower()
-    if named or (first.name in _BOARD_NAMES and target.compute_capability == SPARK):
-        return ok(found)
-    return warn(f"{found}; {target.profile} expects the name {target.gpu}", fix)
+    if not named and not (first.name in _BOARD_NAMES and target.compute_capability == SPARK):
+        return warn(f"{found}; {target.profile} expects the name {target.gpu}", fix)
+    size, whole = (first.memory_total_mib or 0) / 1024, target.memory_gib or 0.0
+    if target.memory == "discrete" and 0 < size < MEMORY_SHARE * whole:  # "NVIDIA GeForce RTX 5090 Laptop GPU": 24 GB
+        return warn(f"{found}; {target.profile} is for {whole:g} GiB, this one has {size:.1f}", fix)
+    return ok(found)
 
 
 @rule(

@@ -93,6 +93,16 @@ def test_another_gpu_of_the_same_kind_is_judged_by_its_own_memory() -> None:
     assert "--set " in change
 
 
+def test_a_laptops_gpu_of_the_same_name_is_not_the_card() -> None:
+    """24 GB where the card has 32: the settings of its profile do not fit."""
+    name = "NVIDIA GeForce RTX 5090 Laptop GPU"
+    laptop = with_gpu(name=name, compute_capability="12.0", memory_total_mib=24463)
+    assert verdicts(laptop)["rtx-5090"] == "no"
+    assert f"no profile is made for {name}, x86_64" in refusal(laptop).message
+    card = with_gpu(name="NVIDIA GeForce RTX 5090", compute_capability="12.0", memory_total_mib=32607)
+    assert made_for(card, fits(card)).profile == "rtx-5090"
+
+
 def test_two_profiles_that_are_near_are_no_choice() -> None:
     error = refusal(with_gpu(name="NVIDIA RTX PRO 5000 Blackwell", compute_capability="12.0", memory_total_mib=48935))
     assert "no profile is made for NVIDIA RTX PRO 5000 Blackwell, x86_64" in error.message
