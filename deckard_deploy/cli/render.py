@@ -145,7 +145,7 @@ def systemd(plan: "LaunchPlan", output: Path | None, program: str, state_dir: st
 
     if not re.fullmatch(r"/[A-Za-z0-9._/+-]+", program):  # systemd takes no others there, however they are quoted
         raise click.BadParameter(f"{program!r}: a path of letters, digits and . _ / + -", param_hint="--program")
-    home = str(_absolute(state_dir, "--state-dir")) if state_dir else None
+    home = str(_absolute(state_dir, "--state-dir", home=False)) if state_dir else None
     _write(render_unit(plan, program=program, state_dir=home), output)
 
 
@@ -166,6 +166,10 @@ def k8s(plan: "LaunchPlan", output: Path | None) -> None:
         text = render_kubernetes(plan)
     except ValueError as error:
         raise BadInputError(str(error), hint="render compose, or leave network, ipc and --compat alone") from error
+    if any(mount.source.startswith("~/") for mount in plan.all_mounts):
+        raise BadInputError(
+            "Kubernetes does not know whose ~/ is meant", hint="--root and --models-dir with a whole path"
+        )
     _write(text, output)
 
 
@@ -173,16 +177,19 @@ def _plan(resolved: "Resolved", root: str, models_dir: str | None) -> "LaunchPla
     from deckard_deploy.cli.patch_choice import patched  # noqa: PLC0415  pydantic is heavy
     from deckard_deploy.planning.planner import HostPaths, build_plan  # noqa: PLC0415  same
 
-    folder = _absolute(root, "--root")
-    models = _absolute(models_dir, "--models-dir") if models_dir else folder / "models"
+    # Compose and the shell expand ~/ in a mount; of a process it would stand in JSON and in variables.
+    home = resolved.engine.runtime == "docker"
+    folder = _absolute(root, "--root", home=home)
+    models = _absolute(models_dir, "--models-dir", home=home) if models_dir else folder / "models"
     paths = HostPaths(
         models=models, caches=folder / "cache", patches=folder / "patches", deployments=folder / "deployments"
     )
     return pinned(patched(build_plan(resolved, paths), resolved, paths.patches))
 
 
-def _absolute(path: str, option: str) -> PurePosixPath:
-    if not path.startswith(("/", "~/")) or not path.isprintable():
+def _absolute(path: str, option: str, *, home: bool) -> PurePosixPath:
+    """A path of another host. home: whoever reads it there knows what ~/ is."""
+    if not path.startswith(("/", "~/") if home else "/") or not path.isprintable():
         raise click.BadParameter(f"{path!r}: an absolute path was expected", param_hint=option)
     return PurePosixPath(path)
 
