@@ -9,7 +9,7 @@ from deckard_deploy.planning.gateway import FOLDER, PORT
 from deckard_deploy.planning.plan import BindMount, Gateway, LaunchPlan
 from deckard_deploy.planning.planner import patch_folder
 from deckard_deploy.rendering.gateway import CONFIG
-from deckard_deploy.rendering.templates import environment
+from deckard_deploy.rendering.templates import environment, shell_word
 
 SERVICE, GATEWAY = "vllm", "gateway"
 # The engine's network reaches nothing else; `public` is only there for the published port.
@@ -53,8 +53,8 @@ def _patch_command(plan: LaunchPlan) -> str:
     names = {patch.name for patch in plan.patches}
     drafter = "--drafter" if "eagle" in names else "--no-drafter"
     quantization = "nvfp4_awq" if "modelopt" in names else "none"
-    options = f"--image {plan.image} {drafter} --quantization {quantization} --output {patch_folder(plan)}"
-    return f"deckard-deploy patches build {options}"
+    options = f"--image {plan.image} {drafter} --quantization {quantization}"
+    return f"deckard-deploy patches build {options} --output {shell_word(str(patch_folder(plan)))}"
 
 
 def compose_model(plan: LaunchPlan, *, launch_id: str | None = None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from deckard_deploy.planning.arguments import Line, option_lines
 from deckard_deploy.planning.plan import BindMount, LaunchPlan
 from deckard_deploy.rendering.compose import PIDS_LIMIT, SCRATCH_OPTIONS
-from deckard_deploy.rendering.templates import environment
+from deckard_deploy.rendering.templates import environment, shell_word
 
 
 def render_command(plan: LaunchPlan, *, launch_id: str | None = None) -> str:
@@ -102,7 +102,7 @@ def _endpoint(plan: LaunchPlan) -> str:
 
 
 def _quoted(line: Iterable[str]) -> str:
-    return " ".join("~/" + shlex.quote(token[2:]) if token.startswith("~/") else shlex.quote(token) for token in line)
+    return " ".join(map(shell_word, line))
 
 
 def _script(notes: Iterable[str], lines: Iterable[str]) -> str:

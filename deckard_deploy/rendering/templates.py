@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ def environment() -> "jinja2.Environment":
     )
     made.filters["yaml"] = yaml_scalar
     made.filters["unit_word"] = unit_word
+    made.filters["shell_word"] = shell_word
     return made
 
 
@@ -42,3 +44,8 @@ def unit_word(text: str) -> str:
     """One word of a systemd setting, quoted, `%` doubled (systemd.syntax(7), systemd.unit(5))."""
     quoted = json.dumps(text, ensure_ascii=False)
     return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", quoted).replace("%", "%%")
+
+
+def shell_word(text: str) -> str:
+    """One word of a shell line, quoted but for a `~/` in front, which the shell is to expand."""
+    return "~/" + shlex.quote(text[2:]) if text.startswith("~/") else shlex.quote(text)

@@ -1,9 +1,10 @@
 """compose.yaml means what the plan says, whatever text is in it."""
 
 import os
+import shlex
 import subprocess
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 import yaml
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from deckard_deploy.catalog import library
 from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment
+from deckard_deploy.cli.patch_choice import patched
 from deckard_deploy.planning.planner import build_plan
 from deckard_deploy.rendering.compose import PIDS_LIMIT, compose_model, render_compose
 from deckard_deploy.rendering.templates import yaml_scalar
@@ -78,6 +80,17 @@ def test_an_unquoted_scalar_would_be_seen(text: str) -> None:
     except yaml.YAMLError:
         return
     assert read != text or "$" in text
+
+
+@pytest.mark.parametrize("engine", ["vllm-0.19.1", "vllm-0.32.0"])
+def test_what_to_do_by_hand_can_be_pasted(engine: str) -> None:
+    """Whatever the folder is called, the command writes where the file mounts from."""
+    root = PurePosixPath("/srv/my files/patches")
+    resolved = resolve(Deployment(engine=engine), profile=library.profile("spark"))
+    plan = patched(build_plan(resolved), resolved, root)
+    (line,) = (text for text in render_compose(plan).splitlines() if "# " in text and "--output" in text)
+    mounted = (*plan.patches, *((plan.plugin,) if plan.plugin else ()))
+    assert {shlex.split(line)[-1]} == {str(PurePosixPath(mount.source).parent) for mount in mounted}
 
 
 def test_a_launch_is_in_its_own_file_only() -> None:
