@@ -207,6 +207,11 @@ def _check_together(profile: HardwareProfile, model: ModelSpec, engine: EngineSp
     architecture = profile.hardware.architecture
     if architecture != "any" and architecture not in engine.architectures:
         raise BadInputError(f"{engine.name} is for {', '.join(engine.architectures)}, {profile.name} is {architecture}")
+    kinds, kind = engine.compute_capabilities, profile.hardware.compute_capability
+    if kinds and kind not in kinds:
+        raise BadInputError(
+            f"{engine.name} is built for compute capability {', '.join(kinds)}, {profile.name} has {kind or 'no GPU'}"
+        )
     if engine.runtime == "docker" and profile.hardware.gpu_count == 0 and engine.image is None:
         raise BadInputError(f"{engine.name} has no image")
 

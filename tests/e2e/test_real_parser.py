@@ -92,6 +92,8 @@ def fits(profile: HardwareProfile, engine: EngineSpec, model: ModelSpec) -> bool
         on_cpu == ("-cpu" in engine.name)
         and (not model.served_by or engine.name in model.served_by)
         and profile.hardware.architecture in ("any", *engine.architectures)
+        and profile.hardware.compute_capability
+        in (engine.compute_capabilities or (profile.hardware.compute_capability,))
     )
 
 

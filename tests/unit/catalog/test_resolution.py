@@ -13,7 +13,7 @@ from deckard_deploy.catalog.specs import Deployment, HardwareProfile
 from deckard_deploy.catalog.strict_yaml import parse
 from deckard_deploy.errors import BadInputError
 
-SPARK, B200, CPU = (library.profile(name) for name in ("spark", "b200", "cpu"))
+SPARK, B200, THOR, CPU = (library.profile(name) for name in ("spark", "b200", "thor", "cpu"))
 SEED = library.compatibility("seed")
 
 
@@ -121,6 +121,7 @@ def test_secrets_are_refused_in_the_environment(name: str) -> None:
         (SPARK, ["engine=aeon-awq", "drafter=deckard-e4b"], "aeon-awq cannot draft with deckard-e4b"),
         (SPARK, ["drafter=deckard-e4b", 'speculative-config={"method": "ngram"}'], "exclude each other"),
         (B200, ["engine=aeon-awq"], "aeon-awq is for arm64, b200 is amd64"),
+        (THOR, ["engine=aeon-awq"], "aeon-awq is built for compute capability 12.1, thor has 11.0"),
         (SPARK, ["engine=aeon-awq", "model=deckard-31b-svdquant"], "aeon-awq cannot load deckard-31b-svdquant"),
         (
             CPU,
