@@ -69,8 +69,8 @@ class Hardware(Spec):
     compute_capability: str | None = Field(description="for example '12.1'; null without a GPU")
     gpu_count: int = Field(ge=0)
     memory: Literal["unified", "discrete", "host"]
-    memory_gib: float | None = Field(description="GiB per GPU, or of the whole machine when unified")
-    bandwidth_gb_s: float | None = Field(description="peak memory bandwidth in GB/s (10^9), per GPU")
+    memory_gib: float | None = Field(gt=0, le=1e6, description="GiB per GPU, or of the whole machine when unified")
+    bandwidth_gb_s: float | None = Field(gt=0, le=1e6, description="peak memory bandwidth in GB/s (10^9), per GPU")
     decode_efficiency: Measured | None = Field(
         default=None, description="share of the bandwidth's ceiling that decoding reaches; null: nobody measured it"
     )

@@ -161,6 +161,11 @@ FILES = (
     _profile("memory", SPARK.replace("memory: unified", "memory: plenty"), says="hardware.memory: 'plenty'"),
     _profile("capability", SPARK.replace('"12.1"', "12.1"), says="hardware.compute_capability: 12.1"),
     _profile("gpus", SPARK.replace("gpu_count: 1", "gpu_count: -1"), says="hardware.gpu_count: -1"),
+    _profile("no-memory", SPARK.replace("memory_gib: 121.69", "memory_gib: 0"), says="hardware.memory_gib: 0"),
+    _profile(
+        "endless-memory", SPARK.replace("memory_gib: 121.69", "memory_gib: 1e300"), says="hardware.memory_gib: 1e+300"
+    ),
+    _profile("no-bandwidth", SPARK.replace("gb_s: 273", "gb_s: -3"), says="hardware.bandwidth_gb_s: -3"),
     _profile("option", SPARK.replace("max-num-seqs: 4", "max-num-sequences: 4"), says="has no option"),
     _profile("reserved", SPARK.replace("max-num-seqs: 4", "api-key: x"), says="serve.api-key cannot be set"),
     _profile("variable", SPARK.replace("HF_HUB_OFFLINE", "HF_HUB_OFLINE"), says="did you mean 'HF_HUB_OFFLINE'?"),
