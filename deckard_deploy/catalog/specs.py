@@ -28,7 +28,8 @@ AbsolutePath: TypeAlias = Annotated[str, Pattern(r"/[^:\x00-\x1f]*", "an absolut
 HomePath: TypeAlias = Annotated[str, Pattern(r"(~/|/)[^:\x00-\x1f]*", "a path that begins with / or ~/, without ':'")]
 Ipc: TypeAlias = Literal["private", "shareable", "host"]
 Network: TypeAlias = Literal["bridge", "host"]
-ShmSize: TypeAlias = Annotated[str, Pattern(r"[1-9][0-9]*[mg]", "a size like 512m or 16g")]
+ShmSize: TypeAlias = Annotated[str, Pattern(r"[1-9][0-9]{0,5}[mg]", "a size like 512m or 16g")]
+MOST_SECONDS = 1_000_000  # compose counts nanoseconds in 64 bits
 Restart: TypeAlias = Annotated[
     str, Pattern(r"no|always|unless-stopped|on-failure(:[0-9]{1,9})?", "no, always, unless-stopped or on-failure:N")
 ]
@@ -94,7 +95,7 @@ class Container(Spec):
     network: Network = "bridge"
     shm_size: ShmSize | None = None
     restart: Restart = "on-failure:2"
-    stop_grace_period_s: int = Field(default=30, ge=0)
+    stop_grace_period_s: int = Field(default=30, ge=0, le=MOST_SECONDS)
 
 
 class ContainerChanges(Spec):
@@ -104,7 +105,7 @@ class ContainerChanges(Spec):
     network: Network | None = None
     shm_size: ShmSize | None = None
     restart: Restart | None = None
-    stop_grace_period_s: int | None = Field(default=None, ge=0)
+    stop_grace_period_s: int | None = Field(default=None, ge=0, le=MOST_SECONDS)
 
 
 class HardwareProfile(Spec):
@@ -119,7 +120,9 @@ class HardwareProfile(Spec):
     serve: Serve = Field(default_factory=dict)
     environment: Environment = Field(default_factory=dict)
     container: Container = Field(default_factory=Container)
-    startup_timeout_s: int = Field(ge=1, description="without progress for this long, start-up has failed")
+    startup_timeout_s: int = Field(
+        ge=1, le=MOST_SECONDS, description="without progress for this long, start-up has failed"
+    )
 
 
 class HubRepository(Spec):
@@ -254,7 +257,7 @@ class Deployment(Spec):
     serve: Serve = Field(default_factory=dict)
     environment: dict[EnvironmentName, str | None] = Field(default_factory=dict)
     container: ContainerChanges = Field(default_factory=ContainerChanges)
-    startup_timeout_s: int | None = Field(default=None, ge=1)
+    startup_timeout_s: int | None = Field(default=None, ge=1, le=MOST_SECONDS)
     allow_unsafe: tuple[str, ...] = Field(
         default=(), description="settings, as in container.network, that may give up a protection (docs/safety.md)"
     )
