@@ -25,7 +25,7 @@ def with_settings(document: Document, settings: Iterable[str]) -> Deployment:
     """The document with each `key=value` laid over it.
 
     A key is a dotted path of deckard.yaml (`publish.port`, `serve.max-model-len`), or a bare vLLM option
-    (`max-model-len`, `max_model_len`), or a bare top-level key. Values are YAML scalars or JSON.
+    (`max-model-len`, `max_model_len`), or a bare top-level key, with either again. Values are YAML scalars or JSON.
 
     Raises BadInputError, naming the setting.
     """
@@ -55,8 +55,8 @@ def _path(key: str) -> tuple[str, ...]:
     section, dot, rest = key.partition(".")
     if dot and section in SECTIONS:
         return (section, rest.replace("_", "-") if section == "serve" else rest)
-    if key in Deployment.model_fields:
-        return (key,)
+    if (own := key.replace("-", "_")) in Deployment.model_fields:
+        return (own,)
     # Any other word is taken for a vLLM option; resolution knows the engine, and so whether it has that option.
     return ("serve", key.replace("_", "-"))
 
