@@ -49,10 +49,11 @@ def render_kubernetes(plan: LaunchPlan) -> str:
     if plan.gateway is None or plan.image is None or plan.compatibility or shares:
         raise ValueError(f"{plan.deployment} does not run confined in a pod")
     files = " ".join(f"--from-file={file}" for file in secrets(plan))
+    makers = ["pull", *(["patches build"] if plan.patches else []), *(["patches wheel"] if plan.plugin else [])]
     head = (
         f"# {plan.model} on {plan.profile}, {plan.engine}\n"
         f"# Rendered by deckard-deploy {__version__} from plan {plan.hash}. The node must have what `hostPath` names:\n"
-        "# `deckard-deploy pull` and `deckard-deploy patches build` make it there.\n"
+        f"# {' and '.join(f'`deckard-deploy {maker}`' for maker in makers)} make it there; a cache makes itself.\n"
         f"# A pod that may ask carries the label {ACCESS_LABEL}: {plan.deployment}, and has a key:\n"
         f"# deckard-deploy keys access > {ACCESS}\n"
         f"# kubectl create secret generic {access_name(plan)} {files}\n"
@@ -195,8 +196,8 @@ def _patience_s(plan: LaunchPlan) -> int:
 
 
 def _host_volume(mount: BindMount, number: int) -> dict[str, Any]:
-    """What has to be there already: a missing one is an error, not a new empty folder."""
-    kind = "File" if isinstance(mount, PatchMount) else "Directory"
+    """What is read has to be there already: a missing one is an error, not a new empty folder. A cache may be new."""
+    kind = "File" if isinstance(mount, PatchMount) else "Directory" if mount.read_only else "DirectoryOrCreate"
     return {"name": f"host-{number}", "hostPath": {"path": mount.source, "type": kind}}
 
 

@@ -7,7 +7,8 @@ import kubernetes_validate  # type: ignore[import-untyped]  # it has no stubs
 import pytest
 import yaml
 
-from deckard_deploy.planning.planner import build_plan
+from deckard_deploy.cli.patch_choice import patched
+from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
 from deckard_deploy.rendering.kubernetes import ACCESS_LABEL, manifests, name, render_kubernetes
 from tests.unit.planning.choices import choice
 from tests.unit.rendering.plans import PROFILES, built_in, with_text
@@ -56,7 +57,24 @@ def test_it_is_confined(profile: str) -> None:
     assert {"hostNetwork", "hostIPC", "hostPID"} & set(pod) == set()
     assert policy["spec"]["egress"] == []
     assert policy["spec"]["ingress"][0]["from"] == [{"podSelector": {"matchLabels": {ACCESS_LABEL: plan.deployment}}}]
-    assert {volume["hostPath"]["type"] for volume in pod["volumes"] if "hostPath" in volume} <= {"File", "Directory"}
+
+
+def test_what_is_read_has_to_be_there_and_a_cache_may_be_new() -> None:
+    """Nobody but `up` makes the caches, and a pod whose folder is missing never starts."""
+    plan = built_in("spark")
+    kinds = {
+        volume["hostPath"]["path"]: volume["hostPath"]["type"]
+        for volume in manifests(plan)[0]["spec"]["template"]["spec"]["volumes"]
+        if "hostPath" in volume
+    }
+    assert kinds == {
+        **{mount.source: "Directory" if mount.read_only else "DirectoryOrCreate" for mount in plan.mounts},
+        **{patch.source: "File" for patch in plan.patches},
+    }
+    assert "`deckard-deploy pull` and `deckard-deploy patches build` make it there" in render_kubernetes(plan)
+    resolved = choice("spark", "engine=vllm-0.32.0")
+    plugged = render_kubernetes(patched(build_plan(resolved), resolved, DEFAULT_PATHS.patches))
+    assert "`deckard-deploy pull` and `deckard-deploy patches wheel` make it there" in plugged
 
 
 def test_it_runs_what_the_plan_says() -> None:
