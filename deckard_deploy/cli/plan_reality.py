@@ -4,7 +4,7 @@ from pathlib import Path
 
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.planning.memory import Memory
-from deckard_deploy.planning.memory_parts import EarlierStart, Step, readable
+from deckard_deploy.planning.memory_parts import EarlierStart, Step, counts_graphs, readable
 from deckard_deploy.planning.memory_settings import GIB
 from deckard_deploy.startup import history
 from deckard_deploy.startup.phases import Facts
@@ -26,10 +26,11 @@ def memory_line(facts: Facts, memory: Memory) -> str:
     """What else the log tells, each beside the plan's figure; empty on a CPU, where it tells nothing."""
     said = start_memory(facts, memory)
     parts = {part.name: part.expected for part in memory.parts}
+    counted = any(part.name == "CUDA graphs" and part.profiled for part in memory.parts)
     loaded = parts.get("weights", 0) + parts.get("drafter", 0)
     found = (
         ("weights", None if facts.model_loading_gib is None else int(facts.model_loading_gib * GIB), loaded),
-        ("engine", _engine(said), parts.get("engine", 0)),
+        ("engine", _engine(said, graphs_counted=counted), parts.get("engine", 0)),
         ("CUDA graphs", _graphs(said), parts.get("CUDA graphs", 0)),
     )
     return ", ".join(f"{n} {readable(size)} (planned: {readable(plan)})" for n, size, plan in found if size is not None)
@@ -50,19 +51,22 @@ def start_memory(facts: Facts, memory: Memory) -> history.StartMemory:
 def earlier_starts(resolved: Resolved, path: Path) -> tuple[EarlierStart, ...]:
     """What the last starts of the same profile, model and engine took, from the file of starts."""
     names = {"profile": resolved.profile.name, "model": resolved.model.name, "engine": resolved.engine.name}
-    return tuple(_earlier(start.memory) for start in history.starts_like(path, **names) if start.memory)
+    counted = counts_graphs(resolved)
+    starts = (start.memory for start in history.starts_like(path, **names) if start.memory)
+    return tuple(_earlier(said, graphs_counted=counted) for said in starts)
 
 
-def _earlier(said: history.StartMemory) -> EarlierStart:
+def _earlier(said: history.StartMemory, *, graphs_counted: bool) -> EarlierStart:
     step = Step(**said.model_dump(include={"in_flight", "max_num_seqs", "tensor_parallel", "drafter"}))
-    return EarlierStart(step=step, engine=_engine(said), graphs=_graphs(said))
+    return EarlierStart(step=step, engine=_engine(said, graphs_counted=graphs_counted), graphs=_graphs(said))
 
 
-def _engine(said: history.StartMemory) -> int | None:
-    """What vLLM subtracted beside the weights before it sized the KV cache (v1/worker/gpu_worker.py of 0.19.1)."""
+def _engine(said: history.StartMemory, *, graphs_counted: bool) -> int | None:
+    """What vLLM subtracted beside weights and graphs before it sized the KV cache (v1/worker/gpu_worker.py)."""
     if said.model_loading_gib is None or said.available_kv_cache_gib is None:
         return None
-    return max(0, int((said.requested_gib - said.model_loading_gib - said.available_kv_cache_gib) * GIB))
+    taken = int((said.requested_gib - said.model_loading_gib - said.available_kv_cache_gib) * GIB)
+    return max(0, taken - ((_graphs(said) or 0) if graphs_counted else 0))
 
 
 def _graphs(said: history.StartMemory) -> int | None:

@@ -98,6 +98,15 @@ def _copied_values(model: ModelSpec) -> int:
     return int(parameters * (2 if model.quantization == "none" else NVFP4_BYTES))
 
 
+def counts_graphs(resolved: Resolved) -> bool:
+    """Whether vLLM takes the CUDA graphs off before it sizes the KV cache.
+
+    Not 0.19.1 by itself (v1/worker/gpu_worker.py:395); by default since 0.21.0 (0.32.0, v1/worker/gpu_worker.py:709).
+    """
+    default = "0" if resolved.engine.vllm_version == "0.19.1" else "1"
+    return resolved.environment.get("VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS", default) != "0"
+
+
 def engine_parts(resolved: Resolved, hardware: Hardware, alike: Sequence[EarlierStart]) -> list[Part]:
     if hardware.gpu_count == 0:
         return []
@@ -114,8 +123,8 @@ def engine_parts(resolved: Resolved, hardware: Hardware, alike: Sequence[Earlier
     engine = _as_measured(engine, [start.engine for start in alike])
     if resolved.serve.get("enforce-eager") is True:
         return [engine]
-    # 0.19.1 does not subtract them before it sizes the KV cache (v1/worker/gpu_worker.py:395).
-    graphs = Part(name="CUDA graphs", expected=GIB, low=0, high=2 * GIB, source="assumed", profiled=False)
+    profiled = counts_graphs(resolved)
+    graphs = Part(name="CUDA graphs", expected=GIB, low=0, high=2 * GIB, source="assumed", profiled=profiled)
     return [engine, _as_measured(graphs, [start.graphs for start in alike])]
 
 

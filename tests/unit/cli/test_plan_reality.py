@@ -75,6 +75,17 @@ def test_a_size_that_was_given_teaches_nothing_of_the_engine(tmp_path: Path) -> 
     assert (start.engine, start.graphs) == (None, int(0.49 * GIB))
 
 
+def test_graphs_that_the_release_counts_are_no_part_of_the_engine(tmp_path: Path, planned: Memory) -> None:
+    path = tmp_path / "s"
+    history.record(path, recorded(planned))
+    counting = choice("h100", "drafter=deckard-e4b", "environment.VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS=1")
+    (apart,), (together,) = earlier_starts(counting, path), earlier_starts(H100, path)
+    assert together.engine is not None
+    assert apart.engine == together.engine - int(0.49 * GIB)
+    engine = planned.requested / GIB - 28.03 - 36.02 - 0.49
+    assert f", engine {engine:.1f} GiB (planned: 5.0 GiB), " in memory_line(facts(), memory_of(counting))
+
+
 def test_graphs_of_less_than_nothing_are_none(planned: Memory, tmp_path: Path) -> None:
     start = recorded(planned)
     assert start.memory is not None

@@ -6,6 +6,8 @@ from deckard_deploy.catalog import library
 from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment
 from deckard_deploy.planning.memory import memory_of
+from deckard_deploy.planning.memory_settings import GIB
+from tests.unit.planning.choices import choice
 
 
 @pytest.mark.parametrize(
@@ -18,3 +20,18 @@ from deckard_deploy.planning.memory import memory_of
 def test_as_its_log_says(engine: str, drafter: str, tokens: int) -> None:
     memory = memory_of(resolve(Deployment(engine=engine, drafter=drafter), profile=library.profile("cpu")))
     assert (memory.tokens, round(memory.concurrency, 2)) == (tokens, 309.13)
+
+
+@pytest.mark.parametrize(
+    ("settings", "graphs"),
+    [
+        (("engine=vllm-0.19.1",), 0),
+        (("engine=vllm-0.19.1", "environment.VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS=1"), GIB),
+        (("engine=vllm-0.32.0",), GIB),
+        (("engine=vllm-0.32.0", "environment.VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS=0"), 0),
+    ],
+)
+def test_who_takes_the_graphs_off_the_kv_cache(settings: tuple[str, ...], graphs: int) -> None:
+    """Off by default until 0.21.0, on since (the log line that 0.32.0 prints of it)."""
+    eager, compiled = (memory_of(choice("b200", *settings, *more)) for more in (("enforce-eager=true",), ()))
+    assert eager.kv_bytes() - compiled.kv_bytes() == graphs
