@@ -59,7 +59,7 @@ def cache_settings(resolved: Resolved) -> CacheSettings:
     length = serve.get("max-model-len", resolved.model.context_limit)
     if not isinstance(length, int) or length < 1:
         raise UnknownMemoryError(f"--max-model-len {length} leaves the length to vLLM")
-    sequences, in_flight = _batch(serve, hardware, length, ranks)
+    sequences, in_flight = _batch(resolved, length, ranks)
     _check_batch(serve, sequences, in_flight, length)
     return CacheSettings(
         max_model_len=length,
@@ -120,14 +120,17 @@ def _layer(architecture: Architecture, settings: CacheSettings, *, full: bool) -
     )
 
 
-def _batch(serve: Serve, hardware: Hardware, length: int, ranks: int) -> tuple[int, int]:
+def _batch(resolved: Resolved, length: int, ranks: int) -> tuple[int, int]:
     """Sequences and tokens of one step (engine/arg_utils.py:2024 and :2180, usage context of the API server)."""
+    serve, hardware = resolved.serve, resolved.profile.hardware
     if _on_cpu(hardware):
         tokens, sequences = 2048 * ranks, 128 * ranks
     elif hardware.memory_gib is None:
         tokens, sequences = _whole(serve, "max-num-batched-tokens", 0), _whole(serve, "max-num-seqs", 0)
         if not tokens or not sequences:
             raise UnknownMemoryError("vLLM's batch depends on the GPU's memory, which the profile does not know")
+    elif hardware.memory_gib >= 160 and resolved.engine.vllm_version != "0.19.1":
+        tokens, sequences = 16384, 1024  # 0.32.0, engine/arg_utils.py:2923
     else:
         tokens, sequences = (8192, 1024) if hardware.memory_gib >= 70 else (2048, 256)
     factor = 2 if serve.get("performance-mode") == "throughput" else 1

@@ -16,6 +16,9 @@ def settings(profile: str, *changes: str) -> CacheSettings:
     [
         ("spark", (), 4, 8192),
         ("b200", (), 16, 8192),  # 70 GiB or more
+        ("b200", ("engine=vllm-0.32.0",), 16, 16_384),  # 160 GiB or more
+        ("h200", ("engine=vllm-0.32.0",), 8, 8192),
+        ("b200", ("engine=vllm-0.32.0", "max-num-batched-tokens=4096"), 16, 4096),
         ("b200", ("max-num-batched-tokens=4096",), 16, 4096),
         ("b200", ("performance-mode=throughput",), 16, 16_384),
         ("b200", ("max-num-seqs=null",), 1024, 8192),
