@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 WIDTH = 80
 CONTEXTS = (1024, 8192)  # tokens, beside the full length
 ACCEPTANCES = (0.3, 0.5, 0.7, 0.8)
-LIKELY = 0.1  # the least that was published: 11 to 12 % by a drafter of the model before its abliteration (promzeus)
+# Of all drafted tokens; the least that was published: 11 to 12 % by a drafter of the model before its abliteration
+# (promzeus).
+LIKELY = 0.1
 KS = (1, 2, 3, 4, 5)  # tokens drafted
 
 
@@ -136,13 +138,14 @@ def _drafter_lines(resolved: Resolved, drafting: Drafting) -> list[str]:
     even, tokens, measured = drafting.break_even(), drafting.tokens, drafter.measured_speedup
     if even is None:
         return _wrapped(f"drafter      {drafter.name}: SLOWER THAN NONE at any acceptance with {tokens} tokens")
-    verdict = "SLOWER THAN NONE unless" if even > LIKELY else "faster than none when"
-    text = f"drafter      {drafter.name}: {verdict} more than {even:.0%} of its {tokens} tokens are accepted"
-    if tokens > 1 and (single := drafting.break_even(1)) is not None:
-        text += f" ({single:.0%} with one token)"
+    share = drafting.share(even)  # what /metrics and the start's own judgement are in
+    verdict = "SLOWER THAN NONE unless" if share > LIKELY else "faster than none when"
+    text = f"drafter      {drafter.name}: {verdict} more than {share:.0%} of its drafted tokens are accepted"
+    if tokens > 1:
+        text += f" (a chance of {even:.0%} for each of {tokens} in turn)"
     if measured:
-        acceptance = drafting.implied_acceptance(measured.value)
-        text += f"; measured: {measured.value:g}x, as if {acceptance:.0%} were ({measured.source})"
+        implied = drafting.share(drafting.implied_acceptance(measured.value))
+        text += f"; measured: {measured.value:g}x, as if {implied:.0%} were ({measured.source})"
     return _wrapped(text)
 
 

@@ -59,6 +59,10 @@ class Drafting(NamedTuple):
             low, high = (low, middle) if self.speedup(middle, tokens) > 1 else (middle, high)
         return high
 
+    def share(self, acceptance: float) -> float:
+        """Accepted tokens of all drafted ones, as the engine counts them; each is only asked for after the last."""
+        return (accepted(acceptance, self.tokens) - 1) / self.tokens
+
     def best_tokens(self, acceptance: float) -> int:
         """How many tokens to propose; 0: none."""
         return max(range(MOST_DRAFTED + 1), key=lambda tokens: (self.speedup(acceptance, tokens), -tokens))

@@ -153,7 +153,10 @@ def test_the_speed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_spark_is_told_that_its_drafter_may_cost_more_than_it_gives(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["plan", "--profile", "spark", "--drafter", "deckard-e4b"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "deckard-e4b: SLOWER THAN NONE unless more than 49% of its 5 tokens are accepted" in said
+    assert "deckard-e4b: SLOWER THAN NONE unless more than 19% of its drafted tokens are accepted" in said
+    assert "(a chance of 49% for each of 5 in turn)" in said
+    assert run(["plan", "--profile", "spark", "--drafter", "mtp"]) == 0
+    assert "assistant: faster than none when more than 5%" in " ".join(capsys.readouterr().out.split())
     assert run(["plan", "--profile", "spark"]) == 0
     assert "SLOWER" not in capsys.readouterr().out
 

@@ -97,6 +97,14 @@ def test_break_even(drafting: Drafting, expected: dict[int, float]) -> None:
         assert drafting.speedup(found, tokens) == pytest.approx(1.0, abs=1e-4)
 
 
+@pytest.mark.parametrize("drafting", [E4B, MTP])
+def test_the_share_of_all_drafted_tokens_breaks_even_at_their_cost(drafting: Drafting) -> None:
+    even = drafting.break_even()
+    assert even is not None
+    assert drafting.share(even) == pytest.approx(drafting.cost, abs=1e-4)
+    assert (drafting.share(0.0), drafting.share(1.0)) == (0.0, 1.0)
+
+
 @pytest.mark.parametrize(
     ("drafting", "acceptance", "tokens", "speedup"),
     [(E4B, 0.5, 2, 1.27), (E4B, 0.7, 3, 1.62), (E4B, 0.8, 4, 1.93), (MTP, 0.5, 3, 1.64), (MTP, 0.7, 6, 2.37)],
