@@ -166,8 +166,10 @@ def _drafter(deployment: Deployment, model: ModelSpec) -> ModelSpec | None:
         raise BadInputError(f"--drafter {drafter.name} and serve.speculative-config exclude each other: keep one")
     if deployment.drafter_tokens is None or drafter.speculative is None:
         return drafter
-    speculative = drafter.speculative.model_copy(update={"num_speculative_tokens": deployment.drafter_tokens})
-    return drafter.model_copy(update={"speculative": speculative})
+    tokens, measured = deployment.drafter_tokens, drafter.measured_speedup
+    speculative = drafter.speculative.model_copy(update={"num_speculative_tokens": tokens})
+    measured = measured if tokens == drafter.speculative.num_speculative_tokens else None  # it was of so many tokens
+    return drafter.model_copy(update={"speculative": speculative, "measured_speedup": measured})
 
 
 def _named_drafter(name: str, model: ModelSpec) -> ModelSpec:

@@ -80,3 +80,16 @@ def test_what_cannot_draft_is_refused_in_one_line(settings: list[str], message: 
     with pytest.raises(BadInputError) as caught:
         resolved(*settings)
     assert message in caught.value.message
+
+
+def test_a_measured_speedup_is_of_the_tokens_that_it_was_measured_with() -> None:
+    """With one token MTP cannot be 2.35 times as fast, however many are accepted."""
+    as_it_is, same, fewer = (
+        resolved(*settings).drafter
+        for settings in (["drafter=mtp"], ["drafter=mtp", "drafter_tokens=4"], ["drafter=mtp", "drafter_tokens=1"])
+    )
+    assert as_it_is
+    assert as_it_is.measured_speedup
+    assert same == as_it_is
+    assert fewer
+    assert fewer.measured_speedup is None
