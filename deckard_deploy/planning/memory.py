@@ -66,8 +66,9 @@ class Memory(NamedTuple):
         return self.cache.block_bytes if self.by_request else 0
 
     def taken(self, level: Level = Level.EXPECTED) -> int:
-        """What everything but the KV cache takes, as far as the KV cache is sized by it."""
-        return sum(part.bytes_at(level) for part in self.parts if part.profiled or self.unified)
+        """What all but the KV cache takes, as far as that is sized by it; everything where its size is given."""
+        whole = self.unified or self.given is not None
+        return sum(part.bytes_at(level) for part in self.parts if part.profiled or whole)
 
     def ceiling(self) -> int:
         """What weights, engine and KV cache may take together."""

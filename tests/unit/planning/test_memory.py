@@ -88,6 +88,14 @@ def test_the_size_that_is_written_is_whole_sequences() -> None:
     assert memory("spark", "gpu-memory-utilization=0.2").measured_kv_bytes() is None
 
 
+def test_beside_a_given_size_the_graphs_take_memory_too() -> None:
+    """Nothing is sized by what is left then, so all of it has to be there."""
+    weights, engine, graphs = memory("b200").parts
+    room = int(178.35 * GIB) - weights.expected - engine.expected
+    assert memory("b200", f"kv-cache-memory-bytes={room - graphs.expected - 1}").problem() == ""
+    assert memory("b200", f"kv-cache-memory-bytes={room - graphs.expected // 2}").verdict == "doubtful"
+
+
 def test_a_given_size_makes_it_exact() -> None:
     size = 4 * memory("spark").need
     found = memory("spark", f"kv-cache-memory-bytes={size}")
