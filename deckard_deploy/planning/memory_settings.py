@@ -55,6 +55,8 @@ def cache_settings(resolved: Resolved) -> CacheSettings:
     for name in _UNPLANNED:
         if serve.get(name) not in (None, 1):
             raise UnknownMemoryError(f"the KV cache is not computed with --{name}")
+    if serve.get("cpu-offload-gb"):
+        raise UnknownMemoryError("how much of the weights stays here is not computed with --cpu-offload-gb")
     ranks = _whole(serve, "tensor-parallel-size", 1)
     length = serve.get("max-model-len", resolved.model.context_limit)
     if not isinstance(length, int) or length < 1:

@@ -63,6 +63,10 @@ def test_bytes_of_an_element(profile: str, changes: tuple[str, ...], expected: i
     assert settings(profile, *changes).element_bytes == expected
 
 
+def test_weights_that_are_not_moved_are_counted() -> None:
+    assert settings("rtx-5090", "cpu-offload-gb=0") == settings("rtx-5090")
+
+
 def test_block_sizes() -> None:
     assert [settings(profile).block_size for profile in ("spark", "cpu")] == [16, 128]
     assert settings("cpu", "block-size=32").block_size == 32
@@ -94,6 +98,7 @@ def test_how_many_steps_hold_blocks(profile: str, changes: tuple[str, ...], step
     [
         ("spark", "pipeline-parallel-size=2"),
         ("spark", "num-gpu-blocks-override=100"),
+        ("rtx-5090", "cpu-offload-gb=10"),
         ("spark", "max-model-len=auto"),
         ("spark", "kv-cache-dtype=fp8_ds_mla"),
         ("thor", "max-num-batched-tokens=null"),
