@@ -66,9 +66,12 @@ class Target:
 def target_of(resolved: Resolved, plan: LaunchPlan, *, models: Path, running: bool = False) -> Target:
     """The target of a plan. `running`: the deployment is up, so port, memory and GPU processes are its own."""
     hardware, docker = resolved.profile.hardware, plan.runtime == "docker"
+    # Somebody's own launch line has the model in a folder of theirs, which it may write to, and no caches.
+    own = Path(resolved.compatibility.model_source).expanduser() if resolved.compatibility else None
+    caches = () if own else tuple(Path(mount.source) for mount in plan.mounts if not mount.read_only)
     utilization, batched = (resolved.serve.get(key) for key in ("gpu-memory-utilization", "max-num-batched-tokens"))
     return Target(
-        folders=Folders(weights=models, caches=tuple(Path(m.source) for m in plan.mounts if not m.read_only)),
+        folders=Folders(weights=own or models, caches=caches),
         profile=plan.profile,
         needs_gpu=plan.gpus is not None,
         needs_docker=docker,
@@ -83,7 +86,9 @@ def target_of(resolved: Resolved, plan: LaunchPlan, *, models: Path, running: bo
         image=plan.image,
         vllm_version=plan.vllm_version,
         weights=tuple(
-            _weights(model, models) for model in (resolved.model, resolved.drafter) if model and model.weights
+            _weights(model, own or models / model.name)
+            for model in (resolved.model, resolved.drafter)
+            if model and model.weights
         ),
         patches=(*(p.name for p in plan.patches), *((plan.plugin.name,) if plan.plugin else ())),
         patched_inside=docker and resolved.engine.patch_set is None,
@@ -97,6 +102,6 @@ def target_of(resolved: Resolved, plan: LaunchPlan, *, models: Path, running: bo
     )
 
 
-def _weights(model: ModelSpec, models: Path) -> Weights:
+def _weights(model: ModelSpec, folder: Path) -> Weights:
     repo = model.weights.repo if isinstance(model.weights, HubRepository) else None
-    return Weights(model=model.name, folder=models / model.name, size_gb=model.size_gb, repo=repo)
+    return Weights(model=model.name, folder=folder, size_gb=model.size_gb, repo=repo)

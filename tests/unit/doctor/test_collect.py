@@ -8,11 +8,15 @@ from types import SimpleNamespace
 
 import pytest
 
+from deckard_deploy.catalog import library
+from deckard_deploy.catalog.resolution import resolve
+from deckard_deploy.catalog.specs import Deployment
 from deckard_deploy.doctor.collect import MAX_FILES, collect
 from deckard_deploy.doctor.facts import Folder, HostFacts, Memory, Port, TokenFile
 from deckard_deploy.doctor.host import Host
 from deckard_deploy.doctor.rules import RULES, judge
-from deckard_deploy.doctor.target import Folders, Target, Weights
+from deckard_deploy.doctor.target import Folders, Target, Weights, target_of
+from deckard_deploy.planning.planner import build_plan
 from tests.unit.doctor.cases import ANY, SPARK
 
 MEMINFO = """\
@@ -204,6 +208,15 @@ def test_weights_that_are_here_need_no_room_when_up_asks(host: Host, tmp_path: P
     for quick in (True, False):
         findings = judge(read(target, host, quick=quick), target, before_up=True)
         assert "disk" not in {finding.rule for finding in findings}
+
+
+def test_somebodys_own_launch_line_is_judged_by_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    kept = library.compatibility("seed")
+    resolved = resolve(Deployment(), profile=library.profile(kept.profile), compatibility=kept)
+    found = target_of(resolved, build_plan(resolved), models=Path("/srv/deckard/models"))
+    assert [each.folder for each in found.weights] == [tmp_path / "models/deckard-31b"]
+    assert found.folders == Folders(weights=tmp_path / "models/deckard-31b", caches=())
 
 
 def test_this_machine_for_real():
