@@ -43,7 +43,7 @@ def test_the_speculative_config_of_each_method() -> None:
         "prompt_lookup_min": 2,
     }
     dflash = resolved("drafter=dflash")
-    assert speculative(dflash)["attention_backend"] == "FLASH_ATTN"
+    assert "attention_backend" not in speculative(dflash)  # FLASH_ATTN is refused on a Spark, beside a target that sees
     assert dflash.serve["attention-backend"] == "TRITON_ATTN"
 
 
