@@ -2,6 +2,7 @@
 
 import textwrap
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 BAR = 62  # characters, so that a line has fewer than 80
 _SIGNS = {"weights": "#", "drafter": "+", "engine": "=", "CUDA graphs": "~"}
 _KV_SIGN, _FREE_SIGN = "k", "."
-_SAME = 2 * GIB  # a host whose memory differs by less from the profile's is such a machine
+# A host is the profile's machine with so much of its memory, and no more than 2 GiB above it: firmware keeps more or
+# less for itself. Sparks have 121.69 GiB (profiles/spark.yaml) or 119.68 (leptonai/gpud pull request 1170).
+_LEAST, _MORE = 0.9, 2 * GIB
 
 
 def planned_memory(resolved: Resolved, *, available: int | None, known: Known = NOTHING_KNOWN) -> Memory | str:
@@ -49,8 +52,10 @@ def with_measured_memory(
     if hardware.memory != "unified" or not hardware.memory_gib or not hub or resolved.compatibility:
         return resolved, None
     total, available = host_memory(meminfo)
-    if abs(total - hardware.memory_gib * GIB) > _SAME:
+    if not _LEAST * hardware.memory_gib * GIB <= total <= hardware.memory_gib * GIB + _MORE:
         return resolved, None
+    hardware = hardware.model_copy(update={"memory_gib": total / GIB})
+    resolved = replace(resolved, profile=resolved.profile.model_copy(update={"hardware": hardware}))
     free = None if current else available
     if "kv-cache-memory-bytes" in resolved.serve:
         return resolved, free
