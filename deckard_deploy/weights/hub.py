@@ -24,16 +24,25 @@ _TRIES = 4
 
 
 def endpoint() -> str:
-    """HF_ENDPOINT, or the hub itself. Raises BadInputError when it is no address."""
+    """HF_ENDPOINT, or the hub itself. Raises BadInputError when it is no address.
+
+    Asked before huggingface_hub is imported: its import ends in a ValueError when the address cannot be parsed.
+    """
     address = os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
+    try:
+        parts = urlsplit(address)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        usable = usable and not parts.username and not parts.password
+    except ValueError:  # a bracket that is not closed, a port that is none
+        usable = False
+    if not usable:
         raise BadInputError("HF_ENDPOINT is not an http(s) address without credentials", hint="unset HF_ENDPOINT")
     return address
 
 
 def token() -> SecretStr | None:
     """As huggingface_hub finds it: HF_TOKEN, or what `hf auth login` stored. Raises BadInputError for a garbled one."""
+    endpoint()
     from huggingface_hub import get_token  # noqa: PLC0415  a third of a second
 
     found = get_token()
@@ -44,13 +53,15 @@ def token() -> SecretStr | None:
 
 def file_url(manifest: Manifest, file: RemoteFile) -> str:
     """Where the file can be fetched from."""
+    address = endpoint()
     from huggingface_hub import hf_hub_url  # noqa: PLC0415  a third of a second
 
-    return hf_hub_url(manifest.repo, file.path, revision=manifest.commit, endpoint=endpoint())
+    return hf_hub_url(manifest.repo, file.path, revision=manifest.commit, endpoint=address)
 
 
 def cached_file(manifest: Manifest, file: RemoteFile) -> Path | None:
     """The file in huggingface_hub's own cache, if it is there; its content is not known to be right."""
+    endpoint()
     from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415  a third of a second
 
     found = try_to_load_from_cache(manifest.repo, file.path, revision=manifest.commit)
@@ -88,6 +99,7 @@ def _license(info: "ModelInfo") -> str | None:
 
 
 def _ask(repo: str, revision: str | None, backoff_s: float) -> "ModelInfo":
+    address = endpoint()
     from huggingface_hub import HfApi  # noqa: PLC0415  a third of a second
     from huggingface_hub.errors import (  # type: ignore[attr-defined]  # noqa: PLC0415  same
         HfHubHTTPError,
@@ -96,7 +108,7 @@ def _ask(repo: str, revision: str | None, backoff_s: float) -> "ModelInfo":
     )
 
     known = token()
-    api = HfApi(endpoint=endpoint(), token=known.get_secret_value() if known else False)
+    api = HfApi(endpoint=address, token=known.get_secret_value() if known else False)
     for attempt in range(_TRIES):
         try:
             return api.model_info(repo, revision=revision, files_metadata=True, timeout=_TIMEOUT_S)
@@ -112,10 +124,10 @@ def _ask(repo: str, revision: str | None, backoff_s: float) -> "ModelInfo":
         except HTTPError as error:
             if attempt == _TRIES - 1:
                 reason = " ".join(str(error).split())[:120] or type(error).__name__
-                raise NetworkError(f"{endpoint()} does not answer: {reason}", hint="curl -I " + endpoint()) from error
+                raise NetworkError(f"{address} does not answer: {reason}", hint=f"curl -I {address}") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:  # an HTML page, or another kind of server
             raise NetworkError(
-                f"{endpoint()} answers, but not as a hub does: a login page or a proxy?", hint=f"curl -i {endpoint()}"
+                f"{address} answers, but not as a hub does: a login page or a proxy?", hint=f"curl -i {address}"
             ) from error
         time.sleep(backoff_s * 2**attempt * random.uniform(0.5, 1))  # noqa: S311  jitter
     raise AssertionError("unreachable: the last attempt raises")

@@ -249,7 +249,9 @@ def test_a_listing_that_leaves_the_folder_is_refused(world: World, path):
         world.pull()
 
 
-@pytest.mark.parametrize("endpoint", ["ftp://x", "nonsense", "http://user:secret@host"])
+@pytest.mark.parametrize(
+    "endpoint", ["ftp://x", "nonsense", "http://user:secret@host", "http://[::1", "http://h:99999"]
+)
 def test_an_endpoint_that_is_none(monkeypatch, endpoint):
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
     with pytest.raises(DeployError, match="HF_ENDPOINT") as caught:
