@@ -134,6 +134,8 @@ def asking() -> Iterator[None]:
         raise NetworkError(f"the hub sends on to nowhere: {_short(error)}", hint="echo $HF_ENDPOINT") from error
     except (exceptions.RequestException, HTTPError, ConnectionError) as error:
         raise Transient(_short(error)) from error
+    except ValueError as error:  # urllib's own: requests lets it out when it cannot read a Location
+        raise NetworkError(f"the hub sends on to nowhere: {_short(error)}", hint="echo $HF_ENDPOINT") from error
 
 
 def _short(error: BaseException) -> str:

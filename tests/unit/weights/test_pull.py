@@ -157,6 +157,8 @@ LASTING: dict[str, tuple[Callable[[Answer, str, int, int], bool], type[DeployErr
     "login page": (status(200, Content_Type="text/html; charset=utf-8"), NetworkError, "HTML page"),
     "too short": (status(200), NetworkError, "bytes were expected"),
     "redirect to nowhere": (status(302, Location="gopher://x/"), NetworkError, "sends on to nowhere"),
+    "redirect to half an address": (status(302, Location="http://[::1/x"), NetworkError, "sends on to nowhere"),
+    "redirect to no text": (status(302, Location="http://h/\xff"), NetworkError, "sends on to nowhere"),
     "flipped bit": (flipped, IntegrityError, "twice"),
     "stall": (drip, NetworkError, "stalled"),
     "wrong Content-Range": (wrong_range, NetworkError, "Content-Range is"),
