@@ -80,8 +80,8 @@ def faults(text: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Iterator[s
             weight = tensors.get(f"{prefix}layers.{number}.self_attn.{linear}.weight")
             if weight is None and linear == "q_proj":
                 yield f"layer {number} has no q_proj"
-            elif weight is not None and weight.shape[0] != heads * layer.head_dim:
+            elif weight is not None and weight.shape[:1] != (heads * layer.head_dim,):
+                rows = weight.shape[0] if weight.shape else "no"
                 yield (
-                    f"layer {number}: {linear} has {weight.shape[0]} rows, and config.json says "
-                    f"{heads} heads of {layer.head_dim}"
+                    f"layer {number}: {linear} has {rows} rows, and config.json says {heads} heads of {layer.head_dim}"
                 )

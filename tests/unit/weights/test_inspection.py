@@ -85,6 +85,10 @@ DAMAGES = {
         lambda tensors: tensors.update({f"{LAYER}mlp.up_proj.weight_scale": ("U8", (512, 16), bytes(8192))}),
     ),
     "layer 0 has no q_proj": ("none", without(f"{LAYER}self_attn.q_proj.weight")),
+    "layer 0: q_proj has no rows": (
+        "none",
+        lambda tensors: tensors.update({f"{LAYER}self_attn.q_proj.weight": ("BF16", (), bytes(2))}),
+    ),
     "embedding is not there": ("none", without("model.language_model.embed_tokens.weight")),
 }
 
