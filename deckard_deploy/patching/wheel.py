@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 TIMEOUT_S = 30
 # The index of a zip of vLLM's size fits; each file then costs one more request.
 READ_AHEAD = 1 << 18
+# What zipfile lets out of a damaged archive, by the place; RuntimeError: encrypted, or packed in another way.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError)
 
 
 def from_wheel(wheel: str, targets: Iterable[str]) -> BaseFiles:
@@ -31,7 +34,7 @@ def from_wheel(wheel: str, targets: Iterable[str]) -> BaseFiles:
     try:
         with io.BufferedReader(source, READ_AHEAD) as stream, zipfile.ZipFile(stream) as archive:
             files = {target: _member(archive, target, wheel) for target in targets}
-    except zipfile.BadZipFile as error:
+    except _DAMAGE as error:
         raise IntegrityError(f"{wheel}: not a wheel ({error})") from error
     return BaseFiles(files=files, origin=f"wheel {wheel.rsplit('/', 1)[-1]}")
 

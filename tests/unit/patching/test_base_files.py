@@ -1,5 +1,6 @@
 """Base files from a folder, a wheel, a web server and the cache."""
 
+import contextlib
 import io
 import subprocess
 import sys
@@ -149,6 +150,18 @@ def test_what_is_no_wheel_of_vllm_is_refused(tmp_path: Path, content: bytes, rea
     path.write_bytes(content)
     with pytest.raises(IntegrityError, match=reason):
         from_wheel(str(path), TARGETS)
+
+
+def test_a_wheel_with_a_bit_wrong_is_refused(tmp_path: Path):
+    stream, path = io.BytesIO(), tmp_path / "vllm.whl"
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(TARGETS[0], CONTENT[TARGETS[0]] * 100)
+    for bit in range(8 * len(stream.getvalue())):
+        damaged = bytearray(stream.getvalue())
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        with contextlib.suppress(IntegrityError):  # of a time or a version nobody asks
+            from_wheel(str(path), TARGETS[:1])
 
 
 def test_a_wheel_that_is_not_there(tmp_path: Path):
