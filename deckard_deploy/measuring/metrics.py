@@ -7,6 +7,7 @@ is smaller than before has restarted, and all that it shows is new.
 import math
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from typing import TypeAlias
@@ -99,8 +100,7 @@ class Page:
         buckets = self.increase_by_label(f"{name}_bucket", "le", since)
         if not buckets:
             return None
-        ordered = sorted((float(bound), count) for bound, count in buckets.items())
-        return Histogram(tuple(ordered), self.increase(f"{name}_sum", since) or 0.0)
+        return Histogram(tuple(_by_number(buckets)), self.increase(f"{name}_sum", since) or 0.0)
 
     def restarted(self, since: "Page") -> bool:
         """Whether the engine has restarted since an earlier page."""
@@ -148,7 +148,7 @@ def speculative_decoding(page: Page, since: Page | None = None) -> SpeculativeDe
         drafts=drafts,
         draft_tokens=page.increase(DRAFT_TOKENS, earlier) or 0.0,
         accepted_tokens=page.increase(ACCEPTED_TOKENS, earlier) or 0.0,
-        accepted_per_position=tuple(positions[key] for key in sorted(positions, key=int)),
+        accepted_per_position=tuple(count for _, count in _by_number(positions)),
     )
 
 
@@ -175,6 +175,8 @@ def parse(text: str, *, at_s: float = 0.0) -> Page:
         for family in text_string_to_metric_families(text):
             types[family.name] = family.type
             for sample in family.samples:
+                if not math.isfinite(sample.value):
+                    continue  # a figure that nobody can show, or reckon with
                 samples.setdefault(sample.name, {})[frozenset(sample.labels.items())] = sample.value
     except (ValueError, IndexError) as error:
         raise NetworkError(f"what was sent is no metrics page: {error}"[:200], hint="deckard-deploy status") from error
@@ -212,3 +214,12 @@ def _by_label(series: Series, label: str) -> dict[str, float]:
         if key is not None:
             sums[key] = sums.get(key, 0.0) + value
     return sums
+
+
+def _by_number(sums: Mapping[str, float]) -> list[tuple[float, float]]:
+    """Sorted by the label's number; a label that is none is left out, as PromQL does with such buckets."""
+    found = []
+    for text, value in sums.items():
+        with suppress(ValueError):
+            found.append((float(text), value))
+    return sorted(pair for pair in found if not math.isnan(pair[0]))

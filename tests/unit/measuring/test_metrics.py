@@ -130,6 +130,22 @@ def test_positions_are_in_the_order_of_numbers() -> None:
     assert found.accepted_per_position == (100, 99, 98, 90)
 
 
+def test_labels_that_are_no_numbers_count_for_nothing() -> None:
+    lines = [f'{metrics.ACCEPTED_PER_POSITION}{{position="{n}"}} 9' for n in ("1", "first", "\u00b2", "")]
+    found = metrics.speculative_decoding(page("\n".join([f"{metrics.DRAFTS} 10", *lines]) + "\n"))
+    assert found is not None
+    assert found.accepted_per_position == (9,)
+    buckets = [f't_bucket{{le="{le}"}} 4' for le in ("x", "NaN", "", "0.5", "+Inf")]
+    histogram = page("\n".join(buckets) + "\n").histogram("t", EMPTY)
+    assert histogram == Histogram(((0.5, 4), (INF, 4)))
+
+
+@pytest.mark.parametrize("number", ["NaN", "+Inf", "-Inf", "1e400"])
+def test_a_figure_that_is_no_number_is_not_there(number: str) -> None:
+    found = page(f'n {number}\nm{{engine="0"}} {number}\nm{{engine="1"}} 2\n')
+    assert (found.value("n"), found.value("m")) == (None, 2)
+
+
 def test_no_drafter_is_none_and_no_draft_has_no_rate() -> None:
     assert metrics.speculative_decoding(EMPTY) is None
     idle = SpeculativeDecoding(0, 0, 0, (0, 0))
