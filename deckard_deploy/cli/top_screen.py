@@ -9,7 +9,6 @@ import tty
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from rich.console import Group
@@ -108,7 +107,7 @@ def _found(share: float | None) -> str:
 def _bar(share: float | None) -> Text:
     if share is None:
         return Text("-")
-    filled = min(BAR, round(share * BAR))
+    filled = round(min(share, 1.0) * BAR)
     return Text(f"{'█' * filled}{'░' * (BAR - filled)} {share:.1%}", style="red" if share >= FULL else "")
 
 
@@ -122,7 +121,7 @@ def _line(text: str) -> Text:
 
 def _age(look: "Look") -> str:
     started = look.figures.started_at if look.figures else None
-    return minutes((look.at - datetime.fromtimestamp(started, look.at.tzinfo)).total_seconds()) if started else "-"
+    return minutes(look.at.timestamp() - started) if started else "-"
 
 
 def curve(values: Sequence[float]) -> str:

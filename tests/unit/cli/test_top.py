@@ -63,6 +63,13 @@ def test_the_screen_says_it_all() -> None:
         assert words in text
 
 
+def test_figures_that_no_server_has_are_drawn_too() -> None:
+    odd = dataclasses.replace(shown(), kv_use=1e308, started_at=1e300)
+    text = "\n".join(drawn(Look(NOW, odd), 80, 24))
+    assert "up 0:00" in text
+    assert "█" * 20 in text
+
+
 def test_a_server_that_is_gone_is_named() -> None:
     assert "no answer at 12:00:00: refused" in "\n".join(drawn(Look(NOW, None, "refused"), 80, 24))
 
