@@ -36,14 +36,17 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Replace `path`; one writer at a time. Raises EnvironmentUnfitError, and `path` is then as it was."""
-    temporary = path.with_name(f".{path.name}.new")
+    """Replace `path`; the last of several writers wins. Raises EnvironmentUnfitError, and `path` is then as it was."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")  # another process may be writing the same file
     with writing(path):
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
         sync_folder(path.parent)
 
 
