@@ -156,6 +156,8 @@ class ModelFolder:
         kept = {path: seen for path, seen in before.items() if path not in disproved}
         after = kept | {file.path: look for file in right if (look := self._look(file))}
         if after != before:
+            with writing(self._record_path):
+                (self.folder / OURS).mkdir(exist_ok=True)  # not there where nothing was pulled: `verify` may come first
             write_whole(self._record_path, _Record(files=after).model_dump_json(indent=1) + "\n")
 
     def check(self, files: list[RemoteFile], on_bytes: Callable[[int], None] = lambda _: None) -> list[Problem]:

@@ -49,6 +49,16 @@ def test_sound_weights(capsys):
     assert json.loads(capsys.readouterr().out) == {"models": {"deckard-31b": []}, "right": True}
 
 
+def test_a_folder_that_was_never_pulled_is_verified(hub: Hub, tmp_path: Path):
+    """As `hf download` leaves it, or a copy from another machine."""
+    folder = tmp_path / "state" / "models" / "deckard-31b"
+    folder.mkdir(parents=True)
+    for name, content in hub.files.items():
+        (folder / name).write_bytes(content)
+    assert run(["verify", *SPARK]) == 0
+    assert run(["verify", *SPARK, "--fast"]) == 0
+
+
 @pytest.mark.usefixtures("weights")
 def test_fast_loads_nothing_that_it_does_not_need():
     """Half of its time would be imports; benchmarks/pull.py measures the whole command."""
