@@ -63,7 +63,8 @@ class Partial:
             header = json.loads(journal[:_HEADER])
         except ValueError:
             return False
-        if header.get("size") != self.size or header.get("segment") != self._segment_bytes:
+        known = {"size": self.size, "segment": self._segment_bytes}
+        if not isinstance(header, dict) or not known.items() <= header.items():
             return False
         self.etag = str(header.get("etag", ""))
         self._done = [value for (value,) in _SLOT.iter_unpack(journal[_HEADER:])]

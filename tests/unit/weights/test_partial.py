@@ -56,6 +56,7 @@ def test_what_came_is_there_again(tmp_path):
         lambda _, journal: journal.write_bytes(b"\xff" * journal.stat().st_size),
         lambda _, journal: journal.write_bytes(journal.read_bytes()[:-8] + b"\xff" * 8),
         lambda _, journal: journal.write_bytes(journal.read_bytes() + b"x"),
+        lambda _, journal: journal.write_bytes(b"[]".ljust(512) + journal.read_bytes()[512:]),
     ],
 )
 def test_a_damaged_beginning_is_begun_anew(tmp_path, damage):
