@@ -92,10 +92,10 @@ def _quantization(folder: Path, config: dict[str, Any]) -> tuple[dict[str, Any],
         if not isinstance(outer, dict) or not isinstance(outer.get("quant_algo"), str):
             raise IntegrityError(f"{separate}: quantization.quant_algo is missing")
     if inner and outer and inner.get("quant_algo") != outer["quant_algo"]:
-        said, other = outer["quant_algo"][:40], str(inner.get("quant_algo"))[:40]
+        said, other = (printable(str(one.get("quant_algo"))[:40]) for one in (outer, inner))
         raise IntegrityError(f"{separate}: quant_algo is {said}, and config.json says {other}")
     named = producer if isinstance(producer, dict) else {}
-    return outer | inner, " ".join(str(named[key])[:40] for key in ("name", "version") if key in named)
+    return outer | inner, printable(" ".join(str(named[key])[:40] for key in ("name", "version") if key in named))
 
 
 def _shards(folder: Path) -> Iterator[tuple[Path, dict[str, Tensor]]]:
@@ -109,11 +109,13 @@ def _shards(folder: Path) -> Iterator[tuple[Path, dict[str, Tensor]]]:
     listed = _listed(index)
     for shard, names in sorted(listed.items()):
         if shard not in present:
-            raise IntegrityError(f"{index}: {shard} is listed, and is not there", hint="deckard-deploy pull")
+            raise IntegrityError(f"{index}: {printable(shard)} is listed, and is not there", hint="deckard-deploy pull")
         header = read_header(present[shard])
         different = names ^ header.keys()
         if different:
-            raise IntegrityError(f"{index}: {min(different)} is not in both {shard} and the index")
+            raise IntegrityError(
+                f"{index}: {printable(min(different))} is not in both {printable(shard)} and the index"
+            )
         yield present[shard], header
 
 

@@ -10,6 +10,7 @@ from deckard_deploy.weights import gemma4_config
 from deckard_deploy.weights.checkpoint import Checkpoint, read_checkpoint
 from deckard_deploy.weights.linears import Linear, packed_linears, strays
 from deckard_deploy.weights.safetensors_header import Tensor
+from deckard_deploy.weights.strict_json import printable
 
 QUANTIZATIONS = {"": "none", "NVFP4": "nvfp4", "NVFP4_AWQ": "nvfp4_awq", "NVFP4_SVD": "nvfp4_svd"}
 _NAN = (b"\x7f", b"\xff")  # of float8_e4m3fn: S.1111.111
@@ -46,7 +47,7 @@ def inspect(folder: Path, *, drafter: Path | None = None, count_nan: bool = Fals
     Raises IntegrityError for files that cannot be read as what they are named.
     """
     found = read_checkpoint(folder)
-    algorithm = str(found.quantization.get("quant_algo") or "")
+    algorithm = printable(str(found.quantization.get("quant_algo") or "")[:40])
     linears = packed_linears(found.tensors, algorithm)
     nan_scales = _nan_scales(found) if count_nan else None
     faults = [*_faults(found, linears, algorithm), *(_drafter_faults(found, drafter) if drafter else ())]
@@ -73,7 +74,7 @@ def inspect(folder: Path, *, drafter: Path | None = None, count_nan: bool = Fals
 
 def _architecture(found: Checkpoint) -> str:
     named = found.config.get("architectures")
-    return str(named[0])[:80] if isinstance(named, list) and named else ""
+    return printable(str(named[0])[:80]) if isinstance(named, list) and named else ""
 
 
 def _faults(found: Checkpoint, linears: list[Linear], algorithm: str) -> Iterator[str]:
@@ -81,7 +82,7 @@ def _faults(found: Checkpoint, linears: list[Linear], algorithm: str) -> Iterato
     if architecture not in gemma4_config.SERVED:
         yield f"config.json: architecture {architecture!r} is not Gemma 4"
     if algorithm not in QUANTIZATIONS:
-        yield f"quant_algo {algorithm[:40]!r} is none that an engine of ours serves"
+        yield f"quant_algo {algorithm!r} is none that an engine of ours serves"
     if algorithm and not linears:
         yield f"quant_algo is {algorithm}, and no linear is packed"
     if linears and not algorithm:
@@ -92,9 +93,9 @@ def _faults(found: Checkpoint, linears: list[Linear], algorithm: str) -> Iterato
 
 
 def _drafter_faults(target: Checkpoint, drafter: Path) -> Iterator[str]:
-    ours, other = (one.text_config.get("vocab_size") for one in (target, read_checkpoint(drafter)))
+    ours, other = (str(one.text_config.get("vocab_size"))[:40] for one in (target, read_checkpoint(drafter)))
     if ours != other:
-        yield f"the drafter's vocabulary has {other} tokens, and this one {ours}"
+        yield f"the drafter's vocabulary has {printable(other)} tokens, and this one {printable(ours)}"
 
 
 def _layer_table(found: Checkpoint) -> tuple[tuple[str, int, int, int, int], ...]:

@@ -60,6 +60,11 @@ DAMAGES = {
     "index names another kind": index({"a": "model.bin"}),
     "shard missing": index({"a": "model-00001-of-00002.safetensors"}),
     "index names a tensor that is not there": index({"a": "model.safetensors"}),
+    "index with a tensor that no terminal should get": index({"a\x1b[2J": "model.safetensors"}),
+    "index with a shard that no terminal should get": index({"a": "\x1b[2J.safetensors"}),
+    "quant_algo that no terminal should get": lambda folder: changed(
+        folder, "hf_quant_config.json", quantization={"quant_algo": "\x1b[2J"}
+    ),
     "tensor in two shards": second_shard,
 }
 
@@ -72,7 +77,7 @@ def test_a_damaged_checkpoint_is_one_line(sound, tmp_path, damage):
     with pytest.raises(IntegrityError) as caught:
         read_checkpoint(folder)
     assert str(folder) in caught.value.message
-    assert "\n" not in caught.value.message
+    assert caught.value.message.isprintable()
 
 
 def test_a_sound_one_is_read(sound):

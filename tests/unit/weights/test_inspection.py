@@ -160,3 +160,14 @@ def test_a_drafter_with_another_vocabulary(tiny, tmp_path):
     assert inspect(big, drafter=tiny["none"]).faults == (
         "the drafter's vocabulary has 512 tokens, and this one 262144",
     )
+
+
+def test_what_a_config_says_cannot_drive_a_terminal(tiny, tmp_path):
+    folder, odd = copied(tiny["none"], tmp_path), "\x1b[2J\ud800"
+    config = json.loads((folder / "config.json").read_text()) | {"architectures": [odd]}
+    (folder / "config.json").write_text(json.dumps(config))
+    quantization = {"producer": {"name": odd, "version": odd}, "quantization": {"quant_algo": odd}}
+    (folder / "hf_quant_config.json").write_text(json.dumps(quantization))
+    found = inspect(folder)
+    said = (found.architecture, found.producer, found.quant_algo, *found.faults)
+    assert all(text.isprintable() for text in said)
