@@ -19,7 +19,7 @@ from deckard_deploy.weights.manifest import RemoteFile
 
 _HEADER = 512
 _SLOT = struct.Struct("<Q")
-_LONGEST_ETAG = 256
+_LONGEST_ETAG = 192  # JSON writes a quote in two letters, and the header has no room for more
 
 
 class Partial:
@@ -85,7 +85,8 @@ class Partial:
 
     def remember_etag(self, etag: str) -> None:
         """Keep a strong ETag for If-Range; a weak one cannot be used for ranges (RFC 9110, 13.1.5)."""
-        usable = etag if etag.startswith('"') and len(etag) <= _LONGEST_ETAG and etag.isascii() else ""
+        written = etag.isascii() and etag.isprintable() and len(etag) <= _LONGEST_ETAG
+        usable = etag if etag.startswith('"') and written else ""
         with self._etag_lock:
             if usable != self.etag:
                 self.etag = usable

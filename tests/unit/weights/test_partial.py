@@ -73,11 +73,21 @@ def test_other_segments_are_another_journal(tmp_path):
     partial.close()
 
 
-@pytest.mark.parametrize("etag", ['W/"weak"', "unquoted", '"' + "x" * 300 + '"', '"ü"'])
+@pytest.mark.parametrize("etag", ['W/"weak"', "unquoted", '"' + "x" * 300 + '"', '"ü"', '"\x01"'])
 def test_an_etag_that_is_no_use_for_ranges_is_not_kept(tmp_path, etag):
     partial = opened(tmp_path)
     partial.remember_etag(etag)
     assert partial.etag == ""
+    partial.close()
+
+
+def test_no_etag_reaches_into_the_positions(tmp_path):
+    partial = opened(started(tmp_path))
+    for length in range(2, 300):
+        partial.remember_etag('"' * length)
+        continued = opened(tmp_path)
+        assert (continued.done(), continued.etag) == (1800, partial.etag)
+        continued.close()
     partial.close()
 
 
