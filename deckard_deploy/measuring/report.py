@@ -61,7 +61,7 @@ def machine(host: Mapping[str, Any]) -> str:
     """The machine in a line: product, GPUs, memory, kernel."""
     try:
         words = ", ".join(_machine(host))
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
         return "a machine that the record does not describe"
     return "".join(letter if letter.isprintable() else "?" for letter in words)
 

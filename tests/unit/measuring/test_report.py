@@ -13,7 +13,7 @@ from deckard_deploy.measuring.baselines import baselines
 from deckard_deploy.measuring.comparing import compare
 from deckard_deploy.measuring.figures import rows
 from deckard_deploy.measuring.records import Ceiling, Record
-from deckard_deploy.measuring.report import html, markdown
+from deckard_deploy.measuring.report import html, machine, markdown
 from tests.unit.measuring import made
 
 
@@ -50,6 +50,11 @@ def test_the_page_needs_nothing_beside_it_and_says_what_failed() -> None:
 def test_markdown_is_a_table() -> None:
     header, line, *body = markdown(full()).split("\n\n")[0].splitlines()
     assert {text.count("|") for text in (header, line, *body)} == {12}
+
+
+def test_a_machine_that_is_none() -> None:
+    for host in ({"gpus": 1}, {"memory": {"total_kib": 10**400}}):
+        assert machine(host) == "a machine that the record does not describe"
 
 
 def test_files_are_written_where_they_are_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
