@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from deckard_deploy.durable import write_whole
 from deckard_deploy.errors import BadInputError, IntegrityError
@@ -20,6 +20,8 @@ _ID = re.compile(r"[0-9]{8}-[0-9]{6}-[a-z0-9._-]{1,64}")
 Text: TypeAlias = Annotated[str, Field(max_length=2000, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 Measure: TypeAlias = Annotated[float, Field(gt=1e-9, lt=1e12)]
+Count: TypeAlias = Annotated[int, Field(ge=0, lt=10**12)]
+Some: TypeAlias = Annotated[int, Field(gt=0, lt=10**12)]
 
 
 class Part(BaseModel):
@@ -39,10 +41,10 @@ class Percentiles(Part):
 class Acceptance(Part):
     """What the engine's own counters (vllm:spec_decode_*) grew by during a run; rates of 0 to 1."""
 
-    drafts: int
-    draft_tokens: int
-    accepted_tokens: int
-    by_position: tuple[float, ...]
+    drafts: Some
+    draft_tokens: Some
+    accepted_tokens: Count
+    by_position: tuple[Annotated[float, Field(ge=0, lt=1e12)], ...]
 
     @property
     def rate(self) -> float:
@@ -60,8 +62,8 @@ class Request(Part):
 
     ttft_s: float
     latency_s: Measure
-    input_tokens: int
-    output_tokens: PositiveInt
+    input_tokens: Count
+    output_tokens: Some
 
 
 class Run(Part):
@@ -70,13 +72,13 @@ class Run(Part):
     itl: between two chunks of a stream, which are several tokens with a drafter. tpot: per token after the first.
     """
 
-    concurrency: PositiveInt
+    concurrency: Some
     seed: int
     duration_s: Measure
-    completed: int
-    failed: int
-    input_tokens: int
-    output_tokens: int
+    completed: Count
+    failed: Count
+    input_tokens: Count
+    output_tokens: Count
     tokens_per_s: Measure
     ttft: Percentiles
     itl: Percentiles
@@ -89,7 +91,7 @@ class Run(Part):
 class Ceiling(Part):
     """The roofline beside the runs of one concurrency; None: not known, `why` says why."""
 
-    concurrency: PositiveInt
+    concurrency: Some
     tokens_per_s: Measure | None = None
     why: Text = ""
 

@@ -24,11 +24,11 @@ TIMES = Percentiles(p50=1.0, p90=2.0, p99=3.0)
 
 def run(speed: float, *, concurrency: int = 1, failed: int = 0, drafts: int = 0, accepted: int = 0) -> Run:
     """A run of so many tokens per second; each draft has four tokens, of which at most the first is accepted."""
-    acceptance = Acceptance(
+    acceptance = drafts and Acceptance(
         drafts=drafts,
         draft_tokens=4 * drafts,
         accepted_tokens=accepted,
-        by_position=(accepted / max(drafts, 1), 0.0, 0.0, 0.0),
+        by_position=(accepted / drafts, 0.0, 0.0, 0.0),
     )
     return Run(
         concurrency=concurrency,
@@ -43,7 +43,7 @@ def run(speed: float, *, concurrency: int = 1, failed: int = 0, drafts: int = 0,
         itl=TIMES,
         tpot=TIMES,
         latency=TIMES,
-        acceptance=acceptance if drafts else None,
+        acceptance=acceptance or None,
         requests=(Request(ttft_s=0.1, latency_s=8 / speed, input_tokens=8, output_tokens=8),),
     )
 

@@ -99,6 +99,13 @@ def damage(name: str, value: object) -> Callable[[dict[str, Any]], None]:
         damage("runs.0.tokens_per_s", 1e300),
         damage("runs.0.concurrency", 0),
         damage("runs.0.requests.0.latency_s", 0),
+        damage("runs.0.completed", -1),
+        damage("runs.0.concurrency", 10**30),
+        damage("runs.0.requests.0.output_tokens", 10**400),
+        damage("runs.0.acceptance.drafts", 0),
+        damage("runs.0.acceptance.draft_tokens", 0),
+        damage("runs.0.acceptance.accepted_tokens", 10**400),
+        damage("runs.0.acceptance.by_position", [1e308]),
         damage("id", "../../elsewhere"),
         damage("subject.model", "\x1b[2Jred"),
         damage("ended", "two\nlines"),
@@ -106,7 +113,7 @@ def damage(name: str, value: object) -> Callable[[dict[str, Any]], None]:
     ],
 )
 def test_what_no_sweep_writes_is_refused(tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    path = records.save(tmp_path, record([run(1.0)]))
+    path = records.save(tmp_path, record([run(1.0, drafts=4, accepted=2)]))
     whole = json.loads(path.read_text())
     change(whole)
     path.write_text(json.dumps(whole))
