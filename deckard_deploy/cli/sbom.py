@@ -96,7 +96,8 @@ def _weights(resolved: "Resolved", directory: "StateDir") -> "Iterator[Component
 def _packages() -> "Iterator[Component]":
     from importlib.metadata import distributions  # noqa: PLC0415  not for --help
 
-    found = {one.name.lower().replace("_", "-"): one.version for one in distributions()}
+    named = [one for one in distributions() if one.name]  # a folder that a failed installation left has no name
+    found = {one.name.lower().replace("_", "-"): one.version for one in named}
     for name, version in sorted(found.items()):
         purl = f"pkg:pypi/{name}@{version}"
         yield {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl}

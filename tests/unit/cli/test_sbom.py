@@ -48,6 +48,14 @@ def test_it_is_cyclonedx(text: str) -> None:
     assert mistakes(text) is None
 
 
+def test_what_a_failed_installation_left_is_no_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    (tmp_path / "broken-1.dist-info").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert shown("--profile", "spark", "--engine", "vllm-0.19.1") == text
+
+
 def test_the_validator_would_see_a_mistake(text: str) -> None:
     """The control of the test above."""
     assert mistakes(text.replace('"container"', '"contraption"')) is not None
