@@ -2,6 +2,7 @@
 
 import json
 import textwrap
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -140,7 +141,8 @@ def _geometric(values: list[float]) -> float:
 
 def _json(old: Side, new: Side, found: "Comparison") -> dict[str, Any]:
     def said(ratio: "Ratio") -> dict[str, Any]:
-        return {"ratio": ratio.ratio, "low": ratio.low, "high": ratio.high, "verdict": ratio.verdict}
+        high = ratio.high if isfinite(ratio.high) else None  # of a row that was measured once; JSON has no infinity
+        return {"ratio": ratio.ratio, "low": ratio.low, "high": high, "verdict": ratio.verdict}
 
     return {
         "old": {"name": old.name, "about": old.about},

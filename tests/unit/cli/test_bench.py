@@ -99,6 +99,15 @@ def test_records_that_were_measured_in_turn_are_compared_in_pairs(
     assert "pair by pair" in said
 
 
+def test_a_row_that_was_measured_once_has_no_bound_in_json(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A sweep that was cut short, beside a published table."""
+    runs = [made.run(speed, concurrency=number) for number, speed in ((1, 10.0), (1, 10.1), (2, 20.0))]
+    records.save(home / "bench", made.record(runs, name="d-cut"))
+    assert run(["bench", "compare", "seed", "20261125-000000-d-cut", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert [row["high"] is None for row in said["rows"]] == [False, True]
+
+
 def test_what_was_asked_differently_is_said(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["bench", "compare", FAST, SAME]) == 0
     assert "DIFFERENTLY" not in capsys.readouterr().out
