@@ -77,6 +77,13 @@ def compare_pairs(old: Speeds, new: Speeds, *, seed: int = 0) -> Comparison:
 
     A machine that is busy for a minute slows both, so that it falls out of their ratio, and the ratio is the unit.
     """
+    uneven = [number for number in old.keys() & new.keys() if len(old[number]) != len(new[number])]
+    if uneven:
+        raise BadInputError(
+            f"runs at {min(uneven)} at once were made in turn, and one record has {len(old[min(uneven)])} of them and "
+            f"the other {len(new[min(uneven)])}",
+            hint="deckard-deploy bench list",
+        )
     pairs = {number: zip(old[number], new[number], strict=True) for number in old.keys() & new.keys()}
     ratios = {number: [after / before for before, after in both] for number, both in pairs.items()}
     return compare({number: [1.0] for number in ratios} or old, ratios or new, seed=seed)

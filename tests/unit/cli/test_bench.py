@@ -108,6 +108,14 @@ def test_a_row_that_was_measured_once_has_no_bound_in_json(home: Path, capsys: p
     assert [row["high"] is None for row in said["rows"]] == [False, True]
 
 
+def test_pairs_of_which_one_lacks_a_run_are_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begun = [made.record((), name=name) for name in ("d-old", "e-new")]
+    old, new = _kept(home / "bench", begun, [(made.run(speed), made.run(speed)) for speed in (9.0, 10.0, 11.0)])
+    records.save(home / "bench", new.model_copy(update={"runs": new.runs[:-1]}))
+    assert run(["bench", "compare", old.id, new.id]) == 2
+    assert "one record has 3 of them and the other 2" in capsys.readouterr().err
+
+
 def test_what_was_asked_differently_is_said(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["bench", "compare", FAST, SAME]) == 0
     assert "DIFFERENTLY" not in capsys.readouterr().out
