@@ -43,7 +43,10 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Comparison:
-    """rows: by concurrency, bounds that hold for all rows at once. overall: the geometric mean over them."""
+    """rows: by concurrency, bounds that hold for all rows at once.
+
+    overall: the geometric mean over those that were repeated; of one that was measured once nobody knows the chance.
+    """
 
     rows: Mapping[int, Ratio]
     overall: Ratio
@@ -59,16 +62,15 @@ def compare(old: Speeds, new: Speeds, *, seed: int = 0) -> Comparison:
     if all(len(old[number]) == len(new[number]) == 1 for number in shared):
         raise BadInputError("nothing was measured twice: no difference can be told from chance", hint="--runs 5")
     dice = random.Random(seed)  # noqa: S311  no secrets; the same records give the same interval
-    rows = [_Logs([log(x) for x in old[number]], [log(x) for x in new[number]]) for number in shared]
-    noise = [row.noise(dice) for row in rows]
+    rows = {number: _Logs([log(x) for x in old[number]], [log(x) for x in new[number]]) for number in shared}
+    noise = {number: row.noise(dice) for number, row in rows.items()}
     each = 1 - (1 - CONFIDENCE) / len(shared)  # Bonferroni: the more rows, the more often one is out by chance
-    together = [fmean(column) for column in zip(*noise, strict=True)]
+    repeated = [number for number in shared if rows[number].degrees]
+    centre = fmean(rows[number].centre for number in repeated)
+    together = [fmean(column) for column in zip(*(noise[number] for number in repeated), strict=True)]
     return Comparison(
-        rows={
-            number: _ratio(row.centre, row.degrees, drawn, each)
-            for number, row, drawn in zip(shared, rows, noise, strict=True)
-        },
-        overall=_ratio(fmean(row.centre for row in rows), sum(row.degrees for row in rows), together, CONFIDENCE),
+        rows={number: _ratio(row.centre, row.degrees, noise[number], each) for number, row in rows.items()},
+        overall=_ratio(centre, sum(row.degrees for row in rows.values()), together, CONFIDENCE),
     )
 
 

@@ -102,6 +102,14 @@ def test_a_published_figure_is_taken_as_exact() -> None:
     assert found.rows[1].ratio == pytest.approx(11 / 7.6, rel=0.01)
 
 
+def test_a_row_that_was_measured_once_decides_nothing() -> None:
+    """A sweep that was cut short: the last row is half as fast by chance, and the others are as they were."""
+    found = compare({1: [10.0], 2: [20.0]}, {1: [10.0, 10.1, 9.9], 2: [10.0]})
+    assert (found.rows[2].low, found.rows[2].verdict) == (0.0, "no difference seen")
+    assert found.overall.ratio == pytest.approx(1, abs=0.01)
+    assert found.overall.verdict == "no difference seen"
+
+
 def test_what_cannot_be_compared_is_said() -> None:
     with pytest.raises(BadInputError, match="share no concurrency: 1 and 2"):
         compare({1: [1.0]}, {2: [1.0]})
