@@ -94,7 +94,7 @@ def resolve(repo: str, revision: str | None, *, backoff_s: float = 1.0) -> Manif
 
 
 def _license(info: "ModelInfo") -> str | None:
-    named = info.card_data.get("license") if info.card_data else None
+    named = getattr(info.card_data, "license", None)  # huggingface_hub leaves a card that is none as it came
     return named if isinstance(named, str) and named.isprintable() else None
 
 
@@ -125,7 +125,8 @@ def _ask(repo: str, revision: str | None, backoff_s: float) -> "ModelInfo":
             if attempt == _TRIES - 1:
                 reason = " ".join(str(error).split())[:120] or type(error).__name__
                 raise NetworkError(f"{address} does not answer: {reason}", hint=f"curl -I {address}") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:  # an HTML page, or another kind of server
+        # An HTML page, another kind of server, or JSON nested without end.
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise NetworkError(
                 f"{address} answers, but not as a hub does: a login page or a proxy?", hint=f"curl -i {address}"
             ) from error

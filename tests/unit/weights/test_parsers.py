@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from deckard_deploy.errors import DeployError
@@ -160,6 +160,8 @@ LISTING = st.fixed_dictionaries(
 @pytest.mark.usefixtures("odd_hub")
 @SLICE
 @given(body=LISTING | BYTES)
+@example(body=b"[" * 100_000)
+@example(body=json.dumps({"id": REPO, "sha": COMMIT, "siblings": [], "cardData": 5}).encode())
 def test_a_hubs_answer(body):
     Answers.body = body
     with only_ours():
