@@ -1,5 +1,6 @@
 """What the weights verbs and `up` share: which repository a model is held to, and how a pull is shown."""
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -106,12 +107,22 @@ class Display:
         self._shown_at = now
         rest = f", {self._rate / 1e6:.0f} MB/s, {_clock((total - done) / self._rate)} left" if self._rate > 0 else ""
         line = f"weights  {self._name}: {done / 1e9:.2f} of {total / 1e9:.2f} GB{rest}"
-        click.echo(f"\r\x1b[2K{line}" if self._terminal else line, err=True, nl=not self._terminal)
+        # A line that wraps cannot be rewritten: every look would leave another one behind.
+        shown = f"\r\x1b[2K{line[: _columns() - 1]}" if self._terminal else line
+        click.echo(shown, err=True, nl=not self._terminal)
 
     def end(self) -> None:
         """Leave the terminal on a line of its own."""
         if self._terminal and self._window_bytes is not None:
             click.echo(err=True)
+
+
+def _columns() -> int:
+    """Of the terminal on stderr; 80 where it does not know."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except OSError:
+        return 80
 
 
 def _clock(seconds: float) -> str:

@@ -72,6 +72,28 @@ def test_a_terminal_gets_text(tmp_path: Path, environment: str) -> None:
         assert b"\x1b[3" not in shown
 
 
+def test_a_line_that_is_rewritten_does_not_wrap() -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 20))
+    code = """
+import time
+from deckard_deploy.cli.weights import Display
+display = Display("deckard-31b-svdquant")
+for done in range(3):
+    time.sleep(0.25)
+    display.show(done, 10)
+"""
+    subprocess.run([sys.executable, "-c", code], stderr=theirs, cwd=Path(__file__).parents[3], check=True)
+    os.close(theirs)
+    shown = b""
+    while piece := _read(ours):
+        shown += piece
+    os.close(ours)
+    lines = shown.decode().split("\r\x1b[2K")
+    assert len(lines) == 4
+    assert max(map(len, lines)) < 20
+
+
 def _read(descriptor: int) -> bytes:
     try:
         return os.read(descriptor, 1 << 16)
