@@ -98,7 +98,7 @@ def list_records(as_json: bool, state_dir: Path | None) -> None:  # noqa: FBT001
     Example:
       deckard-deploy bench list
     """
-    from deckard_deploy.errors import IntegrityError  # noqa: PLC0415  not for --help
+    from deckard_deploy.errors import DeployError  # noqa: PLC0415  not for --help
     from deckard_deploy.measuring import figures, records  # noqa: PLC0415  same
 
     folder = state(state_dir).bench
@@ -106,7 +106,7 @@ def list_records(as_json: bool, state_dir: Path | None) -> None:  # noqa: FBT001
     for name in records.ids(folder):
         try:
             found.append(records.load(folder / f"{name}.json"))
-        except IntegrityError as error:  # the others are worth no less
+        except DeployError as error:  # the others are worth no less
             say(f"damaged  {error.message}")
     if as_json:
         click.echo(json.dumps([record.model_dump(mode="json", exclude={"runs", "host"}) for record in found], indent=2))

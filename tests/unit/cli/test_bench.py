@@ -83,6 +83,12 @@ def test_a_damaged_record_hides_no_other(home: Path, capsys: pytest.CaptureFixtu
     assert [line.split()[0] for line in said.out.splitlines()] == [FAST, SAME]
     assert f"{SLOW}.json" in said.err
     assert run(["bench", "compare", FAST, SLOW]) == 4
+    (home / "bench" / f"{SLOW}.json").unlink()
+    (home / "bench" / f"{SLOW}.json").mkdir()
+    assert run(["bench", "list"]) == 0
+    said = capsys.readouterr()
+    assert [line.split()[0] for line in said.out.splitlines()] == [FAST, SAME]
+    assert "Is a directory" in said.err
 
 
 def test_records_that_were_measured_in_turn_are_compared_in_pairs(
