@@ -10,7 +10,7 @@ from deckard_deploy.durable import write_whole
 from deckard_deploy.errors import BadInputError, IntegrityError
 from deckard_deploy.resources import LOCK_FILE
 from deckard_deploy.weights.manifest import Entry, Manifest, RemoteFile, Text, first_fault
-from deckard_deploy.weights.strict_json import require_regular
+from deckard_deploy.weights.strict_json import parse_object, require_regular
 
 DEFAULT = LOCK_FILE
 _Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -41,17 +41,20 @@ class Lock(Entry):
 
 def read(path: Path) -> Lock | None:
     """None when there is no such file. Raises BadInputError when it is not a lock."""
+    again = f"git checkout {path}; or rm {path}, then deckard-deploy lock"  # which adds to what is there
     try:
         require_regular(path)
-        return Lock.model_validate_json(path.read_bytes())
+        content = path.read_bytes()
+        parse_object(content, source=str(path))  # no key twice, as a merge may leave it: whoever reviews sees both
+        return Lock.model_validate_json(content)
     except FileNotFoundError:
         return None
     except IntegrityError as error:
-        raise BadInputError(error.message) from error
+        raise BadInputError(error.message, hint=again) from error
     except OSError as error:
         raise BadInputError(f"{path}: {error.strerror}") from error
     except ValidationError as error:
-        raise BadInputError(f"{path}: {first_fault(error)}"[:200], hint="deckard-deploy lock") from error
+        raise BadInputError(f"{path}: {first_fault(error)}"[:200], hint=again) from error
 
 
 def write(path: Path, lock: Lock) -> None:

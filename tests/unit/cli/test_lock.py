@@ -102,6 +102,20 @@ def test_a_damaged_lock_is_one_line(hub, tmp_path, capsys, text):
     assert hub.requests == []
 
 
+@pytest.mark.usefixtures("hub")
+def test_what_a_merge_left_twice_is_refused(tmp_path, capsys):
+    """Whoever reviews reads the first one, and the last one would count."""
+    assert run(["lock", *SPARK]) == 0
+    path = tmp_path / "deckard.lock"
+    path.write_text(path.read_text().replace('"models": {', '"models": {}, "models": {'))
+    capsys.readouterr()
+    for words in (["pull"], ["lock", "--check"]):
+        assert run([*words, *SPARK]) == 2
+        said = capsys.readouterr().err
+        assert "key 'models' stands there twice" in said
+        assert "git checkout deckard.lock" in said  # `lock` alone would refuse it as well
+
+
 @pytest.mark.parametrize(
     ("card", "written"), [("apache-2.0", "apache-2.0"), (None, None), ({"a": 1}, None), ("a\x1b[2J", None)]
 )
