@@ -23,6 +23,7 @@ from deckard_deploy.weights.manifest import Entry, Manifest, RemoteFile, hash_fi
 from deckard_deploy.weights.strict_json import impostor, printable, require_regular
 
 OURS = ".deckard"
+_UNFINISHED = (".part", ".journal", ".copy")  # anything else in parts/ is somebody's: it may be a link to their disk
 _MARKER_S = 0.2  # long enough to take over a dead owner's marker
 _LOADED = (".safetensors", ".bin", ".pt", ".py")  # an engine that finds one of these may take it
 
@@ -223,7 +224,7 @@ class ModelFolder:
         if self.parts.is_dir():
             with writing(self.parts):
                 for path in self.parts.iterdir():
-                    if path.name.partition(".")[0] not in kept:
+                    if path.suffix in _UNFINISHED and path.stem not in kept:
                         path.unlink()
-                if not kept:
+                if not self.parts.is_symlink() and not any(self.parts.iterdir()):
                     self.parts.rmdir()

@@ -108,6 +108,19 @@ def test_an_unfinished_file_that_is_a_link_overwrites_nothing(world: World, tmp_
     assert victim.read_text() == "mine"
 
 
+def test_what_somebody_keeps_among_unfinished_files_stays(world: World, tmp_path: Path):
+    disk, ours = tmp_path / "disk", world.folder / OURS
+    (disk / "folder").mkdir(parents=True)
+    for name in ("mine.txt", f"{'0' * 64}.part", f"{'0' * 64}.journal"):
+        (disk / name).write_text("mine")
+    ours.mkdir(parents=True)
+    (ours / "parts").symlink_to(disk)
+    world.pull()
+    assert sorted(path.name for path in disk.iterdir()) == ["folder", "mine.txt"]
+    (ours / "parts").unlink()
+    world.assert_right()
+
+
 @pytest.mark.parametrize("also", ["config.json", "config.json/inside"])
 def test_paths_that_cannot_all_be_there_are_refused(world: World, also: str):
     listed = world.hub.siblings()
