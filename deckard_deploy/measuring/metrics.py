@@ -179,7 +179,8 @@ def parse(text: str, *, at_s: float = 0.0) -> Page:
                     continue  # a figure that nobody can show, or reckon with
                 samples.setdefault(sample.name, {})[frozenset(sample.labels.items())] = sample.value
     except (ValueError, IndexError) as error:
-        raise NetworkError(f"what was sent is no metrics page: {error}"[:200], hint="deckard-deploy status") from error
+        said = "".join(letter for letter in str(error) if letter.isprintable())  # another server's own words
+        raise NetworkError(f"what was sent is no metrics page: {said}"[:200], hint="deckard-deploy status") from error
     return Page(at_s, samples, types)
 
 

@@ -153,9 +153,10 @@ def test_no_drafter_is_none_and_no_draft_has_no_rate() -> None:
 
 
 def test_another_servers_page_is_refused_in_one_line() -> None:
-    with pytest.raises(NetworkError, match="no metrics page") as refused:
-        parse("<html>\n<body>It works!</body>\n</html>\n")
-    assert "\n" not in refused.value.message
+    for text in ("<html>\n<body>It works!</body>\n</html>\n", 'a{\x1b[2J"} 1\n', 'a{b="c",\x1b[2Jb="c"} 1\n'):
+        with pytest.raises(NetworkError, match="no metrics page") as refused:
+            parse(text)
+        assert refused.value.message.isprintable()
 
 
 @pytest.mark.parametrize("base_url", ["http://127.0.0.1:8000/v1", "http://127.0.0.1:8000/v1/"])
