@@ -1,5 +1,6 @@
 """Where base files are looked for when nobody says where they are."""
 
+import contextlib
 import importlib.util
 from pathlib import Path, PurePosixPath
 
@@ -21,7 +22,7 @@ def find_base(
 
     package: folder of a vllm package; together with `image`, its folder inside the image. wheel: path or URL. Without
     any: a vLLM that this Python can import, the cache, the wheel of the set's release. What was read goes into the
-    cache. Raises what the sources raise, and BadInputError when two are named.
+    cache, if that can be written. Raises what the sources raise, and BadInputError when two are named.
     """
     if "" in (image, package, wheel):
         raise BadInputError("--image, --package and --wheel cannot be empty", hint="is a shell variable not set?")
@@ -36,7 +37,8 @@ def find_base(
         base = from_wheel(wheel, targets)
     else:
         base = _nearest(patch_set, targets, cache)
-    keep(cache, base)
+    with contextlib.suppress(OSError):  # a home that is full or read-only: the next build reads them where they are
+        keep(cache, base)
     return base
 
 

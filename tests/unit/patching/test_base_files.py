@@ -207,6 +207,12 @@ def test_a_named_source_is_used_and_kept(world: World, tmp_path: Path):
     assert find_base(world.patch_set, cache=cache).origin == f"cache {cache}"
 
 
+def test_a_cache_that_cannot_be_written_is_done_without(world: World, tmp_path: Path):
+    (tmp_path / "file").touch()
+    found = find_base(world.patch_set, cache=tmp_path / "file" / "cache", package=str(world.package))
+    assert found.files == CONTENT
+
+
 def test_two_sources_are_one_too_many(world: World, tmp_path: Path):
     with pytest.raises(BadInputError, match="--wheel cannot be combined"):
         find_base(world.patch_set, cache=tmp_path, wheel="x.whl", image="vllm:1")
