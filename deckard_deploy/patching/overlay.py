@@ -33,7 +33,7 @@ def overlay(package: Path, built: Sequence[BuiltPatch], out: Path) -> Path:
     wanted = "\n".join([str(package), *sorted(f"{patch.target} {patch.sha256}" for patch in built)])
     out.mkdir(parents=True, exist_ok=True)
     with FileLock(out / ".lock"):
-        if tree.is_dir() and made_of.is_file() and made_of.read_text() == wanted and _is_whole(tree, built):
+        if tree.is_dir() and made_of.is_file() and made_of.read_text() == wanted and _is_whole(package, tree, built):
             return out
         made_of.unlink(missing_ok=True)
         with tempfile.TemporaryDirectory(prefix=".vllm-", dir=out) as scratch:
@@ -45,9 +45,17 @@ def overlay(package: Path, built: Sequence[BuiltPatch], out: Path) -> Path:
     return out
 
 
-def _is_whole(tree: Path, built: Sequence[BuiltPatch]) -> bool:
+def _is_whole(package: Path, tree: Path, built: Sequence[BuiltPatch]) -> bool:
+    """Whether our files are in it, and a link for whatever the package has now: another build may have come there."""
     files = [(tree.parent / patch.target, patch.sha256) for patch in built]
-    return all(file.is_file() and sha256(file.read_bytes()) == digest for file, digest in files)
+    folders = {folder for patch in built for folder in PurePosixPath(patch.target).relative_to("vllm").parents}
+    return all(_names(package / folder) <= _names(tree / folder) for folder in folders) and all(
+        file.is_file() and sha256(file.read_bytes()) == digest for file, digest in files
+    )
+
+
+def _names(folder: Path) -> set[str]:
+    return {entry.name for entry in folder.iterdir()} - {_SKIPPED} if folder.is_dir() else set()
 
 
 def _link(source: Path, folder: Path, patched: Sequence[tuple[PurePosixPath, Path]]) -> None:

@@ -76,6 +76,20 @@ def test_a_damaged_overlay_is_made_anew(world, tmp_path):
     assert imported(overlay(world.package, built, tmp_path / "overlay"))[0] == "ours"
 
 
+@pytest.mark.parametrize("place", ["", "v1", "v1/spec_decode"])
+def test_what_an_overlay_lacks_of_the_package_is_linked(world, tmp_path, place):
+    """Another build of the same release, installed over the first, or a link that was removed."""
+    built = build(world.patch_set, world.base, tmp_path / "out")
+    tree = overlay(world.package, built, tmp_path / "overlay")
+    (world.package / place / "_C.abi3.so").touch()
+    overlay(world.package, built, tmp_path / "overlay")
+    link = tree / "vllm" / place / "_C.abi3.so"
+    assert link.is_symlink()
+    link.unlink()
+    overlay(world.package, built, tmp_path / "overlay")
+    assert link.is_symlink()
+
+
 def test_overlays_made_at_once_do_not_meet(world, tmp_path):
     built = build(world.patch_set, world.base, tmp_path / "out")
     with ThreadPoolExecutor(8) as pool:
