@@ -77,16 +77,23 @@ def _set_aside(model: ModelFolder, problem: Problem, say: Callable[[str], None])
 
 
 def _materialize(model: ModelFolder, files: list[RemoteFile]) -> None:
-    """Put what links point to in the links' places; a container sees the folder alone."""
+    """Put what links point to in the links' places; a container sees the folder alone.
+
+    No link goes before all are there: of a disk that fills up in between nothing could be taken over any more.
+    """
     # Not Path.resolve, which raises RuntimeError for links in a circle before Python 3.13: here they lead to nothing.
     linked = [(file, Path(os.path.realpath(model.folder / file.path))) for file in files if model.link_to(file)]
+    staged = [
+        (file, copy)
+        for number, (file, target) in enumerate(linked)
+        if target.is_file() and target.stat().st_size == file.size and (copy := _stage(model, target, file, number))
+    ]
     for file, _ in linked:
         while link := model.link_to(file):
             with writing(link):
                 link.unlink()
-    for file, target in linked:
-        if target.is_file() and target.stat().st_size == file.size:
-            _take_over(model, target, file)
+    for file, copy in staged:
+        _place(model, copy, file)
 
 
 def _adopted(model: ModelFolder, manifest: Manifest, file: RemoteFile, say: Callable[[str], None]) -> bool:
@@ -97,28 +104,43 @@ def _adopted(model: ModelFolder, manifest: Manifest, file: RemoteFile, say: Call
     if hash_file(cached, file) != file.digest:
         say(f"weights  {cached}: not what was published; left alone")
         return False
-    if _take_over(model, cached, file):
+    if copy := _stage(model, cached, file):
+        _place(model, copy, file)
         model.note([file])
         return True
     return False
 
 
-def _take_over(model: ModelFolder, source: Path, file: RemoteFile) -> bool:
-    """Give a file of somebody else a name here: the same inode where that is possible, else a copy that is right."""
+def _stage(model: ModelFolder, source: Path, file: RemoteFile, number: int = 0) -> Path | None:
+    """A file of somebody else under a name among parts: the same inode where that is possible, else a right copy.
+
+    number: files may have the same content. Raises EnvironmentUnfitError, and leaves nothing that fills the disk.
+    """
+    copy = model.parts / f"{file.digest}.{number}.copy"
+    with writing(copy):
+        model.parts.mkdir(parents=True, exist_ok=True)
+        copy.unlink(missing_ok=True)
+        try:
+            os.link(source, copy)
+        except OSError:  # another file system, or one without links
+            try:
+                shutil.copyfile(source, copy)
+                right = hash_file(copy, file) == file.digest
+            except BaseException:
+                copy.unlink(missing_ok=True)
+                raise
+            if not right:
+                copy.unlink()
+                return None
+    return copy
+
+
+def _place(model: ModelFolder, copy: Path, file: RemoteFile) -> None:
     final = model.folder / file.path
-    copy = model.parts / f"{file.digest}.copy"
     with writing(final):
         final.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(source, final)
-        except OSError:  # another file system, or one without links
-            model.parts.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, copy)
-            if hash_file(copy, file) != file.digest:
-                return False
-            copy.replace(final)
+        copy.replace(final)
         sync_folder(final.parent)
-    return True
 
 
 def bytes_to_come(manifest: Manifest, folder: Path) -> int:

@@ -44,48 +44,6 @@ def test_what_the_hub_client_left_is_adopted_and_not_fetched(world: World):
     assert world.hub.served(BIG) == 0
 
 
-def test_links_into_a_cache_become_files(world: World, tmp_path: Path):
-    blob = tmp_path / "blob"
-    blob.write_bytes(world.hub.files[BIG])
-    world.folder.mkdir(parents=True)
-    (world.folder / BIG).symlink_to(blob)
-    (world.folder / "config.json").symlink_to("nowhere")
-    world.pull()
-    world.assert_right()
-    assert not (world.folder / BIG).is_symlink()
-    assert world.hub.served(BIG) == 0
-    assert blob.read_bytes() == world.hub.files[BIG]
-
-
-def test_links_in_a_circle_are_links_to_nothing(world: World):
-    world.folder.mkdir(parents=True)
-    (world.folder / BIG).symlink_to(BIG)
-    (world.folder / "config.json").symlink_to("other")
-    (world.folder / "other").symlink_to("config.json")
-    world.pull()
-    (world.folder / "other").unlink()
-    world.assert_right()
-
-
-def test_a_linked_folder_becomes_one_of_our_own(world: World, tmp_path: Path):
-    world.hub.files |= {"sub/a.json": b"[1]", "sub/b.json": b"[2]"}
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (outside / "a.json").write_bytes(b"[1]")
-    world.folder.mkdir(parents=True)
-    (world.folder / "sub").symlink_to(outside)
-    world.pull()
-    world.assert_right()
-    assert not (world.folder / "sub").is_symlink()
-    assert (world.hub.served("sub/a.json"), world.hub.served("sub/b.json")) == (0, 3)
-    assert [path.name for path in outside.iterdir()] == ["a.json"]  # nothing was written there
-    shutil.rmtree(world.folder / "sub")
-    (world.folder / "sub").symlink_to(outside)
-    model, wanted = ModelFolder(world.folder), list(hub_module.resolve(REPO, None).needed)
-    assert {one.path for one in model.changed(wanted)} == {"sub/a.json", "sub/b.json"}
-    assert any(one.path == "sub/a.json" and "a link to" in one.cause for one in model.check(wanted))
-
-
 def test_folders_in_a_files_place_are_set_aside_each_time(world: World):
     for number in range(3):
         (world.folder / BIG).unlink(missing_ok=True)
@@ -106,19 +64,6 @@ def test_an_unfinished_file_that_is_a_link_overwrites_nothing(world: World, tmp_
     with pytest.raises(EnvironmentUnfitError, match="Too many levels of symbolic links"):
         world.pull()
     assert victim.read_text() == "mine"
-
-
-def test_what_somebody_keeps_among_unfinished_files_stays(world: World, tmp_path: Path):
-    disk, ours = tmp_path / "disk", world.folder / OURS
-    (disk / "folder").mkdir(parents=True)
-    for name in ("mine.txt", f"{'0' * 64}.part", f"{'0' * 64}.journal"):
-        (disk / name).write_text("mine")
-    ours.mkdir(parents=True)
-    (ours / "parts").symlink_to(disk)
-    world.pull()
-    assert sorted(path.name for path in disk.iterdir()) == ["folder", "mine.txt"]
-    (ours / "parts").unlink()
-    world.assert_right()
 
 
 @pytest.mark.parametrize("also", ["config.json", "config.json/inside"])
