@@ -223,13 +223,12 @@ def matrix(releases: tuple[str, ...], markdown: bool, set_name: str, as_json: bo
     Example:
       deckard-deploy patches matrix 0.19.1 0.20.2
     """
-    from deckard_deploy.patching import builds, wheel  # noqa: PLC0415  not for --help
+    from deckard_deploy.patching import builds  # noqa: PLC0415  not for --help
 
     patch_set = _load(set_name)
-    targets = [patch.target for patch in patch_set.patches]
     rows: dict[str, tuple[PatchVerdict, ...]] = {}
     for release in releases or _RELEASES:
-        base = wheel.from_wheel(wheel.release_wheel(release), targets)
+        base = _of_release(patch_set, release, {})
         rows[release] = builds.check_release(patch_set, base, release)
         say(f"{release}: {base.origin}")
     if as_json:
@@ -262,8 +261,8 @@ def _of_release(patch_set: "PatchSet", release: str, source: dict[str, str | Non
     from deckard_deploy.errors import BadInputError  # noqa: PLC0415  not for --help
     from deckard_deploy.patching import wheel  # noqa: PLC0415  same
 
-    if not re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", release):
-        raise BadInputError(f"--release {release!r}: a version such as 0.19.1 was expected")
+    if not re.fullmatch(r"[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}", release):
+        raise BadInputError(f"release {release!r}: a version such as 0.19.1 was expected")
     if any(source.values()):
         raise BadInputError("--release cannot be combined with --image, --package or --wheel")
     return wheel.from_wheel(wheel.release_wheel(release), [patch.target for patch in patch_set.patches])

@@ -73,6 +73,13 @@ def test_a_source_that_is_none_is_refused(options, says, capsys):
     assert says in captured
 
 
+@pytest.mark.parametrize("release", ["0.8.5.post1", "0.20", f"0.0.{'9' * 5000}"])
+def test_a_release_that_is_no_three_numbers_is_in_no_matrix(release, capsys):
+    """The index has some; what is compared are three numbers."""
+    assert run(["patches", "matrix", release]) == 2
+    assert "a version such as 0.19.1 was expected" in capsys.readouterr().err
+
+
 def test_list_knows_the_way_without_the_drafter_patch(capsys):
     assert run(["patches", "list"]) == 0
     text = " ".join(capsys.readouterr().out.split())
