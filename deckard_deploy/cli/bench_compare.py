@@ -84,7 +84,12 @@ def show(old: Side, new: Side, *, as_json: bool, fail_below: float | None = None
     from deckard_deploy.measuring import comparing  # noqa: PLC0415  same
 
     pairs = old.record and new.record and old.record.beside == new.record.id
-    found = (comparing.compare_pairs if pairs else comparing.compare)(old.speeds, new.speeds)
+    published = old.record is None or new.record is None
+    found = (
+        comparing.compare_pairs(old.speeds, new.speeds)
+        if pairs
+        else comparing.compare(old.speeds, new.speeds, exact=published)
+    )
     if as_json:
         click.echo(json.dumps(_json(old, new, found), indent=2))
     else:

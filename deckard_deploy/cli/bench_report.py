@@ -35,7 +35,7 @@ def report(record: str, *, against: str | None, output: Path | None, state_dir: 
     comparison = None
     if table:
         try:
-            comparison = comparing.compare(table.speeds, of_record(found).speeds)
+            comparison = comparing.compare(table.speeds, of_record(found).speeds, exact=True)
         except BadInputError as error:
             say(f"no ratio {error.message}")  # the plot shows both all the same
     pictures = plots.pictures(figures.rows(found), table)

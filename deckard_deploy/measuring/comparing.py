@@ -21,7 +21,7 @@ RESAMPLES = 1000
 # otherwise be woken every month.
 CONFIDENCE = 0.99
 Speeds: TypeAlias = Mapping[int, Sequence[float]]
-"""Tokens per second of each run, by concurrency; a single one is taken as exact (a published figure)."""
+"""Tokens per second of each run, by concurrency."""
 Verdict: TypeAlias = Literal["faster", "slower", "no difference seen"]
 
 
@@ -45,32 +45,42 @@ class Ratio:
 class Comparison:
     """rows: by concurrency, bounds that hold for all rows at once.
 
-    overall: the geometric mean over those that were repeated; of one that was measured once nobody knows the chance.
+    overall: the geometric mean over those that were repeated; the others have no bounds, for nobody knows the chance.
     """
 
     rows: Mapping[int, Ratio]
     overall: Ratio
 
 
-def compare(old: Speeds, new: Speeds, *, seed: int = 0) -> Comparison:
-    """Compare at every concurrency that both have. Raises BadInputError when there is none, or nothing was repeated."""
+def compare(old: Speeds, new: Speeds, *, exact: bool = False, seed: int = 0) -> Comparison:
+    """Compare at every concurrency that both have. Raises BadInputError when there is none, or nothing was repeated.
+
+    exact: a single figure beside repeated runs is a published one, and taken as it is. Else it is the one run of a
+    sweep that was cut short, of which nobody knows how far out it is by chance.
+    """
     shared = sorted(old.keys() & new.keys())
     if not shared:
         raise BadInputError(
             f"they share no concurrency: {_listed(old)} and {_listed(new)}", hint="deckard-deploy bench --concurrency …"
         )
-    if all(len(old[number]) == len(new[number]) == 1 for number in shared):
+    fewest = max if exact else min
+    repeated = [number for number in shared if fewest(len(old[number]), len(new[number])) > 1]
+    if not repeated:
         raise BadInputError("nothing was measured twice: no difference can be told from chance", hint="--runs 5")
     dice = random.Random(seed)  # noqa: S311  no secrets; the same records give the same interval
     rows = {number: _Logs([log(x) for x in old[number]], [log(x) for x in new[number]]) for number in shared}
-    noise = {number: row.noise(dice) for number, row in rows.items()}
+    noise = {number: rows[number].noise(dice) for number in repeated}
     each = 1 - (1 - CONFIDENCE) / len(shared)  # Bonferroni: the more rows, the more often one is out by chance
-    repeated = [number for number in shared if rows[number].degrees]
     centre = fmean(rows[number].centre for number in repeated)
-    together = [fmean(column) for column in zip(*(noise[number] for number in repeated), strict=True)]
+    together = [fmean(column) for column in zip(*noise.values(), strict=True)]
     return Comparison(
-        rows={number: _ratio(row.centre, row.degrees, noise[number], each) for number, row in rows.items()},
-        overall=_ratio(centre, sum(row.degrees for row in rows.values()), together, CONFIDENCE),
+        rows={
+            number: _ratio(row.centre, row.degrees, noise[number], each)
+            if number in noise
+            else Ratio(exp(row.centre), 0.0, float("inf"))
+            for number, row in rows.items()
+        },
+        overall=_ratio(centre, sum(rows[number].degrees for number in repeated), together, CONFIDENCE),
     )
 
 
@@ -88,7 +98,7 @@ def compare_pairs(old: Speeds, new: Speeds, *, seed: int = 0) -> Comparison:
         )
     pairs = {number: zip(old[number], new[number], strict=True) for number in old.keys() & new.keys()}
     ratios = {number: [after / before for before, after in both] for number, both in pairs.items()}
-    return compare({number: [1.0] for number in ratios} or old, ratios or new, seed=seed)
+    return compare({number: [1.0] for number in ratios} or old, ratios or new, exact=True, seed=seed)
 
 
 def _listed(speeds: Speeds) -> str:
@@ -116,8 +126,6 @@ class _Logs(NamedTuple):
 
 
 def _ratio(centre: float, degrees: int, noise: list[float], confidence: float) -> Ratio:
-    if degrees == 0:
-        return Ratio(exp(centre), 0.0, float("inf"))  # a row that was measured once
     # Out on the tails a thousand resamples say little, so the spread of the bulk is read and carried outward.
     bulk = 0.95
     wide = _student(confidence, degrees) / NormalDist().inv_cdf((1 + bulk) / 2)

@@ -96,7 +96,7 @@ def test_the_same_records_give_the_same_interval() -> None:
 
 
 def test_a_published_figure_is_taken_as_exact() -> None:
-    found = compare(baselines()["seed"].speeds, {1: [11.0, 11.1, 10.9], 4: [43.0, 43.1, 43.2]})
+    found = compare(baselines()["seed"].speeds, {1: [11.0, 11.1, 10.9], 4: [43.0, 43.1, 43.2]}, exact=True)
     assert set(found.rows) == {1, 4}
     assert found.rows[1].verdict == "faster"
     assert found.rows[1].ratio == pytest.approx(11 / 7.6, rel=0.01)
@@ -104,10 +104,23 @@ def test_a_published_figure_is_taken_as_exact() -> None:
 
 def test_a_row_that_was_measured_once_decides_nothing() -> None:
     """A sweep that was cut short: the last row is half as fast by chance, and the others are as they were."""
-    found = compare({1: [10.0], 2: [20.0]}, {1: [10.0, 10.1, 9.9], 2: [10.0]})
+    found = compare({1: [10.0, 10.1, 9.9], 2: [20.0]}, {1: [10.0, 10.1, 9.9], 2: [10.0]})
     assert (found.rows[2].low, found.rows[2].verdict) == (0.0, "no difference seen")
     assert found.overall.ratio == pytest.approx(1, abs=0.01)
     assert found.overall.verdict == "no difference seen"
+
+
+def test_one_run_beside_many_decides_nothing() -> None:
+    """A sweep that was cut short after the first run of a row. The control: taken as exact, it is news too often."""
+    dice = Random(5)  # noqa: S311  samples
+    pairs = [
+        ({1: [1.0, 1.0], 4: dice.choices(RECORDED, k=5)}, {1: [1.0, 1.0], 4: [dice.choice(RECORDED)]})
+        for _ in range(TRIALS)
+    ]
+    assert {compare(*both).rows[4].verdict for both in pairs} == {"no difference seen"}
+    assert sum(compare(*both, exact=True).rows[4].verdict != "no difference seen" for both in pairs) > 5
+    with pytest.raises(BadInputError, match="nothing was measured twice"):
+        compare({4: RECORDED[:5]}, {4: RECORDED[:1]})
 
 
 def test_what_cannot_be_compared_is_said() -> None:
