@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from deckard_deploy.errors import EnvironmentUnfitError, StartFailedError, TimedOutError
+from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError, StartFailedError, TimedOutError
 from deckard_deploy.running.deploy import Site, bring_up, decide, follow_up, observe, take_down, what_runs
 from deckard_deploy.running.releases import Launch, Release
 from deckard_deploy.running.runtime import MISSING, Observation, Runtime
@@ -114,6 +114,16 @@ def test_up_makes_current_and_down_leaves_nothing(world):
     assert world.processes() + world.supervisors() == []
     assert release.recorded_launch().state == "stopped"
     assert world.releases.current() == release
+
+
+def test_what_a_damaged_record_says_nothing_of_is_stopped(world):
+    bring_up(site_of(world), *world.stored(world.plan()))
+    world.deployment.process_state.write_text("{")
+    with pytest.raises(IntegrityError, match="is damaged"):
+        observe(site_of(world).runtimes)
+    assert take_down(site_of(world))
+    assert world.processes() + world.supervisors() == []
+    assert not take_down(site_of(world))
 
 
 def test_a_new_plan_takes_the_place_of_the_old(world):
