@@ -123,8 +123,8 @@ def _stat(pid: int) -> list[str] | None:
     """Fields of /proc/<pid>/stat from the third on; the second, the name, may hold spaces and brackets."""
     try:
         text = (_PROC / str(pid) / "stat").read_text(errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
-        return None
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None  # gone, or another user's where /proc is mounted with hidepid=1
     return text.rpartition(")")[2].split()
 
 

@@ -1,4 +1,5 @@
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -74,6 +75,14 @@ def test_a_name_with_brackets_does_not_shift_the_fields(tmp_path):
         process.kill()
 
 
+HIDDEN = """
+import os, sys
+sys.path[:0] = sys.argv[1:]
+from deckard_deploy.running import process_identity as here
+os.setgid(65534), os.setuid(65534)
+here.marked("DECKARD_TEST=nobody"), here.wait_for_exits(1)
+print(here.is_alive(here.identity_of(os.getpid())), here.is_alive(here.ProcessIdentity(1, 1, here.boot_id())))
+"""
 TORN_DOWN_SLOWLY = """
 import mmap, os, socket, sys
 memory = mmap.mmap(-1, 1 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -98,3 +107,14 @@ def test_a_process_that_was_killed_is_waited_for_until_its_port_is_free():
         eventually(lambda: marked("DECKARD_TEST=heavy") == [])
         wait_for_exits(30)
         require_free("127.0.0.1", port)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount /proc, and become another user")
+def test_what_other_users_run_may_be_hidden():
+    """`hidepid=1` shows the numbers of their processes and opens nothing."""
+    mount = "mount --make-rprivate / && mount -t proc -o hidepid=1 proc /proc"
+    code = f"{mount} && exec {shlex.join([sys.executable, '-c', HIDDEN, *sys.path])}"
+    done = subprocess.run(["unshare", "--mount", "sh", "-c", code], capture_output=True, text=True, check=False)
+    if "mount:" in done.stderr or "unshare:" in done.stderr:
+        pytest.skip(done.stderr)
+    assert done.stdout == "True False\n", done.stderr
