@@ -27,7 +27,7 @@ from deckard_deploy.running.files import read_regular, write_atomically
 from deckard_deploy.running.layout import DeploymentDir
 from deckard_deploy.running.log_lines import LineSplitter
 from deckard_deploy.running.ports import require_free
-from deckard_deploy.running.process_identity import is_alive, marked, send, wait_gone
+from deckard_deploy.running.process_identity import ProcessIdentity, is_alive, marked, send, wait_gone
 from deckard_deploy.running.releases import GATEWAY, Release
 from deckard_deploy.running.runtime import MISSING, Instance, Observation
 from deckard_deploy.running.supervision import (
@@ -37,6 +37,7 @@ from deckard_deploy.running.supervision import (
     ServerSpec,
     ServerState,
     kill_marked,
+    restarts_of,
     server_mark,
     supervisor_mark,
 )
@@ -91,12 +92,13 @@ class ProcessRuntime:
         They are found by their marks, not by what is written down, so a damaged record cannot save one.
         Raises EnvironmentUnfitError when a process does not die, which only the kernel can hold up.
         """
-        supervisors = marked(supervisor_mark(self._deployment.folder))
+        supervisors = [*marked(supervisor_mark(self._deployment.folder)), *self._of_another_path()]
         for process in supervisors:
             send(process, signal.SIGTERM)
         deadline = time.monotonic() + self._grace() + 10
         for process in supervisors:
-            wait_gone(process, max(0.0, deadline - time.monotonic()))
+            if not wait_gone(process, max(0.0, deadline - time.monotonic())):
+                send(process, signal.SIGKILL)  # its guard takes the server with it
         kill_marked(supervisor_mark(self._deployment.folder))
         left = kill_marked(server_mark(self._deployment.folder))
         if left:
@@ -162,7 +164,7 @@ class ProcessRuntime:
         launch = release.recorded_launch()
         plan = release.plan()
         name, _, value = server_mark(self._deployment.folder).partition("=")
-        restarts = _restarts(plan.container.restart)
+        restarts = restarts_of(plan.container.restart)
         program = self._program(plan)
         inner = plan.entrypoint[1:]
         return ServerSpec(
@@ -249,6 +251,20 @@ class ProcessRuntime:
                 f"{self._deployment.process_state} is damaged", hint="stop what may run: deckard-deploy down"
             ) from error
 
+    def _of_another_path(self) -> list[ProcessIdentity]:
+        """The supervisor of a state directory that was moved while it ran: its marks name the old path.
+
+        It is the recorded one, and holds the lock; the one in a copy of the directory holds no lock there.
+        """
+        with contextlib.suppress(IntegrityError, OSError):
+            lock = os.open(self._deployment.process_lock, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                state = self._state()
+                return [state.supervisor] if state and not _locked(lock) else []
+            finally:
+                os.close(lock)
+        return []
+
     def _forget(self) -> None:
         self.close()
         self._deployment.process_state.unlink(missing_ok=True)
@@ -282,11 +298,3 @@ def _locked(lock: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _restarts(policy: str) -> int | None:
-    """Docker's words -> how many restarts (None: no limit). One that nobody stopped has failed, even with code 0."""
-    name, _, count = policy.partition(":")
-    if name == "no":
-        return 0
-    return int(count) if name == "on-failure" and count else None

@@ -71,6 +71,14 @@ def supervisor_mark(deployment: Path) -> str:
     return f"{SUPERVISOR_MARK}={deployment}"
 
 
+def restarts_of(policy: str) -> int | None:
+    """Docker's words -> how many restarts (None: no limit). One that nobody stopped has failed, even with code 0."""
+    name, _, count = policy.partition(":")
+    if name == "no":
+        return 0
+    return int(count) if name == "on-failure" and count else None
+
+
 def kill_marked(mark: str, *, attempts: int = 20) -> list[ProcessIdentity]:
     """SIGKILL everything with that mark, but not the caller, and wait until it is torn down; what would not die."""
     left = marked(mark)

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import socket
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError, StartFailedError
+from deckard_deploy.running.layout import StateDir
 from deckard_deploy.running.process_identity import is_alive, send, wait_gone
 from deckard_deploy.running.releases import Release
 from deckard_deploy.running.runtime import Observation
@@ -176,6 +178,23 @@ def test_a_damaged_record_is_said_and_does_not_keep_the_server_alive(world):
     world.runtime().stop()
     assert left_of(world) == []
     assert world.runtime().observe().state == "missing"
+
+
+def test_a_state_directory_that_was_moved_while_it_ran_is_stopped_where_it_is_now(world):
+    serving(world)
+    moved = StateDir(world.state.root.rename(world.state.root.with_name("moved"))).deployment("box")
+    runtime = world.runtime(moved)
+    assert runtime.observe().state == "running"
+    runtime.stop()
+    assert left_of(world) == []
+    assert runtime.observe().state == "missing"
+
+
+def test_stopping_a_copy_leaves_the_original_alone(world):
+    serving(world)
+    copied = shutil.copytree(world.state.root, world.state.root.with_name("copy"))
+    world.runtime(StateDir(copied).deployment("box")).stop()
+    assert world.names() == ["t", "deckard-launch-1"]
 
 
 def test_a_second_start_is_refused_while_the_first_runs(world, monkeypatch):

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from deckard_deploy.catalog.specs import Container
 from deckard_deploy.planning.plan import LaunchPlan
-from deckard_deploy.running.layout import StateDir
+from deckard_deploy.running.layout import DeploymentDir, StateDir
 from deckard_deploy.running.process_identity import ProcessIdentity, marked
 from deckard_deploy.running.process_runtime import ProcessRuntime
 from deckard_deploy.running.releases import Launch, Release, Releases
@@ -60,9 +60,12 @@ class World:
         self.program.chmod(0o755)
         self.environment = {**os.environ, "SECRET_TOKEN": "canary"}
 
-    def runtime(self) -> ProcessRuntime:
+    def runtime(self, deployment: DeploymentDir | None = None) -> ProcessRuntime:
         return ProcessRuntime(
-            self.deployment, program=lambda _: self.program, environment=self.environment, say=lambda _: None
+            deployment or self.deployment,
+            program=lambda _: self.program,
+            environment=self.environment,
+            say=lambda _: None,
         )
 
     def plan(self, *, port: int | None = None, restart: str = "no", grace: int = 5, **environment: str) -> LaunchPlan:
