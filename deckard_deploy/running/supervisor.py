@@ -19,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 
-from deckard_deploy.errors import DeployError
+from deckard_deploy.errors import DeployError, EnvironmentUnfitError
 from deckard_deploy.running.bounded_log import BoundedLog
 from deckard_deploy.running.files import write_atomically
 from deckard_deploy.running.process_identity import identity_of
@@ -207,7 +207,11 @@ class Supervisor:
                 "restart_count": self._restarts,
             }
         )
-        write_atomically(self._deployment / "process.json", now.model_dump_json(indent=1) + "\n")
+        try:
+            write_atomically(self._deployment / "process.json", now.model_dump_json(indent=1) + "\n")
+        except EnvironmentUnfitError:
+            if not self._restarts:  # of the first start somebody has to know; later a full disk must not end a server
+                raise
 
 
 def main() -> None:

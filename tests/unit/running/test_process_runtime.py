@@ -160,6 +160,20 @@ def test_a_killed_server_is_a_failure_like_any_other(world):
     assert eventually(lambda: left_of(world) == [])
 
 
+def test_a_server_is_restarted_although_a_full_disk_keeps_that_from_being_written_down(world):
+    world.started(world.plan(restart="on-failure:1"))
+    eventually(world.names)
+    server = state(world).server
+    assert server
+    world.deployment.process_state.unlink()
+    world.deployment.process_state.mkdir()  # no file can take its name
+    send(server, signal.SIGKILL)
+    eventually(lambda: world.processes() and server not in world.processes() and world.names())
+    world.deployment.process_state.rmdir()
+    world.runtime().stop()
+    assert left_of(world) == []
+
+
 def test_stopping_believes_no_pid_that_was_written_down(world):
     """A damaged or old record names somebody else's process: this very test's."""
     serving(world)
