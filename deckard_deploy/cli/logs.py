@@ -1,11 +1,15 @@
 """`logs`: the engine's own words."""
 
 import time
+from typing import TYPE_CHECKING
 
 import click
 
 from deckard_deploy.cli.output import say
 from deckard_deploy.cli.state import Deployed, deployment_option
+
+if TYPE_CHECKING:
+    from deckard_deploy.running.runtime import Runtime
 
 POLL_S = 0.2
 
@@ -26,15 +30,20 @@ def logs(deployed: Deployed, follow: bool, tail: int) -> None:  # noqa: FBT001  
     directory, found = deployed
     with open_site(directory, found, say) as site:
         for runtime in site.runtimes.values():
-            if follow and runtime.observe().state in ("running", "restarting"):
-                lines = runtime.poll_lines()
-                _print(lines[-tail:] if tail else [])
-                while lines or runtime.observe().state in ("running", "restarting"):
+            if follow and _runs(runtime):
+                lines, running = runtime.poll_lines(last=tail), True
+                _print(lines)
+                while lines or running:
+                    running = _runs(runtime)  # before its lines are asked for: they may be its last words
                     time.sleep(POLL_S)
                     lines = runtime.poll_lines()
                     _print(lines)
             else:
                 _print(runtime.tail(tail))
+
+
+def _runs(runtime: "Runtime") -> bool:
+    return runtime.observe().state in ("running", "restarting")
 
 
 def _print(lines: list[str]) -> None:

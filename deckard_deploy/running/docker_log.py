@@ -4,7 +4,7 @@ import contextlib
 from datetime import datetime
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from deckard_deploy.errors import EnvironmentUnfitError
 from deckard_deploy.running.docker_engine import DockerEngine
@@ -17,10 +17,11 @@ _REATTACH_S = 0.3
 
 
 class DockerLog:
-    """Lines of one container from its first on, across its restarts."""
+    """Lines of one container from its first on, or the `last` so many, across its restarts."""
 
-    def __init__(self, engine: DockerEngine, container: str) -> None:
+    def __init__(self, engine: DockerEngine, container: str, *, last: int | None = None) -> None:
         self.container = container
+        self._last = last
         self._engine = engine
         self._lines: SimpleQueue[str] = SimpleQueue()
         self._closed = Event()
@@ -65,7 +66,8 @@ class DockerLog:
         after = seen
         with self._engine.asking():
             since = _seconds(after)
-            self._stream = api.logs(self.container, stream=True, follow=True, timestamps=True, since=since)
+            tail: Literal["all"] | int = "all" if after or self._last is None else self._last
+            self._stream = api.logs(self.container, stream=True, follow=True, timestamps=True, since=since, tail=tail)
             for data in self._stream:
                 for line in splitter.feed(data):
                     stamp, _, text = line.partition(" ")

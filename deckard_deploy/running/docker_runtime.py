@@ -89,12 +89,12 @@ class DockerRuntime:
                 with contextlib.suppress(NotFound), self.engine.asking():  # gone since: it reads them when it starts
                     self.engine.api.kill(container["Id"], "HUP")
 
-    def poll_lines(self) -> list[str]:
+    def poll_lines(self, *, last: int | None = None) -> list[str]:
         """New lines of the container's log."""
         ours = self._containers()
         if ours and (self._log is None or self._log.container != ours[0]["Id"]):
             self._end_log()
-            self._log = DockerLog(self.engine, ours[0]["Id"])
+            self._log = DockerLog(self.engine, ours[0]["Id"], last=last)
         return self._log.poll() if self._log else []
 
     def tail(self, count: int) -> list[str]:

@@ -126,14 +126,15 @@ class ProcessRuntime:
             launch_id=state.launch_id,
         )
 
-    def poll_lines(self) -> list[str]:
+    def poll_lines(self, *, last: int | None = None) -> list[str]:
         """New lines of the running or last server's log."""
         if self._reader is None:
             state = self._state()
             if state is None:
                 return []
             self._reader = LogReader(self._log_of(state))
-        return self._lines.feed(self._reader.read())
+        lines = self._lines.feed(self._reader.read())
+        return lines if last is None else lines[max(0, len(lines) - last) :]
 
     def tail(self, count: int) -> list[str]:
         """The last lines of the running or last server's log, of at most a MiB."""
@@ -271,9 +272,8 @@ class ProcessRuntime:
         (self._deployment.folder / SOCKET).unlink(missing_ok=True)
 
     def _grace(self) -> float:
-        specs = self._deployment.releases.glob(f"*/{SPEC}")
         graces = []
-        for spec in specs:
+        for spec in self._deployment.releases.glob(f"*/{SPEC}"):
             with contextlib.suppress(ValidationError, IntegrityError, FileNotFoundError):
                 graces.append(ServerSpec.model_validate_json(read_regular(spec)).grace_s)
         return max(graces, default=30.0)

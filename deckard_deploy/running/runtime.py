@@ -57,8 +57,11 @@ class Runtime(Protocol):
     def reload(self) -> None:
         """Have the gateway read its keys and certificate again; nothing else of the deployment notices."""
 
-    def poll_lines(self) -> list[str]:
-        """Log lines that came since the last call, from the launch's first line on; never blocks."""
+    def poll_lines(self, *, last: int | None = None) -> list[str]:
+        """Log lines that came since the last call, from the launch's first line on; never blocks.
+
+        last: at the first call, begin with so many of the lines that are there.
+        """
 
     def tail(self, count: int) -> list[str]:
         """The last `count` log lines, also of a server that has exited."""

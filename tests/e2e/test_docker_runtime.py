@@ -76,6 +76,14 @@ def test_the_log_comes_whole_once_and_clean(world: World, port: int) -> None:
     assert world.runtime().tail(0) == []
 
 
+def test_a_log_can_be_followed_from_near_its_end(world: World, port: int) -> None:
+    world.started(world.plan(port=port, FAKE_LINES="300"))
+    until(lambda: {"line 299", "red and �"} <= set(world.runtime().tail(400)))
+    runtime, lines, expected = world.runtime(), list[str](), world.runtime().tail(5)
+    until(lambda: bool(lines.extend(runtime.poll_lines(last=5)) or len(lines) >= 5))  # type: ignore[func-returns-value]
+    assert lines == expected
+
+
 def test_a_crash_loop_ends_and_its_log_spans_the_restarts(world: World, port: int) -> None:
     world.started(world.plan(port=port, FAKE_MODE="crash"))
     runtime, lines = world.runtime(), list[str]()

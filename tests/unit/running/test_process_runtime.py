@@ -254,6 +254,14 @@ def test_lines_come_once_and_in_order_and_the_log_stays_bounded(world, monkeypat
     assert all(path.stat().st_size <= 20_000 for path in logs)
 
 
+def test_a_log_can_be_followed_from_near_its_end(world):
+    serving(world)
+    whole = world.runtime().tail(99)
+    assert world.runtime().poll_lines(last=3) == whole[-3:]
+    assert world.runtime().poll_lines(last=0) == []
+    assert world.runtime().poll_lines(last=99) == whole
+
+
 def test_nothing_was_ever_started(world):
     runtime = world.runtime()
     assert runtime.observe().state == "missing"
