@@ -1,5 +1,6 @@
 """`logs`: the engine's own words."""
 
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from deckard_deploy.cli.output import say
 from deckard_deploy.cli.state import Deployed, deployment_option
 
 if TYPE_CHECKING:
+    from deckard_deploy.running.deploy import Site
     from deckard_deploy.running.runtime import Runtime
 
 POLL_S = 0.2
@@ -20,6 +22,8 @@ POLL_S = 0.2
 @click.option("--tail", type=click.IntRange(min=0), default=200, show_default=True, help="Lines from the end.")
 def logs(deployed: Deployed, follow: bool, tail: int) -> None:  # noqa: FBT001  click passes flags so
     """Print the engine's log.
+
+    When its last start has failed and nothing runs, what was kept of that.
 
     \b
     Example:
@@ -40,6 +44,23 @@ def logs(deployed: Deployed, follow: bool, tail: int) -> None:  # noqa: FBT001  
                     _print(lines)
             else:
                 _print(runtime.tail(tail))
+        _print(_last_failure(site)[-tail:] if tail else [])
+
+
+def _last_failure(site: "Site") -> list[str]:
+    """What was kept of the last start, if that failed and nothing runs: its own log went with it."""
+    from deckard_deploy.errors import IntegrityError  # noqa: PLC0415  not for --help
+    from deckard_deploy.running.deploy import observe  # noqa: PLC0415  same
+    from deckard_deploy.running.releases import FAILURE_LOG  # noqa: PLC0415  same
+
+    newest = next(iter(site.releases.all()), None)
+    with contextlib.suppress(IntegrityError):  # damaged, or never written: there is nothing to show
+        launch = newest.launch() if newest else None
+        if newest and launch and launch.state == "failed" and observe(site.runtimes).state == "missing":
+            lines = newest.text(FAILURE_LOG).splitlines()
+            say(f"nothing runs; of the start that failed, from {newest.folder / FAILURE_LOG}:")
+            return lines
+    return []
 
 
 def _runs(runtime: "Runtime") -> bool:

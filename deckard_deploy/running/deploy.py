@@ -186,6 +186,7 @@ def _give_up(site: Site, release: Release, error: DeployError) -> None:
         release.record(launch.model_copy(update={"state": "failed", "reason": error.message}))
         lines = site.runtimes[launch.runtime].tail(FAILURE_LINES)
         write_atomically(release.folder / FAILURE_LOG, "\n".join([error.message, *lines]) + "\n")
+        site.say(f"log      {release.folder / FAILURE_LOG}")
     for runtime in site.runtimes.values():
         runtime.stop()
 
