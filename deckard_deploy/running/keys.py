@@ -9,6 +9,7 @@ A key has 256 random bits, so nothing short of trying them all finds one from it
 """
 
 import base64
+import contextlib
 import hashlib
 import re
 import secrets
@@ -25,6 +26,7 @@ from deckard_deploy.running.files import private_folder, read_regular, write_ato
 
 OWN = "deckard"
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+_OWN_KEY = re.compile(rf"dk-{OWN}-[0-9a-f]{{64}}")
 
 
 class Record(BaseModel):
@@ -101,14 +103,14 @@ class Keys:
             raise BadInputError(f"no key named {name[:80]!r}; known: {', '.join(sorted(known)) or 'none'}")
 
     def own(self) -> str:
-        """This tool's own key, made when it is first asked for."""
+        """This tool's own key, made when it is first asked for, and anew when what is there is none."""
         path = self.folder / "own.key"
-        try:
-            return read_regular(path).strip()
-        except FileNotFoundError:
-            private_folder(self.folder)
-            write_atomically(path, f"{_new(OWN)}\n")
-            return read_regular(path).strip()
+        with contextlib.suppress(FileNotFoundError):
+            if _OWN_KEY.fullmatch(key := read_regular(path).strip()):
+                return key
+        private_folder(self.folder)
+        write_atomically(path, f"{_new(OWN)}\n")
+        return read_regular(path).strip()
 
     def access(self) -> str:
         """access.conf, as nginx includes it; $access_version tells whether a gateway has read this text."""

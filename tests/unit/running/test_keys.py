@@ -66,6 +66,14 @@ def test_the_tools_own_key_stays_the_same(keys):
     assert keys.own().startswith("dk-deckard-")
 
 
+@pytest.mark.parametrize("damage", ["", "dk-deckard-", "dk-deckard-é\n", "\0" * 76])
+def test_a_tools_own_key_that_is_none_is_made_anew(keys, damage):
+    before = keys.own()
+    (keys.folder / "own.key").write_text(damage)
+    assert len(keys.own()) == len(before)
+    assert keys.own() == keys.own() != before
+
+
 def test_the_version_follows_the_text(keys):
     before = keys.access()
     assert f'"{access_version(before)}"' in before
