@@ -5,6 +5,7 @@
   certificate.pem, .key      0600  the user's, copied, or self-signed
 """
 
+import contextlib
 import os
 import shutil
 import socket
@@ -104,12 +105,14 @@ def _no_password() -> str:
 
 
 def _self_signed(plan: LaunchPlan, folder: Path, *, environment: Mapping[str, str], say: Say) -> bool:
-    """One that is there is kept, because clients may trust it, unless it is for other names."""
+    """One that is there is kept, because clients may trust it, unless it is damaged or for other names."""
     names = _names(plan.address)
     made_for = folder / "certificate.names"
-    files = [folder / name for name in (CERTIFICATE, CERTIFICATE_KEY)]
-    if all(file.is_file() for file in files) and made_for.is_file() and read_regular(made_for) == names:
-        return False
+    files = (folder / CERTIFICATE, folder / CERTIFICATE_KEY)
+    if made_for.is_file() and read_regular(made_for) == names:
+        with contextlib.suppress(BadInputError):
+            _own_pair(*files)
+            return False
     ends = ("-keyout", str(folder / "new.key"), "-out", str(folder / "new.pem"))
     key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc")
     subject = ("-days", str(_DAYS), "-subj", f"/CN={plan.deployment}", "-addext", f"subjectAltName={names}")

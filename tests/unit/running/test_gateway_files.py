@@ -92,6 +92,17 @@ def test_a_certificate_that_is_gone_is_named(tmp_path):
         gateway_files.fingerprint(plan(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["certificate.pem", "certificate.key"])
+@pytest.mark.parametrize("text", ["", "x"])
+def test_a_self_signed_one_that_is_damaged_is_made_anew(tmp_path, name, text):
+    prepare(plan(tmp_path), tmp_path)
+    first = gateway_files.fingerprint(plan(tmp_path))
+    (tmp_path / "gateway" / name).write_text(text)
+    assert prepare(plan(tmp_path), tmp_path) is True
+    assert gateway_files.fingerprint(plan(tmp_path)) != first
+    assert prepare(plan(tmp_path), tmp_path) is False
+
+
 def test_without_tls_there_is_none(tmp_path):
     plain = plan(tmp_path, tls=False)
     prepare(plain, tmp_path)
