@@ -23,6 +23,7 @@ from deckard_deploy.running.files import private_folder, read_regular, write_ato
 from deckard_deploy.running.keys import Keys
 
 ACCESS, CERTIFICATE, CERTIFICATE_KEY = "access.conf", "certificate.pem", "certificate.key"
+_MADE_FOR = "certificate.names"  # of a self-signed one alone
 _DAYS = 825  # the most that some TLS clients accept (Apple, "Requirements for trusted certificates", HT210176)
 
 
@@ -83,6 +84,7 @@ def _have_certificate(
     if gateway.certificate is None or gateway.certificate_key is None:
         return _self_signed(plan, folder, environment=environment, say=say)
     pair = _own_pair(Path(gateway.certificate), Path(gateway.certificate_key))
+    (folder / _MADE_FOR).unlink(missing_ok=True)  # from here on the one that is there is not ours
     news = [_put(folder / name, text) for name, text in zip((CERTIFICATE, CERTIFICATE_KEY), pair, strict=True)]
     return any(news)
 
@@ -107,7 +109,7 @@ def _no_password() -> str:
 def _self_signed(plan: LaunchPlan, folder: Path, *, environment: Mapping[str, str], say: Say) -> bool:
     """One that is there is kept, because clients may trust it, unless it is damaged or for other names."""
     names = _names(plan.address)
-    made_for = folder / "certificate.names"
+    made_for = folder / _MADE_FOR
     files = (folder / CERTIFICATE, folder / CERTIFICATE_KEY)
     if made_for.is_file() and read_regular(made_for) == names:
         with contextlib.suppress(BadInputError):

@@ -73,6 +73,15 @@ def test_the_users_own_is_copied_and_taken_again_when_it_is_renewed(tmp_path):
     assert all(file.stat().st_mode & 0o777 == 0o600 for file in (tmp_path / "gateway").iterdir())
 
 
+def test_the_users_own_is_given_up_for_a_self_signed_one(tmp_path):
+    prepare(plan(tmp_path), tmp_path)
+    own = plan(tmp_path, **own_pair(tmp_path))
+    prepare(own, tmp_path)
+    users = gateway_files.fingerprint(own)
+    assert prepare(plan(tmp_path), tmp_path) is True
+    assert gateway_files.fingerprint(plan(tmp_path)) != users
+
+
 def test_an_encrypted_a_wrong_and_a_missing_key_are_refused(tmp_path):
     (tmp_path / "other").mkdir()
     pair, other = own_pair(tmp_path), own_pair(tmp_path / "other")
