@@ -7,6 +7,7 @@ Nothing is believed but the stamp, which is written last: an environment without
 off, and is built anew. What was downloaded by then is in uv's cache, so that the second try is short.
 """
 
+import contextlib
 import ctypes
 import fcntl
 import hashlib
@@ -106,10 +107,11 @@ def _complete(engine_env: Path, lock: EngineLock) -> Installed | None:
     stamp_file, python = engine_env / _STAMP, engine_env / "bin" / "python"
     if not stamp_file.is_file() or not python.exists():  # exists() follows the link to the Python it was made with
         return None
-    stamp = json.loads(stamp_file.read_text())
-    if any(stamp.get(key) != value for key, value in _expected_stamp(lock).items()):
-        return None
-    return Installed(python, stamp["version"], stamp["torch"], reused=True)
+    with contextlib.suppress(ValueError, TypeError, KeyError):  # empty after a power cut, say: built anew
+        stamp = json.loads(stamp_file.read_text())
+        if all(stamp[key] == value for key, value in _expected_stamp(lock).items()):
+            return Installed(python, stamp["version"], stamp["torch"], reused=True)
+    return None
 
 
 def _expected_stamp(lock: EngineLock) -> dict[str, str | int]:

@@ -93,7 +93,15 @@ def lose_python(_lock: EngineLock, env: Path) -> None:
     (env / "bin" / "python").symlink_to("/nonexistent/python3")
 
 
-@pytest.mark.parametrize("outdate", [change_lock, lose_python])
+def empty_stamp(_lock: EngineLock, env: Path) -> None:
+    (env / "installed.json").write_text("")
+
+
+def strange_stamp(_lock: EngineLock, env: Path) -> None:
+    (env / "installed.json").write_text("[]")
+
+
+@pytest.mark.parametrize("outdate", [change_lock, lose_python, empty_stamp, strange_stamp])
 def test_an_outdated_environment_is_built_anew(
     lock: EngineLock, tmp_path: Path, outdate: Callable[[EngineLock, Path], None]
 ):
