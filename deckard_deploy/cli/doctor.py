@@ -10,7 +10,7 @@ import click
 
 from deckard_deploy.cli.options import resolve_choice
 from deckard_deploy.cli.output import say
-from deckard_deploy.cli.state import state, state_option
+from deckard_deploy.cli.state import knowing_home, state, state_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,7 +91,8 @@ def _target(directory: "StateDir", *, here: bool, **chosen: Any) -> "Target":  #
     from deckard_deploy.doctor.target import Folders, Target, target_of  # noqa: PLC0415  not for --help
 
     if not any(chosen.values()) and not Path("deckard.yaml").is_file():
-        own = [Path.home() / folder for folder in (".cache/vllm", ".cache/flashinfer", ".triton/cache")]
+        with knowing_home():
+            own = [Path.home() / folder for folder in (".cache/vllm", ".cache/flashinfer", ".triton/cache")]
         return Target(folders=Folders(weights=directory.models, caches=tuple(own)))
     from deckard_deploy.cli.host_plan import plan_for  # noqa: PLC0415  not for --help
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from deckard_deploy.cli.output import say
+from deckard_deploy.cli.state import knowing_home
 
 if TYPE_CHECKING:
     from deckard_deploy.doctor.facts import HostFacts
@@ -64,7 +65,9 @@ def _facts() -> "HostFacts":
     from deckard_deploy.cli.doctor import facts_of_host  # noqa: PLC0415  not for --help
     from deckard_deploy.doctor.target import Folders, Target  # noqa: PLC0415  same
 
-    return facts_of_host(Target(folders=Folders(weights=Path.home(), caches=())), quick=True)
+    with knowing_home():
+        home = Path.home()
+    return facts_of_host(Target(folders=Folders(weights=home, caches=())), quick=True)
 
 
 def _fits(facts: "HostFacts") -> "list[Fit]":

@@ -12,6 +12,7 @@ from deckard_deploy.catalog import library, listing
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.catalog.specs import Generated, HubRepository, ModelSpec
 from deckard_deploy.cli.patched import build_for_docker, build_for_process
+from deckard_deploy.cli.state import knowing_home
 from deckard_deploy.durable import writing
 from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError
 from deckard_deploy.planning.plan import LaunchPlan
@@ -66,7 +67,8 @@ def _vocabulary(folder: Path) -> int | None:
 
 def _have_own_folder(resolved: Resolved) -> None:
     """Somebody's own launch line mounts a folder of theirs, which we leave alone."""
-    folder = Path(resolved.compatibility.model_source if resolved.compatibility else "").expanduser()
+    with knowing_home():
+        folder = Path(resolved.compatibility.model_source if resolved.compatibility else "").expanduser()
     if not (folder / "config.json").is_file():
         weights = resolved.model.weights
         repo = weights.repo if isinstance(weights, HubRepository) else resolved.model.name

@@ -1,7 +1,9 @@
 """Which deployment on this host a verb is about, and where its state lies."""
 
 import functools
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -46,7 +48,24 @@ def state(root: Path | None) -> "StateDir":
     """The state directory; nothing is made."""
     from deckard_deploy.running.layout import StateDir, default_root  # noqa: PLC0415  not for --help
 
-    return StateDir((root or default_root()).resolve())  # the folder itself may be a link, to a bigger disk
+    if root is None:
+        with knowing_home():
+            root = default_root()
+    # The folder itself may be a link, to a bigger disk. Not Path.resolve: RuntimeError for links in a circle.
+    return StateDir(Path(os.path.realpath(root)))
+
+
+@contextmanager
+def knowing_home() -> Iterator[None]:
+    """Raises EnvironmentUnfitError when the user has no home, as one that a container only has the number of."""
+    try:
+        yield
+    except RuntimeError as error:  # pathlib's and platformdirs'
+        from deckard_deploy.errors import EnvironmentUnfitError  # noqa: PLC0415  not for --help
+
+        raise EnvironmentUnfitError(
+            f"HOME is not set, and user {os.getuid()} has no home", hint="export HOME=/a/folder/of/yours"
+        ) from error
 
 
 def chosen(root: Path | None, name: str | None) -> "Deployed":

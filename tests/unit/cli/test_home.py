@@ -1,11 +1,15 @@
 """Wherever the state directory is said to be: it is used, or refused in one line."""
 
 import os
+import pwd
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+
+from deckard_deploy.cli.main import run
 
 CHECKOUT = Path(__file__).parents[3]
 LONG = "/" + "/".join(["d" * 200] * 20) + "/" + "d" * 80
@@ -46,3 +50,26 @@ def test_what_cannot_be_written_is_one_line(tmp_path: Path, home: str) -> None:
     assert said.startswith("error: ")
     assert len(said.splitlines()) == 2, said  # what, and what to type
     assert said.count(home) == 2, said
+
+
+@pytest.mark.parametrize("words", ["status", "up --profile cpu", "doctor --state-dir .", "profiles here"])
+def test_a_user_without_a_home_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str
+) -> None:
+    """As in a container that was given a user's number alone."""
+
+    def nobody(number: int) -> NoReturn:
+        raise KeyError(number)
+
+    for name in ("HOME", "XDG_DATA_HOME", "DECKARD_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    assert run(words.split()) == 3
+    assert capsys.readouterr().err.startswith(f"error: HOME is not set, and user {os.getuid()} has no home\n  try: ")
+
+
+def test_a_link_in_a_circle_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    code, said = keys_added(tmp_path, DECKARD_HOME="loop")
+    assert code in (3, 4), said
+    assert "loop" in said
