@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from deckard_deploy.running.releases import Release
     from deckard_deploy.running.watch import Canary
 
+DAY_S = 86_400  # no clock waits 1e300 seconds
 WORK = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total")
 
 
 @click.command()
 @deployment_option
-@click.option("--interval", type=FiniteRange(min=1), default=30.0, show_default=True, help="Seconds in between.")
-@click.option("--deadline", type=FiniteRange(min=1), default=120.0, show_default=True, help="Seconds for an answer.")
+@click.option("--interval", type=FiniteRange(1, DAY_S), default=30.0, show_default=True, help="Seconds in between.")
+@click.option("--deadline", type=FiniteRange(1, DAY_S), default=120.0, show_default=True, help="Seconds for an answer.")
 def watch(deployed: Deployed, interval: float, deadline: float) -> None:
     """Keep the current release answering.
 
