@@ -77,9 +77,7 @@ class Release:
             raise self._corrupt(PLAN) from error
         found = plan_hash(json.loads(text))
         if found != self.plan_hash:
-            raise IntegrityError(
-                f"{self.folder / PLAN} is plan {found}, not {self.plan_hash}", hint="run `deckard-deploy up` again"
-            )
+            raise self._unusable(f"{self.folder / PLAN} is plan {found}, not {self.plan_hash}")
         return plan
 
     def launch(self) -> Launch | None:
@@ -111,9 +109,11 @@ class Release:
             raise self._corrupt(name) from error
 
     def _corrupt(self, name: str) -> IntegrityError:
+        return self._unusable(f"{self.folder / name} is missing or damaged")
+
+    def _unusable(self, message: str) -> IntegrityError:
         return IntegrityError(
-            f"{self.folder / name} is missing or damaged",
-            hint=f"deckard-deploy down --name {self.folder.parents[1].name}, then: rm -r {self.folder}",
+            message, hint=f"deckard-deploy down --name {self.folder.parents[1].name}, then: rm -r {self.folder}"
         )
 
 

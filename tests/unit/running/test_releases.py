@@ -71,8 +71,9 @@ def test_a_damaged_file_is_named_with_what_to_do(world, name, content):
 def test_a_plan_of_another_release_is_not_believed(world):
     release, _ = world.stored(world.plan())
     (release.folder / "plan.json").write_text(world.plan(FAKE="other").model_dump_json())
-    with pytest.raises(IntegrityError, match=f"not {release.plan_hash}"):
+    with pytest.raises(IntegrityError, match=f"not {release.plan_hash}") as caught:
         release.plan()
+    assert caught.value.hint.endswith(f"rm -r {release.folder}")  # each `up` reads the current release's plan first
 
 
 def test_a_release_from_before_the_plan_had_a_field_is_still_read(world):
