@@ -45,24 +45,34 @@ def down(deployed: Deployed, purge: bool, dry_run: bool) -> None:  # noqa: FBT00
 
 def _purge(directory: "StateDir", name: str) -> None:
     """Remove the deployment; with the last one engines, caches and generated models, which can all be made again."""
-    from deckard_deploy.catalog import library, listing  # noqa: PLC0415  not for --help
-    from deckard_deploy.cli.prepare import remove_generated  # noqa: PLC0415  same
-    from deckard_deploy.running import environment  # noqa: PLC0415  same
+    from deckard_deploy.cli.prepare import remove_generated  # noqa: PLC0415  not for --help
     from deckard_deploy.running.files import remove_folder  # noqa: PLC0415  same
 
     remove_folder(directory.deployment(name).folder)
     say(f"removed  releases and logs of {name}")
     if directory.deployments():
         return
-    for engine in listing.names("engines"):
-        if library.engine(engine).dependency_lock is None:  # an image, or somebody's own environment
-            continue
-        environment.remove(directory.engines / engine, say=say)
-    remove_generated(directory, say)
+    made = [folder for folder in (directory.engines, directory.models) if not folder.is_symlink()]
+    if directory.engines in made:
+        _remove_engines(directory)
+    if directory.models in made:
+        remove_generated(directory, say)
     for folder in (directory.cache, directory.root / "patches"):
         if folder.is_dir():
             remove_folder(folder)
     # Of models, only what was downloaded is left.
-    for lock in (*directory.engines.glob(".*.lock"), *directory.models.glob(".*.lock"), directory.startups):
+    for lock in (*(lock for folder in made for lock in folder.glob(".*.lock")), directory.startups):
         lock.unlink(missing_ok=True)
     say("removed  engines, patches, caches and generated models")
+    for link in {directory.engines, directory.models}.difference(made):
+        say(f"kept     what {link} leads to: other state directories may use it")
+
+
+def _remove_engines(directory: "StateDir") -> None:
+    from deckard_deploy.catalog import library, listing  # noqa: PLC0415  not for --help
+    from deckard_deploy.running import environment  # noqa: PLC0415  same
+
+    for engine in listing.names("engines"):
+        if library.engine(engine).dependency_lock is None:  # an image, or somebody's own environment
+            continue
+        environment.remove(directory.engines / engine, say=say)
