@@ -128,7 +128,9 @@ class Watch:
             return True
 
     def _round(self, site: Site) -> bool:
-        release = _current(site)
+        release = site.releases.current()
+        if release is None:
+            return False  # purged
         launch = release.recorded_launch()
         if launch.state in ("stopped", "starting"):
             problem, sure = None, True
@@ -143,7 +145,7 @@ class Watch:
             self._mark("degraded", problem)
             return True
         with held(self._deployment, verb="watch"):
-            if _current(site) != release or release.recorded_launch() != launch:
+            if site.releases.current() != release or release.recorded_launch() != launch:
                 return True  # another verb has been at work since it was looked at
             return self._act(site, release, launch, problem)
 

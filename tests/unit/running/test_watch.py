@@ -13,6 +13,7 @@ import pytest
 from deckard_deploy.errors import BadInputError, StartFailedError
 from deckard_deploy.running import watch
 from deckard_deploy.running.deploy import Site, bring_up, take_down
+from deckard_deploy.running.files import remove_folder
 from deckard_deploy.running.lock import held
 from deckard_deploy.running.process_identity import boot_id
 from deckard_deploy.running.releases import FAILURE_LOG, Release
@@ -269,6 +270,13 @@ def test_nothing_was_ever_ready(world: World) -> None:
     site = Site(releases=world.releases, runtimes={}, follow=lambda *_: None, say=lambda _: None)
     with pytest.raises(BadInputError, match="box was never ready"):
         Watch(world.deployment, canary=lambda _: Canary(answered=True, detail=""), say=lambda _: None).begin(site)
+
+
+def test_it_ends_when_the_deployment_is_purged(watched: Watched) -> None:
+    assert watched.look()
+    take_down(watched.site)
+    remove_folder(watched.world.deployment.folder)
+    assert not watched.look()
 
 
 def test_a_damaged_record_is_no_record(world: World) -> None:
