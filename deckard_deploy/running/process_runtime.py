@@ -40,6 +40,7 @@ from deckard_deploy.running.supervision import (
     restarts_of,
     server_mark,
     supervisor_mark,
+    user_name,
 )
 
 LOG_BYTES = 16 << 20  # twice: the log and the one before it
@@ -167,10 +168,9 @@ class ProcessRuntime:
         name, _, value = server_mark(self._deployment.folder).partition("=")
         restarts = restarts_of(plan.container.restart)
         program = self._program(plan)
-        inner = plan.entrypoint[1:]
         return ServerSpec(
-            argv=(str(program), *inner, *plan.launched(launch.launch_id).arguments),
-            environment={**self._environment, **plan.environment, **KEEP_ENVIRON, name: value},
+            argv=(str(program), *plan.entrypoint[1:], *plan.launched(launch.launch_id).arguments),
+            environment={**self._environment, **user_name(), **plan.environment, **KEEP_ENVIRON, name: value},
             launch_id=launch.launch_id,
             plan_hash=release.plan_hash,
             restarts=restarts,

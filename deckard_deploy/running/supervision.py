@@ -5,6 +5,8 @@ process.json                        ServerState: how it goes, written by the sup
 process.lock                        flock, from before the supervisor exists until its last process is gone
 """
 
+import os
+import pwd
 import signal
 import time
 from pathlib import Path
@@ -69,6 +71,15 @@ def server_mark(deployment: Path) -> str:
 def supervisor_mark(deployment: Path) -> str:
     """The same for its supervisor and that one's guard."""
     return f"{SUPERVISOR_MARK}={deployment}"
+
+
+def user_name() -> dict[str, str]:
+    """A name for a user that has none: PyTorch asks for one (getpass.getuser) where it keeps compiled code."""
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        return {"USER": f"user-{os.getuid()}"}
+    return {}
 
 
 def restarts_of(policy: str) -> int | None:

@@ -1,5 +1,6 @@
 import json
 import os
+import pwd
 import shutil
 import signal
 import socket
@@ -58,6 +59,17 @@ def test_the_server_sees_what_the_plan_says_and_no_secret(world):
     allowed = {"PATH", "HOME", "LANG", "VLLM_X", "DECKARD_DEPLOYMENT", "SPT_NOENV", "LC_CTYPE"}
     assert {"PATH", "HOME", "VLLM_X"} <= seen <= allowed
     assert "canary" not in Path(f"/proc/{state(world).supervisor.pid}/environ").read_text()
+
+
+def test_a_user_without_a_name_gets_one(world, monkeypatch):
+    """PyTorch's import ended in `getpwuid(): uid not found` in a container that was given a user's number alone."""
+
+    def nobody(number):
+        raise KeyError(number)
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    serving(world)
+    assert "variable USER" in world.runtime().tail(100)
 
 
 @pytest.mark.parametrize("mode", ["serve", "stubborn"])
