@@ -100,6 +100,8 @@ def revoke(name: str, state_dir: Path | None) -> None:
 
     directory = state(state_dir)
     ring = Keys(directory.root)
+    if name not in ring.ring().keys:
+        _tell_gateways(directory)  # of a revocation that was interrupted, which they may know nothing of
     ring.must_be_known(name)
     with ring.held():
         ring.revoke(name)

@@ -30,3 +30,19 @@ def test_one_gateway_that_cannot_be_told_keeps_no_other_from_it(
     assert [said.err.count(f"gateway  of {name} may still go by the old keys") for name in ("a", "b")] == [2, 2]
     assert run(["keys", "list", *state]) == 0
     assert capsys.readouterr().out == ""  # it is revoked all the same, for every gateway that starts
+
+
+def test_what_an_interrupted_revocation_did_not_tell_the_gateways_the_next_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nothing.sock")
+    world, keys = World(tmp_path, "a"), Keys(tmp_path / "state")
+    world.stored(world.plan(port=1))
+    world.deployment.gateway.mkdir()
+    with keys.held():
+        keys.add("alice")
+        (world.deployment.gateway / "access.conf").write_text(keys.access())
+        keys.revoke("alice")  # and here it was killed
+    assert run(["keys", "revoke", "alice", "--state-dir", str(tmp_path / "state")]) == 3
+    assert (world.deployment.gateway / "access.conf").read_text() == keys.access()
+    assert "gateway  of a may still go by the old keys" in capsys.readouterr().err
