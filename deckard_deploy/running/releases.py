@@ -191,6 +191,8 @@ class Releases:
 
     def _linked(self, link: Path) -> Release | None:
         if not link.is_symlink():
+            if link.exists():  # `scp -r` copies what links lead to, and no link could take its place after the start
+                raise IntegrityError(f"{link} is not a link to a release", hint=f"rm -r {link}")
             return None
         parent, _, plan_hash = str(link.readlink()).rpartition("/")
         if parent != "releases" or not _HASH.fullmatch(plan_hash):

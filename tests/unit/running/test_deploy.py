@@ -167,6 +167,20 @@ def test_what_failed_is_stopped_even_where_that_cannot_be_written_down(world):
     assert "deckard-launch-1" in world.names()
 
 
+@pytest.mark.parametrize("name", ["current", "previous"])
+def test_a_folder_in_the_place_of_a_link_is_said_before_anything_starts(world, name):
+    """`scp -r` of a state directory from another machine leaves such folders."""
+    bring_up(site_of(world), *world.stored(world.plan()))
+    take_down(site_of(world))
+    link = world.deployment.folder / name
+    link.unlink(missing_ok=True)
+    link.mkdir()
+    with pytest.raises(IntegrityError, match=f"{name} is not a link to a release"):
+        bring_up(site_of(world), *world.stored(world.plan(ANOTHER="plan"), "deckard-launch-2"))
+    assert world.processes() == []
+    assert not take_down(site_of(world))
+
+
 def test_an_engine_that_ends_while_it_is_proven_is_not_ready(world):
     def follow(release, runtime):
         proven(release, runtime)
