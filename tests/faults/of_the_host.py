@@ -3,6 +3,7 @@
 from tests.faults.fault import Fault, Guard
 
 DEPLOY = "tests/unit/running/test_deploy.py"
+KILLS = "tests/unit/running/test_kills.py"
 IDENTITY = "tests/unit/running/test_process_identity.py"
 RULES = "tests/unit/doctor/test_rules.py::test_a_rule_finds_it_and_is_content_without"
 
@@ -23,8 +24,8 @@ FAULTS = (
         "kill -9 of `up` at any moment",
         "nothing; the next `up` goes on, with one server and nothing half written",
         (
-            f"{DEPLOY}::test_kills_leave_nothing_half_and_the_next_up_converges[what1]",
-            f"{DEPLOY}::test_kills_leave_nothing_half_and_the_next_up_converges[what0]",
+            f"{KILLS}::test_kills_leave_nothing_half_and_the_next_up_converges[what1]",
+            f"{KILLS}::test_kills_leave_nothing_half_and_the_next_up_converges[what0]",
             "tests/e2e/test_docker_runtime.py::test_up_after_a_kill_of_up_and_compose_leaves_one_container",
         ),
         Guard("running/files.py", "        temporary.replace(path)\n", "        path.write_bytes(data)\n"),

@@ -2,7 +2,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -288,28 +287,3 @@ def test_a_followed_start_that_fails_is_rolled_back_too(world):
     with pytest.raises(StartFailedError, match=f"release {old.plan_hash}, which ran before, is back"):
         follow_up(site_of(world), new)
     assert world.names() == ["t", "deckard-launch-1"]
-
-
-@pytest.mark.parametrize("what", [("up", "8"), ("write", "30")])
-def test_kills_leave_nothing_half_and_the_next_up_converges(what):
-    """A fixed slice; scripts/campaign_kills.py runs all of it, and thousands."""
-    mode, kills = what
-    script = Path(__file__).parents[3] / "scripts" / "campaign_kills.py"
-    done = subprocess.run(
-        [sys.executable, script, mode, "--kills", kills, "--seed", "1"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{kills} kills, 0 violations" in done.stdout
-
-
-def test_the_campaign_notices_a_violation():
-    """The control: a writer that is not atomic, under the same kills."""
-    script = Path(__file__).parents[3] / "scripts" / "campaign_kills.py"
-    done = subprocess.run(
-        [sys.executable, script, "write", "--kills", "30", "--seed", "1", "--careless"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "is half" in done.stdout or "is missing or damaged" in done.stdout
