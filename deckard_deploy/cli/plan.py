@@ -113,6 +113,7 @@ def _summary(plan: "LaunchPlan") -> list[tuple[str, str]]:
         ("endpoint", f"{plan.base_url}, model {plan.served_name!r}"),
         ("weights", " ".join(model)),
         *(("option", " ".join(line)) for line in options),
+        *([("gpus", ", ".join(plan.gpus.ids))] if plan.gpus and plan.gpus.ids else []),
         *(("environment", f"{name}={value}") for name, value in plan.environment.items()),
         *(
             row

@@ -30,12 +30,19 @@ _EVENTS = (
 )
 
 
-def gpus(host: Host, target: Target) -> Fields:  # noqa: ARG001  one signature for all
-    """The driver's list of GPUs."""
-    answer = host.ask("nvidia-smi", f"--query-gpu={GPU_FIELDS}", _CSV)
-    found = () if answer.problem else tuple(_gpus(answer.out))
-    problem = answer.problem or (None if found else f"nvidia-smi lists no GPU: {one_line(answer.out) or 'no output'}")
+def gpus(host: Host, target: Target) -> Fields:
+    """The driver's list of GPUs, or of those that the target names."""
+    answers = _asked_of_gpus(host, target, f"--query-gpu={GPU_FIELDS}")
+    found = tuple(gpu for answer in answers if not answer.problem for gpu in _gpus(answer.out))
+    said = answers[0]
+    problem = said.problem or (None if found else f"nvidia-smi lists no GPU: {one_line(said.out) or 'no output'}")
     return {"gpus": found, "gpu_problem": problem}
+
+
+def _asked_of_gpus(host: Host, target: Target, query: str) -> list[Answer]:
+    """One answer for all GPUs, or one for each that the target names: --id takes a single one (nvidia-smi(1))."""
+    chosen = [[f"--id={each}"] for each in target.gpu_ids] or [[]]
+    return [host.ask("nvidia-smi", *each, query, _CSV) for each in chosen]
 
 
 def _gpus(text: str) -> Iterator[Gpu]:
@@ -59,11 +66,11 @@ def _gpus(text: str) -> Iterator[Gpu]:
         )
 
 
-def gpu_processes(host: Host, target: Target) -> Fields:  # noqa: ARG001  same
-    """Who computes on the GPUs."""
-    answer = host.ask("nvidia-smi", "--query-compute-apps=pid,process_name,used_memory", _CSV)
+def gpu_processes(host: Host, target: Target) -> Fields:
+    """Who computes on these GPUs."""
+    answers = _asked_of_gpus(host, target, "--query-compute-apps=pid,process_name,used_memory")
     found = []
-    for line in () if answer.problem else answer.out.splitlines():
+    for line in (line for answer in answers if not answer.problem for line in answer.out.splitlines()):
         pid, _, rest = line.partition(",")  # a process may have a comma in its name
         name, comma, memory = rest.rpartition(",")
         number = _number(pid.strip())
@@ -72,7 +79,7 @@ def gpu_processes(host: Host, target: Target) -> Fields:  # noqa: ARG001  same
     return {"gpu_processes": tuple(found)}
 
 
-def cuda(host: Host, target: Target) -> Fields:  # noqa: ARG001  same
+def cuda(host: Host, target: Target) -> Fields:  # noqa: ARG001  one signature for all
     """The CUDA version of the driver, which only the header tells."""
     version = re.search(r"CUDA Version\s*:\s*(\d{1,3}\.\d{1,3})\b", host.ask("nvidia-smi").out)
     return {"cuda": version[1] if version else None}

@@ -55,7 +55,8 @@ def gpu(facts: HostFacts, target: Target) -> Verdict | None:
         return fail_if(target.needs_gpu, facts.gpu_problem or "no GPU", fix)
     if target.needs_gpu and len(facts.gpus) < target.gpu_count:
         few = f"{len(facts.gpus)} GPU here, {target.gpu_count} are reserved"
-        return fail(few, "lower --set tensor-parallel-size=N or pipeline-parallel-size=N")
+        others = "others with --set environment.CUDA_VISIBLE_DEVICES=N,…: nvidia-smi -L"
+        return fail(few, others if target.gpu_ids else "lower --set tensor-parallel-size=N or pipeline-parallel-size=N")
     return ok(f"{len(facts.gpus)} x {facts.gpus[0].name}")
 
 

@@ -86,7 +86,8 @@ def _discrete(facts: HostFacts, target: Target) -> Verdict | None:
     found = f"GPU {gpu.index}: {_gib(free * 1024)} free, {_gib(wanted * 1024)} wanted"
     if free >= wanted:
         return ok(found)
-    return fail(found, "stop what holds it (nvidia-smi), or a smaller --set gpu-memory-utilization=N")
+    other = "another GPU: --set environment.CUDA_VISIBLE_DEVICES=N"
+    return fail(found, f"stop what holds it (nvidia-smi), or a smaller --set gpu-memory-utilization=N, or {other}")
 
 
 @rule(

@@ -40,6 +40,7 @@ class Target:
     gpu: str | None = None
     compute_capability: str | None = None
     gpu_count: int = 1
+    gpu_ids: tuple[str, ...] = ()  # numbers or UUIDs; empty: the host's first `gpu_count`
     memory: Literal["unified", "discrete", "host"] | None = None
     memory_gib: float | None = None
     utilization: float = 0.9  # vLLM's default (config/cache.py:41 of 0.19.1)
@@ -79,6 +80,7 @@ def target_of(resolved: Resolved, plan: LaunchPlan, *, models: Path, running: bo
         gpu=hardware.gpu if plan.gpus else None,
         compute_capability=hardware.compute_capability,
         gpu_count=plan.gpus.count if plan.gpus and isinstance(plan.gpus.count, int) else hardware.gpu_count,
+        gpu_ids=plan.gpus.ids if plan.gpus else (),
         memory=hardware.memory,
         memory_gib=hardware.memory_gib,
         utilization=float(utilization) if isinstance(utilization, int | float) else 0.9,

@@ -39,6 +39,22 @@ class Gpus(Part):
 
     count: int | Literal["all"]
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """None in particular."""
+        return ()
+
+
+class ChosenGpus(Part):
+    """A reservation of these GPUs of the host: numbers or UUIDs, as `nvidia-smi -L` prints them."""
+
+    ids: tuple[str, ...]
+
+    @property
+    def count(self) -> int:
+        """How many."""
+        return len(self.ids)
+
 
 class Gateway(Part):
     """nginx in front of the engine: what clients reach instead of it.
@@ -90,7 +106,7 @@ class LaunchPlan(Part):
     patches: tuple[PatchMount, ...] = ()
     plugin: PatchMount | None = None
     """The wheel that teaches the engine this checkpoint's format; proven in each of its processes."""
-    gpus: Gpus | None
+    gpus: Gpus | ChosenGpus | None
     container: Container
     container_name: str
     healthcheck: Healthcheck | None

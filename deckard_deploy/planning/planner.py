@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -12,11 +13,13 @@ from deckard_deploy.catalog.specs import ModelSpec, Serve
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.planning.arguments import serve_arguments
 from deckard_deploy.planning.gateway import SOCKET, plan_gateway
-from deckard_deploy.planning.plan import BindMount, Gateway, Gpus, Healthcheck, LaunchPlan, PatchMount
+from deckard_deploy.planning.plan import BindMount, ChosenGpus, Gateway, Gpus, Healthcheck, LaunchPlan, PatchMount
 
 CONTAINER_PORT = 8000
 HEALTHCHECK_TIMEOUT_S = 10
 PLUGINS = PurePosixPath("/opt/deckard")  # in the container
+VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
+_GPU_ID = re.compile(r"[0-9]{1,4}|GPU-[0-9a-f-]{36}")  # nvidia-smi -L
 OVERLAY = "overlay"  # beside the patched files, as `patches build --overlay` makes it
 
 
@@ -196,7 +199,9 @@ def _environment(resolved: Resolved, paths: HostPaths) -> dict[str, str]:
     environment = dict(resolved.environment)
     if resolved.engine.runtime == "process":
         environment.setdefault("VLLM_CACHE_ROOT", str(paths.caches / resolved.engine.name / "vllm"))
-    elif resolved.engine.home and not resolved.compatibility:
+        return dict(sorted(environment.items()))
+    environment.pop(VISIBLE_GPUS, None)  # they are the ones that are reserved, and in the container they begin at 0
+    if resolved.engine.home and not resolved.compatibility:
         # The image need not know the user: PyTorch asks for a name (getpass.getuser) where it keeps compiled code.
         environment |= {"HOME": resolved.engine.home, "USER": "vllm"}
     return dict(sorted(environment.items()))
@@ -241,17 +246,32 @@ def _platform(resolved: Resolved) -> str | None:
     return f"linux/{architecture}"
 
 
-def _gpus(resolved: Resolved) -> Gpus | None:
+def _gpus(resolved: Resolved) -> Gpus | ChosenGpus | None:
     hardware = resolved.profile.hardware
     if resolved.engine.runtime == "process" or hardware.gpu_count == 0:
         return None
     sizes = (resolved.serve.get(f"{kind}-parallel-size", 1) for kind in ("tensor", "pipeline", "data"))
     ranks = math.prod(size for size in sizes if isinstance(size, int))
+    if (chosen := resolved.environment.get(VISIBLE_GPUS)) is not None:
+        return ChosenGpus(ids=_chosen(chosen, ranks))
     # A unified machine has one GPU and gives all it has, as the model card does; `all` would hide that more are wanted.
     # Of a machine with eight, `all` would take seven too many: a GPU for each rank.
     if hardware.memory == "unified" and ranks <= hardware.gpu_count:
         return Gpus(count="all")
     return Gpus(count=max(hardware.gpu_count, ranks))
+
+
+def _chosen(text: str, ranks: int) -> tuple[str, ...]:
+    """What CUDA would make of the variable; a container has no other way to be given certain GPUs."""
+    ids = tuple(text.split(","))
+    if not all(map(_GPU_ID.fullmatch, ids)) or len(set(ids)) < len(ids):
+        raise BadInputError(
+            f"environment.{VISIBLE_GPUS} {text[:80]!r}: numbers or UUIDs of GPUs, with commas, were expected",
+            hint="nvidia-smi -L",
+        )
+    if len(ids) < ranks:
+        raise BadInputError(f"environment.{VISIBLE_GPUS} names {len(ids)} GPU, and {ranks} ranks need one each")
+    return ids
 
 
 def _healthcheck(resolved: Resolved, port: int) -> Healthcheck:

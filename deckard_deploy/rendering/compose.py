@@ -170,7 +170,8 @@ def _healthcheck(plan: LaunchPlan) -> dict[str, Any] | None:
 def _devices(plan: LaunchPlan) -> dict[str, Any] | None:
     if plan.gpus is None:
         return None
-    device = {"driver": "nvidia", "count": plan.gpus.count, "capabilities": ["gpu"]}
+    which = {"device_ids": list(plan.gpus.ids)} if plan.gpus.ids else {"count": plan.gpus.count}
+    device = {"driver": "nvidia", **which, "capabilities": ["gpu"]}
     return {"resources": {"reservations": {"devices": [device]}}}
 
 

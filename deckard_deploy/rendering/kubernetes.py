@@ -48,6 +48,8 @@ def render_kubernetes(plan: LaunchPlan) -> str:
     shares = plan.container.network == "host" or plan.container.ipc == "host"
     if plan.gateway is None or plan.image is None or plan.compatibility or shares:
         raise ValueError(f"{plan.deployment} does not run confined in a pod")
+    if plan.gpus and plan.gpus.ids:
+        raise ValueError("Kubernetes chooses the GPUs itself: environment.CUDA_VISIBLE_DEVICES cannot be set")
     files = " ".join(f"--from-file={file}" for file in secrets(plan))
     makers = ["pull", *(["patches build"] if plan.patches else []), *(["patches wheel"] if plan.plugin else [])]
     head = (

@@ -49,7 +49,9 @@ def _docker_options(plan: LaunchPlan, launch_id: str | None) -> list[Line]:
     if plan.platform:
         lines.append(("--platform", plan.platform))
     if plan.gpus:
-        lines.append(("--gpus", str(plan.gpus.count)))
+        # The inner quotes are docker's own: its value is a line of CSV.
+        chosen = f'"device={",".join(plan.gpus.ids)}"'
+        lines.append(("--gpus", chosen if plan.gpus.ids else str(plan.gpus.count)))
     if container.network == "host":
         lines.append(("--network", "host"))
     else:

@@ -139,6 +139,13 @@ def test_the_same_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert [part["name"] for part in memory["parts"]] == ["weights", "engine", "CUDA graphs"]
 
 
+def test_chosen_gpus_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plan", "--profile", "b200", "--set", "environment.CUDA_VISIBLE_DEVICES=3,5"]) == 0
+    assert "\ngpus         3, 5\n" in capsys.readouterr().out
+    assert run(["plan", "--profile", "b200"]) == 0
+    assert "gpus " not in capsys.readouterr().out
+
+
 def test_the_speed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["plan", "--profile", "spark", "--drafter", "deckard-e4b", "--json"]) == 0
     speed = json.loads(capsys.readouterr().out)["speed"]

@@ -85,6 +85,17 @@ def test_why_there_is_none(host: Host, program):
     assert gpus(host) == ((), f"nvidia-smi: {words}")
 
 
+def test_only_the_chosen_gpus_are_looked_at(host: Host, program):
+    program(
+        "nvidia-smi", 'case "$*" in *--id=3*) echo "3, B, , , 9, 1, , , , , ";; *--id=9*) exit 6;; *) echo 0;; esac'
+    )
+    chosen = target(gpu_ids=("3", "9"), gpu_count=2)
+    found = programs.gpus(host, chosen)
+    assert [(gpu.index, gpu.memory_total_mib) for gpu in found["gpus"]] == [(3, 9)]
+    program("nvidia-smi", 'case "$*" in *--id=3*) echo "7, python3, 3590";; *--id=9*) ;; *) echo "8, other, 1";; esac')
+    assert [each.pid for each in programs.gpu_processes(host, chosen)["gpu_processes"]] == [7]
+
+
 def test_processes(host: Host, program):
     seen = "406, python3, 3590"  # on an H100 with driver 580.159.04
     lines = (seen, "21950, VLLM::EngineCore, 104277", "8, a, b, [N/A]", "no, line", "9")

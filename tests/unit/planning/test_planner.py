@@ -13,6 +13,7 @@ from deckard_deploy.catalog.overrides import with_settings
 from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment
 from deckard_deploy.catalog.strict_yaml import parse
+from deckard_deploy.errors import BadInputError
 from deckard_deploy.planning.plan import BindMount, LaunchPlan
 from deckard_deploy.planning.planner import HostPaths, build_plan
 
@@ -121,6 +122,31 @@ def test_a_gpu_for_each_rank(profile: str, settings: list[str], count: int | str
     gpus = planned(profile, *settings).gpus
     assert gpus is not None
     assert gpus.count == count
+
+
+UUID = "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6"
+
+
+@pytest.mark.parametrize(("chosen", "ids"), [("3", ("3",)), ("3,5", ("3", "5")), (UUID, (UUID,))])
+def test_chosen_gpus_are_reserved_and_begin_at_0_inside(chosen: str, ids: tuple[str, ...]) -> None:
+    plan = planned("b200", f"environment.CUDA_VISIBLE_DEVICES={chosen}")
+    assert plan.gpus is not None
+    assert (plan.gpus.ids, plan.gpus.count) == (ids, len(ids))
+    assert "CUDA_VISIBLE_DEVICES" not in plan.environment
+    assert LaunchPlan.model_validate_json(plan.model_dump_json()) == plan
+    host = planned("cpu", f"environment.CUDA_VISIBLE_DEVICES={chosen}")  # a process sees the host's own numbers
+    assert (host.gpus, host.environment["CUDA_VISIBLE_DEVICES"]) == (None, chosen)
+
+
+@pytest.mark.parametrize("chosen", ["-1", "3,", "3,3", "all", "3 ", "GPU-1", "²", "MIG-1"])
+def test_what_names_no_gpu_is_refused(chosen: str) -> None:
+    with pytest.raises(BadInputError, match=r"CUDA_VISIBLE_DEVICES .*: numbers or UUIDs"):
+        planned("b200", f"environment.CUDA_VISIBLE_DEVICES={chosen}")
+
+
+def test_each_rank_needs_a_chosen_gpu() -> None:
+    with pytest.raises(BadInputError, match="names 1 GPU, and 2 ranks"):
+        planned("b200", "environment.CUDA_VISIBLE_DEVICES=3", "tensor-parallel-size=2")
 
 
 def test_the_platform_is_the_machines() -> None:

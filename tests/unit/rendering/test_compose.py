@@ -15,6 +15,7 @@ from deckard_deploy.catalog import library
 from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment
 from deckard_deploy.cli.patch_choice import patched
+from deckard_deploy.planning.plan import ChosenGpus
 from deckard_deploy.planning.planner import build_plan
 from deckard_deploy.rendering.compose import PIDS_LIMIT, compose_model, render_compose
 from deckard_deploy.rendering.templates import yaml_scalar
@@ -52,6 +53,15 @@ def undollared(value: object) -> object:
 def test_a_profile_renders_to_its_model(profile: str) -> None:
     plan = built_in(profile)
     assert yaml.safe_load(render_compose(plan)) == compose_model(plan)
+
+
+def test_chosen_gpus_are_the_ones_that_are_reserved() -> None:
+    plan = built_in("b200").model_copy(update={"gpus": ChosenGpus(ids=("3", "5"))})
+    (device,) = yaml.safe_load(render_compose(plan))["services"]["vllm"]["deploy"]["resources"]["reservations"][
+        "devices"
+    ]
+    # Compose takes either, and texts alone (docs.docker.com, "Enable GPU support").
+    assert device == {"driver": "nvidia", "device_ids": ["3", "5"], "capabilities": ["gpu"]}
 
 
 @pytest.mark.parametrize("text", AWKWARD, ids=ascii)

@@ -141,6 +141,11 @@ def test_gpus_are_as_many_as_the_plan_is_split_over() -> None:
     assert container(plan)["resources"]["requests"] == {"nvidia.com/gpu": "2"}
 
 
+def test_certain_gpus_are_kubernetes_own_to_choose() -> None:
+    with pytest.raises(ValueError, match="Kubernetes chooses the GPUs itself"):
+        render_kubernetes(build_plan(choice("b200", "environment.CUDA_VISIBLE_DEVICES=3")))
+
+
 def test_a_name_is_one_that_a_service_may_have() -> None:
     plan = built_in("spark").model_copy(update={"deployment": "my_box.2-" + "x" * 60})
     assert len(name(plan)) <= 63

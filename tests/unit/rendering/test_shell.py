@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deckard_deploy.planning.plan import ChosenGpus
 from deckard_deploy.rendering.shell import render_command, render_run
 from tests.unit.rendering.plans import PROFILES, built_in, with_text
 
@@ -40,6 +41,13 @@ def test_the_run_line_is_the_plan(profile: str) -> None:
     at = words.index(plan.image)
     assert words[at + 1 :] == ["serve", *plan.arguments]
     assert words[words.index("--publish") + 1] == f"127.0.0.1:{plan.port}:8000"
+
+
+def test_chosen_gpus_come_through_dockers_own_quoting() -> None:
+    plan = built_in("b200").model_copy(update={"gpus": ChosenGpus(ids=("3", "5"))})
+    words = shell_words(render_run(plan))
+    # docker reads the value as a line of CSV (docker/cli, opts/gpus.go).
+    assert next(csv.reader([words[words.index("--gpus") + 1]])) == ["device=3,5"]
 
 
 @given(TEXT)
