@@ -93,7 +93,7 @@ def target_of(resolved: Resolved, plan: LaunchPlan, *, models: Path, running: bo
             if model and model.weights
         ),
         patches=(*(p.name for p in plan.patches), *((plan.plugin.name,) if plan.plugin else ())),
-        patched_inside=docker and resolved.engine.patch_set is None,
+        patched_inside=docker and resolved.engine.patch_set is None and resolved.engine.plugin is None,
         environment=plan.environment,
         address=plan.address,
         port=plan.port,

@@ -1,9 +1,20 @@
 """The ranges of advisories."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
+from deckard_deploy.catalog import library
+from deckard_deploy.catalog.resolution import resolve
+from deckard_deploy.catalog.specs import Deployment
+from deckard_deploy.cli.patch_choice import patched
 from deckard_deploy.doctor.findings import version
+from deckard_deploy.doctor.rules_deployment import quantization
 from deckard_deploy.doctor.rules_engine import Advisory, advisories
+from deckard_deploy.doctor.target import target_of
+from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
+from tests.unit.doctor.cases import facts
 
 
 @pytest.mark.parametrize(
@@ -29,6 +40,14 @@ def test_every_advisory_is_one_and_can_be_shown_in_a_table():
     for each in advisories():
         assert "|" not in "".join(filter(None, each.model_dump().values()))
         assert all(version(bound) for bound in (each.since, each.fixed) if bound)
+
+
+def test_a_release_with_our_plugin_is_judged_too() -> None:
+    resolved = resolve(Deployment(engine="vllm-0.32.0"), profile=library.profile("spark"))
+    plan = patched(build_plan(resolved), resolved, DEFAULT_PATHS.patches)
+    target = target_of(resolved, plan, models=Path("/m"))
+    verdicts = [quantization.judge(facts(), each) for each in (target, replace(target, patches=()))]
+    assert [each.severity if each else None for each in verdicts] == ["ok", "fail"]
 
 
 @pytest.mark.parametrize(
