@@ -3,6 +3,7 @@
 Somebody else's launch line (`--compat`) keeps its own settings; what it gives up is listed all the same.
 """
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -37,12 +38,13 @@ _Kept: TypeAlias = Callable[[Any], bool]
 class Guard:
     """One protection: the setting that holds it, by its path in deckard.yaml, and what is open without it.
 
-    kept: whether a value keeps it; None stands for a setting that is absent.
+    kept: whether a value keeps it; None stands for a setting that is absent. release: the only one that needs it.
     """
 
     setting: str
     opens: str
     kept: _Kept
+    release: str | None = None
 
 
 def _off(value: object) -> bool:
@@ -76,6 +78,11 @@ def _plain_drafting(config: object) -> bool:
     return "extract_hidden_states" not in str(config)
 
 
+def _no_video(limits: object) -> bool:
+    found = json.loads(limits) if isinstance(limits, str) else limits  # it was held against the schema before
+    return isinstance(found, dict) and found.get("video") == 0  # CVE-2026-5497; a kind that is not named has no limit
+
+
 GUARDS = (
     Guard("serve.trust-remote-code", "this host to code in the weights' repository", _off),
     Guard("serve.disable-fastapi-docs", "/docs and /openapi.json", _on),
@@ -86,6 +93,7 @@ GUARDS = (
     Guard("serve.allowed-local-media-path", "files of the server to its clients", _off),
     Guard("serve.trust-request-chat-template", "templates that clients send", _off),
     Guard("serve.trust-request-mm-kwargs", "how images are read, and in how much memory, to clients", _off),
+    Guard("serve.limit-mm-per-prompt", 'videos, whose frames fill the memory, without "video":0', _no_video, "0.19.1"),
     Guard("serve.enable-mm-embeds", "tensors that clients send, which can crash the engine", _off),
     Guard("serve.enable-prompt-embeds", "tensors that clients send, which can crash the engine", _off),
     Guard("serve.enable-tokenizer-info-endpoint", "/tokenizer_info", _off),
@@ -129,7 +137,8 @@ def given_up(serve: Serve, environment: Environment, container: Container, schem
     found = []
     for guard in GUARDS:
         section, name = guard.setting.split(".", 1)
-        if name in known[section] and not guard.kept(settings[section].get(name)):
+        needed = guard.release in (None, schema.vllm_version)
+        if needed and name in known[section] and not guard.kept(settings[section].get(name)):
             found.append(guard)
     return tuple(found)
 

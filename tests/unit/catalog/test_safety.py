@@ -27,6 +27,9 @@ OPENING = [
     "serve.allowed-media-domains=null",
     "serve.allowed-local-media-path=/",
     "serve.trust-request-chat-template=true",
+    'serve.limit-mm-per-prompt={"image": 4}',
+    'serve.limit-mm-per-prompt={"image": 4, "video": 1}',
+    "serve.limit-mm-per-prompt=null",
     "serve.enable-mm-embeds=true",
     "serve.enable-prompt-embeds=true",
     "serve.enable-tokenizer-info-endpoint=true",
@@ -62,6 +65,8 @@ HARMLESS = [
     "serve.load-format=fastsafetensors",
     "serve.allowed-origins='[]'",
     "serve.trust-remote-code=false",
+    'serve.limit-mm-per-prompt={"image": 4, "video": 0}',
+    "serve.limit-mm-per-prompt='{\"video\": 0}'",
     "environment.VLLM_SERVER_DEV_MODE=0",
     "environment.VLLM_MAX_N_SEQUENCES=4",
     "container.restart=no",
@@ -108,6 +113,10 @@ def test_what_a_later_release_opens_is_refused_and_listed_too(opening: str) -> N
 @pytest.mark.parametrize("harmless", HARMLESS)
 def test_what_opens_nothing_needs_no_leave(harmless: str) -> None:
     assert chosen(harmless).given_up == ()
+
+
+def test_what_a_later_release_has_mended_needs_no_leave_there() -> None:
+    assert chosen('serve.limit-mm-per-prompt={"image": 4}', LATER).given_up == ()
 
 
 def settings_of(release: str) -> set[str]:

@@ -50,7 +50,7 @@ def test_no_route_takes_audio() -> None:
     assert [path for _, path, _ in ROUTES if "audio" in path] == []
 
 
-@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("profile", listing.names("profiles"))
 def test_no_model_takes_video(profile: str) -> None:
     arguments = planned(profile).arguments
     assert '"video":0' in arguments[arguments.index("--limit-mm-per-prompt") + 1]
