@@ -209,6 +209,9 @@ def _check_together(profile: HardwareProfile, model: ModelSpec, engine: EngineSp
     architecture = profile.hardware.architecture
     if architecture != "any" and architecture not in engine.architectures:
         raise BadInputError(f"{engine.name} is for {', '.join(engine.architectures)}, {profile.name} is {architecture}")
+    if engine.gpu and profile.hardware.gpu_count == 0:
+        without = ", ".join(name for name in names("engines") if not library.engine(name).gpu)
+        raise BadInputError(f"{engine.name} needs a GPU, {profile.name} has none; without: {without}")
     kinds, kind = engine.compute_capabilities, profile.hardware.compute_capability
     if kinds and kind not in kinds:
         raise BadInputError(
@@ -228,6 +231,8 @@ RESERVED = {
     "served-model-name": "the model spec names it",
     "uds": "clients reach the endpoint by publish.address and publish.port",
     "grpc": "the endpoint is proven and used over HTTP",
+    "nnodes": "a deployment is on one machine",
+    "node-rank": "a deployment is on one machine",
     "headless": "an engine without a server has no endpoint to prove",
     "root-path": "the endpoint is proven and used at /v1",
     "ssl-keyfile": "the endpoint is plain HTTP on this host; put a proxy with TLS in front",
@@ -248,6 +253,8 @@ def _check_environment(schema: OptionSchema, environment: Environment, engine: E
     for name in environment:
         if name in SECRETS:
             raise BadInputError(f"environment.{name} cannot be set: it is a secret, and the environment is shown")
+        if name == "VLLM_CACHE_ROOT" and engine.runtime == "docker":  # the root is read-only, but for the mounts
+            raise BadInputError(f"environment.{name} cannot be set: a container's caches lie where they are mounted")
         schema.check_environment(name, engine.environment)
 
 

@@ -221,6 +221,7 @@ class EngineSpec(Spec):
     runtime: Literal["docker", "process"]
     image: ImageReference | None = Field(default=None, description="null for the process runtime")
     architectures: tuple[Literal["amd64", "arm64"], ...]
+    gpu: bool = Field(default=True, description="whether it runs on GPUs, and on nothing else")
     compute_capabilities: tuple[str, ...] = Field(default=(), description="of its only GPUs; empty: all of the release")
     vllm_root: AbsolutePath | None = Field(default=None, description="the folder of the vllm package in the image")
     home: AbsolutePath | None = Field(

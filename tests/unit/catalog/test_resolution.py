@@ -81,6 +81,12 @@ def test_an_image_replaces_the_engines() -> None:
     assert "runs without an image" in refusal(CPU, "image=x/y:1").message
 
 
+@pytest.mark.parametrize("name", ["NCCL_P2P_DISABLE", "CUDA_LAUNCH_BLOCKING", "TRITON_PTXAS_BLACKWELL_PATH"])
+@pytest.mark.parametrize("engine", ["vllm-0.19.1", "vllm-0.32.0"])
+def test_what_the_libraries_under_vllm_read_can_be_set(engine: str, name: str) -> None:
+    assert resolved(B200, f"engine={engine}", f"environment.{name}=1").environment[name] == "1"
+
+
 def test_a_cpu_profile_runs_in_docker_too() -> None:
     found = resolved(CPU, "engine=vllm-0.19.1-cpu-docker", "image=example.test/cpu:1")
     assert (found.engine.runtime, found.engine.image) == ("docker", "example.test/cpu:1")
@@ -128,6 +134,9 @@ def test_secrets_are_refused_in_the_environment(name: str) -> None:
             ["model=deckard-31b"],
             "vllm-0.19.1-cpu cannot load deckard-31b; these can: vllm-0.19.1, vllm-0.32.0, aeon-awq",
         ),
+        (CPU, ["engine=vllm-0.32.0"], "vllm-0.32.0 needs a GPU, cpu has none; without: vllm-0.19.1-cpu"),
+        (SPARK, ["nnodes=2"], "serve.nnodes cannot be set: a deployment is on one machine"),
+        (SPARK, ["environment.VLLM_CACHE_ROOT=/x"], "a container's caches lie where they are mounted"),
         (SPARK, ["max-model-len=262145"], "--max-model-len 262145 is more than deckard-31b's 262144 tokens"),
         (SPARK, ["max-model-len=0"], "a context holds at least one token"),
         (SPARK, ["block-size=0"], "--block-size 0: a value >= 1 was expected"),
