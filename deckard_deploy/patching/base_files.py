@@ -69,7 +69,7 @@ def from_image(
                 container.remove(v=True, force=True)
     except ImageNotFound as error:
         raise EnvironmentUnfitError(f"image {image} is not on this host", hint=f"docker pull {image}") from error
-    except (DockerException, RequestException) as error:
+    except (DockerException, RequestException, tarfile.TarError) as error:  # or its archive was cut off
         raise EnvironmentUnfitError(f"docker: {error}", hint="docker info") from error
     missing = [target for target, content in files.items() if content is None]
     if missing:

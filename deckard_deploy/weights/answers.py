@@ -72,6 +72,15 @@ def check_status(response: "Response", name: str) -> None:
         )
 
 
+def check_redirect(response: "Response", **_: object) -> None:
+    """A hook of requests, which leaves the connection open when it cannot read a Location. Raises NetworkError."""
+    try:
+        urlsplit(response.headers.get("Location", "").encode("latin-1").decode())
+    except ValueError as error:
+        response.close()
+        raise NetworkError(f"the hub sends on to nowhere: {_short(error)}", hint="echo $HF_ENDPOINT") from error
+
+
 def check_range(response: "Response", *, start: int, end: int, size: int) -> None:
     """Check that a 206 holds bytes `start` to `end` - 1 of `size`. Raises Transient: a cache may be wrong."""
     _check_length(response, end - start)
@@ -134,8 +143,6 @@ def asking() -> Iterator[None]:
         raise NetworkError(f"the hub sends on to nowhere: {_short(error)}", hint="echo $HF_ENDPOINT") from error
     except (exceptions.RequestException, HTTPError, ConnectionError) as error:
         raise Transient(_short(error)) from error
-    except ValueError as error:  # urllib's own: requests lets it out when it cannot read a Location
-        raise NetworkError(f"the hub sends on to nowhere: {_short(error)}", hint="echo $HF_ENDPOINT") from error
 
 
 def _short(error: BaseException) -> str:

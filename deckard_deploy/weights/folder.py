@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import Field, ValidationError
 
-from deckard_deploy.durable import write_whole, writing
+from deckard_deploy.durable import sync_file, write_whole, writing
 from deckard_deploy.errors import DeploymentBusyError
 from deckard_deploy.weights.manifest import Entry, Manifest, RemoteFile, hash_file, read_manifest
 from deckard_deploy.weights.strict_json import impostor, printable, require_regular
@@ -157,6 +157,9 @@ class ModelFolder:
         kept = {path: seen for path, seen in before.items() if path not in disproved}
         after = kept | {file.path: look for file in right if (look := self._look(file))}
         if after != before:
+            for path in (path for path, seen in after.items() if seen != before.get(path)):
+                with writing(self.folder / path):  # after a power loss its looks might be right, and its content gone
+                    sync_file(self.folder / path)
             with writing(self._record_path):
                 (self.folder / OURS).mkdir(exist_ok=True)  # not there where nothing was pulled: `verify` may come first
             write_whole(self._record_path, _Record(files=after).model_dump_json(indent=1) + "\n")

@@ -22,6 +22,7 @@ from deckard_deploy.weights.answers import (
     Transient,
     asking,
     check_range,
+    check_redirect,
     check_status,
     check_whole,
     keep_queue_short,
@@ -136,6 +137,7 @@ class Transfer:
 
         with Session() as session:
             session.auth = self._authorize
+            session.hooks["response"] = [check_redirect]
             try:
                 work(session)
             except (DeployError, Ignored) as error:

@@ -55,6 +55,28 @@ def test_a_disk_that_fills_up_while_links_are_copied_keeps_them(
     assert world.hub.served(BIG) == 0
 
 
+def test_what_somebody_copied_here_is_on_the_disk_before_it_is_vouched_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    """A hash is right for what the memory holds; `verify --fast` and `up` go by the record after a power loss too."""
+    world.pull()
+    (world.folder / BIG).unlink()
+    (world.folder / BIG).write_bytes(world.hub.files[BIG])
+    model = ModelFolder(world.folder)
+    files = list(hub_module.resolve(REPO, None).needed)
+
+    def broken(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", broken)
+        with pytest.raises(EnvironmentUnfitError, match=rf"{BIG}.*Input/output error"):
+            model.check(files)
+    assert [file.path for file in model.changed(files)] == [BIG]
+    assert model.check(files) == []
+    assert model.changed(files) == []
+
+
 def test_links_in_a_circle_are_links_to_nothing(world: World):
     world.folder.mkdir(parents=True)
     (world.folder / BIG).symlink_to(BIG)
