@@ -36,19 +36,21 @@ def watch(deployed: Deployed, interval: float, deadline: float) -> None:
       deckard-deploy watch --name spark --interval 60
     """
     from deckard_deploy.cli.site import open_site  # noqa: PLC0415  not for --help
-    from deckard_deploy.running.watch import Watch  # noqa: PLC0415  same
+    from deckard_deploy.running.watch import Watch, alone  # noqa: PLC0415  same
 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the terminal that it was started from may go
     directory, found = deployed
-    made = Watch(directory.deployment(found), canary=_Asked(directory, deadline), say=say)
-    begun, goes_on = False, True
-    while goes_on:
-        with open_site(directory, found, say) as site:
-            if begun:
-                goes_on = made.look(site)
-            else:
-                begun = made.begin(site)
-        time.sleep(interval if goes_on else 0)
+    deployment = directory.deployment(found)
+    with alone(deployment):
+        made = Watch(deployment, canary=_Asked(directory, deadline), say=say)
+        begun, goes_on = False, True
+        while goes_on:
+            with open_site(directory, found, say) as site:
+                if begun:
+                    goes_on = made.look(site)
+                else:
+                    begun = made.begin(site)
+            time.sleep(interval if goes_on else 0)
     say(f"stopped  {found}: nothing is left to watch")
 
 

@@ -72,6 +72,11 @@ class DeploymentDir:
         return self.folder / "watch.json"
 
     @property
+    def watch_lock(self) -> Path:
+        """Held by `watch` as long as it lives: there is never a second one."""
+        return self.folder / "watch.lock"
+
+    @property
     def process_state(self) -> Path:
         """What the supervisor of the process runtime says of its server."""
         return self.folder / "process.json"

@@ -7,11 +7,12 @@ the date moves; dates are for people.
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from deckard_deploy.errors import (
@@ -74,6 +75,24 @@ def read(deployment: DeploymentDir) -> WatchRecord | None:
         return WatchRecord.model_validate_json(read_regular(deployment.watch))
     except (FileNotFoundError, ValidationError, IntegrityError):
         return None
+
+
+@contextlib.contextmanager
+def alone(deployment: DeploymentDir) -> Iterator[None]:
+    """Be the deployment's only watch, or raise DeploymentBusyError: two would each have their own bounds and record."""
+    lock = FileLock(deployment.watch_lock, timeout=0, mode=0o600)
+    try:
+        lock.acquire()
+    except Timeout:
+        other = read(deployment)
+        who, end = (f" by pid {other.process.pid}", f"kill -TERM {other.process.pid}") if other else ("", "ps aux")
+        raise DeploymentBusyError(
+            f"deployment {deployment.name} is watched already{who}", hint=f"end it: {end}"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class Watch:

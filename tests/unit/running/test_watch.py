@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deckard_deploy.errors import BadInputError, StartFailedError
+from deckard_deploy.errors import BadInputError, DeploymentBusyError, StartFailedError
 from deckard_deploy.running import watch
 from deckard_deploy.running.deploy import Site, bring_up, take_down
 from deckard_deploy.running.files import remove_folder
@@ -18,7 +18,7 @@ from deckard_deploy.running.lock import held
 from deckard_deploy.running.process_identity import boot_id
 from deckard_deploy.running.releases import FAILURE_LOG, Release
 from deckard_deploy.running.runtime import Runtime
-from deckard_deploy.running.watch import PATIENCE, Canary, Restart, Watch
+from deckard_deploy.running.watch import PATIENCE, Canary, Restart, Watch, alone
 from tests.unit.running.world import World, eventually
 
 
@@ -270,6 +270,19 @@ def test_nothing_was_ever_ready(world: World) -> None:
     site = Site(releases=world.releases, runtimes={}, follow=lambda *_: None, say=lambda _: None)
     with pytest.raises(BadInputError, match="box was never ready"):
         Watch(world.deployment, canary=lambda _: Canary(answered=True, detail=""), say=lambda _: None).begin(site)
+
+
+def test_a_second_watch_is_told_who_watches(watched: Watched) -> None:
+    deployment = watched.world.deployment
+    with alone(deployment):
+        with (
+            pytest.raises(DeploymentBusyError, match=f"box is watched already by pid {os.getpid()}"),
+            alone(deployment),
+        ):
+            pytest.fail("two watch")
+        assert watched.look()
+    with alone(deployment):
+        assert watched.look()
 
 
 def test_it_ends_when_the_deployment_is_purged(watched: Watched) -> None:
