@@ -112,6 +112,16 @@ def test_a_self_signed_one_that_is_damaged_is_made_anew(tmp_path, name, text):
     assert prepare(plan(tmp_path), tmp_path) is False
 
 
+def test_a_self_signed_one_that_ends_soon_is_made_anew(tmp_path):
+    prepare(plan(tmp_path), tmp_path)
+    folder = tmp_path / "gateway"
+    files = ("-keyout", folder / "certificate.key", "-out", folder / "certificate.pem")
+    for days, anew in (("40", False), ("29", True)):
+        new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-days", days, "-subj", "/CN=x")
+        subprocess.run(["openssl", "req", "-x509", *new, *files], check=True, capture_output=True)
+        assert prepare(plan(tmp_path), tmp_path) is anew
+
+
 def test_without_tls_there_is_none(tmp_path):
     plain = plan(tmp_path, tls=False)
     prepare(plain, tmp_path)
