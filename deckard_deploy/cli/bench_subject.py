@@ -11,7 +11,7 @@ from deckard_deploy.cli.gateway import access
 from deckard_deploy.cli.output import echo_command, say
 from deckard_deploy.cli.prepare import installed_program
 from deckard_deploy.cli.site import open_site
-from deckard_deploy.cli.state import Deployed
+from deckard_deploy.cli.state import Deployed, start_line
 from deckard_deploy.errors import BadInputError, DeployError, NetworkError
 from deckard_deploy.measuring.engine_bench import Endpoint
 from deckard_deploy.measuring.metrics import metrics_url, scrape
@@ -32,7 +32,7 @@ def current_release(deployed: Deployed) -> Release:
     """The release that was last proven ready. Raises BadInputError."""
     release = Releases(deployed.directory.deployment(deployed.name)).current()
     if release is None:
-        raise BadInputError(f"{deployed.name} was never ready", hint=f"deckard-deploy up --profile {deployed.name}")
+        raise BadInputError(f"{deployed.name} was never ready", hint=start_line(deployed))
     return release
 
 
@@ -45,7 +45,7 @@ def running_endpoint(deployed: Deployed) -> tuple[LaunchPlan, Endpoint]:
         seen = observe(site.runtimes)
         release = site.releases.get(seen.plan_hash) if seen.plan_hash and seen.state == "running" else None
         if release is None:
-            raise BadInputError(f"{deployed.name} does not run", hint=f"deckard-deploy up --profile {deployed.name}")
+            raise BadInputError(f"{deployed.name} does not run", hint=start_line(deployed))
         plan = release.plan()
         refuse_foreign_certificate(plan)
         runtime = site.runtimes[plan.runtime]

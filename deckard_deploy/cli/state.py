@@ -3,7 +3,7 @@
 import functools
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -84,6 +84,18 @@ def chosen(root: Path | None, name: str | None) -> "Deployed":
     return Deployed(directory, name)
 
 
+def start_line(deployed: "Deployed") -> str:
+    """What starts it: a deployment has its profile's name, or one of its own."""
+    from deckard_deploy.errors import IntegrityError  # noqa: PLC0415  not for --help
+    from deckard_deploy.running.releases import Releases  # noqa: PLC0415  same
+
+    name = profile = deployed.name
+    with suppress(IntegrityError):
+        for release in Releases(deployed.directory.deployment(name)).all()[:1]:
+            profile = release.plan().profile
+    return f"deckard-deploy up --profile {profile}{'' if name == profile else f' --name {name}'}"
+
+
 def endpoint(deployed: "Deployed") -> "LaunchPlan":
     """The plan that runs. Raises BadInputError when nothing of the deployment runs."""
     from deckard_deploy.cli.output import say  # noqa: PLC0415  not for --help
@@ -95,5 +107,5 @@ def endpoint(deployed: "Deployed") -> "LaunchPlan":
         seen = observe(site.runtimes)
         release = site.releases.get(seen.plan_hash) if seen.plan_hash and seen.state == "running" else None
         if release is None:
-            raise BadInputError(f"{deployed.name} does not run", hint=f"deckard-deploy up --profile {deployed.name}")
+            raise BadInputError(f"{deployed.name} does not run", hint=start_line(deployed))
         return release.plan()

@@ -3,7 +3,7 @@
 import click
 
 from deckard_deploy.cli.output import say
-from deckard_deploy.cli.state import Deployed, deployment_option
+from deckard_deploy.cli.state import Deployed, deployment_option, start_line
 
 
 @click.command()
@@ -29,4 +29,4 @@ def wait(deployed: Deployed) -> None:
                 prove_ready(release, runtime, directory=directory, say=say)
                 click.echo(release.plan().base_url)
                 return
-    raise StartFailedError(f"{found} is not running", hint=f"deckard-deploy up --profile {found}")
+    raise StartFailedError(f"{found} is not running", hint=start_line(deployed))
