@@ -21,8 +21,8 @@ FAULTS = (
         ),
         Guard(
             "running/deploy.py",
-            '"\\n")\n    for runtime in site.runtimes.values():\n        runtime.stop()',
-            '"\\n")',
+            'FAILURE_LOG}")\n    for runtime in site.runtimes.values():\n        runtime.stop()',
+            'FAILURE_LOG}")',
         ),
         "assert ['deckard-x",
     ),
