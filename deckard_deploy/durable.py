@@ -1,6 +1,7 @@
 """Files that are on disk, whole, or absent: what weights and releases both stand on."""
 
 import errno
+import glob
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,7 @@ def write_whole(path: Path, text: str) -> None:
     """Replace `path`; the last of several writers wins. Raises EnvironmentUnfitError, and `path` is then as it was."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.new")  # another process may be writing the same file
     with writing(path):
+        _clear_leftovers(path)
         try:
             with temporary.open("w", encoding="utf-8") as file:
                 file.write(text)
@@ -48,6 +50,14 @@ def write_whole(path: Path, text: str) -> None:
         finally:
             temporary.unlink(missing_ok=True)
         sync_folder(path.parent)
+
+
+def _clear_leftovers(path: Path) -> None:
+    """What writers left that were killed: it would pile up, in a user's repository too."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.new"):
+        pid = left.suffixes[-2].removeprefix(".")
+        if pid.isdecimal() and not Path("/proc", pid).exists():
+            left.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

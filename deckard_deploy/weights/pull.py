@@ -83,11 +83,16 @@ def _materialize(model: ModelFolder, files: list[RemoteFile]) -> None:
     """
     # Not Path.resolve, which raises RuntimeError for links in a circle before Python 3.13: here they lead to nothing.
     linked = [(file, Path(os.path.realpath(model.folder / file.path))) for file in files if model.link_to(file)]
-    staged = [
-        (file, copy)
-        for number, (file, target) in enumerate(linked)
-        if target.is_file() and target.stat().st_size == file.size and (copy := _stage(model, target, file, number))
-    ]
+    staged: list[tuple[RemoteFile, Path]] = []
+    try:
+        for number, (file, target) in enumerate(linked):
+            right = target.is_file() and target.stat().st_size == file.size
+            if right and (copy := _stage(model, target, file, number)):
+                staged.append((file, copy))
+    except BaseException:
+        for _, copy in staged:
+            copy.unlink(missing_ok=True)
+        raise
     for file, _ in linked:
         while link := model.link_to(file):
             with writing(link):

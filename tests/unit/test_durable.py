@@ -1,5 +1,6 @@
 """Files that are whole or absent, whoever else writes them."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -30,3 +31,13 @@ def test_a_write_that_fails_leaves_nothing_beside_the_file(tmp_path: Path):
     with pytest.raises(EnvironmentUnfitError, match="Is a directory"):
         write_whole(tmp_path / "record.json", "text")
     assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_what_a_killed_writer_left_goes_and_what_another_writes_stays(tmp_path: Path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    names = {f".record.json.{pid}.new" for pid in (dead.pid, os.getppid())}
+    for name in names:
+        (tmp_path / name).write_text("half")
+    write_whole(tmp_path / "record.json", "text")
+    assert {path.name for path in tmp_path.iterdir()} == {"record.json", f".record.json.{os.getppid()}.new"}
