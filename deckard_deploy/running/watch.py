@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from deckard_deploy.durable import writing
 from deckard_deploy.errors import (
     BadInputError,
     DeployError,
@@ -27,7 +28,7 @@ from deckard_deploy.running.deploy import FAILURE_LINES, Site, bring_up, decide,
 from deckard_deploy.running.files import read_regular, write_atomically
 from deckard_deploy.running.layout import DeploymentDir
 from deckard_deploy.running.lock import held
-from deckard_deploy.running.process_identity import ProcessIdentity, boot_id, identity_of
+from deckard_deploy.running.process_identity import ProcessIdentity, boot_id, identity_of, is_alive
 from deckard_deploy.running.releases import FAILURE_LOG, Launch, Release
 
 PATIENCE = 3  # canaries in a row that fail, before a server that runs is restarted
@@ -81,18 +82,22 @@ def read(deployment: DeploymentDir) -> WatchRecord | None:
 def alone(deployment: DeploymentDir) -> Iterator[None]:
     """Be the deployment's only watch, or raise DeploymentBusyError: two would each have their own bounds and record."""
     lock = FileLock(deployment.watch_lock, timeout=0, mode=0o600)
-    try:
-        lock.acquire()
-    except Timeout:
-        other = read(deployment)
-        who, end = (f" by pid {other.process.pid}", f"kill -TERM {other.process.pid}") if other else ("", "ps aux")
-        raise DeploymentBusyError(
-            f"deployment {deployment.name} is watched already{who}", hint=f"end it: {end}"
-        ) from None
+    with writing(deployment.watch_lock):
+        try:
+            lock.acquire()
+        except Timeout:
+            raise _watched(deployment) from None
     try:
         yield
     finally:
         lock.release()
+
+
+def _watched(deployment: DeploymentDir) -> DeploymentBusyError:
+    what, other = f"deployment {deployment.name} is watched already", read(deployment)
+    if other is None or not is_alive(other.process):  # the record is of an earlier watch
+        return DeploymentBusyError(what, hint="end it: pgrep -af 'deckard.* watch'")
+    return DeploymentBusyError(f"{what} by pid {other.process.pid}", hint=f"end it: kill -TERM {other.process.pid}")
 
 
 class Watch:
@@ -147,9 +152,9 @@ class Watch:
             return True
 
     def _round(self, site: Site) -> bool:
-        release = site.releases.current()
-        if release is None:
+        if not self._deployment.folder.is_dir():
             return False  # purged
+        release = _current(site)
         launch = release.recorded_launch()
         if launch.state in ("stopped", "starting"):
             problem, sure = None, True

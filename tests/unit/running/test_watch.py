@@ -280,14 +280,15 @@ def test_a_second_watch_is_told_who_watches(watched: Watched) -> None:
             alone(deployment),
         ):
             pytest.fail("two watch")
-        assert watched.look()
     with alone(deployment):
         assert watched.look()
 
 
 def test_it_ends_when_the_deployment_is_purged(watched: Watched) -> None:
-    assert watched.look()
     take_down(watched.site)
+    watched.world.deployment.current.unlink()
+    with pytest.raises(BadInputError, match="never ready"):  # that alone is no purge
+        watched.look()
     remove_folder(watched.world.deployment.folder)
     assert not watched.look()
 
