@@ -24,7 +24,6 @@ from deckard_deploy.running.keys import Keys
 
 ACCESS, CERTIFICATE, CERTIFICATE_KEY = "access.conf", "certificate.pem", "certificate.key"
 _MADE_FOR = "certificate.names"  # of a self-signed one alone
-_SOON_S = 30 * 86_400  # then the next `up` makes another
 _DAYS = 825  # the most that some TLS clients accept (Apple, "Requirements for trusted certificates", HT210176)
 
 
@@ -108,16 +107,14 @@ def _no_password() -> str:
 
 
 def _self_signed(plan: LaunchPlan, folder: Path, *, environment: Mapping[str, str], say: Say) -> bool:
-    """One that is there is kept, because clients may trust it, unless it is damaged, for other names, or ends soon."""
+    """One that is there is kept, because clients may trust it, unless it is damaged, over, or for other names."""
     names = _names(plan.address)
     made_for = folder / _MADE_FOR
     files = (folder / CERTIFICATE, folder / CERTIFICATE_KEY)
     if made_for.is_file() and read_regular(made_for) == names:
         with contextlib.suppress(BadInputError):
             _own_pair(*files)
-            lasts = ("openssl", "x509", "-noout", "-checkend", str(_SOON_S), "-in", str(files[0]))
-            asked = run(lasts, environment=environment, say=lambda _: None, timeout_s=30, folder=folder)
-            if asked.returncode == 0:
+            if not _is_over(files[0], environment):
                 return False
     ends = ("-keyout", str(folder / "new.key"), "-out", str(folder / "new.pem"))
     key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc")
@@ -136,6 +133,14 @@ def _self_signed(plan: LaunchPlan, folder: Path, *, environment: Mapping[str, st
         (folder / made).unlink()
     write_atomically(made_for, names)
     return True
+
+
+def _is_over(certificate: Path, environment: Mapping[str, str]) -> bool:
+    """Whether it has ended; where openssl has gone since it was made, it is taken to last."""
+    asked = ("openssl", "x509", "-noout", "-checkend", "0", "-in", str(certificate))
+    with contextlib.suppress(EnvironmentUnfitError):
+        return run(asked, environment=environment, say=lambda _: None, timeout_s=30).returncode != 0
+    return False
 
 
 def _names(address: str) -> str:

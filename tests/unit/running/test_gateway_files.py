@@ -112,14 +112,34 @@ def test_a_self_signed_one_that_is_damaged_is_made_anew(tmp_path, name, text):
     assert prepare(plan(tmp_path), tmp_path) is False
 
 
-def test_a_self_signed_one_that_ends_soon_is_made_anew(tmp_path):
+def until(folder: Path, date: str) -> None:
+    """Put in the place of the self-signed one another that ends on a date; `openssl req` makes none that is over."""
+    (folder / "ca.conf").write_text(
+        "[ca]\ndefault_ca=d\n[d]\ndatabase=index\nserial=serial\nnew_certs_dir=.\ndefault_md=sha256\npolicy=p\n[p]\n"
+        "commonName=supplied\n"
+    )
+    (folder / "index").write_text("")
+    (folder / "serial").write_text("01\n")
+    asked = ("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-subj", "/CN=x")
+    signed = ("ca", "-batch", "-selfsign", "-notext", "-config", "ca.conf", "-keyfile", "certificate.key", "-in", "csr")
+    for words in (
+        (*asked, "-keyout", "certificate.key", "-out", "csr"),
+        (*signed, "-out", "certificate.pem", "-startdate", "20200101000000Z", "-enddate", date),
+    ):
+        subprocess.run(["openssl", *words], check=True, capture_output=True, cwd=folder)
+
+
+@pytest.mark.parametrize(("date", "anew"), [("20490101000000Z", False), ("20250101000000Z", True)])
+def test_a_self_signed_one_that_is_over_is_made_anew(tmp_path, date, anew):
     prepare(plan(tmp_path), tmp_path)
-    folder = tmp_path / "gateway"
-    files = ("-keyout", folder / "certificate.key", "-out", folder / "certificate.pem")
-    for days, anew in (("40", False), ("29", True)):
-        new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-days", days, "-subj", "/CN=x")
-        subprocess.run(["openssl", "req", "-x509", *new, *files], check=True, capture_output=True)
-        assert prepare(plan(tmp_path), tmp_path) is anew
+    until(tmp_path / "gateway", date)
+    assert prepare(plan(tmp_path), tmp_path) is anew
+
+
+def test_a_right_certificate_is_kept_where_openssl_has_gone(tmp_path, monkeypatch):
+    prepare(plan(tmp_path), tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert prepare(plan(tmp_path), tmp_path) is False
 
 
 def test_without_tls_there_is_none(tmp_path):
