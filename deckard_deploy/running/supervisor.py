@@ -28,6 +28,7 @@ from deckard_deploy.running.supervision import SERVER_LOG, SPEC, ServerSpec, Ser
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _STARTED = b"started\n"
+AGAIN_S = 2.0  # between two tries to write on a full disk
 
 
 class Supervisor:
@@ -44,6 +45,7 @@ class Supervisor:
         self._status: int | None = None
         self._stop_at: float | None = None  # monotonic; set by SIGTERM
         self._told = False
+        self._unwritten = ""  # what process.json should say, while a disk is full
         self._selector = selectors.DefaultSelector()
         self._wake, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector.register(self._wake, selectors.EVENT_READ)
@@ -115,8 +117,10 @@ class Supervisor:
         open_output = True
         while self._status is None:
             self._pass_on_stop()
-            self._selector.select(self._time_left())
+            self._selector.select(AGAIN_S if self._unwritten and self._stop_at is None else self._time_left())
             self._reap()
+            if self._unwritten:
+                self._write_down()
             if open_output and not self._copy(output):
                 self._selector.unregister(output)
                 open_output = False
@@ -207,8 +211,13 @@ class Supervisor:
                 "restart_count": self._restarts,
             }
         )
+        self._unwritten = now.model_dump_json(indent=1) + "\n"
+        self._write_down()
+
+    def _write_down(self) -> None:
         try:
-            write_atomically(self._deployment / "process.json", now.model_dump_json(indent=1) + "\n")
+            write_atomically(self._deployment / "process.json", self._unwritten)
+            self._unwritten = ""
         except EnvironmentUnfitError:
             if not self._restarts:  # of the first start somebody has to know; later a full disk must not end a server
                 raise

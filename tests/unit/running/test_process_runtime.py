@@ -182,6 +182,8 @@ def test_a_server_is_restarted_although_a_full_disk_keeps_that_from_being_writte
     send(server, signal.SIGKILL)
     eventually(lambda: world.processes() and server not in world.processes() and world.names())
     world.deployment.process_state.rmdir()
+    eventually(world.deployment.process_state.is_file)  # and it is made up for
+    assert (world.runtime().observe().restart_count, state(world).server in world.processes()) == (1, True)
     world.runtime().stop()
     assert left_of(world) == []
 
