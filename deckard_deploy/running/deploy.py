@@ -84,7 +84,9 @@ def bring_up(site: Site, release: Release, launch: Launch) -> Launch:
     On a DeployError: its log is kept, it is stopped, what was current before is brought back and followed, and the
     error is raised again, saying so. KeyboardInterrupt leaves everything as it is: a later `up` goes on from there.
     """
-    fallback, _ = site.releases.current(), site.releases.previous()  # neither may be refused after the start
+    fallback = site.releases.current()
+    if release != fallback:
+        site.releases.previous()  # which is going to be replaced, and may not be refused after the start
     _make_room(site, release)
     try:
         return _run(site, release, launch)

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError, StartFailedError, TimedOutError
-from deckard_deploy.running.deploy import Site, bring_up, decide, follow_up, observe, take_down, what_runs
+from deckard_deploy.running.deploy import Site, bring_up, decide, follow_up, observe, relaunch, take_down, what_runs
 from deckard_deploy.running.releases import Launch, Release
 from deckard_deploy.running.runtime import MISSING, Observation, Runtime
 from deckard_deploy.running.supervision import kill_marked, server_mark
@@ -178,6 +178,14 @@ def test_a_folder_in_the_place_of_a_link_is_said_before_anything_starts(world, n
         bring_up(site_of(world), *world.stored(world.plan(ANOTHER="plan"), "deckard-launch-2"))
     assert world.processes() == []
     assert not take_down(site_of(world))
+
+
+def test_the_current_release_starts_again_whatever_is_in_the_place_of_previous(world):
+    release, launch = world.stored(world.plan())
+    bring_up(site_of(world), release, launch)
+    (world.deployment.folder / "previous").mkdir()
+    bring_up(site_of(world), release, relaunch(release))
+    assert world.names() is not None
 
 
 def test_an_engine_that_ends_while_it_is_proven_is_not_ready(world):
