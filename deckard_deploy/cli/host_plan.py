@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.cli.patch_choice import patched
 from deckard_deploy.cli.pinned import pinned
-from deckard_deploy.cli.plan_memory import kv_bytes_of, planned_memory, with_measured_memory
+from deckard_deploy.cli.plan_memory import kv_bytes_of, on_this_host, planned_memory, with_measured_memory
 from deckard_deploy.errors import IntegrityError
 from deckard_deploy.planning.memory import Memory, with_serve
 from deckard_deploy.planning.memory_parts import EarlierStart, Known
@@ -44,7 +44,7 @@ def measured_plan(
     known = Known(weight_bytes=_tensor_bytes(resolved, directory), starts=_earlier_starts(resolved, directory))
     kept = kv_bytes_of(current) if current else None
     if current and kept and "kv-cache-memory-bytes" not in resolved.serve:
-        same = with_serve(resolved, kv_cache_memory_bytes=kept)
+        same = with_serve(on_this_host(resolved, meminfo=meminfo), kv_cache_memory_bytes=kept)
         plan = plan_for(same, directory)
         if plan.hash == current.hash:
             return same, plan, planned_memory(same, available=None, known=known)

@@ -48,20 +48,32 @@ def with_measured_memory(
     vLLM sizes the KV cache by what profiling sees, and page cache disturbs that on such a machine. A current release
     keeps its size: what is free now, while it runs, says nothing about its successor. Elsewhere nothing changes.
     """
-    hardware, hub = resolved.profile.hardware, not isinstance(resolved.model.weights, Generated)
-    if hardware.memory != "unified" or not hardware.memory_gib or not hub or resolved.compatibility:
+    hub = not isinstance(resolved.model.weights, Generated)
+    if not hub or resolved.compatibility or not _is_this(resolved, meminfo):
         return resolved, None
-    total, available = host_memory(meminfo)
-    if not _LEAST * hardware.memory_gib * GIB <= total <= hardware.memory_gib * GIB + _MORE:
-        return resolved, None
-    hardware = hardware.model_copy(update={"memory_gib": total / GIB})
-    resolved = replace(resolved, profile=resolved.profile.model_copy(update={"hardware": hardware}))
+    resolved, (_, available) = on_this_host(resolved, meminfo=meminfo), host_memory(meminfo)
     free = None if current else available
     if "kv-cache-memory-bytes" in resolved.serve:
         return resolved, free
     memory = planned_memory(resolved, available=free, known=known)
     size = None if isinstance(memory, str) or memory.problem() else memory.measured_kv_bytes()
     return (with_serve(resolved, kv_cache_memory_bytes=size) if size else resolved), free
+
+
+def on_this_host(resolved: Resolved, *, meminfo: Path) -> Resolved:
+    """The choice with the memory that this machine has, where it is the unified one that the profile is for."""
+    if not _is_this(resolved, meminfo):
+        return resolved
+    hardware = resolved.profile.hardware.model_copy(update={"memory_gib": host_memory(meminfo)[0] / GIB})
+    return replace(resolved, profile=resolved.profile.model_copy(update={"hardware": hardware}))
+
+
+def _is_this(resolved: Resolved, meminfo: Path) -> bool:
+    hardware = resolved.profile.hardware
+    if hardware.memory != "unified" or not hardware.memory_gib:
+        return False
+    planned = hardware.memory_gib * GIB
+    return _LEAST * planned <= host_memory(meminfo)[0] <= planned + _MORE
 
 
 def kv_bytes_of(plan: LaunchPlan) -> int | None:

@@ -216,6 +216,10 @@ def test_a_release_keeps_the_size_that_it_was_started_with(
     assert changed.hash != plan.hash
     assert not isinstance(memory, str)
     assert memory.kv_bytes() == 2 * memory.need
+    smaller = meminfo(tmp_path, total_kib=int(119.68 * 2**20), available_gib=30)
+    same, again, _ = measured_plan(choice("spark"), directory, meminfo=smaller)
+    assert again.hash == plan.hash
+    assert same.profile.hardware.memory_gib == pytest.approx(119.68)  # the machine's own, while a release runs too
 
 
 def test_what_is_not_known_stops_nothing(capsys: pytest.CaptureFixture[str]) -> None:
