@@ -99,7 +99,8 @@ def _target(directory: "StateDir", *, here: bool, **chosen: Any) -> "Target":  #
     resolved = resolve_choice(**chosen)
     plan = plan_for(resolved, directory)
     running = here and _running_plan(directory, plan) is not None
-    return target_of(resolved, plan, models=directory.models, running=running)
+    with knowing_home():
+        return target_of(resolved, plan, models=directory.models, running=running)
 
 
 def _running_plan(directory: "StateDir", plan: "LaunchPlan") -> str | None:

@@ -8,6 +8,7 @@ from typing import Literal
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.catalog.specs import HubRepository, ModelSpec
 from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.planning.planner import VISIBLE_GPUS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,7 @@ def target_of(resolved: Resolved, plan: LaunchPlan, *, models: Path, running: bo
         gpu=hardware.gpu if plan.gpus else None,
         compute_capability=hardware.compute_capability,
         gpu_count=plan.gpus.count if plan.gpus and isinstance(plan.gpus.count, int) else hardware.gpu_count,
-        gpu_ids=plan.gpus.ids if plan.gpus else (),
+        gpu_ids=plan.gpus.ids if plan.gpus else _visible(plan),
         memory=hardware.memory,
         memory_gib=hardware.memory_gib,
         utilization=float(utilization) if isinstance(utilization, int | float) else 0.9,
@@ -102,6 +103,11 @@ def target_of(resolved: Resolved, plan: LaunchPlan, *, models: Path, running: bo
         restart=plan.container.restart if docker else None,
         running=running,
     )
+
+
+def _visible(plan: LaunchPlan) -> tuple[str, ...]:
+    """A process sees the host's GPUs by the variable alone."""
+    return tuple(filter(None, plan.environment.get(VISIBLE_GPUS, "").split(",")))
 
 
 def _weights(model: ModelSpec, folder: Path) -> Weights:

@@ -1,12 +1,18 @@
 """What programs print, as it was seen, and as nobody should print it."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from deckard_deploy.catalog import library
+from deckard_deploy.catalog.resolution import resolve
+from deckard_deploy.catalog.specs import Deployment
 from deckard_deploy.doctor import programs
 from deckard_deploy.doctor.facts import Docker, Gpu, GpuProcess, Image, KernelLog, Services
 from deckard_deploy.doctor.host import Host
+from deckard_deploy.doctor.target import target_of
+from deckard_deploy.planning.planner import build_plan
 from tests.unit.doctor.cases import ANY, IMAGE, target
 
 # An H100, seen; a GB10, whose [N/A] is from marimo-team/marimo pull request 6822 and whose other cells are from the
@@ -94,6 +100,11 @@ def test_only_the_chosen_gpus_are_looked_at(host: Host, program):
     assert [(gpu.index, gpu.memory_total_mib) for gpu in found["gpus"]] == [(3, 9)]
     program("nvidia-smi", 'case "$*" in *--id=3*) echo "7, python3, 3590";; *--id=9*) ;; *) echo "8, other, 1";; esac')
     assert [each.pid for each in programs.gpu_processes(host, chosen)["gpu_processes"]] == [7]
+
+
+def test_a_process_is_judged_by_the_gpus_that_it_will_see():
+    resolved = resolve(Deployment(environment={"CUDA_VISIBLE_DEVICES": "3,5"}), profile=library.profile("cpu"))
+    assert target_of(resolved, build_plan(resolved), models=Path("/m")).gpu_ids == ("3", "5")
 
 
 def test_processes(host: Host, program):
