@@ -80,7 +80,8 @@ def _plain_drafting(config: object) -> bool:
 
 def _no_video(limits: object) -> bool:
     found = json.loads(limits) if isinstance(limits, str) else limits  # it was held against the schema before
-    return isinstance(found, dict) and found.get("video") == 0  # CVE-2026-5497; a kind that is not named has no limit
+    video = found.get("video") if isinstance(found, dict) else None  # a kind that is not named has no limit
+    return (video.get("count") if isinstance(video, dict) else video) == 0  # CVE-2026-5497
 
 
 GUARDS = (

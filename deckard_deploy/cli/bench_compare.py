@@ -38,7 +38,7 @@ def compare(old: str, new: str, *, fail_below: float | None, as_json: bool, stat
 
     OLD and NEW are records as `bench show` takes them, or the name of a table: seed, author-plain, author-dflash,
     nvidia-nvfp4. A ratio above 1: NEW is faster. With --fail-below 0.95 the exit code is 10 when NEW is slower beyond
-    chance and the ratio over all rows is below 0.95.
+    chance and the ratio over all repeated rows is below 0.95.
 
     \b
     Example:

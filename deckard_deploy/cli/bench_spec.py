@@ -9,7 +9,7 @@ import click
 
 from deckard_deploy.cli.bench_measure import measured, numbers, repeats
 from deckard_deploy.cli.output import say, table
-from deckard_deploy.cli.state import Deployed, deployment_option
+from deckard_deploy.cli.state import Deployed, deployment_option, start_line
 
 if TYPE_CHECKING:
     from deckard_deploy.measuring.records import Record
@@ -48,9 +48,7 @@ def spec(deployed: Deployed, *, tokens: tuple[int, ...], dry_run: bool, as_json:
 
     plan = current_release(deployed).plan()
     if _OPTION not in plan.arguments:
-        raise BadInputError(
-            f"{deployed.name} has no drafter to try", hint=f"deckard-deploy up --profile {plan.profile} --drafter NAME"
-        )
+        raise BadInputError(f"{deployed.name} has no drafter to try", hint=f"{start_line(deployed)} --drafter NAME")
     refuse_foreign_certificate(plan)
     settings = Settings(**{**measure, **repeats(measure["runs"])})
     if dry_run:

@@ -165,7 +165,9 @@ def k8s(plan: "LaunchPlan", output: Path | None) -> None:
     try:
         text = render_kubernetes(plan)
     except ValueError as error:
-        raise BadInputError(str(error), hint="render compose, or leave network, ipc and --compat alone") from error
+        raise BadInputError(
+            str(error), hint="render compose, or leave network, ipc, CUDA_VISIBLE_DEVICES and --compat"
+        ) from error
     if any(mount.source.startswith("~/") for mount in plan.all_mounts):
         raise BadInputError(
             "Kubernetes does not know whose ~/ is meant", hint="--root and --models-dir with a whole path"

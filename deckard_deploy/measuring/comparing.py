@@ -66,7 +66,9 @@ def compare(old: Speeds, new: Speeds, *, exact: bool = False, seed: int = 0) -> 
     fewest = max if exact else min
     repeated = [number for number in shared if fewest(len(old[number]), len(new[number])) > 1]
     if not repeated:
-        raise BadInputError("nothing was measured twice: no difference can be told from chance", hint="--runs 5")
+        raise BadInputError(
+            "no row was measured twice on both sides: no difference can be told from chance", hint="--runs 5"
+        )
     dice = random.Random(seed)  # noqa: S311  no secrets; the same records give the same interval
     rows = {number: _Logs([log(x) for x in old[number]], [log(x) for x in new[number]]) for number in shared}
     noise = {number: rows[number].noise(dice) for number in repeated}

@@ -62,7 +62,7 @@ ALERTS = (
         " and increase(vllm:num_preemptions_total[5m]) > 0",
         lasting="5m",
         says="the KV cache is full and requests are thrown out of it, to be computed again",
-        command="deckard-deploy plan --profile {profile} --set max-num-seqs=N, with fewer sequences than now",
+        command="deckard-deploy plan --profile {profile} --name {name} --set max-num-seqs=N, with a smaller N than now",
     ),
     Alert(
         name="DrafterSlows",
@@ -72,7 +72,7 @@ ALERTS = (
         f" and sum by (instance) (increase(vllm:spec_decode_num_drafts_total[15m])) > {FEW_DRAFTS}",
         lasting="15m",
         says="too few drafted tokens are accepted for the drafter to pay: decoding is faster without it",
-        command="deckard-deploy up --profile {profile} --drafter none",
+        command="deckard-deploy up --profile {profile} --name {name} --drafter none",
     ),
     Alert(
         name="FirstTokenSlow",

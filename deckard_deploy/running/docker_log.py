@@ -1,6 +1,7 @@
 """A container's log, read by a thread, so that nobody waits for a line."""
 
 import contextlib
+import time
 from datetime import datetime
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
@@ -22,6 +23,7 @@ class DockerLog:
     def __init__(self, engine: DockerEngine, container: str, *, last: int | None = None) -> None:
         self.container = container
         self._last = last
+        self._attached_at: int | None = None
         self._engine = engine
         self._lines: SimpleQueue[str] = SimpleQueue()
         self._closed = Event()
@@ -65,9 +67,12 @@ class DockerLog:
         splitter = LineSplitter()
         after = seen
         with self._engine.asking():
-            since = _seconds(after)
-            tail: Literal["all"] | int = "all" if after or self._last is None else self._last
+            since = _seconds(after) or self._attached_at
+            tail: Literal["all"] | int = "all" if self._last is None else self._last
+            attached_at = int(time.time())
             self._stream = api.logs(self.container, stream=True, follow=True, timestamps=True, since=since, tail=tail)
+            if self._last is not None:  # once: what comes after a restart is all new
+                self._last, self._attached_at = None, attached_at
             for data in self._stream:
                 for line in splitter.feed(data):
                     stamp, _, text = line.partition(" ")

@@ -66,6 +66,7 @@ HARMLESS = [
     "serve.allowed-origins='[]'",
     "serve.trust-remote-code=false",
     'serve.limit-mm-per-prompt={"image": 4, "video": 0}',
+    'serve.limit-mm-per-prompt={"video": {"count": 0, "num_frames": 8}}',
     "serve.limit-mm-per-prompt='{\"video\": 0}'",
     "environment.VLLM_SERVER_DEV_MODE=0",
     "environment.VLLM_MAX_N_SEQUENCES=4",

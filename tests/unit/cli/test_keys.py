@@ -45,4 +45,6 @@ def test_what_an_interrupted_revocation_did_not_tell_the_gateways_the_next_one_d
         keys.revoke("alice")  # and here it was killed
     assert run(["keys", "revoke", "alice", "--state-dir", str(tmp_path / "state")]) == 3
     assert (world.deployment.gateway / "access.conf").read_text() == keys.access()
-    assert "gateway  of a may still go by the old keys" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "no key is named 'alice'" in said
+    assert "gateway  of a may still go by the old keys" in said

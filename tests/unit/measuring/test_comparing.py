@@ -119,7 +119,7 @@ def test_one_run_beside_many_decides_nothing() -> None:
     ]
     assert {compare(*both).rows[4].verdict for both in pairs} == {"no difference seen"}
     assert sum(compare(*both, exact=True).rows[4].verdict != "no difference seen" for both in pairs) > 5
-    with pytest.raises(BadInputError, match="nothing was measured twice"):
+    with pytest.raises(BadInputError, match="no row was measured twice"):
         compare({4: RECORDED[:5]}, {4: RECORDED[:1]})
 
 
@@ -128,7 +128,7 @@ def test_what_cannot_be_compared_is_said() -> None:
         compare({1: [1.0]}, {2: [1.0]})
     with pytest.raises(BadInputError, match="share no concurrency"):
         compare_pairs({1: [1.0]}, {2: [1.0]})
-    with pytest.raises(BadInputError, match="nothing was measured twice"):
+    with pytest.raises(BadInputError, match="no row was measured twice"):
         compare({1: [1.0]}, {1: [1.0]})
 
 

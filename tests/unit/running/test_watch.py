@@ -274,12 +274,12 @@ def test_nothing_was_ever_ready(world: World) -> None:
 
 def test_a_second_watch_is_told_who_watches(watched: Watched) -> None:
     deployment = watched.world.deployment
-    with alone(deployment):
-        with (
-            pytest.raises(DeploymentBusyError, match=f"box is watched already by pid {os.getpid()}"),
-            alone(deployment),
-        ):
-            pytest.fail("two watch")
+    with (
+        alone(deployment),
+        pytest.raises(DeploymentBusyError, match=f"box is watched already by pid {os.getpid()}"),
+        alone(deployment),
+    ):
+        pytest.fail("two watch")
     with alone(deployment):
         assert watched.look()
 
