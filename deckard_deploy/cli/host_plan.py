@@ -44,7 +44,8 @@ def measured_plan(
     known = Known(weight_bytes=_tensor_bytes(resolved, directory), starts=_earlier_starts(resolved, directory))
     kept = kv_bytes_of(current) if current else None
     if current and kept and "kv-cache-memory-bytes" not in resolved.serve:
-        same = with_serve(on_this_host(resolved, meminfo=meminfo), kv_cache_memory_bytes=kept)
+        here, _ = on_this_host(resolved, meminfo=meminfo)
+        same = with_serve(here, kv_cache_memory_bytes=kept)
         plan = plan_for(same, directory)
         if plan.hash == current.hash:
             return same, plan, planned_memory(same, available=None, known=known)

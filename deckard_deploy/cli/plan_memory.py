@@ -48,10 +48,11 @@ def with_measured_memory(
     vLLM sizes the KV cache by what profiling sees, and page cache disturbs that on such a machine. A current release
     keeps its size: what is free now, while it runs, says nothing about its successor. Elsewhere nothing changes.
     """
-    hub = not isinstance(resolved.model.weights, Generated)
-    if not hub or resolved.compatibility or not _is_this(resolved, meminfo):
+    if isinstance(resolved.model.weights, Generated) or resolved.compatibility:
         return resolved, None
-    resolved, (_, available) = on_this_host(resolved, meminfo=meminfo), host_memory(meminfo)
+    resolved, available = on_this_host(resolved, meminfo=meminfo)
+    if available is None:
+        return resolved, None
     free = None if current else available
     if "kv-cache-memory-bytes" in resolved.serve:
         return resolved, free
@@ -60,20 +61,19 @@ def with_measured_memory(
     return (with_serve(resolved, kv_cache_memory_bytes=size) if size else resolved), free
 
 
-def on_this_host(resolved: Resolved, *, meminfo: Path) -> Resolved:
-    """The choice with the memory that this machine has, where it is the unified one that the profile is for."""
-    if not _is_this(resolved, meminfo):
-        return resolved
-    hardware = resolved.profile.hardware.model_copy(update={"memory_gib": host_memory(meminfo)[0] / GIB})
-    return replace(resolved, profile=resolved.profile.model_copy(update={"hardware": hardware}))
+def on_this_host(resolved: Resolved, *, meminfo: Path) -> tuple[Resolved, int | None]:
+    """The choice with the memory that this machine has, and the bytes that are free.
 
-
-def _is_this(resolved: Resolved, meminfo: Path) -> bool:
+    As it was, and None, where this is not the unified machine that the profile is for.
+    """
     hardware = resolved.profile.hardware
     if hardware.memory != "unified" or not hardware.memory_gib:
-        return False
-    planned = hardware.memory_gib * GIB
-    return _LEAST * planned <= host_memory(meminfo)[0] <= planned + _MORE
+        return resolved, None
+    (total, available), planned = host_memory(meminfo), hardware.memory_gib * GIB
+    if not _LEAST * planned <= total <= planned + _MORE:
+        return resolved, None
+    hardware = hardware.model_copy(update={"memory_gib": total / GIB})
+    return replace(resolved, profile=resolved.profile.model_copy(update={"hardware": hardware})), available
 
 
 def kv_bytes_of(plan: LaunchPlan) -> int | None:
