@@ -11,7 +11,7 @@ from deckard_deploy.cli.gateway import access
 from deckard_deploy.cli.output import echo_command, say
 from deckard_deploy.cli.prepare import installed_program
 from deckard_deploy.cli.site import open_site
-from deckard_deploy.cli.state import Deployed, start_line
+from deckard_deploy.cli.state import Deployed, running_plan, start_line
 from deckard_deploy.errors import BadInputError, DeployError, NetworkError
 from deckard_deploy.measuring.engine_bench import Endpoint
 from deckard_deploy.measuring.metrics import metrics_url, scrape
@@ -19,7 +19,6 @@ from deckard_deploy.measuring.records import Ceiling, Drafting, Subject
 from deckard_deploy.measuring.workload import Settings
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.planning.roofline import Roofline, weight_read
-from deckard_deploy.running.deploy import observe
 from deckard_deploy.running.docker_runtime import DockerRuntime
 from deckard_deploy.running.gateway_files import CERTIFICATE
 from deckard_deploy.running.releases import Release, Releases
@@ -42,11 +41,7 @@ def running_endpoint(deployed: Deployed) -> tuple[LaunchPlan, Endpoint]:
     Raises BadInputError when nothing runs, or behind a certificate that cannot be checked; EnvironmentUnfitError.
     """
     with open_site(deployed.directory, deployed.name, say) as site:
-        seen = observe(site.runtimes)
-        release = site.releases.get(seen.plan_hash) if seen.plan_hash and seen.state == "running" else None
-        if release is None:
-            raise BadInputError(f"{deployed.name} does not run", hint=start_line(deployed))
-        plan = release.plan()
+        plan, seen = running_plan(deployed, site)
         refuse_foreign_certificate(plan)
         runtime = site.runtimes[plan.runtime]
         if isinstance(runtime, DockerRuntime):

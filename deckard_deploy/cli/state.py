@@ -11,7 +11,9 @@ import click
 
 if TYPE_CHECKING:
     from deckard_deploy.planning.plan import LaunchPlan
+    from deckard_deploy.running.deploy import Site
     from deckard_deploy.running.layout import StateDir
+    from deckard_deploy.running.runtime import Observation
 
 
 class Deployed(NamedTuple):
@@ -100,12 +102,18 @@ def endpoint(deployed: "Deployed") -> "LaunchPlan":
     """The plan that runs. Raises BadInputError when nothing of the deployment runs."""
     from deckard_deploy.cli.output import say  # noqa: PLC0415  not for --help
     from deckard_deploy.cli.site import open_site  # noqa: PLC0415  same
-    from deckard_deploy.errors import BadInputError  # noqa: PLC0415  same
-    from deckard_deploy.running.deploy import observe  # noqa: PLC0415  same
 
     with open_site(deployed.directory, deployed.name, say) as site:
-        seen = observe(site.runtimes)
-        release = site.releases.get(seen.plan_hash) if seen.plan_hash and seen.state == "running" else None
-        if release is None:
-            raise BadInputError(f"{deployed.name} does not run", hint=start_line(deployed))
-        return release.plan()
+        return running_plan(deployed, site)[0]
+
+
+def running_plan(deployed: "Deployed", site: "Site") -> "tuple[LaunchPlan, Observation]":
+    """The same of an open site, and what of it was seen."""
+    from deckard_deploy.errors import BadInputError  # noqa: PLC0415  not for --help
+    from deckard_deploy.running.deploy import observe  # noqa: PLC0415  same
+
+    seen = observe(site.runtimes)
+    release = site.releases.get(seen.plan_hash) if seen.plan_hash and seen.state == "running" else None
+    if release is None:
+        raise BadInputError(f"{deployed.name} does not run", hint=start_line(deployed))
+    return release.plan(), seen
