@@ -21,6 +21,9 @@ _CHOICES = ("model", "drafter", "engine", "name", "address", "port", "expose", "
 _DEFAULT_FILE = Path("deckard.yaml")
 
 
+DAY_S = 86_400  # the longest that a verb waits between two looks, or for an answer: no clock waits 1e300 seconds
+
+
 class FiniteRange(click.FloatRange):
     """click's own lets `nan` into every range, and `inf` into one that is open above."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from deckard_deploy.cli.options import FiniteRange
+from deckard_deploy.cli.options import DAY_S, FiniteRange
 from deckard_deploy.cli.state import Deployed, deployment_option, endpoint
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Look(NamedTuple):
 @click.command()
 @deployment_option
 @click.option(
-    "--interval", type=FiniteRange(0.2, 86_400), default=2.0, show_default=True, help="Seconds between two looks."
+    "--interval", type=FiniteRange(0.2, DAY_S), default=2.0, show_default=True, help="Seconds between two looks."
 )
 @click.option("--once", is_flag=True, help="Look twice, an interval apart, print what was between, and end.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object a line.")

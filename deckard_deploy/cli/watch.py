@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from deckard_deploy.cli.options import FiniteRange
+from deckard_deploy.cli.options import DAY_S, FiniteRange
 from deckard_deploy.cli.output import say
 from deckard_deploy.cli.state import Deployed, deployment_option
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from deckard_deploy.running.releases import Release
     from deckard_deploy.running.watch import Canary
 
-DAY_S = 86_400  # no clock waits 1e300 seconds
 WORK = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total")
 
 
