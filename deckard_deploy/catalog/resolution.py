@@ -10,6 +10,7 @@ from deckard_deploy.catalog import library, safety
 from deckard_deploy.catalog.listing import names
 from deckard_deploy.catalog.option_schema import OptionSchema, option_schema
 from deckard_deploy.catalog.specs import (
+    PARALLEL,
     Compatibility,
     Container,
     Deployment,
@@ -271,7 +272,7 @@ def _check_options(schema: OptionSchema, serve: Serve, model: ModelSpec) -> None
         if name in RESERVED:
             raise BadInputError(f"serve.{name} cannot be set: {RESERVED[name]}")
         schema.check_option(name, value)
-    for name in ("block-size", "tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size"):
+    for name in ("block-size", *PARALLEL):
         value = serve.get(name)
         if isinstance(value, int) and value < 1:  # the parser of 0.19.1 has no bounds for these
             raise BadInputError(f"--{name} {value}: a value >= 1 was expected")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from deckard_deploy.catalog.option_schema import OptionSchema
-from deckard_deploy.catalog.specs import Container, Environment, Serve
+from deckard_deploy.catalog.specs import Container, Environment, Serve, ranks_of
 from deckard_deploy.catalog.validation import closest
 from deckard_deploy.errors import BadInputError
 
@@ -161,7 +161,6 @@ def check(guards: Iterable[Guard], allowed: tuple[str, ...]) -> None:
 def _multi_gpu(container: Container, serve: Serve) -> dict[str, Any]:
     """The container's settings; sharing the host's IPC is no loss where several GPUs need it (NCCL)."""
     settings = container.model_dump()
-    sizes = (serve.get(f"{kind}-parallel-size", 1) for kind in ("tensor", "pipeline", "data"))
-    if any(isinstance(size, int) and size > 1 for size in sizes):
+    if ranks_of(serve) > 1:
         settings["ipc"] = "private"
     return settings

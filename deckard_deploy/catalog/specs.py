@@ -4,6 +4,7 @@ The YAML files beside this module are instances of these; the JSON schemas for e
 (scripts/generate.py). Option names below `serve` are vLLM's own, without the dashes in front.
 """
 
+import math
 from ipaddress import ip_address
 from typing import Annotated, Literal, TypeAlias
 
@@ -34,6 +35,7 @@ Restart: TypeAlias = Annotated[
     str, Pattern(r"no|always|unless-stopped|on-failure(:[0-9]{1,9})?", "no, always, unless-stopped or on-failure:N")
 ]
 Serve: TypeAlias = dict[str, JsonValue]  # the engine's option schema knows the names
+PARALLEL = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
 Environment: TypeAlias = dict[EnvironmentName, str]
 # github distribution/reference, reference.go: domain, path, tag, digest.
 _DOMAIN = r"(localhost|[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+)(:[0-9]+)?|[A-Za-z0-9-]+:[0-9]+"
@@ -106,6 +108,11 @@ class ContainerChanges(Spec):
     shm_size: ShmSize | None = None
     restart: Restart | None = None
     stop_grace_period_s: int | None = Field(default=None, ge=0, le=MOST_SECONDS)
+
+
+def ranks_of(serve: Serve) -> int:
+    """How many GPUs the engine is split over."""
+    return math.prod(size for name in PARALLEL if isinstance(size := serve.get(name, 1), int))
 
 
 class HardwareProfile(Spec):

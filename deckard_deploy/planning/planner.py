@@ -1,7 +1,6 @@
 """Resolved choice + host paths -> LaunchPlan."""
 
 import hashlib
-import math
 import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -9,7 +8,7 @@ from typing import NamedTuple
 
 from deckard_deploy.catalog.option_schema import option_schema
 from deckard_deploy.catalog.resolution import Resolved
-from deckard_deploy.catalog.specs import ModelSpec, Serve
+from deckard_deploy.catalog.specs import ModelSpec, Serve, ranks_of
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.planning.arguments import serve_arguments
 from deckard_deploy.planning.gateway import SOCKET, plan_gateway
@@ -250,8 +249,7 @@ def _gpus(resolved: Resolved) -> Gpus | ChosenGpus | None:
     hardware = resolved.profile.hardware
     if resolved.engine.runtime == "process" or hardware.gpu_count == 0:
         return None
-    sizes = (resolved.serve.get(f"{kind}-parallel-size", 1) for kind in ("tensor", "pipeline", "data"))
-    ranks = math.prod(size for size in sizes if isinstance(size, int))
+    ranks = ranks_of(resolved.serve)
     if (chosen := resolved.environment.get(VISIBLE_GPUS)) is not None:
         return ChosenGpus(ids=_chosen(chosen, ranks))
     # A unified machine has one GPU and gives all it has, as the model card does; `all` would hide that more are wanted.
