@@ -1,5 +1,6 @@
 """A strict YAML document into a spec, with errors that name file, line, key path and the likely intent."""
 
+import difflib
 import json
 from collections.abc import Iterable
 from typing import TypeVar
@@ -14,8 +15,6 @@ S = TypeVar("S", bound=BaseModel)
 
 def closest(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'X'?`, or nothing when no known word is near."""
-    import difflib  # noqa: PLC0415  for a word that is wrong
-
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else ""
 

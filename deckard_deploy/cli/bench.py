@@ -3,7 +3,7 @@
 import json
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -11,10 +11,12 @@ from deckard_deploy.cli import bench_compare, bench_report, bench_spec, bench_st
 from deckard_deploy.cli.bench_measure import command_of, measured, numbers, repeats
 from deckard_deploy.cli.output import say, table
 from deckard_deploy.cli.state import Deployed, chosen, state, state_option
-
-if TYPE_CHECKING:
-    from deckard_deploy.measuring.records import Record
-    from deckard_deploy.measuring.workload import Settings
+from deckard_deploy.errors import DeployError
+from deckard_deploy.measuring import figures, records
+from deckard_deploy.measuring.records import Record
+from deckard_deploy.measuring.report import markdown
+from deckard_deploy.measuring.tables import cells, notes
+from deckard_deploy.measuring.workload import Settings
 
 # The card: "E4B drafter, 5 speculative tokens, 300 max tokens per request", at 1, 2 and 4 at once.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -57,7 +59,6 @@ def bench(context: click.Context, /, *, name: str | None, state_dir: Path | None
 
 
 def _settings(*, preset: str | None, runs: int | None, **asked: Any) -> "Settings":  # noqa: ANN401  click's own
-    from deckard_deploy.measuring.workload import Settings  # noqa: PLC0415  not for --help
 
     given = {key: value for key, value in asked.items() if value is not None}
     return Settings(**{**PRESETS.get(preset or "", {}), **given, **repeats(runs)})
@@ -98,9 +99,6 @@ def list_records(as_json: bool, state_dir: Path | None) -> None:  # noqa: FBT001
     Example:
       deckard-deploy bench list
     """
-    from deckard_deploy.errors import DeployError  # noqa: PLC0415  not for --help
-    from deckard_deploy.measuring import figures, records  # noqa: PLC0415  same
-
     folder = state(state_dir).bench
     found = []
     for name in records.ids(folder):
@@ -132,12 +130,8 @@ def show(record: str, *, as_json: bool, as_markdown: bool, state_dir: Path | Non
     Example:
       deckard-deploy bench show last
     """
-    from deckard_deploy.measuring import records  # noqa: PLC0415  not for --help
-
     found = records.load(records.find(state(state_dir).bench, record))
     if as_markdown:
-        from deckard_deploy.measuring.report import markdown  # noqa: PLC0415  not for --help
-
         click.echo(markdown(found), nl=False)
     else:
         _print(found, as_json=as_json)
@@ -147,7 +141,6 @@ def _print(record: "Record", *, as_json: bool) -> None:
     if as_json:
         click.echo(record.model_dump_json(indent=2))
         return
-    from deckard_deploy.measuring.tables import cells, notes  # noqa: PLC0415  not for --help
 
     table(cells(record))
     for line in notes(record):

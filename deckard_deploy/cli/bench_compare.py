@@ -4,18 +4,20 @@ import json
 import textwrap
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from statistics import geometric_mean
+from typing import Any, NamedTuple
 
 import click
 
 from deckard_deploy.cli.options import FiniteRange
 from deckard_deploy.cli.output import table
 from deckard_deploy.cli.state import state, state_option
-
-if TYPE_CHECKING:
-    from deckard_deploy.measuring.baselines import Baseline
-    from deckard_deploy.measuring.comparing import Comparison, Ratio
-    from deckard_deploy.measuring.records import Record
+from deckard_deploy.errors import BadInputError, RegressionError
+from deckard_deploy.measuring import comparing, records
+from deckard_deploy.measuring.baselines import Baseline, baselines
+from deckard_deploy.measuring.comparing import Comparison, Ratio
+from deckard_deploy.measuring.records import Record
+from deckard_deploy.measuring.tables import number
 
 
 class Side(NamedTuple):
@@ -50,9 +52,6 @@ def compare(old: str, new: str, *, fail_below: float | None, as_json: bool, stat
 
 def side(folder: Path, name: str) -> Side:
     """A published table by its name, or a record. Raises BadInputError, IntegrityError."""
-    from deckard_deploy.measuring import records  # noqa: PLC0415  not for --help
-    from deckard_deploy.measuring.baselines import baselines  # noqa: PLC0415  same
-
     if published := baselines().get(name):
         about = f"{published.title}, on a {published.machine}; {published.method} ({published.source})"
         return Side(name, published.speeds, about)
@@ -61,9 +60,6 @@ def side(folder: Path, name: str) -> Side:
 
 def published(name: str) -> "Baseline":
     """The published table of that name. Raises BadInputError."""
-    from deckard_deploy.errors import BadInputError  # noqa: PLC0415  not for --help
-    from deckard_deploy.measuring.baselines import baselines  # noqa: PLC0415  same
-
     if name not in baselines():
         raise BadInputError(f"no published table {name[:80]!r}; known: {', '.join(baselines())}", hint="--compare seed")
     return baselines()[name]
@@ -80,9 +76,6 @@ def of_record(record: "Record") -> Side:
 
 def show(old: Side, new: Side, *, as_json: bool, fail_below: float | None = None) -> None:
     """Print the comparison. Raises RegressionError."""
-    from deckard_deploy.errors import RegressionError  # noqa: PLC0415  not for --help
-    from deckard_deploy.measuring import comparing  # noqa: PLC0415  same
-
     pairs = old.record and new.record and old.record.beside == new.record.id
     published = old.record is None or new.record is None
     found = (
@@ -107,7 +100,6 @@ def show(old: Side, new: Side, *, as_json: bool, fail_below: float | None = None
 
 
 def _print(old: Side, new: Side, found: "Comparison") -> None:
-    from deckard_deploy.measuring.tables import number  # noqa: PLC0415  not for --help
 
     ceilings = {c.concurrency: c.tokens_per_s for c in new.record.ceilings} if new.record else {}
     rows = [("at once", "old", "new", "ratio", "interval", "", "of roof")]
@@ -139,7 +131,6 @@ def _words(ratio: "Ratio") -> tuple[str, str, str]:
 
 
 def _geometric(values: list[float]) -> float:
-    from statistics import geometric_mean  # noqa: PLC0415  not for --help
 
     return geometric_mean(values)
 

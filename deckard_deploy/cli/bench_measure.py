@@ -1,21 +1,24 @@
 """One sweep of what runs, as `bench` and `bench spec` both make it."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import click
 
+from deckard_deploy import __version__
+from deckard_deploy.cli import bench_host, bench_subject
+from deckard_deploy.cli.bench_subject import others_at_work, running_endpoint
 from deckard_deploy.cli.output import say
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from deckard_deploy.cli.state import Deployed
-    from deckard_deploy.measuring.engine_bench import Endpoint
-    from deckard_deploy.measuring.records import Record, Run
-    from deckard_deploy.measuring.workload import Settings
-    from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.cli.state import Deployed
+from deckard_deploy.errors import DeployError
+from deckard_deploy.measuring import records
+from deckard_deploy.measuring.engine_bench import Endpoint, argv_of
+from deckard_deploy.measuring.records import Record, Run
+from deckard_deploy.measuring.sweep import sweep
+from deckard_deploy.measuring.workload import Settings
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.running.files import private_folder
 
 
 def numbers(_: click.Context, option: click.Parameter, text: str | None) -> tuple[int, ...] | None:
@@ -35,13 +38,10 @@ def repeats(runs: int | None) -> dict[str, int]:
 
 def command_of(deployed: "Deployed", settings: "Settings") -> tuple[str, ...]:
     """What a person would type for one run of the first concurrency. Raises BadInputError when nothing runs."""
-    from deckard_deploy.cli.bench_subject import running_endpoint  # noqa: PLC0415  not for --help
-
     return _command(running_endpoint(deployed)[1], settings)
 
 
 def _command(endpoint: "Endpoint", settings: "Settings") -> tuple[str, ...]:
-    from deckard_deploy.measuring.engine_bench import argv_of  # noqa: PLC0415  not for --help
 
     first = settings.concurrency[0]
     return ("vllm", "bench", "serve", *argv_of(endpoint, settings.arguments(first, first * settings.requests, 0)))
@@ -52,11 +52,6 @@ def measured(deployments: "Sequence[Deployed]", settings: "Settings") -> "list[R
 
     Raises BadInputError, EnvironmentUnfitError, NetworkError.
     """
-    from deckard_deploy.cli.bench_subject import others_at_work, running_endpoint  # noqa: PLC0415  not for --help
-    from deckard_deploy.errors import DeployError  # noqa: PLC0415  same
-    from deckard_deploy.measuring.sweep import sweep  # noqa: PLC0415  same
-    from deckard_deploy.running.files import private_folder  # noqa: PLC0415  same
-
     running = [running_endpoint(deployed) for deployed in deployments]
     for deployed, (plan, _) in zip(deployments, running, strict=True):
         if others := others_at_work(plan, deployed):
@@ -76,9 +71,6 @@ def measured(deployments: "Sequence[Deployed]", settings: "Settings") -> "list[R
 
 
 def _begun(plan: "LaunchPlan", endpoint: "Endpoint", settings: "Settings") -> "Record":
-    from deckard_deploy import __version__  # noqa: PLC0415  not for --help
-    from deckard_deploy.cli import bench_host, bench_subject  # noqa: PLC0415  same
-    from deckard_deploy.measuring.records import Record  # noqa: PLC0415  same
 
     started = datetime.now(UTC)
     return Record(
@@ -97,7 +89,6 @@ def _begun(plan: "LaunchPlan", endpoint: "Endpoint", settings: "Settings") -> "R
 def _kept(
     folder: "Path", begun: "Sequence[Record]", rounds: "Sequence[tuple[Run, ...]]", ended: str = ""
 ) -> "list[Record]":
-    from deckard_deploy.measuring import records  # noqa: PLC0415  not for --help
 
     # A server's own words may be in it.
     reason = "".join(letter for letter in " ".join(ended.split()) if letter.isprintable())[:500]

@@ -4,8 +4,13 @@ from pathlib import Path
 
 import click
 
+from deckard_deploy.cli.bench_compare import of_record, published
 from deckard_deploy.cli.output import say
 from deckard_deploy.cli.state import state, state_option
+from deckard_deploy.durable import write_whole, writing
+from deckard_deploy.errors import BadInputError
+from deckard_deploy.measuring import comparing, figures, plots, records
+from deckard_deploy.measuring import report as page
 
 
 @click.command()
@@ -24,12 +29,6 @@ def report(record: str, *, against: str | None, output: Path | None, state_dir: 
     Example:
       deckard-deploy bench report last --compare seed -o report
     """
-    from deckard_deploy.cli.bench_compare import of_record, published  # noqa: PLC0415  not for --help
-    from deckard_deploy.durable import write_whole, writing  # noqa: PLC0415  same
-    from deckard_deploy.errors import BadInputError  # noqa: PLC0415  same
-    from deckard_deploy.measuring import comparing, figures, plots, records  # noqa: PLC0415  same
-    from deckard_deploy.measuring import report as page  # noqa: PLC0415  same
-
     found = records.load(records.find(state(state_dir).bench, record))
     table = published(against) if against else None
     comparison = None

@@ -3,20 +3,26 @@
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from deckard_deploy import __version__
+from deckard_deploy.cli.bench_host import host_facts
 from deckard_deploy.cli.bench_measure import measured, numbers, repeats
+from deckard_deploy.cli.bench_subject import current_release, refuse_foreign_certificate, subject_of
 from deckard_deploy.cli.output import say, table
+from deckard_deploy.cli.prepare import stored_release
+from deckard_deploy.cli.site import open_site
 from deckard_deploy.cli.state import Deployed, deployment_option, start_line
-
-if TYPE_CHECKING:
-    from deckard_deploy.measuring.records import Record
-    from deckard_deploy.measuring.speculation import SpecRecord
-    from deckard_deploy.measuring.workload import Settings
-    from deckard_deploy.planning.plan import LaunchPlan
-    from deckard_deploy.running.deploy import Site
+from deckard_deploy.errors import BadInputError, DeployError
+from deckard_deploy.measuring import speculation
+from deckard_deploy.measuring.records import Record
+from deckard_deploy.measuring.speculation import SpecRecord
+from deckard_deploy.measuring.workload import Settings
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.running.deploy import Site, bring_up, observe
+from deckard_deploy.running.lock import held
 
 _OPTION, _TOKENS = "--speculative-config", "num_speculative_tokens"
 
@@ -40,12 +46,6 @@ def spec(deployed: Deployed, *, tokens: tuple[int, ...], dry_run: bool, as_json:
     Example:
       deckard-deploy bench spec --tokens 1,2,4 --concurrency 1,4
     """
-    from deckard_deploy.cli.bench_subject import current_release, refuse_foreign_certificate  # noqa: PLC0415  not for --help
-    from deckard_deploy.errors import BadInputError  # noqa: PLC0415  same
-    from deckard_deploy.measuring import speculation  # noqa: PLC0415  same
-    from deckard_deploy.measuring.workload import Settings  # noqa: PLC0415  same
-    from deckard_deploy.running.lock import held  # noqa: PLC0415  same
-
     plan = current_release(deployed).plan()
     if _OPTION not in plan.arguments:
         raise BadInputError(f"{deployed.name} has no drafter to try", hint=f"{start_line(deployed)} --drafter NAME")
@@ -69,8 +69,6 @@ def spec(deployed: Deployed, *, tokens: tuple[int, ...], dry_run: bool, as_json:
 def _sweeps(
     deployed: Deployed, plan: "LaunchPlan", settings: "Settings", tokens: tuple[int, ...]
 ) -> "Iterator[tuple[int, Record]]":
-    from deckard_deploy.cli.site import open_site  # noqa: PLC0415  not for --help
-    from deckard_deploy.errors import DeployError  # noqa: PLC0415  same
 
     with open_site(deployed.directory, deployed.name, say, also=plan.runtime) as site:
         try:
@@ -86,8 +84,6 @@ def _sweeps(
 
 
 def _start(site: "Site", plan: "LaunchPlan") -> None:
-    from deckard_deploy.cli.prepare import stored_release  # noqa: PLC0415  not for --help
-    from deckard_deploy.running.deploy import bring_up, observe  # noqa: PLC0415  same
 
     current = site.releases.current()
     if current and current.plan_hash == plan.hash and observe(site.runtimes).plan_hash == plan.hash:
@@ -104,10 +100,6 @@ def drafting(plan: "LaunchPlan", tokens: int) -> "LaunchPlan":
 
 
 def _judged(plan: "LaunchPlan", settings: "Settings", sweeps: "dict[int, Record]") -> "SpecRecord":
-    from deckard_deploy import __version__  # noqa: PLC0415  not for --help
-    from deckard_deploy.cli.bench_host import host_facts  # noqa: PLC0415  same
-    from deckard_deploy.cli.bench_subject import subject_of  # noqa: PLC0415  same
-    from deckard_deploy.measuring import speculation  # noqa: PLC0415  same
 
     off = sweeps.pop(0)
     attempts = tuple(speculation.tried(number, record, off) for number, record in sweeps.items())

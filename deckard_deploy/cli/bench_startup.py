@@ -6,17 +6,27 @@ from datetime import UTC, datetime
 from pathlib import Path
 from stat import S_IMODE
 from tempfile import mkdtemp
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import click
 
+from deckard_deploy import __version__
+from deckard_deploy.cli.bench_host import host_facts
+from deckard_deploy.cli.bench_subject import current_release, subject_of
 from deckard_deploy.cli.output import say, table
+from deckard_deploy.cli.prepare import stored_release
+from deckard_deploy.cli.site import open_site
 from deckard_deploy.cli.state import Deployed, deployment_option
-
-if TYPE_CHECKING:
-    from deckard_deploy.measuring.startups import StartupRecord, Timed
-    from deckard_deploy.planning.plan import LaunchPlan
-    from deckard_deploy.running.deploy import Site
+from deckard_deploy.durable import writing
+from deckard_deploy.errors import DeployError, EnvironmentUnfitError
+from deckard_deploy.measuring import startups
+from deckard_deploy.measuring.startups import StartupRecord, Timed
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.running.deploy import Site, bring_up
+from deckard_deploy.running.files import remove_folder, temporary_prefix
+from deckard_deploy.running.lock import held
+from deckard_deploy.startup import history
+from deckard_deploy.startup.phases import ORDER
 
 
 @click.command()
@@ -34,12 +44,6 @@ def startup(deployed: Deployed, *, runs: int, dry_run: bool, as_json: bool) -> N
     Example:
       deckard-deploy bench startup --runs 3
     """
-    from deckard_deploy.cli.bench_subject import current_release  # noqa: PLC0415  not for --help
-    from deckard_deploy.cli.site import open_site  # noqa: PLC0415  same
-    from deckard_deploy.measuring import startups  # noqa: PLC0415  same
-    from deckard_deploy.running.lock import held  # noqa: PLC0415  same
-    from deckard_deploy.startup.phases import ORDER  # noqa: PLC0415  same
-
     plan = current_release(deployed).plan()
     if dry_run:
         say(f"would    restart plan {plan.hash} {runs} times without {_listed(_caches(plan))}, then {runs} times with")
@@ -57,10 +61,6 @@ def startup(deployed: Deployed, *, runs: int, dry_run: bool, as_json: bool) -> N
 
 
 def _record(plan: "LaunchPlan", starts: "tuple[Timed, ...]") -> "StartupRecord":
-    from deckard_deploy import __version__  # noqa: PLC0415  not for --help
-    from deckard_deploy.cli.bench_host import host_facts  # noqa: PLC0415  same
-    from deckard_deploy.cli.bench_subject import subject_of  # noqa: PLC0415  same
-    from deckard_deploy.measuring.startups import StartupRecord  # noqa: PLC0415  same
 
     now = datetime.now(UTC)
     return StartupRecord(
@@ -74,9 +74,6 @@ def _record(plan: "LaunchPlan", starts: "tuple[Timed, ...]") -> "StartupRecord":
 
 
 def _starts(deployed: Deployed, site: "Site", plan: "LaunchPlan", runs: int) -> "Iterator[Timed]":
-    from deckard_deploy.cli.prepare import stored_release  # noqa: PLC0415  not for --help
-    from deckard_deploy.errors import DeployError  # noqa: PLC0415  same
-    from deckard_deploy.running.deploy import bring_up  # noqa: PLC0415  same
 
     try:
         for number in range(runs):
@@ -94,11 +91,6 @@ def _starts(deployed: Deployed, site: "Site", plan: "LaunchPlan", runs: int) -> 
 
 def _timed(deployed: Deployed, site: "Site", plan: "LaunchPlan", caches: Literal["empty", "kept"]) -> "Timed":
     """Start the plan anew; how long it took is what `up` would remember of it."""
-    from deckard_deploy.cli.prepare import stored_release  # noqa: PLC0415  not for --help
-    from deckard_deploy.errors import EnvironmentUnfitError  # noqa: PLC0415  same
-    from deckard_deploy.measuring.startups import Timed  # noqa: PLC0415  same
-    from deckard_deploy.running.deploy import bring_up  # noqa: PLC0415  same
-    from deckard_deploy.startup import history  # noqa: PLC0415  same
 
     def starts() -> "tuple[history.Start, ...]":
         return history.starts_like(
@@ -148,8 +140,6 @@ def _empty(folders: Sequence[Path]) -> Iterator[None]:
 @contextmanager
 def _replaced(folder: Path, used: list[Path]) -> Iterator[None]:
     """One of them, if it is there. used: where the folders are now that stood in its place."""
-    from deckard_deploy.durable import writing  # noqa: PLC0415  not for --help
-
     aside = folder.with_name(f"{folder.name}.kept")
     if not folder.is_dir() and not aside.is_dir():
         yield
@@ -173,14 +163,10 @@ def _replaced(folder: Path, used: list[Path]) -> Iterator[None]:
 
 def _out_of_the_way(folder: Path) -> Path:
     """The folder under a name that nothing else has. Raises OSError."""
-    from deckard_deploy.running.files import temporary_prefix  # noqa: PLC0415  not for --help
-
     return folder.rename(mkdtemp(prefix=f"{temporary_prefix()}{folder.name}-", dir=folder.parent))
 
 
 def _remove_used(folder: Path) -> None:
-    from deckard_deploy.errors import EnvironmentUnfitError  # noqa: PLC0415  not for --help
-    from deckard_deploy.running.files import remove_folder  # noqa: PLC0415  same
 
     try:
         remove_folder(folder)

@@ -10,8 +10,8 @@ from deckard_deploy.catalog import library
 from deckard_deploy.cli.gateway import access
 from deckard_deploy.cli.output import echo_command, say
 from deckard_deploy.cli.prepare import installed_program
-from deckard_deploy.cli.site import open_site
-from deckard_deploy.cli.state import Deployed, running_plan, start_line
+from deckard_deploy.cli.site import open_site, running_plan
+from deckard_deploy.cli.state import Deployed, start_line
 from deckard_deploy.errors import BadInputError, DeployError, NetworkError
 from deckard_deploy.measuring.engine_bench import Endpoint
 from deckard_deploy.measuring.metrics import metrics_url, scrape

@@ -5,6 +5,8 @@ from typing import Literal
 
 import click
 
+from deckard_deploy.catalog import library
+from deckard_deploy.catalog import listing as catalog
 from deckard_deploy.cli.host_profile import here
 from deckard_deploy.cli.output import table
 
@@ -25,7 +27,6 @@ def _group(kind: Kind, summary: str, example: str, *, alone: click.Command | Non
     @group.command("list", help=f"List all {kind}.\n\n\b\nExample:\n  deckard-deploy {kind} list --json")
     @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     def listing(as_json: bool) -> None:  # noqa: FBT001  click passes flags so
-        from deckard_deploy.catalog import listing as catalog  # noqa: PLC0415  not for --help
 
         entries = catalog.entries(kind)
         if as_json:
@@ -43,7 +44,6 @@ def _group(kind: Kind, summary: str, example: str, *, alone: click.Command | Non
     @click.argument("name")
     @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     def show(name: str, as_json: bool) -> None:  # noqa: FBT001  click passes flags so
-        from deckard_deploy.catalog import library  # noqa: PLC0415  not for --help
 
         load = {"profiles": library.profile, "models": library.model, "engines": library.engine}[kind]
         spec = load(name)
@@ -57,10 +57,8 @@ def _group(kind: Kind, summary: str, example: str, *, alone: click.Command | Non
 
 def _abilities() -> list[str]:
     """What each engine drafts with and loads, and what of ours that takes."""
-    from deckard_deploy.catalog import library, listing  # noqa: PLC0415  not for --help
-
     lines = [""]
-    for engine in map(library.engine, listing.names("engines")):
+    for engine in map(library.engine, catalog.names("engines")):
         ours = f"plugin {engine.plugin}" if engine.plugin else f"patches {engine.patch_set}"
         ours = ours if engine.plugin or engine.patch_set else "nothing of ours"
         drafts = ", ".join(engine.drafter_methods) or "nothing"

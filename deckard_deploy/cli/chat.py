@@ -2,14 +2,15 @@
 
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from deckard_deploy.cli.state import Deployed, deployment_option, endpoint
-
-if TYPE_CHECKING:
-    from deckard_deploy.connection import Access
+from deckard_deploy.cli.gateway import access
+from deckard_deploy.cli.site import endpoint
+from deckard_deploy.cli.state import Deployed, deployment_option
+from deckard_deploy.connection import Access, session
+from deckard_deploy.errors import BadInputError, NetworkError
 
 
 @click.command()
@@ -25,8 +26,6 @@ def chat(deployed: Deployed, message: str, thinking: bool, max_tokens: int, as_j
     Example:
       deckard-deploy chat "Explain quantum entanglement simply."
     """
-    from deckard_deploy.cli.gateway import access  # noqa: PLC0415  not for --help
-
     plan = endpoint(deployed)
     opened = access(plan, deployed.directory)
     body = {
@@ -53,9 +52,6 @@ def chat(deployed: Deployed, message: str, thinking: bool, max_tokens: int, as_j
 def _post(base_url: str, body: dict[str, Any], opened: "Access") -> Iterator[str]:
     import requests  # noqa: PLC0415  heavy: not for --help
 
-    from deckard_deploy.connection import session  # noqa: PLC0415  same
-    from deckard_deploy.errors import BadInputError, NetworkError  # noqa: PLC0415  same
-
     url = f"{base_url}/chat/completions"
     with session(opened) as asking:
         try:
@@ -78,7 +74,5 @@ def _delta(line: str) -> dict[str, Any]:
         return {}
     event = json.loads(data)
     if "choices" not in event:  # an error after the stream has begun comes as an event
-        from deckard_deploy.errors import NetworkError  # noqa: PLC0415  not for --help
-
         raise NetworkError(f"the engine broke off: {data[:300]}", hint="deckard-deploy logs")
     return dict(event["choices"][0]["delta"]) if event["choices"] else {}

@@ -1,26 +1,28 @@
 """`doctor`: what is wrong with this machine, before anything is spent; and the part of it that `up` asks for."""
 
 import json
-import os
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from deckard_deploy.catalog.resolution import Resolved
+from deckard_deploy.cli.host_facts import facts_of_host
+from deckard_deploy.cli.host_plan import plan_for
 from deckard_deploy.cli.options import resolve_choice
 from deckard_deploy.cli.output import say
+from deckard_deploy.cli.site import open_site
 from deckard_deploy.cli.state import knowing_home, state, state_option
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from deckard_deploy.catalog.resolution import Resolved
-    from deckard_deploy.doctor.facts import HostFacts
-    from deckard_deploy.doctor.findings import Finding
-    from deckard_deploy.doctor.target import Target
-    from deckard_deploy.planning.plan import LaunchPlan
-    from deckard_deploy.running.layout import StateDir
+from deckard_deploy.doctor import facts as fact_files
+from deckard_deploy.doctor.findings import Finding
+from deckard_deploy.doctor.rules import judge
+from deckard_deploy.doctor.target import Folders, Target, target_of
+from deckard_deploy.errors import EnvironmentUnfitError
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.running.deploy import observe
+from deckard_deploy.running.layout import StateDir
 
 WIDTH = 80
 _COLOURS = {"fail": "red", "warn": "yellow", "info": "cyan", "ok": "green"}
@@ -44,9 +46,6 @@ def doctor(*, source: Path | None, saved: Path | None, as_json: bool, state_dir:
     Example:
       deckard-deploy doctor --profile spark
     """
-    from deckard_deploy.doctor import facts as fact_files  # noqa: PLC0415  not for --help
-    from deckard_deploy.doctor.rules import judge  # noqa: PLC0415  same
-
     target = _target(state(state_dir), here=source is None, **chosen)
     facts = fact_files.load(source) if source else facts_of_host(target)
     if saved:
@@ -71,9 +70,6 @@ def refuse_unfit(resolved: "Resolved", plan: "LaunchPlan", directory: "StateDir"
     running = _running_plan(directory, plan)
     if running == plan.hash:
         return  # nothing is going to be spent
-    from deckard_deploy.doctor.rules import judge  # noqa: PLC0415  not for --help
-    from deckard_deploy.doctor.target import target_of  # noqa: PLC0415  same
-    from deckard_deploy.errors import EnvironmentUnfitError  # noqa: PLC0415  same
 
     target = target_of(resolved, plan, models=directory.models, running=running is not None)
     findings = judge(facts_of_host(target, quick=True), target, before_up=True)
@@ -88,13 +84,11 @@ def refuse_unfit(resolved: "Resolved", plan: "LaunchPlan", directory: "StateDir"
 
 
 def _target(directory: "StateDir", *, here: bool, **chosen: Any) -> "Target":  # noqa: ANN401  the options of resolve_choice
-    from deckard_deploy.doctor.target import Folders, Target, target_of  # noqa: PLC0415  not for --help
 
     if not any(chosen.values()) and not Path("deckard.yaml").is_file():
         with knowing_home():
             own = [Path.home() / folder for folder in (".cache/vllm", ".cache/flashinfer", ".triton/cache")]
         return Target(folders=Folders(weights=directory.models, caches=tuple(own)))
-    from deckard_deploy.cli.host_plan import plan_for  # noqa: PLC0415  not for --help
 
     resolved = resolve_choice(**chosen)
     plan = plan_for(resolved, directory)
@@ -105,10 +99,6 @@ def _target(directory: "StateDir", *, here: bool, **chosen: Any) -> "Target":  #
 
 def _running_plan(directory: "StateDir", plan: "LaunchPlan") -> str | None:
     """The hash of the plan that the deployment runs, "" of an unknown one, None when nothing runs. Nothing is made."""
-    from deckard_deploy.cli.site import open_site  # noqa: PLC0415  not for --help
-    from deckard_deploy.errors import EnvironmentUnfitError  # noqa: PLC0415  same
-    from deckard_deploy.running.deploy import observe  # noqa: PLC0415  same
-
     if plan.deployment not in directory.deployments():
         return None
     try:
@@ -117,25 +107,6 @@ def _running_plan(directory: "StateDir", plan: "LaunchPlan") -> str | None:
     except EnvironmentUnfitError:
         return None  # docker does not answer, which the rules say
     return (seen.plan_hash or "") if seen.state in ("running", "restarting") else None
-
-
-def facts_of_host(target: "Target", *, quick: bool = False) -> "HostFacts":
-    """What was read of this machine; `quick`: for the rules that stop `up`."""
-    from deckard_deploy.doctor.collect import collect  # noqa: PLC0415  not for --help
-    from deckard_deploy.doctor.host import Host  # noqa: PLC0415  same
-
-    return collect(target, Host(environment=dict(os.environ)), port_problem=_port_problem, quick=quick)
-
-
-def _port_problem(address: str, port: int) -> str | None:
-    from deckard_deploy.errors import EnvironmentUnfitError  # noqa: PLC0415  not for --help
-    from deckard_deploy.running.ports import require_free  # noqa: PLC0415  same
-
-    try:
-        require_free(address, port)
-    except EnvironmentUnfitError as error:
-        return error.message
-    return None
 
 
 def _print(findings: "Sequence[Finding]") -> None:

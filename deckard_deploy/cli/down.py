@@ -1,14 +1,18 @@
 """`down`: stop it, and with --purge forget it."""
 
-from typing import TYPE_CHECKING
-
 import click
 
+from deckard_deploy.catalog import library, listing
+from deckard_deploy.cli.monitor import stop as stop_monitoring
 from deckard_deploy.cli.output import say
+from deckard_deploy.cli.prepare import remove_generated
+from deckard_deploy.cli.site import open_site
 from deckard_deploy.cli.state import Deployed, deployment_option
-
-if TYPE_CHECKING:
-    from deckard_deploy.running.layout import StateDir
+from deckard_deploy.running import environment
+from deckard_deploy.running.deploy import observe, take_down
+from deckard_deploy.running.files import remove_folder
+from deckard_deploy.running.layout import StateDir
+from deckard_deploy.running.lock import held
 
 
 @click.command()
@@ -24,11 +28,6 @@ def down(deployed: Deployed, purge: bool, dry_run: bool) -> None:  # noqa: FBT00
     Example:
       deckard-deploy down --profile cpu --purge
     """
-    from deckard_deploy.cli.monitor import stop as stop_monitoring  # noqa: PLC0415  not for --help
-    from deckard_deploy.cli.site import open_site  # noqa: PLC0415  same
-    from deckard_deploy.running.deploy import observe, take_down  # noqa: PLC0415  same
-    from deckard_deploy.running.lock import held  # noqa: PLC0415  same
-
     directory, found = deployed
     with open_site(directory, found, say) as site:
         if dry_run:
@@ -45,9 +44,6 @@ def down(deployed: Deployed, purge: bool, dry_run: bool) -> None:  # noqa: FBT00
 
 def _purge(directory: "StateDir", name: str) -> None:
     """Remove the deployment; with the last one engines, caches and generated models, which can all be made again."""
-    from deckard_deploy.cli.prepare import remove_generated  # noqa: PLC0415  not for --help
-    from deckard_deploy.running.files import remove_folder  # noqa: PLC0415  same
-
     remove_folder(directory.deployment(name).folder)
     say(f"removed  releases and logs of {name}")
     if directory.deployments():
@@ -69,8 +65,6 @@ def _purge(directory: "StateDir", name: str) -> None:
 
 
 def _remove_engines(directory: "StateDir") -> None:
-    from deckard_deploy.catalog import library, listing  # noqa: PLC0415  not for --help
-    from deckard_deploy.running import environment  # noqa: PLC0415  same
 
     for engine in listing.names("engines"):
         if library.engine(engine).dependency_lock is None:  # an image, or somebody's own environment

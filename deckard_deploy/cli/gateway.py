@@ -3,18 +3,16 @@
 import contextlib
 import os
 import time
-from typing import TYPE_CHECKING
 
 from deckard_deploy.cli.output import echo_command, say
 from deckard_deploy.connection import Access, session
 from deckard_deploy.errors import BadInputError, EnvironmentUnfitError
 from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.rendering.gateway import ROUTES
 from deckard_deploy.running import gateway_files
+from deckard_deploy.running.deploy import Site
 from deckard_deploy.running.keys import Keys, access_version
 from deckard_deploy.running.layout import StateDir
-
-if TYPE_CHECKING:
-    from deckard_deploy.running.deploy import Site
 
 TAKEN_OVER_S = 10.0
 SETTLED_S = 0.5  # nginx's old workers still accept for 100 ms after its new ones do (src/os/unix/ngx_process_cycle.c)
@@ -48,7 +46,6 @@ def say_what_is_open(plan: LaunchPlan, directory: StateDir) -> None:
     """Who may ask for what, when that is more than this machine."""
     if plan.gateway is None or not plan.gateway.exposed:
         return
-    from deckard_deploy.rendering.gateway import ROUTES  # noqa: PLC0415  jinja2 is heavy
 
     say(f"exposed  {plan.base_url} to every machine that reaches {plan.address}; keys: {_names(directory)}")
     if plan.gateway.image:

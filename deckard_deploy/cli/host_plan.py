@@ -8,12 +8,15 @@ from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.cli.patch_choice import patched
 from deckard_deploy.cli.pinned import pinned
 from deckard_deploy.cli.plan_memory import kv_bytes_of, on_this_host, planned_memory, with_measured_memory
+from deckard_deploy.cli.plan_reality import earlier_starts
 from deckard_deploy.errors import IntegrityError
 from deckard_deploy.planning.memory import Memory, with_serve
 from deckard_deploy.planning.memory_parts import EarlierStart, Known
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.planning.planner import HostPaths, build_plan
 from deckard_deploy.running.layout import StateDir
+from deckard_deploy.running.releases import Releases
+from deckard_deploy.weights.checkpoint import read_checkpoint
 
 MEMINFO = Path("/proc/meminfo")
 
@@ -62,8 +65,6 @@ def _tensor_bytes(resolved: Resolved, directory: StateDir) -> dict[str, dict[str
     sizes = {}
     for model in (resolved.model, resolved.drafter):
         if model and (folder := directory.models / model.name).is_dir():
-            from deckard_deploy.weights.checkpoint import read_checkpoint  # noqa: PLC0415  for models that are here
-
             try:
                 sizes[model.name] = read_checkpoint(folder).component_bytes()
             except IntegrityError:
@@ -74,7 +75,6 @@ def _tensor_bytes(resolved: Resolved, directory: StateDir) -> dict[str, dict[str
 def _earlier_starts(resolved: Resolved, directory: StateDir) -> tuple[EarlierStart, ...]:
     if not directory.startups.exists():
         return ()
-    from deckard_deploy.cli.plan_reality import earlier_starts  # noqa: PLC0415  for a host that has started something
 
     return earlier_starts(resolved, directory.startups)
 
@@ -84,7 +84,6 @@ def current_plan(directory: StateDir, name: str) -> LaunchPlan | None:
     deployment = directory.deployment(name)
     if not deployment.folder.exists():
         return None
-    from deckard_deploy.running.releases import Releases  # noqa: PLC0415  for what was deployed already
 
     release = Releases(deployment).current()
     return release.plan() if release else None

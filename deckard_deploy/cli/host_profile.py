@@ -3,16 +3,18 @@
 import json
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from deckard_deploy.catalog import library, listing
+from deckard_deploy.cli.host_facts import facts_of_host
 from deckard_deploy.cli.output import say
 from deckard_deploy.cli.state import knowing_home
-
-if TYPE_CHECKING:
-    from deckard_deploy.doctor.facts import HostFacts
-    from deckard_deploy.doctor.fitting import Fit
+from deckard_deploy.doctor import facts as fact_files
+from deckard_deploy.doctor.facts import HostFacts
+from deckard_deploy.doctor.fitting import Fit, fit, made_for
+from deckard_deploy.doctor.target import Folders, Target
+from deckard_deploy.errors import EnvironmentUnfitError
 
 WIDTH = 80
 
@@ -29,10 +31,6 @@ def here(source: Path | None, *, as_json: bool) -> None:
     Example:
       deckard-deploy profiles here
     """
-    from deckard_deploy.doctor import facts as fact_files  # noqa: PLC0415  not for --help
-    from deckard_deploy.doctor.fitting import made_for  # noqa: PLC0415  same
-    from deckard_deploy.errors import EnvironmentUnfitError  # noqa: PLC0415  same
-
     facts = fact_files.load(source) if source else _facts()
     fits = _fits(facts)
     try:
@@ -52,8 +50,6 @@ def here(source: Path | None, *, as_json: bool) -> None:
 
 def profile_of_this_host() -> str:
     """The profile that is made for this machine, said with the reason. Raises EnvironmentUnfitError."""
-    from deckard_deploy.doctor.fitting import made_for  # noqa: PLC0415  only when no profile was named
-
     facts = _facts()
     chosen = made_for(facts, _fits(facts))
     why = chosen.why if facts.gpus else "no NVIDIA GPU here, so a tiny model to rehearse with"
@@ -62,8 +58,6 @@ def profile_of_this_host() -> str:
 
 
 def _facts() -> "HostFacts":
-    from deckard_deploy.cli.doctor import facts_of_host  # noqa: PLC0415  not for --help
-    from deckard_deploy.doctor.target import Folders, Target  # noqa: PLC0415  same
 
     with knowing_home():
         home = Path.home()
@@ -72,9 +66,6 @@ def _facts() -> "HostFacts":
 
 def _fits(facts: "HostFacts") -> "list[Fit]":
     """The one that is made for the machine first, what cannot run last."""
-    from deckard_deploy.catalog import library, listing  # noqa: PLC0415  not for --help
-    from deckard_deploy.doctor.fitting import fit  # noqa: PLC0415  same
-
     fits = [fit(library.profile(name), facts) for name in listing.names("profiles")]
     order = ("runs", "with changes", "no")
     return sorted(fits, key=lambda each: (not each.made_for_it, order.index(each.verdict), each.profile))

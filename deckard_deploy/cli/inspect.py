@@ -2,15 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from deckard_deploy.cli.output import table
 from deckard_deploy.cli.state import state, state_option
-
-if TYPE_CHECKING:
-    from deckard_deploy.weights.inspection import Inspection
+from deckard_deploy.patching.manifest import load_patch_set, needed
+from deckard_deploy.weights import inspection
+from deckard_deploy.weights.inspection import Inspection
 
 _PATCH_SET = "vllm-0.19.1"
 
@@ -32,8 +31,6 @@ def inspect(  # click hands over every option by name
     Example:
       deckard-deploy inspect deckard-31b
     """
-    from deckard_deploy.weights import inspection  # noqa: PLC0415  not for --help
-
     found = inspection.inspect(
         _folder(model, state_dir), drafter=_folder(drafter, state_dir) if drafter else None, count_nan=count_nan
     )
@@ -53,7 +50,6 @@ def _folder(named: str, state_dir: Path | None) -> Path:
 
 
 def _patches(quantization: str, *, drafter: bool) -> list[str]:
-    from deckard_deploy.patching.manifest import load_patch_set, needed  # noqa: PLC0415  not for --help
 
     return [patch.name for patch in needed(load_patch_set(_PATCH_SET), drafter=drafter, quantization=quantization)]
 

@@ -1,15 +1,17 @@
 """`keys`: who may ask this host's gateways."""
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from deckard_deploy.cli.gateway import take_over
 from deckard_deploy.cli.output import say, table
+from deckard_deploy.cli.site import open_site
 from deckard_deploy.cli.state import state, state_option
-
-if TYPE_CHECKING:
-    from deckard_deploy.running.layout import StateDir
+from deckard_deploy.errors import DeployError
+from deckard_deploy.running.keys import Keys
+from deckard_deploy.running.layout import StateDir
 
 
 @click.group()
@@ -36,8 +38,6 @@ def add(name: str, state_dir: Path | None) -> None:
     Example:
       deckard-deploy keys add alice > alice.key
     """
-    from deckard_deploy.running.keys import Keys  # noqa: PLC0415  not for --help
-
     directory = state(state_dir)
     ring = Keys(directory.root)
     ring.must_be_new(name)
@@ -61,10 +61,6 @@ def list_(state_dir: Path | None, *, as_json: bool) -> None:
     Example:
       deckard-deploy keys list
     """
-    import json  # noqa: PLC0415  not for --help
-
-    from deckard_deploy.running.keys import Keys  # noqa: PLC0415  same
-
     rows = sorted((name, record.made) for name, record in Keys(state(state_dir).root).ring().keys.items())
     if as_json:
         click.echo(json.dumps([{"name": name, "made": made} for name, made in rows], indent=2))
@@ -81,8 +77,6 @@ def access(state_dir: Path | None) -> None:
     Example:
       deckard-deploy keys access > access.conf
     """
-    from deckard_deploy.running.keys import Keys  # noqa: PLC0415  not for --help
-
     click.echo(Keys(state(state_dir).root).access(), nl=False)
 
 
@@ -96,8 +90,6 @@ def revoke(name: str, state_dir: Path | None) -> None:
     Example:
       deckard-deploy keys revoke alice
     """
-    from deckard_deploy.running.keys import Keys  # noqa: PLC0415  not for --help
-
     directory = state(state_dir)
     ring = Keys(directory.root)
     if name not in ring.ring().keys and directory.deployments():
@@ -115,10 +107,6 @@ def revoke(name: str, state_dir: Path | None) -> None:
 
 def _tell_gateways(directory: "StateDir") -> None:
     """Every gateway of this host that runs; one that cannot be told keeps no other from being told."""
-    from deckard_deploy.cli.gateway import take_over  # noqa: PLC0415  not for --help
-    from deckard_deploy.cli.site import open_site  # noqa: PLC0415  same
-    from deckard_deploy.errors import DeployError  # noqa: PLC0415  same
-
     failed: DeployError | None = None
     for name in directory.deployments():
         try:

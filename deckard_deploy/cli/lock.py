@@ -2,16 +2,22 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from deckard_deploy.catalog.resolution import Resolved
+from deckard_deploy.catalog.specs import HubRepository
 from deckard_deploy.cli.options import deployment_options
 from deckard_deploy.cli.output import echo_command, say
-
-if TYPE_CHECKING:
-    from deckard_deploy.catalog.resolution import Resolved
-    from deckard_deploy.weights.lockfile import Lock
+from deckard_deploy.cli.weights import hub_models
+from deckard_deploy.errors import EnvironmentUnfitError, NetworkError
+from deckard_deploy.patching import plugin
+from deckard_deploy.patching.manifest import load_patch_set
+from deckard_deploy.planning.planner import build_plan
+from deckard_deploy.running import docker_images, registry
+from deckard_deploy.running.docker_engine import DockerEngine
+from deckard_deploy.weights import hub, lockfile
+from deckard_deploy.weights.lockfile import Lock
 
 
 @click.command()
@@ -28,8 +34,6 @@ def lock(*, resolved: "Resolved", lock_file: Path | None, check: bool, dry_run: 
     Example:
       deckard-deploy lock --profile spark
     """
-    from deckard_deploy.weights import lockfile  # noqa: PLC0415  not for --help
-
     path = lock_file or lockfile.DEFAULT
     old = lockfile.read(path) or lockfile.Lock()
     new = _resolved(resolved)
@@ -46,13 +50,6 @@ def lock(*, resolved: "Resolved", lock_file: Path | None, check: bool, dry_run: 
 
 
 def _resolved(resolved: "Resolved") -> "Lock":
-    from deckard_deploy.catalog.specs import HubRepository  # noqa: PLC0415  not for --help
-    from deckard_deploy.cli.weights import hub_models  # noqa: PLC0415  same
-    from deckard_deploy.patching import plugin  # noqa: PLC0415  same
-    from deckard_deploy.patching.manifest import load_patch_set  # noqa: PLC0415  same
-    from deckard_deploy.planning.planner import build_plan  # noqa: PLC0415  same
-    from deckard_deploy.weights import hub  # noqa: PLC0415  same
-    from deckard_deploy.weights.lockfile import Lock  # noqa: PLC0415  same
 
     models = {}
     for model in hub_models(resolved):
@@ -74,10 +71,6 @@ def _digest(image: str) -> str | None:
 
 def _registry_digest(image: str) -> str | None:
     """The digest that the tag has in its registry now; where nobody can say, the one it was pulled with."""
-    from deckard_deploy.errors import EnvironmentUnfitError, NetworkError  # noqa: PLC0415  not for --help
-    from deckard_deploy.running import docker_images, registry  # noqa: PLC0415  same
-    from deckard_deploy.running.docker_engine import DockerEngine  # noqa: PLC0415  same
-
     engine = DockerEngine(environment=dict(os.environ), say=echo_command)
     try:
         return registry.digest_of(engine, image)

@@ -2,16 +2,16 @@
 
 import contextlib
 import time
-from typing import TYPE_CHECKING
 
 import click
 
 from deckard_deploy.cli.output import say
+from deckard_deploy.cli.site import open_site
 from deckard_deploy.cli.state import Deployed, deployment_option
-
-if TYPE_CHECKING:
-    from deckard_deploy.running.deploy import Site
-    from deckard_deploy.running.runtime import Runtime
+from deckard_deploy.errors import IntegrityError
+from deckard_deploy.running.deploy import Site, observe
+from deckard_deploy.running.releases import FAILURE_LOG
+from deckard_deploy.running.runtime import Runtime
 
 POLL_S = 0.2
 
@@ -29,8 +29,6 @@ def logs(deployed: Deployed, follow: bool, tail: int) -> None:  # noqa: FBT001  
     Example:
       deckard-deploy logs --follow
     """
-    from deckard_deploy.cli.site import open_site  # noqa: PLC0415  not for --help
-
     directory, found = deployed
     with open_site(directory, found, say) as site:
         for runtime in site.runtimes.values():
@@ -49,10 +47,6 @@ def logs(deployed: Deployed, follow: bool, tail: int) -> None:  # noqa: FBT001  
 
 def _last_failure(site: "Site") -> list[str]:
     """What was kept of the last start, if that failed and nothing runs: its own log went with it."""
-    from deckard_deploy.errors import IntegrityError  # noqa: PLC0415  not for --help
-    from deckard_deploy.running.deploy import observe  # noqa: PLC0415  same
-    from deckard_deploy.running.releases import FAILURE_LOG  # noqa: PLC0415  same
-
     newest = next(iter(site.releases.all()), None)
     with contextlib.suppress(IntegrityError):  # damaged, or never written: there is nothing to show
         launch = newest.launch() if newest else None

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from typing import NoReturn
@@ -122,8 +123,6 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911  one line per class o
     except OSError as error:
         return _say(f"error: {error.filename or 'standard output'}: {error.strerror or error}", 3)
     except Exception:  # noqa: BLE001  the one boundary: an error that nobody foresaw is our bug
-        import traceback  # noqa: PLC0415  needed here alone
-
         return _say(f"{traceback.format_exc()}error: this is a bug in deckard-deploy {__version__}", 1)
     return code if isinstance(code, int) else 0
 

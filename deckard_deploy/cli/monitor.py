@@ -3,18 +3,21 @@
 import os
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from deckard_deploy.cli.output import echo_command, say
 from deckard_deploy.cli.render import plan_options
-from deckard_deploy.cli.state import Deployed, deployment_option, endpoint
-
-if TYPE_CHECKING:
-    from deckard_deploy.planning.plan import LaunchPlan
-    from deckard_deploy.running.docker_engine import DockerEngine
-    from deckard_deploy.running.layout import StateDir
+from deckard_deploy.cli.site import endpoint
+from deckard_deploy.cli.state import Deployed, deployment_option
+from deckard_deploy.errors import BadInputError
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.rendering import monitoring
+from deckard_deploy.running.docker_engine import DockerEngine
+from deckard_deploy.running.files import private_folder, read_regular, remove_folder, write_atomically
+from deckard_deploy.running.gateway_files import CERTIFICATE
+from deckard_deploy.running.keys import Keys
+from deckard_deploy.running.layout import StateDir
 
 UP_TIMEOUT_S = 1800.0  # two images to pull
 DOWN_TIMEOUT_S = 120.0
@@ -43,8 +46,6 @@ def up(deployed: Deployed, prometheus_port: int, grafana_port: int, dry_run: boo
     Example:
       deckard-deploy monitor up --grafana-port 3001
     """
-    from deckard_deploy.rendering import monitoring  # noqa: PLC0415  yaml is heavy
-
     plan, folder = endpoint(deployed), _folder(deployed)
     if len({plan.port, prometheus_port, grafana_port}) < 3:
         raise click.UsageError(f"the endpoint ({plan.port}), Prometheus and Grafana need a port each")
@@ -78,8 +79,6 @@ def down(deployed: Deployed, purge: bool) -> None:  # noqa: FBT001  click passes
     Example:
       deckard-deploy monitor down
     """
-    from deckard_deploy.running.files import remove_folder  # noqa: PLC0415  not for --help
-
     folder = _folder(deployed)
     say(f"nothing monitors {deployed.name}{' any more' if stop(deployed) else ''}")
     if purge and folder.is_dir():
@@ -96,9 +95,6 @@ def render(plan: "LaunchPlan", output: Path | None) -> None:
     Example:
       deckard-deploy monitor render --profile spark -o monitoring
     """
-    from deckard_deploy.errors import BadInputError  # noqa: PLC0415  not for --help
-    from deckard_deploy.rendering import monitoring  # noqa: PLC0415  yaml is heavy
-
     if output is None:
         raise BadInputError("these are several files", hint="deckard-deploy monitor render --output FOLDER …")
     place = monitoring.Place(folder=str(output.absolute()), user=_user())
@@ -115,8 +111,6 @@ def render(plan: "LaunchPlan", output: Path | None) -> None:
 
 def stop(deployed: Deployed) -> bool:
     """Stop both; False when they were never started. Raises EnvironmentUnfitError."""
-    from deckard_deploy.rendering import monitoring  # noqa: PLC0415  yaml is heavy
-
     if not _folder(deployed).is_dir():
         return False
     project = monitoring.project(deployed.name)
@@ -126,11 +120,6 @@ def stop(deployed: Deployed) -> bool:
 
 def opened(plan: "LaunchPlan", directory: "StateDir") -> dict[str, str]:
     """What Prometheus needs to get through the plan's gateway, if it has to: this tool's own key, and whom to trust."""
-    from deckard_deploy.rendering import monitoring  # noqa: PLC0415  yaml is heavy
-    from deckard_deploy.running.files import read_regular  # noqa: PLC0415  same
-    from deckard_deploy.running.gateway_files import CERTIFICATE  # noqa: PLC0415  same
-    from deckard_deploy.running.keys import Keys  # noqa: PLC0415  same
-
     if plan.gateway is None or not monitoring.asks_the_gateway(plan):
         return {}
     files = {monitoring.KEY: Keys(directory.root).own()}
@@ -141,9 +130,6 @@ def opened(plan: "LaunchPlan", directory: "StateDir") -> dict[str, str]:
 
 def _write(folder: Path, texts: dict[str, str]) -> None:
     """All that both mount, for its owner alone; a password that is there already stays."""
-    from deckard_deploy.rendering import monitoring  # noqa: PLC0415  yaml is heavy
-    from deckard_deploy.running.files import private_folder, write_atomically  # noqa: PLC0415  same
-
     for name in monitoring.DATA:
         private_folder(folder / name)
     for name, text in texts.items():
@@ -164,6 +150,5 @@ def _user() -> str:
 
 
 def _docker() -> "DockerEngine":
-    from deckard_deploy.running.docker_engine import DockerEngine  # noqa: PLC0415  not for --help
 
     return DockerEngine(environment=dict(os.environ), say=echo_command)

@@ -6,14 +6,14 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
+from deckard_deploy.catalog import library, listing, overrides
+from deckard_deploy.catalog.resolution import Resolved, resolve
 from deckard_deploy.cli.host_profile import profile_of_this_host
-
-if TYPE_CHECKING:
-    from deckard_deploy.catalog.resolution import Resolved
+from deckard_deploy.errors import BadInputError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -99,10 +99,6 @@ def resolve_choice(
     default_profile: Callable[[], str] | None = None,
 ) -> "Resolved":
     """The catalog's and the user's settings as one choice. Raises BadInputError, and what `default_profile` raises."""
-    from deckard_deploy.catalog import library, listing, overrides  # noqa: PLC0415  pydantic is heavy: only verbs that need it
-    from deckard_deploy.catalog.resolution import resolve  # noqa: PLC0415  same
-    from deckard_deploy.errors import BadInputError  # noqa: PLC0415  same
-
     if config is None and os.path.lexists(_DEFAULT_FILE):  # a dangling link is an error, not another deployment
         config = _DEFAULT_FILE
     deployment = overrides.with_settings(overrides.read_deployment(config), settings)

@@ -5,16 +5,19 @@ import re
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from deckard_deploy.cli.options import resolve_choice
 from deckard_deploy.cli.output import say, table
-
-if TYPE_CHECKING:
-    from deckard_deploy.patching.base_files import BaseFiles
-    from deckard_deploy.patching.builds import PatchVerdict
-    from deckard_deploy.patching.manifest import Patch, PatchSet
+from deckard_deploy.cli.patch_choice import needed_patches
+from deckard_deploy.errors import BadInputError, IntegrityError
+from deckard_deploy.patching import builds, manifest, overlay, plugin
+from deckard_deploy.patching.base_files import BaseFiles
+from deckard_deploy.patching.builds import PatchVerdict
+from deckard_deploy.patching.manifest import Patch, PatchSet, load_patch_set
+from deckard_deploy.patching.search import find_base
 
 _DEFAULT_SET = "vllm-0.19.1"
 _QUANTIZATIONS = ("none", "nvfp4", "nvfp4_awq", "nvfp4_svd")
@@ -88,9 +91,6 @@ def list_patches(profile: str | None, model: str | None, drafter: str | None, as
 
 def _needed_by(profile: str | None, model: str | None, drafter: str | None, patch_set: "PatchSet") -> set[str]:
     """The names of the patches that the plan of these options needs; none when its engine is of another set."""
-    from deckard_deploy.cli.options import resolve_choice  # noqa: PLC0415  not for --help
-    from deckard_deploy.cli.patch_choice import needed_patches  # noqa: PLC0415  same
-
     named = (("model", model), ("drafter", drafter))
     settings = tuple(f"{key}={json.dumps(value)}" for key, value in named if value)
     resolved = resolve_choice(profile=profile, config=None, settings=settings, compat=None)
@@ -128,9 +128,6 @@ def check(  # one argument per option
     Example:
       deckard-deploy patches check --image vllm/vllm-openai:v0.19.1-cu130 --no-drafter
     """
-    from deckard_deploy.errors import IntegrityError  # noqa: PLC0415  not for --help
-    from deckard_deploy.patching import builds  # noqa: PLC0415  same
-
     patch_set = _load(set_name)
     if release is not None:
         base = _of_release(patch_set, release, source)
@@ -172,9 +169,6 @@ def build(  # noqa: PLR0913  one argument per option
     Example:
       deckard-deploy patches build --package .venv/lib/python3.12/site-packages/vllm --overlay -o patched
     """
-    from deckard_deploy.errors import BadInputError  # noqa: PLC0415  not for --help
-    from deckard_deploy.patching import builds, manifest, overlay  # noqa: PLC0415  same
-
     if (as_overlay or import_with) and (source["image"] or not source["package"]):
         raise BadInputError("--overlay and --import-with need an installed vLLM", hint="--package DIR")
     patch_set = _load(set_name)
@@ -201,8 +195,6 @@ def wheel(output: Path, *, as_json: bool) -> None:
     Example:
       deckard-deploy patches wheel -o plugins
     """
-    from deckard_deploy.patching import plugin  # noqa: PLC0415  not for --help
-
     path = plugin.build(plugin.NAME, output / plugin.WHEEL)
     row = {"name": plugin.NAME, "sha256": plugin.sha256_of(plugin.NAME), "path": str(path)}
     if as_json:
@@ -223,8 +215,6 @@ def matrix(releases: tuple[str, ...], markdown: bool, set_name: str, as_json: bo
     Example:
       deckard-deploy patches matrix 0.19.1 0.20.2
     """
-    from deckard_deploy.patching import builds  # noqa: PLC0415  not for --help
-
     patch_set = _load(set_name)
     rows: dict[str, tuple[PatchVerdict, ...]] = {}
     for release in releases or _RELEASES:
@@ -244,7 +234,6 @@ def matrix(releases: tuple[str, ...], markdown: bool, set_name: str, as_json: bo
 
 
 def _load(set_name: str) -> "PatchSet":
-    from deckard_deploy.patching.manifest import load_patch_set  # noqa: PLC0415  not for --help
 
     return load_patch_set(set_name)
 
@@ -252,13 +241,10 @@ def _load(set_name: str) -> "PatchSet":
 def _base(patch_set: "PatchSet", source: dict[str, str | None]) -> "BaseFiles":
     from platformdirs import user_cache_path  # noqa: PLC0415  not for --help
 
-    from deckard_deploy.patching.search import find_base  # noqa: PLC0415  same
-
     return find_base(patch_set, cache=user_cache_path("deckard-deploy") / "bases", **source)
 
 
 def _of_release(patch_set: "PatchSet", release: str, source: dict[str, str | None]) -> "BaseFiles":
-    from deckard_deploy.errors import BadInputError  # noqa: PLC0415  not for --help
     from deckard_deploy.patching import wheel  # noqa: PLC0415  same
 
     if not re.fullmatch(r"[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}", release):

@@ -1,16 +1,17 @@
 """What ./deckard.lock holds a plan to: images by their digests, and with --locked everything."""
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from deckard_deploy.catalog.resolution import Resolved
+from deckard_deploy.cli.weights import hub_models, locked_manifest
+from deckard_deploy.errors import IntegrityError
+from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.resources import LOCK_FILE
-
-if TYPE_CHECKING:
-    from deckard_deploy.catalog.resolution import Resolved
-    from deckard_deploy.planning.plan import LaunchPlan
-    from deckard_deploy.weights.lockfile import Lock
+from deckard_deploy.weights import lockfile
+from deckard_deploy.weights.lockfile import Lock
 
 
 def locked_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -25,7 +26,6 @@ def pinned(plan: "LaunchPlan") -> "LaunchPlan":
     """
     if plan.image is None or plan.compatibility or not LOCK_FILE.exists():
         return plan
-    from deckard_deploy.weights import lockfile  # noqa: PLC0415  only where there is a lock
 
     lock = lockfile.read(LOCK_FILE)
     images = lock.images if lock else {}
@@ -45,9 +45,6 @@ def refuse_unlocked(resolved: "Resolved", plan: "LaunchPlan") -> None:
 
     Raises IntegrityError, BadInputError (no lock).
     """
-    from deckard_deploy.errors import IntegrityError  # noqa: PLC0415  not for --help
-    from deckard_deploy.weights import lockfile  # noqa: PLC0415  same
-
     unlocked = list(_unlocked(resolved, plan, lockfile.read(LOCK_FILE) or lockfile.Lock()))
     if unlocked:
         raise IntegrityError(
@@ -56,7 +53,6 @@ def refuse_unlocked(resolved: "Resolved", plan: "LaunchPlan") -> None:
 
 
 def _unlocked(resolved: "Resolved", plan: "LaunchPlan", lock: "Lock") -> "Iterator[str]":
-    from deckard_deploy.cli.weights import hub_models, locked_manifest  # noqa: PLC0415  not for --help
 
     if plan.compatibility:
         yield f"the folder of weights that --compat {plan.compatibility} mounts"

@@ -2,20 +2,21 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from deckard_deploy.catalog.resolution import Resolved
+from deckard_deploy.cli import plan_memory, plan_speed
+from deckard_deploy.cli.host_plan import current_plan, measured_plan
 from deckard_deploy.cli.options import host_deployment_options
 from deckard_deploy.cli.output import table
 from deckard_deploy.cli.pinned import locked_option, refuse_unlocked
 from deckard_deploy.cli.state import state, state_option
-
-if TYPE_CHECKING:
-    from deckard_deploy.catalog.resolution import Resolved
-    from deckard_deploy.planning.memory import Memory
-    from deckard_deploy.planning.memory_changes import Change
-    from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.planning.arguments import option_lines
+from deckard_deploy.planning.difference import difference
+from deckard_deploy.planning.memory import Memory
+from deckard_deploy.planning.memory_changes import Change, smallest_changes
+from deckard_deploy.planning.plan import LaunchPlan
 
 WIDTH = 80
 
@@ -36,9 +37,6 @@ def plan(resolved: "Resolved", *, state_dir: Path | None, locked: bool, as_json:
     Example:
       deckard-deploy plan --profile spark --set max-num-seqs=8
     """
-    from deckard_deploy.cli import plan_memory, plan_speed  # noqa: PLC0415  not for --help
-    from deckard_deploy.cli.host_plan import current_plan, measured_plan  # noqa: PLC0415  same
-
     directory = state(state_dir)
     resolved, wanted, memory = measured_plan(resolved, directory)
     if locked:
@@ -73,19 +71,16 @@ def plan(resolved: "Resolved", *, state_dir: Path | None, locked: bool, as_json:
 def _changes_that_fit(resolved: "Resolved", memory: "Memory | str") -> "tuple[Change, ...]":
     if isinstance(memory, str) or memory.verdict == "fits":
         return ()
-    from deckard_deploy.planning.memory_changes import smallest_changes  # noqa: PLC0415  seldom needed
 
     return smallest_changes(resolved, memory)
 
 
 def _differences(current: "LaunchPlan", wanted: "LaunchPlan") -> list[str]:
-    from deckard_deploy.planning.difference import difference  # noqa: PLC0415  for what was deployed already
 
     return [str(change) for change in difference(current, wanted)]
 
 
 def _echo_explanation(resolved: "Resolved", memory: "Memory | str") -> None:
-    from deckard_deploy.cli import plan_memory, plan_speed  # noqa: PLC0415  not for --help
 
     for line in (*plan_memory.explained(memory), *plan_speed.explained(resolved)):
         click.echo(line)
@@ -103,7 +98,6 @@ def _echo_change(current: "LaunchPlan | None", wanted: "LaunchPlan", changes: li
 
 
 def _summary(plan: "LaunchPlan") -> list[tuple[str, str]]:
-    from deckard_deploy.planning.arguments import option_lines  # noqa: PLC0415  not for --help
 
     model, *options = option_lines(plan.arguments)
     return [

@@ -4,7 +4,7 @@ import textwrap
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.catalog.specs import Generated
@@ -17,12 +17,10 @@ from deckard_deploy.planning.memory import (
     memory_of,
     with_serve,
 )
+from deckard_deploy.planning.memory_changes import Change, smallest_changes
 from deckard_deploy.planning.memory_parts import Known, Level, Part, readable
 from deckard_deploy.planning.memory_settings import GIB, UnknownMemoryError
 from deckard_deploy.planning.plan import LaunchPlan
-
-if TYPE_CHECKING:
-    from deckard_deploy.planning.memory_changes import Change
 
 BAR = 62  # characters, so that a line has fewer than 80
 _SIGNS = {"weights": "#", "drafter": "+", "engine": "=", "CUDA graphs": "~"}
@@ -96,7 +94,6 @@ def refuse_what_cannot_run(resolved: Resolved, memory: Memory | str) -> None:
     """Raise DoesNotFitError for a model of the hub that would not start even if the engine took its least."""
     if isinstance(memory, str) or isinstance(resolved.model.weights, Generated) or not memory.problem(Level.LOW):
         return
-    from deckard_deploy.planning.memory_changes import smallest_changes  # noqa: PLC0415  seldom needed
 
     raise does_not_fit(memory, smallest_changes(resolved, memory))
 

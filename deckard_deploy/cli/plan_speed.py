@@ -2,14 +2,13 @@
 
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from deckard_deploy.catalog.resolution import Resolved
+from deckard_deploy.measuring.records import Drafting as Drafter
+from deckard_deploy.measuring.speculation import SpecRecord, advice, latest
 from deckard_deploy.planning.memory_settings import CacheSettings, UnknownMemoryError, cache_settings
 from deckard_deploy.planning.roofline import Drafting, Roofline, accepted, drafting_of, roofline_of
-
-if TYPE_CHECKING:
-    from deckard_deploy.measuring.speculation import SpecRecord
 
 WIDTH = 80
 CONTEXTS = (1024, 8192)  # tokens, beside the full length
@@ -94,7 +93,6 @@ def measured_lines(resolved: Resolved, folder: Path) -> list[str]:
     record = _measured(resolved, folder)
     if record is None:
         return []
-    from deckard_deploy.measuring.speculation import advice  # noqa: PLC0415  only where there is a record
 
     return _wrapped(f"measured     {advice(record)} (bench spec, {record.made_at[:10]})")
 
@@ -109,8 +107,6 @@ def _measured(resolved: Resolved, folder: Path) -> "SpecRecord | None":
     drafter = resolved.drafter
     if drafter is None or drafter.speculative is None or not folder.is_dir():
         return None
-    from deckard_deploy.measuring.records import Drafting as Drafter  # noqa: PLC0415  only where there are records
-    from deckard_deploy.measuring.speculation import latest  # noqa: PLC0415  same
 
     speculative = drafter.speculative
     return latest(

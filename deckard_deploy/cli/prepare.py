@@ -11,6 +11,7 @@ from pathlib import Path
 from deckard_deploy.catalog import library, listing
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.catalog.specs import Generated, HubRepository, ModelSpec
+from deckard_deploy.cli import weights
 from deckard_deploy.cli.patched import build_for_docker, build_for_process
 from deckard_deploy.cli.state import knowing_home
 from deckard_deploy.durable import writing
@@ -26,6 +27,7 @@ from deckard_deploy.running.files import remove_folder
 from deckard_deploy.running.layout import StateDir
 from deckard_deploy.running.releases import COMPOSE, GATEWAY, PLAN, Launch, Release, Releases
 from deckard_deploy.running.runtime import Runtime
+from deckard_deploy.weights import lockfile
 from deckard_deploy.weights.folder import OURS
 from deckard_deploy.weights.strict_json import read_object
 
@@ -78,15 +80,13 @@ def _have_own_folder(resolved: Resolved) -> None:
 def _have_model(model: ModelSpec, folder: Path, say: Say) -> None:
     say(f"weights  {model.name} in {folder}")
     if isinstance(model.weights, Generated):
-        from deckard_deploy.weights import tiny_assistant, tiny_gemma4  # noqa: PLC0415  numpy, for these models alone
+        from deckard_deploy.weights import tiny_assistant, tiny_gemma4  # noqa: PLC0415  an extra: numpy
 
         if model.weights.generator == "tiny-assistant":
             tiny_assistant.write(folder, kind=model.weights.kind)
         else:
             tiny_gemma4.write(folder, quantization=model.quantization)
     else:
-        from deckard_deploy.cli import weights  # noqa: PLC0415  huggingface_hub and requests, for models on the hub
-
         weights.have(model, folder)
 
 
@@ -140,8 +140,6 @@ def _have_cache(folder: Path, *, for_all: bool) -> None:
 
 def hold_to_lock(image: str, engine: DockerEngine) -> None:
     """Nothing where ./deckard.lock does not have the image. Raises IntegrityError when it has another digest here."""
-    from deckard_deploy.weights import lockfile  # noqa: PLC0415  not for --help
-
     lock = lockfile.read(lockfile.DEFAULT)
     locked = lock.images.get(image) if lock else None
     if locked is None:

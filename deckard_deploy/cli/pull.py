@@ -1,16 +1,17 @@
 """`pull`: bring a deployment's weights, and know that they are right."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from deckard_deploy.catalog.resolution import Resolved
+from deckard_deploy.cli import weights
 from deckard_deploy.cli.options import deployment_options
 from deckard_deploy.cli.output import say
 from deckard_deploy.cli.state import state, state_option
-
-if TYPE_CHECKING:
-    from deckard_deploy.catalog.resolution import Resolved
+from deckard_deploy.weights import lockfile
+from deckard_deploy.weights.folder import ModelFolder
+from deckard_deploy.weights.manifest import bytes_of
 
 
 @click.command()
@@ -30,11 +31,6 @@ def pull(  # click hands over every option by name
     Example:
       deckard-deploy pull --profile spark
     """
-    from deckard_deploy.cli import weights  # noqa: PLC0415  not for --help
-    from deckard_deploy.weights import lockfile  # noqa: PLC0415  same
-    from deckard_deploy.weights.folder import ModelFolder  # noqa: PLC0415  same
-    from deckard_deploy.weights.manifest import bytes_of  # noqa: PLC0415  same
-
     models = weights.hub_models(resolved)
     if not models:
         say(f"weights  {resolved.model.name} is written by this tool: nothing to fetch")

@@ -4,16 +4,22 @@ import functools
 import re
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.cli.options import deployment_options
+from deckard_deploy.cli.patch_choice import patched
 from deckard_deploy.cli.pinned import locked_option, pinned, refuse_unlocked
-
-if TYPE_CHECKING:
-    from deckard_deploy.catalog.resolution import Resolved
-    from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.errors import BadInputError
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.planning.planner import HostPaths, build_plan
+from deckard_deploy.rendering.compose import render_compose
+from deckard_deploy.rendering.gateway import render_gateway
+from deckard_deploy.rendering.kubernetes import render_kubernetes
+from deckard_deploy.rendering.shell import render_command, render_run
+from deckard_deploy.rendering.systemd import render_unit
 
 
 @click.group()
@@ -66,8 +72,6 @@ def compose(plan: "LaunchPlan", output: Path | None) -> None:
     Example:
       deckard-deploy render compose --profile b200 --set max-num-seqs=8 -o compose.yaml
     """
-    from deckard_deploy.rendering.compose import render_compose  # noqa: PLC0415  jinja2 is heavy
-
     _needs_image(plan)
     _write(render_compose(plan), output)
 
@@ -81,9 +85,6 @@ def gateway(plan: "LaunchPlan", output: Path | None) -> None:
     Example:
       deckard-deploy render gateway --profile spark -o nginx.conf
     """
-    from deckard_deploy.errors import BadInputError  # noqa: PLC0415  not for --help
-    from deckard_deploy.rendering.gateway import render_gateway  # noqa: PLC0415  jinja2 is heavy
-
     if plan.gateway is None:
         raise BadInputError(f"the plan of {plan.deployment} has no gateway", hint="deckard-deploy render compose …")
     _write(render_gateway(plan), output)
@@ -98,8 +99,6 @@ def command(plan: "LaunchPlan", output: Path | None) -> None:
     Example:
       deckard-deploy render command --profile spark
     """
-    from deckard_deploy.rendering.shell import render_command  # noqa: PLC0415  jinja2 is heavy
-
     _write(render_command(plan), output)
 
 
@@ -112,9 +111,6 @@ def run_line(plan: "LaunchPlan", output: Path | None) -> None:
     Example:
       deckard-deploy render run --profile spark
     """
-    from deckard_deploy.errors import BadInputError  # noqa: PLC0415  not for --help
-    from deckard_deploy.rendering.shell import render_run  # noqa: PLC0415  jinja2 is heavy
-
     _needs_image(plan)
     if plan.gateway and (plan.gateway.exposed or plan.gateway.tls):
         asked = "--expose" if plan.gateway.exposed else "TLS"
@@ -141,8 +137,6 @@ def systemd(plan: "LaunchPlan", output: Path | None, program: str, state_dir: st
     Example:
       deckard-deploy render systemd --profile spark -o ~/.config/systemd/user/deckard-spark.service
     """
-    from deckard_deploy.rendering.systemd import render_unit  # noqa: PLC0415  jinja2 is heavy
-
     if not re.fullmatch(r"/[A-Za-z0-9._/+-]+", program):  # systemd takes no others there, however they are quoted
         raise click.BadParameter(f"{program!r}: a path of letters, digits and . _ / + -", param_hint="--program")
     home = str(_absolute(state_dir, "--state-dir", home=False)) if state_dir else None
@@ -158,9 +152,6 @@ def k8s(plan: "LaunchPlan", output: Path | None) -> None:
     Example:
       deckard-deploy render k8s --profile h200 | kubectl apply -f -
     """
-    from deckard_deploy.errors import BadInputError  # noqa: PLC0415  not for --help
-    from deckard_deploy.rendering.kubernetes import render_kubernetes  # noqa: PLC0415  yaml is heavy
-
     _needs_image(plan)
     try:
         text = render_kubernetes(plan)
@@ -176,8 +167,6 @@ def k8s(plan: "LaunchPlan", output: Path | None) -> None:
 
 
 def _plan(resolved: "Resolved", root: str, models_dir: str | None) -> "LaunchPlan":
-    from deckard_deploy.cli.patch_choice import patched  # noqa: PLC0415  pydantic is heavy
-    from deckard_deploy.planning.planner import HostPaths, build_plan  # noqa: PLC0415  same
 
     # Compose and the shell expand ~/ in a mount; of a process it would stand in JSON and in variables.
     home = resolved.engine.runtime == "docker"
@@ -197,7 +186,6 @@ def _absolute(path: str, option: str, *, home: bool) -> PurePosixPath:
 
 
 def _needs_image(plan: "LaunchPlan") -> None:
-    from deckard_deploy.errors import BadInputError  # noqa: PLC0415  not for --help
 
     if plan.image is None:
         raise BadInputError(f"{plan.engine} runs without Docker", hint="deckard-deploy render command …")
@@ -207,7 +195,6 @@ def _write(text: str, output: Path | None) -> None:
     if output is None:
         click.echo(text, nl=False)
         return
-    from deckard_deploy.errors import BadInputError  # noqa: PLC0415  not for --help
 
     try:
         output.write_text(text, encoding="utf-8")

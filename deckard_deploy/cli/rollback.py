@@ -2,8 +2,15 @@
 
 import click
 
+from deckard_deploy.cli.gateway import refuse_unfit_gateway, say_what_is_open
 from deckard_deploy.cli.output import say
+from deckard_deploy.cli.prepare import have_engine, stored_release
+from deckard_deploy.cli.site import open_site
 from deckard_deploy.cli.state import Deployed, deployment_option
+from deckard_deploy.errors import BadInputError
+from deckard_deploy.planning.difference import difference
+from deckard_deploy.running.deploy import bring_up
+from deckard_deploy.running.lock import held
 
 
 @click.command()
@@ -19,14 +26,6 @@ def rollback(deployed: Deployed, dry_run: bool) -> None:  # noqa: FBT001  click 
     Example:
       deckard-deploy rollback --name spark
     """
-    from deckard_deploy.cli.gateway import refuse_unfit_gateway, say_what_is_open  # noqa: PLC0415  not for --help
-    from deckard_deploy.cli.prepare import have_engine, stored_release  # noqa: PLC0415  same
-    from deckard_deploy.cli.site import open_site  # noqa: PLC0415  same
-    from deckard_deploy.errors import BadInputError  # noqa: PLC0415  same
-    from deckard_deploy.planning.difference import difference  # noqa: PLC0415  same
-    from deckard_deploy.running.deploy import bring_up  # noqa: PLC0415  same
-    from deckard_deploy.running.lock import held  # noqa: PLC0415  same
-
     directory, found = deployed
     with open_site(directory, found, say) as site:
         current, previous = site.releases.current(), site.releases.previous()

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from deckard_deploy.catalog.resolution import Resolved
+from deckard_deploy.cli import weights
 from deckard_deploy.cli.output import say
 from deckard_deploy.errors import EnvironmentUnfitError
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.running import docker_images, registry
 from deckard_deploy.running.docker_engine import DockerEngine
 from deckard_deploy.running.layout import StateDir
+from deckard_deploy.weights import lockfile
+from deckard_deploy.weights.pull import bytes_to_come
 
 # An image's layers unpacked, over their size as they are sent. gzip made 1,008,806,376 bytes of 2,100,705,280 of torch
 # and vLLM 0.19.1 (CPU build, `tar -c torch vllm | gzip | wc -c`); other images differ, so this is an estimate.
@@ -49,9 +52,6 @@ def image_need(engine: DockerEngine, image: str, platform: str | None) -> Need |
 
 
 def _weights(resolved: Resolved, directory: StateDir) -> Iterator[Need]:
-    from deckard_deploy.cli import weights  # noqa: PLC0415  huggingface_hub and requests, for models on the hub
-    from deckard_deploy.weights import lockfile  # noqa: PLC0415  same
-    from deckard_deploy.weights.pull import bytes_to_come  # noqa: PLC0415  same
 
     for model in weights.hub_models(resolved) if not resolved.compatibility else ():
         folder = directory.models / model.name

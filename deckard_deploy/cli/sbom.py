@@ -5,20 +5,22 @@ serial number and no date, so that the same deployment gives the same bytes.
 """
 
 import json
+from collections.abc import Iterator
+from importlib.metadata import distributions
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from deckard_deploy.catalog.resolution import Resolved
+from deckard_deploy.cli.host_plan import plan_for
 from deckard_deploy.cli.options import deployment_options
 from deckard_deploy.cli.state import state, state_option
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from deckard_deploy.catalog.resolution import Resolved
-    from deckard_deploy.planning.plan import LaunchPlan
-    from deckard_deploy.running.layout import StateDir
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.resources import LOCK_FILE
+from deckard_deploy.running.layout import StateDir
+from deckard_deploy.weights import lockfile
+from deckard_deploy.weights.folder import ModelFolder
 
 Component = dict[str, Any]
 
@@ -36,8 +38,6 @@ def sbom(*, resolved: "Resolved", state_dir: Path | None) -> None:
     Example:
       deckard-deploy sbom --profile spark > spark.cdx.json
     """
-    from deckard_deploy.cli.host_plan import plan_for  # noqa: PLC0415  not for --help
-
     directory = state(state_dir)
     click.echo(json.dumps(bill(resolved, plan_for(resolved, directory), directory), indent=2))
 
@@ -72,9 +72,6 @@ def _patches(plan: "LaunchPlan") -> "Iterator[Component]":
 
 
 def _weights(resolved: "Resolved", directory: "StateDir") -> "Iterator[Component]":
-    from deckard_deploy.resources import LOCK_FILE  # noqa: PLC0415  not for --help
-    from deckard_deploy.weights import lockfile  # noqa: PLC0415  same
-    from deckard_deploy.weights.folder import ModelFolder  # noqa: PLC0415  same
 
     lock = lockfile.read(LOCK_FILE)
     for model in (resolved.model, resolved.drafter):
@@ -94,7 +91,6 @@ def _weights(resolved: "Resolved", directory: "StateDir") -> "Iterator[Component
 
 
 def _packages() -> "Iterator[Component]":
-    from importlib.metadata import distributions  # noqa: PLC0415  not for --help
 
     named = [one for one in distributions() if one.name]  # a folder that a failed installation left has no name
     found = {one.name.lower().replace("_", "-"): one.version for one in named}

@@ -11,19 +11,21 @@ from types import MappingProxyType
 
 from deckard_deploy.cli.drafter import prove_drafter
 from deckard_deploy.cli.gateway import access, have_gateway
-from deckard_deploy.cli.output import echo_command
+from deckard_deploy.cli.output import echo_command, say
 from deckard_deploy.cli.patched import attest, attest_plugin
 from deckard_deploy.cli.plan_reality import kv_cache_line, memory_line, start_memory
 from deckard_deploy.cli.prepare import installed_program
 from deckard_deploy.cli.progress import minutes, startup_display
-from deckard_deploy.errors import StartFailedError
+from deckard_deploy.cli.state import Deployed, start_line
+from deckard_deploy.errors import BadInputError, StartFailedError
 from deckard_deploy.planning.memory import Memory
 from deckard_deploy.planning.plan import LaunchPlan
-from deckard_deploy.running.deploy import Site
+from deckard_deploy.running.deploy import Site, observe
+from deckard_deploy.running.docker_runtime import DockerRuntime
 from deckard_deploy.running.layout import StateDir
 from deckard_deploy.running.process_runtime import ProcessRuntime
 from deckard_deploy.running.releases import COMPOSE, Release, Releases
-from deckard_deploy.running.runtime import Runtime
+from deckard_deploy.running.runtime import Observation, Runtime
 from deckard_deploy.startup import follow, history, readiness
 from deckard_deploy.startup.phases import Phase
 from deckard_deploy.startup.readiness import Outcome, Readiness
@@ -54,8 +56,6 @@ def open_site(
     environment = dict(os.environ)
     runtimes: dict[str, Runtime] = {}
     if in_docker or also == "docker":
-        from deckard_deploy.running.docker_runtime import DockerRuntime  # noqa: PLC0415  the docker SDK, when it is used
-
         runtimes["docker"] = DockerRuntime(deployment, environment=environment, say=echo_command)
     program = functools.partial(installed_program, directory=directory, say=say)
     runtimes["process"] = ProcessRuntime(deployment, program=program, environment=environment, say=echo_command)
@@ -163,3 +163,18 @@ def _start(plan: LaunchPlan, ready: follow.Ready, memory: Memory | None) -> hist
         durations=dict(ready.durations),
         memory=start_memory(ready.facts, memory) if memory else None,
     )
+
+
+def endpoint(deployed: "Deployed") -> "LaunchPlan":
+    """The plan that runs. Raises BadInputError when nothing of the deployment runs."""
+    with open_site(deployed.directory, deployed.name, say) as site:
+        return running_plan(deployed, site)[0]
+
+
+def running_plan(deployed: "Deployed", site: "Site") -> "tuple[LaunchPlan, Observation]":
+    """The same of an open site, and what of it was seen."""
+    seen = observe(site.runtimes)
+    release = site.releases.get(seen.plan_hash) if seen.plan_hash and seen.state == "running" else None
+    if release is None:
+        raise BadInputError(f"{deployed.name} does not run", hint=start_line(deployed))
+    return release.plan(), seen

@@ -5,15 +5,13 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import click
 
-if TYPE_CHECKING:
-    from deckard_deploy.planning.plan import LaunchPlan
-    from deckard_deploy.running.deploy import Site
-    from deckard_deploy.running.layout import StateDir
-    from deckard_deploy.running.runtime import Observation
+from deckard_deploy.errors import BadInputError, EnvironmentUnfitError, IntegrityError
+from deckard_deploy.running.layout import StateDir, default_root
+from deckard_deploy.running.releases import Releases
 
 
 class Deployed(NamedTuple):
@@ -48,8 +46,6 @@ def deployment_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def state(root: Path | None) -> "StateDir":
     """The state directory; nothing is made."""
-    from deckard_deploy.running.layout import StateDir, default_root  # noqa: PLC0415  not for --help
-
     if root is None:
         with knowing_home():
             root = default_root()
@@ -63,8 +59,6 @@ def knowing_home() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # pathlib's and platformdirs'
-        from deckard_deploy.errors import EnvironmentUnfitError  # noqa: PLC0415  not for --help
-
         raise EnvironmentUnfitError(
             f"HOME is not set, and user {os.getuid()} has no home", hint="export HOME=/a/folder/of/yours"
         ) from error
@@ -72,8 +66,6 @@ def knowing_home() -> Iterator[None]:
 
 def chosen(root: Path | None, name: str | None) -> "Deployed":
     """The deployment that is meant. Raises BadInputError when that is not clear."""
-    from deckard_deploy.errors import BadInputError  # noqa: PLC0415  not for --help
-
     directory = state(root)
     known = directory.deployments()
     if name is None and len(known) == 1:
@@ -88,32 +80,8 @@ def chosen(root: Path | None, name: str | None) -> "Deployed":
 
 def start_line(deployed: "Deployed") -> str:
     """What starts it: a deployment has its profile's name, or one of its own."""
-    from deckard_deploy.errors import IntegrityError  # noqa: PLC0415  not for --help
-    from deckard_deploy.running.releases import Releases  # noqa: PLC0415  same
-
     name = profile = deployed.name
     with suppress(IntegrityError):
         for release in Releases(deployed.directory.deployment(name)).all()[:1]:
             profile = release.plan().profile
     return f"deckard-deploy up --profile {profile}{'' if name == profile else f' --name {name}'}"
-
-
-def endpoint(deployed: "Deployed") -> "LaunchPlan":
-    """The plan that runs. Raises BadInputError when nothing of the deployment runs."""
-    from deckard_deploy.cli.output import say  # noqa: PLC0415  not for --help
-    from deckard_deploy.cli.site import open_site  # noqa: PLC0415  same
-
-    with open_site(deployed.directory, deployed.name, say) as site:
-        return running_plan(deployed, site)[0]
-
-
-def running_plan(deployed: "Deployed", site: "Site") -> "tuple[LaunchPlan, Observation]":
-    """The same of an open site, and what of it was seen."""
-    from deckard_deploy.errors import BadInputError  # noqa: PLC0415  not for --help
-    from deckard_deploy.running.deploy import observe  # noqa: PLC0415  same
-
-    seen = observe(site.runtimes)
-    release = site.releases.get(seen.plan_hash) if seen.plan_hash and seen.state == "running" else None
-    if release is None:
-        raise BadInputError(f"{deployed.name} does not run", hint=start_line(deployed))
-    return release.plan(), seen

@@ -1,16 +1,20 @@
 """`status`: what runs, since when, and whether it answers."""
 
-from typing import TYPE_CHECKING, Any
+import json
+from pathlib import Path
+from typing import Any
 
 import click
 
 from deckard_deploy.cli.output import say, table
+from deckard_deploy.cli.site import open_site, probe
 from deckard_deploy.cli.state import Deployed, deployment_option
-
-if TYPE_CHECKING:
-    from deckard_deploy.planning.plan import LaunchPlan
-    from deckard_deploy.running.deploy import Site
-    from deckard_deploy.running.layout import StateDir
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.running import watch
+from deckard_deploy.running.deploy import Site, observe
+from deckard_deploy.running.layout import StateDir
+from deckard_deploy.running.process_identity import is_alive
+from deckard_deploy.weights.folder import ModelFolder
 
 PROBE_TIMEOUT_S = 10.0
 
@@ -25,10 +29,6 @@ def status(deployed: Deployed, as_json: bool) -> None:  # noqa: FBT001  click pa
     Example:
       deckard-deploy status --json
     """
-    import json  # noqa: PLC0415  not for --help
-
-    from deckard_deploy.cli.site import open_site  # noqa: PLC0415  same
-
     directory, found = deployed
     with open_site(directory, found, say) as site:
         facts = {"deployment": found, **_facts(site, directory)}
@@ -44,8 +44,6 @@ def _texts(value: object) -> list[str]:
 
 
 def _facts(site: "Site", directory: "StateDir") -> dict[str, Any]:
-    from deckard_deploy.cli.site import probe  # noqa: PLC0415  not for --help
-    from deckard_deploy.running.deploy import observe  # noqa: PLC0415  same
 
     seen = observe(site.runtimes)
     release = site.releases.get(seen.plan_hash) if seen.plan_hash else site.releases.current()
@@ -77,10 +75,6 @@ def _facts(site: "Site", directory: "StateDir") -> dict[str, Any]:
 
 def changed_weights(plan: "LaunchPlan", directory: "StateDir") -> list[str] | None:
     """Pulled files that are not as they were when their hash was right. No content is read."""
-    from pathlib import Path  # noqa: PLC0415  not for --help
-
-    from deckard_deploy.weights.folder import ModelFolder  # noqa: PLC0415  same
-
     folders = {directory.models / plan.model, *(Path(mount.source) for mount in plan.mounts if mount.read_only)}
     changed = []
     for folder in sorted(folders):
@@ -92,9 +86,6 @@ def changed_weights(plan: "LaunchPlan", directory: "StateDir") -> list[str] | No
 
 def _watched(site: "Site") -> dict[str, Any]:
     """What `watch` says of it, while that lives or when it has given up, and every restart that it remembers."""
-    from deckard_deploy.running import watch  # noqa: PLC0415  not for --help
-    from deckard_deploy.running.process_identity import is_alive  # noqa: PLC0415  same
-
     record = watch.read(site.releases.deployment)
     if record is None:
         return {}

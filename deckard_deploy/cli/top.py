@@ -8,24 +8,19 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from deckard_deploy.cli.gateway import access
 from deckard_deploy.cli.options import DAY_S, FiniteRange
-from deckard_deploy.cli.state import Deployed, deployment_option, endpoint
-
-if TYPE_CHECKING:
-    from deckard_deploy.connection import Access
-    from deckard_deploy.measuring.live import Figures
-
-
-class Look(NamedTuple):
-    """One look at the server: its figures, or why there are none."""
-
-    at: datetime
-    figures: "Figures | None"
-    problem: str = ""
+from deckard_deploy.cli.site import endpoint
+from deckard_deploy.cli.state import Deployed, deployment_option
+from deckard_deploy.cli.top_figures import Look, line
+from deckard_deploy.cli.top_screen import watch
+from deckard_deploy.connection import Access
+from deckard_deploy.errors import NetworkError
+from deckard_deploy.measuring.live import Window
+from deckard_deploy.measuring.metrics import metrics_url, scrape
 
 
 @click.command()
@@ -45,9 +40,6 @@ def top(deployed: Deployed, interval: float, once: bool, as_json: bool) -> None:
       deckard-deploy top
       deckard-deploy top --once --json
     """
-    from deckard_deploy.cli.gateway import access  # noqa: PLC0415  not for --help
-    from deckard_deploy.measuring.metrics import metrics_url  # noqa: PLC0415  same
-
     plan = endpoint(deployed)
     url, opened = metrics_url(plan.base_url), access(plan, deployed.directory)
     if once:
@@ -58,8 +50,6 @@ def top(deployed: Deployed, interval: float, once: bool, as_json: bool) -> None:
             for look in _looks(url, opened, interval):
                 click.echo(_json(look) if as_json else _line(look))
         else:
-            from deckard_deploy.cli.top_screen import watch  # noqa: PLC0415  rich is heavy
-
             watch(plan, _looks(url, opened, interval=0), interval)
 
 
@@ -71,10 +61,6 @@ def _can_be_drawn_on() -> bool:
 
 def _looks(url: str, opened: "Access", interval: float) -> Iterator[Look]:
     """Look for ever, `interval` seconds apart; a server that is gone is a look as well."""
-    from deckard_deploy.errors import NetworkError  # noqa: PLC0415  not for --help
-    from deckard_deploy.measuring.live import Window  # noqa: PLC0415  same
-    from deckard_deploy.measuring.metrics import scrape  # noqa: PLC0415  same
-
     window = Window()
     while True:
         now = datetime.now().astimezone()
@@ -86,7 +72,6 @@ def _looks(url: str, opened: "Access", interval: float) -> Iterator[Look]:
 
 
 def _once(url: str, opened: "Access", interval: float, *, as_json: bool) -> None:
-    from deckard_deploy.errors import NetworkError  # noqa: PLC0415  not for --help
 
     looks = _looks(url, opened, interval)
     next(looks)
@@ -102,7 +87,6 @@ def _json(look: Look) -> str:
 
 
 def _line(look: Look) -> str:
-    from deckard_deploy.cli.top_figures import line  # noqa: PLC0415  not for --help
 
     said = line(look.figures) if look.figures else f"no answer: {look.problem}"
     return f"{look.at:%H:%M:%S}  {said}"

@@ -1,5 +1,8 @@
 """How `top` writes its figures: `-` where there is nothing to say, units always."""
 
+from datetime import datetime
+from typing import NamedTuple
+
 from deckard_deploy.measuring.live import Figures
 
 NOTHING = "-"
@@ -42,3 +45,11 @@ def seconds(value: float | None) -> str:
     if value is None:
         return NOTHING
     return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.1f} s"
+
+
+class Look(NamedTuple):
+    """One look at the server: its figures, or why there are none."""
+
+    at: datetime
+    figures: "Figures | None"
+    problem: str = ""

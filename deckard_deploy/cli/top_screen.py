@@ -9,7 +9,6 @@ import tty
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from rich.console import Group
 from rich.live import Live
@@ -17,12 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from deckard_deploy.cli.progress import minutes
-from deckard_deploy.cli.top_figures import count, percent, rate, seconds
+from deckard_deploy.cli.top_figures import Look, count, percent, rate, seconds
 from deckard_deploy.measuring.live import Figures, Latency
 from deckard_deploy.planning.plan import LaunchPlan
-
-if TYPE_CHECKING:
-    from deckard_deploy.cli.top import Look
 
 REDRAW_S = 0.25
 BARS = "▁▂▃▄▅▆▇█"

@@ -2,22 +2,37 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.cli.doctor import refuse_unfit
+from deckard_deploy.cli.gateway import (
+    goes_by_older_keys,
+    have_gateway,
+    refuse_unfit_gateway,
+    say_what_is_open,
+    take_over,
+)
+from deckard_deploy.cli.host_plan import measured_plan
 from deckard_deploy.cli.options import host_deployment_options
 from deckard_deploy.cli.output import say
 from deckard_deploy.cli.pinned import locked_option, refuse_unlocked
+from deckard_deploy.cli.plan_memory import refuse_what_cannot_run
+from deckard_deploy.cli.prepare import have_engine, have_weights, outdated, stored_release
+from deckard_deploy.cli.progress import minutes
+from deckard_deploy.cli.room import require_room
+from deckard_deploy.cli.site import open_site, probe
 from deckard_deploy.cli.state import state, state_option
-
-if TYPE_CHECKING:
-    from deckard_deploy.catalog.resolution import Resolved
-    from deckard_deploy.planning.memory import Memory
-    from deckard_deploy.planning.plan import LaunchPlan
-    from deckard_deploy.running.deploy import Decision, Site
-    from deckard_deploy.running.layout import StateDir
+from deckard_deploy.errors import TimedOutError
+from deckard_deploy.planning.difference import difference
+from deckard_deploy.planning.memory import Memory
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.running.deploy import Decision, Site, bring_up, decide, follow_up, observe, what_runs
+from deckard_deploy.running.docker_runtime import DockerRuntime
+from deckard_deploy.running.layout import StateDir
+from deckard_deploy.running.lock import held
+from deckard_deploy.startup.readiness import Outcome
 
 PROBE_TIMEOUT_S = 120.0
 
@@ -39,12 +54,6 @@ def up(resolved: "Resolved", *, state_dir: Path | None, locked: bool, dry_run: b
     Example:
       deckard-deploy up --profile cpu
     """
-    from deckard_deploy.cli.gateway import say_what_is_open  # noqa: PLC0415  not for --help
-    from deckard_deploy.cli.host_plan import measured_plan  # noqa: PLC0415  not for --help
-    from deckard_deploy.cli.plan_memory import refuse_what_cannot_run  # noqa: PLC0415  same
-    from deckard_deploy.cli.progress import minutes  # noqa: PLC0415  same
-    from deckard_deploy.running.lock import held  # noqa: PLC0415  same
-
     started, program = time.monotonic(), click.get_current_context().find_root().info_name
     directory = state(state_dir)
     resolved, plan, memory = measured_plan(resolved, directory)
@@ -65,8 +74,6 @@ def up(resolved: "Resolved", *, state_dir: Path | None, locked: bool, dry_run: b
 
 
 def _up(resolved: "Resolved", plan: "LaunchPlan", directory: "StateDir", *, memory: "Memory | str") -> None:
-    from deckard_deploy.cli.site import open_site  # noqa: PLC0415  not for --help
-    from deckard_deploy.running.deploy import what_runs  # noqa: PLC0415  same
 
     planned = {} if isinstance(memory, str) else {plan.hash: memory}
     with open_site(directory, plan.deployment, say, also=plan.runtime, planned=planned) as site:
@@ -80,16 +87,6 @@ def _up(resolved: "Resolved", plan: "LaunchPlan", directory: "StateDir", *, memo
 
 
 def _converge(resolved: "Resolved", plan: "LaunchPlan", directory: "StateDir", site: "Site") -> None:
-    from deckard_deploy.cli.gateway import (  # noqa: PLC0415  not for --help
-        goes_by_older_keys,
-        have_gateway,
-        refuse_unfit_gateway,
-        take_over,
-    )
-    from deckard_deploy.cli.prepare import have_engine, have_weights, stored_release  # noqa: PLC0415  same
-    from deckard_deploy.cli.room import require_room  # noqa: PLC0415  same
-    from deckard_deploy.running.deploy import bring_up, follow_up, observe  # noqa: PLC0415  same
-    from deckard_deploy.running.docker_runtime import DockerRuntime  # noqa: PLC0415  same
 
     refuse_unfit_gateway(plan, directory)
     # Another release that still runs keeps its own files until it has made room.
@@ -117,12 +114,6 @@ def _converge(resolved: "Resolved", plan: "LaunchPlan", directory: "StateDir", s
 
 def _decision(site: "Site", plan: "LaunchPlan", directory: "StateDir") -> "Decision":
     """What has to be done; one that runs as planned is replaced if it does not answer, or runs from older files."""
-    from deckard_deploy.cli.prepare import outdated  # noqa: PLC0415  not for --help
-    from deckard_deploy.cli.site import probe  # noqa: PLC0415  not for --help
-    from deckard_deploy.errors import TimedOutError  # noqa: PLC0415  same
-    from deckard_deploy.running.deploy import Decision, decide, observe  # noqa: PLC0415  same
-    from deckard_deploy.startup.readiness import Outcome  # noqa: PLC0415  same
-
     release = site.releases.get(plan.hash)
     decision = decide(plan.hash, observe(site.runtimes), release.launch() if release else None)
     if release is None or decision.action not in ("nothing", "follow"):
@@ -143,7 +134,6 @@ def _decision(site: "Site", plan: "LaunchPlan", directory: "StateDir") -> "Decis
 
 
 def _say_changes(site: "Site", plan: "LaunchPlan") -> None:
-    from deckard_deploy.planning.difference import difference  # noqa: PLC0415  not for --help
 
     current = site.releases.current()
     changes = difference(current.plan(), plan) if current else ()
@@ -154,7 +144,6 @@ def _say_changes(site: "Site", plan: "LaunchPlan") -> None:
 
 
 def _explain(plan: "LaunchPlan", directory: "StateDir") -> None:
-    from deckard_deploy.cli.site import open_site  # noqa: PLC0415  not for --help
 
     with open_site(directory, plan.deployment, say, also=plan.runtime) as site:
         decision = _decision(site, plan, directory)

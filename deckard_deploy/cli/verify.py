@@ -2,18 +2,18 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from deckard_deploy.catalog.resolution import Resolved
+from deckard_deploy.cli import weights
 from deckard_deploy.cli.options import deployment_options
 from deckard_deploy.cli.output import say
 from deckard_deploy.cli.state import state, state_option
-
-if TYPE_CHECKING:
-    from deckard_deploy.catalog.resolution import Resolved
-    from deckard_deploy.weights.folder import ModelFolder, Problem
-    from deckard_deploy.weights.manifest import Manifest
+from deckard_deploy.weights import lockfile
+from deckard_deploy.weights.folder import ModelFolder, Problem
+from deckard_deploy.weights.manifest import Manifest, bytes_of
+from deckard_deploy.weights.strict_json import printable
 
 _STRAY = "not in the repository, and an engine might load it"
 
@@ -44,10 +44,6 @@ def verify(  # noqa: PLR0913  click hands over every option by name
     Example:
       deckard-deploy verify --profile spark
     """
-    from deckard_deploy.cli import weights  # noqa: PLC0415  not for --help
-    from deckard_deploy.weights import lockfile  # noqa: PLC0415  same
-    from deckard_deploy.weights.folder import ModelFolder  # noqa: PLC0415  same
-
     found: dict[str, list[Problem]] = {}
     for model in weights.hub_models(resolved):
         place = ModelFolder(state(state_dir).models / model.name)
@@ -64,10 +60,6 @@ def verify(  # noqa: PLR0913  click hands over every option by name
 
 
 def _problems(name: str, place: "ModelFolder", manifest: "Manifest", *, fast: bool) -> "list[Problem]":
-    from deckard_deploy.cli import weights  # noqa: PLC0415  not for --help
-    from deckard_deploy.weights.folder import Problem  # noqa: PLC0415  same
-    from deckard_deploy.weights.manifest import bytes_of  # noqa: PLC0415  same
-    from deckard_deploy.weights.strict_json import printable  # noqa: PLC0415  same
 
     unexpected = [Problem(printable(stray), _STRAY) for stray in place.unexpected(manifest)]
     if fast:
@@ -81,8 +73,6 @@ def _problems(name: str, place: "ModelFolder", manifest: "Manifest", *, fast: bo
 
 def _set_strays_aside(place: "ModelFolder", manifest: "Manifest") -> None:
     """Raises DeploymentBusyError, EnvironmentUnfitError."""
-    from deckard_deploy.weights.strict_json import printable  # noqa: PLC0415  not for --help
-
     strays = place.unexpected(manifest)
     if strays:
         with place.held():

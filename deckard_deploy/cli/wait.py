@@ -3,7 +3,9 @@
 import click
 
 from deckard_deploy.cli.output import say
+from deckard_deploy.cli.site import open_site, prove_ready
 from deckard_deploy.cli.state import Deployed, deployment_option, start_line
+from deckard_deploy.errors import StartFailedError
 
 
 @click.command()
@@ -17,9 +19,6 @@ def wait(deployed: Deployed) -> None:
     Example:
       deckard-deploy wait --profile spark && ./run-my-clients
     """
-    from deckard_deploy.cli.site import open_site, prove_ready  # noqa: PLC0415  not for --help
-    from deckard_deploy.errors import StartFailedError  # noqa: PLC0415  same
-
     directory, found = deployed
     with open_site(directory, found, say) as site:
         for runtime in site.runtimes.values():

@@ -2,19 +2,21 @@
 
 import signal
 import time
-from typing import TYPE_CHECKING
 
 import click
 
+from deckard_deploy.cli.gateway import access
 from deckard_deploy.cli.options import DAY_S, FiniteRange
 from deckard_deploy.cli.output import say
+from deckard_deploy.cli.site import open_site, probe
 from deckard_deploy.cli.state import Deployed, deployment_option
-
-if TYPE_CHECKING:
-    from deckard_deploy.planning.plan import LaunchPlan
-    from deckard_deploy.running.layout import StateDir
-    from deckard_deploy.running.releases import Release
-    from deckard_deploy.running.watch import Canary
+from deckard_deploy.errors import NetworkError
+from deckard_deploy.measuring.metrics import metrics_url, scrape
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.running.layout import StateDir
+from deckard_deploy.running.releases import Release
+from deckard_deploy.running.watch import Canary, Watch, alone
+from deckard_deploy.startup.readiness import Outcome
 
 WORK = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total")
 
@@ -34,9 +36,6 @@ def watch(deployed: Deployed, interval: float, deadline: float) -> None:
     Example:
       deckard-deploy watch --name spark --interval 60
     """
-    from deckard_deploy.cli.site import open_site  # noqa: PLC0415  not for --help
-    from deckard_deploy.running.watch import Watch, alone  # noqa: PLC0415  same
-
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the terminal that it was started from may go
     directory, found = deployed
     deployment = directory.deployment(found)
@@ -62,9 +61,6 @@ class _Asked:
         self._work: float | None = None
 
     def __call__(self, release: "Release") -> "Canary":
-        from deckard_deploy.cli.site import probe  # noqa: PLC0415  not for --help
-        from deckard_deploy.running.watch import Canary  # noqa: PLC0415  same
-        from deckard_deploy.startup.readiness import Outcome  # noqa: PLC0415  same
 
         found = probe(release, directory=self._directory, timeout_s=self._deadline_s)
         before, self._work = self._work, _work_done(release.plan(), self._directory)
@@ -75,10 +71,6 @@ class _Asked:
 
 def _work_done(plan: "LaunchPlan", directory: "StateDir") -> float | None:
     """Tokens that the engine has read and written so far; None when it does not say."""
-    from deckard_deploy.cli.gateway import access  # noqa: PLC0415  not for --help
-    from deckard_deploy.errors import NetworkError  # noqa: PLC0415  same
-    from deckard_deploy.measuring.metrics import metrics_url, scrape  # noqa: PLC0415  same
-
     try:
         samples = scrape(metrics_url(plan.base_url), access(plan, directory)).samples
     except NetworkError:

@@ -11,9 +11,10 @@ from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.catalog.specs import HubRepository, ModelSpec
 from deckard_deploy.cli.output import say
 from deckard_deploy.errors import IntegrityError
-from deckard_deploy.weights import lockfile
+from deckard_deploy.weights import hub, lockfile
 from deckard_deploy.weights.folder import ModelFolder
 from deckard_deploy.weights.manifest import Manifest
+from deckard_deploy.weights.pull import Puller, pull
 
 _PLAIN_LINE_S = 10.0
 _TERMINAL_LINE_S = 0.2
@@ -48,7 +49,6 @@ def _manifest_for(model: ModelSpec, folder: Path, *, lock_file: Path, locked: bo
     known = ModelFolder(folder).manifest()
     if known and known.repo == model.weights.repo and model.weights.revision in (None, known.commit):
         return known
-    from deckard_deploy.weights import hub  # noqa: PLC0415  not for `verify --fast`, which must not be felt
 
     return hub.resolve(model.weights.repo, model.weights.revision)
 
@@ -70,8 +70,6 @@ def locked_manifest(model: ModelSpec, lock: lockfile.Lock, *, source: Path) -> M
 
 def have(model: ModelSpec, folder: Path, *, lock_file: Path = lockfile.DEFAULT, locked: bool = False) -> int:
     """Pull what is missing of a model and check what is there; returns as `pull` does, and raises as it does."""
-    from deckard_deploy.weights.pull import Puller, pull  # noqa: PLC0415  as above
-
     manifest = manifest_for(model, folder, lock_file=lock_file, locked=locked)
     display = Display(model.name)
     try:

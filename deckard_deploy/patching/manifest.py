@@ -2,17 +2,15 @@
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from deckard_deploy.catalog import strict_yaml
 from deckard_deploy.catalog.validation import closest, validate
 from deckard_deploy.errors import BadInputError, IntegrityError
+from deckard_deploy.patching.unified_diff import FileDiff, parse
 from deckard_deploy.resources import patches_dir
-
-if TYPE_CHECKING:
-    from deckard_deploy.patching.unified_diff import FileDiff
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Version = Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$")]
@@ -54,8 +52,6 @@ class PatchSet(_Entry):
 
     def diff(self, patch: Patch) -> "FileDiff":
         """The patch's diff. Raises IntegrityError when it is damaged or for another file."""
-        from deckard_deploy.patching.unified_diff import parse  # noqa: PLC0415  not for choosing patches
-
         path = self.diff_file(patch)
         source = f"patches/{self.name}/{path.name}"
         try:

@@ -20,6 +20,7 @@ from pathlib import Path
 from platformdirs import user_data_path
 
 from deckard_deploy.errors import BadInputError
+from deckard_deploy.running.files import clear_leftovers, private_folder
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
@@ -128,8 +129,6 @@ class StateDir:
 
     def create(self, name: str) -> DeploymentDir:
         """The same, with its folders made. Raises IntegrityError when a link stands in the place of one, OSError."""
-        from deckard_deploy.running.files import clear_leftovers, private_folder  # noqa: PLC0415  not for reading
-
         deployment = self.deployment(name)
         for folder in (self.root.absolute(), deployment.folder.parent, deployment.folder, deployment.releases):
             private_folder(folder)

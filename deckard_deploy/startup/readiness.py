@@ -7,6 +7,7 @@ another server may hold the port.
 
 import functools
 import json
+import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -98,8 +99,6 @@ def _unanswered(error: "requests.RequestException", base_url: str) -> Readiness:
 
     requests raises ConnectionError for both, even for a body that stops halfway; what it was made from tells.
     """
-    import ssl  # noqa: PLC0415  heavy
-
     import requests  # noqa: PLC0415  heavy
     from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, ReadTimeoutError  # noqa: PLC0415  heavy
 

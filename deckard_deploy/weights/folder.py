@@ -11,6 +11,7 @@
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -166,8 +167,6 @@ class ModelFolder:
 
     def check(self, files: list[RemoteFile], on_bytes: Callable[[int], None] = lambda _: None) -> list[Problem]:
         """Hash files, on all cores, and say what is wrong; right ones are remembered, wrong ones forgotten."""
-        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  not to look at what is there
-
         before = {file.path: self._look(file) for file in files}
         done = 0
         problems: list[Problem] = []

@@ -11,14 +11,14 @@ kind `good`: follows the script. `short`: the first token of a draft is right, a
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from deckard_deploy.weights import tiny_folder
+from deckard_deploy.weights import tiny_layers as target
+from deckard_deploy.weights.tiny_gemma4 import CONTEXT_TOKENS, text_config
+from deckard_deploy.weights.tiny_layers import Tensors
 from deckard_deploy.weights.tiny_script import LOST, MODES, scripted_tokens, transitions
 from deckard_deploy.weights.tiny_tokenizer import VOCABULARY_SIZE, tokenizer_config, tokenizer_json, vocabulary
-
-if TYPE_CHECKING:
-    from deckard_deploy.weights.tiny_layers import Tensors
 
 Kind = Literal["good", "short", "random"]
 
@@ -38,8 +38,6 @@ def _write_files(folder: Path, kind: Kind) -> None:
     import ml_dtypes  # noqa: PLC0415
     from safetensors.numpy import save_file  # noqa: PLC0415
 
-    from deckard_deploy.weights.tiny_gemma4 import CONTEXT_TOKENS  # noqa: PLC0415
-
     texts = {
         "config.json": _config(),
         "tokenizer.json": tokenizer_json(),
@@ -55,9 +53,6 @@ def _write_files(folder: Path, kind: Kind) -> None:
 
 def _config() -> dict[str, object]:
     """The keys of transformers 5.19's Gemma4AssistantConfig; attention as in the target, whose cache it reads."""
-    from deckard_deploy.weights import tiny_layers as target  # noqa: PLC0415
-    from deckard_deploy.weights.tiny_gemma4 import text_config  # noqa: PLC0415
-
     text = {
         **text_config(),
         "vocab_size_per_layer_input": 0,
@@ -79,8 +74,6 @@ def _config() -> dict[str, object]:
 
 def all_tensors(kind: Kind) -> "Tensors":
     """Every tensor of the checkpoint, named as transformers saves it; float32."""
-    from deckard_deploy.weights import tiny_layers as target  # noqa: PLC0415
-
     ones, noise = target.ones, target.noise
     tensors = {"model.norm.weight": ones(HIDDEN)}
     shapes = {
@@ -117,8 +110,6 @@ def _scripted(*, later_lost: bool) -> "Tensors":
     not the first.
     """
     import numpy as np  # noqa: PLC0415
-
-    from deckard_deploy.weights import tiny_layers as target  # noqa: PLC0415
 
     ids, index = vocabulary(), {token: number for number, token in enumerate(scripted_tokens())}
     into = np.zeros((HIDDEN, 2 * target.HIDDEN), np.float32)

@@ -11,7 +11,8 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from deckard_deploy.weights import tiny_folder
+from deckard_deploy.weights import nvfp4, tiny_folder, tiny_layers
+from deckard_deploy.weights import tiny_layers as net
 from deckard_deploy.weights.tiny_script import BOS, EOS, TURN_END
 from deckard_deploy.weights.tiny_tokenizer import (
     CHAT_TEMPLATE,
@@ -38,7 +39,6 @@ def write(folder: Path, *, quantization: Quantization = "none") -> Path:
 
 
 def _write_files(folder: Path, quantization: Quantization) -> None:
-    from deckard_deploy.weights import nvfp4  # noqa: PLC0415
 
     texts = {
         "config.json": _config(),
@@ -60,8 +60,6 @@ def _write_files(folder: Path, quantization: Quantization) -> None:
 def _write_tensors(file: Path, quantization: Quantization) -> None:
     import ml_dtypes  # noqa: PLC0415
     from safetensors.numpy import save_file  # noqa: PLC0415
-
-    from deckard_deploy.weights import nvfp4, tiny_layers  # noqa: PLC0415
 
     exact = tiny_layers.all_tensors()
     if quantization == "none":
@@ -94,7 +92,6 @@ def _config() -> dict[str, object]:
 
 
 def text_config() -> dict[str, object]:
-    from deckard_deploy.weights import tiny_layers as net  # noqa: PLC0415
 
     ids = vocabulary()
     return {
@@ -133,7 +130,6 @@ def text_config() -> dict[str, object]:
 
 
 def _vision_config() -> dict[str, object]:
-    from deckard_deploy.weights import tiny_layers as net  # noqa: PLC0415
 
     return {
         "model_type": "gemma4_vision",

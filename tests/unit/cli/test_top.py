@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from deckard_deploy.cli.top import Look, _can_be_drawn_on, _json, _line, _looks
-from deckard_deploy.cli.top_figures import rate, seconds
+from deckard_deploy.cli.top import _can_be_drawn_on, _json, _line, _looks
+from deckard_deploy.cli.top_figures import Look, rate, seconds
 from deckard_deploy.cli.top_screen import curve, screen
 from deckard_deploy.connection import NO_ACCESS
 from deckard_deploy.measuring.live import Figures, figures
