@@ -23,8 +23,8 @@ from deckard_deploy.cli.host_plan import plan_for
 from deckard_deploy.planning.gateway import SOCKET
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.rendering.gateway import render_gateway
-from deckard_deploy.running import gateway_files
-from deckard_deploy.running.keys import Keys
+from deckard_deploy.running.gateway import files
+from deckard_deploy.running.gateway.keys import Keys
 from deckard_deploy.running.layout import StateDir
 
 PREFILL_S, TOKEN_S, TOKENS = 0.05, 0.02, 100
@@ -92,7 +92,7 @@ def prepared(folder: Path, port: int) -> tuple[LaunchPlan, Path, str]:
     deployment, keys = directory.create("cost"), Keys(folder)
     with keys.held():
         key = keys.add("bench")
-    gateway_files.prepare(plan, keys, environment=dict(os.environ), say=print)
+    files.prepare(plan, keys, environment=dict(os.environ), say=print)
     release = deployment.releases / plan.hash
     release.mkdir()
     (release / "nginx.conf").write_text(render_gateway(plan))

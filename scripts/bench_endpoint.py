@@ -21,12 +21,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from deckard_deploy import __version__
 from deckard_deploy.catalog import library
 from deckard_deploy.cli.bench_host import host_facts
-from deckard_deploy.durable import write_whole
 from deckard_deploy.measuring.engine_bench import Endpoint, argv_of
 from deckard_deploy.measuring.records import Ceiling, Record, Subject
 from deckard_deploy.measuring.sweep import sweep
 from deckard_deploy.measuring.workload import Settings
 from deckard_deploy.planning.roofline import weight_read
+from deckard_deploy.system.files import UMASK_MODE, write_atomically
 from deckard_deploy.weights.checkpoint import read_checkpoint
 from deckard_deploy.weights.gemma4_config import layers
 
@@ -66,7 +66,8 @@ def main() -> None:
     )
     for (run,) in sweep([endpoint], settings, lambda text: print(text, file=sys.stderr, flush=True)):
         record = record.model_copy(update={"runs": (*record.runs, run)})
-        write_whole(options.out, record.model_dump_json(indent=1) + "\n")  # each time: it may be killed
+        # Each time: it may be killed.
+        write_atomically(options.out, record.model_dump_json(indent=1) + "\n", mode=UMASK_MODE)
 
 
 def arguments() -> argparse.Namespace:

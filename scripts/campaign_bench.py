@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from statistics import median, stdev
 
-from deckard_deploy.measuring.comparing import compare_pairs
+from deckard_deploy.measuring.comparison import compare_pairs
 from deckard_deploy.measuring.engine_bench import Bench, Endpoint, argv_of, opened
 from deckard_deploy.measuring.sweep import one_run
 from deckard_deploy.measuring.workload import Settings

@@ -28,11 +28,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from deckard_deploy.errors import DeployError, StartFailedError
 from deckard_deploy.planning.plan import LaunchPlan
-from deckard_deploy.running import files, releases
+from deckard_deploy.running import releases
 from deckard_deploy.running.deploy import Site, bring_up, decide, follow_up, observe, take_down
 from deckard_deploy.running.lock import held
 from deckard_deploy.running.releases import Release
 from deckard_deploy.running.runtime import Runtime
+from deckard_deploy.system import files
 from tests.unit.running.world import World, eventually
 
 # What CPython reports (sys.addaudithook) of the calls that change something outside of the process.

@@ -24,8 +24,8 @@ from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment, EngineSpec, HardwareProfile, ModelSpec
 from deckard_deploy.cli.main import cli
 from deckard_deploy.cli.patch_choice import patched
-from deckard_deploy.doctor.rules import RULES
-from deckard_deploy.doctor.rules_engine import advisories
+from deckard_deploy.doctor.judge import RULES
+from deckard_deploy.doctor.rules.engine import advisories
 from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
 from deckard_deploy.rendering.compose import render_compose
 from deckard_deploy.rendering.gateway import CONFIG, render_gateway

@@ -18,7 +18,7 @@ case $version in
 0.32.0) torch=2.13.0 torchvision=0.28.0 resolved_on=2026-11-20 ;;
 *) echo "error: no torch is known for vLLM $version; add it to this script" >&2 && exit 2 ;;
 esac
-locks=$(cd "$(dirname "$0")/.." && pwd)/deckard_deploy/running/locks/vllm-$version-cpu
+locks=$(cd "$(dirname "$0")/.." && pwd)/deckard_deploy/running/process/locks/vllm-$version-cpu
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 

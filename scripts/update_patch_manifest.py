@@ -11,8 +11,8 @@ import re
 from pathlib import Path
 
 from deckard_deploy.patching.base_files import from_package
-from deckard_deploy.patching.known_files import DATA, known_files
 from deckard_deploy.patching.manifest import as_numbers, load_patch_set, sha256
+from deckard_deploy.patching.release_hashes import DATA, release_hashes
 from deckard_deploy.patching.unified_diff import apply
 from deckard_deploy.patching.wheel import from_wheel, release_wheel
 
@@ -38,7 +38,7 @@ def read_release(version: str) -> None:
     """Add the hashes of one release's files, read from its wheel, to the known ones."""
     targets = [patch.target for patch in load_patch_set("vllm-0.19.1").patches]
     files = from_wheel(release_wheel(version), targets).files
-    releases = {**known_files(), version: {target: sha256(content) for target, content in files.items()}}
+    releases = {**release_hashes(), version: {target: sha256(content) for target, content in files.items()}}
     lines = [line for line in DATA.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
     lines.append("releases:")
     for release in sorted(releases, key=as_numbers):

@@ -245,7 +245,7 @@ class EngineSpec(Spec):
     plugin: Name | None = Field(
         default=None, description="this project's vLLM plugin for formats that the release does not know; or null"
     )
-    dependency_lock: Name | None = Field(default=None, description="folder of hashed requirements under running/locks")
+    dependency_lock: Name | None = Field(default=None, description="folder under running/process/locks")
     drafter_methods: tuple[str, ...] = ()
     quantizations: tuple[Quantization, ...] = Field(description="formats that it loads, with its patches or its plugin")
 

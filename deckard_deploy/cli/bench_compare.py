@@ -13,9 +13,10 @@ from deckard_deploy.cli.options import FiniteRange
 from deckard_deploy.cli.output import table
 from deckard_deploy.cli.state import state, state_option
 from deckard_deploy.errors import BadInputError, RegressionError
-from deckard_deploy.measuring import comparing, records
+from deckard_deploy.measuring import comparison as comparing
+from deckard_deploy.measuring import records
 from deckard_deploy.measuring.baselines import Baseline, baselines
-from deckard_deploy.measuring.comparing import Comparison, Ratio
+from deckard_deploy.measuring.comparison import Comparison, Ratio
 from deckard_deploy.measuring.records import Record
 from deckard_deploy.measuring.tables import number
 

@@ -18,7 +18,7 @@ from deckard_deploy.measuring.records import Record, Run
 from deckard_deploy.measuring.sweep import sweep
 from deckard_deploy.measuring.workload import Settings
 from deckard_deploy.planning.plan import LaunchPlan
-from deckard_deploy.running.files import private_folder
+from deckard_deploy.system.files import private_folder
 
 
 def numbers(_: click.Context, option: click.Parameter, text: str | None) -> tuple[int, ...] | None:

@@ -7,10 +7,11 @@ import click
 from deckard_deploy.cli.bench_compare import of_record, published
 from deckard_deploy.cli.output import say
 from deckard_deploy.cli.state import state, state_option
-from deckard_deploy.durable import write_whole, writing
 from deckard_deploy.errors import BadInputError
-from deckard_deploy.measuring import comparing, figures, plots, records
+from deckard_deploy.measuring import comparison as comparing
+from deckard_deploy.measuring import figures, plots, records
 from deckard_deploy.measuring import report as page
+from deckard_deploy.system.files import UMASK_MODE, write_atomically, writing
 
 
 @click.command()
@@ -44,5 +45,5 @@ def report(record: str, *, against: str | None, output: Path | None, state_dir: 
         for name, picture in pictures.items():
             (folder / f"{found.id}-{name}.png").write_bytes(picture)
     path = folder / f"{found.id}.html"
-    write_whole(path, page.html(found, pictures, published=table, comparison=comparison))
+    write_atomically(path, page.html(found, pictures, published=table, comparison=comparison), mode=UMASK_MODE)
     click.echo(path)

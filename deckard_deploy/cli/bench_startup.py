@@ -17,16 +17,15 @@ from deckard_deploy.cli.output import say, table
 from deckard_deploy.cli.prepare import stored_release
 from deckard_deploy.cli.site import open_site
 from deckard_deploy.cli.state import Deployed, deployment_option
-from deckard_deploy.durable import writing
 from deckard_deploy.errors import DeployError, EnvironmentUnfitError
-from deckard_deploy.measuring import startups
-from deckard_deploy.measuring.startups import StartupRecord, Timed
+from deckard_deploy.measuring import startup_records as startups
+from deckard_deploy.measuring.startup_records import StartupRecord, Timed
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.running.deploy import Site, bring_up
-from deckard_deploy.running.files import remove_folder, temporary_prefix
 from deckard_deploy.running.lock import held
 from deckard_deploy.startup import history
 from deckard_deploy.startup.phases import ORDER
+from deckard_deploy.system.files import remove_folder, temporary_prefix, writing
 
 
 @click.command()

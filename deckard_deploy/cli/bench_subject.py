@@ -19,8 +19,8 @@ from deckard_deploy.measuring.records import Ceiling, Drafting, Subject
 from deckard_deploy.measuring.workload import Settings
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.planning.roofline import Roofline, weight_read
-from deckard_deploy.running.docker_runtime import DockerRuntime
-from deckard_deploy.running.gateway_files import CERTIFICATE
+from deckard_deploy.running.docker.runtime import DockerRuntime
+from deckard_deploy.running.gateway.files import CERTIFICATE
 from deckard_deploy.running.releases import Release, Releases
 
 _PASSED = ("PATH", "HOME", "LANG")

@@ -9,8 +9,8 @@ import click
 from deckard_deploy.cli.gateway import access
 from deckard_deploy.cli.site import endpoint
 from deckard_deploy.cli.state import Deployed, deployment_option
-from deckard_deploy.connection import Access, session
 from deckard_deploy.errors import BadInputError, NetworkError
+from deckard_deploy.system.http import Access, session
 
 
 @click.command()

@@ -17,7 +17,7 @@ from deckard_deploy.cli.site import open_site
 from deckard_deploy.cli.state import knowing_home, state, state_option
 from deckard_deploy.doctor import facts as fact_files
 from deckard_deploy.doctor.findings import Finding
-from deckard_deploy.doctor.rules import judge
+from deckard_deploy.doctor.judge import judge
 from deckard_deploy.doctor.target import Folders, Target, target_of
 from deckard_deploy.errors import EnvironmentUnfitError
 from deckard_deploy.planning.plan import LaunchPlan

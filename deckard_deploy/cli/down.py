@@ -8,11 +8,11 @@ from deckard_deploy.cli.output import say
 from deckard_deploy.cli.prepare import remove_generated
 from deckard_deploy.cli.site import open_site
 from deckard_deploy.cli.state import Deployed, deployment_option
-from deckard_deploy.running import environment
 from deckard_deploy.running.deploy import observe, take_down
-from deckard_deploy.running.files import remove_folder
 from deckard_deploy.running.layout import StateDir
 from deckard_deploy.running.lock import held
+from deckard_deploy.running.process import environment
+from deckard_deploy.system.files import remove_folder
 
 
 @click.command()

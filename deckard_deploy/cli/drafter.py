@@ -3,10 +3,10 @@
 import json
 from collections.abc import Callable
 
-from deckard_deploy.connection import Access
 from deckard_deploy.errors import NetworkError, StartFailedError
-from deckard_deploy.measuring.acceptance import FLOOR, Advice, judge, measure
+from deckard_deploy.measuring.draft_acceptance import FLOOR, Advice, judge, measure
 from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.system.http import Access
 
 Say = Callable[[str], None]
 _OPTION = "--speculative-config"

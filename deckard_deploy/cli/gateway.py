@@ -5,14 +5,14 @@ import os
 import time
 
 from deckard_deploy.cli.output import echo_command, say
-from deckard_deploy.connection import Access, session
 from deckard_deploy.errors import BadInputError, EnvironmentUnfitError
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.rendering.gateway import ROUTES
-from deckard_deploy.running import gateway_files
 from deckard_deploy.running.deploy import Site
-from deckard_deploy.running.keys import Keys, access_version
+from deckard_deploy.running.gateway import files
+from deckard_deploy.running.gateway.keys import Keys, access_version
 from deckard_deploy.running.layout import StateDir
+from deckard_deploy.system.http import Access, session
 
 TAKEN_OVER_S = 10.0
 SETTLED_S = 0.5  # nginx's old workers still accept for 100 ms after its new ones do (src/os/unix/ngx_process_cycle.c)
@@ -23,7 +23,7 @@ def access(plan: LaunchPlan, directory: StateDir) -> Access:
     """What this tool itself needs to get through to the plan's endpoint."""
     if plan.gateway is None:
         return Access()
-    return Access(key=Keys(directory.root).own(), pinned=gateway_files.fingerprint(plan))
+    return Access(key=Keys(directory.root).own(), pinned=files.fingerprint(plan))
 
 
 def have_gateway(plan: LaunchPlan, directory: StateDir) -> bool:
@@ -32,12 +32,12 @@ def have_gateway(plan: LaunchPlan, directory: StateDir) -> bool:
     if plan.gateway is None:
         say("gateway  none: any program of this machine may ask the engine; nginx would ask for keys (docs/gateway.md)")
         return False
-    return gateway_files.prepare(plan, Keys(directory.root), environment=dict(os.environ), say=echo_command)
+    return files.prepare(plan, Keys(directory.root), environment=dict(os.environ), say=echo_command)
 
 
 def refuse_unfit_gateway(plan: LaunchPlan, directory: StateDir) -> None:
     """Raise BadInputError: other machines would be let in without a key for them, or the certificate is none."""
-    gateway_files.refuse_bad_pair(plan)
+    files.refuse_bad_pair(plan)
     if plan.gateway and plan.gateway.exposed and not Keys(directory.root).ring().keys:
         raise BadInputError(f"--expose {plan.address} needs a key for clients", hint="deckard-deploy keys add NAME")
 
@@ -52,7 +52,7 @@ def say_what_is_open(plan: LaunchPlan, directory: StateDir) -> None:
         say("         docker publishes the port past ufw's rules")
     open_routes = [path for _, path, _ in ROUTES if path != "/metrics"]
     say(f"         open: {', '.join(open_routes)}; nothing else")
-    pinned = gateway_files.fingerprint(plan)
+    pinned = files.fingerprint(plan)
     say(f"         certificate SHA-256 {pinned}" if pinned else "         without TLS: keys and prompts can be read")
 
 
@@ -62,7 +62,7 @@ def take_over(site: "Site", directory: StateDir) -> bool:
     One that is starting, or whose engine is away, is told as well: nobody waits for it. Raises EnvironmentUnfitError
     when it does not take the new files.
     """
-    gateway_files.renew_access(site.releases.deployment.gateway, Keys(directory.root))
+    files.renew_access(site.releases.deployment.gateway, Keys(directory.root))
     for runtime in site.runtimes.values():
         runtime.reload()
         seen = runtime.observe()

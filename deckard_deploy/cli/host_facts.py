@@ -7,7 +7,7 @@ from deckard_deploy.doctor.facts import HostFacts
 from deckard_deploy.doctor.host import Host
 from deckard_deploy.doctor.target import Target
 from deckard_deploy.errors import EnvironmentUnfitError
-from deckard_deploy.running.ports import require_free
+from deckard_deploy.system.ports import require_free
 
 
 def facts_of_host(target: Target, *, quick: bool = False) -> HostFacts:

@@ -10,8 +10,8 @@ from deckard_deploy.cli.pinned import pinned
 from deckard_deploy.cli.plan_memory import kv_bytes_of, on_this_host, planned_memory, with_measured_memory
 from deckard_deploy.cli.plan_reality import earlier_starts
 from deckard_deploy.errors import IntegrityError
-from deckard_deploy.planning.memory import Memory, with_serve
-from deckard_deploy.planning.memory_parts import EarlierStart, Known
+from deckard_deploy.planning.memory.fit import Memory, with_serve
+from deckard_deploy.planning.memory.parts import EarlierStart, Known
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.planning.planner import HostPaths, build_plan
 from deckard_deploy.running.layout import StateDir

@@ -10,7 +10,7 @@ from deckard_deploy.cli.output import say, table
 from deckard_deploy.cli.site import open_site
 from deckard_deploy.cli.state import state, state_option
 from deckard_deploy.errors import DeployError
-from deckard_deploy.running.keys import Keys
+from deckard_deploy.running.gateway.keys import Keys
 from deckard_deploy.running.layout import StateDir
 
 

@@ -14,8 +14,9 @@ from deckard_deploy.errors import EnvironmentUnfitError, NetworkError
 from deckard_deploy.patching import plugin
 from deckard_deploy.patching.manifest import load_patch_set
 from deckard_deploy.planning.planner import build_plan
-from deckard_deploy.running import docker_images, registry
-from deckard_deploy.running.docker_engine import DockerEngine
+from deckard_deploy.running.docker import images as docker_images
+from deckard_deploy.running.docker import registry
+from deckard_deploy.running.docker.client import DockerEngine
 from deckard_deploy.weights import hub, lockfile
 from deckard_deploy.weights.lockfile import Lock
 

@@ -13,11 +13,11 @@ from deckard_deploy.cli.state import Deployed, deployment_option
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.rendering import monitoring
-from deckard_deploy.running.docker_engine import DockerEngine
-from deckard_deploy.running.files import private_folder, read_regular, remove_folder, write_atomically
-from deckard_deploy.running.gateway_files import CERTIFICATE
-from deckard_deploy.running.keys import Keys
+from deckard_deploy.running.docker.client import DockerEngine
+from deckard_deploy.running.gateway.files import CERTIFICATE
+from deckard_deploy.running.gateway.keys import Keys
 from deckard_deploy.running.layout import StateDir
+from deckard_deploy.system.files import private_folder, read_regular, remove_folder, write_atomically
 
 UP_TIMEOUT_S = 1800.0  # two images to pull
 DOWN_TIMEOUT_S = 120.0

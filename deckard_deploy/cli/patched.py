@@ -7,13 +7,14 @@ from pathlib import Path, PurePosixPath
 
 from deckard_deploy.catalog import library
 from deckard_deploy.errors import IntegrityError, StartFailedError
-from deckard_deploy.patching import attestation, builds, manifest, plugin
+from deckard_deploy.patching import attestation, manifest, plugin
+from deckard_deploy.patching import build as builds
 from deckard_deploy.patching.base_files import BaseFiles, from_image, from_package
 from deckard_deploy.patching.manifest import Patch, PatchSet
 from deckard_deploy.patching.overlay import overlay
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.planning.planner import OVERLAY, patch_folder
-from deckard_deploy.running.docker_runtime import DockerRuntime
+from deckard_deploy.running.docker.runtime import DockerRuntime
 from deckard_deploy.running.runtime import Runtime
 
 Say = Callable[[str], None]

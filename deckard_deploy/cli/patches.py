@@ -13,11 +13,12 @@ from deckard_deploy.cli.options import resolve_choice
 from deckard_deploy.cli.output import say, table
 from deckard_deploy.cli.patch_choice import needed_patches
 from deckard_deploy.errors import BadInputError, IntegrityError
-from deckard_deploy.patching import builds, manifest, overlay, plugin
+from deckard_deploy.patching import build as builds
+from deckard_deploy.patching import manifest, overlay, plugin
+from deckard_deploy.patching.base_file_sources import find_base
 from deckard_deploy.patching.base_files import BaseFiles
-from deckard_deploy.patching.builds import PatchVerdict
+from deckard_deploy.patching.build import PatchVerdict
 from deckard_deploy.patching.manifest import Patch, PatchSet, load_patch_set
-from deckard_deploy.patching.search import find_base
 
 _DEFAULT_SET = "vllm-0.19.1"
 _QUANTIZATIONS = ("none", "nvfp4", "nvfp4_awq", "nvfp4_svd")

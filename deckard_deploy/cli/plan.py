@@ -14,8 +14,8 @@ from deckard_deploy.cli.pinned import locked_option, refuse_unlocked
 from deckard_deploy.cli.state import state, state_option
 from deckard_deploy.planning.arguments import option_lines
 from deckard_deploy.planning.difference import difference
-from deckard_deploy.planning.memory import Memory
-from deckard_deploy.planning.memory_changes import Change, smallest_changes
+from deckard_deploy.planning.memory.changes import Change, smallest_changes
+from deckard_deploy.planning.memory.fit import Memory
 from deckard_deploy.planning.plan import LaunchPlan
 
 WIDTH = 80

@@ -9,7 +9,8 @@ from typing import Any
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.catalog.specs import Generated
 from deckard_deploy.errors import DoesNotFitError
-from deckard_deploy.planning.memory import (
+from deckard_deploy.planning.memory.changes import Change, smallest_changes
+from deckard_deploy.planning.memory.fit import (
     NOTHING_KNOWN,
     RESERVE,
     TYPICAL_LENGTH,
@@ -17,9 +18,8 @@ from deckard_deploy.planning.memory import (
     memory_of,
     with_serve,
 )
-from deckard_deploy.planning.memory_changes import Change, smallest_changes
-from deckard_deploy.planning.memory_parts import Known, Level, Part, readable
-from deckard_deploy.planning.memory_settings import GIB, UnknownMemoryError
+from deckard_deploy.planning.memory.parts import Known, Level, Part, readable
+from deckard_deploy.planning.memory.settings import GIB, UnknownMemoryError
 from deckard_deploy.planning.plan import LaunchPlan
 
 BAR = 62  # characters, so that a line has fewer than 80

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from deckard_deploy.catalog.resolution import Resolved
-from deckard_deploy.planning.memory import Memory
-from deckard_deploy.planning.memory_parts import EarlierStart, Step, counts_graphs, readable
-from deckard_deploy.planning.memory_settings import GIB
+from deckard_deploy.planning.memory.fit import Memory
+from deckard_deploy.planning.memory.parts import EarlierStart, Step, counts_graphs, readable
+from deckard_deploy.planning.memory.settings import GIB
 from deckard_deploy.startup import history
 from deckard_deploy.startup.phases import Facts
 

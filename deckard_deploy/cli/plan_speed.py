@@ -7,7 +7,7 @@ from typing import Any
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.measuring.records import Drafting as Drafter
 from deckard_deploy.measuring.speculation import SpecRecord, advice, latest
-from deckard_deploy.planning.memory_settings import CacheSettings, UnknownMemoryError, cache_settings
+from deckard_deploy.planning.memory.settings import CacheSettings, UnknownMemoryError, cache_settings
 from deckard_deploy.planning.roofline import Drafting, Roofline, accepted, drafting_of, roofline_of
 
 WIDTH = 80

@@ -14,19 +14,19 @@ from deckard_deploy.catalog.specs import Generated, HubRepository, ModelSpec
 from deckard_deploy.cli import weights
 from deckard_deploy.cli.patched import build_for_docker, build_for_process
 from deckard_deploy.cli.state import knowing_home
-from deckard_deploy.durable import writing
 from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.rendering.compose import render_compose
 from deckard_deploy.rendering.gateway import render_gateway
 from deckard_deploy.rendering.shell import render_command
-from deckard_deploy.running import docker_images, environment, locks
-from deckard_deploy.running.docker_engine import DockerEngine
-from deckard_deploy.running.docker_runtime import DockerRuntime
-from deckard_deploy.running.files import remove_folder
+from deckard_deploy.running.docker import images as docker_images
+from deckard_deploy.running.docker.client import DockerEngine
+from deckard_deploy.running.docker.runtime import DockerRuntime
 from deckard_deploy.running.layout import StateDir
+from deckard_deploy.running.process import environment, locks
 from deckard_deploy.running.releases import COMPOSE, GATEWAY, PLAN, Launch, Release, Releases
 from deckard_deploy.running.runtime import Runtime
+from deckard_deploy.system.files import remove_folder, writing
 from deckard_deploy.weights import lockfile
 from deckard_deploy.weights.folder import OURS
 from deckard_deploy.weights.strict_json import read_object
@@ -80,12 +80,12 @@ def _have_own_folder(resolved: Resolved) -> None:
 def _have_model(model: ModelSpec, folder: Path, say: Say) -> None:
     say(f"weights  {model.name} in {folder}")
     if isinstance(model.weights, Generated):
-        from deckard_deploy.weights import tiny_assistant, tiny_gemma4  # noqa: PLC0415  an extra: numpy
+        from deckard_deploy.rehearsal import assistant, gemma4  # noqa: PLC0415  an extra: numpy
 
         if model.weights.generator == "tiny-assistant":
-            tiny_assistant.write(folder, kind=model.weights.kind)
+            assistant.write(folder, kind=model.weights.kind)
         else:
-            tiny_gemma4.write(folder, quantization=model.quantization)
+            gemma4.write(folder, quantization=model.quantization)
     else:
         weights.have(model, folder)
 

@@ -11,9 +11,10 @@ from deckard_deploy.cli import weights
 from deckard_deploy.cli.output import say
 from deckard_deploy.errors import EnvironmentUnfitError
 from deckard_deploy.planning.plan import LaunchPlan
-from deckard_deploy.running import docker_images, registry
-from deckard_deploy.running.docker_engine import DockerEngine
+from deckard_deploy.running.docker import images, registry
+from deckard_deploy.running.docker.client import DockerEngine
 from deckard_deploy.running.layout import StateDir
+from deckard_deploy.system.files import nearest_existing
 from deckard_deploy.weights import lockfile
 from deckard_deploy.weights.pull import bytes_to_come
 
@@ -35,7 +36,7 @@ def require_room(resolved: Resolved, plan: LaunchPlan, directory: StateDir, engi
 
     Raises EnvironmentUnfitError, one line with every need of the file system that is too small.
     """
-    if plan.image is None or docker_images.image_id(engine, plan.image):
+    if plan.image is None or images.image_id(engine, plan.image):
         return
     image = image_need(engine, plan.image, plan.platform)
     if image is None:
@@ -47,7 +48,7 @@ def require_room(resolved: Resolved, plan: LaunchPlan, directory: StateDir, engi
 def image_need(engine: DockerEngine, image: str, platform: str | None) -> Need | None:
     """What the image will take where docker keeps images; None when that cannot be known from here."""
     size = registry.layer_bytes(engine, image, platform)
-    root = docker_images.root_folder(engine)
+    root = images.root_folder(engine)
     return Need("the image", root, UNPACKED * size) if size is not None and root.exists() else None
 
 
@@ -63,9 +64,9 @@ def check(needs: list[Need]) -> None:
     """Add up per file system. Raises EnvironmentUnfitError."""
     together: dict[int, list[Need]] = defaultdict(list)
     for need in needs:
-        together[_existing(need.folder).stat().st_dev].append(need)
+        together[nearest_existing(need.folder).stat().st_dev].append(need)
     for landing in together.values():
-        folder = _existing(landing[0].folder)
+        folder = nearest_existing(landing[0].folder)
         size, free = sum(need.size for need in landing), shutil.disk_usage(folder).free
         if size > free:
             parts = ", ".join(f"{need.size:,} for {need.what}" for need in landing if need.size)
@@ -73,8 +74,3 @@ def check(needs: list[Need]) -> None:
                 f"{folder}: needs {size:,} bytes ({parts}), and {free:,} are free",
                 hint=f"free {size - free:,} bytes there: docker system df",
             )
-
-
-def _existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that is there."""
-    return next(path for path in (folder, *folder.parents) if path.exists())

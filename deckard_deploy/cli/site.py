@@ -18,12 +18,12 @@ from deckard_deploy.cli.prepare import installed_program
 from deckard_deploy.cli.progress import minutes, startup_display
 from deckard_deploy.cli.state import Deployed, start_line
 from deckard_deploy.errors import BadInputError, StartFailedError
-from deckard_deploy.planning.memory import Memory
+from deckard_deploy.planning.memory.fit import Memory
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.running.deploy import Site, observe
-from deckard_deploy.running.docker_runtime import DockerRuntime
+from deckard_deploy.running.docker.runtime import DockerRuntime
 from deckard_deploy.running.layout import StateDir
-from deckard_deploy.running.process_runtime import ProcessRuntime
+from deckard_deploy.running.process.runtime import ProcessRuntime
 from deckard_deploy.running.releases import COMPOSE, Release, Releases
 from deckard_deploy.running.runtime import Observation, Runtime
 from deckard_deploy.startup import follow, history, readiness

@@ -13,7 +13,7 @@ from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.running import watch
 from deckard_deploy.running.deploy import Site, observe
 from deckard_deploy.running.layout import StateDir
-from deckard_deploy.running.process_identity import is_alive
+from deckard_deploy.system.processes import is_alive
 from deckard_deploy.weights.folder import ModelFolder
 
 PROBE_TIMEOUT_S = 10.0

@@ -17,10 +17,10 @@ from deckard_deploy.cli.site import endpoint
 from deckard_deploy.cli.state import Deployed, deployment_option
 from deckard_deploy.cli.top_figures import Look, line
 from deckard_deploy.cli.top_screen import watch
-from deckard_deploy.connection import Access
 from deckard_deploy.errors import NetworkError
-from deckard_deploy.measuring.live import Window
 from deckard_deploy.measuring.metrics import metrics_url, scrape
+from deckard_deploy.measuring.window import Window
+from deckard_deploy.system.http import Access
 
 
 @click.command()

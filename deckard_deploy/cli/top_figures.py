@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import NamedTuple
 
-from deckard_deploy.measuring.live import Figures
+from deckard_deploy.measuring.window import Figures
 
 NOTHING = "-"
 

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from deckard_deploy.cli.progress import minutes
 from deckard_deploy.cli.top_figures import Look, count, percent, rate, seconds
-from deckard_deploy.measuring.live import Figures, Latency
+from deckard_deploy.measuring.window import Figures, Latency
 from deckard_deploy.planning.plan import LaunchPlan
 
 REDRAW_S = 0.25

@@ -26,10 +26,10 @@ from deckard_deploy.cli.site import open_site, probe
 from deckard_deploy.cli.state import state, state_option
 from deckard_deploy.errors import TimedOutError
 from deckard_deploy.planning.difference import difference
-from deckard_deploy.planning.memory import Memory
+from deckard_deploy.planning.memory.fit import Memory
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.running.deploy import Decision, Site, bring_up, decide, follow_up, observe, what_runs
-from deckard_deploy.running.docker_runtime import DockerRuntime
+from deckard_deploy.running.docker.runtime import DockerRuntime
 from deckard_deploy.running.layout import StateDir
 from deckard_deploy.running.lock import held
 from deckard_deploy.startup.readiness import Outcome

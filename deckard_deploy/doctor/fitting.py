@@ -13,12 +13,12 @@ from deckard_deploy.catalog.specs import Deployment, HardwareProfile
 from deckard_deploy.doctor.facts import HostFacts
 from deckard_deploy.doctor.findings import Finding, Severity
 from deckard_deploy.doctor.host import not_installed
-from deckard_deploy.doctor.rules import judge
+from deckard_deploy.doctor.judge import judge
 from deckard_deploy.doctor.target import target_of
 from deckard_deploy.errors import EnvironmentUnfitError
-from deckard_deploy.planning.memory import Memory, memory_of
-from deckard_deploy.planning.memory_changes import smallest_changes
-from deckard_deploy.planning.memory_settings import UnknownMemoryError
+from deckard_deploy.planning.memory.changes import smallest_changes
+from deckard_deploy.planning.memory.fit import Memory, memory_of
+from deckard_deploy.planning.memory.settings import UnknownMemoryError
 from deckard_deploy.planning.planner import build_plan
 
 # Rules whose fails only another machine, or another profile, mends; and those whose fails somebody here can.

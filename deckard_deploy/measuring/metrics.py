@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import islice, pairwise
 from typing import TypeAlias
 
-from deckard_deploy.connection import NO_ACCESS, Access, session
 from deckard_deploy.errors import NetworkError
+from deckard_deploy.system.http import NO_ACCESS, Access, session
 
 TIMEOUT_S = (1.0, 5.0)  # to connect, of silence; the page is made of numbers that lie ready
 CHUNK, MAX_CHUNKS = 1 << 16, 64  # bytes; 0.19.1's page is 48 kB, another server may send whatever it likes

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from deckard_deploy.durable import write_whole
 from deckard_deploy.errors import BadInputError, IntegrityError
 from deckard_deploy.measuring.workload import Settings
+from deckard_deploy.system.files import UMASK_MODE, write_atomically
 
 FORMAT = 1
 MAX_BYTES = 64 << 20
@@ -153,7 +153,7 @@ class Record(Head):
 def save(folder: Path, record: Record) -> Path:
     """Write the record. Raises EnvironmentUnfitError."""
     path = folder / f"{record.id}.json"
-    write_whole(path, record.model_dump_json(indent=1) + "\n")
+    write_atomically(path, record.model_dump_json(indent=1) + "\n", mode=UMASK_MODE)
     return path
 
 

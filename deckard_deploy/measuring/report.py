@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from deckard_deploy.measuring.baselines import Baseline
-from deckard_deploy.measuring.comparing import Comparison
+from deckard_deploy.measuring.comparison import Comparison
 from deckard_deploy.measuring.figures import rows
 from deckard_deploy.measuring.records import Record
 from deckard_deploy.measuring.tables import cells, notes, number, spread_text

@@ -6,12 +6,12 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from deckard_deploy.durable import write_whole
 from deckard_deploy.errors import IntegrityError
-from deckard_deploy.measuring.comparing import Speeds, compare
+from deckard_deploy.measuring.comparison import Speeds, compare
 from deckard_deploy.measuring.figures import pooled, rows
 from deckard_deploy.measuring.records import Drafting, Head, Part, Record
 from deckard_deploy.measuring.workload import Settings
+from deckard_deploy.system.files import UMASK_MODE, write_atomically
 
 OFF = 0
 
@@ -89,7 +89,7 @@ def recommended(attempts: Iterable[Tried]) -> int:
 def save(folder: Path, record: SpecRecord) -> Path:
     """Write the record. Raises EnvironmentUnfitError."""
     path = folder / f"{record.id}.json"
-    write_whole(path, record.model_dump_json(indent=1) + "\n")
+    write_atomically(path, record.model_dump_json(indent=1) + "\n", mode=UMASK_MODE)
     return path
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from deckard_deploy.errors import IntegrityError
-from deckard_deploy.patching.builds import BuiltPatch
-from deckard_deploy.patching.known_files import looks_like
+from deckard_deploy.patching.build import BuiltPatch
+from deckard_deploy.patching.release_hashes import looks_like
 
 # Runs in the engine's Python, 3.10 or later, with nothing but the standard library. It asks the import system where
 # each module would come from without importing it, because importing vLLM takes ten seconds. `flags` are the bytecode

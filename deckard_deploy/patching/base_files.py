@@ -4,7 +4,6 @@ What comes back is bytes; whether they are the right ones is decided by their ha
 """
 
 import io
-import os
 import tarfile
 from collections.abc import Iterable, Mapping
 from contextlib import closing
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError
 from deckard_deploy.patching.manifest import PatchSet, sha256
+from deckard_deploy.system.files import write_atomically
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
@@ -93,10 +93,7 @@ def keep(cache: Path, base: BaseFiles) -> None:
     """Keep base files by their hash, for a build without the engine at hand."""
     cache.mkdir(parents=True, exist_ok=True)
     for content in base.files.values():
-        path = cache / sha256(content)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")  # another process may keep the same file
-        partial.write_bytes(content)
-        partial.replace(path)
+        write_atomically(cache / sha256(content), content, mode=0o644)
 
 
 def _find_package(container: "Container", image: str) -> PurePosixPath:

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from filelock import FileLock
 
 from deckard_deploy.errors import EnvironmentUnfitError
-from deckard_deploy.patching.builds import BuiltPatch
+from deckard_deploy.patching.build import BuiltPatch
 from deckard_deploy.patching.manifest import sha256
 
 _SKIPPED = "__pycache__"  # of a real folder: its files are compiled afresh beside the links

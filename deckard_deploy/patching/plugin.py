@@ -6,7 +6,6 @@ finds its entry point in it, so nothing is installed and no folder of the image 
 
 import hashlib
 import io
-import os
 import re
 import zipfile
 from base64 import urlsafe_b64encode
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from deckard_deploy.errors import IntegrityError
 from deckard_deploy.resources import plugins_dir
+from deckard_deploy.system.files import write_atomically
 
 NAME = "nvfp4-awq"  # its folder in plugins/, and what an engine calls it
 ENTRY_POINT = "deckard_nvfp4_awq"  # the name that VLLM_PLUGINS must hold, if that is set
@@ -63,10 +63,7 @@ def build(name: str, file: Path) -> Path:
     content = wheel_bytes(name)
     if not file.is_file() or file.read_bytes() != content:
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f".{file.name}.{os.getpid()}")
-        partial.write_bytes(content)
-        partial.chmod(0o644)
-        partial.replace(file)
+        write_atomically(file, content, mode=0o644)
     return file
 
 

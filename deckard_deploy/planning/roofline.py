@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.catalog.specs import Architecture, Hardware, Measured, ModelSpec
-from deckard_deploy.planning.memory_settings import CacheSettings
+from deckard_deploy.planning.memory.settings import CacheSettings
 
 # ModelOpt 0.42.0: 4 bits a parameter and a byte of scale for 16 (NVFP4 group_size 16); SVDQuant adds two matrices of
 # rank 32 to a linear, in BF16 (NVFP4_SVDQUANT_DEFAULT_CFG).

@@ -1,13 +1,13 @@
 """The alerts that an owner of one machine needs, as Prometheus rules, each with what to type when it fires.
 
-Thresholds are choices, not measurements; only the acceptance's is computed (planning/acceptance.py).
+Thresholds are choices, not measurements; only the acceptance's is computed (planning/break_even.py).
 """
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from deckard_deploy.catalog.metric_names import MetricNames
-from deckard_deploy.planning.acceptance import break_even
+from deckard_deploy.planning.break_even import break_even
 from deckard_deploy.planning.plan import LaunchPlan
 
 JOB = "vllm"

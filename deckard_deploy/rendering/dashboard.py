@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deckard_deploy.catalog.metric_names import MetricNames
-from deckard_deploy.planning.acceptance import break_even
+from deckard_deploy.planning.break_even import break_even
 from deckard_deploy.planning.plan import LaunchPlan
 
 SOURCE = {"type": "prometheus", "uid": "deckard-prometheus"}

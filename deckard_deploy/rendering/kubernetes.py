@@ -21,7 +21,7 @@ ACCESS_LABEL = "deckard.access"
 GPU = "nvidia.com/gpu"  # NVIDIA's device plugin
 PORT = "http"
 CONFIG_FOLDER = "/etc/deckard-nginx"
-ACCESS, CERTIFICATE, CERTIFICATE_KEY = "access.conf", "certificate.pem", "certificate.key"  # running/gateway_files.py
+ACCESS, CERTIFICATE, CERTIFICATE_KEY = "access.conf", "certificate.pem", "certificate.key"  # running/gateway/files.py
 CONFINED = {
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,

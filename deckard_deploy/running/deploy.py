@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
 from deckard_deploy.errors import DeployError, EnvironmentUnfitError, IntegrityError, StartFailedError
-from deckard_deploy.running.files import write_atomically
-from deckard_deploy.running.ports import require_free
 from deckard_deploy.running.releases import FAILURE_LOG, Launch, Release, Releases
 from deckard_deploy.running.runtime import MISSING, Observation, Runtime
+from deckard_deploy.system.files import write_atomically
+from deckard_deploy.system.ports import require_free
 
 FAILURE_LINES = 400
 Action: TypeAlias = Literal["nothing", "follow", "start", "replace"]

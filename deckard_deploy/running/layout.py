@@ -20,7 +20,7 @@ from pathlib import Path
 from platformdirs import user_data_path
 
 from deckard_deploy.errors import BadInputError
-from deckard_deploy.running.files import clear_leftovers, private_folder
+from deckard_deploy.system.files import clear_leftovers, private_folder
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
@@ -64,7 +64,7 @@ class DeploymentDir:
 
     @property
     def gateway(self) -> Path:
-        """What the gateway of every release reads (gateway_files.py)."""
+        """What the gateway of every release reads (gateway/files.py)."""
         return self.folder / "gateway"
 
     @property

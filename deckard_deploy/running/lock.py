@@ -15,9 +15,9 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from deckard_deploy.errors import DeploymentBusyError, EnvironmentUnfitError, IntegrityError
-from deckard_deploy.running.files import read_regular, write_atomically
 from deckard_deploy.running.layout import DeploymentDir
-from deckard_deploy.running.process_identity import ProcessIdentity, identity_of, is_alive
+from deckard_deploy.system.files import read_regular, write_atomically
+from deckard_deploy.system.processes import ProcessIdentity, identity_of, is_alive
 
 _NAMED_WITHIN_S = 0.5  # a holder writes its name right after it took the lock
 

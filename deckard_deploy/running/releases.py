@@ -16,19 +16,20 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from deckard_deploy.durable import sync_folder, writing
 from deckard_deploy.errors import BadInputError, DeployError, IntegrityError
 from deckard_deploy.planning.plan import LaunchPlan, plan_hash
-from deckard_deploy.running.files import (
+from deckard_deploy.running.layout import DeploymentDir
+from deckard_deploy.system.files import (
     clear_leftovers,
     link_atomically,
     private_folder,
     read_regular,
     remove_folder,
+    sync_folder,
     temporary_prefix,
     write_atomically,
+    writing,
 )
-from deckard_deploy.running.layout import DeploymentDir
 
 KEPT = 3
 PLAN, COMPOSE, GATEWAY, LAUNCH, FAILURE_LOG = "plan.json", "compose.yaml", "nginx.conf", "launch.json", "failure.log"

@@ -15,7 +15,6 @@ from typing import Literal, TypeAlias
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from deckard_deploy.durable import writing
 from deckard_deploy.errors import (
     BadInputError,
     DeployError,
@@ -25,11 +24,11 @@ from deckard_deploy.errors import (
     StartFailedError,
 )
 from deckard_deploy.running.deploy import FAILURE_LINES, Site, bring_up, decide, follow_up, observe, relaunch
-from deckard_deploy.running.files import read_regular, write_atomically
 from deckard_deploy.running.layout import DeploymentDir
 from deckard_deploy.running.lock import held
-from deckard_deploy.running.process_identity import ProcessIdentity, boot_id, identity_of, is_alive
 from deckard_deploy.running.releases import FAILURE_LOG, Launch, Release
+from deckard_deploy.system.files import read_regular, write_atomically, writing
+from deckard_deploy.system.processes import ProcessIdentity, boot_id, identity_of, is_alive
 
 PATIENCE = 3  # canaries in a row that fail, before a server that runs is restarted
 MAX_RESTARTS, WINDOW_S = 2, 3600.0

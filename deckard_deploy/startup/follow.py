@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn, Protocol
 
 from deckard_deploy.errors import StartFailedError, TimedOutError
-from deckard_deploy.startup.asking import Asking
+from deckard_deploy.startup.background_call import Asking
 from deckard_deploy.startup.diagnosis import UNKNOWN, Diagnosis, diagnose
 from deckard_deploy.startup.observation import Observation
 from deckard_deploy.startup.phases import Facts, Phase, PhaseTracker, Progress

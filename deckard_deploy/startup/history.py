@@ -7,6 +7,7 @@ from statistics import median
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, ValidationError
 
 from deckard_deploy.startup.phases import ORDER, Phase
+from deckard_deploy.system.files import write_atomically
 
 MAX_BYTES = 256 * 1024  # about 600 starts; then the older half goes
 LAST = 5  # starts that an estimate rests on
@@ -114,7 +115,4 @@ def _parsed(line: bytes) -> Start | None:
 def _trim(path: Path) -> None:
     """Keep the younger half of the lines."""
     lines = path.read_bytes().splitlines(keepends=True)
-    younger = path.with_name(f".{path.name}.{os.getpid()}")
-    younger.write_bytes(b"".join(lines[len(lines) // 2 :]))
-    younger.chmod(0o600)
-    younger.replace(path)
+    write_atomically(path, b"".join(lines[len(lines) // 2 :]))

@@ -14,8 +14,8 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from deckard_deploy.connection import NO_ACCESS, Access, session
-from deckard_deploy.startup.asking import Asking
+from deckard_deploy.startup.background_call import Asking
+from deckard_deploy.system.http import NO_ACCESS, Access, session
 
 if TYPE_CHECKING:
     import requests

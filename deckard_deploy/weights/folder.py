@@ -18,8 +18,8 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import Field, ValidationError
 
-from deckard_deploy.durable import sync_file, write_whole, writing
 from deckard_deploy.errors import DeploymentBusyError
+from deckard_deploy.system.files import UMASK_MODE, sync_file, write_atomically, writing
 from deckard_deploy.weights.manifest import Entry, Manifest, RemoteFile, hash_file, read_manifest
 from deckard_deploy.weights.strict_json import impostor, printable, require_regular
 
@@ -68,7 +68,9 @@ class ModelFolder:
 
     def keep(self, manifest: Manifest) -> None:
         """Store what this folder is held to. Raises EnvironmentUnfitError."""
-        write_whole(self._manifest_path, manifest.model_dump_json(indent=1, exclude_none=True) + "\n")
+        write_atomically(
+            self._manifest_path, manifest.model_dump_json(indent=1, exclude_none=True) + "\n", mode=UMASK_MODE
+        )
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -163,7 +165,7 @@ class ModelFolder:
                     sync_file(self.folder / path)
             with writing(self._record_path):
                 (self.folder / OURS).mkdir(exist_ok=True)  # not there where nothing was pulled: `verify` may come first
-            write_whole(self._record_path, _Record(files=after).model_dump_json(indent=1) + "\n")
+            write_atomically(self._record_path, _Record(files=after).model_dump_json(indent=1) + "\n", mode=UMASK_MODE)
 
     def check(self, files: list[RemoteFile], on_bytes: Callable[[int], None] = lambda _: None) -> list[Problem]:
         """Hash files, on all cores, and say what is wrong; right ones are remembered, wrong ones forgotten."""

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from deckard_deploy.durable import write_whole
 from deckard_deploy.errors import BadInputError, IntegrityError
 from deckard_deploy.resources import LOCK_FILE
+from deckard_deploy.system.files import UMASK_MODE, write_atomically
 from deckard_deploy.weights.manifest import Entry, Manifest, RemoteFile, Text, first_fault
 from deckard_deploy.weights.strict_json import parse_object, require_regular
 
@@ -65,7 +65,7 @@ def write(path: Path, lock: Lock) -> None:
         patches={name: dict(sorted(hashes.items())) for name, hashes in sorted(lock.patches.items())},
         plugins=dict(sorted(lock.plugins.items())),
     )
-    write_whole(path, ordered.model_dump_json(indent=1, exclude_none=True) + "\n")
+    write_atomically(path, ordered.model_dump_json(indent=1, exclude_none=True) + "\n", mode=UMASK_MODE)
 
 
 def _sorted(manifest: Manifest) -> Manifest:

@@ -14,7 +14,7 @@ import struct
 import threading
 from pathlib import Path
 
-from deckard_deploy.durable import sync_folder, writing
+from deckard_deploy.system.files import sync_folder, writing
 from deckard_deploy.weights.manifest import RemoteFile
 
 _HEADER = 512

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deckard_deploy.durable import sync_folder, writing
 from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError
+from deckard_deploy.system.files import sync_folder, writing
 from deckard_deploy.weights import hub
 from deckard_deploy.weights.folder import ModelFolder, Problem
 from deckard_deploy.weights.manifest import Manifest, RemoteFile, bytes_of, hash_file

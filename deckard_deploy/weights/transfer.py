@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
-from deckard_deploy.durable import next_look
 from deckard_deploy.errors import DeployError, EnvironmentUnfitError, NetworkError
-from deckard_deploy.weights.answers import (
+from deckard_deploy.system.files import next_look
+from deckard_deploy.weights.manifest import RemoteFile
+from deckard_deploy.weights.partial import Partial
+from deckard_deploy.weights.responses import (
     Ignored,
     Transient,
     asking,
@@ -28,8 +30,6 @@ from deckard_deploy.weights.answers import (
     keep_queue_short,
     pieces,
 )
-from deckard_deploy.weights.manifest import RemoteFile
-from deckard_deploy.weights.partial import Partial
 
 if TYPE_CHECKING:
     from requests import PreparedRequest, Response, Session

@@ -11,9 +11,9 @@ import psutil
 
 from deckard_deploy.cli.main import run
 from deckard_deploy.running.deploy import Site, bring_up, take_down
-from deckard_deploy.running.process_identity import ProcessIdentity
 from deckard_deploy.running.releases import Release
 from deckard_deploy.running.runtime import Runtime
+from deckard_deploy.system.processes import ProcessIdentity
 from tests.e2e import docker_world
 from tests.unit.running import world as process_world
 from tests.unit.running.world import eventually, free_port

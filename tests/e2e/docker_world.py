@@ -17,7 +17,7 @@ from deckard_deploy.errors import StartFailedError
 from deckard_deploy.planning.plan import BindMount, LaunchPlan
 from deckard_deploy.rendering.compose import render_compose
 from deckard_deploy.running.deploy import Site
-from deckard_deploy.running.docker_runtime import DockerRuntime
+from deckard_deploy.running.docker.runtime import DockerRuntime
 from deckard_deploy.running.layout import StateDir
 from deckard_deploy.running.releases import Launch, Release, Releases
 from deckard_deploy.running.runtime import MISSING, Observation, Runtime

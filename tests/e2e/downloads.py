@@ -13,7 +13,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from deckard_deploy.running import environment, locks
+from deckard_deploy.running.process import environment, locks
 
 OLD, NEW = "vllm-0.19.1-cpu", "vllm-0.32.0-cpu"
 ENGINE_IMAGE, GATEWAY_IMAGE = "build.sh", "gateway.sh"

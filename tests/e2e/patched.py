@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deckard_deploy.patching.base_files import from_package
-from deckard_deploy.patching.builds import build
+from deckard_deploy.patching.build import build
 from deckard_deploy.patching.manifest import load_patch_set
 from deckard_deploy.patching.overlay import overlay
 

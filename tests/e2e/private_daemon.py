@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from deckard_deploy.errors import EnvironmentUnfitError
-from deckard_deploy.running.docker_engine import DockerEngine
+from deckard_deploy.running.docker.client import DockerEngine
 
 DEADLINE_S = 60
 NETWORKS = "10.213.0.0/16"

@@ -16,7 +16,7 @@ from deckard_deploy.running.deploy import bring_up, decide
 from deckard_deploy.running.releases import Release
 from deckard_deploy.running.runtime import Runtime
 from deckard_deploy.running.watch import Canary, Watch
-from deckard_deploy.startup.asking import Asking
+from deckard_deploy.startup.background_call import Asking
 from tests.e2e.docker_world import World, answers, deployment_in, docker, make_image, proven, until
 from tests.e2e.private_daemon import PrivateDaemon, private_daemon
 from tests.unit.running.world import free_port
@@ -94,7 +94,7 @@ def test_it_is_said_while_it_is_away_and_answers_when_it_is_back(
 def test_a_daemon_that_hangs_is_not_waited_for(
     watched: Watched, daemon: PrivateDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deckard_deploy.running.docker_engine.CALL_TIMEOUT_S", DEADLINE_S)
+    monkeypatch.setattr("deckard_deploy.running.docker.client.CALL_TIMEOUT_S", DEADLINE_S)
     before = watched.containers()
     daemon.process.send_signal(signal.SIGSTOP)
     try:

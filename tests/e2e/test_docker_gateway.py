@@ -12,14 +12,14 @@ import pytest
 import requests
 
 from deckard_deploy.cli.gateway import goes_by_older_keys
-from deckard_deploy.connection import Access, session
 from deckard_deploy.planning.plan import Gateway, LaunchPlan
 from deckard_deploy.rendering.compose import render_compose
 from deckard_deploy.rendering.gateway import CONFIG, render_gateway
-from deckard_deploy.running import gateway_files
-from deckard_deploy.running.docker_runtime import DockerRuntime
-from deckard_deploy.running.keys import Keys
+from deckard_deploy.running.docker.runtime import DockerRuntime
+from deckard_deploy.running.gateway import files
+from deckard_deploy.running.gateway.keys import Keys
 from deckard_deploy.running.layout import StateDir
+from deckard_deploy.system.http import Access, session
 from tests.e2e.docker_world import IMAGE, World, make_image
 from tests.unit.running.world import free_port
 
@@ -40,7 +40,7 @@ class Running:
     runtime: DockerRuntime
 
     def get(self, path: str, key: str, *, pinned: str | None = None) -> requests.Response:
-        certificate = pinned or gateway_files.fingerprint(self.plan)
+        certificate = pinned or files.fingerprint(self.plan)
         with session(Access(key=key, pinned=certificate)) as asking:
             return asking.get(self.plan.base_url + path, timeout=10)
 
@@ -55,7 +55,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, gateway_image: str) -> Ite
         exposed=True, tls=True, certificate=None, certificate_key=None,
     )  # fmt: skip
     plan = world.plan(port=free_port(), changes={"gateway": gateway})
-    gateway_files.prepare(plan, keys, environment=dict(os.environ), say=world.said.append)
+    files.prepare(plan, keys, environment=dict(os.environ), say=world.said.append)
     release, launch = world.stored(plan)
     compose = render_compose(plan, launch_id=launch.launch_id)
     world.releases.store(plan.hash, {CONFIG: render_gateway(plan), "compose.yaml": compose})
@@ -143,12 +143,12 @@ def test_a_key_is_made_and_revoked_while_it_runs(running: Running) -> None:
     with running.keys.held():
         key = running.keys.add("alice")
     assert running.get("/models", key).status_code == 401
-    gateway_files.prepare(running.plan, running.keys, environment=dict(os.environ), say=print)
+    files.prepare(running.plan, running.keys, environment=dict(os.environ), say=print)
     running.runtime.reload()
     until(lambda: running.get("/models", key).status_code == 404)
     with running.keys.held():
         running.keys.revoke("alice")
-    gateway_files.prepare(running.plan, running.keys, environment=dict(os.environ), say=print)
+    files.prepare(running.plan, running.keys, environment=dict(os.environ), say=print)
     directory = StateDir(running.keys.folder.parent)
     assert goes_by_older_keys(running.plan, directory)  # as when `keys revoke` is interrupted here
     running.runtime.reload()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from deckard_deploy.weights.tiny_script import ANSWER_TEXT, PLAIN_TEXT, THOUGHT_TEXT, TOOL_ARGUMENTS, TOOL_NAME
+from deckard_deploy.rehearsal.script import ANSWER_TEXT, PLAIN_TEXT, THOUGHT_TEXT, TOOL_ARGUMENTS, TOOL_NAME
 from tests.e2e import clients
 from tests.e2e.conftest import Tool, docker
 from tests.unit.cli import canaries

@@ -15,8 +15,8 @@ import pytest
 from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError, NetworkError, StartFailedError
 from deckard_deploy.planning.plan import BindMount, Gpus
 from deckard_deploy.rendering.compose import render_compose
-from deckard_deploy.running import docker_images
 from deckard_deploy.running.deploy import bring_up, decide, take_down
+from deckard_deploy.running.docker import images
 from deckard_deploy.running.runtime import MISSING, Observation
 from tests.e2e.docker_world import IMAGE, World, answers, debian, deployment_in, docker, listens, proven, until
 from tests.unit.running.world import free_port
@@ -48,7 +48,7 @@ def test_up_look_and_down(world: World, port: int) -> None:
         == ready.instance_id
         == docker("inspect", "--format", "{{.Id}}", f"deckard-{world.name}").strip()
     )
-    assert seen.image_id == docker_images.image_id(world.runtime().engine, IMAGE)
+    assert seen.image_id == images.image_id(world.runtime().engine, IMAGE)
     assert decide(release.plan_hash, seen, release.launch()).action == "nothing"
     assert any(line.startswith("$ docker compose --project-name deckard-x") for line in world.said)
     assert take_down(world.site(proven))
@@ -279,19 +279,17 @@ def test_an_image_is_pulled_by_its_digest_with_progress(world: World, registry: 
         seen.append((done, total))
 
     try:
-        assert docker_images.image_id(engine, digest) is None
-        pulled = docker_images.pull(
-            engine, digest, platform=None, on_bytes=lambda done, total: seen.append((done, total))
-        )
-        assert pulled == docker_images.image_id(engine, digest)
+        assert images.image_id(engine, digest) is None
+        pulled = images.pull(engine, digest, platform=None, on_bytes=lambda done, total: seen.append((done, total)))
+        assert pulled == images.image_id(engine, digest)
         assert seen[-1][0] == seen[-1][1] > 100_000
         with pytest.raises(NetworkError, match="cannot be pulled"):
-            docker_images.pull(engine, f"{registry}/absent:1", platform=None, on_bytes=on_bytes)
+            images.pull(engine, f"{registry}/absent:1", platform=None, on_bytes=on_bytes)
     finally:
-        docker("tag", docker_images.pull(engine, digest, platform=None, on_bytes=on_bytes), IMAGE)
+        docker("tag", images.pull(engine, digest, platform=None, on_bytes=on_bytes), IMAGE)
         docker("rmi", digest)
 
 
 def test_a_registry_that_is_not_there_is_the_networks_fault(world: World, port: int) -> None:
     with pytest.raises(NetworkError, match="cannot be pulled"):
-        docker_images.pull(world.runtime().engine, f"127.0.0.1:{port}/x:1", platform=None, on_bytes=print)
+        images.pull(world.runtime().engine, f"127.0.0.1:{port}/x:1", platform=None, on_bytes=print)

@@ -12,7 +12,7 @@ import pytest
 
 from deckard_deploy.catalog.metric_names import names_in
 from deckard_deploy.measuring.metrics import metrics_url, scrape
-from deckard_deploy.weights.tiny_script import COUNT_TEXT, PLAIN_TEXT
+from deckard_deploy.rehearsal.script import COUNT_TEXT, PLAIN_TEXT
 from tests.e2e.conftest import Tool
 from tests.unit.running.world import free_port
 

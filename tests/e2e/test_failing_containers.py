@@ -13,7 +13,7 @@ import pytest
 from deckard_deploy.doctor.collect import collect
 from deckard_deploy.doctor.findings import Severity
 from deckard_deploy.doctor.host import Host
-from deckard_deploy.doctor.rules import judge
+from deckard_deploy.doctor.judge import judge
 from deckard_deploy.doctor.target import Folders, Target
 from deckard_deploy.errors import StartFailedError
 from deckard_deploy.running.deploy import bring_up

@@ -19,13 +19,13 @@ from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment, Publish
 from deckard_deploy.cli.host_plan import plan_for
 from deckard_deploy.cli.prepare import stored_release
-from deckard_deploy.running import gateway_files
-from deckard_deploy.running.keys import Keys
+from deckard_deploy.rehearsal import gemma4
+from deckard_deploy.rehearsal.script import PLAIN_TEXT
+from deckard_deploy.running.gateway import files
+from deckard_deploy.running.gateway.keys import Keys
 from deckard_deploy.running.layout import StateDir
-from deckard_deploy.running.process_runtime import ProcessRuntime
+from deckard_deploy.running.process.runtime import ProcessRuntime
 from deckard_deploy.running.releases import Releases
-from deckard_deploy.weights import tiny_gemma4
-from deckard_deploy.weights.tiny_script import PLAIN_TEXT
 from tests.e2e.clients import until_ready
 from tests.e2e.gateway_attacks import CHAT, HOSTS, ROUTES, Attack, answers, attacks, got_through, request
 from tests.unit.running.world import free_port
@@ -81,13 +81,13 @@ def world(tmp_path_factory: pytest.TempPathFactory, engine: tuple[str, Path], ho
     publish = Publish(expose="127.0.0.1", port=free_port(), tls=False)
     resolved = resolve(Deployment(name="gate", publish=publish, engine=engine[0]), profile=library.profile("cpu"))
     plan = plan_for(resolved, directory).model_copy(update={"patches": (), "plugin": None})
-    tiny_gemma4.write(directory.models / MODEL)
+    gemma4.write(directory.models / MODEL)
     directory.cache.symlink_to(home / "cache")  # where an earlier start has left what it found out about the model
     keys, deployment = Keys(directory.root), directory.create("gate")
     with keys.held():
         alice = keys.add("alice")
     environment = dict(os.environ)
-    gateway_files.prepare(plan, keys, environment=environment, say=print)
+    files.prepare(plan, keys, environment=environment, say=print)
     vllm = engine[1].with_name("vllm")
     runtime = ProcessRuntime(deployment, program=lambda _: vllm, environment=environment, say=print)
     release, launch = stored_release(plan, Releases(deployment))

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deckard_deploy.weights.tiny_script import PLAIN_TEXT
+from deckard_deploy.rehearsal.script import PLAIN_TEXT
 from tests.e2e.conftest import Tool, docker
 from tests.unit.running.world import free_port
 

@@ -11,8 +11,8 @@ import pytest
 from deckard_deploy.catalog import library
 from deckard_deploy.catalog.specs import Architecture
 from deckard_deploy.errors import BadInputError
-from deckard_deploy.planning.memory_kv import KvCache, kv_cache
-from deckard_deploy.planning.memory_settings import CacheSettings, layers_of
+from deckard_deploy.planning.memory.kv_cache import KvCache, kv_cache
+from deckard_deploy.planning.memory.settings import CacheSettings, layers_of
 
 pytestmark = pytest.mark.vllm
 RANDOM_CASES = 2500
@@ -119,7 +119,7 @@ def planned(case: Case) -> KvCache | None:
 
 
 def said(case: Case, *, by_request: bool) -> Case:
-    """The plan's answer in the oracle's words; by_request: as planning/memory.py counts for 0.32.0."""
+    """The plan's answer in the oracle's words; by_request: as planning/memory/fit.py counts for 0.32.0."""
     cache = planned(case)
     if cache is None:
         return {"refused": True}

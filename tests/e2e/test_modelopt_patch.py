@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from deckard_deploy.patching import plugin
-from deckard_deploy.weights import tiny_assistant, tiny_gemma4
-from deckard_deploy.weights.tiny_script import ANSWER_TEXT, PLAIN_TEXT, THOUGHT_TEXT
+from deckard_deploy.rehearsal import assistant, gemma4
+from deckard_deploy.rehearsal.script import ANSWER_TEXT, PLAIN_TEXT, THOUGHT_TEXT
 from tests.e2e import patched
 
 pytestmark = pytest.mark.vllm
@@ -52,7 +52,7 @@ def layers(engine: Engine) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("tiny")
-    return [str(tiny_gemma4.write(folder / name, quantization=name)) for name in ("nvfp4", "nvfp4_awq", "nvfp4_svd")]
+    return [str(gemma4.write(folder / name, quantization=name)) for name in ("nvfp4", "nvfp4_awq", "nvfp4_svd")]
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -137,9 +137,9 @@ def test_engine_loads_every_format_and_follows_the_script(engine, checkpoints, t
     plain, awq, svd = checkpoints
     more = []
     if engine.version == "0.32.0":  # 0.19.1 drafts on no CPU
-        good = tiny_assistant.write(tmp_path / "good", kind="good")
-        text = text_only(tiny_gemma4.write(tmp_path / "tiny"), tmp_path / "text")
-        random = tiny_assistant.write(tmp_path / "random", kind="random")
+        good = assistant.write(tmp_path / "good", kind="good")
+        text = text_only(gemma4.write(tmp_path / "tiny"), tmp_path / "text")
+        random = assistant.write(tmp_path / "random", kind="random")
         more = [f"@{awq}+{good}", f"{awq}+{random}", str(text), f"{text}+{good}"]
     found = patched.run(engine.python, "tiny_engine.py", [plain, f"@{awq}", svd, *more], engine.ours)
     assert found.pop("module").startswith(str(engine.ours))

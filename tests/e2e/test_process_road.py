@@ -17,8 +17,8 @@ import psutil
 import pytest
 import requests
 
+from deckard_deploy.rehearsal.script import ANSWER_TEXT, PLAIN_TEXT, THOUGHT_TEXT, TOOL_ARGUMENTS, TOOL_NAME
 from deckard_deploy.running.watch import WatchRecord
-from deckard_deploy.weights.tiny_script import ANSWER_TEXT, PLAIN_TEXT, THOUGHT_TEXT, TOOL_ARGUMENTS, TOOL_NAME
 from tests.e2e import clients
 from tests.e2e.conftest import Tool
 from tests.unit.running.world import eventually, free_port

@@ -11,8 +11,9 @@ import pytest
 from deckard_deploy.cli.prepare import hold_to_lock
 from deckard_deploy.cli.room import check, image_need
 from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError, NetworkError
-from deckard_deploy.running import docker_images, registry
-from deckard_deploy.running.docker_engine import DockerEngine
+from deckard_deploy.running.docker import images as docker_images
+from deckard_deploy.running.docker import registry
+from deckard_deploy.running.docker.client import DockerEngine
 from deckard_deploy.weights import lockfile
 from tests.e2e.conftest import Tool, docker
 from tests.e2e.docker_world import debian, listens

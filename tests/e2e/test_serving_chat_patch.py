@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from deckard_deploy.weights import tiny_gemma4
+from deckard_deploy.rehearsal import gemma4
 from tests.e2e import patched
 
 pytestmark = pytest.mark.vllm
@@ -35,7 +35,7 @@ WHOLE_ONLY = {
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_gemma4.write(tmp_path_factory.mktemp("tiny") / "tiny")
+    return gemma4.write(tmp_path_factory.mktemp("tiny") / "tiny")
 
 
 @pytest.fixture(scope="module")

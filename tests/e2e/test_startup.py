@@ -15,11 +15,11 @@ import pytest
 import requests
 
 from deckard_deploy.errors import StartFailedError
+from deckard_deploy.rehearsal import gemma4
 from deckard_deploy.startup.follow import Ready, follow
 from deckard_deploy.startup.observation import State
 from deckard_deploy.startup.phases import Phase, Progress
 from deckard_deploy.startup.readiness import Outcome, probe
-from deckard_deploy.weights import tiny_gemma4
 from tests.unit.running.world import free_port
 
 pytestmark = pytest.mark.vllm
@@ -90,7 +90,7 @@ class FirstCompletion(threading.Thread):
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_gemma4.write(tmp_path_factory.mktemp("weights") / NAME)
+    return gemma4.write(tmp_path_factory.mktemp("weights") / NAME)
 
 
 @pytest.fixture(scope="module")

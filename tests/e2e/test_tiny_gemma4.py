@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import requests
 
-from deckard_deploy.weights.tiny_gemma4 import write
-from deckard_deploy.weights.tiny_script import (
+from deckard_deploy.rehearsal.gemma4 import write
+from deckard_deploy.rehearsal.script import (
     ANSWER_TEXT,
     COUNT_TEXT,
     LOST,

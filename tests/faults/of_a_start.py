@@ -44,7 +44,7 @@ FAULTS = (
         "6: the engine exited with code 0",
         (
             f"{FAILING}::test_it_is_said_and_stopped[end]",
-            "tests/unit/running/test_process_runtime.py::test_a_server_that_ends_with_code_0_by_itself_has_crashed",
+            "tests/unit/running/process/test_runtime.py::test_a_server_that_ends_with_code_0_by_itself_has_crashed",
         ),
         Guard("startup/follow.py", 'if now.state == "exited":', 'if now.state == "exited" and now.exit_code:'),
         "no progress in",
@@ -54,7 +54,7 @@ FAULTS = (
         "the kernel kills it for memory, in its container or on the host",
         "6: it was killed for memory; lower gpu-memory-utilization",
         (f"{FAILING}::test_it_is_said_and_stopped[oom]", f"{DIAGNOSIS}::test_a_silent_end_is_named_by_how_it_ended"),
-        Guard("running/docker_runtime.py", 'oom_killed=state["OOMKilled"],', "oom_killed=False,"),
+        Guard("running/docker/runtime.py", 'oom_killed=state["OOMKilled"],', "oom_killed=False,"),
         "assert 'the kernel killed it for memory' in",
     ),
     Fault(
@@ -101,12 +101,12 @@ FAULTS = (
         "another process has the port, also one that binds with SO_REUSEPORT and still loads",
         "3: 127.0.0.1:8000 cannot be used: python (pid 7) listens there; before anything starts",
         (
-            "tests/unit/running/test_ports.py::test_a_server_that_still_loads_has_its_port_already",
-            "tests/unit/running/test_ports.py::test_a_listener_is_named",
+            "tests/unit/system/test_ports.py::test_a_server_that_still_loads_has_its_port_already",
+            "tests/unit/system/test_ports.py::test_a_listener_is_named",
             "tests/unit/running/test_deploy.py::test_a_port_that_somebody_has_stops_nothing",
         ),
         Guard(
-            "running/ports.py",
+            "system/ports.py",
             "            probe.bind((address, port))",
             "            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, True); probe.bind((address, port))",
         ),
@@ -136,12 +136,12 @@ FAULTS = (
         "the log holds what is no text, terminal sequences, a line without end; it is rotated",
         "lines without control characters, cut at 16,384; none is lost, none comes twice",
         (
-            "tests/unit/running/test_log_lines.py::test_no_control_character_is_left_and_cleaning_is_final",
-            "tests/unit/running/test_log_lines.py::test_a_line_without_end_costs_no_memory_and_hides_nothing_after_it",
-            "tests/unit/running/test_bounded_log.py::test_a_reader_misses_nothing_across_rotations",
+            "tests/unit/system/test_text.py::test_no_control_character_is_left_and_cleaning_is_final",
+            "tests/unit/system/test_text.py::test_a_line_without_end_costs_no_memory_and_hides_nothing_after_it",
+            "tests/unit/running/process/test_bounded_log.py::test_a_reader_misses_nothing_across_rotations",
             "tests/e2e/test_docker_runtime.py::test_the_log_comes_whole_once_and_clean",
         ),
-        Guard("running/log_lines.py", 'text = _CONTROL.sub("", text.rpartition("\\r")[2])', "pass"),
+        Guard("system/text.py", 'text = _CONTROL.sub("", text.rpartition("\\r")[2])', "pass"),
         "Failing test case",
     ),
     Fault(
@@ -150,7 +150,7 @@ FAULTS = (
         "nothing; the lines go on when the daemon is back",
         ("tests/e2e/test_daemon_faults.py::test_its_log_goes_on_after_it_came_back",),
         Guard(
-            "running/docker_log.py",
+            "running/docker/log.py",
             "with contextlib.suppress(EnvironmentUnfitError):",
             "with contextlib.nullcontext():",
         ),

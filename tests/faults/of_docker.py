@@ -2,9 +2,9 @@
 
 from tests.faults.fault import Fault, Guard
 
-DOCKER = "tests/unit/running/test_docker_engine.py"
+DOCKER = "tests/unit/running/docker/test_client.py"
 DEPLOY = "tests/unit/running/test_deploy.py"
-RULES = "tests/unit/doctor/test_rules.py::test_a_rule_finds_it_and_is_content_without"
+RULES = "tests/unit/doctor/test_judge.py::test_a_rule_finds_it_and_is_content_without"
 AWAY = "tests/e2e/test_daemon_faults.py::test_it_is_said_while_it_is_away_and_answers_when_it_is_back"
 
 FAULTS = (
@@ -14,7 +14,7 @@ FAULTS = (
         "3: the docker daemon at … is not running; watch: degraded, and no restart is counted; one container answers "
         "when it is back",
         (f"{AWAY}[SIGTERM]", "tests/e2e/test_daemon_faults.py::test_up_is_told_and_the_next_one_goes_on"),
-        Guard("running/docker_engine.py", "self._require_daemon()  # it may have gone", "# it may have gone"),
+        Guard("running/docker/client.py", "self._require_daemon()  # it may have gone", "# it may have gone"),
         "assert 'is not running' in",
     ),
     Fault(
@@ -33,7 +33,7 @@ FAULTS = (
             "tests/e2e/test_daemon_faults.py::test_a_daemon_that_hangs_is_not_waited_for",
             f"{DOCKER}::test_a_daemon_that_hangs_is_not_waited_for_for_ever",
         ),
-        Guard("running/docker_engine.py", "timeout=int(CALL_TIMEOUT_S)", "timeout=3600"),
+        Guard("running/docker/client.py", "timeout=int(CALL_TIMEOUT_S)", "timeout=3600"),
         "it still waits",
     ),
     Fault(
@@ -47,7 +47,7 @@ FAULTS = (
             f"{DOCKER}::test_a_daemon_that_is_not_ours_to_talk_to",
             f"{DOCKER}::test_a_context_that_is_not_there_is_said_in_dockers_words",
         ),
-        Guard("running/docker_engine.py", 'if not endpoint.startswith("unix://"):', "if False:"),
+        Guard("running/docker/client.py", 'if not endpoint.startswith("unix://"):', "if False:"),
         "cannot be mounted there",
     ),
     Fault(
@@ -55,7 +55,7 @@ FAULTS = (
         "docker has no NVIDIA runtime and no CDI specification",
         "3: docker's runtimes are runc; install nvidia-container-toolkit",
         (f"{RULES}[gpu-runtime-fail-docker's runtimes ar]",),
-        Guard("doctor/rules_docker.py", 'if any("nvidia" in name for name in facts.docker.runtimes):', "if True:"),
+        Guard("doctor/rules/docker.py", 'if any("nvidia" in name for name in facts.docker.runtimes):', "if True:"),
         "nvidia runtime",
     ),
     Fault(
@@ -74,7 +74,7 @@ FAULTS = (
             "tests/e2e/test_docker_runtime.py::test_somebody_elses_project_of_that_name_is_left_alone",
             "tests/e2e/test_docker_runtime.py::test_somebody_elses_container_of_that_name_is_left_alone",
         ),
-        Guard("running/docker_runtime.py", "            if not self._is_ours(container):\n", "            if False:\n"),
+        Guard("running/docker/runtime.py", "            if not self._is_ours(container):\n", "            if False:\n"),
         "docker-proxy",
     ),
     Fault(
@@ -83,7 +83,7 @@ FAULTS = (
         "4: the original … is in use, not patch eagle: it was mounted somewhere else (Python 3.12)",
         (
             "tests/unit/patching/test_attestation.py::test_a_mount_that_did_not_take_is_found",
-            "tests/unit/patching/test_builds.py::test_a_base_that_differs_anywhere_is_refused_and_nothing_is_written",
+            "tests/unit/patching/test_build.py::test_a_base_that_differs_anywhere_is_refused_and_nothing_is_written",
         ),
         Guard("patching/attestation.py", "    if digest != patch.sha256:\n", "    if False:\n"),
         "DID NOT RAISE",
@@ -107,7 +107,7 @@ FAULTS = (
             "tests/e2e/test_failing_containers.py::test_an_image_for_another_machine_is_named_before_it_is_started",
             f"{RULES}[image-platform-fail-is for amd64, this h]",
         ),
-        Guard("doctor/rules_docker.py", "    if image.architecture == host:\n", "    if True:\n"),
+        Guard("doctor/rules/docker.py", "    if image.architecture == host:\n", "    if True:\n"),
         "Severity.OK",
     ),
     Fault(
@@ -119,7 +119,7 @@ FAULTS = (
             f"{DOCKER}::test_compose_one_is_told_from_the_plugin",
             f"{DOCKER}::test_compose_two_and_later_will_do",
         ),
-        Guard("running/docker_engine.py", "if (int(parts[1]), int(parts[2])) < OLDEST_COMPOSE:", "if False:"),
+        Guard("running/docker/client.py", "if (int(parts[1]), int(parts[2])) < OLDEST_COMPOSE:", "if False:"),
         "DID NOT RAISE",
     ),
 )

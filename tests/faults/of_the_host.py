@@ -4,8 +4,8 @@ from tests.faults.fault import Fault, Guard
 
 DEPLOY = "tests/unit/running/test_deploy.py"
 KILLS = "tests/unit/running/test_kills.py"
-IDENTITY = "tests/unit/running/test_process_identity.py"
-RULES = "tests/unit/doctor/test_rules.py::test_a_rule_finds_it_and_is_content_without"
+IDENTITY = "tests/unit/system/test_processes.py"
+RULES = "tests/unit/doctor/test_judge.py::test_a_rule_finds_it_and_is_content_without"
 
 FAULTS = (
     Fault(
@@ -28,7 +28,7 @@ FAULTS = (
             f"{KILLS}::test_kills_leave_nothing_half_and_the_next_up_converges[what0]",
             "tests/e2e/test_docker_runtime.py::test_up_after_a_kill_of_up_and_compose_leaves_one_container",
         ),
-        Guard("running/files.py", "        temporary.replace(path)\n", "        path.write_bytes(data)\n"),
+        Guard("system/files.py", "        temporary.replace(path)\n", "        path.write_bytes(data)\n"),
         "violations",
     ),
     Fault(
@@ -51,7 +51,7 @@ FAULTS = (
             f"{IDENTITY}::test_a_process_that_was_killed_is_waited_for_until_its_port_is_free",
             "tests/unit/startup/test_diagnosis.py::test_a_failure_is_named[free-memory]",
         ),
-        Guard("running/process_identity.py", "if fields is None or not int(fields[6]) & _PF_EXITING:", "if True:"),
+        Guard("system/processes.py", "if fields is None or not int(fields[6]) & _PF_EXITING:", "if True:"),
         "cannot be used",
     ),
     Fault(
@@ -64,7 +64,7 @@ FAULTS = (
             "tests/unit/doctor/test_advisories.py::test_restarts_are_bounded",
         ),
         Guard(
-            "doctor/rules_memory.py",
+            "doctor/rules/memory.py",
             "    if free >= wanted:\n        return warn(",
             "    if True:\n        return warn(",
         ),
@@ -78,7 +78,7 @@ FAULTS = (
             f"{IDENTITY}::test_a_recycled_pid_is_somebody_elses[change1]",
             "tests/unit/running/test_watch.py::test_after_a_reboot_it_starts_what_was_current",
         ),
-        Guard("running/process_identity.py", " and process.boot == boot_id()", ""),
+        Guard("system/processes.py", " and process.boot == boot_id()", ""),
         "assert not True",
     ),
     Fault(
@@ -134,12 +134,12 @@ FAULTS = (
         "parts, locks and temporary files of runs that were killed",
         "nothing; the next run of the same command goes on with them, or removes them",
         (
-            "tests/unit/running/test_files.py::test_leftovers_go_and_nothing_else_does",
-            "tests/unit/running/test_files.py::test_what_a_living_process_still_writes_stays",
+            "tests/unit/system/test_files.py::test_leftovers_go_and_nothing_else_does",
+            "tests/unit/system/test_files.py::test_what_a_living_process_still_writes_stays",
             "tests/unit/running/test_layout.py::test_what_a_killed_purge_left_goes_with_the_next_start",
             "tests/unit/running/test_lock.py::test_a_killed_holder_holds_nothing_and_is_not_named",
         ),
-        Guard("running/files.py", "            leftover.unlink(missing_ok=True)\n", "            pass\n"),
+        Guard("system/files.py", "        leftover.unlink(missing_ok=True)\n", "        pass\n"),
         "assert ['.tmp-",
     ),
     Fault(
@@ -153,7 +153,7 @@ FAULTS = (
             "tests/unit/cli/test_home.py::test_home_is_made_when_it_is_not_there",
         ),
         Guard(
-            "running/files.py",
+            "system/files.py",
             "    except (OSError, UnicodeDecodeError) as error:",
             "    except UnicodeError as error:",
         ),
@@ -164,7 +164,7 @@ FAULTS = (
         "ulimit allows no larger file, or no more open files",
         "3: cannot write …: File too large; ulimit -f",
         ("tests/unit/weights/test_limits.py::test_the_limit_is_named_and_without_it_the_same_command_goes_on",),
-        Guard("durable.py", '    errno.EFBIG: "ulimit -f",\n', ""),
+        Guard("system/files.py", '    errno.EFBIG: "ulimit -f",\n', ""),
         "names(3, 'File too large', 'ulimit -')",
     ),
     Fault(
@@ -172,10 +172,10 @@ FAULTS = (
         "the terminal goes away (SIGHUP)",
         "130, or nothing from watch; what runs goes on, and wait takes up the waiting",
         (
-            "tests/unit/running/test_process_runtime.py::test_a_terminal_that_goes_away_ends_nothing",
+            "tests/unit/running/process/test_runtime.py::test_a_terminal_that_goes_away_ends_nothing",
             "tests/unit/cli/test_main.py::test_a_signal_that_asks_to_end_is_an_interrupt",
         ),
-        Guard("running/supervisor.py", "        signal.signal(signal.SIGHUP, signal.SIG_IGN)\n", ""),
+        Guard("running/process/supervisor.py", "        signal.signal(signal.SIGHUP, signal.SIG_IGN)\n", ""),
         "assert not True",
     ),
     Fault(
@@ -186,7 +186,7 @@ FAULTS = (
             "tests/unit/startup/test_readiness.py::test_no_proxy_is_used",
             f"{RULES}[proxy-warn-https_proxy set]",
         ),
-        Guard("connection.py", "made.trust_env = False", "pass"),
+        Guard("system/http.py", "made.trust_env = False", "pass"),
         "Left contains 2 more items",
     ),
     Fault(
@@ -196,7 +196,7 @@ FAULTS = (
         (
             "tests/unit/planning/test_plan.py::test_the_base_url_is_one_that_this_host_can_reach",
             "tests/unit/startup/test_readiness.py::test_a_server_on_the_other_loopback_is_never_asked",
-            "tests/unit/running/test_ports.py::test_a_listener_is_named",
+            "tests/unit/system/test_ports.py::test_a_listener_is_named",
         ),
         Guard("planning/plan.py", 'host = "127.0.0.1" if', 'host = "localhost" if'),
         "http://localhost",

@@ -12,7 +12,7 @@ from tests.faults.fault import CHECKOUT, Fault, file_of, run_tests, without_guar
 
 # One of each kind; tests/unit/weights/test_faults.py runs all of a pull without their guards.
 SLICE = [fault for fault in FAULTS if fault.number in ("F29", "F45", "F59")]
-ABSENT = "tests/unit/running/test_ports.py::test_that_is_none"
+ABSENT = "tests/unit/system/test_ports.py::test_that_is_none"
 
 
 def test_every_proof_is_a_test():

@@ -25,7 +25,7 @@ def prepare(folder: Path) -> None:
     subprocess.run(["tar", "-xJf", ROOT / ".gpu/site.tar.xz", "-C", site], check=True)
     sys.path[:0] = [str(ROOT), str(site)]
     from deckard_deploy.patching.base_files import from_package  # noqa: PLC0415  its dependencies are in the site
-    from deckard_deploy.patching.builds import build  # noqa: PLC0415  same
+    from deckard_deploy.patching.build import build  # noqa: PLC0415  same
     from deckard_deploy.patching.manifest import load_patch_set  # noqa: PLC0415  same
     from deckard_deploy.patching.overlay import overlay  # noqa: PLC0415  same
 

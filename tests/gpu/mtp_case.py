@@ -24,7 +24,8 @@ import torch
 from vllm import LLM, SamplingParams
 from vllm.model_executor.model_loader.dummy_loader import DummyModelLoader
 
-from deckard_deploy.weights import tiny_assistant, tiny_gemma4
+from deckard_deploy.rehearsal import assistant as tiny_assistant
+from deckard_deploy.rehearsal import gemma4
 
 QUESTIONS = ("Hello?", "Who are you?", "Think about it.", "What is the weather in Paris?", "Tell me more.")
 # 4 layers, hidden 1024 and 5376 of the target: deckard_deploy/catalog/models/gemma-4-31b-assistant.yaml. The inner
@@ -33,7 +34,7 @@ ASSISTANT = {"hidden_size": 1024, "intermediate_size": 8192, "num_hidden_layers"
 
 
 def text(folder: Path, kind: str | None, *, graphs: bool) -> dict[str, object]:
-    target = tiny_gemma4.write(folder / "target", quantization="none")
+    target = gemma4.write(folder / "target", quantization="none")
     settings = {"max_model_len": 1024, "max_num_seqs": 8, "kv_cache_memory_bytes": 1 << 30}
     settings |= {"gpu_memory_utilization": 0.1, "enforce_eager": not graphs, "disable_log_stats": False}
     if kind:

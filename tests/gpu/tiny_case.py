@@ -33,10 +33,10 @@ def ask(checkpoint: str, mode: str) -> None:
 
 
 def run(folder: Path, case: str) -> None:
-    from deckard_deploy.weights import tiny_gemma4  # noqa: PLC0415  not in the engine's environment
+    from deckard_deploy.rehearsal import gemma4  # noqa: PLC0415  not in the engine's environment
 
     kind, mode = case.split(":")
-    checkpoint = tiny_gemma4.write(folder / f"tiny {case}", quantization=kind)
+    checkpoint = gemma4.write(folder / f"tiny {case}", quantization=kind)
     env = os.environ | dict(line.split("=", 1) for line in (folder / "environment").read_text().splitlines())
     env |= {"VLLM_CACHE_ROOT": str(folder / f"cache {case}"), "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
     env |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}  # an engine core of its own would outlive the question

@@ -1,7 +1,7 @@
 """Measure with the tool's own `bench` on a GPU: the tiny checkpoint and the 31B's shapes, with the patched drafter too.
 
 On an sm_90 machine with PyTorch, without a network, from the repository's root, with .gpu/site.tar.xz (see bundle.py)
-and .gpu/tiny (deckard_deploy.weights.tiny_gemma4.write, which needs ml_dtypes):
+and .gpu/tiny (deckard_deploy.rehearsal.gemma4.write, which needs ml_dtypes):
 
     python3 -m tests.gpu.validate_bench --out DIR [--seconds 350] [--only CASE …]
 

@@ -52,7 +52,7 @@ def run(out: Path, work: Path, seconds: float, *, cpu: bool) -> None:
 
 
 def table(file: Path) -> None:
-    from deckard_deploy.measuring.comparing import compare_pairs  # noqa: PLC0415  not on the GPU machine
+    from deckard_deploy.measuring.comparison import compare_pairs  # noqa: PLC0415  not on the GPU machine
 
     found = json.loads(file.read_text())["tok_s"]
     base, other = ({int(batch): names[name] for batch, names in found.items()} for name in (BASE, OTHER))

@@ -6,16 +6,15 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "deckard_deploy"
-BESIDE = ("rendering", "patching", "weights", "running", "startup", "measuring", "doctor")
+STAGES = ("rendering", "patching", "weights", "rehearsal", "running", "startup", "measuring", "doctor")
 LEVEL = {
     "errors": 0,
     "resources": 0,
-    "durable": 1,
-    "connection": 1,
-    "catalog": 1,
-    "planning": 2,
-    **dict.fromkeys(BESIDE, 3),
-    "cli": 4,
+    "system": 1,
+    "catalog": 2,
+    "planning": 3,
+    **dict.fromkeys(STAGES, 4),
+    "cli": 5,
 }
 PURE = ("catalog", "planning", "rendering")
 EFFECTS = {"docker", "requests", "huggingface_hub", "subprocess", "os", "time", "socket", "getpass", "platform"}

@@ -7,7 +7,7 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
-locks=$here/../../../deckard_deploy/running/locks/vllm-0.19.1-cpu
+locks=$here/../../../deckard_deploy/running/process/locks/vllm-0.19.1-cpu
 suite=bookworm
 packages="ca-certificates,curl,gcc,libc6-dev,libnuma1,python3-minimal,python3-distutils"
 ca=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}

@@ -97,7 +97,7 @@ def test_an_engine_runs_where_it_says(name: str) -> None:
     assert engine.dependency_lock is None or engine.runtime == "process"
     assert option_schema(engine.option_schema).vllm_version == engine.vllm_version
     if engine.dependency_lock:
-        assert (catalog_dir().parent / "running" / "locks" / engine.dependency_lock).is_dir()
+        assert (catalog_dir().parent / "running" / "process" / "locks" / engine.dependency_lock).is_dir()
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from deckard_deploy.catalog import library
 from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment, Publish
 from deckard_deploy.cli.drafter import prove_drafter
-from deckard_deploy.connection import NO_ACCESS
 from deckard_deploy.planning.planner import build_plan
+from deckard_deploy.system.http import NO_ACCESS
 from tests.unit.startup.misbehaving_server import Misbehaving, Reply
 
 

@@ -5,12 +5,12 @@ import json
 import pytest
 
 from deckard_deploy.cli.main import run
-from deckard_deploy.weights import tiny_gemma4
+from deckard_deploy.rehearsal import gemma4
 
 
 @pytest.fixture
 def folder(tmp_path):
-    return tiny_gemma4.write(tmp_path / "models" / "tiny-gemma4", quantization="nvfp4_awq")
+    return gemma4.write(tmp_path / "models" / "tiny-gemma4", quantization="nvfp4_awq")
 
 
 @pytest.mark.usefixtures("folder")

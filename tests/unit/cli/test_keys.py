@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from deckard_deploy.cli.main import run
-from deckard_deploy.running.keys import Keys
+from deckard_deploy.running.gateway.keys import Keys
 from tests.e2e.docker_world import World
 
 

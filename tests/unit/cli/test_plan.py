@@ -11,12 +11,12 @@ from deckard_deploy.cli.host_plan import measured_plan
 from deckard_deploy.cli.main import run
 from deckard_deploy.cli.plan_memory import host_memory, with_measured_memory
 from deckard_deploy.cli.prepare import stored_release
-from deckard_deploy.planning.memory import memory_of
+from deckard_deploy.planning.memory.fit import memory_of
 from deckard_deploy.planning.planner import build_plan
+from deckard_deploy.rehearsal import gemma4
 from deckard_deploy.running.layout import StateDir
 from deckard_deploy.running.releases import Releases
 from deckard_deploy.startup.history import Start, StartMemory, record
-from deckard_deploy.weights import tiny_gemma4
 from tests.unit.planning.choices import choice
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -187,7 +187,7 @@ def test_up_refuses_what_cannot_run_before_it_makes_anything(
 
 
 def test_tensors_that_are_here_replace_the_catalogs_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = tiny_gemma4.write(tmp_path / "home" / "models" / "tiny-gemma4", quantization="nvfp4_awq")
+    folder = gemma4.write(tmp_path / "home" / "models" / "tiny-gemma4", quantization="nvfp4_awq")
     assert run(["plan", "--profile", "cpu", "--json"]) == 0
     (weights,) = json.loads(capsys.readouterr().out)["memory"]["parts"]
     assert weights["source"].startswith("its tensors: ")

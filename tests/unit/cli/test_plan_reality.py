@@ -7,8 +7,8 @@ import pytest
 
 from deckard_deploy.cli.main import run
 from deckard_deploy.cli.plan_reality import earlier_starts, kv_cache_line, memory_line, start_memory
-from deckard_deploy.planning.memory import Memory, memory_of
-from deckard_deploy.planning.memory_settings import GIB
+from deckard_deploy.planning.memory.fit import Memory, memory_of
+from deckard_deploy.planning.memory.settings import GIB
 from deckard_deploy.startup import history
 from deckard_deploy.startup.phases import Facts, PhaseTracker
 from tests.unit.planning.choices import choice

@@ -16,10 +16,10 @@ from rich.console import Console
 from deckard_deploy.cli.top import _can_be_drawn_on, _json, _line, _looks
 from deckard_deploy.cli.top_figures import Look, rate, seconds
 from deckard_deploy.cli.top_screen import curve, screen
-from deckard_deploy.connection import NO_ACCESS
-from deckard_deploy.measuring.live import Figures, figures
 from deckard_deploy.measuring.metrics import Page, parse
+from deckard_deploy.measuring.window import Figures, figures
 from deckard_deploy.planning.planner import build_plan
+from deckard_deploy.system.http import NO_ACCESS
 from tests.unit.planning.choices import choice
 
 PAGE = (Path(__file__).parents[1] / "measuring" / "pages" / "vllm-0.19.1.txt").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.safety import MAX_RESTARTS
 from deckard_deploy.catalog.specs import Deployment
 from deckard_deploy.catalog.strict_yaml import parse
-from deckard_deploy.doctor.rules_engine import advisories
+from deckard_deploy.doctor.rules.engine import advisories
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.planning.gateway import is_loopback
 from deckard_deploy.planning.plan import LaunchPlan

@@ -14,7 +14,7 @@ from deckard_deploy.catalog.specs import Deployment
 from deckard_deploy.doctor.collect import MAX_FILES, collect
 from deckard_deploy.doctor.facts import Folder, HostFacts, Memory, Port, TokenFile
 from deckard_deploy.doctor.host import Host
-from deckard_deploy.doctor.rules import RULES, judge
+from deckard_deploy.doctor.judge import RULES, judge
 from deckard_deploy.doctor.target import Folders, Target, Weights, target_of
 from deckard_deploy.planning.planner import build_plan
 from tests.unit.doctor.cases import ANY, SPARK

@@ -10,7 +10,7 @@ import pytest
 from deckard_deploy.cli.main import run as tool
 from deckard_deploy.measuring import plots, records
 from deckard_deploy.measuring.baselines import baselines
-from deckard_deploy.measuring.comparing import compare
+from deckard_deploy.measuring.comparison import compare
 from deckard_deploy.measuring.figures import rows
 from deckard_deploy.measuring.records import Ceiling, Record
 from deckard_deploy.measuring.report import html, machine, markdown

@@ -6,7 +6,7 @@ import pytest
 
 from deckard_deploy.cli.plan_speed import measured_lines
 from deckard_deploy.errors import IntegrityError
-from deckard_deploy.measuring import speculation, startups
+from deckard_deploy.measuring import speculation, startup_records
 from deckard_deploy.measuring.records import Drafting, Record, Subject
 from deckard_deploy.measuring.speculation import OFF, SpecRecord, Tried, advice, cells, recommended, tried
 from deckard_deploy.measuring.workload import Settings
@@ -80,8 +80,8 @@ def test_a_plan_is_shown_the_newest_record_of_its_own_kind(tmp_path: Path) -> No
 
 
 def test_starts_side_by_side_by_phase() -> None:
-    timed = startups.Timed
-    found = startups.cells(
+    timed = startup_records.Timed
+    found = startup_records.cells(
         [
             timed(caches="empty", total_s=60.0, phases={"imports": 20.0, "torch.compile": 40.0}),
             timed(caches="kept", total_s=25.0, phases={"imports": 20.0, "torch.compile": 5.0}),

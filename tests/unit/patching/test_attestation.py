@@ -14,7 +14,7 @@ import pytest
 
 from deckard_deploy.errors import IntegrityError
 from deckard_deploy.patching.attestation import attestation_argv, judge
-from deckard_deploy.patching.builds import BuiltPatch, build
+from deckard_deploy.patching.build import BuiltPatch, build
 from tests.unit.patching.conftest import NAMES, NEW, OLD, World
 
 EAGLE, MODELOPT = NAMES["eagle"], NAMES["modelopt"]

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from deckard_deploy.errors import BadInputError, EnvironmentUnfitError, IntegrityError, NetworkError
+from deckard_deploy.patching.base_file_sources import find_base
 from deckard_deploy.patching.base_files import MAX_MODULE_BYTES, from_cache, from_package, keep
-from deckard_deploy.patching.search import find_base
 from deckard_deploy.patching.wheel import from_wheel
 from tests.unit.patching.conftest import OLD, World
 

@@ -8,8 +8,8 @@ import pytest
 
 from deckard_deploy.catalog import library, listing
 from deckard_deploy.errors import BadInputError, IntegrityError
-from deckard_deploy.patching.known_files import known_files, looks_like, releases_of
 from deckard_deploy.patching.manifest import PatchSet, load_patch_set, needed, patch_set_names
+from deckard_deploy.patching.release_hashes import looks_like, release_hashes, releases_of
 from tests.unit.patching.conftest import World
 
 SERVING = "vllm/entrypoints/openai/chat_completion/serving.py"
@@ -26,7 +26,7 @@ def test_every_diff_of_the_committed_set_is_clean_and_for_its_target(ours):
 
 def test_the_bases_are_the_files_of_the_release(ours):
     assert [patch.base_sha256 for patch in ours.patches] == [
-        known_files()["0.19.1"][patch.target] for patch in ours.patches
+        release_hashes()["0.19.1"][patch.target] for patch in ours.patches
     ]
 
 
@@ -104,11 +104,11 @@ def test_a_diff_that_is_not_text_is_refused(world: World):
 
 
 def test_a_file_is_known_by_its_hash():
-    digest = known_files()["0.20.1"][SERVING]
+    digest = release_hashes()["0.20.1"][SERVING]
     assert releases_of(SERVING, digest) == ("0.20.1", "0.20.2")
     assert looks_like(SERVING, digest) == "the file of vLLM 0.20.1 or 0.20.2"
     assert "no release that is known" in looks_like(SERVING, hashlib.sha256(b"").hexdigest())
-    assert looks_like("vllm/v1/spec_decode/eagle.py", known_files()["0.33.0"]["vllm/v1/spec_decode/eagle.py"]) == (
+    assert looks_like("vllm/v1/spec_decode/eagle.py", release_hashes()["0.33.0"]["vllm/v1/spec_decode/eagle.py"]) == (
         "the file of vLLM 0.20.0 up to 0.33.0"
     )
 
@@ -125,4 +125,4 @@ def test_the_documented_table_is_about_these_diffs(ours):
                 assert cell.endswith(f"since {patch.not_needed_from}")
             else:
                 assert cell == "applies"
-                assert known_files()[release][patch.target] == patch.base_sha256
+                assert release_hashes()[release][patch.target] == patch.base_sha256

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deckard_deploy.errors import EnvironmentUnfitError
-from deckard_deploy.patching.builds import build
+from deckard_deploy.patching.build import build
 from deckard_deploy.patching.overlay import overlay
 from tests.unit.patching.conftest import NEW, OLD
 

@@ -5,8 +5,8 @@ import pytest
 from deckard_deploy.catalog import library
 from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment
-from deckard_deploy.planning.memory import memory_of
-from deckard_deploy.planning.memory_settings import GIB
+from deckard_deploy.planning.memory.fit import memory_of
+from deckard_deploy.planning.memory.settings import GIB
 from tests.unit.planning.choices import choice
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from deckard_deploy.catalog import library
-from deckard_deploy.planning.memory_settings import cache_settings
+from deckard_deploy.planning.memory.settings import cache_settings
 from deckard_deploy.planning.roofline import (
     Drafting,
     Roofline,

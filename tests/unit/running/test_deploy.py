@@ -8,9 +8,9 @@ import pytest
 
 from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError, StartFailedError, TimedOutError
 from deckard_deploy.running.deploy import Site, bring_up, decide, follow_up, observe, relaunch, take_down, what_runs
+from deckard_deploy.running.process.supervision import kill_marked, server_mark
 from deckard_deploy.running.releases import Launch, Release
 from deckard_deploy.running.runtime import MISSING, Observation, Runtime
-from deckard_deploy.running.supervision import kill_marked, server_mark
 from tests.unit.running.world import World, eventually, free_port
 
 LAUNCH = Launch(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from deckard_deploy.running.locks import LOCKS
+from deckard_deploy.running.process.locks import LOCKS
 
 LOCK_FILES = sorted(file for lock in LOCKS.values() for file in lock.folder.glob("*.txt"))
 

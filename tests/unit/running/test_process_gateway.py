@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from deckard_deploy.planning.plan import Gateway
-from deckard_deploy.running.process_identity import ProcessIdentity, is_alive, send
-from deckard_deploy.running.supervision import ServerState
+from deckard_deploy.running.process.supervision import ServerState
+from deckard_deploy.system.processes import ProcessIdentity, is_alive, send
 from tests.unit.running.world import World, eventually
 
 NGINX = f"""#!{sys.executable}

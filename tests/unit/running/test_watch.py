@@ -13,12 +13,12 @@ import pytest
 from deckard_deploy.errors import BadInputError, DeploymentBusyError, StartFailedError
 from deckard_deploy.running import watch
 from deckard_deploy.running.deploy import Site, bring_up, take_down
-from deckard_deploy.running.files import remove_folder
 from deckard_deploy.running.lock import held
-from deckard_deploy.running.process_identity import boot_id
 from deckard_deploy.running.releases import FAILURE_LOG, Release
 from deckard_deploy.running.runtime import Runtime
 from deckard_deploy.running.watch import PATIENCE, Canary, Restart, Watch, alone
+from deckard_deploy.system.files import remove_folder
+from deckard_deploy.system.processes import boot_id
 from tests.unit.running.world import World, eventually
 
 

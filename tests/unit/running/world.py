@@ -16,10 +16,10 @@ from typing import TypeVar
 from deckard_deploy.catalog.specs import Container
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.running.layout import DeploymentDir, StateDir
-from deckard_deploy.running.process_identity import ProcessIdentity, marked
-from deckard_deploy.running.process_runtime import ProcessRuntime
+from deckard_deploy.running.process.runtime import ProcessRuntime
+from deckard_deploy.running.process.supervision import kill_marked, server_mark, supervisor_mark
 from deckard_deploy.running.releases import Launch, Release, Releases
-from deckard_deploy.running.supervision import kill_marked, server_mark, supervisor_mark
+from deckard_deploy.system.processes import ProcessIdentity, marked
 
 DEADLINE_S = 30
 Found = TypeVar("Found")

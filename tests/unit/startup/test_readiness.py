@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from deckard_deploy.connection import Access
 from deckard_deploy.startup.readiness import Outcome, Readiness, probe
+from deckard_deploy.system.http import Access
 
 MODELS = {"data": [{"id": "deckard-31b"}, {"id": "launch-7c1e"}]}
 

@@ -195,7 +195,7 @@ def no_ranges(site: Site) -> None:
     "F7",
     "the server sends another range than the one asked for",
     "asked for bytes …, and Content-Range is …, 2 times in a row",
-    guard=("weights/answers.py", 'raise Transient(f"asked for bytes', 'str(f"asked for bytes'),
+    guard=("weights/responses.py", 'raise Transient(f"asked for bytes', 'str(f"asked for bytes'),
     otherwise="the hub sent other bytes",
 )
 def wrong_range(site: Site) -> None:
@@ -232,7 +232,7 @@ def too_many_requests(site: Site) -> None:
     "F9",
     "500 on each connection",
     "nothing, or: HTTP 500, 7 times in a row",
-    guard=("weights/answers.py", " or status >= 500:", ":"),
+    guard=("weights/responses.py", " or status >= 500:", ":"),
     otherwise="model.safetensors: HTTP 500'",
 )
 def server_error(site: Site) -> None:
@@ -246,7 +246,7 @@ def server_error(site: Site) -> None:
     "F10",
     "the server crawls, a byte now and then",
     "stalled: 10 bytes/s for 20 s, 7 times in a row",
-    guard=("weights/answers.py", "if came < slowest_bytes_s * passed:", "if False:"),
+    guard=("weights/responses.py", "if came < slowest_bytes_s * passed:", "if False:"),
     otherwise="IncompleteRead",
 )
 def crawling(site: Site) -> None:
@@ -259,7 +259,7 @@ def crawling(site: Site) -> None:
     "F11",
     "a gated repository: 401 or 403",
     "accept the licence at …, then: hf auth login",
-    guard=("weights/answers.py", "if status in (401, 403):", "if False:"),
+    guard=("weights/responses.py", "if status in (401, 403):", "if False:"),
     otherwise="deckard-deploy lock --check",
 )
 def gated(site: Site) -> None:

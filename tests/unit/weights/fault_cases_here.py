@@ -37,7 +37,7 @@ def hub_down(site: Site) -> None:
     "F14",
     "no such host, a proxy that refuses, a certificate of somebody else, a login page",
     "an HTML page came in place of the file: a login page or a proxy in between; open the hub's address in a browser",
-    guard=("weights/answers.py", 'if kind.startswith("text/html") and not name.endswith(".html"):', "if False:"),
+    guard=("weights/responses.py", 'if kind.startswith("text/html") and not name.endswith(".html"):', "if False:"),
     otherwise="bytes were expected",
 )
 def in_between(site: Site) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deckard_deploy.weights.nvfp4 import quantization_config
+from deckard_deploy.rehearsal.nvfp4 import quantization_config
 from deckard_deploy.weights.safetensors_header import BITS
 
 VOCABULARY = 262144

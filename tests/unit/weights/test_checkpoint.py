@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from deckard_deploy.errors import IntegrityError
-from deckard_deploy.weights import tiny_gemma4
+from deckard_deploy.rehearsal import gemma4
 from deckard_deploy.weights.checkpoint import INDEX, read_checkpoint
 
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
-    return tiny_gemma4.write(tmp_path_factory.mktemp("sound") / "tiny", quantization="nvfp4_awq")
+    return gemma4.write(tmp_path_factory.mktemp("sound") / "tiny", quantization="nvfp4_awq")
 
 
 def changed(folder: Path, name: str, **changes: object) -> None:

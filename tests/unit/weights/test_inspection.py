@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from deckard_deploy.weights import gemma4_config, tiny_gemma4
+from deckard_deploy.rehearsal import gemma4 as tiny_gemma4
+from deckard_deploy.rehearsal.gemma4 import Quantization
+from deckard_deploy.weights import gemma4_config
 from deckard_deploy.weights.inspection import inspect
 from deckard_deploy.weights.safetensors_header import read_header
-from deckard_deploy.weights.tiny_gemma4 import Quantization
 from tests.unit.weights import real_shapes
 from tests.unit.weights.malformed_headers import made
 

@@ -1,0 +1,135 @@
+"""Tokenizer and chat template of the tiny Gemma 4: single bytes, Gemma's special tokens, and the script's words.
+
+A byte-level BPE without merges: text that a user sends becomes one token per byte, while the script's words are
+tokens that only the model can say. The markers of the modes are added tokens, so that the template can write them.
+"""
+
+from deckard_deploy.rehearsal.script import BOS, COUNT_WORD, EOS, LOST, MARKERS, MODES, SPECIAL, scripted_tokens
+
+VOCABULARY_SIZE = 512
+
+_MEDIA_TOKENS = {
+    "image_token": "<|image|>",
+    "boi_token": "<|image>",
+    "eoi_token": "<image|>",
+    "audio_token": "<|audio|>",
+    "boa_token": "<|audio>",
+    "eoa_token": "<audio|>",
+}
+
+# A tool result that comes last is answered in words, so that an agent's loop over tool calls ends.
+# vLLM hands images over as parts only to a template that loops over message['content'] itself, not through a macro
+# (vLLM 0.19.1 renderers/hf.py, _detect_content_format).
+CHAT_TEMPLATE = (
+    """\
+{%- set thinking = enable_thinking is defined and enable_thinking -%}
+{%- set call_tools = tools and messages[-1]['role'] != 'tool' -%}
+{%- set last = namespace(text='') -%}
+{{- bos_token -}}
+{%- if thinking or tools -%}
+{{- '<|turn>system\\n' -}}
+{%- if thinking -%}{{- '<|think|>' -}}{%- endif -%}
+{%- for tool in tools or [] -%}{{- '<|tool>' ~ tool['function'] | tojson ~ '<tool|>' -}}{%- endfor -%}
+{{- '<turn|>\\n' -}}
+{%- endif -%}
+{%- for message in messages -%}
+{%- set last.text = '' -%}
+{%- if message['content'] is string -%}
+{%- set last.text = message['content'] -%}
+{%- elif message['content'] -%}
+{%- for part in message['content'] -%}
+{%- set piece = part['text'] if part['type'] == 'text' else '<|' ~ part['type'] ~ '|>' -%}
+{%- set last.text = last.text ~ piece -%}
+{%- endfor -%}
+{%- endif -%}
+{%- if message['role'] == 'tool' -%}
+{{- '<|tool_response>' ~ last.text ~ '<tool_response|>\\n' -}}
+{%- else -%}
+{{- '<|turn>' ~ ('model' if message['role'] == 'assistant' else message['role']) ~ '\\n' ~ last.text -}}
+{%- for call in message['tool_calls'] or [] -%}
+{{- '<|tool_call>call:' ~ call['function']['name'] ~ call['function']['arguments'] | tojson ~ '<tool_call|>' -}}
+{%- endfor -%}
+{{- '<turn|>\\n' -}}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+{{- '<|turn>model\\n' -}}
+"""
+    f"{{%- if thinking and call_tools -%}}{MARKERS['thinking_tools']}\n"
+    f"{{%- elif call_tools -%}}{MARKERS['tools']}\n"
+    f"{{%- elif thinking -%}}{MARKERS['thinking']}\n"
+    f"{{%- elif '{COUNT_WORD}' in last.text | lower -%}}{MARKERS['count']}\n"
+    f"{{%- else -%}}{MARKERS['plain']}\n"
+    "{%- endif -%}\n"
+    "{%- endif -%}\n"
+)
+
+
+def _byte_letters() -> list[str]:
+    """The printable letter that byte-level BPE writes for each byte 0…255 (GPT-2's table, as `tokenizers` has it)."""
+    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    shifted = iter(range(256, 512))
+    return [chr(byte if byte in printable else next(shifted)) for byte in range(256)]
+
+
+def vocabulary() -> dict[str, int]:
+    """Token as its text -> id. Single bytes are keyed by their byte-level letter, everything else by what it reads."""
+    words = [token for token in [*scripted_tokens(), LOST] if token not in MARKERS.values()]
+    ordinary = dict.fromkeys([*SPECIAL, *_byte_letters(), *words])
+    named = [*ordinary, *(MARKERS[mode] for mode in MODES)]
+    return {token: identifier for identifier, token in enumerate(named)}
+
+
+def _added(token: str, identifier: int) -> dict[str, object]:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {"id": identifier, "content": token, **flags, "special": token in SPECIAL}
+
+
+def tokenizer_json() -> dict[str, object]:
+    """`tokenizer.json` in the format of the `tokenizers` library, version 1.0."""
+    letters, ids = _byte_letters(), vocabulary()
+    added = [*SPECIAL, *MARKERS.values()]
+    spelled = {
+        token if token in SPECIAL or token in letters else "".join(letters[byte] for byte in token.encode()): number
+        for token, number in ids.items()
+        if token not in MARKERS.values()
+    }
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [_added(token, ids[token]) for token in added],
+        "normalizer": None,
+        "pre_tokenizer": byte_level,
+        "post_processor": None,
+        "decoder": byte_level,
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": "<unk>",
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": False,
+            "vocab": spelled,
+            "merges": [],
+        },
+    }
+
+
+def tokenizer_config(context_tokens: int) -> dict[str, object]:
+    """`tokenizer_config.json`; Gemma4Processor refuses a tokenizer without the media tokens."""
+    return {
+        "tokenizer_class": "TokenizersBackend",
+        "processor_class": "Gemma4Processor",
+        "bos_token": BOS,
+        "eos_token": EOS,
+        "pad_token": "<pad>",
+        "unk_token": "<unk>",
+        "extra_special_tokens": ["<|video|>"],
+        "model_max_length": context_tokens,
+        "padding_side": "left",
+        **_MEDIA_TOKENS,
+    }

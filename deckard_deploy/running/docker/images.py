@@ -1,0 +1,82 @@
+"""Is the image here, and if not, how far is the pull?"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from deckard_deploy.errors import EnvironmentUnfitError, NetworkError
+from deckard_deploy.running.docker import registry
+from deckard_deploy.running.docker.client import DockerEngine
+
+_STALL_S = 300  # without a byte, or a word from the registry
+
+
+def image_id(engine: DockerEngine, reference: str) -> str | None:
+    """The id of a local image, `sha256:…`; None when it is not here. Raises EnvironmentUnfitError."""
+    from docker.errors import NotFound  # noqa: PLC0415  half a second
+
+    try:
+        with engine.asking():
+            found: dict[str, Any] = engine.api.inspect_image(reference)  # type: ignore[no-untyped-call]
+            return str(found["Id"])
+    except NotFound:
+        return None
+
+
+def digests(engine: DockerEngine, reference: str) -> list[str]:
+    """The digests under which the local image is known in its repository: one, unless it was pushed or pulled again."""
+    from docker.errors import NotFound  # noqa: PLC0415  half a second
+
+    try:
+        with engine.asking():
+            known = engine.api.inspect_image(reference)["RepoDigests"]  # type: ignore[no-untyped-call]
+    except NotFound:
+        return []
+    of_this = f"{registry.repository(reference)}@"
+    return [str(one).removeprefix(of_this) for one in known or () if str(one).startswith(of_this)]
+
+
+def root_folder(engine: DockerEngine) -> Path:
+    """Where the daemon keeps images; it may be on another machine's disk than ours, when docker runs in one."""
+    with engine.asking():
+        return Path(engine.api.info()["DockerRootDir"])
+
+
+def pull(engine: DockerEngine, reference: str, *, platform: str | None, on_bytes: Callable[[int, int], None]) -> str:
+    """Pull an image and return its id; `on_bytes(done, known total)` as layers come.
+
+    Raises NetworkError (registry, no such image), EnvironmentUnfitError (disk, daemon).
+    """
+    from docker.errors import APIError  # noqa: PLC0415  half a second
+
+    layers: dict[str, tuple[int, int]] = {}
+    repository, _, digest = reference.partition("@")
+    with engine.asking(), engine.connect() as api:
+        api.timeout = _STALL_S
+        try:
+            for event in api.pull(repository, tag=digest or None, platform=platform, stream=True, decode=True):
+                _follow(event, layers, reference)
+                on_bytes(sum(done for done, _ in layers.values()), sum(total for _, total in layers.values()))
+        except APIError as error:
+            raise _refused(reference, str(error.explanation)) from error
+    found = image_id(engine, reference)
+    if found is None:
+        raise NetworkError(f"{reference} was pulled, but is not there", hint=f"docker pull {reference}")
+    return found
+
+
+def _follow(event: dict[str, Any], layers: dict[str, tuple[int, int]], reference: str) -> None:
+    if "error" in event:
+        raise _refused(reference, str(event["error"]))
+    detail = event.get("progressDetail") or {}
+    layer = str(event.get("id", ""))
+    if event.get("status") == "Downloading" and "total" in detail:
+        layers[layer] = (int(detail["current"]), int(detail["total"]))
+    elif event.get("status") in ("Download complete", "Pull complete") and layer in layers:
+        layers[layer] = (layers[layer][1], layers[layer][1])
+
+
+def _refused(reference: str, words: str) -> EnvironmentUnfitError | NetworkError:
+    if "no space left" in words:
+        return EnvironmentUnfitError(f"no space left for {reference}", hint="docker system df")
+    return NetworkError(f"{reference} cannot be pulled: {words}", hint=f"docker pull {reference}")

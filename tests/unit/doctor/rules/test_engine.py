@@ -1,0 +1,58 @@
+"""The ranges of advisories."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from deckard_deploy.catalog import library
+from deckard_deploy.catalog.resolution import resolve
+from deckard_deploy.catalog.specs import Deployment
+from deckard_deploy.cli.patch_choice import patched
+from deckard_deploy.doctor.findings import version
+from deckard_deploy.doctor.rules.deployment import quantization
+from deckard_deploy.doctor.rules.engine import Advisory, advisories
+from deckard_deploy.doctor.target import target_of
+from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
+from tests.unit.doctor.cases import facts
+
+
+@pytest.mark.parametrize(
+    ("since", "fixed", "release", "is_open"),
+    [
+        ("0.3.0", "0.22.0", "0.19.1", True),
+        ("0.3.0", "0.22.0", "0.3.0", True),
+        ("0.3.0", "0.22.0", "0.2.9", False),
+        ("0.3.0", "0.22.0", "0.22.0", False),
+        ("0.3.0", "0.22.0", "0.100.0", False),
+        (None, "0.22.0", "0.1", True),
+        ("0.3.0", None, "9.0", True),
+    ],
+)
+def test_a_range(since: str | None, fixed: str | None, release: str, is_open: bool):  # noqa: FBT001
+    one = Advisory(id="i", about="a", since=since, fixed=fixed, here="no", mitigation="none", test="x")
+    assert one.is_open(release) is is_open
+
+
+def test_every_advisory_is_one_and_can_be_shown_in_a_table():
+    ids = [each.id for each in advisories()]
+    assert len(ids) == len(set(ids)) > 0
+    for each in advisories():
+        assert "|" not in "".join(filter(None, each.model_dump().values()))
+        assert all(version(bound) for bound in (each.since, each.fixed) if bound)
+
+
+def test_a_release_with_our_plugin_is_judged_too() -> None:
+    resolved = resolve(Deployment(engine="vllm-0.32.0"), profile=library.profile("spark"))
+    plan = patched(build_plan(resolved), resolved, DEFAULT_PATHS.patches)
+    target = target_of(resolved, plan, models=Path("/m"))
+    verdicts = [quantization.judge(facts(), each) for each in (target, replace(target, patches=()))]
+    assert [each.severity if each else None for each in verdicts] == ["ok", "fail"]
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [("580.95.05", (580, 95, 5)), ("20.10.24+dfsg1", (20, 10, 24)), ("2.26.1-4", (2, 26, 1)), ("", ()), ("dev", ())],
+)
+def test_versions(text: str, numbers: tuple[int, ...]):
+    assert version(text) == numbers

@@ -1,0 +1,89 @@
+from typing import Any
+
+import pytest
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from deckard_deploy.rehearsal.script import MARKERS, SPECIAL, scripted_tokens
+from deckard_deploy.rehearsal.tokenizer import (
+    CHAT_TEMPLATE,
+    VOCABULARY_SIZE,
+    tokenizer_config,
+    tokenizer_json,
+    vocabulary,
+)
+
+USER = {"role": "user", "content": "hi"}
+TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": {}}}
+CALL = {
+    "role": "assistant",
+    "content": None,
+    "tool_calls": [{"function": {"name": "get_weather", "arguments": {"days": 3}}}],
+}
+RESULT = {"role": "tool", "content": "sunny"}
+PICTURE = {"role": "user", "content": [{"type": "text", "text": "see "}, {"type": "image"}]}
+
+
+def render(messages: list[dict[str, Any]], **context: Any) -> str:
+    template = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(CHAT_TEMPLATE)
+    return template.render(messages=messages, bos_token="<bos>", **{"add_generation_prompt": True, **context})
+
+
+@pytest.mark.parametrize(
+    ("messages", "context", "mode"),
+    [
+        ([USER], {}, "plain"),
+        ([USER], {"enable_thinking": False}, "plain"),
+        ([USER], {"enable_thinking": True}, "thinking"),
+        ([USER], {"tools": [TOOL]}, "tools"),
+        ([USER], {"tools": [TOOL], "enable_thinking": True}, "thinking_tools"),
+        ([USER, CALL, RESULT], {"tools": [TOOL]}, "plain"),
+        ([USER, CALL, RESULT], {"tools": [TOOL], "enable_thinking": True}, "thinking"),
+        ([USER, CALL, RESULT, USER], {"tools": [TOOL]}, "tools"),
+        ([{"role": "user", "content": "Please COUNT."}], {}, "count"),
+        ([{"role": "user", "content": "count"}, {"role": "assistant", "content": "one"}, USER], {}, "plain"),
+        ([{"role": "user", "content": [{"type": "text", "text": "count"}]}], {}, "count"),
+    ],
+)
+def test_the_prompt_ends_with_the_marker_of_its_mode(messages, context, mode):
+    text = render(messages, **context)
+    assert text.endswith(f"<|turn>model\n{MARKERS[mode]}")
+    assert [text.count(marker) for marker in MARKERS.values()].count(1) == 1
+
+
+def test_a_whole_conversation_is_written_in_gemmas_turns():
+    system = {"role": "system", "content": "be kind"}
+    assert render([system, PICTURE, CALL, RESULT], tools=[TOOL]) == (
+        '<bos><|turn>system\n<|tool>{"name": "get_weather", "parameters": {}}<tool|><turn|>\n'
+        "<|turn>system\nbe kind<turn|>\n"
+        "<|turn>user\nsee <|image|><turn|>\n"
+        '<|turn>model\n<|tool_call>call:get_weather{"days": 3}<tool_call|><turn|>\n'
+        "<|tool_response>sunny<tool_response|>\n"
+        f"<|turn>model\n{MARKERS['plain']}"
+    )
+    assert render([USER], add_generation_prompt=False) == "<bos><|turn>user\nhi<turn|>\n"
+
+
+def test_every_token_has_its_own_id_below_the_vocabulary_size():
+    ids = vocabulary()
+    assert sorted(ids.values()) == list(range(len(ids)))
+    assert len(ids) <= VOCABULARY_SIZE
+    assert set(scripted_tokens()) | set(SPECIAL) <= ids.keys()
+
+
+def test_tokenizer_json_spells_words_in_byte_letters_and_adds_what_a_prompt_may_contain():
+    content = tokenizer_json()
+    model, added = content["model"], content["added_tokens"]
+    assert isinstance(model, dict)
+    assert isinstance(added, list)
+    assert model["vocab"]["Ġis"] == vocabulary()[" is"]
+    assert model["vocab"]["thoughtĊ"] == vocabulary()["thought\n"]
+    assert {token["content"]: token["special"] for token in added} == {
+        **dict.fromkeys(SPECIAL, True),
+        **dict.fromkeys(MARKERS.values(), False),
+    }
+
+
+def test_tokenizer_config_names_only_tokens_that_exist():
+    named = {value for key, value in tokenizer_config(4096).items() if key.endswith("_token")}
+    assert named <= vocabulary().keys()
+    assert len(named) == 10

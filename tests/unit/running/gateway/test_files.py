@@ -1,0 +1,164 @@
+"""What a gateway reads: a certificate that clients may trust, the user's own or ours."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from deckard_deploy.errors import BadInputError, IntegrityError
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.running.gateway import files
+from deckard_deploy.running.gateway.keys import Keys
+from tests.unit.rendering.plans import built_in
+
+
+def plan(tmp_path: Path, **changes: object) -> LaunchPlan:
+    base = built_in("spark")
+    assert base.gateway is not None
+    gateway = base.gateway.model_copy(
+        update={"folder": str(tmp_path / "gateway"), "tls": True, "user": None, **changes}
+    )
+    return base.model_copy(update={"gateway": gateway, "address": "192.168.1.20"})
+
+
+def prepare(plan: LaunchPlan, tmp_path: Path) -> bool:
+    return files.prepare(plan, Keys(tmp_path), environment=dict(os.environ), say=lambda _: None)
+
+
+def openssl(*arguments: str) -> str:
+    return subprocess.run(["openssl", *arguments], check=True, capture_output=True, text=True).stdout
+
+
+def own_pair(folder: Path, *more: str) -> dict[str, str]:
+    pem, key = folder / "own.pem", folder / "own.key"
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
+    openssl("req", "-x509", *curve, "-subj", "/CN=x", "-keyout", str(key), "-out", str(pem), *(more or ("-noenc",)))
+    return {"certificate": str(pem), "certificate_key": str(key)}
+
+
+def test_a_self_signed_certificate_names_the_address_and_is_kept(tmp_path):
+    assert prepare(plan(tmp_path), tmp_path) is True
+    first = files.fingerprint(plan(tmp_path))
+    shown = openssl("x509", "-in", str(tmp_path / "gateway" / "certificate.pem"), "-noout", "-text")
+    assert "IP Address:192.168.1.20" in shown
+    assert "DNS:localhost" in shown
+    assert prepare(plan(tmp_path), tmp_path) is False
+    assert files.fingerprint(plan(tmp_path)) == first
+
+
+def test_another_address_gets_another_certificate(tmp_path):
+    prepare(plan(tmp_path), tmp_path)
+    first = files.fingerprint(plan(tmp_path))
+    moved = plan(tmp_path).model_copy(update={"address": "192.168.1.21"})
+    assert prepare(moved, tmp_path) is True
+    assert files.fingerprint(moved) != first
+
+
+def test_the_fingerprint_is_openssls(tmp_path):
+    prepare(plan(tmp_path), tmp_path)
+    pem = str(tmp_path / "gateway" / "certificate.pem")
+    shown = openssl("x509", "-in", pem, "-noout", "-fingerprint", "-sha256")
+    assert files.fingerprint(plan(tmp_path)) == shown.strip().partition("=")[2].replace(":", "").lower()
+
+
+def test_the_users_own_is_copied_and_taken_again_when_it_is_renewed(tmp_path):
+    own = plan(tmp_path, **own_pair(tmp_path))
+    assert prepare(own, tmp_path) is True
+    first = files.fingerprint(own)
+    assert prepare(own, tmp_path) is False
+    own_pair(tmp_path)
+    assert prepare(own, tmp_path) is True
+    assert files.fingerprint(own) != first
+    assert all(file.stat().st_mode & 0o777 == 0o600 for file in (tmp_path / "gateway").iterdir())
+
+
+def test_the_users_own_is_given_up_for_a_self_signed_one(tmp_path):
+    prepare(plan(tmp_path), tmp_path)
+    own = plan(tmp_path, **own_pair(tmp_path))
+    prepare(own, tmp_path)
+    users = files.fingerprint(own)
+    assert prepare(plan(tmp_path), tmp_path) is True
+    assert files.fingerprint(plan(tmp_path)) != users
+
+
+def test_an_encrypted_a_wrong_and_a_missing_key_are_refused(tmp_path):
+    (tmp_path / "other").mkdir()
+    pair, other = own_pair(tmp_path), own_pair(tmp_path / "other")
+    for wrong in (other["certificate_key"], str(tmp_path / "missing"), "/dev/null"):
+        with pytest.raises(BadInputError, match="no certificate and key for each other"):
+            prepare(plan(tmp_path, **{**pair, "certificate_key": wrong}), tmp_path)
+    locked = own_pair(tmp_path, "-passout", "pass:secret")
+    with pytest.raises(BadInputError, match="encrypted"):
+        prepare(plan(tmp_path, **locked), tmp_path)
+    assert not (tmp_path / "gateway" / "certificate.pem").exists()
+
+
+def test_a_certificate_that_is_gone_is_named(tmp_path):
+    prepare(plan(tmp_path), tmp_path)
+    (tmp_path / "gateway" / "certificate.pem").write_text("x")
+    with pytest.raises(IntegrityError, match=r"certificate\.pem is missing or damaged"):
+        files.fingerprint(plan(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["certificate.pem", "certificate.key"])
+@pytest.mark.parametrize("text", ["", "x"])
+def test_a_self_signed_one_that_is_damaged_is_made_anew(tmp_path, name, text):
+    prepare(plan(tmp_path), tmp_path)
+    first = files.fingerprint(plan(tmp_path))
+    (tmp_path / "gateway" / name).write_text(text)
+    assert prepare(plan(tmp_path), tmp_path) is True
+    assert files.fingerprint(plan(tmp_path)) != first
+    assert prepare(plan(tmp_path), tmp_path) is False
+
+
+def until(folder: Path, date: str) -> None:
+    """Put in the place of the self-signed one another that ends on a date; `openssl req` makes none that is over."""
+    (folder / "ca.conf").write_text(
+        "[ca]\ndefault_ca=d\n[d]\ndatabase=index\nserial=serial\nnew_certs_dir=.\ndefault_md=sha256\npolicy=p\n[p]\n"
+        "commonName=supplied\n"
+    )
+    (folder / "index").write_text("")
+    (folder / "serial").write_text("01\n")
+    asked = ("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-subj", "/CN=x")
+    signed = ("ca", "-batch", "-selfsign", "-notext", "-config", "ca.conf", "-keyfile", "certificate.key", "-in", "csr")
+    for words in (
+        (*asked, "-keyout", "certificate.key", "-out", "csr"),
+        (*signed, "-out", "certificate.pem", "-startdate", "20200101000000Z", "-enddate", date),
+    ):
+        subprocess.run(["openssl", *words], check=True, capture_output=True, cwd=folder)
+
+
+@pytest.mark.parametrize(("date", "anew"), [("20490101000000Z", False), ("20250101000000Z", True)])
+def test_a_self_signed_one_that_is_over_is_made_anew(tmp_path, date, anew):
+    prepare(plan(tmp_path), tmp_path)
+    until(tmp_path / "gateway", date)
+    assert prepare(plan(tmp_path), tmp_path) is anew
+
+
+def test_a_right_certificate_is_kept_where_openssl_has_gone(tmp_path, monkeypatch):
+    prepare(plan(tmp_path), tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert prepare(plan(tmp_path), tmp_path) is False
+
+
+def test_without_tls_there_is_none(tmp_path):
+    plain = plan(tmp_path, tls=False)
+    prepare(plain, tmp_path)
+    assert files.fingerprint(plain) is None
+    assert [file.name for file in (tmp_path / "gateway").iterdir()] == ["access.conf"]
+
+
+def test_the_keys_of_now_are_written_where_a_gateway_will_read_them(tmp_path):
+    keys, folder = Keys(tmp_path), tmp_path / "gateway"
+    files.renew_access(folder, keys)
+    assert not folder.exists()  # there never was one
+    prepare(plan(tmp_path), tmp_path)
+    if os.geteuid() == 0:
+        os.chown(folder, 1234, 1234)
+    with keys.held():
+        keys.add("alice")
+    files.renew_access(folder, keys)
+    found = folder / "access.conf"
+    assert found.read_text() == keys.access()
+    assert (found.stat().st_uid, found.stat().st_mode & 0o777) == (folder.stat().st_uid, 0o600)

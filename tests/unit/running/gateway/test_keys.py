@@ -1,0 +1,104 @@
+"""Keys: shown once, kept as hashes."""
+
+import base64
+import hashlib
+import re
+import stat
+
+import pytest
+
+from deckard_deploy.errors import BadInputError, IntegrityError
+from deckard_deploy.running.gateway.keys import Keys, access_version
+
+
+@pytest.fixture
+def keys(tmp_path):
+    return Keys(tmp_path)
+
+
+def added(keys: Keys, name: str) -> str:
+    with keys.held():
+        return keys.add(name)
+
+
+def test_a_key_has_256_random_bits_and_its_name(keys):
+    first, second = added(keys, "alice"), added(keys, "bob-2")
+    assert re.fullmatch(r"dk-alice-[0-9a-f]{64}", first)
+    assert re.fullmatch(r"dk-bob-2-[0-9a-f]{64}", second)
+    assert first[-64:] != second[-64:]
+
+
+def test_only_its_hash_is_kept_and_only_for_the_owner(keys, tmp_path):
+    key = added(keys, "alice")
+    keys.own()
+    keys.access()
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.name for path in files} == {"keys.json", "own.key", "lock"}
+    for path in files:
+        assert key[-64:] not in path.read_text()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "keys").stat().st_mode) == 0o700
+
+
+def test_nginx_is_told_the_hash_of_the_whole_line(keys):
+    key = added(keys, "alice")
+    digest = (
+        base64.urlsafe_b64encode(hashlib.md5(f"Bearer {key}".encode(), usedforsecurity=False).digest())
+        .decode()
+        .rstrip("=")
+    )
+    assert f'    "dk-alice" "{digest}";\n' in keys.access()
+
+
+def test_a_revoked_key_is_gone_and_the_gate_stays_shut(keys):
+    assert "geo $open { default 1; }" in keys.access()
+    added(keys, "alice")
+    with keys.held():
+        keys.revoke("alice")
+    text = keys.access()
+    assert "alice" not in text
+    assert "geo $open { default 0; }" in text
+    assert "dk-deckard" in text
+
+
+def test_the_tools_own_key_stays_the_same(keys):
+    assert keys.own() == keys.own()
+    assert keys.own().startswith("dk-deckard-")
+
+
+@pytest.mark.parametrize("damage", ["", "dk-deckard-", "dk-deckard-é\n", "\0" * 76])
+def test_a_tools_own_key_that_is_none_is_made_anew(keys, damage):
+    before = keys.own()
+    (keys.folder / "own.key").write_text(damage)
+    assert len(keys.own()) == len(before)
+    assert keys.own() == keys.own() != before
+
+
+def test_the_version_follows_the_text(keys):
+    before = keys.access()
+    assert f'"{access_version(before)}"' in before
+    assert keys.access() == before
+    added(keys, "alice")
+    assert access_version(keys.access()) != access_version(before)
+
+
+@pytest.mark.parametrize("name", ["", "deckard", "A", "a_b", "a b", "-a", "a" * 33, "a\n", 'x";', "é", "../x", "$a"])
+def test_a_name_that_is_none_is_refused_and_nothing_written(keys, name):
+    with pytest.raises(BadInputError, match="cannot be a key's name"):
+        added(keys, name)
+    assert not (keys.folder / "keys.json").exists()
+
+
+def test_a_second_key_of_a_name_and_an_unknown_one_are_refused(keys):
+    added(keys, "alice")
+    with pytest.raises(BadInputError, match="already"):
+        added(keys, "alice")
+    with pytest.raises(BadInputError, match="no key named 'bob'; known: alice"), keys.held():
+        keys.revoke("bob")
+
+
+def test_a_damaged_file_is_named(keys):
+    added(keys, "alice")
+    (keys.folder / "keys.json").write_text("{")
+    with pytest.raises(IntegrityError, match=r"keys\.json is damaged"):
+        keys.ring()

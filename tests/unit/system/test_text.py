@@ -1,0 +1,54 @@
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deckard_deploy.system.text import LONGEST, LineSplitter, clean
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [
+        ("plain", "plain"),
+        ("\x1b[31mred\x1b[0m", "red"),
+        ("a\x1b]0;title\x07b", "ab"),
+        ("a\x1b]8;;http://x\x1b\\b", "ab"),
+        ("a\x1b]0;without end", "a"),
+        ("\x1bPdcs\x1b\\a", "a"),
+        ("10%\r50%\r100%", "100%"),
+        ("windows\r", "windows"),
+        ("tab\tstays", "tab\tstays"),
+        ("\x00\x07\x08\x9b31m\x7f", "31m"),
+        ("\x1bcreset", "reset"),
+        ("ü 漢 🙂", "ü 漢 🙂"),
+    ],
+)
+def test_a_line_cannot_reach_the_terminal(raw, shown):
+    assert clean(raw) == shown
+
+
+@given(st.text())
+def test_no_control_character_is_left_and_cleaning_is_final(text):
+    once = clean(text)
+    assert not any((ord(letter) < 32 and letter != "\t") or 0x7F <= ord(letter) < 0xA0 for letter in once)
+    assert clean(once) == once
+
+
+@given(st.binary(max_size=200), st.lists(st.integers(0, 200), max_size=8))
+def test_the_lines_are_the_same_however_the_bytes_were_cut(data, cuts):
+    whole = LineSplitter().feed(data)
+    splitter, lines = LineSplitter(), []
+    edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+    for start, end in itertools.pairwise(edges):
+        lines += splitter.feed(data[start:end])
+    assert lines == whole
+
+
+def test_a_line_without_end_costs_no_memory_and_hides_nothing_after_it():
+    splitter, lines = LineSplitter(), []
+    for _ in range(200):
+        lines += splitter.feed(b"x" * 10_000)
+    lines += splitter.feed(b"\nnext\n")
+    assert [len(line) for line in lines] == [LONGEST + 1, 4]
+    assert lines[-1] == "next"
