@@ -28,7 +28,9 @@ from deckard_deploy.running.gateway.keys import Keys
 from deckard_deploy.running.layout import StateDir
 
 PREFILL_S, TOKEN_S, TOKENS = 0.05, 0.02, 100
-BODY = b'{"model": "m", "stream": true, "messages": [{"role": "user", "content": "' + b"Hello? " * 300 + b'"}]}'
+BODY = (
+    b'{"model": "m", "stream": true, "messages": [{"role": "user", "content": "' + b"Hello? " * 300 + b'"}]}'
+)
 EVENT = b'data: {"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"word "}}]}\n\n'
 
 
@@ -37,10 +39,14 @@ async def serve(folder: str, port: int) -> None:
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
-        length = next(int(line.split(b":")[1]) for line in head.lower().splitlines() if line.startswith(b"content-len"))
+        length = next(
+            int(line.split(b":")[1]) for line in head.lower().splitlines() if line.startswith(b"content-len")
+        )
         await reader.readexactly(length)
         await asyncio.sleep(PREFILL_S)
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
         for _ in range(TOKENS):
             writer.write(b"%x\r\n%s\r\n" % (len(EVENT), EVENT))
             await writer.drain()
@@ -58,7 +64,9 @@ async def stream(port: int, key: str) -> tuple[float, int]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n"
     started = time.perf_counter()
-    writer.write(f"{head}Content-Type: application/json\r\nContent-Length: {len(BODY)}\r\n\r\n".encode() + BODY)
+    writer.write(
+        f"{head}Content-Type: application/json\r\nContent-Length: {len(BODY)}\r\n\r\n".encode() + BODY
+    )
     first, tokens = 0.0, 0
     while tokens < TOKENS:
         tokens += (await reader.readuntil(b"\n\n")).count(b"data: ")
@@ -77,11 +85,17 @@ async def run(port: int, key: str, streams: int) -> tuple[float, float]:
 
 def compare(direct: int, proxied: int, key: str, streams: int) -> None:
     """Print both ratios over 11 pairs, after one that does not count."""
-    pairs = [(asyncio.run(run(proxied, key, streams)), asyncio.run(run(direct, key, streams))) for _ in range(12)][1:]
+    pairs = [
+        (asyncio.run(run(proxied, key, streams)), asyncio.run(run(direct, key, streams))) for _ in range(12)
+    ][1:]
     for name, column in (("time to first token", 0), ("tokens a second", 1)):
         ratio = statistics.median(through[column] / bare[column] for through, bare in pairs)
-        ours, theirs = (statistics.median(side[column] for side in sides) for sides in zip(*pairs, strict=True))
-        print(f"{name:20} at {streams}: {ratio:.4f}x  (goal 2 %; {ours:.4f} through nginx, {theirs:.4f} direct)")
+        ours, theirs = (
+            statistics.median(side[column] for side in sides) for sides in zip(*pairs, strict=True)
+        )
+        print(
+            f"{name:20} at {streams}: {ratio:.4f}x  (goal 2 %; {ours:.4f} through nginx, {theirs:.4f} direct)"
+        )
 
 
 def prepared(folder: Path, port: int) -> tuple[LaunchPlan, Path, str]:
@@ -101,7 +115,9 @@ def prepared(folder: Path, port: int) -> tuple[LaunchPlan, Path, str]:
 
 def main() -> None:
     """The command line of the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--streams", type=int, default=16)
     parser.add_argument("--port", type=int, default=18980)
     parser.add_argument("--serve", metavar="FOLDER", help=argparse.SUPPRESS)

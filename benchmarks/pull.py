@@ -121,10 +121,12 @@ def cost(command: list[str], environment: dict[str, str]) -> Cost:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--gb", type=float, default=2, help="10^9 bytes, in two files")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--folder", type=Path, default=Path("/dev/shm"), help="a file system in memory")  # noqa: S108
+    parser.add_argument("--folder", type=Path, default=Path("/dev/shm"), help="a file system in memory")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
         root = Path(scratch)
@@ -162,7 +164,9 @@ def measure(root: Path, endpoint: str, rounds: int) -> None:
     print(f"pull / hf download: {statistics.median(ratios):.2f}")
     print(f"verify, start of the program included / parallel sha256sum: {statistics.median(whole):.2f}")
     print(f"hashing of verify alone / parallel sha256sum: {statistics.median(checks):.2f}")
-    wall, cpu = (statistics.median(one) for one in zip(*((each.wall, each.cpu) for each in fast), strict=True))
+    wall, cpu = (
+        statistics.median(one) for one in zip(*((each.wall, each.cpu) for each in fast), strict=True)
+    )
     print(f"verify --fast, the whole command: {wall:.2f} s, of which {cpu:.2f} s of a processor")
     print(f"memory of pull: {statistics.median(memory) / 1024:.0f} MiB")
 

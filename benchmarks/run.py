@@ -29,7 +29,11 @@ PROGRAM = [str(Path(sys.executable).with_name("deckard-deploy"))]
 CLICK = [sys.executable, "-c", "import click"]
 PLAN = [sys.executable, "-c", "import click, yaml, pydantic"]
 RENDER = [sys.executable, "-c", "import click, yaml, jinja2, pydantic"]
-VALIDATE = [sys.executable, "-c", "import click, yaml, pydantic; pydantic.create_model('One', value=int)(value=1)"]
+VALIDATE = [
+    sys.executable,
+    "-c",
+    "import click, yaml, pydantic; pydantic.create_model('One', value=int)(value=1)",
+]
 
 
 def cpu_seconds(command: list[str]) -> float:
@@ -47,7 +51,9 @@ def wall_seconds(command: list[str]) -> float:
     return time.perf_counter() - started
 
 
-def ratio(name: str, command: list[str], base: list[str], clock: Callable[[list[str]], float], limit: float) -> None:
+def ratio(
+    name: str, command: list[str], base: list[str], clock: Callable[[list[str]], float], limit: float
+) -> None:
     """Print the ratio of two commands over 15 pairs, after one pair that does not count."""
     clock(command), clock(base)
     pairs = [(clock(command), clock(base)) for _ in range(15)]
@@ -77,7 +83,9 @@ def verify_fast(home: Path) -> None:
     for number in range(12):
         path = place.folder / f"model-{number:05}-of-00012.safetensors"
         path.write_bytes(os.urandom(4096))
-        files.append(RemoteFile(path=path.name, size=4096, sha256=hashlib.sha256(path.read_bytes()).hexdigest()))
+        files.append(
+            RemoteFile(path=path.name, size=4096, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+        )
     place.keep(Manifest(repo=model.weights.repo, commit="a" * 40, files=tuple(files)))
     place.note(files)
     command = [*PROGRAM, "verify", "--profile", "spark", "--fast"]
@@ -118,12 +126,16 @@ def noticed(port: int, home: Path) -> None:
     subprocess.run(up, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
     gaps = []
     for _ in range(3):
-        subprocess.run([*PROGRAM, "down", "--name", "bench"], env=environment, capture_output=True, check=True)
+        subprocess.run(
+            [*PROGRAM, "down", "--name", "bench"], env=environment, capture_output=True, check=True
+        )
         seen: list[float] = []
         stop = threading.Event()
         asking = threading.Thread(target=first_answer, args=(port, "tiny-gemma4", seen, stop))
         asking.start()
-        with subprocess.Popen(up, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as running:
+        with subprocess.Popen(
+            up, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        ) as running:
             assert running.stdout is not None  # noqa: S101  PIPE gives one: for the type checker
             running.stdout.readline()
             printed = time.monotonic()
@@ -131,7 +143,9 @@ def noticed(port: int, home: Path) -> None:
         asking.join()
         gaps.append(printed - seen[0])
     subprocess.run([*PROGRAM, "down", "--name", "bench"], env=environment, capture_output=True, check=True)
-    print(f"{'base URL after the first possible completion':46} {statistics.median(gaps):5.2f} s  (goal 0.5 s; {gaps})")
+    print(
+        f"{'base URL after the first possible completion':46} {statistics.median(gaps):5.2f} s  (goal 0.5 s; {gaps})"
+    )
 
 
 def beside_compose(image: str, port: int, home: Path) -> None:
@@ -155,7 +169,9 @@ def beside_compose(image: str, port: int, home: Path) -> None:
             theirs = timed([*compose, "up", "--detach", "--wait"], environment)
             subprocess.run([*compose, "down"], capture_output=True, check=True)
             ratios.append(ours / theirs)
-    print(f"{'up / docker compose up --detach --wait':46} {statistics.median(ratios):5.2f}x  (goal 1.03x; {ratios})")
+    print(
+        f"{'up / docker compose up --detach --wait':46} {statistics.median(ratios):5.2f}x  (goal 1.03x; {ratios})"
+    )
 
 
 def timed(command: list[str], environment: dict[str, str]) -> float:
@@ -167,9 +183,15 @@ def timed(command: list[str], environment: dict[str, str]) -> float:
 
 def main() -> None:
     """The command line of the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--process", action="store_true", help="also start a real engine on the process runtime")
-    parser.add_argument("--docker", metavar="IMAGE", help="also start this image of the engine through compose")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--process", action="store_true", help="also start a real engine on the process runtime"
+    )
+    parser.add_argument(
+        "--docker", metavar="IMAGE", help="also start this image of the engine through compose"
+    )
     parser.add_argument("--home", type=Path, default=Path.home() / ".cache" / "deckard-deploy-bench")
     parser.add_argument("--port", type=int, default=18970)
     arguments = parser.parse_args()

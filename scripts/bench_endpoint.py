@@ -59,7 +59,12 @@ def main() -> None:
         tool_version=__version__,
         subject=Subject(model=options.model.name, **json.loads(options.subject)),
         settings=settings,
-        command=("vllm", "bench", "serve", *argv_of(endpoint, settings.arguments(first, first * settings.requests, 0))),
+        command=(
+            "vllm",
+            "bench",
+            "serve",
+            *argv_of(endpoint, settings.arguments(first, first * settings.requests, 0)),
+        ),
         runs=(),
         ceilings=ceilings(options, settings),
         host=host_facts(),
@@ -72,10 +77,14 @@ def main() -> None:
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--server", required=True, help="where vLLM itself listens")
     parser.add_argument("--served-name", required=True)
-    parser.add_argument("--model", type=Path, required=True, help="the checkpoint's folder, for its tokenizer")
+    parser.add_argument(
+        "--model", type=Path, required=True, help="the checkpoint's folder, for its tokenizer"
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--python", default=sys.executable, help="one that can import vLLM")
     parser.add_argument(
@@ -89,8 +98,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--requests", type=int, default=2)
     parser.add_argument("--output-tokens", type=int, default=300)
     parser.add_argument("--input-tokens", type=int, default=256)
-    parser.add_argument("--bandwidth-gb-s", type=float, help="of the GPU's memory; without it the roofline is unknown")
-    parser.add_argument("--bytes-of", metavar="MODEL", help="of the catalog, for a checkpoint that has no weights")
+    parser.add_argument(
+        "--bandwidth-gb-s", type=float, help="of the GPU's memory; without it the roofline is unknown"
+    )
+    parser.add_argument(
+        "--bytes-of", metavar="MODEL", help="of the catalog, for a checkpoint that has no weights"
+    )
     return parser.parse_args()
 
 
@@ -110,7 +123,9 @@ def ceilings(options: argparse.Namespace, settings: Settings) -> tuple[Ceiling, 
 def bytes_in(checkpoint: Path) -> int:
     """The tensors of the text tower."""
     tensors = read_checkpoint(checkpoint).tensors
-    return sum(tensor.bytes for name, tensor in tensors.items() if not any(part in name for part in ELSEWHERE))
+    return sum(
+        tensor.bytes for name, tensor in tensors.items() if not any(part in name for part in ELSEWHERE)
+    )
 
 
 def kv_bytes(config: dict[str, Any], context: int) -> int:

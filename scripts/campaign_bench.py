@@ -47,7 +47,9 @@ def pairs(bench: Bench, settings: Settings, deadline: float) -> Found:
             requests = number * settings.requests
             for side in ("tool", "hand") if turn % 2 else ("hand", "tool"):
                 if side == "tool":
-                    speed = one_run(bench, settings, number, requests=requests, seed=secrets.randbits(31)).tokens_per_s
+                    speed = one_run(
+                        bench, settings, number, requests=requests, seed=secrets.randbits(31)
+                    ).tokens_per_s
                 else:
                     speed = by_hand(bench.endpoint, settings, number)
                 sides[side].append(speed)
@@ -58,7 +60,9 @@ def pairs(bench: Bench, settings: Settings, deadline: float) -> Found:
 
 def main() -> None:
     """Measure in turn, so that what else the machine does falls on both alike."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name in ("--server", "--served-name", "--model", "--python"):
         parser.add_argument(name, required=True)
     parser.add_argument("--seconds", type=float, default=420)
@@ -81,7 +85,9 @@ def main() -> None:
     for number, sides in found.items():
         said = ", ".join(f"{side} {median(all_):.1f} ± {stdev(all_):.1f}" for side, all_ in sides.items())
         print(f"{number} at once, {len(sides['tool'])} pairs: {said} tok/s", file=sys.stderr)
-    ratio = compare_pairs(*({number: sides[side] for number, sides in found.items()} for side in ("hand", "tool")))
+    ratio = compare_pairs(
+        *({number: sides[side] for number, sides in found.items()} for side in ("hand", "tool"))
+    )
     for name, row in (*((str(number), row) for number, row in ratio.rows.items()), ("all", ratio.overall)):
         interval = f"{row.ratio:.3f} ({row.low:.3f} to {row.high:.3f})"
         print(f"{name}: tool over hand {interval}, {row.verdict}", file=sys.stderr)

@@ -45,7 +45,9 @@ def main(kind: str, most: int = 500, seconds: int = 1_000_000) -> None:
             cycle.down()
         after = cycle.count()
     print(f"after {FIRST}: {before}\nafter {done}: {after}")
-    print(f"{done} cycles in {time.monotonic() - began:.0f} s; left behind: {after.more_than(before) or 'nothing'}")
+    print(
+        f"{done} cycles in {time.monotonic() - began:.0f} s; left behind: {after.more_than(before) or 'nothing'}"
+    )
     sys.exit(bool(after.more_than(before)))
 
 

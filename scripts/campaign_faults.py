@@ -27,8 +27,12 @@ def main(passes: int, numbers: list[str]) -> int:
         found = one_pass(chosen)
         for fault, (survived, without) in zip(chosen, found, strict=True):
             wrong += not (survived and without.startswith("fails"))
-            print(f"{fault.number:4} {'survived' if survived else 'NOT SURVIVED'}: {fault.said}; without: {without}")
-        print(f"pass {number} of {passes}: {len(chosen)} rows, {wrong} wrong so far, {time.monotonic() - began:.0f} s")
+            print(
+                f"{fault.number:4} {'survived' if survived else 'NOT SURVIVED'}: {fault.said}; without: {without}"
+            )
+        print(
+            f"pass {number} of {passes}: {len(chosen)} rows, {wrong} wrong so far, {time.monotonic() - began:.0f} s"
+        )
         sys.stdout.flush()
     return 1 if wrong else 0
 
@@ -38,7 +42,11 @@ def one_pass(faults: list[Fault]) -> list[tuple[bool, str]]:
     passed = proven({fault.proofs[0] for fault in faults})
     with ThreadPool(AT_ONCE) as pool:
         return list(
-            zip([fault.proofs[0] in passed for fault in faults], pool.map(off, faults, chunksize=1), strict=True)
+            zip(
+                [fault.proofs[0] in passed for fault in faults],
+                pool.map(off, faults, chunksize=1),
+                strict=True,
+            )
         )
 
 
@@ -46,8 +54,12 @@ def proven(proofs: set[str]) -> set[str]:
     """Those of which every case passes; a skipped one proves nothing."""
     done = run_tests(CHECKOUT, "-rA", "--tb=short", *sorted(proofs))
     cases = re.findall(r"^(PASSED|FAILED|ERROR|SKIPPED) (\S.*?)(?: - .*)?$", done.stdout, re.MULTILINE)
-    bad = {proof for proof in proofs for result, case in cases if result != "PASSED" and case.startswith(proof)}
-    good = {proof for proof in proofs for result, case in cases if result == "PASSED" and case.startswith(proof)}
+    bad = {
+        proof for proof in proofs for result, case in cases if result != "PASSED" and case.startswith(proof)
+    }
+    good = {
+        proof for proof in proofs for result, case in cases if result == "PASSED" and case.startswith(proof)
+    }
     if good - bad != proofs:
         print(done.stdout[-6000:])
     return good - bad

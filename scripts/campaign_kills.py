@@ -45,15 +45,19 @@ CHANGES = {
 
 def main() -> int:
     """Parse, run, print the verdict."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=("write", "up"))
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--careless", action="store_true", help="write files in place: the violations must be noticed")
+    parser.add_argument(
+        "--careless", action="store_true", help="write files in place: the violations must be noticed"
+    )
     options = parser.parse_args()
     if options.careless:
         files.write_atomically = releases.write_atomically = _write_in_place  # type: ignore[attr-defined]
-    rng = random.Random(options.seed)  # noqa: S311  a repeatable campaign, not a secret
+    rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory(prefix="campaign-") as folder:
         world = World(Path(folder))
         try:
@@ -105,7 +109,8 @@ def _check_files(world: World) -> None:
         release.launch()
         text = release.text("patches/a.py")
         _require(
-            hashlib.sha256(text[:-64].encode()).hexdigest() == text[-64:], f"{release.folder}/patches/a.py is half"
+            hashlib.sha256(text[:-64].encode()).hexdigest() == text[-64:],
+            f"{release.folder}/patches/a.py is half",
         )
     world.releases.current()
     world.releases.previous()
@@ -172,7 +177,9 @@ def down(world: World) -> None:
 
 
 def _site(world: World) -> Site:
-    return Site(releases=world.releases, runtimes={"process": world.runtime()}, follow=_proven, say=lambda _: None)
+    return Site(
+        releases=world.releases, runtimes={"process": world.runtime()}, follow=_proven, say=lambda _: None
+    )
 
 
 def _proven(release: Release, runtime: Runtime) -> None:
@@ -193,7 +200,10 @@ def _check_one_server(world: World, plan: LaunchPlan) -> None:
     _require(release.plan_hash == plan.hash, f"{release.plan_hash} is current, {plan.hash} was brought up")
     launch = release.recorded_launch()
     _require(launch.state == "ready", f"the launch is {launch.state}")
-    _require(world.names() == ["t", launch.launch_id], f"{world.names()} are served, {launch.launch_id} was started")
+    _require(
+        world.names() == ["t", launch.launch_id],
+        f"{world.names()} are served, {launch.launch_id} was started",
+    )
     _require(len(world.processes()) == 2, f"not one server and its worker: {world.processes()}")
     _require(len(world.supervisors()) == 2, f"not one supervisor and its guard: {world.supervisors()}")
     left = list(world.state.root.rglob(".tmp-*"))

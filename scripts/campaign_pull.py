@@ -49,13 +49,17 @@ from tests.unit.weights.hub_server import COMMIT, REPO, Hub, content
 
 def main() -> int:
     """Parse, run, print the verdict."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=("kill", "freeze", "corrupt", "full"))
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--careless", action="store_true", help="without the guard: the violations must be noticed")
+    parser.add_argument(
+        "--careless", action="store_true", help="without the guard: the violations must be noticed"
+    )
     options = parser.parse_args()
-    rng = random.Random(options.seed)  # noqa: S311  a repeatable campaign, not a secret
+    rng = random.Random(options.seed)
     campaign: Callable[[Path, int, random.Random, bool], Iterator[str]] = {
         "kill": kills, "freeze": freezes, "corrupt": corruptions, "full": full_disks,
     }[options.what]  # fmt: skip
@@ -80,7 +84,8 @@ def kills(root: Path, runs: int, rng: random.Random, careless: bool) -> Iterator
     """Pull and kill until `runs` kills have hit; complete each file in the end."""
     hub, trap = Hub({NAME: content(SIZE)}), Trap()
     manifest = manifest_of(hub)
-    pull(Manifest(repo=REPO, commit=COMMIT, files=()), root / "warm", silent())  # import everything before forking
+    # Import everything before forking.
+    pull(Manifest(repo=REPO, commit=COMMIT, files=()), root / "warm", silent())
     folder, hit, worst, again = root / "m", 0, 0, 0
     with served(hub, lambda: serve(hub, trap)):
         while hit < runs:
@@ -100,7 +105,9 @@ def kills(root: Path, runs: int, rng: random.Random, careless: bool) -> Iterator
                 yield f"kill {hit}: {NAME} is wrong"
             if (folder / NAME).exists() or hit == runs or rng.random() < 0.15:
                 yield from finished(folder, manifest, trap, hub)
-    print(f"{hit} kills hit; {again} bytes fetched again in all, {worst} at worst, {again // max(hit, 1)} on average")
+    print(
+        f"{hit} kills hit; {again} bytes fetched again in all, {worst} at worst, {again // max(hit, 1)} on average"
+    )
 
 
 def freezes(root: Path, runs: int, rng: random.Random, careless: bool) -> Iterator[str]:  # noqa: FBT001  one table
@@ -108,7 +115,8 @@ def freezes(root: Path, runs: int, rng: random.Random, careless: bool) -> Iterat
     hub, trap, folder = Hub({NAME: rng.randbytes(64 << 20)}), Trap(), root / "m"
     manifest, pace = manifest_of(hub), Pace(near_us=-1 if careless else Pace.near_us, segment_bytes=8 << 20)
     puller = Puller(lambda _: None, lambda *_: None, pace)
-    pull(Manifest(repo=REPO, commit=COMMIT, files=()), root / "warm", puller)  # import everything before forking
+    # Import everything before forking.
+    pull(Manifest(repo=REPO, commit=COMMIT, files=()), root / "warm", puller)
     worst = 0
     with served(hub, lambda: serve_on(hub, trap)):
         for number in range(runs):
@@ -165,7 +173,11 @@ def finished(folder: Path, manifest: Manifest, trap: Trap, hub: Hub) -> Iterator
     victim(lambda: pull(manifest, folder, silent()), trap, 1 << 40)
     if not (folder / NAME).exists() or (folder / NAME).read_bytes() != hub.files[NAME]:
         yield "the last pull did not bring the file"
-    left = [path.name for path in folder.rglob("*") if path.is_file() and path.suffix in (".part", ".journal", ".new")]
+    left = [
+        path.name
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix in (".part", ".journal", ".new")
+    ]
     if left:
         yield f"left over: {left}"
     shutil.rmtree(folder)

@@ -49,7 +49,12 @@ def corruptions(root: Path, runs: int, rng: random.Random, careless: bool) -> It
 def damage(folder: Path, kind: str, rng: random.Random, names: list[str]) -> set[str]:
     """Hurt one or two files and give them their times back; returns which."""
     one, other = rng.sample(names, 2)
-    paths = {"flip": [folder / one], "cut": [folder / one], "swap": [folder / one, folder / other], "clean": []}[kind]
+    paths = {
+        "flip": [folder / one],
+        "cut": [folder / one],
+        "swap": [folder / one, folder / other],
+        "clean": [],
+    }[kind]
     times = {path: path.stat() for path in paths}
     if kind == "flip":
         data = bytearray(paths[0].read_bytes())
@@ -91,7 +96,11 @@ def full_disks(root: Path, runs: int, _: random.Random, careless: bool) -> Itera
                     pull(manifest, disk / "m", silent())
                 except EnvironmentUnfitError as error:
                     stopped += 1
-                    if not careless and "bytes more" not in error.message and "cannot write" not in error.message:
+                    if (
+                        not careless
+                        and "bytes more" not in error.message
+                        and "cannot write" not in error.message
+                    ):
                         yield f"{size}: {error.message}"
                 yield from wrong(disk, hub, size)
                 subprocess.run(["mount", "-o", f"remount,size={SIZE * 2}", str(disk)], check=True)
@@ -100,7 +109,9 @@ def full_disks(root: Path, runs: int, _: random.Random, careless: bool) -> Itera
                 if not (disk / "m" / NAME).exists():
                     yield f"{size}: not complete with the space back"
                 yield from wrong(disk, hub, size)
-    print(f"refused before the first byte {refused}, complete {complete}; stopped on the way {stopped} of {runs}")
+    print(
+        f"refused before the first byte {refused}, complete {complete}; stopped on the way {stopped} of {runs}"
+    )
     print(f"of {runs} that had space back, {resumed} went on where they were")
 
 

@@ -53,7 +53,9 @@ def main(kind: str, rounds: int = 20, at_once: int = 50) -> None:
             slowest = max(slowest, *(one.took_s for one in refused))
             busiest = max(busiest, *(one.worked_s for one in refused))
             unnamed += sum(" held by pid " not in one.said for one in refused)
-            print(f"round {number + 1}: 1 server, {len(refused)} left with exit 8, slowest so far {slowest:.2f} s")
+            print(
+                f"round {number + 1}: 1 server, {len(refused)} left with exit 8, slowest so far {slowest:.2f} s"
+            )
     print(
         f"{rounds} rounds of {at_once}: slowest {slowest:.2f} s, of which {busiest:.3f} s of a processor at most; "
         f"{unnamed} could not name the holder"

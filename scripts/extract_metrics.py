@@ -31,7 +31,9 @@ ADDED = {"le"}  # a bucket's own label
 
 def drafter_page() -> str:
     """What the release's own class exports after one draft of four tokens of which two were accepted."""
-    exported = SpecDecodingProm(SimpleNamespace(num_speculative_tokens=4), ["model_name", "engine"], {0: ["m", "0"]})
+    exported = SpecDecodingProm(
+        SimpleNamespace(num_speculative_tokens=4), ["model_name", "engine"], {0: ["m", "0"]}
+    )
     stats = SpecDecodingStats.new(4)
     stats.observe_draft(num_draft_tokens=4, num_accepted_tokens=2)
     exported.observe(stats)

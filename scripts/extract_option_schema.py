@@ -75,7 +75,10 @@ def bounds(configurations: list[type]) -> dict[str, dict[str, float]]:
     """`{"max_num_seqs": {"ge": 1}}`: what the fields that options are made of say with pydantic.Field(ge=…)."""
     return {
         field.name: {
-            name: getattr(limit, name) for name in BOUNDS for limit in field.default.metadata if hasattr(limit, name)
+            name: getattr(limit, name)
+            for name in BOUNDS
+            for limit in field.default.metadata
+            if hasattr(limit, name)
         }
         for configuration in configurations
         for field in dataclasses.fields(configuration)
@@ -131,8 +134,12 @@ def plain(default: object) -> object:
 
 def main() -> int:
     """The command line."""
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--check", action="store_true", help="write nothing; exit 1 when the file is stale")
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    arguments.add_argument(
+        "--check", action="store_true", help="write nothing; exit 1 when the file is stale"
+    )
     check = arguments.parse_args().check
     found = schema()
     path = SCHEMAS / f"vllm-{found['vllm_version']}.json"

@@ -137,7 +137,9 @@ def faults() -> str:
         f"| `{fault.guard.module}` | {fault.otherwise} |\n"
         for fault in FAULTS
     )
-    return between(FAULTS_PAGE.read_text(encoding="utf-8"), "faults", f"{heads}|---|---|---|---|---|---|\n{rows}")
+    return between(
+        FAULTS_PAGE.read_text(encoding="utf-8"), "faults", f"{heads}|---|---|---|---|---|---|\n{rows}"
+    )
 
 
 def between(text: str, name: str, new: str) -> str:
@@ -150,7 +152,8 @@ def between(text: str, name: str, new: str) -> str:
 def editor_schemas() -> dict[Path, str]:
     """docs/schemas/: what yaml-language-server checks deckard.yaml and the catalog's files against."""
     releases = [
-        option_schema(name) for name in sorted({library.engine(n).option_schema for n in listing.names("engines")})
+        option_schema(name)
+        for name in sorted({library.engine(n).option_schema for n in listing.names("engines")})
     ]
     return {
         ROOT / "docs" / "schemas" / f"{name}.schema.json": _text(spec, releases)
@@ -191,12 +194,16 @@ def _option(option: Option) -> dict[str, Any]:
 
 def stale(texts: dict[Path, str]) -> list[Path]:
     """The files that do not hold what they must."""
-    return [path for path, text in texts.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+    return [
+        path for path, text in texts.items() if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]
 
 
 def main() -> int:
     """The command line."""
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("--check", action="store_true", help="write nothing; exit 1 when a file is stale")
     check = arguments.parse_args().check
     texts = targets()

@@ -26,10 +26,14 @@ def update_hashes(name: str, package: Path) -> None:
     for patch in patch_set.patches:
         content = base.files[patch.target]
         patched = apply(patch_set.diff(patch), content.decode()).encode()
-        entry = re.compile(rf"(- name: {patch.name}\n.*?base_sha256: )\S+(\n\s+patched_sha256: )\S+", re.DOTALL)
+        entry = re.compile(
+            rf"(- name: {patch.name}\n.*?base_sha256: )\S+(\n\s+patched_sha256: )\S+", re.DOTALL
+        )
         text, count = entry.subn(rf'\g<1>"{sha256(content)}"\g<2>"{sha256(patched)}"', text, count=1)
         print(
-            f"{patch.name}: {sha256(content)} -> {sha256(patched)}" if count else f"{patch.name}: not in the manifest"
+            f"{patch.name}: {sha256(content)} -> {sha256(patched)}"
+            if count
+            else f"{patch.name}: not in the manifest"
         )
     path.write_text(text, encoding="utf-8")
 
@@ -42,17 +46,24 @@ def read_release(version: str) -> None:
     lines = [line for line in DATA.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
     lines.append("releases:")
     for release in sorted(releases, key=as_numbers):
-        lines += [f"  {release}:", *(f'    {target}: "{digest}"' for target, digest in releases[release].items())]
+        lines += [
+            f"  {release}:",
+            *(f'    {target}: "{digest}"' for target, digest in releases[release].items()),
+        ]
     DATA.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"vLLM {version}: {len(files)} files")
 
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--set", default="vllm-0.19.1", help="patch set to recompute")
     parser.add_argument("--package", type=Path, help="folder of the unpatched vllm package")
-    parser.add_argument("--read-release", metavar="VERSION", help="note the hashes of a released wheel instead")
+    parser.add_argument(
+        "--read-release", metavar="VERSION", help="note the hashes of a released wheel instead"
+    )
     arguments = parser.parse_args()
     if arguments.read_release:
         read_release(arguments.read_release)

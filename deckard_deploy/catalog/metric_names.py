@@ -38,7 +38,11 @@ class MetricNames:
         """The metric behind the name of a sample; None when this release exports none."""
         base = _OF_HISTOGRAMS.sub("", name)
         found = self.metrics.get(base)
-        return found if found and found.type in ("histogram", "summary") and base != name else self.metrics.get(name)
+        return (
+            found
+            if found and found.type in ("histogram", "summary") and base != name
+            else self.metrics.get(name)
+        )
 
     def has_all_of(self, query: str, *, drafter: bool) -> bool:
         """Whether a server of this release, with or without a drafter, exports everything that a query names."""

@@ -36,7 +36,9 @@ def with_settings(document: Document, settings: Iterable[str]) -> Deployment:
         if not equals or not key:
             raise BadInputError(f"--set {printable(setting)}: KEY=VALUE was expected")
         if key in SECTIONS:
-            raise BadInputError(f"--set {printable(setting)}: {key} is a section: name a key in it, {key}.KEY=VALUE")
+            raise BadInputError(
+                f"--set {printable(setting)}: {key} is a section: name a key in it, {key}.KEY=VALUE"
+            )
         *sections, leaf = _path(key)
         target = data
         for section in sections:

@@ -105,12 +105,16 @@ def _check_publish(publish: Publish) -> None:
             hint=f"--expose {publish.address}",
         )
     if (publish.certificate is None) != (publish.certificate_key is None):
-        raise BadInputError("publish.certificate and publish.certificate_key belong together: give both or none")
+        raise BadInputError(
+            "publish.certificate and publish.certificate_key belong together: give both or none"
+        )
     if publish.certificate and publish.tls is False:
         raise BadInputError("publish.tls is false, but publish.certificate is given: keep one")
 
 
-def _check_compatibility(compatibility: Compatibility, deployment: Deployment, profile: HardwareProfile) -> None:
+def _check_compatibility(
+    compatibility: Compatibility, deployment: Deployment, profile: HardwareProfile
+) -> None:
     """Its folder, names and address are somebody else's: what they do not fit with is refused."""
     asked = {
         "profile": (profile.name, compatibility.profile),
@@ -126,11 +130,19 @@ def _check_compatibility(compatibility: Compatibility, deployment: Deployment, p
 
 
 def _engine(
-    deployment: Deployment, profile: HardwareProfile, model: ModelSpec, drafter: ModelSpec | None, default: str
+    deployment: Deployment,
+    profile: HardwareProfile,
+    model: ModelSpec,
+    drafter: ModelSpec | None,
+    default: str,
 ) -> EngineSpec:
     engine = library.engine(deployment.engine or _default_engine(profile, model, drafter, default))
     if drafter and not _drafts(engine, drafter):
-        hint = "--drafter none" if deployment.engine is None else "--drafter none, or another --engine, or leave it out"
+        hint = (
+            "--drafter none"
+            if deployment.engine is None
+            else "--drafter none, or another --engine, or leave it out"
+        )
         raise BadInputError(f"{engine.name} cannot draft with {drafter.name}", hint=hint)
     if deployment.image is None:
         return engine
@@ -139,14 +151,19 @@ def _engine(
     return engine.model_copy(update={"image": deployment.image})
 
 
-def _default_engine(profile: HardwareProfile, model: ModelSpec, drafter: ModelSpec | None, default: str) -> str:
+def _default_engine(
+    profile: HardwareProfile, model: ModelSpec, drafter: ModelSpec | None, default: str
+) -> str:
     """The profile's engine; where it cannot draft as asked, the first one for this model and machine that can."""
     first = library.engine(default)
     if drafter is None or _drafts(first, drafter):
         return default
     for name in model.served_by or names("engines"):
         engine = library.engine(name)
-        fits = profile.hardware.architecture in ("any", *engine.architectures) and engine.runtime == first.runtime
+        fits = (
+            profile.hardware.architecture in ("any", *engine.architectures)
+            and engine.runtime == first.runtime
+        )
         if fits and _drafts(engine, drafter):
             return name
     return default
@@ -164,12 +181,15 @@ def _drafter(deployment: Deployment, model: ModelSpec) -> ModelSpec | None:
         return None
     drafter = _named_drafter(str(deployment.drafter), model)
     if deployment.serve.get("speculative-config") is not None:
-        raise BadInputError(f"--drafter {drafter.name} and serve.speculative-config exclude each other: keep one")
+        raise BadInputError(
+            f"--drafter {drafter.name} and serve.speculative-config exclude each other: keep one"
+        )
     if deployment.drafter_tokens is None or drafter.speculative is None:
         return drafter
     tokens, measured = deployment.drafter_tokens, drafter.measured_speedup
     speculative = drafter.speculative.model_copy(update={"num_speculative_tokens": tokens})
-    measured = measured if tokens == drafter.speculative.num_speculative_tokens else None  # it was of so many tokens
+    # It was of so many tokens.
+    measured = measured if tokens == drafter.speculative.num_speculative_tokens else None
     return drafter.model_copy(update={"speculative": speculative, "measured_speedup": measured})
 
 
@@ -202,14 +222,18 @@ def _check_together(profile: HardwareProfile, model: ModelSpec, engine: EngineSp
     if model.role != "target":
         raise BadInputError(f"{model.name} is a drafter: name it with --drafter beside a model")
     if model.served_by and engine.name not in model.served_by:
-        raise BadInputError(f"{engine.name} cannot load {model.name}; these can: {', '.join(model.served_by)}")
+        raise BadInputError(
+            f"{engine.name} cannot load {model.name}; these can: {', '.join(model.served_by)}"
+        )
     if model.quantization not in engine.quantizations:
         raise BadInputError(
             f"{engine.name} cannot load {model.quantization}; it loads: {', '.join(engine.quantizations)}"
         )
     architecture = profile.hardware.architecture
     if architecture != "any" and architecture not in engine.architectures:
-        raise BadInputError(f"{engine.name} is for {', '.join(engine.architectures)}, {profile.name} is {architecture}")
+        raise BadInputError(
+            f"{engine.name} is for {', '.join(engine.architectures)}, {profile.name} is {architecture}"
+        )
     if engine.gpu and profile.hardware.gpu_count == 0:
         without = ", ".join(name for name in names("engines") if not library.engine(name).gpu)
         raise BadInputError(f"{engine.name} needs a GPU, {profile.name} has none; without: {without}")
@@ -253,9 +277,14 @@ SECRETS = ("VLLM_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "S3_ACCESS_KEY_
 def _check_environment(schema: OptionSchema, environment: Environment, engine: EngineSpec) -> None:
     for name in environment:
         if name in SECRETS:
-            raise BadInputError(f"environment.{name} cannot be set: it is a secret, and the environment is shown")
-        if name == "VLLM_CACHE_ROOT" and engine.runtime == "docker":  # the root is read-only, but for the mounts
-            raise BadInputError(f"environment.{name} cannot be set: a container's caches lie where they are mounted")
+            raise BadInputError(
+                f"environment.{name} cannot be set: it is a secret, and the environment is shown"
+            )
+        # The root is read-only, but for the mounts.
+        if name == "VLLM_CACHE_ROOT" and engine.runtime == "docker":
+            raise BadInputError(
+                f"environment.{name} cannot be set: a container's caches lie where they are mounted"
+            )
         schema.check_environment(name, engine.environment)
 
 
@@ -292,4 +321,6 @@ def _check_ranks(serve: Serve, model: ModelSpec, drafter: ModelSpec | None) -> N
     for each in (model, drafter):
         heads = each.architecture.attention_heads if each else 0
         if each and isinstance(ranks, int) and heads % ranks:
-            raise BadInputError(f"--tensor-parallel-size {ranks} does not divide {each.name}'s {heads} attention heads")
+            raise BadInputError(
+                f"--tensor-parallel-size {ranks} does not divide {each.name}'s {heads} attention heads"
+            )

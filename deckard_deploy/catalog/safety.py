@@ -94,23 +94,40 @@ GUARDS = (
     Guard("serve.allowed-local-media-path", "files of the server to its clients", _off),
     Guard("serve.trust-request-chat-template", "templates that clients send", _off),
     Guard("serve.trust-request-mm-kwargs", "how images are read, and in how much memory, to clients", _off),
-    Guard("serve.limit-mm-per-prompt", 'videos, whose frames fill the memory, without "video":0', _no_video, "0.19.1"),
+    Guard(
+        "serve.limit-mm-per-prompt",
+        'videos, whose frames fill the memory, without "video":0',
+        _no_video,
+        "0.19.1",
+    ),
     Guard("serve.enable-mm-embeds", "tensors that clients send, which can crash the engine", _off),
     Guard("serve.enable-prompt-embeds", "tensors that clients send, which can crash the engine", _off),
     Guard("serve.enable-tokenizer-info-endpoint", "/tokenizer_info", _off),
-    Guard("serve.enable-scale-out", "/render, /derender and /inference/v1, which pass the chat template by", _off),
+    Guard(
+        "serve.enable-scale-out",
+        "/render, /derender and /inference/v1, which pass the chat template by",
+        _off,
+    ),
     Guard("serve.grpc-port", "a second server, past the gateway", _off),
     Guard("serve.kv-events-config", "a port that tells the tokens of every prompt to whoever connects", _off),
     Guard("serve.tool-server", "tools that run the model's own code or ask other hosts", _off),
     Guard("serve.enable-log-requests", "prompts in the log", _off),
     Guard("serve.profiler-config", "/start_profile and /stop_profile", _off),
-    Guard("serve.speculative-config", "a crash by any request with penalties (CVE-2026-44223)", _plain_drafting),
+    Guard(
+        "serve.speculative-config", "a crash by any request with penalties (CVE-2026-44223)", _plain_drafting
+    ),
     Guard("environment.VLLM_SERVER_DEV_MODE", "/collective_rpc, /sleep and /server_info", _off),
     Guard("environment.VLLM_ALLOW_INSECURE_SERIALIZATION", "pickled messages, which run code", _off),
     Guard("environment.VLLM_ALLOW_RUNTIME_LORA_UPDATING", "loading of adapters by clients", _off),
     Guard("environment.VLLM_DEBUG_LOG_API_SERVER_RESPONSE", "answers in the log", _off),
-    Guard("environment.VLLM_MAX_N_SEQUENCES", f"requests for more than {MAX_SEQUENCES} answers at once", _few),
-    Guard("environment.VLLM_MEDIA_URL_ALLOW_REDIRECTS", "redirects of media to hosts inside the network", _is("0")),
+    Guard(
+        "environment.VLLM_MAX_N_SEQUENCES", f"requests for more than {MAX_SEQUENCES} answers at once", _few
+    ),
+    Guard(
+        "environment.VLLM_MEDIA_URL_ALLOW_REDIRECTS",
+        "redirects of media to hosts inside the network",
+        _is("0"),
+    ),
     Guard("container.network", "every listener of vLLM and torch on the host's own addresses", _is("bridge")),
     Guard("container.ipc", "the shared memory of other processes", _is("private")),
     Guard("container.restart", f"more than {MAX_RESTARTS} starts of a server that cannot start", _bounded),
@@ -127,7 +144,9 @@ def safe_environment(schema: OptionSchema) -> Environment:
     return {name: value for name, value in _ENVIRONMENT.items() if name in schema.environment}
 
 
-def given_up(serve: Serve, environment: Environment, container: Container, schema: OptionSchema) -> tuple[Guard, ...]:
+def given_up(
+    serve: Serve, environment: Environment, container: Container, schema: OptionSchema
+) -> tuple[Guard, ...]:
     """The protections that these settings do without, in the order of GUARDS."""
     settings: dict[str, Mapping[str, Any]] = {
         "serve": serve,

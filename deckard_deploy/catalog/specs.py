@@ -12,8 +12,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 from deckard_deploy.catalog.pattern import Pattern
 
-Name: TypeAlias = Annotated[str, Pattern(r"[a-z0-9][a-z0-9._-]{0,62}", "a name of a-z, 0-9, '.', '_' and '-'")]
-EnvironmentName: TypeAlias = Annotated[str, Pattern(r"[A-Za-z_][A-Za-z0-9_]*", "a name of A-Z, a-z, 0-9 and '_'")]
+Name: TypeAlias = Annotated[
+    str, Pattern(r"[a-z0-9][a-z0-9._-]{0,62}", "a name of a-z, 0-9, '.', '_' and '-'")
+]
+EnvironmentName: TypeAlias = Annotated[
+    str, Pattern(r"[A-Za-z_][A-Za-z0-9_]*", "a name of A-Z, a-z, 0-9 and '_'")
+]
 
 
 def _ip_address(text: str) -> str:
@@ -26,13 +30,18 @@ def _ip_address(text: str) -> str:
 IpAddress: TypeAlias = Annotated[str, AfterValidator(_ip_address)]
 Port: TypeAlias = Annotated[int, Field(ge=1, le=65535)]
 AbsolutePath: TypeAlias = Annotated[str, Pattern(r"/[^:\x00-\x1f]*", "an absolute path without ':'")]
-HomePath: TypeAlias = Annotated[str, Pattern(r"(~/|/)[^:\x00-\x1f]*", "a path that begins with / or ~/, without ':'")]
+HomePath: TypeAlias = Annotated[
+    str, Pattern(r"(~/|/)[^:\x00-\x1f]*", "a path that begins with / or ~/, without ':'")
+]
 Ipc: TypeAlias = Literal["private", "shareable", "host"]
 Network: TypeAlias = Literal["bridge", "host"]
 ShmSize: TypeAlias = Annotated[str, Pattern(r"[1-9][0-9]{0,5}[mg]", "a size like 512m or 16g")]
 MOST_SECONDS = 1_000_000  # compose counts nanoseconds in 64 bits
 Restart: TypeAlias = Annotated[
-    str, Pattern(r"no|always|unless-stopped|on-failure(:[0-9]{1,9})?", "no, always, unless-stopped or on-failure:N")
+    str,
+    Pattern(
+        r"no|always|unless-stopped|on-failure(:[0-9]{1,9})?", "no, always, unless-stopped or on-failure:N"
+    ),
 ]
 Serve: TypeAlias = dict[str, JsonValue]  # the engine's option schema knows the names
 PARALLEL = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
@@ -72,10 +81,15 @@ class Hardware(Spec):
     compute_capability: str | None = Field(description="for example '12.1'; null without a GPU")
     gpu_count: int = Field(ge=0)
     memory: Literal["unified", "discrete", "host"]
-    memory_gib: float | None = Field(gt=0, le=1e6, description="GiB per GPU, or of the whole machine when unified")
-    bandwidth_gb_s: float | None = Field(gt=0, le=1e6, description="peak memory bandwidth in GB/s (10^9), per GPU")
+    memory_gib: float | None = Field(
+        gt=0, le=1e6, description="GiB per GPU, or of the whole machine when unified"
+    )
+    bandwidth_gb_s: float | None = Field(
+        gt=0, le=1e6, description="peak memory bandwidth in GB/s (10^9), per GPU"
+    )
     decode_efficiency: Measured | None = Field(
-        default=None, description="share of the bandwidth's ceiling that decoding reaches; null: nobody measured it"
+        default=None,
+        description="share of the bandwidth's ceiling that decoding reaches; null: nobody measured it",
     )
 
 
@@ -84,9 +98,15 @@ class Publish(Spec):
 
     address: IpAddress = Field(default="127.0.0.1", description="a loopback address: this machine alone")
     port: Port = 8000
-    expose: IpAddress | None = Field(default=None, description="an address that other machines reach; a key is needed")
-    tls: bool | None = Field(default=None, description="default: when exposed, or when a certificate is given")
-    certificate: AbsolutePath | None = Field(default=None, description="PEM with the chain; default: self-signed")
+    expose: IpAddress | None = Field(
+        default=None, description="an address that other machines reach; a key is needed"
+    )
+    tls: bool | None = Field(
+        default=None, description="default: when exposed, or when a certificate is given"
+    )
+    certificate: AbsolutePath | None = Field(
+        default=None, description="PEM with the chain; default: self-signed"
+    )
     certificate_key: AbsolutePath | None = Field(default=None, description="PEM, of the certificate")
 
 
@@ -165,7 +185,9 @@ class Architecture(Spec):
     k_eq_v: bool = Field(description="full-attention layers use their keys' weights for the values too")
     intermediate_size: int
     vocabulary_size: int
-    per_layer_input_size: int = Field(default=0, description="width of the embedding that each layer adds; 0: none")
+    per_layer_input_size: int = Field(
+        default=0, description="width of the embedding that each layer adds; 0: none"
+    )
 
 
 class Speculative(Spec):
@@ -175,7 +197,9 @@ class Speculative(Spec):
     num_speculative_tokens: int = Field(ge=1)
     quantization: str | None = None
     attention_backend: str | None = Field(default=None, description="of the drafter; null: the target's")
-    prompt_lookup_max: int | None = Field(default=None, ge=1, description="of ngram: tokens that must match, at most")
+    prompt_lookup_max: int | None = Field(
+        default=None, ge=1, description="of ngram: tokens that must match, at most"
+    )
     prompt_lookup_min: int | None = Field(default=None, ge=1, description="of ngram: and at least")
 
 
@@ -202,7 +226,9 @@ class ModelSpec(Spec):
     name: Name
     description: str
     role: Literal["target", "drafter"] = "target"
-    weights: HubRepository | Generated | None = Field(description="null: a drafter that is an algorithm, without any")
+    weights: HubRepository | Generated | None = Field(
+        description="null: a drafter that is an algorithm, without any"
+    )
     size_gb: float = Field(description="10^9 bytes on disk")
     quantization: Quantization
     architecture: Architecture = Field(
@@ -229,8 +255,12 @@ class EngineSpec(Spec):
     image: ImageReference | None = Field(default=None, description="null for the process runtime")
     architectures: tuple[Literal["amd64", "arm64"], ...]
     gpu: bool = Field(default=True, description="whether it runs on GPUs, and on nothing else")
-    compute_capabilities: tuple[str, ...] = Field(default=(), description="of its only GPUs; empty: all of the release")
-    vllm_root: AbsolutePath | None = Field(default=None, description="the folder of the vllm package in the image")
+    compute_capabilities: tuple[str, ...] = Field(
+        default=(), description="of its only GPUs; empty: all of the release"
+    )
+    vllm_root: AbsolutePath | None = Field(
+        default=None, description="the folder of the vllm package in the image"
+    )
     home: AbsolutePath | None = Field(
         default=None, description="HOME in the container: a folder that is made for it, with the caches below"
     )
@@ -243,11 +273,14 @@ class EngineSpec(Spec):
     )
     patch_set: Name | None = None
     plugin: Name | None = Field(
-        default=None, description="this project's vLLM plugin for formats that the release does not know; or null"
+        default=None,
+        description="this project's vLLM plugin for formats that the release does not know; or null",
     )
     dependency_lock: Name | None = Field(default=None, description="folder under running/process/locks")
     drafter_methods: tuple[str, ...] = ()
-    quantizations: tuple[Quantization, ...] = Field(description="formats that it loads, with its patches or its plugin")
+    quantizations: tuple[Quantization, ...] = Field(
+        description="formats that it loads, with its patches or its plugin"
+    )
 
 
 class Deployment(Spec):
@@ -256,18 +289,27 @@ class Deployment(Spec):
     profile: Name | None = None
     name: Name | None = None
     model: Name | None = None
-    drafter: Name | Literal["none"] | None = Field(default=None, description="a model's name, or its method (mtp)")
-    drafter_tokens: int | None = Field(default=None, ge=1, le=16, description="a step; null: as the drafter has it")
+    drafter: Name | Literal["none"] | None = Field(
+        default=None, description="a model's name, or its method (mtp)"
+    )
+    drafter_tokens: int | None = Field(
+        default=None, ge=1, le=16, description="a step; null: as the drafter has it"
+    )
     engine: Name | None = None
-    image: ImageReference | None = Field(default=None, description="in place of the engine's, for a mirror or a pin")
-    gateway_image: ImageReference | None = Field(default=None, description="in place of nginx's, for a mirror or a pin")
+    image: ImageReference | None = Field(
+        default=None, description="in place of the engine's, for a mirror or a pin"
+    )
+    gateway_image: ImageReference | None = Field(
+        default=None, description="in place of nginx's, for a mirror or a pin"
+    )
     publish: Publish = Field(default_factory=Publish)
     serve: Serve = Field(default_factory=dict)
     environment: dict[EnvironmentName, str | None] = Field(default_factory=dict)
     container: ContainerChanges = Field(default_factory=ContainerChanges)
     startup_timeout_s: int | None = Field(default=None, ge=1, le=MOST_SECONDS)
     allow_unsafe: tuple[str, ...] = Field(
-        default=(), description="settings, as in container.network, that may give up a protection (docs/safety.md)"
+        default=(),
+        description="settings, as in container.network, that may give up a protection (docs/safety.md)",
     )
 
 

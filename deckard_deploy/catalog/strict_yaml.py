@@ -96,7 +96,9 @@ def _value(node: yaml.Node, path: KeyPath, source: str, lines: dict[KeyPath, int
     return _scalar(node, path, source)
 
 
-def _items(node: yaml.MappingNode, path: KeyPath, source: str, lines: dict[KeyPath, int]) -> Iterator[tuple[str, Json]]:
+def _items(
+    node: yaml.MappingNode, path: KeyPath, source: str, lines: dict[KeyPath, int]
+) -> Iterator[tuple[str, Json]]:
     seen: dict[str, int] = {}
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
@@ -124,7 +126,9 @@ def _scalar(node: yaml.Node, path: KeyPath, source: str) -> Json:
         return plain
     if node.tag != "tag:yaml.org,2002:str":  # on, yes, 22:22, 0x1f, 1_000, 2026-01-01, .inf
         kind = node.tag.rpartition(":")[2]
-        raise BadInputError(f"{where}: {shortened(text)} would be read as {kind}: quote it, or write it plainly")
+        raise BadInputError(
+            f"{where}: {shortened(text)} would be read as {kind}: quote it, or write it plainly"
+        )
     return text
 
 

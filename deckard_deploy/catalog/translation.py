@@ -63,5 +63,7 @@ def _as_options(known: Changes, schema: str, name: str, value: str) -> Serve:
     words = {word for values in by_option.values() for word in values}
     if by_option and value not in words:
         near = closest(value, words) or f"; known: {', '.join(sorted(words))}"
-        raise BadInputError(f"environment.{printable(name)} {shortened(value)} has no option in {schema}{near}")
+        raise BadInputError(
+            f"environment.{printable(name)} {shortened(value)} has no option in {schema}{near}"
+        )
     return {option: values[value] for option, values in by_option.items() if value in values}

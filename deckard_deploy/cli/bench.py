@@ -25,21 +25,37 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 @click.group(invoke_without_command=True)
-@click.option("-n", "--name", "-p", "--profile", "name", help="Name of the deployment; not needed with only one.")
+@click.option(
+    "-n", "--name", "-p", "--profile", "name", help="Name of the deployment; not needed with only one."
+)
 @click.option("--preset", type=click.Choice(sorted(PRESETS)), help="seed: as the model card measured.")
-@click.option("--concurrency", callback=numbers, metavar="N,N,…", help="Requests at once; default: 1,2,4,8,16.")
-@click.option("--runs", type=click.IntRange(2, 100), help="Runs of each concurrency; default: 5 to 15, as they differ.")
-@click.option("--requests", type=click.IntRange(1, 1000), help="Requests of each stream in a run; default: 2.")
-@click.option("--workload", type=click.Choice(("text", "random")), help="English, or random tokens; default: text.")
+@click.option(
+    "--concurrency", callback=numbers, metavar="N,N,…", help="Requests at once; default: 1,2,4,8,16."
+)
+@click.option(
+    "--runs", type=click.IntRange(2, 100), help="Runs of each concurrency; default: 5 to 15, as they differ."
+)
+@click.option(
+    "--requests", type=click.IntRange(1, 1000), help="Requests of each stream in a run; default: 2."
+)
+@click.option(
+    "--workload", type=click.Choice(("text", "random")), help="English, or random tokens; default: text."
+)
 @click.option("--output-tokens", type=click.IntRange(2, 1024), help="Most tokens of an answer; default: 300.")
-@click.option("--input-tokens", type=click.IntRange(8, 1 << 20), help="Random tokens of a prompt; default: 256.")
-@click.option("--compare", "against", metavar="NAME", help="Then compare with a record or a published table: seed.")
-@click.option("--beside", metavar="NAME", help="Another deployment that runs, measured in turn, to compare with.")
+@click.option(
+    "--input-tokens", type=click.IntRange(8, 1 << 20), help="Random tokens of a prompt; default: 256."
+)
+@click.option(
+    "--compare", "against", metavar="NAME", help="Then compare with a record or a published table: seed."
+)
+@click.option(
+    "--beside", metavar="NAME", help="Another deployment that runs, measured in turn, to compare with."
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be run, and run nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 @state_option
 @click.pass_context
-def bench(context: click.Context, /, *, name: str | None, state_dir: Path | None, **options: Any) -> None:  # noqa: ANN401  click's own
+def bench(context: click.Context, /, *, name: str | None, state_dir: Path | None, **options: Any) -> None:
     """Measure the running endpoint with its engine's own benchmark.
 
     `vllm bench serve` of the running engine sends the requests, each run with prompts that the server has not seen.
@@ -58,7 +74,7 @@ def bench(context: click.Context, /, *, name: str | None, state_dir: Path | None
         _measure(both, _settings(**options), **flags)
 
 
-def _settings(*, preset: str | None, runs: int | None, **asked: Any) -> "Settings":  # noqa: ANN401  click's own
+def _settings(*, preset: str | None, runs: int | None, **asked: Any) -> "Settings":
 
     given = {key: value for key, value in asked.items() if value is not None}
     return Settings(**{**PRESETS.get(preset or "", {}), **given, **repeats(runs)})
@@ -107,7 +123,11 @@ def list_records(as_json: bool, state_dir: Path | None) -> None:  # noqa: FBT001
         except DeployError as error:  # the others are worth no less
             say(f"damaged  {error.message}")
     if as_json:
-        click.echo(json.dumps([record.model_dump(mode="json", exclude={"runs", "host"}) for record in found], indent=2))
+        click.echo(
+            json.dumps(
+                [record.model_dump(mode="json", exclude={"runs", "host"}) for record in found], indent=2
+            )
+        )
         return
     for record in found:
         best = max(figures.rows(record), key=lambda row: row.tokens_per_s.median)

@@ -33,7 +33,9 @@ class Side(NamedTuple):
 @click.command()
 @click.argument("old")
 @click.argument("new", default="last")
-@click.option("--fail-below", type=FiniteRange(0.01, 100), help="Exit code 10 when surely slower, and by that.")
+@click.option(
+    "--fail-below", type=FiniteRange(0.01, 100), help="Exit code 10 when surely slower, and by that."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @state_option
 def compare(old: str, new: str, *, fail_below: float | None, as_json: bool, state_dir: Path | None) -> None:
@@ -62,7 +64,9 @@ def side(folder: Path, name: str) -> Side:
 def published(name: str) -> "Baseline":
     """The published table of that name. Raises BadInputError."""
     if name not in baselines():
-        raise BadInputError(f"no published table {name[:80]!r}; known: {', '.join(baselines())}", hint="--compare seed")
+        raise BadInputError(
+            f"no published table {name[:80]!r}; known: {', '.join(baselines())}", hint="--compare seed"
+        )
     return baselines()[name]
 
 
@@ -112,7 +116,9 @@ def _print(old: Side, new: Side, found: "Comparison") -> None:
     rows.append(("all", "", "", *_words(found.overall), ""))
     table(rows)
     for label, each in (("old", old), ("new", new)):
-        click.echo("\n".join(textwrap.wrap(f"{label}  {each.name}: {each.about}", 80, subsequent_indent="     ")))
+        click.echo(
+            "\n".join(textwrap.wrap(f"{label}  {each.name}: {each.about}", 80, subsequent_indent="     "))
+        )
 
 
 def _measured_differently(old: Side, new: Side) -> str:
@@ -138,7 +144,8 @@ def _geometric(values: list[float]) -> float:
 
 def _json(old: Side, new: Side, found: "Comparison") -> dict[str, Any]:
     def said(ratio: "Ratio") -> dict[str, Any]:
-        high = ratio.high if isfinite(ratio.high) else None  # of a row that was measured once; JSON has no infinity
+        # Of a row that was measured once; JSON has no infinity.
+        high = ratio.high if isfinite(ratio.high) else None
         return {"ratio": ratio.ratio, "low": ratio.low, "high": high, "verdict": ratio.verdict}
 
     return {

@@ -44,7 +44,12 @@ def command_of(deployed: "Deployed", settings: "Settings") -> tuple[str, ...]:
 def _command(endpoint: "Endpoint", settings: "Settings") -> tuple[str, ...]:
 
     first = settings.concurrency[0]
-    return ("vllm", "bench", "serve", *argv_of(endpoint, settings.arguments(first, first * settings.requests, 0)))
+    return (
+        "vllm",
+        "bench",
+        "serve",
+        *argv_of(endpoint, settings.arguments(first, first * settings.requests, 0)),
+    )
 
 
 def measured(deployments: "Sequence[Deployed]", settings: "Settings") -> "list[Record]":
@@ -55,14 +60,16 @@ def measured(deployments: "Sequence[Deployed]", settings: "Settings") -> "list[R
     running = [running_endpoint(deployed) for deployed in deployments]
     for deployed, (plan, _) in zip(deployments, running, strict=True):
         if others := others_at_work(plan, deployed):
-            say(f"busy     {deployed.name} answers {others} requests of others: the figures are of what they leave")
+            say(
+                f"busy     {deployed.name} answers {others} requests of others: the figures are of what they leave"
+            )
     folder = deployments[0].directory.bench
     private_folder(folder)
     begun = [_begun(plan, endpoint, settings) for plan, endpoint in running]
     rounds: list[tuple[Run, ...]] = []
     try:
         for runs in sweep([endpoint for _, endpoint in running], settings, say):
-            rounds.append(runs)  # noqa: PERF402  what there is when it ends early is kept
+            rounds.append(runs)
     except (DeployError, KeyboardInterrupt) as error:
         if rounds:
             _kept(folder, begun, rounds, str(error) or "interrupted")

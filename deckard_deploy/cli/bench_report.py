@@ -18,7 +18,10 @@ from deckard_deploy.system.files import UMASK_MODE, write_atomically, writing
 @click.argument("record", default="last")
 @click.option("--compare", "against", metavar="NAME", help="Beside a published table: seed.")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path, file_okay=False), help="Folder; default: the current one."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder; default: the current one.",
 )
 @state_option
 def report(record: str, *, against: str | None, output: Path | None, state_dir: Path | None) -> None:
@@ -45,5 +48,7 @@ def report(record: str, *, against: str | None, output: Path | None, state_dir: 
         for name, picture in pictures.items():
             (folder / f"{found.id}-{name}.png").write_bytes(picture)
     path = folder / f"{found.id}.html"
-    write_atomically(path, page.html(found, pictures, published=table, comparison=comparison), mode=UMASK_MODE)
+    write_atomically(
+        path, page.html(found, pictures, published=table, comparison=comparison), mode=UMASK_MODE
+    )
     click.echo(path)

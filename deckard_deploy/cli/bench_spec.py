@@ -29,14 +29,24 @@ _OPTION, _TOKENS = "--speculative-config", "num_speculative_tokens"
 
 @click.command()
 @deployment_option
-@click.option("--tokens", callback=numbers, default="1,2,3,4,5", show_default=True, help="Numbers of tokens to draft.")
+@click.option(
+    "--tokens", callback=numbers, default="1,2,3,4,5", show_default=True, help="Numbers of tokens to draft."
+)
 @click.option("--concurrency", callback=numbers, default="1,4", show_default=True, help="Requests at once.")
-@click.option("--runs", type=click.IntRange(2, 100), help="Runs of each concurrency; default: 5 to 15, as they differ.")
-@click.option("--requests", type=click.IntRange(1, 1000), default=2, show_default=True, help="Of each stream in a run.")
-@click.option("--output-tokens", type=click.IntRange(2, 1024), default=300, show_default=True, help="Of an answer.")
+@click.option(
+    "--runs", type=click.IntRange(2, 100), help="Runs of each concurrency; default: 5 to 15, as they differ."
+)
+@click.option(
+    "--requests", type=click.IntRange(1, 1000), default=2, show_default=True, help="Of each stream in a run."
+)
+@click.option(
+    "--output-tokens", type=click.IntRange(2, 1024), default=300, show_default=True, help="Of an answer."
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be started, and stop nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
-def spec(deployed: Deployed, *, tokens: tuple[int, ...], dry_run: bool, as_json: bool, **measure: Any) -> None:  # noqa: ANN401  click's own
+def spec(
+    deployed: Deployed, *, tokens: tuple[int, ...], dry_run: bool, as_json: bool, **measure: Any
+) -> None:
     """Try numbers of drafted tokens, and no drafter; say which is fastest here.
 
     The endpoint is RESTARTED for each; in the end it runs as before. What a drafter achieves depends on the text, so
@@ -48,11 +58,15 @@ def spec(deployed: Deployed, *, tokens: tuple[int, ...], dry_run: bool, as_json:
     """
     plan = current_release(deployed).plan()
     if _OPTION not in plan.arguments:
-        raise BadInputError(f"{deployed.name} has no drafter to try", hint=f"{start_line(deployed)} --drafter NAME")
+        raise BadInputError(
+            f"{deployed.name} has no drafter to try", hint=f"{start_line(deployed)} --drafter NAME"
+        )
     refuse_foreign_certificate(plan)
     settings = Settings(**{**measure, **repeats(measure["runs"])})
     if dry_run:
-        say(f"would    restart plan {plan.hash} without its drafter, then drafting {', '.join(map(str, tokens))}")
+        say(
+            f"would    restart plan {plan.hash} without its drafter, then drafting {', '.join(map(str, tokens))}"
+        )
         return
     with held(deployed.directory.create(deployed.name), verb="bench spec"):
         record = _judged(plan, settings, dict(_sweeps(deployed, plan, settings, (0, *tokens))))

@@ -45,7 +45,9 @@ def startup(deployed: Deployed, *, runs: int, dry_run: bool, as_json: bool) -> N
     """
     plan = current_release(deployed).plan()
     if dry_run:
-        say(f"would    restart plan {plan.hash} {runs} times without {_listed(_caches(plan))}, then {runs} times with")
+        say(
+            f"would    restart plan {plan.hash} {runs} times without {_listed(_caches(plan))}, then {runs} times with"
+        )
         return
     lock = held(deployed.directory.create(deployed.name), verb="bench startup")
     with lock, open_site(deployed.directory, deployed.name, say, also=plan.runtime) as site:
@@ -84,7 +86,8 @@ def _starts(deployed: Deployed, site: "Site", plan: "LaunchPlan", runs: int) -> 
             yield _timed(deployed, site, plan, "kept")
     except (DeployError, KeyboardInterrupt):
         say("back     to what ran before; ^C again leaves it as it is now")
-        bring_up(site, *stored_release(plan, site.releases))  # what was interrupted runs on caches that are gone
+        # What was interrupted runs on caches that are gone.
+        bring_up(site, *stored_release(plan, site.releases))
         raise
 
 
@@ -105,7 +108,9 @@ def _timed(deployed: Deployed, site: "Site", plan: "LaunchPlan", caches: Literal
             hint="deckard-deploy bench startup",
         )
     last = after[-1]
-    return Timed(caches=caches, total_s=last.total_s, phases={str(name): s for name, s in last.durations.items()})
+    return Timed(
+        caches=caches, total_s=last.total_s, phases={str(name): s for name, s in last.durations.items()}
+    )
 
 
 def _caches(plan: "LaunchPlan") -> list[Path]:

@@ -24,7 +24,7 @@ from deckard_deploy.running.gateway.files import CERTIFICATE
 from deckard_deploy.running.releases import Release, Releases
 
 _PASSED = ("PATH", "HOME", "LANG")
-_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  looked up, not bound
+_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 def current_release(deployed: Deployed) -> Release:

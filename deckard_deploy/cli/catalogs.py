@@ -17,7 +17,9 @@ def _group(kind: Kind, summary: str, example: str, *, alone: click.Command | Non
     """The group of one catalog folder: alone it lists or does `alone`; `show NAME` prints the file with its sources."""
 
     @click.group(
-        kind, invoke_without_command=True, help=f"{summary}\n\n\b\nExample:\n  deckard-deploy {kind} show {example}"
+        kind,
+        invoke_without_command=True,
+        help=f"{summary}\n\n\b\nExample:\n  deckard-deploy {kind} show {example}",
     )
     @click.pass_context
     def group(ctx: click.Context) -> None:
@@ -31,7 +33,9 @@ def _group(kind: Kind, summary: str, example: str, *, alone: click.Command | Non
         entries = catalog.entries(kind)
         if as_json:
             click.echo(
-                json.dumps([{"name": entry.name, "description": entry.description} for entry in entries], indent=2)
+                json.dumps(
+                    [{"name": entry.name, "description": entry.description} for entry in entries], indent=2
+                )
             )
         else:
             table([(entry.name, entry.description) for entry in entries])
@@ -67,7 +71,10 @@ def _abilities() -> list[str]:
 
 
 profiles = _group(
-    "profiles", "Say which hardware profiles this machine can run; list them, or show one.", "spark", alone=here
+    "profiles",
+    "Say which hardware profiles this machine can run; list them, or show one.",
+    "spark",
+    alone=here,
 )
 profiles.add_command(here)
 models = _group("models", "List models, or show one.", "deckard-31b")

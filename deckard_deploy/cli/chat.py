@@ -17,7 +17,9 @@ from deckard_deploy.system.http import Access, session
 @click.argument("message")
 @deployment_option
 @click.option("--thinking", is_flag=True, help="Let the model think first; its thoughts go to stderr.")
-@click.option("--max-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Length limit.")
+@click.option(
+    "--max-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Length limit."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the whole response as JSON, not streamed.")
 def chat(deployed: Deployed, message: str, thinking: bool, max_tokens: int, as_json: bool) -> None:  # noqa: FBT001  click
     """Send one message and print the answer.
@@ -50,7 +52,7 @@ def chat(deployed: Deployed, message: str, thinking: bool, max_tokens: int, as_j
 
 
 def _post(base_url: str, body: dict[str, Any], opened: "Access") -> Iterator[str]:
-    import requests  # noqa: PLC0415  heavy: not for --help
+    import requests
 
     url = f"{base_url}/chat/completions"
     with session(opened) as asking:

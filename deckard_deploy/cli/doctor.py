@@ -29,15 +29,27 @@ _COLOURS = {"fail": "red", "warn": "yellow", "info": "cyan", "ok": "green"}
 
 
 @click.command()
-@click.option("-p", "--profile", metavar="NAME|FILE", help="Judge for this profile; default: what concerns any.")
-@click.option("-c", "--config", type=click.Path(path_type=Path), help="Default: ./deckard.yaml, if there is one.")
-@click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="Override a setting or a vLLM option.")
+@click.option(
+    "-p", "--profile", metavar="NAME|FILE", help="Judge for this profile; default: what concerns any."
+)
+@click.option(
+    "-c", "--config", type=click.Path(path_type=Path), help="Default: ./deckard.yaml, if there is one."
+)
+@click.option(
+    "--set", "settings", metavar="KEY=VALUE", multiple=True, help="Override a setting or a vLLM option."
+)
 @click.option("--compat", metavar="NAME", help="Judge somebody's own launch line; known: seed.")
-@click.option("--facts", "source", type=click.Path(path_type=Path), help="Judge facts that were saved, not this host.")
-@click.option("--save", "saved", type=click.Path(path_type=Path), help="Also write the facts that were read, as JSON.")
+@click.option(
+    "--facts", "source", type=click.Path(path_type=Path), help="Judge facts that were saved, not this host."
+)
+@click.option(
+    "--save", "saved", type=click.Path(path_type=Path), help="Also write the facts that were read, as JSON."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @state_option
-def doctor(*, source: Path | None, saved: Path | None, as_json: bool, state_dir: Path | None, **chosen: Any) -> int:  # noqa: ANN401  the options of resolve_choice
+def doctor(
+    *, source: Path | None, saved: Path | None, as_json: bool, state_dir: Path | None, **chosen: Any
+) -> int:
     """Look for what is wrong with this machine.
 
     Nothing is changed and nothing needs root. Exit code 3 when something would stop the deployment.
@@ -53,7 +65,11 @@ def doctor(*, source: Path | None, saved: Path | None, as_json: bool, state_dir:
     findings = judge(facts, target)
     failed = any(finding.severity == "fail" for finding in findings)
     if as_json:
-        said = {"profile": target.profile, "failed": failed, "findings": [vars(finding) for finding in findings]}
+        said = {
+            "profile": target.profile,
+            "failed": failed,
+            "findings": [vars(finding) for finding in findings],
+        }
         click.echo(json.dumps(said, indent=2, ensure_ascii=False))
     else:
         _print(findings)
@@ -83,7 +99,7 @@ def refuse_unfit(resolved: "Resolved", plan: "LaunchPlan", directory: "StateDir"
         )
 
 
-def _target(directory: "StateDir", *, here: bool, **chosen: Any) -> "Target":  # noqa: ANN401  the options of resolve_choice
+def _target(directory: "StateDir", *, here: bool, **chosen: Any) -> "Target":
 
     if not any(chosen.values()) and not Path("deckard.yaml").is_file():
         with knowing_home():
@@ -125,6 +141,8 @@ def _print(findings: "Sequence[Finding]") -> None:
 def _paragraph(label: str, text: str, *, colour: str | None = None) -> None:
     text = "".join(letter if letter.isprintable() else " " for letter in text)  # facts may be somebody else's
     lines = textwrap.wrap(text, WIDTH - len(label), break_long_words=False, break_on_hyphens=False) or [""]
-    click.echo(click.style(label[:4], fg=colour, bold=True) + label[4:] + lines[0] if colour else label + lines[0])
+    click.echo(
+        click.style(label[:4], fg=colour, bold=True) + label[4:] + lines[0] if colour else label + lines[0]
+    )
     for line in lines[1:]:
         click.echo(" " * len(label) + line)

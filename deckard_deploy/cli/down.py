@@ -17,7 +17,9 @@ from deckard_deploy.system.files import remove_folder
 
 @click.command()
 @deployment_option
-@click.option("--purge", is_flag=True, help="Remove its releases too and, with the last one, what was installed.")
+@click.option(
+    "--purge", is_flag=True, help="Remove its releases too and, with the last one, what was installed."
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 def down(deployed: Deployed, purge: bool, dry_run: bool) -> None:  # noqa: FBT001  click passes flags so
     """Stop the endpoint and remove what was started.
@@ -34,7 +36,8 @@ def down(deployed: Deployed, purge: bool, dry_run: bool) -> None:  # noqa: FBT00
             say(f"would stop {found}, which is {observe(site.runtimes).state}")
             return
         with held(directory.deployment(found), verb="down"):
-            if purge and stop_monitoring(deployed):  # it mounts folders of the deployment, and is on its network
+            # It mounts folders of the deployment, and is on its network.
+            if purge and stop_monitoring(deployed):
                 say(f"nothing monitors {found} any more")
             stopped = take_down(site)
             say(f"{found} is stopped" if stopped else f"{found} was not running")

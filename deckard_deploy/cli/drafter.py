@@ -34,7 +34,9 @@ def prove_drafter(plan: LaunchPlan, access: Access, say: Say) -> bool:
             hint="deckard-deploy up --drafter none",
         )
     advice = (
-        f"{verdict.advice}: --set drafter_tokens={verdict.tokens}" if verdict.advice is Advice.LOWER else verdict.advice
+        f"{verdict.advice}: --set drafter_tokens={verdict.tokens}"
+        if verdict.advice is Advice.LOWER
+        else verdict.advice
     )
     say(f"drafter  {advice} ({verdict.detail})")
     return True

@@ -15,7 +15,8 @@ from deckard_deploy.running.layout import StateDir
 from deckard_deploy.system.http import Access, session
 
 TAKEN_OVER_S = 10.0
-SETTLED_S = 0.5  # nginx's old workers still accept for 100 ms after its new ones do (src/os/unix/ngx_process_cycle.c)
+# Nginx's old workers still accept for 100 ms after its new ones do (src/os/unix/ngx_process_cycle.c)
+SETTLED_S = 0.5
 _ASK_AGAIN_S = 0.05
 
 
@@ -30,7 +31,9 @@ def have_gateway(plan: LaunchPlan, directory: StateDir) -> bool:
     """Have what the plan's gateway reads; whether anything of it is new. Raises as refuse_unfit_gateway."""
     refuse_unfit_gateway(plan, directory)
     if plan.gateway is None:
-        say("gateway  none: any program of this machine may ask the engine; nginx would ask for keys (docs/gateway.md)")
+        say(
+            "gateway  none: any program of this machine may ask the engine; nginx would ask for keys (docs/gateway.md)"
+        )
         return False
     return files.prepare(plan, Keys(directory.root), environment=dict(os.environ), say=echo_command)
 
@@ -39,7 +42,9 @@ def refuse_unfit_gateway(plan: LaunchPlan, directory: StateDir) -> None:
     """Raise BadInputError: other machines would be let in without a key for them, or the certificate is none."""
     files.refuse_bad_pair(plan)
     if plan.gateway and plan.gateway.exposed and not Keys(directory.root).ring().keys:
-        raise BadInputError(f"--expose {plan.address} needs a key for clients", hint="deckard-deploy keys add NAME")
+        raise BadInputError(
+            f"--expose {plan.address} needs a key for clients", hint="deckard-deploy keys add NAME"
+        )
 
 
 def say_what_is_open(plan: LaunchPlan, directory: StateDir) -> None:
@@ -53,7 +58,11 @@ def say_what_is_open(plan: LaunchPlan, directory: StateDir) -> None:
     open_routes = [path for _, path, _ in ROUTES if path != "/metrics"]
     say(f"         open: {', '.join(open_routes)}; nothing else")
     pinned = files.fingerprint(plan)
-    say(f"         certificate SHA-256 {pinned}" if pinned else "         without TLS: keys and prompts can be read")
+    say(
+        f"         certificate SHA-256 {pinned}"
+        if pinned
+        else "         without TLS: keys and prompts can be read"
+    )
 
 
 def take_over(site: "Site", directory: StateDir) -> bool:
@@ -103,7 +112,7 @@ def _wait_for_keys(plan: LaunchPlan, directory: StateDir) -> None:
 
 def _version(plan: LaunchPlan, opened: Access) -> str | None:
     """Of the keys that the gateway goes by; None when it does not answer."""
-    import requests  # noqa: PLC0415  heavy
+    import requests
 
     with contextlib.suppress(requests.RequestException), session(opened) as asking:
         return asking.get(f"{plan.base_url}/health/live", timeout=2).headers.get("Deckard-Access")

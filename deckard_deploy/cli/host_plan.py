@@ -44,7 +44,9 @@ def measured_plan(
     On a unified machine the KV cache's size becomes an option; a plan that is the current release stays what it is.
     """
     current = current_plan(directory, resolved.name)
-    known = Known(weight_bytes=_tensor_bytes(resolved, directory), starts=_earlier_starts(resolved, directory))
+    known = Known(
+        weight_bytes=_tensor_bytes(resolved, directory), starts=_earlier_starts(resolved, directory)
+    )
     kept = kv_bytes_of(current) if current else None
     if current and kept and "kv-cache-memory-bytes" not in resolved.serve:
         here, _ = on_this_host(resolved, meminfo=meminfo)

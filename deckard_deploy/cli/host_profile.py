@@ -20,7 +20,9 @@ WIDTH = 80
 
 
 @click.command()
-@click.option("--facts", "source", type=click.Path(path_type=Path), help="Judge facts that `doctor --save` wrote.")
+@click.option(
+    "--facts", "source", type=click.Path(path_type=Path), help="Judge facts that `doctor --save` wrote."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def here(source: Path | None, *, as_json: bool) -> None:
     """Say which profiles this machine can run.

@@ -17,7 +17,9 @@ _PATCH_SET = "vllm-0.19.1"
 @click.command()
 @click.argument("model", metavar="MODEL|DIR")
 @click.option("--drafter", metavar="MODEL|DIR", help="Check that this one can draft for it.")
-@click.option("--nan", "count_nan", is_flag=True, help="Read the weight scales too, and count those that are NaN.")
+@click.option(
+    "--nan", "count_nan", is_flag=True, help="Read the weight scales too, and count those that are NaN."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @state_option
 def inspect(  # click hands over every option by name
@@ -32,7 +34,9 @@ def inspect(  # click hands over every option by name
       deckard-deploy inspect deckard-31b
     """
     found = inspection.inspect(
-        _folder(model, state_dir), drafter=_folder(drafter, state_dir) if drafter else None, count_nan=count_nan
+        _folder(model, state_dir),
+        drafter=_folder(drafter, state_dir) if drafter else None,
+        count_nan=count_nan,
     )
     patches = _patches(found.quantization, drafter=drafter is not None)
     if as_json:
@@ -51,7 +55,9 @@ def _folder(named: str, state_dir: Path | None) -> Path:
 
 def _patches(quantization: str, *, drafter: bool) -> list[str]:
 
-    return [patch.name for patch in needed(load_patch_set(_PATCH_SET), drafter=drafter, quantization=quantization)]
+    return [
+        patch.name for patch in needed(load_patch_set(_PATCH_SET), drafter=drafter, quantization=quantization)
+    ]
 
 
 def _show(found: "Inspection", patches: list[str]) -> None:
@@ -59,7 +65,10 @@ def _show(found: "Inspection", patches: list[str]) -> None:
     rows = [
         ("folder", found.folder),
         ("architecture", found.architecture or "unknown"),
-        ("quantization", f"{found.quant_algo or 'none'}" + (f", by {found.producer}" if found.producer else "")),
+        (
+            "quantization",
+            f"{found.quant_algo or 'none'}" + (f", by {found.producer}" if found.producer else ""),
+        ),
         *(
             ("layers", f"{count} {kind}: {heads} heads, {kv_heads} KV heads of {size}")
             for kind, count, heads, kv_heads, size in found.layers

@@ -93,7 +93,9 @@ def revoke(name: str, state_dir: Path | None) -> None:
     directory = state(state_dir)
     ring = Keys(directory.root)
     if name not in ring.ring().keys and directory.deployments():
-        say(f"no key is named {name!r}; if a revocation of it was interrupted, gateways may not know: they are told")
+        say(
+            f"no key is named {name!r}; if a revocation of it was interrupted, gateways may not know: they are told"
+        )
         _tell_gateways(directory)
     ring.must_be_known(name)
     with ring.held():

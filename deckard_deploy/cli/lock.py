@@ -60,7 +60,9 @@ def _resolved(resolved: "Resolved") -> "Lock":
     return Lock(
         models=models,
         images={image: digest for image in build_plan(resolved).images if (digest := _digest(image))},
-        patches={name: {one.name: one.patched_sha256 for one in load_patch_set(name).patches}} if name else {},
+        patches={name: {one.name: one.patched_sha256 for one in load_patch_set(name).patches}}
+        if name
+        else {},
         plugins={plugged: plugin.sha256_of(plugged)} if plugged else {},
     )
 
@@ -80,5 +82,7 @@ def _registry_digest(image: str) -> str | None:
         return None
     except NetworkError as error:
         local = next(iter(docker_images.digests(engine, image)), None)
-        say(f"lock     {error.message}; {f'locked as it was pulled: {local}' if local else f'no digest; {error.hint}'}")
+        say(
+            f"lock     {error.message}; {f'locked as it was pulled: {local}' if local else f'no digest; {error.hint}'}"
+        )
         return local

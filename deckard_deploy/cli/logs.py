@@ -19,7 +19,9 @@ POLL_S = 0.2
 @click.command()
 @deployment_option
 @click.option("-f", "--follow", is_flag=True, help="Go on printing until the engine stops or ^C.")
-@click.option("--tail", type=click.IntRange(min=0), default=200, show_default=True, help="Lines from the end.")
+@click.option(
+    "--tail", type=click.IntRange(min=0), default=200, show_default=True, help="Lines from the end."
+)
 def logs(deployed: Deployed, follow: bool, tail: int) -> None:  # noqa: FBT001  click passes flags so
     """Print the engine's log.
 

@@ -67,7 +67,9 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(VERBS.items()))
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, prog_name="deckard-deploy")
 @click.option("-v", "--verbose", is_flag=True, help="Show the commands of other programs that are run.")
 def cli(verbose: bool) -> None:  # noqa: FBT001  output.echo_command asks the context for it
@@ -82,7 +84,8 @@ def cli(verbose: bool) -> None:  # noqa: FBT001  output.echo_command asks the co
 def main() -> NoReturn:
     """The console script."""
     _open_streams()
-    for number in (signal.SIGTERM, signal.SIGHUP):  # as ^C, which a job in the background of a script does not get
+    # As ^C, which a job in the background of a script does not get.
+    for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     # As mypy does: loading makes tens of thousands of objects that stay; looking at them again and again finds nothing.
     gc.set_threshold(100_000)

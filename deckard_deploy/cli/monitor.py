@@ -36,8 +36,12 @@ def monitor() -> None:
 
 @monitor.command()
 @deployment_option
-@click.option("--prometheus-port", type=click.IntRange(1, 65535), default=9090, show_default=True, help="On 127.0.0.1.")
-@click.option("--grafana-port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="On 127.0.0.1.")
+@click.option(
+    "--prometheus-port", type=click.IntRange(1, 65535), default=9090, show_default=True, help="On 127.0.0.1."
+)
+@click.option(
+    "--grafana-port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="On 127.0.0.1."
+)
 @click.option("--dry-run", is_flag=True, help="Say what would run; start and write nothing.")
 def up(deployed: Deployed, prometheus_port: int, grafana_port: int, dry_run: bool) -> None:  # noqa: FBT001  click
     """Start both, with dashboard and alerts, and print Grafana's address.

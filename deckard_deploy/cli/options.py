@@ -21,7 +21,8 @@ _CHOICES = ("model", "drafter", "engine", "name", "address", "port", "expose", "
 _DEFAULT_FILE = Path("deckard.yaml")
 
 
-DAY_S = 86_400  # the longest that a verb waits between two looks, or for an answer: no clock waits 1e300 seconds
+# The longest that a verb waits between two looks, or for an answer: no clock waits 1e300 seconds.
+DAY_S = 86_400
 
 
 class FiniteRange(click.FloatRange):
@@ -61,15 +62,21 @@ def deployment_options(
 
 _DEPLOYMENT_OPTIONS = (
     click.option("-p", "--profile", metavar="NAME|FILE", help="Hardware profile; `profiles` lists them."),
-    click.option("-c", "--config", type=click.Path(path_type=Path), help="Default: ./deckard.yaml, if there is one."),
-    click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="Override a setting or a vLLM option."),
+    click.option(
+        "-c", "--config", type=click.Path(path_type=Path), help="Default: ./deckard.yaml, if there is one."
+    ),
+    click.option(
+        "--set", "settings", metavar="KEY=VALUE", multiple=True, help="Override a setting or a vLLM option."
+    ),
     click.option("--model", help="Model to serve; `models` lists them."),
     click.option("--drafter", help="Draft model for speculative decoding, or 'none'."),
     click.option("--engine", help="vLLM release and runtime; `engines` lists them."),
     click.option("--image", help="The engine's image under another name, for example in a mirror."),
     click.option("--name", help="Name of the deployment; default: the profile's."),
     click.option("--address", help="Loopback address to listen on; default: 127.0.0.1."),
-    click.option("--expose", metavar="ADDRESS", help="Let other machines in, on this address; clients need a key."),
+    click.option(
+        "--expose", metavar="ADDRESS", help="Let other machines in, on this address; clients need a key."
+    ),
     click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on; default: 8000."),
     click.option("--compat", metavar="NAME", help="Keep somebody's own launch line; known: seed."),
 )
@@ -99,7 +106,8 @@ def resolve_choice(
     default_profile: Callable[[], str] | None = None,
 ) -> "Resolved":
     """The catalog's and the user's settings as one choice. Raises BadInputError, and what `default_profile` raises."""
-    if config is None and os.path.lexists(_DEFAULT_FILE):  # a dangling link is an error, not another deployment
+    # A dangling link is an error, not another deployment.
+    if config is None and os.path.lexists(_DEFAULT_FILE):
         config = _DEFAULT_FILE
     deployment = overrides.with_settings(overrides.read_deployment(config), settings)
     compatibility = library.compatibility(compat) if compat else None
@@ -108,7 +116,9 @@ def resolve_choice(
         name = default_profile()
     if name is None:
         known = ", ".join(listing.names("profiles"))
-        raise BadInputError(f"no hardware profile was named; known: {known}", hint="deckard-deploy … --profile NAME")
+        raise BadInputError(
+            f"no hardware profile was named; known: {known}", hint="deckard-deploy … --profile NAME"
+        )
     is_file = "/" in name or name.endswith((".yaml", ".yml"))
     spec = library.profile_from_file(Path(name)) if is_file else library.profile(name)
     return resolve(deployment, profile=spec, compatibility=compatibility)

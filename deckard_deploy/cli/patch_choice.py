@@ -26,7 +26,11 @@ def needed_patches(resolved: Resolved) -> tuple[Patch, ...]:
 
 def needed_plugin(resolved: Resolved) -> str | None:
     """The engine's plugin, when the checkpoint's format is one that the release does not know."""
-    return None if resolved.compatibility or not plugin.serves(resolved.model.quantization) else resolved.engine.plugin
+    return (
+        None
+        if resolved.compatibility or not plugin.serves(resolved.model.quantization)
+        else resolved.engine.plugin
+    )
 
 
 def patched(plan: LaunchPlan, resolved: Resolved, root: PurePosixPath) -> LaunchPlan:
@@ -34,5 +38,7 @@ def patched(plan: LaunchPlan, resolved: Resolved, root: PurePosixPath) -> Launch
     if name := needed_plugin(resolved):
         plan = with_plugin(plan, name, wheel=plugin.WHEEL, sha256=plugin.sha256_of(name), root=root)
     needed = needed_patches(resolved)
-    files = [PatchedFile(name=patch.name, target=patch.target, sha256=patch.patched_sha256) for patch in needed]
+    files = [
+        PatchedFile(name=patch.name, target=patch.target, sha256=patch.patched_sha256) for patch in needed
+    ]
     return with_patches(plan, files, root=root, vllm_root=resolved.engine.vllm_root or _NO_IMAGE)

@@ -54,7 +54,9 @@ def _have_plugin(plan: LaunchPlan, say: Say) -> None:
     if not plan.plugin:
         return
     if plugin.sha256_of(plan.plugin.name) != plan.plugin.sha256:
-        raise IntegrityError(f"plugin {plan.plugin.name} is not the one that was planned", hint="run `up` again")
+        raise IntegrityError(
+            f"plugin {plan.plugin.name} is not the one that was planned", hint="run `up` again"
+        )
     plugin.build(plan.plugin.name, Path(plan.plugin.source))
     say(f"plugin   {plan.plugin.name} {plan.plugin.sha256[:12]} built")
 
@@ -84,7 +86,9 @@ def attest(plan: LaunchPlan, runtime: Runtime, program: Callable[[LaunchPlan], P
     if isinstance(runtime, DockerRuntime):
         output = _inside(runtime, attestation.attestation_argv(built))
     else:
-        output = _beside(plan, attestation.attestation_argv(built, python=str(program(plan).with_name("python"))))
+        output = _beside(
+            plan, attestation.attestation_argv(built, python=str(program(plan).with_name("python")))
+        )
     attestation.judge(output, built)
     return f"{', '.join(patch.name for patch in built)} in use, hashes right"
 
@@ -109,7 +113,7 @@ def _chosen(plan: LaunchPlan) -> tuple[PatchSet, list[Patch]]:
 
 def _inside(runtime: DockerRuntime, argv: tuple[str, ...]) -> str:
     """Raises StartFailedError when the container is gone, EnvironmentUnfitError when it runs no more."""
-    from docker.errors import NotFound  # noqa: PLC0415  half a second
+    from docker.errors import NotFound
 
     api, seen = runtime.engine.api, runtime.observe()
     try:

@@ -37,7 +37,9 @@ def patches() -> None:
 
 def set_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Which patch set."""
-    return click.option("--set", "set_name", default=_DEFAULT_SET, show_default=True, help="Patch set.")(command)
+    return click.option("--set", "set_name", default=_DEFAULT_SET, show_default=True, help="Patch set.")(
+        command
+    )
 
 
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -50,11 +52,18 @@ def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(
         (
             click.option("--image", help="Read vLLM's files out of this local image."),
-            click.option("--package", metavar="DIR", help="Folder of an installed vllm package, or inside the image."),
-            click.option("--wheel", metavar="FILE|URL", help="Read them out of a wheel of the release."),
-            click.option("--drafter/--no-drafter", default=True, help="With a draft model or without; default: with."),
             click.option(
-                "--quantization", type=click.Choice(_QUANTIZATIONS), default="nvfp4_awq", help="Of the checkpoint."
+                "--package", metavar="DIR", help="Folder of an installed vllm package, or inside the image."
+            ),
+            click.option("--wheel", metavar="FILE|URL", help="Read them out of a wheel of the release."),
+            click.option(
+                "--drafter/--no-drafter", default=True, help="With a draft model or without; default: with."
+            ),
+            click.option(
+                "--quantization",
+                type=click.Choice(_QUANTIZATIONS),
+                default="nvfp4_awq",
+                help="Of the checkpoint.",
             ),
         )
     ):
@@ -83,14 +92,18 @@ def list_patches(profile: str | None, model: str | None, drafter: str | None, as
         click.echo(json.dumps(listed, indent=2))
         return
     for patch in patch_set.patches:
-        verdict = "" if needed is None else f"{'needed' if patch.name in needed else 'not needed'} by {profile}; "
+        verdict = (
+            "" if needed is None else f"{'needed' if patch.name in needed else 'not needed'} by {profile}; "
+        )
         click.echo(f"{patch.name}  {verdict}needed with: {_when(patch)}")
         click.echo(f"  {patch.target}")
         for text in (patch.reason, *(["Without it: " + patch.unpatched] if patch.unpatched else [])):
             click.echo(textwrap.indent(textwrap.fill(text, 76), "    "))
 
 
-def _needed_by(profile: str | None, model: str | None, drafter: str | None, patch_set: "PatchSet") -> set[str]:
+def _needed_by(
+    profile: str | None, model: str | None, drafter: str | None, patch_set: "PatchSet"
+) -> set[str]:
     """The names of the patches that the plan of these options needs; none when its engine is of another set."""
     named = (("model", model), ("drafter", drafter))
     settings = tuple(f"{key}={json.dumps(value)}" for key, value in named if value)
@@ -116,12 +129,20 @@ def diff(names: tuple[str, ...], set_name: str) -> None:
 
 
 @patches.command()
-@click.option("--release", metavar="VERSION", help="Read them out of the wheel of that vLLM release, all patches.")
+@click.option(
+    "--release", metavar="VERSION", help="Read them out of the wheel of that vLLM release, all patches."
+)
 @set_option
 @source_options
 @json_option
 def check(  # one argument per option
-    *, release: str | None, set_name: str, drafter: bool, quantization: str, as_json: bool, **source: str | None
+    *,
+    release: str | None,
+    set_name: str,
+    drafter: bool,
+    quantization: str,
+    as_json: bool,
+    **source: str | None,
 ) -> None:
     """Say whether the patches fit an engine's files; exit code 4 when one does not.
 
@@ -143,13 +164,19 @@ def check(  # one argument per option
         table([(verdict.name, _cell(verdict), verdict.found) for verdict in verdicts])
     unfit = [verdict.name for verdict in verdicts if not verdict.fits]
     if unfit:
-        raise IntegrityError(f"{base.origin}: {', '.join(unfit)} would not fit", hint="deckard-deploy engines")
+        raise IntegrityError(
+            f"{base.origin}: {', '.join(unfit)} would not fit", hint="deckard-deploy engines"
+        )
 
 
 @patches.command()
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for the patched files.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for the patched files."
+)
 @click.option("--overlay", "as_overlay", is_flag=True, help="Also link the rest of --package around them.")
-@click.option("--import-with", metavar="PYTHON", type=click.Path(path_type=Path), help="Import the result with it.")
+@click.option(
+    "--import-with", metavar="PYTHON", type=click.Path(path_type=Path), help="Import the result with it."
+)
 @set_option
 @source_options
 @json_option
@@ -181,7 +208,9 @@ def build(  # noqa: PLR0913  one argument per option
         builds.import_built(built, import_with, output / "overlay")
     rows = [(patch.name, patch.sha256, str(patch.path)) for patch in built]
     if as_json:
-        click.echo(json.dumps([dict(zip(("name", "sha256", "path"), row, strict=True)) for row in rows], indent=2))
+        click.echo(
+            json.dumps([dict(zip(("name", "sha256", "path"), row, strict=True)) for row in rows], indent=2)
+        )
     else:
         table(rows)
 
@@ -223,7 +252,9 @@ def matrix(releases: tuple[str, ...], markdown: bool, set_name: str, as_json: bo
         rows[release] = builds.check_release(patch_set, base, release)
         say(f"{release}: {base.origin}")
     if as_json:
-        click.echo(json.dumps({release: [_as_json(one) for one in row] for release, row in rows.items()}, indent=2))
+        click.echo(
+            json.dumps({release: [_as_json(one) for one in row] for release, row in rows.items()}, indent=2)
+        )
         return
     cells = [("vLLM", *(patch.name for patch in patch_set.patches))]
     cells += [(release, *(_cell(verdict) for verdict in row)) for release, row in rows.items()]
@@ -240,13 +271,13 @@ def _load(set_name: str) -> "PatchSet":
 
 
 def _base(patch_set: "PatchSet", source: dict[str, str | None]) -> "BaseFiles":
-    from platformdirs import user_cache_path  # noqa: PLC0415  not for --help
+    from platformdirs import user_cache_path
 
     return find_base(patch_set, cache=user_cache_path("deckard-deploy") / "bases", **source)
 
 
 def _of_release(patch_set: "PatchSet", release: str, source: dict[str, str | None]) -> "BaseFiles":
-    from deckard_deploy.patching import wheel  # noqa: PLC0415  same
+    from deckard_deploy.patching import wheel
 
     if not re.fullmatch(r"[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}", release):
         raise BadInputError(f"release {release!r}: a version such as 0.19.1 was expected")
@@ -265,7 +296,9 @@ def _named(patch_set: "PatchSet", names: tuple[str, ...]) -> tuple["Patch", ...]
 
 def _when(patch: "Patch") -> str:
     when = patch.needed_when
-    reasons = (["always"] if when.always else []) + (["drafter"] if when.drafter else []) + list(when.quantization)
+    reasons = (
+        (["always"] if when.always else []) + (["drafter"] if when.drafter else []) + list(when.quantization)
+    )
     return ",".join(reasons)
 
 

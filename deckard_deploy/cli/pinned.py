@@ -66,6 +66,8 @@ def _unlocked(resolved: "Resolved", plan: "LaunchPlan", lock: "Lock") -> "Iterat
         if not digest or digest not in (lock.images.get(name), lock.images.get(image)):
             yield f"image {name}"
     patches = lock.patches.get(resolved.engine.patch_set or "", {})
-    yield from (f"patch {one.name} {one.sha256[:12]}" for one in plan.patches if patches.get(one.name) != one.sha256)
+    yield from (
+        f"patch {one.name} {one.sha256[:12]}" for one in plan.patches if patches.get(one.name) != one.sha256
+    )
     if plan.plugin and lock.plugins.get(plan.plugin.name) != plan.plugin.sha256:
         yield f"plugin {plan.plugin.name} {plan.plugin.sha256[:12]}"

@@ -59,7 +59,10 @@ def plan(resolved: "Resolved", *, state_dir: Path | None, locked: bool, as_json:
         table(_summary(wanted))
         for line in plan_memory.memory_lines(memory, fitting, limit=resolved.model.context_limit):
             click.echo(line)
-        for line in (*plan_speed.speed_lines(resolved), *plan_speed.measured_lines(resolved, directory.bench / "spec")):
+        for line in (
+            *plan_speed.speed_lines(resolved),
+            *plan_speed.measured_lines(resolved, directory.bench / "spec"),
+        ):
             click.echo(line)
         if explain:
             _echo_explanation(resolved, memory)
@@ -114,8 +117,16 @@ def _summary(plan: "LaunchPlan") -> list[tuple[str, str]]:
             for m in plan.mounts
             for row in _in_two("mount", m.source, f"-> {m.target}" + (" (read-only)" if m.read_only else ""))
         ),
-        *(_in_two("plugin", f"{plan.plugin.name} {plan.plugin.sha256[:12]}", "on PYTHONPATH") if plan.plugin else ()),
-        *(row for p in plan.patches for row in _in_two("patch", f"{p.name} {p.sha256[:12]}", f"over {p.module}")),
+        *(
+            _in_two("plugin", f"{plan.plugin.name} {plan.plugin.sha256[:12]}", "on PYTHONPATH")
+            if plan.plugin
+            else ()
+        ),
+        *(
+            row
+            for p in plan.patches
+            for row in _in_two("patch", f"{p.name} {p.sha256[:12]}", f"over {p.module}")
+        ),
     ]
 
 

@@ -30,7 +30,9 @@ _KV_SIGN, _FREE_SIGN = "k", "."
 _LEAST, _MORE = 0.9, 2 * GIB
 
 
-def planned_memory(resolved: Resolved, *, available: int | None, known: Known = NOTHING_KNOWN) -> Memory | str:
+def planned_memory(
+    resolved: Resolved, *, available: int | None, known: Known = NOTHING_KNOWN
+) -> Memory | str:
     """The plan's memory (`memory_of`), or why it is not known. Raises BadInputError for a layout that vLLM refuses."""
     try:
         return memory_of(resolved, available=available, known=known)
@@ -92,7 +94,11 @@ def host_memory(meminfo: Path) -> tuple[int, int]:
 
 def refuse_what_cannot_run(resolved: Resolved, memory: Memory | str) -> None:
     """Raise DoesNotFitError for a model of the hub that would not start even if the engine took its least."""
-    if isinstance(memory, str) or isinstance(resolved.model.weights, Generated) or not memory.problem(Level.LOW):
+    if (
+        isinstance(memory, str)
+        or isinstance(resolved.model.weights, Generated)
+        or not memory.problem(Level.LOW)
+    ):
         return
 
     raise does_not_fit(memory, smallest_changes(resolved, memory))
@@ -104,7 +110,8 @@ def does_not_fit(memory: Memory, changes: "tuple[Change, ...]") -> DoesNotFitErr
     if not hint and memory.available is not None:
         hint = "stop what holds the memory; deckard-deploy doctor says what that may be"
     return DoesNotFitError(
-        f"it does not fit: {memory.problem(Level.LOW)}", hint=hint or "a GPU with more memory, or a smaller model"
+        f"it does not fit: {memory.problem(Level.LOW)}",
+        hint=hint or "a GPU with more memory, or a smaller model",
     )
 
 
@@ -158,7 +165,9 @@ def memory_lines(memory: Memory | str, changes: "tuple[Change, ...]", *, limit: 
     lines = [f"memory       {_bounds(memory)}"]
     if memory.total:
         lines.append(f"             |{_bar(memory)}|")
-    lines += [_entry(_SIGNS[part.name], part.name, readable(part.expected) + _span(part)) for part in memory.parts]
+    lines += [
+        _entry(_SIGNS[part.name], part.name, readable(part.expected) + _span(part)) for part in memory.parts
+    ]
     kv = readable(max(0, memory.kv_bytes())) + (" (fixed)" if memory.given else " (what is left)")
     lines.append(_entry(_KV_SIGN, "KV cache", f"{kv}: {memory.tokens:,} tokens as vLLM counts"))
     settings = memory.settings
@@ -206,12 +215,16 @@ def _fitting(memory: Memory, limit: int) -> list[str]:
     lines = []
     for length in lengths(memory):
         vllm = memory.cache.concurrency(memory.blocks, length, memory.settings.unsettled)
-        lines.append(f"fits         {memory.sequences(length)} sequences of {length:,} tokens; vLLM counts {vllm:.2f}")
+        lines.append(
+            f"fits         {memory.sequences(length)} sequences of {length:,} tokens; vLLM counts {vllm:.2f}"
+        )
     at_once, fitting = memory.settings.max_num_seqs, memory.sequences(memory.settings.max_model_len)
     if at_once < fitting:
         lines.append(f"             {at_once} run at once (max-num-seqs); the rest keeps prefixes for later")
     longest = memory.longest(limit)
-    lines.append(f"largest      a context of {longest:,} tokens, alone" + (" (the model's limit)" * (longest == limit)))
+    lines.append(
+        f"largest      a context of {longest:,} tokens, alone" + (" (the model's limit)" * (longest == limit))
+    )
     if high := memory.problem(Level.HIGH):
         lines += _wrapped(f"  tight      should all that is assumed be at its upper end: {high}")
     return lines
@@ -232,9 +245,8 @@ def _bounds(memory: Memory) -> str:
         return "the KV cache alone is bounded"
     kind = "unified" if memory.unified else "on the GPU"
     if memory.available is not None:
-        return (
-            f"{readable(memory.total)} {kind}, {readable(memory.available)} free, {readable(RESERVE)} of it left alone"
-        )
+        free = f"{readable(memory.available)} free, {readable(RESERVE)} of it left alone"
+        return f"{readable(memory.total)} {kind}, {free}"
     return f"{readable(memory.total)} {kind}, {readable(memory.requested)} for vLLM ({memory.utilization:g} of it)"
 
 

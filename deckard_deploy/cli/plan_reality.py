@@ -19,7 +19,11 @@ def kv_cache_line(facts: Facts, memory: Memory | None) -> str:
     planned = memory.tokens if memory else 0
     if not planned:
         return text
-    return f"{text}, as planned" if planned == tokens else f"{text} (planned: {planned:,}, {tokens / planned - 1:+.1%})"
+    return (
+        f"{text}, as planned"
+        if planned == tokens
+        else f"{text} (planned: {planned:,}, {tokens / planned - 1:+.1%})"
+    )
 
 
 def memory_line(facts: Facts, memory: Memory) -> str:
@@ -33,7 +37,9 @@ def memory_line(facts: Facts, memory: Memory) -> str:
         ("engine", _engine(said, graphs_counted=counted), parts.get("engine", 0)),
         ("CUDA graphs", _graphs(said), parts.get("CUDA graphs", 0)),
     )
-    return ", ".join(f"{n} {readable(size)} (planned: {readable(plan)})" for n, size, plan in found if size is not None)
+    return ", ".join(
+        f"{n} {readable(size)} (planned: {readable(plan)})" for n, size, plan in found if size is not None
+    )
 
 
 def start_memory(facts: Facts, memory: Memory) -> history.StartMemory:

@@ -26,7 +26,9 @@ def speed_of(resolved: Resolved) -> tuple[CacheSettings, Roofline] | str:
     except UnknownMemoryError as error:
         return str(error)
     roofline = roofline_of(resolved, settings)
-    return (settings, roofline) if roofline else f"the memory bandwidth of {resolved.profile.name} is not known"
+    return (
+        (settings, roofline) if roofline else f"the memory bandwidth of {resolved.profile.name} is not known"
+    )
 
 
 def speed_lines(resolved: Resolved) -> list[str]:
@@ -36,7 +38,9 @@ def speed_lines(resolved: Resolved) -> list[str]:
         return _wrapped(f"speed        not known: {speed}")
     roofline = speed[1]
     ceiling = roofline.tokens_per_s(1, CONTEXTS[0])
-    lines = _wrapped(f"speed        at most {ceiling:.1f} tok/s for one sequence; {_efficiency(roofline, ceiling)}")
+    lines = _wrapped(
+        f"speed        at most {ceiling:.1f} tok/s for one sequence; {_efficiency(roofline, ceiling)}"
+    )
     drafting = drafting_of(resolved)
     return lines + (_drafter_lines(resolved, drafting) if drafting else [])
 
@@ -133,7 +137,9 @@ def _drafter_lines(resolved: Resolved, drafting: Drafting) -> list[str]:
         return []
     even, tokens, measured = drafting.break_even(), drafting.tokens, drafter.measured_speedup
     if even is None:
-        return _wrapped(f"drafter      {drafter.name}: SLOWER THAN NONE at any acceptance with {tokens} tokens")
+        return _wrapped(
+            f"drafter      {drafter.name}: SLOWER THAN NONE at any acceptance with {tokens} tokens"
+        )
     share = drafting.share(even)  # what /metrics and the start's own judgement are in
     verdict = "SLOWER THAN NONE unless" if share > LIKELY else "faster than none when"
     text = f"drafter      {drafter.name}: {verdict} more than {share:.0%} of its drafted tokens are accepted"
@@ -147,12 +153,19 @@ def _drafter_lines(resolved: Resolved, drafting: Drafting) -> list[str]:
 
 def _decoding(settings: CacheSettings, roofline: Roofline) -> list[str]:
     weights, band = roofline.weights / 1e9, roofline.bandwidth * roofline.ranks / 1e9
-    per_token = {context: roofline.step_bytes(1, context) - roofline.weights for context in _contexts(settings)}
+    per_token = {
+        context: roofline.step_bytes(1, context) - roofline.weights for context in _contexts(settings)
+    }
     lines = [
         "decoding     tok/s <= sequences * bandwidth / (weights + sequences * KV)",
         f"             bandwidth {band:g} GB/s, weights {weights:.2f} GB a step",
-        *(f"             KV {size / 1e9:.3f} GB a step at {context:,} tokens" for context, size in per_token.items()),
-        "             sequences" + "".join(f"{context:>12,}" for context in per_token) + "  tokens of context",
+        *(
+            f"             KV {size / 1e9:.3f} GB a step at {context:,} tokens"
+            for context, size in per_token.items()
+        ),
+        "             sequences"
+        + "".join(f"{context:>12,}" for context in per_token)
+        + "  tokens of context",
     ]
     for sequences in _batches(settings):
         figures = "".join(f"{roofline.tokens_per_s(sequences, context):12.1f}" for context in per_token)

@@ -47,7 +47,9 @@ def have_weights(resolved: Resolved, directory: StateDir, say: Say) -> None:
         if model and model.weights:
             _have_model(model, directory.models / model.name, say)
     if resolved.drafter and resolved.drafter.weights:
-        refuse_other_vocabulary(directory.models / resolved.model.name, directory.models / resolved.drafter.name)
+        refuse_other_vocabulary(
+            directory.models / resolved.model.name, directory.models / resolved.drafter.name
+        )
 
 
 def refuse_other_vocabulary(target: Path, drafter: Path) -> None:
@@ -74,13 +76,15 @@ def _have_own_folder(resolved: Resolved) -> None:
     if not (folder / "config.json").is_file():
         weights = resolved.model.weights
         repo = weights.repo if isinstance(weights, HubRepository) else resolved.model.name
-        raise EnvironmentUnfitError(f"no weights in {folder}", hint=f"hf download {repo} --local-dir {folder}")
+        raise EnvironmentUnfitError(
+            f"no weights in {folder}", hint=f"hf download {repo} --local-dir {folder}"
+        )
 
 
 def _have_model(model: ModelSpec, folder: Path, say: Say) -> None:
     say(f"weights  {model.name} in {folder}")
     if isinstance(model.weights, Generated):
-        from deckard_deploy.rehearsal import assistant, gemma4  # noqa: PLC0415  an extra: numpy
+        from deckard_deploy.rehearsal import assistant, gemma4
 
         if model.weights.generator == "tiny-assistant":
             assistant.write(folder, kind=model.weights.kind)
@@ -196,7 +200,10 @@ def stored_release(plan: LaunchPlan, releases: Releases) -> tuple[Release, Launc
         base_url=plan.base_url,
         rendered=_said_in(run_from),
     )
-    written = {PLAN: plan.model_dump_json(indent=1) + "\n", "command.txt": render_command(plan, launch_id=launch_id)}
+    written = {
+        PLAN: plan.model_dump_json(indent=1) + "\n",
+        "command.txt": render_command(plan, launch_id=launch_id),
+    }
     return releases.store(plan.hash, written | run_from), launch
 
 

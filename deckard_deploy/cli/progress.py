@@ -34,13 +34,15 @@ class LiveDisplay(PlainDisplay):
     """Finished phases stay as lines; the current one is redrawn below them with a running clock."""
 
     def __init__(self, expected_s: float | None) -> None:
-        from rich.console import Console  # noqa: PLC0415  only a terminal needs rich
-        from rich.live import Live  # noqa: PLC0415  same
+        from rich.console import Console
+        from rich.live import Live
 
         super().__init__(expected_s)
         self._console = Console(stderr=True, highlight=False)
         self._progress: Progress | None = None
-        self.live = Live(console=self._console, get_renderable=self._line, refresh_per_second=4, transient=True)
+        self.live = Live(
+            console=self._console, get_renderable=self._line, refresh_per_second=4, transient=True
+        )
 
     def show(self, progress: Progress) -> None:
         """Remember what to draw; a phase that has ended becomes a line of its own."""
@@ -54,7 +56,9 @@ class LiveDisplay(PlainDisplay):
             self._finished(self._progress, time.monotonic())
 
     def _finished(self, progress: Progress, now: float) -> None:
-        self._console.print(f"  [green]✓[/green] {progress.phase}  [dim]{minutes(now - progress.since)}[/dim]")
+        self._console.print(
+            f"  [green]✓[/green] {progress.phase}  [dim]{minutes(now - progress.since)}[/dim]"
+        )
 
     def _line(self) -> str:
         if self._progress is None:

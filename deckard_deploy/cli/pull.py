@@ -17,7 +17,9 @@ from deckard_deploy.weights.manifest import bytes_of
 @click.command()
 @deployment_options
 @state_option
-@click.option("--lock-file", type=click.Path(path_type=Path), help="Default: ./deckard.lock, if there is one.")
+@click.option(
+    "--lock-file", type=click.Path(path_type=Path), help="Default: ./deckard.lock, if there is one."
+)
 @click.option("--locked", is_flag=True, help="Refuse what is not in the lock.")
 @click.option("--dry-run", is_flag=True, help="Say what would be fetched, and fetch nothing.")
 def pull(  # click hands over every option by name
@@ -43,5 +45,7 @@ def pull(  # click hands over every option by name
             say(f"would    check or fetch {len(missing)} files, {bytes_of(missing):,} bytes, of {model.name}")
         else:
             missing_bytes = weights.have(model, folder, lock_file=lock, locked=locked)
-            say(f"weights  {model.name} is complete and right; files of {missing_bytes:,} bytes were not there yet")
+            say(
+                f"weights  {model.name} is complete and right; files of {missing_bytes:,} bytes were not there yet"
+            )
         click.echo(folder)

@@ -58,7 +58,9 @@ _OPTIONS = (
         show_default=True,
         help="Folder of models/, cache/ and patches/ on the host that will run it.",
     ),
-    click.option("--models-dir", metavar="PATH", help="Where that host keeps weights; default: models/ in --root."),
+    click.option(
+        "--models-dir", metavar="PATH", help="Where that host keeps weights; default: models/ in --root."
+    ),
     locked_option,
 )
 
@@ -86,7 +88,9 @@ def gateway(plan: "LaunchPlan", output: Path | None) -> None:
       deckard-deploy render gateway --profile spark -o nginx.conf
     """
     if plan.gateway is None:
-        raise BadInputError(f"the plan of {plan.deployment} has no gateway", hint="deckard-deploy render compose …")
+        raise BadInputError(
+            f"the plan of {plan.deployment} has no gateway", hint="deckard-deploy render compose …"
+        )
     _write(render_gateway(plan), output)
 
 
@@ -114,7 +118,9 @@ def run_line(plan: "LaunchPlan", output: Path | None) -> None:
     _needs_image(plan)
     if plan.gateway and (plan.gateway.exposed or plan.gateway.tls):
         asked = "--expose" if plan.gateway.exposed else "TLS"
-        raise BadInputError(f"{asked} needs the gateway, a second container", hint="deckard-deploy render compose …")
+        raise BadInputError(
+            f"{asked} needs the gateway, a second container", hint="deckard-deploy render compose …"
+        )
     _write(render_run(plan), output)
 
 
@@ -137,8 +143,11 @@ def systemd(plan: "LaunchPlan", output: Path | None, program: str, state_dir: st
     Example:
       deckard-deploy render systemd --profile spark -o ~/.config/systemd/user/deckard-spark.service
     """
-    if not re.fullmatch(r"/[A-Za-z0-9._/+-]+", program):  # systemd takes no others there, however they are quoted
-        raise click.BadParameter(f"{program!r}: a path of letters, digits and . _ / + -", param_hint="--program")
+    # Systemd takes no others there, however they are quoted.
+    if not re.fullmatch(r"/[A-Za-z0-9._/+-]+", program):
+        raise click.BadParameter(
+            f"{program!r}: a path of letters, digits and . _ / + -", param_hint="--program"
+        )
     home = str(_absolute(state_dir, "--state-dir", home=False)) if state_dir else None
     _write(render_unit(plan, program=program, state_dir=home), output)
 

@@ -30,7 +30,9 @@ def rollback(deployed: Deployed, dry_run: bool) -> None:  # noqa: FBT001  click 
     with open_site(directory, found, say) as site:
         current, previous = site.releases.current(), site.releases.previous()
         if current is None or previous is None:
-            raise BadInputError(f"{found} has no release before the current one", hint="deckard-deploy status")
+            raise BadInputError(
+                f"{found} has no release before the current one", hint="deckard-deploy status"
+            )
         say(f"{'would' if dry_run else 'rollback':8} {current.plan_hash} -> {previous.plan_hash}")
         plan = previous.plan()
         for change in difference(current.plan(), plan):

@@ -40,7 +40,9 @@ def require_room(resolved: Resolved, plan: LaunchPlan, directory: StateDir, engi
         return
     image = image_need(engine, plan.image, plan.platform)
     if image is None:
-        say(f"image    {plan.image}: how large it is, or where docker keeps it, is not known; its room is not checked")
+        say(
+            f"image    {plan.image}: how large it is, or where docker keeps it, is not known; its room is not checked"
+        )
         return
     check([image, *_weights(resolved, directory)])
 

@@ -52,7 +52,9 @@ def bill(resolved: "Resolved", plan: "LaunchPlan", directory: "StateDir") -> dic
         "version": 1,
         "metadata": {"component": subject},
         "components": components,
-        "dependencies": [{"ref": "deployment", "dependsOn": [component["bom-ref"] for component in components]}],
+        "dependencies": [
+            {"ref": "deployment", "dependsOn": [component["bom-ref"] for component in components]}
+        ],
     }
 
 
@@ -61,7 +63,12 @@ def _engine(plan: "LaunchPlan") -> "Iterator[Component]":
         yield {"type": "application", "bom-ref": "engine", "name": plan.engine, "version": plan.vllm_version}
     for image in plan.images:
         name, _, digest = image.partition("@sha256:")
-        component = {"type": "container", "bom-ref": f"image:{name}", "name": name, "version": digest or "not locked"}
+        component = {
+            "type": "container",
+            "bom-ref": f"image:{name}",
+            "name": name,
+            "version": digest or "not locked",
+        }
         yield {**component, "hashes": _sha256(digest)} if digest else component
 
 
@@ -79,7 +86,11 @@ def _weights(resolved: "Resolved", directory: "StateDir") -> "Iterator[Component
             continue
         locked = lock.models.get(model.name) if lock else None
         manifest = locked or ModelFolder(directory.models / model.name).manifest()
-        component: Component = {"type": "machine-learning-model", "bom-ref": f"model:{model.name}", "name": model.name}
+        component: Component = {
+            "type": "machine-learning-model",
+            "bom-ref": f"model:{model.name}",
+            "name": model.name,
+        }
         if manifest:
             component |= {"group": manifest.repo, "version": manifest.commit}
             component["components"] = [
@@ -92,7 +103,8 @@ def _weights(resolved: "Resolved", directory: "StateDir") -> "Iterator[Component
 
 def _packages() -> "Iterator[Component]":
 
-    named = [one for one in distributions() if one.name]  # a folder that a failed installation left has no name
+    # A folder that a failed installation left has no name.
+    named = [one for one in distributions() if one.name]
     found = {one.name.lower().replace("_", "-"): one.version for one in named}
     for name, version in sorted(found.items()):
         purl = f"pkg:pypi/{name}@{version}"

@@ -58,7 +58,9 @@ def open_site(
     if in_docker or also == "docker":
         runtimes["docker"] = DockerRuntime(deployment, environment=environment, say=echo_command)
     program = functools.partial(installed_program, directory=directory, say=say)
-    runtimes["process"] = ProcessRuntime(deployment, program=program, environment=environment, say=echo_command)
+    runtimes["process"] = ProcessRuntime(
+        deployment, program=program, environment=environment, say=echo_command
+    )
     site = Site(
         releases=releases,
         runtimes=runtimes,
@@ -98,7 +100,9 @@ def prove_ready(
     Raises StartFailedError and TimedOutError with the diagnosis.
     """
     plan = release.plan()
-    before = history.starts_like(directory.startups, profile=plan.profile, model=plan.model, engine=plan.engine)
+    before = history.starts_like(
+        directory.startups, profile=plan.profile, model=plan.model, engine=plan.engine
+    )
     eta = history.estimate(before, phase=Phase.CONTAINER, in_phase_s=0)
     answers: list[Readiness] = []
 
@@ -113,7 +117,8 @@ def prove_ready(
             stalled_after_s=plan.startup_timeout_s,
             on_progress=display.show,
         )
-    whole = _followed_from_its_beginning(release, ready)  # at once: what follows may take long on a busy machine
+    # At once: what follows may take long on a busy machine.
+    whole = _followed_from_its_beginning(release, ready)
     program = functools.partial(installed_program, directory=directory, say=say)
     if plan.patches:
         say(f"patches  {attest(plan, runtime, program)}")
@@ -122,7 +127,8 @@ def prove_ready(
     say(f"answer   {answers[-1].detail!r}")
     if prove_drafter(plan, access(plan, directory), say) and not _still_answers(ask):
         raise StartFailedError(
-            f"it answered until it had drafted much: {answers[-1].detail}", hint="deckard-deploy up --drafter none"
+            f"it answered until it had drafted much: {answers[-1].detail}",
+            hint="deckard-deploy up --drafter none",
         )
     memory = planned.get(plan.hash)
     say(f"ready    after {minutes(ready.elapsed_s)}{kv_cache_line(ready.facts, memory)}")

@@ -39,7 +39,12 @@ def deployment_option(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(deployed=chosen(state_dir, name), **options)
 
     name = click.option(
-        "-n", "--name", "-p", "--profile", "name", help="Name of the deployment; not needed when there is only one."
+        "-n",
+        "--name",
+        "-p",
+        "--profile",
+        "name",
+        help="Name of the deployment; not needed when there is only one.",
     )
     return name(state_option(with_deployment))
 
@@ -74,7 +79,9 @@ def chosen(root: Path | None, name: str | None) -> "Deployed":
         raise BadInputError(f"there are several deployments: {', '.join(known)}", hint="--name NAME")
     if name is None or name not in known:
         what = f"no deployment named {name[:80]!r}" if name else "nothing was deployed yet"
-        raise BadInputError(f"{what}; known: {', '.join(known) or 'none'}", hint="deckard-deploy up --profile NAME")
+        raise BadInputError(
+            f"{what}; known: {', '.join(known) or 'none'}", hint="deckard-deploy up --profile NAME"
+        )
     return Deployed(directory, name)
 
 

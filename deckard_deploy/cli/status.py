@@ -75,7 +75,10 @@ def _facts(site: "Site", directory: "StateDir") -> dict[str, Any]:
 
 def changed_weights(plan: "LaunchPlan", directory: "StateDir") -> list[str] | None:
     """Pulled files that are not as they were when their hash was right. No content is read."""
-    folders = {directory.models / plan.model, *(Path(mount.source) for mount in plan.mounts if mount.read_only)}
+    folders = {
+        directory.models / plan.model,
+        *(Path(mount.source) for mount in plan.mounts if mount.read_only),
+    }
     changed = []
     for folder in sorted(folders):
         model = ModelFolder(folder)
@@ -100,4 +103,6 @@ def _watched(site: "Site") -> dict[str, Any]:
 def _gateway(plan: "LaunchPlan") -> str:
     if plan.gateway is None:
         return "none"
-    return f"{'exposed' if plan.gateway.exposed else 'loopback'}, {'TLS' if plan.gateway.tls else 'without TLS'}"
+    return (
+        f"{'exposed' if plan.gateway.exposed else 'loopback'}, {'TLS' if plan.gateway.tls else 'without TLS'}"
+    )

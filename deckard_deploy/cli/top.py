@@ -26,7 +26,11 @@ from deckard_deploy.system.http import Access
 @click.command()
 @deployment_option
 @click.option(
-    "--interval", type=FiniteRange(0.2, DAY_S), default=2.0, show_default=True, help="Seconds between two looks."
+    "--interval",
+    type=FiniteRange(0.2, DAY_S),
+    default=2.0,
+    show_default=True,
+    help="Seconds between two looks.",
 )
 @click.option("--once", is_flag=True, help="Look twice, an interval apart, print what was between, and end.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object a line.")

@@ -44,13 +44,19 @@ def watch(plan: LaunchPlan, looks: Iterator["Look"], interval: float) -> None:
 def screen(plan: LaunchPlan, look: "Look", history: Sequence[float]) -> Group:
     """Everything on it. Nothing wraps, so that 20 rows always suffice."""
     address = _line(plan.base_url)
-    head = Text(f"{plan.model} on {plan.profile}, {plan.engine}", style="bold", no_wrap=True, overflow="ellipsis")
+    head = Text(
+        f"{plan.model} on {plan.profile}, {plan.engine}", style="bold", no_wrap=True, overflow="ellipsis"
+    )
     foot = Text("q leaves", style="dim")
     if look.figures is None:
         gone = Text(f"no answer at {look.at:%H:%M:%S}: {look.problem}", style="bold red")
         return Group(head, address, "", gone, Text("still asking"), "", foot)
-    since = _line(f"up {_age(look)}, answered at {look.at:%H:%M:%S}, figures of the last {look.figures.window_s:.0f} s")
-    return Group(head, address, since, "", _now(look.figures, history), "", _latencies(look.figures), "", foot)
+    since = _line(
+        f"up {_age(look)}, answered at {look.at:%H:%M:%S}, figures of the last {look.figures.window_s:.0f} s"
+    )
+    return Group(
+        head, address, since, "", _now(look.figures, history), "", _latencies(look.figures), "", foot
+    )
 
 
 def _now(figures: Figures, history: Sequence[float]) -> Table:

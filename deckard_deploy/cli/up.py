@@ -69,7 +69,9 @@ def up(resolved: "Resolved", *, state_dir: Path | None, locked: bool, dry_run: b
     with held(deployment, verb="up"):
         _up(resolved, plan, directory, memory=memory)
     say_what_is_open(plan, directory)
-    say(f"took     {minutes(time.monotonic() - started)}; try: {program} chat --name {plan.deployment} 'Hello?'")
+    say(
+        f"took     {minutes(time.monotonic() - started)}; try: {program} chat --name {plan.deployment} 'Hello?'"
+    )
     click.echo(plan.base_url)
 
 

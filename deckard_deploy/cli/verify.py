@@ -21,9 +21,13 @@ _STRAY = "not in the repository, and an engine might load it"
 @click.command()
 @deployment_options
 @state_option
-@click.option("--lock-file", type=click.Path(path_type=Path), help="Default: ./deckard.lock, if there is one.")
+@click.option(
+    "--lock-file", type=click.Path(path_type=Path), help="Default: ./deckard.lock, if there is one."
+)
 @click.option("--locked", is_flag=True, help="Refuse what is not in the lock.")
-@click.option("--fast", is_flag=True, help="Compare size, times and inode with the last full check; read no content.")
+@click.option(
+    "--fast", is_flag=True, help="Compare size, times and inode with the last full check; read no content."
+)
 @click.option("--repair", is_flag=True, help="Set aside what is wrong, and fetch it once again.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify(  # noqa: PLR0913  click hands over every option by name
@@ -82,12 +86,17 @@ def _set_strays_aside(place: "ModelFolder", manifest: "Manifest") -> None:
 
 def _show(found: "dict[str, list[Problem]]", *, as_json: bool) -> None:
     if as_json:
-        rows = {name: [{"path": one.path, "cause": one.cause} for one in problems] for name, problems in found.items()}
+        rows = {
+            name: [{"path": one.path, "cause": one.cause} for one in problems]
+            for name, problems in found.items()
+        }
         click.echo(json.dumps({"models": rows, "right": not any(found.values())}, indent=2))
         return
     for name, problems in found.items():
         for problem in problems:
             click.echo(f"{name}/{problem.path}: {problem.cause}")
-        say(f"weights  {name}: {'right' if not problems else 'wrong, to repair: the same command with --repair'}")
+        say(
+            f"weights  {name}: {'right' if not problems else 'wrong, to repair: the same command with --repair'}"
+        )
     if not found:
         say("weights  nothing was pulled for this deployment: this tool writes its model itself")

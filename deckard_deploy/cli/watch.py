@@ -23,8 +23,12 @@ WORK = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total")
 
 @click.command()
 @deployment_option
-@click.option("--interval", type=FiniteRange(1, DAY_S), default=30.0, show_default=True, help="Seconds in between.")
-@click.option("--deadline", type=FiniteRange(1, DAY_S), default=120.0, show_default=True, help="Seconds for an answer.")
+@click.option(
+    "--interval", type=FiniteRange(1, DAY_S), default=30.0, show_default=True, help="Seconds in between."
+)
+@click.option(
+    "--deadline", type=FiniteRange(1, DAY_S), default=120.0, show_default=True, help="Seconds for an answer."
+)
 def watch(deployed: Deployed, interval: float, deadline: float) -> None:
     """Keep the current release answering.
 

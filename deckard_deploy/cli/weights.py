@@ -23,7 +23,9 @@ _RATE_WINDOW_S = 5.0
 
 def hub_models(resolved: Resolved) -> list[ModelSpec]:
     """The model and the drafter, as far as their weights are on the hub."""
-    return [one for one in (resolved.model, resolved.drafter) if one and isinstance(one.weights, HubRepository)]
+    return [
+        one for one in (resolved.model, resolved.drafter) if one and isinstance(one.weights, HubRepository)
+    ]
 
 
 def manifest_for(model: ModelSpec, folder: Path, *, lock_file: Path, locked: bool) -> Manifest:
@@ -34,7 +36,8 @@ def manifest_for(model: ModelSpec, folder: Path, *, lock_file: Path, locked: boo
     manifest = _manifest_for(model, folder, lock_file=lock_file, locked=locked)
     if not any(file.path.endswith(".safetensors") for file in manifest.files):
         raise IntegrityError(
-            f"{manifest.repo} has no safetensors at {manifest.commit[:12]}", hint="deckard-deploy lock --check"
+            f"{manifest.repo} has no safetensors at {manifest.commit[:12]}",
+            hint="deckard-deploy lock --check",
         )
     return manifest
 
@@ -103,7 +106,11 @@ class Display:
         if now - self._shown_at < (_TERMINAL_LINE_S if self._terminal else _PLAIN_LINE_S):
             return
         self._shown_at = now
-        rest = f", {self._rate / 1e6:.0f} MB/s, {_clock((total - done) / self._rate)} left" if self._rate > 0 else ""
+        rest = (
+            f", {self._rate / 1e6:.0f} MB/s, {_clock((total - done) / self._rate)} left"
+            if self._rate > 0
+            else ""
+        )
         line = f"weights  {self._name}: {done / 1e9:.2f} of {total / 1e9:.2f} GB{rest}"
         # A line that wraps cannot be rewritten: every look would leave another one behind.
         shown = f"\r\x1b[2K{line[: _columns() - 1]}" if self._terminal else line

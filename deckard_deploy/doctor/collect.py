@@ -51,7 +51,9 @@ def collect(target: Target, host: Host, *, port_problem: PortProblem, quick: boo
 
 def machine(host: Host, target: Target) -> Fields:  # noqa: ARG001  one signature for all
     """Architecture, kernel, product, firmware, uptime, CDI specifications (cncf CDI: /etc/cdi and /var/run/cdi)."""
-    specs = [path for folder in ("/etc/cdi", "/var/run/cdi") for path in sorted(host.path(folder).glob("*nvidia*"))]
+    specs = [
+        path for folder in ("/etc/cdi", "/var/run/cdi") for path in sorted(host.path(folder).glob("*nvidia*"))
+    ]
     uptime = (host.read("/proc/uptime") or "").partition(".")[0]
     return {
         "architecture": _line(host.ask("uname", "-m").out),
@@ -74,7 +76,9 @@ def memory(host: Host, target: Target) -> Fields:  # noqa: ARG001  same
     if not {"MemTotal", "MemFree", "MemAvailable"} <= kib.keys():
         return {}
     least = (host.read("/proc/sys/vm/min_free_kbytes") or "").strip()
-    pressure = re.search(r"(?m)^full avg10=(\d{1,3}\.\d+)", host.read("/proc/pressure/memory") or "", re.ASCII)
+    pressure = re.search(
+        r"(?m)^full avg10=(\d{1,3}\.\d+)", host.read("/proc/pressure/memory") or "", re.ASCII
+    )
     return {
         "memory": Memory(
             total_kib=kib["MemTotal"],
@@ -90,14 +94,20 @@ def memory(host: Host, target: Target) -> Fields:  # noqa: ARG001  same
 
 def disks(host: Host, target: Target) -> Fields:
     """Room for weights, caches and, where docker is used, images."""
-    places = [("weights", target.folders.weights), *(("caches", folder) for folder in target.folders.caches[:1])]
+    places = [
+        ("weights", target.folders.weights),
+        *(("caches", folder) for folder in target.folders.caches[:1]),
+    ]
     if target.needs_docker is not False:
         places.append(("images", host.path(programs.docker_root(host) or DEFAULT_DOCKER_ROOT)))
     found = []
     for purpose, folder in places:
         there = next((each for each in (folder, *folder.parents) if each.is_dir()), Path("/"))
         status, device = os.statvfs(there), there.stat().st_dev
-        sizes = {"size_bytes": status.f_blocks * status.f_frsize, "free_bytes": status.f_bavail * status.f_frsize}
+        sizes = {
+            "size_bytes": status.f_blocks * status.f_frsize,
+            "free_bytes": status.f_bavail * status.f_frsize,
+        }
         found.append(Disk.model_validate({"purpose": purpose, "path": str(there), "device": device, **sizes}))
     return {"disks": tuple(found)}
 
@@ -140,11 +150,14 @@ def checkpoints(host: Host, target: Target) -> Fields:  # noqa: ARG001  same
 def _checkpoint(model: str, folder: Path) -> Checkpoint:
     index = _json(folder / "model.safetensors.index.json")
     weight_map = index.get("weight_map")
-    shards = {str(name) for name in weight_map.values()} if isinstance(weight_map, dict) else {"model.safetensors"}
+    shards = (
+        {str(name) for name in weight_map.values()} if isinstance(weight_map, dict) else {"model.safetensors"}
+    )
     quantization = _json(folder / "hf_quant_config.json").get("quantization")
     algorithm = quantization.get("quant_algo") if isinstance(quantization, dict) else None
     files = [path for path in sorted(folder.iterdir()) if path.is_file() or path.is_symlink()]
-    real = os.path.realpath(folder)  # Path.resolve raises RuntimeError for links in a circle before Python 3.13
+    # Path.resolve raises RuntimeError for links in a circle before Python 3.13.
+    real = os.path.realpath(folder)
     return Checkpoint(
         model=model,
         folder=str(folder),

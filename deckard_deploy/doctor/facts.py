@@ -190,7 +190,9 @@ def load(path: Path) -> HostFacts:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise BadInputError(f"{path}: {error.strerror or error}", hint="deckard-deploy doctor --save FILE") from error
+        raise BadInputError(
+            f"{path}: {error.strerror or error}", hint="deckard-deploy doctor --save FILE"
+        ) from error
     if len(content) > MAX_BYTES:
         raise BadInputError(f"{path}: more than {MAX_BYTES} bytes: not a set of facts")
     try:

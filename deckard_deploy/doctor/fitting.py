@@ -45,7 +45,9 @@ class Fit:
 def fit(profile: HardwareProfile, facts: HostFacts) -> Fit:
     """The profile with its own model, engine and settings on the machine of `facts`."""
     resolved = resolve(Deployment(), profile=profile)
-    findings = {found.rule: found for found in judge(facts, target_of(resolved, build_plan(resolved), models=Path()))}
+    findings = {
+        found.rule: found for found in judge(facts, target_of(resolved, build_plan(resolved), models=Path()))
+    }
     never = next((name for name in HARDWARE if _failed(findings.get(name))), None)
     if never:
         return Fit(profile=profile.name, verdict="no", why=findings[never].what)
@@ -80,11 +82,14 @@ def made_for(facts: HostFacts, fits: Sequence[Fit]) -> Fit:
     machine = f"{facts.gpus[0].name}, {facts.architecture}" if facts.gpus else f"{facts.architecture}, no GPU"
     if made:
         names = " or ".join(f"--profile {each.profile}" for each in made)
-        raise EnvironmentUnfitError(f"several profiles are made for {machine}", hint=f"deckard-deploy up {names}")
+        raise EnvironmentUnfitError(
+            f"several profiles are made for {machine}", hint=f"deckard-deploy up {names}"
+        )
     able = [each.profile for each in fits if each.verdict != "no" and each.why != "needs no GPU"]
     near = " or ".join(f"--profile {name}" for name in able)
     raise EnvironmentUnfitError(
-        f"no profile is made for {machine}" + (f"; the same kind of GPU has: {', '.join(able)}" if able else ""),
+        f"no profile is made for {machine}"
+        + (f"; the same kind of GPU has: {', '.join(able)}" if able else ""),
         hint=f"deckard-deploy profiles, then: deckard-deploy up {near or '--profile cpu (a rehearsal)'}",
     )
 
@@ -115,5 +120,7 @@ def _smaller(resolved: Resolved, memory: Memory | None, *, gpus: int) -> tuple[s
     if memory is None or memory.verdict == "fits":
         return ()
     found = smallest_changes(resolved, memory)
-    options = " or ".join(" ".join(each.options) for each in found if each.memory.settings.tensor_parallel <= gpus)
+    options = " or ".join(
+        " ".join(each.options) for each in found if each.memory.settings.tensor_parallel <= gpus
+    )
     return (f"{memory.problem()}: {options}",) if options else ()

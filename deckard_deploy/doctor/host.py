@@ -68,7 +68,11 @@ class Host:
         if late.is_set():
             return Answer(problem=f"{program} did not answer within {self.timeout_s:g} s")
         if process.returncode:
-            words = one_line(err.decode("utf-8", "replace")) or one_line(text) or f"exit status {process.returncode}"
+            words = (
+                one_line(err.decode("utf-8", "replace"))
+                or one_line(text)
+                or f"exit status {process.returncode}"
+            )
             return Answer(text, problem=f"{program}: {words}")
         return Answer(text)
 

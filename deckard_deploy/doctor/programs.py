@@ -25,7 +25,10 @@ LOG_LINES = "5000"
 # (NVIDIA/open-gpu-kernel-modules issue 1358); the kernel's own words: mm/oom_kill.c.
 _EVENTS = (
     ("driver out of memory", re.compile(r"NVRM: .*NV_ERR_NO_MEMORY")),
-    ("process killed for memory", re.compile(r"Out of memory: Killed process|Memory cgroup out of memory: Killed")),
+    (
+        "process killed for memory",
+        re.compile(r"Out of memory: Killed process|Memory cgroup out of memory: Killed"),
+    ),
     ("GPU error (Xid)", re.compile(r"NVRM: Xid \(")),
 )
 
@@ -35,7 +38,9 @@ def gpus(host: Host, target: Target) -> Fields:
     answers = _asked_of_gpus(host, target, f"--query-gpu={GPU_FIELDS}")
     found = tuple(gpu for answer in answers if not answer.problem for gpu in _gpus(answer.out))
     said = answers[0]
-    problem = said.problem or (None if found else f"nvidia-smi lists no GPU: {one_line(said.out) or 'no output'}")
+    problem = said.problem or (
+        None if found else f"nvidia-smi lists no GPU: {one_line(said.out) or 'no output'}"
+    )
     return {"gpus": found, "gpu_problem": problem}
 
 

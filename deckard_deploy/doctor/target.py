@@ -71,7 +71,9 @@ def target_of(resolved: Resolved, plan: LaunchPlan, *, models: Path, running: bo
     # Somebody's own launch line has the model in a folder of theirs, which it may write to, and no caches.
     own = Path(resolved.compatibility.model_source).expanduser() if resolved.compatibility else None
     caches = () if own else tuple(Path(mount.source) for mount in plan.mounts if not mount.read_only)
-    utilization, batched = (resolved.serve.get(key) for key in ("gpu-memory-utilization", "max-num-batched-tokens"))
+    utilization, batched = (
+        resolved.serve.get(key) for key in ("gpu-memory-utilization", "max-num-batched-tokens")
+    )
     return Target(
         folders=Folders(weights=own or models, caches=caches),
         profile=plan.profile,

@@ -61,7 +61,8 @@ def compare(old: Speeds, new: Speeds, *, exact: bool = False, seed: int = 0) -> 
     shared = sorted(old.keys() & new.keys())
     if not shared:
         raise BadInputError(
-            f"they share no concurrency: {_listed(old)} and {_listed(new)}", hint="deckard-deploy bench --concurrency …"
+            f"they share no concurrency: {_listed(old)} and {_listed(new)}",
+            hint="deckard-deploy bench --concurrency …",
         )
     fewest = max if exact else min
     repeated = [number for number in shared if fewest(len(old[number]), len(new[number])) > 1]
@@ -69,10 +70,11 @@ def compare(old: Speeds, new: Speeds, *, exact: bool = False, seed: int = 0) -> 
         raise BadInputError(
             "no row was measured twice on both sides: no difference can be told from chance", hint="--runs 5"
         )
-    dice = random.Random(seed)  # noqa: S311  no secrets; the same records give the same interval
+    dice = random.Random(seed)
     rows = {number: _Logs([log(x) for x in old[number]], [log(x) for x in new[number]]) for number in shared}
     noise = {number: rows[number].noise(dice) for number in repeated}
-    each = 1 - (1 - CONFIDENCE) / len(shared)  # Bonferroni: the more rows, the more often one is out by chance
+    # Bonferroni: the more rows, the more often one is out by chance.
+    each = 1 - (1 - CONFIDENCE) / len(shared)
     centre = fmean(rows[number].centre for number in repeated)
     together = [fmean(column) for column in zip(*noise.values(), strict=True)]
     return Comparison(
@@ -133,7 +135,10 @@ def _ratio(centre: float, degrees: int, noise: list[float], confidence: float) -
     wide = _student(confidence, degrees) / NormalDist().inv_cdf((1 + bulk) / 2)
     edge, ordered = int(RESAMPLES * (1 - bulk) / 2), sorted(noise)
     return Ratio(
-        *(exp(min(each, 700)) for each in (centre, centre + wide * ordered[edge], centre + wide * ordered[-1 - edge]))
+        *(
+            exp(min(each, 700))
+            for each in (centre, centre + wide * ordered[edge], centre + wide * ordered[-1 - edge])
+        )
     )
 
 
@@ -159,4 +164,6 @@ def _student(confidence: float, degrees: int) -> float:
         (5 * z**5 + 16 * z**3 + 3 * z) / 96,
         (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
     )
-    return z + sum(term / degree for term, degree in zip(terms, (degrees, degrees**2, degrees**3), strict=True))
+    return z + sum(
+        term / degree for term, degree in zip(terms, (degrees, degrees**2, degrees**3), strict=True)
+    )

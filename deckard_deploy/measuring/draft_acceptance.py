@@ -92,7 +92,9 @@ def _ask(base_url: str, served_name: str, question: str, access: Access) -> None
     }
     with session(access) as asking:
         try:
-            answer = asking.post(f"{base_url}/chat/completions", json=body, timeout=TIMEOUT_S, allow_redirects=False)
+            answer = asking.post(
+                f"{base_url}/chat/completions", json=body, timeout=TIMEOUT_S, allow_redirects=False
+            )
         except requests.RequestException as error:
             raise NetworkError(f"{base_url}: {type(error).__name__}", hint="deckard-deploy status") from error
     if answer.status_code != 200:

@@ -34,7 +34,14 @@ class Endpoint:
 
 def argv_of(endpoint: Endpoint, arguments: Sequence[str]) -> tuple[str, ...]:
     """What a person would type to measure the same; both names mean the one server."""
-    target = ("--base-url", endpoint.server, "--model", endpoint.model, "--served-model-name", endpoint.served_name)
+    target = (
+        "--base-url",
+        endpoint.server,
+        "--model",
+        endpoint.model,
+        "--served-model-name",
+        endpoint.served_name,
+    )
     return (*target, *arguments)
 
 
@@ -83,7 +90,9 @@ class Bench:
     def _last_words(self) -> str:
         self._process.wait()
         self._talk.seek(0)
-        return ([line for line in self._talk.read().splitlines() if line.strip()] or ["it said nothing"])[-1][-300:]
+        return ([line for line in self._talk.read().splitlines() if line.strip()] or ["it said nothing"])[-1][
+            -300:
+        ]
 
 
 @contextlib.contextmanager

@@ -84,7 +84,9 @@ def pooled(runs: Sequence[Run]) -> Acceptance | None:
     if not drafts:
         return None
     # A position that a run did not reach has no acceptance there.
-    positions = zip_longest(*([rate * each.drafts for rate in each.by_position] for each in found), fillvalue=0.0)
+    positions = zip_longest(
+        *([rate * each.drafts for rate in each.by_position] for each in found), fillvalue=0.0
+    )
     return Acceptance.model_construct(  # not judged as one run's: sums may be more than a run has
         drafts=drafts,
         draft_tokens=sum(each.draft_tokens for each in found),

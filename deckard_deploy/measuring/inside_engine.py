@@ -17,7 +17,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-MODULES = ("vllm.entrypoints.cli.main", "vllm.benchmarks.serve", "vllm.entrypoints.cli.serve")  # nearly all it imports
+# Nearly all it imports.
+MODULES = ("vllm.entrypoints.cli.main", "vllm.benchmarks.serve", "vllm.entrypoints.cli.serve")
 TOO_MUCH = ("generated_texts", "itls", "errors", "start_times")  # megabytes, and nobody reads them again
 
 
@@ -29,7 +30,8 @@ def main() -> None:
     os.dup2(2, 1)  # whatever vLLM prints is no answer
     for module in MODULES:
         importlib.import_module(module)
-    with open(0, "rb", buffering=0) as tasks:  # nothing is read ahead: while a run goes on, stdin has to be silent
+    # Nothing is read ahead: while a run goes on, stdin has to be silent.
+    with open(0, "rb", buffering=0) as tasks:
         for line in tasks:
             os.write(answers, f"{json.dumps(_measured(json.loads(line)))}\n".encode())
 
@@ -61,14 +63,16 @@ def _bench(task: dict[str, Any], folder: Path) -> None:
         said = os.open(folder / "said", os.O_CREAT | os.O_WRONLY, 0o600)
         for stream in (1, 2):
             os.dup2(said, stream)
-        sys.stdout = os.fdopen(1, "w", buffering=1)  # line by line: the last line in there is the last one said
+        # Line by line: the last line in there is the last one said.
+        sys.stdout = os.fdopen(1, "w", buffering=1)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.chdir(folder)
         arguments = [*task["arguments"], "--result-dir", str(folder), "--result-filename", "result.json"]
         if task["prompts"]:
             arguments += ["--dataset-path", _write_prompts(folder / "prompts.json", task["prompts"])]
         if task["key"]:
-            os.environ["OPENAI_API_KEY"] = task["key"]  # where vllm bench serve looks for it; argv is seen by all
+            # Where vllm bench serve looks for it; argv is seen by all.
+            os.environ["OPENAI_API_KEY"] = task["key"]
         sys.argv = ["vllm", "bench", "serve", *arguments]
         sys.modules["vllm.entrypoints.cli.main"].main()
         status = 0

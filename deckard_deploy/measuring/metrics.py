@@ -58,7 +58,11 @@ class Histogram:
             return None
         for (lower, before), (upper, until) in pairwise(((0.0, 0.0), *self.buckets)):
             if until >= rank and until > before:
-                return lower if math.isinf(upper) else lower + (upper - lower) * (rank - before) / (until - before)
+                return (
+                    lower
+                    if math.isinf(upper)
+                    else lower + (upper - lower) * (rank - before) / (until - before)
+                )
         return self.buckets[-1][0]
 
 
@@ -180,7 +184,9 @@ def parse(text: str, *, at_s: float = 0.0) -> Page:
                 samples.setdefault(sample.name, {})[frozenset(sample.labels.items())] = sample.value
     except (ValueError, IndexError) as error:
         said = "".join(letter for letter in str(error) if letter.isprintable())  # another server's own words
-        raise NetworkError(f"what was sent is no metrics page: {said}"[:200], hint="deckard-deploy status") from error
+        raise NetworkError(
+            f"what was sent is no metrics page: {said}"[:200], hint="deckard-deploy status"
+        ) from error
     return Page(at_s, samples, types)
 
 
@@ -191,7 +197,9 @@ def _fetch(url: str, access: Access) -> str:
         try:
             with asking.get(url, timeout=TIMEOUT_S, allow_redirects=False, stream=True) as response:
                 if response.status_code != 200:
-                    raise NetworkError(f"{url} answered HTTP {response.status_code}", hint="deckard-deploy status")
+                    raise NetworkError(
+                        f"{url} answered HTTP {response.status_code}", hint="deckard-deploy status"
+                    )
                 body = b"".join(islice(response.iter_content(CHUNK), MAX_CHUNKS))
         except requests.RequestException as error:
             raise NetworkError(f"{url}: {type(error).__name__}", hint="deckard-deploy status") from error

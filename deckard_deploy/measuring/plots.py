@@ -19,7 +19,10 @@ DPI = 144
 
 def pictures(rows: Sequence[Row], published: Baseline | None = None) -> dict[str, bytes]:
     """PNG by name, in the order of a report; what was not measured has none. Raises EnvironmentUnfitError."""
-    drawn = {"throughput": _picture(lambda axes: _throughput(axes, rows, published)), "latency": _latency(rows)}
+    drawn = {
+        "throughput": _picture(lambda axes: _throughput(axes, rows, published)),
+        "latency": _latency(rows),
+    }
     if any(row.by_position for row in rows):
         drawn["acceptance"] = _picture(lambda axes: _acceptance(axes, rows))
     if any(row.reached for row in rows):
@@ -58,12 +61,18 @@ def _picture(draw: "Callable[[Axes], None]") -> bytes:
 def _throughput(axes: "Axes", rows: Sequence[Row], published: Baseline | None) -> None:
     _curve(axes, rows, [row.tokens_per_s for row in rows], BLUE, "all requests together")
     _curve(axes, rows, [row.each for row in rows], ORANGE, "one request")
-    known = [(row.concurrency, row.ceiling.tokens_per_s) for row in rows if row.ceiling and row.ceiling.tokens_per_s]
+    known = [
+        (row.concurrency, row.ceiling.tokens_per_s)
+        for row in rows
+        if row.ceiling and row.ceiling.tokens_per_s
+    ]
     if known:
         axes.plot(*zip(*known, strict=True), color=GREY, linestyle="--", label="roofline, without a drafter")
     if published:
         points = [(row.concurrency, row.tokens_per_s) for row in published.rows]
-        axes.plot(*zip(*points, strict=True), "D", color=GREEN, label=f"published, all together: {published.title}")
+        axes.plot(
+            *zip(*points, strict=True), "D", color=GREEN, label=f"published, all together: {published.title}"
+        )
     axes.set_ylabel("tokens per second")
     axes.set_ylim(0, 1.3 * axes.get_ylim()[1])  # room for the legend
     _concurrency(axes, {row.concurrency for row in rows} | (set(published.speeds) if published else set()))
@@ -91,7 +100,9 @@ def _acceptance(axes: "Axes", rows: Sequence[Row]) -> None:
     drafted = [row for row in rows if row.by_position]
     width = 0.8 / len(drafted)
     for number, row in enumerate(drafted):
-        places = [place + 1 + (number - (len(drafted) - 1) / 2) * width for place in range(len(row.by_position))]
+        places = [
+            place + 1 + (number - (len(drafted) - 1) / 2) * width for place in range(len(row.by_position))
+        ]
         shade = 0.35 + 0.65 * (number + 1) / len(drafted)
         heights = [100 * rate for rate in row.by_position]
         axes.bar(places, heights, width * 0.92, color=BLUE, alpha=shade, label=f"{row.concurrency} at once")
@@ -118,7 +129,9 @@ def _curve(axes: "Axes", rows: Sequence[Row], spreads: Sequence[Spread], colour:
     below = [spread.median - spread.low for spread in spreads]
     above = [spread.high - spread.median for spread in spreads]
     places, middles = [row.concurrency for row in rows], [spread.median for spread in spreads]
-    axes.errorbar(places, middles, yerr=(below, above), fmt="o-", color=colour, capsize=3, markersize=4, label=label)
+    axes.errorbar(
+        places, middles, yerr=(below, above), fmt="o-", color=colour, capsize=3, markersize=4, label=label
+    )
 
 
 def _concurrency(axes: "Axes", numbers: set[int]) -> None:

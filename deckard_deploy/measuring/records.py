@@ -189,7 +189,9 @@ def find(folder: Path, name: str) -> Path:
     if "/" in name or name.endswith(".json"):
         return Path(name)
     known = ids(folder)
-    found = known[-1:] if name == "last" else [each for each in known if each == name or each.startswith(name)]
+    found = (
+        known[-1:] if name == "last" else [each for each in known if each == name or each.startswith(name)]
+    )
     if len(found) != 1:
         what = f"{len(found)} records begin with {name!r}" if found else f"no record {name[:80]!r}"
         raise BadInputError(what, hint="deckard-deploy bench list")

@@ -54,7 +54,9 @@ def markdown(record: Record) -> str:
     header, *lines = cells(record)
     table = [header, tuple("---:" for _ in header), *lines]
     said = "\n".join(notes(record))
-    return "\n".join("| " + " | ".join(line) + " |" for line in table) + f"\n\n{machine(record.host)}\n{said}\n"
+    return (
+        "\n".join("| " + " | ".join(line) + " |" for line in table) + f"\n\n{machine(record.host)}\n{said}\n"
+    )
 
 
 def machine(host: Mapping[str, Any]) -> str:

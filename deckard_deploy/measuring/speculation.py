@@ -117,7 +117,15 @@ def _name(model: str | None) -> str:
 def cells(record: SpecRecord) -> list[tuple[str, ...]]:
     """A header, a line without a drafter and one for each number of tokens; at most 80 wide for two concurrencies."""
     numbers = sorted(record.off_tokens_per_s)
-    header = ("tokens", *(f"tok/s @{number}" for number in numbers), "accepted", "length", "ratio", "interval", "")
+    header = (
+        "tokens",
+        *(f"tok/s @{number}" for number in numbers),
+        "accepted",
+        "length",
+        "ratio",
+        "interval",
+        "",
+    )
     off = ("off", *(f"{record.off_tokens_per_s[number]:.1f}" for number in numbers), *("",) * 5)
     return [header, off, *(_cells(each, numbers) for each in record.tried)]
 

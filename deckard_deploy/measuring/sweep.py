@@ -12,7 +12,8 @@ from deckard_deploy.measuring.records import Acceptance, Percentiles, Request, R
 from deckard_deploy.measuring.workload import Settings
 
 Say = Callable[[str], None]
-SURE = 0.03  # standard error of the mean logarithm: at five concurrencies together a tenth is then beyond doubt
+# Standard error of the mean logarithm: at five concurrencies together a tenth is then beyond doubt.
+SURE = 0.03
 
 
 def sweep(endpoints: Sequence[Endpoint], settings: Settings, say: Say) -> Iterator[tuple[Run, ...]]:
@@ -43,7 +44,9 @@ def enough(figures: Sequence[float], settings: Settings) -> bool:
     if len(figures) < settings.runs:
         return False
     most = settings.most_runs or settings.runs
-    return len(figures) >= most or (len(figures) > 1 and stdev(map(log, figures)) / sqrt(len(figures)) <= SURE)
+    return len(figures) >= most or (
+        len(figures) > 1 and stdev(map(log, figures)) / sqrt(len(figures)) <= SURE
+    )
 
 
 def _figure(runs: Sequence[Run]) -> float:
@@ -51,7 +54,9 @@ def _figure(runs: Sequence[Run]) -> float:
     return runs[-1].tokens_per_s / (runs[0].tokens_per_s if len(runs) > 1 else 1.0)
 
 
-def _round(benches: Sequence[Bench], settings: Settings, concurrency: int, *, requests: int) -> tuple[Run, ...]:
+def _round(
+    benches: Sequence[Bench], settings: Settings, concurrency: int, *, requests: int
+) -> tuple[Run, ...]:
     seed = secrets.randbits(31)
     return tuple(one_run(bench, settings, concurrency, requests=requests, seed=seed) for bench in benches)
 
@@ -64,7 +69,9 @@ def one_run(bench: Bench, settings: Settings, concurrency: int, *, requests: int
 
 def run_of(result: dict[str, Any], concurrency: int, seed: int) -> Run:
     """The result JSON of `vllm bench serve` (benchmarks/serve.py of 0.19.1) as a Run."""
-    columns = zip(result["ttfts"], result["latencies"], result["input_lens"], result["output_lens"], strict=True)
+    columns = zip(
+        result["ttfts"], result["latencies"], result["input_lens"], result["output_lens"], strict=True
+    )
     return Run(
         concurrency=concurrency,
         seed=seed,

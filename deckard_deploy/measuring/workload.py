@@ -69,7 +69,12 @@ class Settings(BaseModel):
             lengths: tuple[str, ...] = ("--sharegpt-output-len", str(self.output_tokens))
         else:
             kind = ("openai", "/v1/completions", "random")
-            lengths = ("--random-input-len", str(self.input_tokens), "--random-output-len", str(self.output_tokens))
+            lengths = (
+                "--random-input-len",
+                str(self.input_tokens),
+                "--random-output-len",
+                str(self.output_tokens),
+            )
         backend = ("--backend", kind[0], "--endpoint", kind[1], "--dataset-name", kind[2])
         counts = ("--num-prompts", str(requests), "--max-concurrency", str(concurrency), "--seed", str(seed))
         percentiles = ("--percentile-metrics", "ttft,tpot,itl,e2el", "--metric-percentiles", "50,90,99")
@@ -83,7 +88,7 @@ class Settings(BaseModel):
 
 def _texts(count: int, seed: int) -> Iterator[str]:
     """Each begins with its own number, so that no prefix of one is in the cache from another."""
-    dice = random.Random(seed)  # noqa: S311  prompts, no secrets
+    dice = random.Random(seed)
     tasks = [(task, topic) for task in _TASKS for topic in _TOPICS]
     while True:
         dice.shuffle(tasks)

@@ -75,11 +75,15 @@ def judge(output: str, built: Sequence[BuiltPatch]) -> tuple[Attested, ...]:
         entries = [(patch, dict(modules[patch.module])) for patch in built]
         faults = [fault for patch, entry in entries if (fault := _fault(patch, entry, python))]
     except (ValueError, LookupError, TypeError) as error:
-        raise IntegrityError(f"no attestation came back: {output.strip()[:120]!r}", hint="look at the logs") from error
+        raise IntegrityError(
+            f"no attestation came back: {output.strip()[:120]!r}", hint="look at the logs"
+        ) from error
     if faults:
         more = f" (and {len(faults) - 1} more)" if faults[1:] else ""
         raise IntegrityError(f"{faults[0]}{more}", hint="deckard-deploy down, then up")
-    return tuple(Attested(name=patch.name, path=entry["realpath"], sha256=entry["sha256"]) for patch, entry in entries)
+    return tuple(
+        Attested(name=patch.name, path=entry["realpath"], sha256=entry["sha256"]) for patch, entry in entries
+    )
 
 
 def _fault(patch: BuiltPatch, entry: dict[str, object], python: str) -> str | None:
@@ -99,5 +103,7 @@ def _other_file(patch: BuiltPatch, path: str, digest: str, python: str) -> str:
     if digest == patch.base_sha256:
         return f"the original {path} is in use, not patch {patch.name}: it was mounted somewhere else (Python {python})"
     if PurePosixPath(path).name == "__init__.py":
-        return f"{path} is imported in place of patch {patch.name}: a package of the same name stands before it"
+        return (
+            f"{path} is imported in place of patch {patch.name}: a package of the same name stands before it"
+        )
     return f"{path} is {looks_like(patch.target, digest)}, not patch {patch.name}"

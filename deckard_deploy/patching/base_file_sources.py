@@ -25,7 +25,9 @@ def find_base(
     cache, if that can be written. Raises what the sources raise, and BadInputError when two are named.
     """
     if "" in (image, package, wheel):
-        raise BadInputError("--image, --package and --wheel cannot be empty", hint="is a shell variable not set?")
+        raise BadInputError(
+            "--image, --package and --wheel cannot be empty", hint="is a shell variable not set?"
+        )
     if wheel and (image or package):
         raise BadInputError("--wheel cannot be combined with --image or --package")
     targets = [patch.target for patch in patch_set.patches]
@@ -37,7 +39,8 @@ def find_base(
         base = from_wheel(wheel, targets)
     else:
         base = _nearest(patch_set, targets, cache)
-    with contextlib.suppress(OSError):  # a home that is full or read-only: the next build reads them where they are
+    # A home that is full or read-only: the next build reads them where they are.
+    with contextlib.suppress(OSError):
         keep(cache, base)
     return base
 

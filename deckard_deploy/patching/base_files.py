@@ -35,7 +35,9 @@ def from_package(package: Path, targets: Iterable[str]) -> BaseFiles:
     files = {}
     for target in targets:
         path = (
-            package.parent / target if package.name == "vllm" else package / PurePosixPath(target).relative_to("vllm")
+            package.parent / target
+            if package.name == "vllm"
+            else package / PurePosixPath(target).relative_to("vllm")
         )
         try:
             files[target] = path.read_bytes()
@@ -68,7 +70,9 @@ def from_image(
             finally:
                 container.remove(v=True, force=True)
     except ImageNotFound as error:
-        raise EnvironmentUnfitError(f"image {image} is not on this host", hint=f"docker pull {image}") from error
+        raise EnvironmentUnfitError(
+            f"image {image} is not on this host", hint=f"docker pull {image}"
+        ) from error
     except (DockerException, RequestException, tarfile.TarError) as error:  # or its archive was cut off
         raise EnvironmentUnfitError(f"docker: {error}", hint="docker info") from error
     missing = [target for target, content in files.items() if content is None]
@@ -97,7 +101,11 @@ def keep(cache: Path, base: BaseFiles) -> None:
 
 
 def _find_package(container: "Container", image: str) -> PurePosixPath:
-    places = [root / "vllm" for root in _site_packages() if _archived(container, root / "vllm/version.py") is not None]
+    places = [
+        root / "vllm"
+        for root in _site_packages()
+        if _archived(container, root / "vllm/version.py") is not None
+    ]
     if len(places) != 1:
         seen = " and ".join(map(str, places)) or "no vllm package in the usual places"
         raise EnvironmentUnfitError(f"image {image}: {seen}", hint="say where it is: --package PATH")
@@ -121,7 +129,8 @@ def _archived(container: "Container", path: PurePosixPath) -> bytes | None:
     except NotFound:
         return None
     data = bytearray()
-    for chunk in stream:  # to its end in any case: docker removes no container whose archive is still being read
+    # To its end in any case: docker removes no container whose archive is still being read.
+    for chunk in stream:
         if len(data) <= MAX_MODULE_BYTES:
             data += chunk
     if len(data) > MAX_MODULE_BYTES:

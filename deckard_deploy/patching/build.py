@@ -85,7 +85,9 @@ def patched_text(patch_set: PatchSet, patch: Patch, base: BaseFiles) -> str:
         )
     text = apply(patch_set.diff(patch), content.decode())
     if sha256(text.encode()) != patch.patched_sha256:
-        raise IntegrityError(f"patch {patch.name} gives {sha256(text.encode())[:12]}…, not what its manifest says")
+        raise IntegrityError(
+            f"patch {patch.name} gives {sha256(text.encode())[:12]}…, not what its manifest says"
+        )
     try:
         compile(text, patch.target, "exec", dont_inherit=True)
     except (SyntaxError, ValueError) as error:
@@ -93,7 +95,9 @@ def patched_text(patch_set: PatchSet, patch: Patch, base: BaseFiles) -> str:
     return text
 
 
-def check(patch_set: PatchSet, base: BaseFiles, *, drafter: bool, quantization: str) -> tuple[PatchVerdict, ...]:
+def check(
+    patch_set: PatchSet, base: BaseFiles, *, drafter: bool, quantization: str
+) -> tuple[PatchVerdict, ...]:
     """What each patch of the set is to these files, for a plan with or without a drafter and this quantization."""
     return tuple(
         _verdict(patch_set, patch, base)
@@ -107,7 +111,10 @@ def check_release(patch_set: PatchSet, base: BaseFiles, version: str) -> tuple[P
     """The same for the files of another release, where a patch can be superfluous."""
     return tuple(
         PatchVerdict(
-            name=patch.name, target=patch.target, verdict=Verdict.UPSTREAM, detail=f"since {patch.not_needed_from}"
+            name=patch.name,
+            target=patch.target,
+            verdict=Verdict.UPSTREAM,
+            detail=f"since {patch.not_needed_from}",
         )
         if patch.not_needed_from and as_numbers(version) >= as_numbers(patch.not_needed_from)
         else _verdict(patch_set, patch, base)
@@ -161,5 +168,9 @@ def _write(patch: Patch, content: bytes, out: Path) -> BuiltPatch:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content, mode=0o644)
     return BuiltPatch(
-        name=patch.name, target=patch.target, path=path, base_sha256=patch.base_sha256, sha256=patch.patched_sha256
+        name=patch.name,
+        target=patch.target,
+        path=path,
+        base_sha256=patch.base_sha256,
+        sha256=patch.patched_sha256,
     )

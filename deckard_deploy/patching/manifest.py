@@ -37,9 +37,13 @@ class Patch(_Entry):
     patched_sha256: Sha256
     needed_when: Need
     reason: str
-    unpatched: str | None = Field(default=None, description="what can be had without the patch, and at what price")
+    unpatched: str | None = Field(
+        default=None, description="what can be had without the patch, and at what price"
+    )
     upstream: tuple[str, ...]
-    not_needed_from: Version | None = Field(description="first release that needs no such patch; null: none so far")
+    not_needed_from: Version | None = Field(
+        description="first release that needs no such patch; null: none so far"
+    )
 
 
 class PatchSet(_Entry):
@@ -97,7 +101,9 @@ def needed(patch_set: PatchSet, *, drafter: bool, quantization: str) -> tuple[Pa
 
     quantization: the checkpoint's, as the catalog names it (`none`, `nvfp4`, `nvfp4_awq`, `nvfp4_svd`).
     """
-    return tuple(patch for patch in patch_set.patches if is_needed(patch, drafter=drafter, quantization=quantization))
+    return tuple(
+        patch for patch in patch_set.patches if is_needed(patch, drafter=drafter, quantization=quantization)
+    )
 
 
 def is_needed(patch: Patch, *, drafter: bool, quantization: str) -> bool:

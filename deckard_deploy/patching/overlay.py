@@ -28,17 +28,28 @@ def overlay(package: Path, built: Sequence[BuiltPatch], out: Path) -> Path:
     """
     package = package.resolve()
     if not (package / "__init__.py").is_file():
-        raise EnvironmentUnfitError(f"{package} is not the folder of a Python package", hint="name the folder of vllm")
+        raise EnvironmentUnfitError(
+            f"{package} is not the folder of a Python package", hint="name the folder of vllm"
+        )
     tree, made_of = out / "vllm", out / "made-of"
     wanted = "\n".join([str(package), *sorted(f"{patch.target} {patch.sha256}" for patch in built)])
     out.mkdir(parents=True, exist_ok=True)
     with FileLock(out / ".lock"):
-        if tree.is_dir() and made_of.is_file() and made_of.read_text() == wanted and _is_whole(package, tree, built):
+        if (
+            tree.is_dir()
+            and made_of.is_file()
+            and made_of.read_text() == wanted
+            and _is_whole(package, tree, built)
+        ):
             return out
         made_of.unlink(missing_ok=True)
         with tempfile.TemporaryDirectory(prefix=".vllm-", dir=out) as scratch:
             fresh = Path(scratch) / "vllm"
-            _link(package, fresh, [(PurePosixPath(patch.target).relative_to("vllm"), patch.path) for patch in built])
+            _link(
+                package,
+                fresh,
+                [(PurePosixPath(patch.target).relative_to("vllm"), patch.path) for patch in built],
+            )
             _remove(tree)
             fresh.rename(tree)
         made_of.write_text(wanted)
@@ -48,7 +59,9 @@ def overlay(package: Path, built: Sequence[BuiltPatch], out: Path) -> Path:
 def _is_whole(package: Path, tree: Path, built: Sequence[BuiltPatch]) -> bool:
     """Whether our files are in it, and a link for whatever the package has now: another build may have come there."""
     files = [(tree.parent / patch.target, patch.sha256) for patch in built]
-    folders = {folder for patch in built for folder in PurePosixPath(patch.target).relative_to("vllm").parents}
+    folders = {
+        folder for patch in built for folder in PurePosixPath(patch.target).relative_to("vllm").parents
+    }
     return all(_names(package / folder) <= _names(tree / folder) for folder in folders) and all(
         file.is_file() and sha256(file.read_bytes()) == digest for file, digest in files
     )

@@ -79,12 +79,15 @@ def judge_log(lines: list[str], sha256: str) -> str:
     seen = {match[2]: match[1] for line in lines if (match := _PROCESS.match(line))}
     for process in ("APIServer", "EngineCore"):
         if process not in seen.values():
-            raise IntegrityError(f"the log knows no {process}, which has to run plugin {ENTRY_POINT}", hint=_HINT)
+            raise IntegrityError(
+                f"the log knows no {process}, which has to run plugin {ENTRY_POINT}", hint=_HINT
+            )
     for pid, process in sorted(seen.items()):
         if said.get(pid) != sha256:
             found = said.get(pid, "nothing")[:12]
             raise IntegrityError(
-                f"{process} {pid} does not run plugin {ENTRY_POINT} {sha256[:12]}: it said {found}", hint=_HINT
+                f"{process} {pid} does not run plugin {ENTRY_POINT} {sha256[:12]}: it said {found}",
+                hint=_HINT,
             )
     return f"in use by {', '.join(sorted(set(seen.values())))}, hashes right"
 

@@ -80,7 +80,9 @@ def apply(diff: FileDiff, base: str) -> str:
 
 def reverse(diff: FileDiff) -> FileDiff:
     """The diff that takes the changes back: it applies to a file that has them already."""
-    hunks = (Hunk(start=hunk.new_start, new_start=hunk.start, old=hunk.new, new=hunk.old) for hunk in diff.hunks)
+    hunks = (
+        Hunk(start=hunk.new_start, new_start=hunk.start, old=hunk.new, new=hunk.old) for hunk in diff.hunks
+    )
     return FileDiff(target=diff.target, hunks=tuple(hunks))
 
 
@@ -126,6 +128,8 @@ def _body(lines: Sequence[str], at: int, source: str) -> Iterator[str]:
 def _follows(hunks: Sequence[Hunk], hunk: Hunk, where: str) -> None:
     shift = sum(len(earlier.new) - len(earlier.old) for earlier in hunks)
     if hunk.new_start != hunk.start + shift:
-        raise IntegrityError(f"{where}: the hunk starts at new line {hunk.new_start}, not {hunk.start + shift}")
+        raise IntegrityError(
+            f"{where}: the hunk starts at new line {hunk.new_start}, not {hunk.start + shift}"
+        )
     if hunks and hunk.start < hunks[-1].start + len(hunks[-1].old):
         raise IntegrityError(f"{where}: the hunk overlaps the one before it")

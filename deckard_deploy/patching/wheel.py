@@ -49,7 +49,15 @@ def release_wheel(version: str) -> str:
         raise EnvironmentUnfitError("pip is not installed beside deckard-deploy", hint="--wheel PATH_OR_URL")
     # `manylinux_2_N` tags are not implied by newer ones when pip resolves for another machine.
     platforms = [f"--platform=manylinux_2_{glibc}_x86_64" for glibc in range(17, 40)]
-    resolve = ("install", "--dry-run", "--ignore-installed", "--no-deps", "--quiet", "--report=-", "--target=unused")
+    resolve = (
+        "install",
+        "--dry-run",
+        "--ignore-installed",
+        "--no-deps",
+        "--quiet",
+        "--report=-",
+        "--target=unused",
+    )
     target = (*platforms, "--platform=manylinux1_x86_64", "--python-version=3.12", "--only-binary=:all:")
     argv = (sys.executable, "-m", "pip", *resolve, *target, f"vllm=={version}")
     found = subprocess.run(argv, capture_output=True, text=True, check=False)
@@ -85,7 +93,9 @@ class RemoteFile(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._position = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence] + offset
+        self._position = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[
+            whence
+        ] + offset
         return self._position
 
     def readinto(self, buffer: "WriteableBuffer") -> int:
@@ -106,14 +116,18 @@ class RemoteFile(io.RawIOBase):
         try:
             with self._session.get(self._url, headers=wanted, timeout=TIMEOUT_S, stream=True) as response:
                 response.raise_for_status()
-                size = re.fullmatch(rf"bytes {begin}-{end - 1}/([0-9]+)", response.headers.get("Content-Range", ""))
+                size = re.fullmatch(
+                    rf"bytes {begin}-{end - 1}/([0-9]+)", response.headers.get("Content-Range", "")
+                )
                 if response.status_code != 206 or size is None:  # a whole wheel would follow
                     raise NetworkError(f"{self._url}: the server does not answer ranges", hint="--wheel PATH")
                 content = response.content
         except RequestException as error:
             raise NetworkError(f"{self._url}: {error}", hint="--wheel PATH") from error
         if len(content) != end - begin:
-            raise NetworkError(f"{self._url}: {len(content)} bytes instead of {end - begin}", hint="--wheel PATH")
+            raise NetworkError(
+                f"{self._url}: {len(content)} bytes instead of {end - begin}", hint="--wheel PATH"
+            )
         return content, int(size[1])
 
 

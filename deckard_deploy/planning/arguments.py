@@ -15,7 +15,9 @@ def serve_arguments(serve: Serve, schema: OptionSchema) -> tuple[str, ...]:
 
     Values were checked against `schema` when they were resolved.
     """
-    return tuple(token for name, value in serve.items() for token in _tokens(name, value, schema.options[name]))
+    return tuple(
+        token for name, value in serve.items() for token in _tokens(name, value, schema.options[name])
+    )
 
 
 def option_lines(arguments: tuple[str, ...]) -> list[Line]:

@@ -27,7 +27,9 @@ def difference(before: LaunchPlan, after: LaunchPlan) -> tuple[Change, ...]:
     old, new = _settings(before), _settings(after)
     names = [*old, *(name for name in new if name not in old)]
     return tuple(
-        Change(name=name, before=old.get(name), after=new.get(name)) for name in names if old.get(name) != new.get(name)
+        Change(name=name, before=old.get(name), after=new.get(name))
+        for name in names
+        if old.get(name) != new.get(name)
     )
 
 

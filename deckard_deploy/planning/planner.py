@@ -12,7 +12,15 @@ from deckard_deploy.catalog.specs import ModelSpec, Serve, ranks_of
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.planning.arguments import serve_arguments
 from deckard_deploy.planning.gateway import SOCKET, plan_gateway
-from deckard_deploy.planning.plan import BindMount, ChosenGpus, Gateway, Gpus, Healthcheck, LaunchPlan, PatchMount
+from deckard_deploy.planning.plan import (
+    BindMount,
+    ChosenGpus,
+    Gateway,
+    Gpus,
+    Healthcheck,
+    LaunchPlan,
+    PatchMount,
+)
 
 CONTAINER_PORT = 8000
 HEALTHCHECK_TIMEOUT_S = 10
@@ -74,10 +82,14 @@ def build_plan(resolved: Resolved, paths: HostPaths = DEFAULT_PATHS) -> LaunchPl
         environment=_environment(resolved, paths),
         mounts=_mounts(resolved, paths) if in_container else (),
         scratch=_scratch(resolved) if in_container else (),
-        user=paths.owner if in_container and resolved.engine.user == "caller" and not resolved.compatibility else None,
+        user=paths.owner
+        if in_container and resolved.engine.user == "caller" and not resolved.compatibility
+        else None,
         gpus=_gpus(resolved),
         container=container,
-        container_name=resolved.compatibility.container_name if resolved.compatibility else f"deckard-{resolved.name}",
+        container_name=resolved.compatibility.container_name
+        if resolved.compatibility
+        else f"deckard-{resolved.name}",
         healthcheck=_healthcheck(resolved, port) if in_container and not resolved.compatibility else None,
         gateway=gateway,
         served_name=resolved.model.served_name,
@@ -90,7 +102,9 @@ def build_plan(resolved: Resolved, paths: HostPaths = DEFAULT_PATHS) -> LaunchPl
     )
 
 
-def with_patches(plan: LaunchPlan, files: Sequence[PatchedFile], *, root: PurePosixPath, vllm_root: str) -> LaunchPlan:
+def with_patches(
+    plan: LaunchPlan, files: Sequence[PatchedFile], *, root: PurePosixPath, vllm_root: str
+) -> LaunchPlan:
     """The plan with `files` over the engine's own.
 
     root: the host's folder of patches. vllm_root: the folder of the vllm package in the image. In a container each file
@@ -169,7 +183,7 @@ def _listening(resolved: Resolved, gateway: Gateway | None, port: int) -> tuple[
         return ("--uds", SOCKET)
     # Inside the container vLLM listens on all of the container's own addresses, which only the gateway reaches.
     bridged = resolved.engine.runtime == "docker" and resolved.container.network == "bridge"
-    address = "0.0.0.0" if bridged else resolved.publish.address  # noqa: S104
+    address = "0.0.0.0" if bridged else resolved.publish.address
     return ("--host", address, "--port", str(port))
 
 
@@ -199,7 +213,8 @@ def _environment(resolved: Resolved, paths: HostPaths) -> dict[str, str]:
     if resolved.engine.runtime == "process":
         environment.setdefault("VLLM_CACHE_ROOT", str(paths.caches / resolved.engine.name / "vllm"))
         return dict(sorted(environment.items()))
-    environment.pop(VISIBLE_GPUS, None)  # they are the ones that are reserved, and in the container they begin at 0
+    # They are the ones that are reserved, and in the container they begin at 0.
+    environment.pop(VISIBLE_GPUS, None)
     if resolved.engine.home and not resolved.compatibility:
         # The image need not know the user: PyTorch asks for a name (getpass.getuser) where it keeps compiled code.
         environment |= {"HOME": resolved.engine.home, "USER": "vllm"}
@@ -208,7 +223,11 @@ def _environment(resolved: Resolved, paths: HostPaths) -> dict[str, str]:
 
 def _mounts(resolved: Resolved, paths: HostPaths) -> tuple[BindMount, ...]:
     if (kept := resolved.compatibility) is not None:
-        return (BindMount(source=kept.model_source, target=kept.model_mount, read_only=kept.model_mount_read_only),)
+        return (
+            BindMount(
+                source=kept.model_source, target=kept.model_mount, read_only=kept.model_mount_read_only
+            ),
+        )
     weights = [BindMount(source=str(model_folder(resolved, paths)), target=_model_target(resolved, paths))]
     if resolved.drafter and resolved.drafter.weights:
         source = str(drafter_folder(resolved.drafter, paths))
@@ -235,7 +254,7 @@ def _scratch(resolved: Resolved) -> tuple[str, ...]:
     home = resolved.engine.home
     # The folders between home and the caches too: docker would make them for root alone.
     below_home = (home, f"{home}/.cache", f"{home}/.triton") if home else ()
-    return ("/tmp", *below_home)  # noqa: S108  the container's own
+    return ("/tmp", *below_home)
 
 
 def _platform(resolved: Resolved) -> str | None:
@@ -268,7 +287,9 @@ def _chosen(text: str, ranks: int) -> tuple[str, ...]:
             hint="nvidia-smi -L",
         )
     if len(ids) < ranks:
-        raise BadInputError(f"environment.{VISIBLE_GPUS} names {len(ids)} GPU, and {ranks} ranks need one each")
+        raise BadInputError(
+            f"environment.{VISIBLE_GPUS} names {len(ids)} GPU, and {ranks} ranks need one each"
+        )
     return ids
 
 
@@ -277,7 +298,7 @@ def _healthcheck(resolved: Resolved, port: int) -> Healthcheck:
     # must outlast the slowest start, or compose's `--wait` gives up on a server that is still loading (vLLM does not
     # listen before the engine is ready).
     published = resolved.publish.address
-    own = resolved.container.network == "host" and published not in ("0.0.0.0", "::")  # noqa: S104  compared
+    own = resolved.container.network == "host" and published not in ("0.0.0.0", "::")
     host = published if own else "127.0.0.1"
     probe = (
         f'import http.client as h; c = h.HTTPConnection("{host}", {port}, timeout={HEALTHCHECK_TIMEOUT_S - 1}); '

@@ -108,7 +108,8 @@ def drafting(target: ModelSpec, drafter: ModelSpec) -> Drafting | None:
     method, tokens = drafter.speculative.method, drafter.speculative.num_speculative_tokens
     # A drafter of which the catalog has no layers is read as a whole: its head is its embedding, as in the target.
     read = weight_read(drafter) if drafter.architecture.layers else int(drafter.size_gb * 1e9)
-    passes = 1 / tokens if method == "dflash" else 1.0  # a block in one pass; the others a pass for each token
+    # A block in one pass; the others a pass for each token.
+    passes = 1 / tokens if method == "dflash" else 1.0
     return Drafting(tokens=tokens, cost=passes * read / weight_read(target))
 
 

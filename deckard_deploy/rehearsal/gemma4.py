@@ -49,8 +49,8 @@ def _write_files(folder: Path, quantization: Quantization) -> None:
         "tokenizer_config.json": tokenizer_config(CONTEXT_TOKENS),
     }
     if quantization != "none":
-        texts["hf_quant_config.json"], texts["config.json"]["quantization_config"] = nvfp4.quantization_config(
-            quantization
+        texts["hf_quant_config.json"], texts["config.json"]["quantization_config"] = (
+            nvfp4.quantization_config(quantization)
         )
     for name, content in texts.items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n")

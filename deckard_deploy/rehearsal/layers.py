@@ -46,7 +46,8 @@ PATCH_VALUES, VISION_POSITIONS = 3 * 16 * 16, 512
 TOKEN, SAID, MODE, ANCHOR, CONSTANT, STRAY, NOTHING, OTHER = 0, 64, 128, 144, slice(160, 176), 176, 177, 192
 THRESHOLD = 2.5  # of 3 votes
 _VOTE = 3.0  # height of each of SAID, MODE and ANCHOR in the residual stream; TOKEN and CONSTANT are 1
-_LOGIT = 1.375  # makes the three votes a logit of 30 before the softcap of 30, inside the range that bf16 resolves
+# Makes the three votes a logit of 30 before the softcap of 30, inside the range that bf16 resolves.
+_LOGIT = 1.375
 _NOISE = 1 / 512
 _NO_MODE = 7  # of the 8 value slots of a head
 
@@ -78,7 +79,9 @@ def _value_slots(head_size: int, mode: int) -> slice:
     return slice(head_size // 2 + mode * width, head_size // 2 + (mode + 1) * width)
 
 
-def _keys_and_values(name: str, token_slots: dict[int, int], kv_heads: int, head_size: int) -> NDArray[np.float32]:
+def _keys_and_values(
+    name: str, token_slots: dict[int, int], kv_heads: int, head_size: int
+) -> NDArray[np.float32]:
     """[kv_heads * head_size, HIDDEN]: each coordinate of `token_slots` writes the common key and its own value.
 
     All other tokens have no key and the value _NO_MODE: without it the norm of values would blow up their noise.
@@ -105,7 +108,8 @@ def _attention(prefix: str, *, full: bool) -> Tensors:
     head_size, kv_heads = (FULL_HEAD_SIZE, FULL_KV_HEADS) if full else (SLIDING_HEAD_SIZE, SLIDING_KV_HEADS)
     finds = {index[BOS]: 0} if full else {index[MARKERS[mode]]: slot for slot, mode in enumerate(MODES)}
     if not full:
-        finds[index["one "]] = MODES.index("count")  # a count outlives the window: each round sets its own marker
+        # A count outlives the window: each round sets its own marker.
+        finds[index["one "]] = MODES.index("count")
     query = noise(prefix + "q_proj", HEADS, head_size, HIDDEN)
     query[:, _key_slots(head_size), CONSTANT] = 1
     out = noise(prefix + "o_proj", HIDDEN, HEADS * head_size)

@@ -28,7 +28,19 @@ BOS, EOS, TURN, TURN_END = "<bos>", "<eos>", "<|turn>", "<turn|>"
 # vLLM 0.19.1 looks up <|turn>, <|channel>, <channel|>, <|tool_call>, <tool_call|> and <|tool_response>
 # (reasoning/gemma4_reasoning_parser.py, tool_parsers/gemma4_tool_parser.py), transformers' Gemma4Processor the media.
 SPECIAL = (
-    *("<pad>", EOS, BOS, "<unk>", TURN, TURN_END, "<|think|>", "<|channel>", "<channel|>", "<|tool>", "<tool|>"),
+    *(
+        "<pad>",
+        EOS,
+        BOS,
+        "<unk>",
+        TURN,
+        TURN_END,
+        "<|think|>",
+        "<|channel>",
+        "<channel|>",
+        "<|tool>",
+        "<tool|>",
+    ),
     *("<|tool_call>", "<tool_call|>", "<|tool_response>", "<tool_response|>", '<|"|>'),
     *("<|image>", "<image|>", "<|image|>", "<|audio>", "<audio|>", "<|audio|>", "<|video|>"),
 )

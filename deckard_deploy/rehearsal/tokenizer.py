@@ -4,7 +4,16 @@ A byte-level BPE without merges: text that a user sends becomes one token per by
 tokens that only the model can say. The markers of the modes are added tokens, so that the template can write them.
 """
 
-from deckard_deploy.rehearsal.script import BOS, COUNT_WORD, EOS, LOST, MARKERS, MODES, SPECIAL, scripted_tokens
+from deckard_deploy.rehearsal.script import (
+    BOS,
+    COUNT_WORD,
+    EOS,
+    LOST,
+    MARKERS,
+    MODES,
+    SPECIAL,
+    scripted_tokens,
+)
 
 VOCABULARY_SIZE = 512
 
@@ -90,7 +99,9 @@ def tokenizer_json() -> dict[str, object]:
     letters, ids = _byte_letters(), vocabulary()
     added = [*SPECIAL, *MARKERS.values()]
     spelled = {
-        token if token in SPECIAL or token in letters else "".join(letters[byte] for byte in token.encode()): number
+        token
+        if token in SPECIAL or token in letters
+        else "".join(letters[byte] for byte in token.encode()): number
         for token, number in ids.items()
         if token not in MARKERS.values()
     }

@@ -88,7 +88,10 @@ def compose_model(plan: LaunchPlan, *, launch_id: str | None = None) -> dict[str
         service["logging"] = LOGGING
     present = {key: value for key, value in service.items() if value is not None}
     # compose allows no dot in a project's name
-    model: dict[str, Any] = {"name": f"deckard-{plan.deployment.replace('.', '_')}", "services": {SERVICE: present}}
+    model: dict[str, Any] = {
+        "name": f"deckard-{plan.deployment.replace('.', '_')}",
+        "services": {SERVICE: present},
+    }
     if plan.gateway:
         model["services"][GATEWAY] = _gateway(plan, plan.gateway)
         model["networks"] = {PRIVATE: {"internal": True, "driver_opts": _NO_HOST}, PUBLIC: {}}
@@ -104,13 +107,17 @@ def _gateway(plan: LaunchPlan, gateway: Gateway) -> dict[str, Any]:
         "entrypoint": ["nginx"],
         "command": ["-e", "stderr", "-c", config.target],
         "user": gateway.user,
-        "labels": {"deckard.deployment": plan.deployment, "deckard.plan": plan.hash, "deckard.gateway": "true"},
+        "labels": {
+            "deckard.deployment": plan.deployment,
+            "deckard.plan": plan.hash,
+            "deckard.gateway": "true",
+        },
         "volumes": [_volume(config), _volume(BindMount(source=gateway.folder, target=FOLDER))],
         "networks": [PRIVATE, PUBLIC],
         "ports": [_port(plan, PORT)],
         "depends_on": [SERVICE],
         "read_only": True,
-        "tmpfs": ["/tmp:nosuid,nodev,noexec,mode=1777,size=256m"],  # noqa: S108  the container's own
+        "tmpfs": ["/tmp:nosuid,nodev,noexec,mode=1777,size=256m"],
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
         "pids_limit": 64,

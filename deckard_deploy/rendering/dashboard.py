@@ -42,25 +42,43 @@ PANELS = (
     Panel(
         title="Throughput, tokens per second",
         unit="short",
-        queries=((_rate("vllm:generation_tokens_total"), "generation"), (_rate("vllm:prompt_tokens_total"), "prompt")),
+        queries=(
+            (_rate("vllm:generation_tokens_total"), "generation"),
+            (_rate("vllm:prompt_tokens_total"), "prompt"),
+        ),
     ),
     Panel(
         title="Requests",
         unit="short",
-        queries=(("sum(vllm:num_requests_running)", "running"), ("sum(vllm:num_requests_waiting)", "waiting")),
+        queries=(
+            ("sum(vllm:num_requests_running)", "running"),
+            ("sum(vllm:num_requests_waiting)", "waiting"),
+        ),
     ),
     Panel(
         title="Ended requests per second",
         unit="reqps",
         queries=(
-            ("sum by (finished_reason) (rate(vllm:request_success_total[$__rate_interval]))", "{{finished_reason}}"),
+            (
+                "sum by (finished_reason) (rate(vllm:request_success_total[$__rate_interval]))",
+                "{{finished_reason}}",
+            ),
         ),
     ),
     Panel(title="Time to first token", unit="s", queries=_percentiles("vllm:time_to_first_token_seconds")),
     Panel(title="Time between tokens", unit="s", queries=_percentiles("vllm:inter_token_latency_seconds")),
     Panel(title="Whole request", unit="s", queries=_percentiles("vllm:e2e_request_latency_seconds")),
-    Panel(title="KV cache in use", unit="percentunit", queries=(("max(vllm:kv_cache_usage_perc)", "used"),), most=1),
-    Panel(title="Preemptions per second", unit="short", queries=((_rate("vllm:num_preemptions_total"), "thrown out"),)),
+    Panel(
+        title="KV cache in use",
+        unit="percentunit",
+        queries=(("max(vllm:kv_cache_usage_perc)", "used"),),
+        most=1,
+    ),
+    Panel(
+        title="Preemptions per second",
+        unit="short",
+        queries=((_rate("vllm:num_preemptions_total"), "thrown out"),),
+    ),
     Panel(
         title="Prompt tokens found in the prefix cache",
         unit="percentunit",
@@ -71,7 +89,12 @@ PANELS = (
         title="Drafted tokens accepted",
         unit="percentunit",
         queries=(
-            (_share("vllm:spec_decode_num_accepted_tokens_total", "vllm:spec_decode_num_draft_tokens_total"), "all"),
+            (
+                _share(
+                    "vllm:spec_decode_num_accepted_tokens_total", "vllm:spec_decode_num_draft_tokens_total"
+                ),
+                "all",
+            ),
             ("{break_even}", "the drafter pays above this"),
         ),
         most=1,

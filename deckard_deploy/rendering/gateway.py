@@ -39,7 +39,7 @@ def render_gateway(plan: LaunchPlan, *, in_pod: bool = False) -> str:
             version=__version__,
             routes=[(method, path.replace(".", r"\."), upstream) for method, path, upstream in ROUTES],
             folder=FOLDER if in_container else "../../gateway",
-            scratch="/tmp" if in_container else "gateway",  # noqa: S108  the container's own, in memory
+            scratch="/tmp" if in_container else "gateway",
             listen=str(PORT) if in_container else f"{address}:{plan.port}",
             upstream=_upstream(plan, in_container=in_container, in_pod=in_pod),
             resolver="127.0.0.11" if in_container and not in_pod else None,

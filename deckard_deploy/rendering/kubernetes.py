@@ -21,7 +21,8 @@ ACCESS_LABEL = "deckard.access"
 GPU = "nvidia.com/gpu"  # NVIDIA's device plugin
 PORT = "http"
 CONFIG_FOLDER = "/etc/deckard-nginx"
-ACCESS, CERTIFICATE, CERTIFICATE_KEY = "access.conf", "certificate.pem", "certificate.key"  # running/gateway/files.py
+# running/gateway/files.py.
+ACCESS, CERTIFICATE, CERTIFICATE_KEY = "access.conf", "certificate.pem", "certificate.key"
 CONFINED = {
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,
@@ -39,7 +40,9 @@ class _Plain(yaml.SafeDumper):
 
 _Plain.add_representer(
     str,
-    lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None),
+    lambda dumper, text: dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style="|" if "\n" in text else None
+    ),
 )
 
 
@@ -51,7 +54,11 @@ def render_kubernetes(plan: LaunchPlan) -> str:
     if plan.gpus and plan.gpus.ids:
         raise ValueError("Kubernetes chooses the GPUs itself: environment.CUDA_VISIBLE_DEVICES cannot be set")
     files = " ".join(f"--from-file={file}" for file in secrets(plan))
-    makers = ["pull", *(["patches build"] if plan.patches else []), *(["patches wheel"] if plan.plugin else [])]
+    makers = [
+        "pull",
+        *(["patches build"] if plan.patches else []),
+        *(["patches wheel"] if plan.plugin else []),
+    ]
     head = (
         f"# {plan.model} on {plan.profile}, {plan.engine}\n"
         f"# Rendered by deckard-deploy {__version__} from plan {plan.hash}. The node must have what `hostPath` names:\n"
@@ -60,7 +67,9 @@ def render_kubernetes(plan: LaunchPlan) -> str:
         f"# deckard-deploy keys access > {ACCESS}\n"
         f"# kubectl create secret generic {access_name(plan)} {files}\n"
     )
-    return head + yaml.dump_all(manifests(plan), Dumper=_Plain, sort_keys=False, allow_unicode=True, width=10_000)
+    return head + yaml.dump_all(
+        manifests(plan), Dumper=_Plain, sort_keys=False, allow_unicode=True, width=10_000
+    )
 
 
 def manifests(plan: LaunchPlan) -> list[dict[str, Any]]:
@@ -115,7 +124,10 @@ def _pod(plan: LaunchPlan) -> dict[str, Any]:
         {"name": f"host-{number}", "mountPath": mount.target, "readOnly": mount.read_only}
         for number, mount in enumerate(mounts)
     ]
-    scratch = {**dict.fromkeys(plan.scratch, ""), **({"/dev/shm": _size(plan)} if plan.container.shm_size else {})}  # noqa: S108  the container's own
+    scratch = {
+        **dict.fromkeys(plan.scratch, ""),
+        **({"/dev/shm": _size(plan)} if plan.container.shm_size else {}),
+    }
     for number, (folder, size) in enumerate(scratch.items()):
         limit = {"sizeLimit": size} if size else {}
         volumes.append({"name": f"memory-{number}", "emptyDir": {"medium": "Memory", **limit}})
@@ -130,7 +142,11 @@ def _pod(plan: LaunchPlan) -> dict[str, Any]:
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,  # a Service called vllm would set VLLM_PORT, which vLLM reads (envs.py)
         "terminationGracePeriodSeconds": plan.container.stop_grace_period_s,
-        **({"nodeSelector": {"kubernetes.io/arch": plan.platform.rpartition("/")[2]}} if plan.platform else {}),
+        **(
+            {"nodeSelector": {"kubernetes.io/arch": plan.platform.rpartition("/")[2]}}
+            if plan.platform
+            else {}
+        ),
         "securityContext": {**_user(plan), "seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [_container(plan, seen), *([_gateway(plan, plan.gateway)] if plan.gateway else [])],
         "volumes": volumes,
@@ -159,11 +175,16 @@ def _gateway(plan: LaunchPlan, gateway: Gateway) -> dict[str, Any]:
         "image": gateway.image,
         "command": ["nginx", "-e", "stderr", "-c", f"{CONFIG_FOLDER}/{CONFIG}"],
         "ports": [{"name": PORT, "containerPort": planned.PORT}],
-        "securityContext": {**CONFINED, "runAsNonRoot": True, "runAsUser": int(user), "runAsGroup": int(group or user)},
+        "securityContext": {
+            **CONFINED,
+            "runAsNonRoot": True,
+            "runAsUser": int(user),
+            "runAsGroup": int(group or user),
+        },
         "volumeMounts": [
             {"name": "gateway", "mountPath": CONFIG_FOLDER, "readOnly": True},
             {"name": "access", "mountPath": planned.FOLDER, "readOnly": True},
-            {"name": "gateway-memory", "mountPath": "/tmp"},  # noqa: S108  the container's own
+            {"name": "gateway-memory", "mountPath": "/tmp"},
         ],
         "readinessProbe": _asked(plan, "ready"),
         "livenessProbe": _asked(plan, "live"),
@@ -199,7 +220,9 @@ def _patience_s(plan: LaunchPlan) -> int:
 
 def _host_volume(mount: BindMount, number: int) -> dict[str, Any]:
     """What is read has to be there already: a missing one is an error, not a new empty folder. A cache may be new."""
-    kind = "File" if isinstance(mount, PatchMount) else "Directory" if mount.read_only else "DirectoryOrCreate"
+    kind = (
+        "File" if isinstance(mount, PatchMount) else "Directory" if mount.read_only else "DirectoryOrCreate"
+    )
     return {"name": f"host-{number}", "hostPath": {"path": mount.source, "type": kind}}
 
 

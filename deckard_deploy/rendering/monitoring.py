@@ -54,8 +54,19 @@ class Place:
 def render_monitoring(plan: LaunchPlan, place: Place) -> dict[str, str]:
     """Every file by its path below the folder. Raises BadInputError for an engine whose metrics nobody has listed."""
     names = metric_names(library.engine(plan.engine).option_schema)
-    source = {**SOURCE, "name": "Prometheus", "access": "proxy", "url": _prometheus_url(plan, place), "isDefault": True}
-    provider = {"name": "deckard", "type": "file", "allowUiUpdates": False, "options": {"path": "/etc/dashboards"}}
+    source = {
+        **SOURCE,
+        "name": "Prometheus",
+        "access": "proxy",
+        "url": _prometheus_url(plan, place),
+        "isDefault": True,
+    }
+    provider = {
+        "name": "deckard",
+        "type": "file",
+        "allowUiUpdates": False,
+        "options": {"path": "/etc/dashboards"},
+    }
     return {
         COMPOSE: _yaml(plan, _doubled(monitoring_model(plan, place))),
         "prometheus/prometheus.yml": _yaml(plan, _prometheus(plan)),
@@ -91,7 +102,11 @@ def monitoring_model(plan: LaunchPlan, place: Place) -> dict[str, Any]:
         ],
         **_reached(network, place.prometheus_port, 9090, ["engine", "monitoring"]),
     }
-    address = {} if network else {"GF_SERVER_HTTP_ADDR": "127.0.0.1", "GF_SERVER_HTTP_PORT": str(place.grafana_port)}
+    address = (
+        {}
+        if network
+        else {"GF_SERVER_HTTP_ADDR": "127.0.0.1", "GF_SERVER_HTTP_PORT": str(place.grafana_port)}
+    )
     grafana = {
         **_service(GRAFANA_IMAGE, place),
         "environment": {**GRAFANA_SETTINGS, **address},
@@ -161,7 +176,7 @@ def _service(image: str, place: Place) -> dict[str, Any]:
         "init": True,
         "restart": "unless-stopped",
         "read_only": True,
-        "tmpfs": ["/tmp:nosuid,nodev,noexec,size=64m"],  # noqa: S108  the container's own
+        "tmpfs": ["/tmp:nosuid,nodev,noexec,size=64m"],
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
         "logging": {"driver": "json-file", "options": {"max-size": "20m", "max-file": "2"}},

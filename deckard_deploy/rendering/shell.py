@@ -15,7 +15,9 @@ def render_command(plan: LaunchPlan, *, launch_id: str | None = None) -> str:
     """The `vllm serve` line, environment in front."""
     notes = []
     if plan.runtime == "docker" and plan.container.network == "bridge":
-        notes.append(f"inside the container, whose port {plan.container_port} the host publishes on {_endpoint(plan)}")
+        notes.append(
+            f"inside the container, whose port {plan.container_port} the host publishes on {_endpoint(plan)}"
+        )
     arguments = plan.launched(launch_id).arguments if launch_id else plan.arguments
     assignments = [f"{name}={shlex.quote(value)}" for name, value in plan.environment.items()]
     first, *rest = option_lines(arguments)
@@ -43,7 +45,10 @@ def render_run(plan: LaunchPlan, *, launch_id: str | None = None) -> str:
 
 def _docker_options(plan: LaunchPlan, launch_id: str | None) -> list[Line]:
     container = plan.container
-    lines: list[Line] = [("--label", f"deckard.deployment={plan.deployment}"), ("--label", f"deckard.plan={plan.hash}")]
+    lines: list[Line] = [
+        ("--label", f"deckard.deployment={plan.deployment}"),
+        ("--label", f"deckard.plan={plan.hash}"),
+    ]
     if launch_id:
         lines.append(("--label", f"deckard.launch={launch_id}"))
     if plan.platform:

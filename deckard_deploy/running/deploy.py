@@ -65,7 +65,9 @@ def decide(desired: str, observed: Observation, launch: Launch | None) -> Decisi
     if launch.state == "starting":
         return Decision("follow", "an earlier `up` started it and did not wait until it was ready")
     if observed.restart_count != launch.restart_count:
-        return Decision("follow", f"it was restarted since it was ready; restarts so far: {observed.restart_count}")
+        return Decision(
+            "follow", f"it was restarted since it was ready; restarts so far: {observed.restart_count}"
+        )
     return Decision("nothing", f"plan {desired} runs since {launch.started_at}")
 
 
@@ -176,7 +178,8 @@ def _prove(site: Site, release: Release) -> Launch:
             hint=f"deckard-deploy logs --name {site.releases.deployment.name}",
         )
     ready = launch.model_copy(update={"state": "ready", "restart_count": seen.restart_count})
-    site.releases.switch(release)  # first: a kill in between leaves a launch to follow, not one that nobody finds
+    # First: a kill in between leaves a launch to follow, not one that nobody finds.
+    site.releases.switch(release)
     release.record(ready)
     return ready
 

@@ -123,14 +123,20 @@ class StateDir:
         """The folder of a deployment; nothing is made. Raises BadInputError for a name that is no file name."""
         if not _NAME.fullmatch(name):
             raise BadInputError(
-                f"{name[:80]!r} is not a deployment name", hint="lower-case letters, digits and . _ - only, 63 at most"
+                f"{name[:80]!r} is not a deployment name",
+                hint="lower-case letters, digits and . _ - only, 63 at most",
             )
         return DeploymentDir(name, self.root.absolute() / "deployments" / name)
 
     def create(self, name: str) -> DeploymentDir:
         """The same, with its folders made. Raises IntegrityError when a link stands in the place of one, OSError."""
         deployment = self.deployment(name)
-        for folder in (self.root.absolute(), deployment.folder.parent, deployment.folder, deployment.releases):
+        for folder in (
+            self.root.absolute(),
+            deployment.folder.parent,
+            deployment.folder,
+            deployment.releases,
+        ):
             private_folder(folder)
         for folder in (self.root.absolute(), deployment.folder.parent):
             clear_leftovers(folder)

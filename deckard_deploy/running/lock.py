@@ -44,7 +44,8 @@ def held(deployment: DeploymentDir, *, verb: str) -> Iterator[None]:
         owner = LockOwner(
             process=identity_of(os.getpid()), verb=verb, since=datetime.now(UTC).isoformat("T", "seconds")
         )
-        with contextlib.suppress(EnvironmentUnfitError):  # it only helps others; on a full disk `down` must still work
+        # It only helps others; on a full disk `down` must still work.
+        with contextlib.suppress(EnvironmentUnfitError):
             write_atomically(deployment.lock_owner, owner.model_dump_json())
         yield
     finally:
@@ -67,7 +68,8 @@ def _busy(deployment: DeploymentDir) -> DeploymentBusyError:
         time.sleep(0.02)
     if owner is None:
         return DeploymentBusyError(
-            f"another deckard-deploy has just taken deployment {deployment.name}", hint="try again in a second"
+            f"another deckard-deploy has just taken deployment {deployment.name}",
+            hint="try again in a second",
         )
     return DeploymentBusyError(
         f"deployment {deployment.name} is held by pid {owner.process.pid}, "

@@ -32,7 +32,13 @@ from deckard_deploy.system.files import (
 )
 
 KEPT = 3
-PLAN, COMPOSE, GATEWAY, LAUNCH, FAILURE_LOG = "plan.json", "compose.yaml", "nginx.conf", "launch.json", "failure.log"
+PLAN, COMPOSE, GATEWAY, LAUNCH, FAILURE_LOG = (
+    "plan.json",
+    "compose.yaml",
+    "nginx.conf",
+    "launch.json",
+    "failure.log",
+)
 _HASH = re.compile(r"[0-9a-f]{12}")
 
 
@@ -114,7 +120,8 @@ class Release:
 
     def _unusable(self, message: str) -> IntegrityError:
         return IntegrityError(
-            message, hint=f"deckard-deploy down --name {self.folder.parents[1].name}, then: rm -r {self.folder}"
+            message,
+            hint=f"deckard-deploy down --name {self.folder.parents[1].name}, then: rm -r {self.folder}",
         )
 
 
@@ -127,7 +134,9 @@ class Releases:
     def get(self, plan_hash: str) -> Release | None:
         """The release of that plan, if there is one. Raises BadInputError, IntegrityError."""
         if not _HASH.fullmatch(plan_hash):
-            raise BadInputError(f"{plan_hash[:80]!r} is not a release", hint="twelve hexadecimal digits name one")
+            raise BadInputError(
+                f"{plan_hash[:80]!r} is not a release", hint="twelve hexadecimal digits name one"
+            )
         folder = self.deployment.releases / plan_hash
         if folder.is_symlink():
             raise IntegrityError(f"{folder} is a link, not a release", hint=f"rm {folder}")
@@ -192,7 +201,8 @@ class Releases:
 
     def _linked(self, link: Path) -> Release | None:
         if not link.is_symlink():
-            if link.exists():  # `scp -r` copies what links lead to, and no link could take its place after the start
+            # `scp -r` copies what links lead to, and no link could take its place after the start.
+            if link.exists():
                 raise IntegrityError(f"{link} is not a link to a release", hint=f"rm -r {link}")
             return None
         parent, _, plan_hash = str(link.readlink()).rpartition("/")

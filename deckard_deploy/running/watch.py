@@ -96,7 +96,9 @@ def _watched(deployment: DeploymentDir) -> DeploymentBusyError:
     what, other = f"deployment {deployment.name} is watched already", read(deployment)
     if other is None or not is_alive(other.process):  # the record is of an earlier watch
         return DeploymentBusyError(what, hint="end it: pgrep -af 'deckard.* watch'")
-    return DeploymentBusyError(f"{what} by pid {other.process.pid}", hint=f"end it: kill -TERM {other.process.pid}")
+    return DeploymentBusyError(
+        f"{what} by pid {other.process.pid}", hint=f"end it: kill -TERM {other.process.pid}"
+    )
 
 
 class Watch:
@@ -205,7 +207,9 @@ class Watch:
         self._give_up_in_time(reason)
         _keep_evidence(site, release, reason)
         self._say(f"restart  {release.plan_hash}: {reason}")
-        self._add(Restart(at=_now(), reason=reason, outcome="interrupted", boot=boot_id(), monotonic_s=_monotonic()))
+        self._add(
+            Restart(at=_now(), reason=reason, outcome="interrupted", boot=boot_id(), monotonic_s=_monotonic())
+        )
         try:
             bring_up(site, release, relaunch(release))
         except DeployError as error:
@@ -228,7 +232,9 @@ class Watch:
     def _give_up_in_time(self, reason: str) -> None:
         """Raises StartFailedError when there were as many restarts lately as there may be."""
         now, boot = _monotonic(), boot_id()
-        recent = [one for one in self._record.restarts if one.boot == boot and now - one.monotonic_s < WINDOW_S]
+        recent = [
+            one for one in self._record.restarts if one.boot == boot and now - one.monotonic_s < WINDOW_S
+        ]
         if len(recent) < MAX_RESTARTS:
             return
         self._mark("given up", reason)
@@ -265,7 +271,8 @@ def _current(site: Site) -> Release:
     release = site.releases.current()
     if release is None:
         raise BadInputError(
-            f"{site.releases.deployment.name} was never ready: there is nothing to watch", hint="deckard-deploy up"
+            f"{site.releases.deployment.name} was never ready: there is nothing to watch",
+            hint="deckard-deploy up",
         )
     return release
 

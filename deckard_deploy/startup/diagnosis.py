@@ -109,7 +109,11 @@ def _ended(observation: Observation | None, phase: Phase, exception: str, lines:
         by_code = not exception and observation is not None and observation.exit_code in signature.exit_codes
         if by_memory or by_code:
             return _diagnosis(signature, phase, line, {})
-    code = "" if observation is None or observation.exit_code is None else f" (exit code {observation.exit_code})"
+    code = (
+        ""
+        if observation is None or observation.exit_code is None
+        else f" (exit code {observation.exit_code})"
+    )
     return Diagnosis(
         phase=phase,
         first_fatal_line=_one_line(line),

@@ -150,7 +150,9 @@ def _fail(log: _Log, ended: str, elapsed_s: float, observation: Observation | No
 
 def _refuse(log: _Log, readiness: Readiness, elapsed_s: float, observation: Observation) -> NoReturn:
     if hint := HINTS.get(readiness.outcome):
-        raise StartFailedError(f"{readiness.outcome} after {_clock_face(elapsed_s)}: {readiness.detail}", hint=hint)
+        raise StartFailedError(
+            f"{readiness.outcome} after {_clock_face(elapsed_s)}: {readiness.detail}", hint=hint
+        )
     _fail(log, f"{readiness.outcome}: {readiness.detail}", elapsed_s, observation)
 
 

@@ -76,7 +76,11 @@ def record(path: Path, start: Start) -> None:
 
 def starts_like(path: Path, *, profile: str, model: str, engine: str) -> tuple[Start, ...]:
     """The last starts of the same profile, model and engine, oldest first; lines that are none are passed over."""
-    found = [start for start in _read(path) if (start.profile, start.model, start.engine) == (profile, model, engine)]
+    found = [
+        start
+        for start in _read(path)
+        if (start.profile, start.model, start.engine) == (profile, model, engine)
+    ]
     return tuple(found[-LAST:])
 
 

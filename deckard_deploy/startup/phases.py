@@ -116,7 +116,10 @@ class PhaseTracker:
     def durations(self, now: float) -> Mapping[Phase, float]:
         """Seconds spent in each phase so far, the current one up to `now`."""
         ends = [*list(self._entered.values())[1:], now]
-        return {phase: max(0.0, end - start) for (phase, start), end in zip(self._entered.items(), ends, strict=True)}
+        return {
+            phase: max(0.0, end - start)
+            for (phase, start), end in zip(self._entered.items(), ends, strict=True)
+        }
 
     def _advance(self, pattern: Pattern, found: re.Match[str], now: float) -> None:
         current = self.progress
@@ -139,9 +142,13 @@ class PhaseTracker:
 
     def _learn(self, pattern: Pattern, found: re.Match[str]) -> None:
         """Take the facts of a line; the first to say one is right: the target loads before the drafter."""
-        said = {name: _number(name, text) for name, text in found.groupdict().items() if name in FACTS and text}
+        said = {
+            name: _number(name, text) for name, text in found.groupdict().items() if name in FACTS and text
+        }
         stated = {name: value for name, value in vars(pattern.facts).items() if value is not None}
-        unknown = {name: value for name, value in {**stated, **said}.items() if getattr(self.facts, name) is None}
+        unknown = {
+            name: value for name, value in {**stated, **said}.items() if getattr(self.facts, name) is None
+        }
         self.facts = replace(self.facts, **unknown)
 
 

@@ -117,10 +117,14 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _listed(session: "requests.Session", base_url: str, names: set[str], timeout_s: float) -> Readiness | None:
+def _listed(
+    session: "requests.Session", base_url: str, names: set[str], timeout_s: float
+) -> Readiness | None:
     """None when every name is on /models."""
     url = f"{base_url}/models"
-    with session.get(url, timeout=(CONNECT_TIMEOUT_S, timeout_s), allow_redirects=False, stream=True) as response:
+    with session.get(
+        url, timeout=(CONNECT_TIMEOUT_S, timeout_s), allow_redirects=False, stream=True
+    ) as response:
         if response.status_code != HTTPStatus.OK:
             return _refused(response.status_code, url, otherwise=Outcome.OTHER_SERVER)
         body = _json(response)
@@ -190,7 +194,9 @@ def _text(body: Any) -> str:  # noqa: ANN401  whatever the server sent
     """Content or reasoning of the first choice (`reasoning`: entrypoints/openai/chat_completion/protocol.py)."""
     choices = body.get("choices") if isinstance(body, dict) else None
     message = (
-        choices[0].get("message") if isinstance(choices, list) and choices and isinstance(choices[0], dict) else None
+        choices[0].get("message")
+        if isinstance(choices, list) and choices and isinstance(choices[0], dict)
+        else None
     )
     if not isinstance(message, Mapping):
         return ""

@@ -16,12 +16,19 @@ def find(program: str, environment: Mapping[str, str]) -> str:
     """The program's path. Raises EnvironmentUnfitError when it is not installed."""
     found = shutil.which(program, path=environment.get("PATH", ""))
     if found is None:
-        raise EnvironmentUnfitError(f"{program} is not installed", hint=f"install {program}, or put it on PATH")
+        raise EnvironmentUnfitError(
+            f"{program} is not installed", hint=f"install {program}, or put it on PATH"
+        )
     return found
 
 
 def run(
-    argv: Sequence[str], *, environment: Mapping[str, str], say: Say, timeout_s: float, folder: Path = Path("/")
+    argv: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    say: Say,
+    timeout_s: float,
+    folder: Path = Path("/"),
 ) -> subprocess.CompletedProcess[str]:
     """Run to the end with exactly this environment, output captured; `say` gets the line that could be pasted.
 

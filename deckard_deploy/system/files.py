@@ -144,7 +144,9 @@ def private_folder(folder: Path) -> Path:
     Raises IntegrityError for a link or a file in its place, EnvironmentUnfitError when it cannot be made.
     """
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise IntegrityError(f"{folder} is not a folder of ours", hint=f"move it away: mv {folder} {folder}.old")
+        raise IntegrityError(
+            f"{folder} is not a folder of ours", hint=f"move it away: mv {folder} {folder}.old"
+        )
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.mkdir(exist_ok=True, mode=0o700)

@@ -26,8 +26,10 @@ def session(access: Access) -> "requests.Session":
     class Pinned(HTTPAdapter):
         """urllib3 compares the fingerprint, and asks neither an authority nor for the name."""
 
-        def init_poolmanager(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401  whatever requests passes
-            super().init_poolmanager(*arguments, **options, assert_fingerprint=access.pinned, assert_hostname=False)
+        def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+            super().init_poolmanager(
+                *arguments, **options, assert_fingerprint=access.pinned, assert_hostname=False
+            )
 
     made = requests.Session()
     made.trust_env = False

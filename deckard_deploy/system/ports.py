@@ -27,10 +27,12 @@ def _explain(address: str, port: int, error: OSError) -> None:
     sockets = _sockets(port)
     listening = [inode for state, inode in sockets if state == _LISTEN]
     if not listening and any(state in _ENDING for state, _ in sockets):
-        return  # only connections of a server that has just ended; a server's SO_REUSEADDR takes no notice of them
+        # Only connections of a server that has just ended; a server's SO_REUSEADDR takes no notice of them.
+        return
     owner = next((named for inode in listening if (named := _owner(inode))), "another process")
     raise EnvironmentUnfitError(
-        f"{address}:{port} cannot be used: {error.strerror}" + (f"; {owner} listens there" if listening else ""),
+        f"{address}:{port} cannot be used: {error.strerror}"
+        + (f"; {owner} listens there" if listening else ""),
         hint=f"choose another with --port, or see who has it: ss -ltnp 'sport = :{port}'",
     ) from error
 

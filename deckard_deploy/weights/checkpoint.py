@@ -95,7 +95,9 @@ def _quantization(folder: Path, config: dict[str, Any]) -> tuple[dict[str, Any],
         said, other = (printable(str(one.get("quant_algo"))[:40]) for one in (outer, inner))
         raise IntegrityError(f"{separate}: quant_algo is {said}, and config.json says {other}")
     named = producer if isinstance(producer, dict) else {}
-    return outer | inner, printable(" ".join(str(named[key])[:40] for key in ("name", "version") if key in named))
+    return outer | inner, printable(
+        " ".join(str(named[key])[:40] for key in ("name", "version") if key in named)
+    )
 
 
 def _shards(folder: Path) -> Iterator[tuple[Path, dict[str, Tensor]]]:
@@ -109,7 +111,9 @@ def _shards(folder: Path) -> Iterator[tuple[Path, dict[str, Tensor]]]:
     listed = _listed(index)
     for shard, names in sorted(listed.items()):
         if shard not in present:
-            raise IntegrityError(f"{index}: {printable(shard)} is listed, and is not there", hint="deckard-deploy pull")
+            raise IntegrityError(
+                f"{index}: {printable(shard)} is listed, and is not there", hint="deckard-deploy pull"
+            )
         header = read_header(present[shard])
         different = names ^ header.keys()
         if different:
@@ -127,7 +131,9 @@ def _listed(index: Path) -> dict[str, set[str]]:
     shards: dict[str, set[str]] = {}
     for name, shard in weight_map.items():
         if not isinstance(shard, str) or Path(shard).name != shard or not shard.endswith(".safetensors"):
-            raise IntegrityError(f"{index}: {str(shard)[:80]!r} is no name of a safetensors file in this folder")
+            raise IntegrityError(
+                f"{index}: {str(shard)[:80]!r} is no name of a safetensors file in this folder"
+            )
         shards.setdefault(shard, set()).add(name)
     return shards
 

@@ -24,7 +24,8 @@ from deckard_deploy.weights.manifest import Entry, Manifest, RemoteFile, hash_fi
 from deckard_deploy.weights.strict_json import impostor, printable, require_regular
 
 OURS = ".deckard"
-_UNFINISHED = (".part", ".journal", ".copy")  # anything else in parts/ is somebody's: it may be a link to their disk
+# Anything else in parts/ is somebody's: it may be a link to their disk.
+_UNFINISHED = (".part", ".journal", ".copy")
 _MARKER_S = 0.2  # long enough to take over a dead owner's marker
 _LOADED = (".safetensors", ".bin", ".pt", ".py")  # an engine that finds one of these may take it
 
@@ -156,18 +157,26 @@ class ModelFolder:
         A record of another digest stays: it tells that the file is another commit's.
         """
         before = self._record()
-        disproved = {file.path for file in wrong if (seen := before.get(file.path)) and seen.digest == file.digest}
+        disproved = {
+            file.path for file in wrong if (seen := before.get(file.path)) and seen.digest == file.digest
+        }
         kept = {path: seen for path, seen in before.items() if path not in disproved}
         after = kept | {file.path: look for file in right if (look := self._look(file))}
         if after != before:
             for path in (path for path, seen in after.items() if seen != before.get(path)):
-                with writing(self.folder / path):  # after a power loss its looks might be right, and its content gone
+                # After a power loss its looks might be right, and its content gone.
+                with writing(self.folder / path):
                     sync_file(self.folder / path)
             with writing(self._record_path):
-                (self.folder / OURS).mkdir(exist_ok=True)  # not there where nothing was pulled: `verify` may come first
-            write_atomically(self._record_path, _Record(files=after).model_dump_json(indent=1) + "\n", mode=UMASK_MODE)
+                # Not there where nothing was pulled: `verify` may come first.
+                (self.folder / OURS).mkdir(exist_ok=True)
+            write_atomically(
+                self._record_path, _Record(files=after).model_dump_json(indent=1) + "\n", mode=UMASK_MODE
+            )
 
-    def check(self, files: list[RemoteFile], on_bytes: Callable[[int], None] = lambda _: None) -> list[Problem]:
+    def check(
+        self, files: list[RemoteFile], on_bytes: Callable[[int], None] = lambda _: None
+    ) -> list[Problem]:
         """Hash files, on all cores, and say what is wrong; right ones are remembered, wrong ones forgotten."""
         before = {file.path: self._look(file) for file in files}
         done = 0
@@ -209,7 +218,9 @@ class ModelFolder:
     def unexpected(self, manifest: Manifest) -> list[str]:
         """Names of files that an engine might load, and that the manifest does not have."""
         known = {file.path for file in manifest.needed}
-        return sorted(path.name for path in self.folder.glob("*") if path.suffix in _LOADED and path.name not in known)
+        return sorted(
+            path.name for path in self.folder.glob("*") if path.suffix in _LOADED and path.name not in known
+        )
 
     def quarantine(self, path: str) -> Path:
         """Take a file's name away from it; returns where it is now. Raises EnvironmentUnfitError."""

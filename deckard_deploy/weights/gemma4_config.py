@@ -67,7 +67,12 @@ def faults(text: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Iterator[s
         yield f"config.json: {error}"
         return
     prefix = next(
-        (name.removesuffix("embed_tokens.weight") for name in tensors if name.endswith("embed_tokens.weight")), None
+        (
+            name.removesuffix("embed_tokens.weight")
+            for name in tensors
+            if name.endswith("embed_tokens.weight")
+        ),
+        None,
     )
     if prefix is None:
         yield "the token embedding is not there"

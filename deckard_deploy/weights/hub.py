@@ -36,7 +36,9 @@ def endpoint() -> str:
     except ValueError:  # a bracket that is not closed, a port that is none
         usable = False
     if not usable:
-        raise BadInputError("HF_ENDPOINT is not an http(s) address without credentials", hint="unset HF_ENDPOINT")
+        raise BadInputError(
+            "HF_ENDPOINT is not an http(s) address without credentials", hint="unset HF_ENDPOINT"
+        )
     return address
 
 
@@ -47,7 +49,9 @@ def token() -> SecretStr | None:
 
     found = get_token()
     if found and (not found.isprintable() or not found.isascii() or " " in found):
-        raise BadInputError("HF_TOKEN holds characters that no token has", hint="unset HF_TOKEN; hf auth login")
+        raise BadInputError(
+            "HF_TOKEN holds characters that no token has", hint="unset HF_TOKEN; hf auth login"
+        )
     return SecretStr(found) if found else None
 
 
@@ -124,13 +128,16 @@ def _ask(repo: str, revision: str | None, backoff_s: float) -> "ModelInfo":
         except HTTPError as error:
             if attempt == _TRIES - 1:
                 reason = " ".join(str(error).split())[:120] or type(error).__name__
-                raise NetworkError(f"{address} does not answer: {reason}", hint=f"curl -I {address}") from error
+                raise NetworkError(
+                    f"{address} does not answer: {reason}", hint=f"curl -I {address}"
+                ) from error
         # An HTML page, another kind of server, or JSON nested without end.
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise NetworkError(
-                f"{address} answers, but not as a hub does: a login page or a proxy?", hint=f"curl -i {address}"
+                f"{address} answers, but not as a hub does: a login page or a proxy?",
+                hint=f"curl -i {address}",
             ) from error
-        time.sleep(backoff_s * 2**attempt * random.uniform(0.5, 1))  # noqa: S311  jitter
+        time.sleep(backoff_s * 2**attempt * random.uniform(0.5, 1))
     raise AssertionError("unreachable: the last attempt raises")
 
 
@@ -139,11 +146,18 @@ def _refused(repo: str, revision: str | None, status: int, error: Exception) -> 
 
     page = f"{endpoint()}/{repo}"
     if isinstance(error, GatedRepoError):
-        raise NetworkError(f"{repo} is gated", hint=f"accept the licence at {page}, then: hf auth login") from error
+        raise NetworkError(
+            f"{repo} is gated", hint=f"accept the licence at {page}, then: hf auth login"
+        ) from error
     if isinstance(error, RevisionNotFoundError):
-        raise NetworkError(f"{repo} has no revision {revision}", hint=f"look at {page}/commits/main") from error
+        raise NetworkError(
+            f"{repo} has no revision {revision}", hint=f"look at {page}/commits/main"
+        ) from error
     if status in (401, 403, 404):
         raise NetworkError(
-            f"{repo} is not at {endpoint()}, or only for those who may see it (HTTP {status})", hint="hf auth login"
+            f"{repo} is not at {endpoint()}, or only for those who may see it (HTTP {status})",
+            hint="hf auth login",
         ) from error
-    raise NetworkError(f"{endpoint()} answered HTTP {status} for {repo}", hint="try again in a minute") from error
+    raise NetworkError(
+        f"{endpoint()} answered HTTP {status} for {repo}", hint="try again in a minute"
+    ) from error

@@ -104,7 +104,9 @@ def _layer_table(found: Checkpoint) -> tuple[tuple[str, int, int, int, int], ...
         kinds = Counter(gemma4_config.layers(found.text_config))
     except (KeyError, TypeError, ValueError, AttributeError):
         return ()  # _faults says what is wrong
-    return tuple((layer.kind, count, layer.heads, layer.kv_heads, layer.head_dim) for layer, count in kinds.items())
+    return tuple(
+        (layer.kind, count, layer.heads, layer.kv_heads, layer.head_dim) for layer, count in kinds.items()
+    )
 
 
 def _format(name: str, tensors: dict[str, Tensor]) -> str:

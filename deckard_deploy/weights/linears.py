@@ -30,7 +30,9 @@ class Linear:
 
 def packed_linears(tensors: Mapping[str, Tensor], quant_algo: str) -> list[Linear]:
     """Every linear with a uint8 weight, in the order of the names."""
-    names = sorted(name.removesuffix(".weight") for name, tensor in tensors.items() if _is_packed(name, tensor))
+    names = sorted(
+        name.removesuffix(".weight") for name, tensor in tensors.items() if _is_packed(name, tensor)
+    )
     return [_linear(name, tensors, quant_algo) for name in names]
 
 
@@ -56,13 +58,17 @@ def _is_packed(name: str, tensor: Tensor | None) -> bool:
 def _linear(name: str, tensors: Mapping[str, Tensor], quant_algo: str) -> Linear:
     weight = tensors[f"{name}.weight"]
     if len(weight.shape) != 2:
-        return Linear(name, (0, 0), smoothed=False, fault=f"weight has shape {list(weight.shape)}, not two dimensions")
+        return Linear(
+            name, (0, 0), smoothed=False, fault=f"weight has shape {list(weight.shape)}, not two dimensions"
+        )
     shape = (weight.shape[0], weight.shape[1] * 2)
     fault = next(_faults(name, tensors, shape, quant_algo), "")
     return Linear(name, shape, smoothed=f"{name}.pre_quant_scale" in tensors, fault=fault)
 
 
-def _faults(name: str, tensors: Mapping[str, Tensor], shape: tuple[int, int], quant_algo: str) -> Iterator[str]:
+def _faults(
+    name: str, tensors: Mapping[str, Tensor], shape: tuple[int, int], quant_algo: str
+) -> Iterator[str]:
     rows, columns = shape
     expected: dict[str, tuple[str, tuple[tuple[int, ...], ...]]] = {
         "weight_scale": ("F8_E4M3", ((rows, columns // GROUP),)),
@@ -95,5 +101,9 @@ def _low_rank_faults(
     down, up = (tensors.get(f"{name}.{part}") for part in _LORA)
     if (down is None or up is None) and quant_algo == "NVFP4_SVD":
         yield "the low-rank branch is missing"
-    elif down and up and (down.shape[1:] != shape[1:] or up.shape[:1] != shape[:1] or down.shape[:1] != up.shape[1:]):
+    elif (
+        down
+        and up
+        and (down.shape[1:] != shape[1:] or up.shape[:1] != shape[:1] or down.shape[:1] != up.shape[1:])
+    ):
         yield f"the low-rank branch {list(up.shape)} x {list(down.shape)} does not fit {list(shape)}"

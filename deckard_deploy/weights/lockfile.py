@@ -45,7 +45,8 @@ def read(path: Path) -> Lock | None:
     try:
         require_regular(path)
         content = path.read_bytes()
-        parse_object(content, source=str(path))  # no key twice, as a merge may leave it: whoever reviews sees both
+        # No key twice, as a merge may leave it: whoever reviews sees both.
+        parse_object(content, source=str(path))
         return Lock.model_validate_json(content)
     except FileNotFoundError:
         return None

@@ -20,7 +20,13 @@ _NOT_NEEDED = (*RUNS_CODE, ".gitattributes", ".gguf", ".onnx", ".h5", ".msgpack"
 
 def _inside(path: str) -> str:
     pure = PurePosixPath(path)
-    safe = pure.parts and not pure.is_absolute() and ".." not in pure.parts and "\\" not in path and path.isprintable()
+    safe = (
+        pure.parts
+        and not pure.is_absolute()
+        and ".." not in pure.parts
+        and "\\" not in path
+        and path.isprintable()
+    )
     if not safe or pure.parts[0] == ".deckard" or str(pure) != path:
         raise ValueError("a path inside the folder was expected")
     return path

@@ -35,7 +35,8 @@ class Partial:
         self._etag_lock = threading.Lock()
         with writing(self._path):
             folder.mkdir(parents=True, exist_ok=True)
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW  # a link would have another file overwritten
+            # A link would have another file overwritten.
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             self._data = os.open(self._path, flags, 0o644)
             self._journal = os.open(self._journal_path, flags, 0o644)
             if not self._continue():

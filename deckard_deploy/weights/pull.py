@@ -82,7 +82,9 @@ def _materialize(model: ModelFolder, files: list[RemoteFile]) -> None:
     No link goes before all are there: of a disk that fills up in between nothing could be taken over any more.
     """
     # Not Path.resolve, which raises RuntimeError for links in a circle before Python 3.13: here they lead to nothing.
-    linked = [(file, Path(os.path.realpath(model.folder / file.path))) for file in files if model.link_to(file)]
+    linked = [
+        (file, Path(os.path.realpath(model.folder / file.path))) for file in files if model.link_to(file)
+    ]
     staged: list[tuple[RemoteFile, Path]] = []
     try:
         for number, (file, target) in enumerate(linked):
@@ -151,7 +153,9 @@ def _place(model: ModelFolder, copy: Path, file: RemoteFile) -> None:
 def bytes_to_come(manifest: Manifest, folder: Path) -> int:
     """Room that a pull would need, taking what lies there or in the hub's cache with the right size for right."""
     model = ModelFolder(folder)
-    return _room(model, [file for file in model.changed(manifest.needed) if not _seems_here(model, manifest, file)])
+    return _room(
+        model, [file for file in model.changed(manifest.needed) if not _seems_here(model, manifest, file)]
+    )
 
 
 def _seems_here(model: ModelFolder, manifest: Manifest, file: RemoteFile) -> bool:
@@ -170,7 +174,8 @@ def _require_space(model: ModelFolder, missing: list[RemoteFile]) -> None:
     have = shutil.disk_usage(model.folder).free
     if need > have:
         raise EnvironmentUnfitError(
-            f"{model.folder}: needs {need:,} bytes, and {have:,} are free", hint=f"free {need - have:,} bytes there"
+            f"{model.folder}: needs {need:,} bytes, and {have:,} are free",
+            hint=f"free {need - have:,} bytes there",
         )
 
 
@@ -189,7 +194,9 @@ def _fetch(
                 return
             partial.reset()
             if attempt == "first":
-                puller.say(f"weights  {file.path}: what came has hash {found[:12]}, not {file.digest[:12]}; once more")
+                puller.say(
+                    f"weights  {file.path}: what came has hash {found[:12]}, not {file.digest[:12]}; once more"
+                )
     finally:
         partial.close()
     raise IntegrityError(

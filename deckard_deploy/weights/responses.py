@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 # socket(7)), a TLS record of 16 KiB and 8 KiB in http.client. Eight connections together stay below 1 MiB.
 _PIECE = 32 << 10
 _QUEUE = 32 << 10
-_RTT = struct.Struct("68xI")  # tcpi_rtt in struct tcp_info, linux/tcp.h: 8 bytes and 15 numbers come before it
+# tcpi_rtt in struct tcp_info, linux/tcp.h: 8 bytes and 15 numbers come before it.
+_RTT = struct.Struct("68xI")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _PROXIES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 
@@ -78,7 +79,9 @@ def check_redirect(response: "Response", **_: object) -> None:
         urlsplit(response.headers.get("Location", "").encode("latin-1").decode())
     except ValueError as error:
         response.close()
-        raise NetworkError(f"the hub sends on to nowhere: {_short(error)}", hint="echo $HF_ENDPOINT") from error
+        raise NetworkError(
+            f"the hub sends on to nowhere: {_short(error)}", hint="echo $HF_ENDPOINT"
+        ) from error
 
 
 def check_range(response: "Response", *, start: int, end: int, size: int) -> None:
@@ -131,7 +134,8 @@ def asking() -> Iterator[None]:
         yield
     except exceptions.SSLError as error:
         raise NetworkError(
-            f"the hub's certificate is not accepted: {_short(error)}", hint="date, and: echo $REQUESTS_CA_BUNDLE"
+            f"the hub's certificate is not accepted: {_short(error)}",
+            hint="date, and: echo $REQUESTS_CA_BUNDLE",
         ) from error
     except exceptions.ProxyError as error:
         raise Transient(f"the proxy refuses{_proxy()}: {_short(error)}") from error
@@ -140,7 +144,9 @@ def asking() -> Iterator[None]:
     except (exceptions.Timeout, TimeoutError) as error:
         raise Transient("stalled: no byte in time") from error
     except (exceptions.InvalidURL, exceptions.InvalidSchema, exceptions.TooManyRedirects) as error:
-        raise NetworkError(f"the hub sends on to nowhere: {_short(error)}", hint="echo $HF_ENDPOINT") from error
+        raise NetworkError(
+            f"the hub sends on to nowhere: {_short(error)}", hint="echo $HF_ENDPOINT"
+        ) from error
     except (exceptions.RequestException, HTTPError, ConnectionError) as error:
         raise Transient(_short(error)) from error
 

@@ -64,7 +64,9 @@ def _header_length(beginning: bytes, file_bytes: int, *, source: str) -> int:
     if length > LARGEST_HEADER:
         raise IntegrityError(f"{source}: a header of {length} bytes; at most {LARGEST_HEADER} are allowed")
     if length < len("{}") or _PREFIX + length > file_bytes:
-        raise IntegrityError(f"{source}: a header of {length} bytes in a file of {file_bytes}: cut, or no safetensors")
+        raise IntegrityError(
+            f"{source}: a header of {length} bytes in a file of {file_bytes}: cut, or no safetensors"
+        )
     return int(length)
 
 
@@ -112,7 +114,9 @@ def _tensor(name: str, entry: Any, start: int, source: str) -> Tensor:  # noqa: 
 
 
 def _are_counts(values: Any) -> bool:  # noqa: ANN401  whatever the file holds
-    return isinstance(values, list) and all(type(value) is int and 0 <= value < _LARGEST_COUNT for value in values)
+    return isinstance(values, list) and all(
+        type(value) is int and 0 <= value < _LARGEST_COUNT for value in values
+    )
 
 
 def _product(shape: list[int]) -> int:

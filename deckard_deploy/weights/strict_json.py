@@ -62,7 +62,9 @@ def read_object(path: Path) -> dict[str, Any]:
 def parse_object(data: bytes, *, source: str) -> dict[str, Any]:
     """The JSON object in `data`: UTF-8, no key twice, no NaN. Raises IntegrityError naming `source`."""
     try:
-        value = json.loads(data.decode(), object_pairs_hook=_without_twins, parse_constant=_refuse, parse_int=_whole)
+        value = json.loads(
+            data.decode(), object_pairs_hook=_without_twins, parse_constant=_refuse, parse_int=_whole
+        )
     except RecursionError:
         raise IntegrityError(f"{source}: nested too deeply") from None
     except UnicodeDecodeError as error:

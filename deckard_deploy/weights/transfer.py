@@ -85,13 +85,17 @@ class Transfer:
         try:
             return self._in_parallel(on_bytes)
         except Ignored:
-            self._say(f"{self._remote.file.path}: the server knows no ranges; from the start, over one connection")
+            self._say(
+                f"{self._remote.file.path}: the server knows no ranges; from the start, over one connection"
+            )
         # A new one, because a thread of this one may still wait for its server, and must then find it stopped.
         return Transfer(self._remote, self._partial, self._pace, say=self._say)._alone(on_bytes)
 
     def _alone(self, on_bytes: Callable[[int], None]) -> str:
         self._partial.reset()
-        return self._supervise([threading.Thread(target=self._guarded, args=(self._whole,), daemon=True)], on_bytes)
+        return self._supervise(
+            [threading.Thread(target=self._guarded, args=(self._whole,), daemon=True)], on_bytes
+        )
 
     def _in_parallel(self, on_bytes: Callable[[int], None]) -> str:
         unfinished = self._partial.unfinished()
@@ -99,7 +103,8 @@ class Transfer:
             self._segments.put(segment)
         count = min(self._pace.connections, len(unfinished))
         return self._supervise(
-            [threading.Thread(target=self._guarded, args=(self._some,), daemon=True) for _ in range(count)], on_bytes
+            [threading.Thread(target=self._guarded, args=(self._some,), daemon=True) for _ in range(count)],
+            on_bytes,
         )
 
     def _supervise(self, threads: list[threading.Thread], on_bytes: Callable[[int], None]) -> str:
@@ -152,7 +157,9 @@ class Transfer:
             errno.EDQUOT: f"needs {left:,} bytes more, and the quota is used up",
         }.get(error.errno or 0, f"cannot write: {error.strerror}")
         look = next_look(error, self._partial.folder)
-        return EnvironmentUnfitError(f"{path}: {cause}", hint=f"{look}; the same command goes on where it stopped")
+        return EnvironmentUnfitError(
+            f"{path}: {cause}", hint=f"{look}; the same command goes on where it stopped"
+        )
 
     def _authorize(self, request: "PreparedRequest") -> "PreparedRequest":
         """The token, and not what ~/.netrc has; requests drops it when it is sent on to another host."""
@@ -168,12 +175,16 @@ class Transfer:
             except queue.Empty:
                 return
             request = functools.partial(self._range, session, segment)
-            self._persist(request, functools.partial(self._partial.position, segment), self._partial.bounds(segment)[1])
+            self._persist(
+                request, functools.partial(self._partial.position, segment), self._partial.bounds(segment)[1]
+            )
 
     def _whole(self, session: "Session") -> None:
         """Everything in one request; every try begins anew."""
         whole = functools.partial(self._from_the_start, session)
-        self._persist(whole, lambda: self._partial.size if not self._partial.unfinished() else 0, self._partial.size)
+        self._persist(
+            whole, lambda: self._partial.size if not self._partial.unfinished() else 0, self._partial.size
+        )
 
     def _persist(self, request: Callable[[], None], position: Callable[[], int], end: int) -> None:
         """Repeat a request until `end` is reached. Raises NetworkError after so many in a row that brought nothing."""
@@ -195,7 +206,7 @@ class Transfer:
     def _pause(self, failures: int, error: Transient) -> None:
         """Wait as long as the server asked for, or longer each time, with jitter so that connections do not meet."""
         longest = min(_LONGEST_PAUSE_S, self._pace.backoff_s * 2.0 ** (failures - 1))
-        pause = longest * random.uniform(0.5, 1)  # noqa: S311  no secret
+        pause = longest * random.uniform(0.5, 1)
         if error.retry_after is not None:
             pause = min(error.retry_after, _LONGEST_RETRY_AFTER_S) + pause / 10
         if pause >= 1:

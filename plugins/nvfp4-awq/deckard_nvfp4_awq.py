@@ -22,7 +22,9 @@ def register() -> None:
     """Add the formats; raises RuntimeError in a vLLM that this was not written for."""
     version = importlib.metadata.version("vllm")
     if not version.startswith(VLLM):
-        raise RuntimeError(f"deckard_nvfp4_awq is for vLLM {VLLM}x and this is {version}: take it off PYTHONPATH")
+        raise RuntimeError(
+            f"deckard_nvfp4_awq is for vLLM {VLLM}x and this is {version}: take it off PYTHONPATH"
+        )
     import deckard_nvfp4_scheme
 
     deckard_nvfp4_scheme.add_formats()

@@ -48,7 +48,9 @@ def first_token(within_1: str, within_20: str) -> dict[str, str]:
 
 
 def answered(status: str, values: str) -> dict[str, str]:
-    return {f'http_requests_total{{{MINE},handler="/v1/chat/completions",method="POST",status="{status}"}}': values}
+    return {
+        f'http_requests_total{{{MINE},handler="/v1/chat/completions",method="POST",status="{status}"}}': values
+    }
 
 
 UP, STARTED = f"up{{{MINE}}}", f"process_start_time_seconds{{{MINE}}}"

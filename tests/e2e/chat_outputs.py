@@ -31,7 +31,9 @@ def chat() -> Any:
     """The real class, without what only an engine needs."""
     made: Any = object.__new__(serving.OpenAIServingChat)
     made.use_harmony = made.enable_log_outputs = made.enable_log_deltas = False
-    made.enable_force_include_usage = made.enable_prompt_tokens_details = made.return_tokens_as_token_ids = False
+    made.enable_force_include_usage = made.enable_prompt_tokens_details = made.return_tokens_as_token_ids = (
+        False
+    )
     made.enable_auto_tools, made.request_logger = True, None
     made.tool_call_id_type, made.response_role, made.default_chat_template_kwargs = "random", "assistant", {}
     made.reasoning_parser_cls = ParserManager.get_reasoning_parser(reasoning_parser_name="gemma4")
@@ -88,7 +90,9 @@ async def streamed(texts: list[str], size: int, choice: str | None) -> list[dict
             into["reasoning"] += delta.get("reasoning") or ""
             into["content"] += delta.get("content") or ""
             for call in delta.get("tool_calls") or []:
-                into["call"] += (call["function"].get("name") or "") + (call["function"].get("arguments") or "")
+                into["call"] += (call["function"].get("name") or "") + (
+                    call["function"].get("arguments") or ""
+                )
     return got
 
 
@@ -99,7 +103,9 @@ async def complete(texts: list[str], choice: str | None) -> list[dict[str, str]]
         {
             "reasoning": one.message.reasoning or "",
             "content": one.message.content or "",
-            "call": "".join(call.function.name + call.function.arguments for call in one.message.tool_calls or []),
+            "call": "".join(
+                call.function.name + call.function.arguments for call in one.message.tool_calls or []
+            ),
         }
         for one in answer.choices
     ]
@@ -134,7 +140,9 @@ async def main() -> dict[str, Any]:
             "calls in open thoughts": await complete(open_thoughts, "auto"),
             "one thought": await complete(thoughts[:1], None),
             "cut off in the thought": await complete(["<|channel>thought\nI was"], "auto"),
-            "a call that nobody allowed": await complete([THOUGHT.format("one") + "Sure. " + calls[0]], "none"),
+            "a call that nobody allowed": await complete(
+                [THOUGHT.format("one") + "Sure. " + calls[0]], "none"
+            ),
             "tools that nobody allowed or called": await complete(thoughts[:1], "none"),
         },
     }

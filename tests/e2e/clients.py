@@ -17,7 +17,11 @@ TOOLS = [
         "function": {
             "name": "get_weather",
             "description": "The weather of the coming days.",
-            "parameters": {"type": "object", "properties": {"days": {"type": "integer"}}, "required": ["days"]},
+            "parameters": {
+                "type": "object",
+                "properties": {"days": {"type": "integer"}},
+                "required": ["days"],
+            },
         },
     }
 ]
@@ -49,7 +53,9 @@ def reasoning(base_url: str) -> dict[str, str]:
         said = whole.choices[0].message.model_dump()
         found = {"whole_content": said["content"] or "", "whole_reasoning": said.get("reasoning") or ""}
         found |= {"content": "", "reasoning": ""}
-        stream = openai.chat.completions.create(model=model, messages=ask, temperature=0, stream=True, extra_body=extra)
+        stream = openai.chat.completions.create(
+            model=model, messages=ask, temperature=0, stream=True, extra_body=extra
+        )
         for chunk in stream:
             delta = chunk.choices[0].delta.model_dump() if chunk.choices else {}
             found["content"] += delta.get("content") or ""
@@ -64,7 +70,9 @@ def tool_call(base_url: str) -> tuple[tuple[str, str], tuple[str, str]]:
     with client(base_url) as (openai, model):
         whole = openai.chat.completions.create(model=model, messages=ask, tools=TOOLS, temperature=0)
         call = whole.choices[0].message.tool_calls[0].function
-        stream = openai.chat.completions.create(model=model, messages=ask, tools=TOOLS, temperature=0, stream=True)
+        stream = openai.chat.completions.create(
+            model=model, messages=ask, tools=TOOLS, temperature=0, stream=True
+        )
         for chunk in stream:
             for part in (chunk.choices[0].delta.tool_calls or []) if chunk.choices else []:
                 name += part.function.name or ""

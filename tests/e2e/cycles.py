@@ -38,7 +38,11 @@ class Count:
     def more_than(self, before: "Count") -> dict[str, int]:
         """What there is more of, by how many; bytes are not counted as things."""
         mine, theirs = asdict(self), asdict(before)
-        return {name: mine[name] - theirs[name] for name in mine if "bytes" not in name and mine[name] > theirs[name]}
+        return {
+            name: mine[name] - theirs[name]
+            for name in mine
+            if "bytes" not in name and mine[name] > theirs[name]
+        }
 
 
 class Cycle:
@@ -129,7 +133,14 @@ def of_vllm(folder: Path, image: str, gateway_image: str) -> Cycle:
     """Real vLLM behind its gateway in real compose, by the command line, which runs in this process."""
     name = "vllm-cycles"
     home = ("--state-dir", str(folder / "state"))
-    engine = ("--engine", "vllm-0.19.1-cpu-docker", "--image", image, "--set", f"gateway_image={gateway_image}")
+    engine = (
+        "--engine",
+        "vllm-0.19.1-cpu-docker",
+        "--image",
+        image,
+        "--set",
+        f"gateway_image={gateway_image}",
+    )
     wanted = ("--profile", "cpu", "--name", name, "--port", str(free_port()), *engine, *home)
     return Cycle(
         name, folder, up=lambda: _must("up", *wanted), down=lambda: _must("down", "--name", name, *home)

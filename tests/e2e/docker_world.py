@@ -76,7 +76,9 @@ def make_image(folder: Path) -> None:
             link = tarfile.TarInfo(f"bin/{name}")
             link.type, link.linkname = tarfile.SYMTYPE, "busybox"
             tar.addfile(link)
-    subprocess.run(["docker", "import", "-", IMAGE], input=archive.getvalue(), check=True, capture_output=True)
+    subprocess.run(
+        ["docker", "import", "-", IMAGE], input=archive.getvalue(), check=True, capture_output=True
+    )
 
 
 class World:
@@ -92,7 +94,9 @@ class World:
         self.weights = BindMount(source=str(folder), target="/models/tiny")
 
     def runtime(self) -> DockerRuntime:
-        self.runtimes.append(DockerRuntime(self.deployment, environment=self.environment, say=self.said.append))
+        self.runtimes.append(
+            DockerRuntime(self.deployment, environment=self.environment, say=self.said.append)
+        )
         return self.runtimes[-1]
 
     def plan(self, *, port: int, changes: dict[str, object] | None = None, **environment: str) -> LaunchPlan:
@@ -110,9 +114,15 @@ class World:
     def stored(self, plan: LaunchPlan) -> tuple[Release, Launch]:
         launch_id = f"deckard-launch-{secrets.token_hex(6)}"
         compose = render_compose(plan, launch_id=launch_id)
-        release = self.releases.store(plan.hash, {"plan.json": plan.model_dump_json(), "compose.yaml": compose})
+        release = self.releases.store(
+            plan.hash, {"plan.json": plan.model_dump_json(), "compose.yaml": compose}
+        )
         launch = Launch(
-            launch_id=launch_id, started_at="2026-01-01", state="starting", runtime="docker", base_url=plan.base_url
+            launch_id=launch_id,
+            started_at="2026-01-01",
+            state="starting",
+            runtime="docker",
+            base_url=plan.base_url,
         )
         return release, launch
 
@@ -123,7 +133,9 @@ class World:
         return release
 
     def site(self, follow: Callable[[Release, Runtime], None]) -> Site:
-        return Site(releases=self.releases, runtimes={"docker": self.runtime()}, follow=follow, say=self.said.append)
+        return Site(
+            releases=self.releases, runtimes={"docker": self.runtime()}, follow=follow, say=self.said.append
+        )
 
     def left(self) -> list[str]:
         """Names of all containers and networks of the project."""

@@ -21,7 +21,9 @@ ENGINE_IMAGE, GATEWAY_IMAGE = "build.sh", "gateway.sh"
 
 def engine(folder: Path, name: str) -> Path:
     """The Python of the engine in the folder; the install itself waits for another of the same folder."""
-    return environment.install(folder / name, lock=locks.LOCKS[name], say=lambda line: print(line, flush=True)).python
+    return environment.install(
+        folder / name, lock=locks.LOCKS[name], say=lambda line: print(line, flush=True)
+    ).python
 
 
 def image(script: str) -> str:
@@ -31,7 +33,11 @@ def image(script: str) -> str:
         fcntl.flock(held, fcntl.LOCK_EX)
         build = Path(__file__).parent / "image" / script
         done = subprocess.run(
-            [build], env={**os.environ, "PYTHON": sys.executable}, stdout=subprocess.PIPE, text=True, check=True
+            [build],
+            env={**os.environ, "PYTHON": sys.executable},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
         )
     return done.stdout.strip().splitlines()[-1]
 

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 torch = pytest.importorskip("torch")
-CUDAGraphMode = pytest.importorskip("vllm.config", reason="vLLM is not installed beside this Python").CUDAGraphMode
+CUDAGraphMode = pytest.importorskip(
+    "vllm.config", reason="vLLM is not installed beside this Python"
+).CUDAGraphMode
 attention_backend = pytest.importorskip("vllm.v1.attention.backend")
 attention_layer = pytest.importorskip("vllm.model_executor.layers.attention_layer_base")
 block_table = pytest.importorskip("vllm.v1.worker.block_table")
@@ -69,7 +71,9 @@ def expand_inputs(**args: Any) -> None:
         position = int(args["target_positions_ptr"][start])
         for offset in range(end - start + 1):
             at, is_rejected = first + offset, offset > accepted
-            token = args["next_token_ids_ptr"][row] if offset == accepted else args["target_token_ids_ptr"][start]
+            token = (
+                args["next_token_ids_ptr"][row] if offset == accepted else args["target_token_ids_ptr"][start]
+            )
             args["out_input_ids_ptr"][at] = 0 if is_rejected else token
             args["out_positions_ptr"][at] = 0 if is_rejected else position + offset
             args["out_is_rejected_token_mask_ptr"][at] = is_rejected
@@ -93,7 +97,11 @@ def advance(**args: Any) -> None:
 def vllm_config(*, tokens: int, max_model_len: int, layers: dict[str, Any], **overrides: Any) -> Any:
     heads = {"get_num_attention_heads": lambda _: 4, "get_head_size": lambda: 512}
     draft = SimpleNamespace(
-        get_hidden_size=lambda: 1, get_inputs_embeds_size=lambda: 1, uses_mrope=False, uses_xdrope_dim=0, **heads
+        get_hidden_size=lambda: 1,
+        get_inputs_embeds_size=lambda: 1,
+        uses_mrope=False,
+        uses_xdrope_dim=0,
+        **heads,
     )
     speculative = SimpleNamespace(
         draft_model_config=SimpleNamespace(**{**vars(draft), **overrides.pop("draft", {})}),
@@ -105,12 +113,19 @@ def vllm_config(*, tokens: int, max_model_len: int, layers: dict[str, Any], **ov
         enforce_eager=False,
         speculative_token_tree=str([(0,) * (depth + 1) for depth in range(tokens)]),
     )
-    model = {"dtype": torch.float32, "max_model_len": max_model_len, "uses_mrope": False, "uses_xdrope_dim": 0}
+    model = {
+        "dtype": torch.float32,
+        "max_model_len": max_model_len,
+        "uses_mrope": False,
+        "uses_xdrope_dim": 0,
+    }
     parallel = {"data_parallel_rank": 0, "data_parallel_size": 1}
     parallel |= {"decode_context_parallel_size": 1, "prefill_context_parallel_size": 1}
     return SimpleNamespace(
         speculative_config=speculative,
-        model_config=SimpleNamespace(**{**model, "is_multimodal_model": False, **heads, **overrides.pop("model", {})}),
+        model_config=SimpleNamespace(
+            **{**model, "is_multimodal_model": False, **heads, **overrides.pop("model", {})}
+        ),
         parallel_config=SimpleNamespace(**{**parallel, **overrides.pop("parallel", {})}),
         scheduler_config=SimpleNamespace(max_num_seqs=MAX_REQUESTS, max_num_batched_tokens=MAX_TOKENS),
         compilation_config=SimpleNamespace(
@@ -146,7 +161,9 @@ def kv_cache_config(groups: Sequence[Group]) -> Any:
     return kv_cache_interface.KVCacheConfig(num_blocks=1, kv_cache_tensors=[], kv_cache_groups=specs)
 
 
-def make_rig(eagle: ModuleType, groups: Sequence[Group], *, tokens: int, max_model_len: int, **overrides: Any) -> Rig:
+def make_rig(
+    eagle: ModuleType, groups: Sequence[Group], *, tokens: int, max_model_len: int, **overrides: Any
+) -> Rig:
     attention = backend(overrides.pop("builder", None))
     members = {"get_attn_backend": lambda _: attention, "get_kv_cache_spec": lambda *_: None}
     layer = type("Layer", (attention_layer.AttentionLayerBase,), members)
@@ -178,7 +195,10 @@ def fill(rig: Rig, requests: Sequence[Request]) -> None:
         end = request.computed + request.query + request.lookahead
         stale = [[next(ids) for _ in range(2)] for _ in rig.groups]
         blocks = [[next(ids) for _ in range(-(-end // group.block_size))] for group in rig.groups]
-        widths = [table.max_num_blocks_per_req // table.blocks_per_kv_block for table in rig.block_tables.block_tables]
+        widths = [
+            table.max_num_blocks_per_req // table.blocks_per_kv_block
+            for table in rig.block_tables.block_tables
+        ]
         blocks = [own[:width] for own, width in zip(blocks, widths, strict=True)]
         rig.block_tables.add_row(
             [(own + old)[:width] for own, old, width in zip(blocks, stale, widths, strict=True)], row
@@ -205,9 +225,13 @@ def recorded(eagle: ModuleType, rig: Rig, monkeypatch: Any) -> Iterator[None]:
             return torch.zeros(len(hidden), 7)
 
     @contextlib.contextmanager
-    def forward_context(metadata: dict[str, Any], *_: Any, slot_mapping: dict[str, Any], **__: Any) -> Iterator[None]:
+    def forward_context(
+        metadata: dict[str, Any], *_: Any, slot_mapping: dict[str, Any], **__: Any
+    ) -> Iterator[None]:
         slots = {name: slots.clone() for name, slots in slot_mapping.items()}
-        copies = {name: each.replace(slot_mapping=each.slot_mapping.clone()) for name, each in metadata.items()}
+        copies = {
+            name: each.replace(slot_mapping=each.slot_mapping.clone()) for name, each in metadata.items()
+        }
         rig.forwards.append(Forward(None, slots, copies))
         yield
 
@@ -220,7 +244,9 @@ def recorded(eagle: ModuleType, rig: Rig, monkeypatch: Any) -> Iterator[None]:
         yield
 
 
-def propose(eagle: ModuleType, rig: Rig, requests: Sequence[Request], monkeypatch: Any, counts: Any = None) -> Any:
+def propose(
+    eagle: ModuleType, rig: Rig, requests: Sequence[Request], monkeypatch: Any, counts: Any = None
+) -> Any:
     """`counts`: the runner's own tensor of computed tokens, for a pass in which nothing was drafted before."""
     starts = [0, *itertools.accumulate(request.query for request in requests)]
     start_loc = torch.tensor(starts, dtype=torch.int32)
@@ -234,7 +260,8 @@ def propose(eagle: ModuleType, rig: Rig, requests: Sequence[Request], monkeypatc
         num_actual_tokens=starts[-1],
         max_query_len=max(request.query for request in requests),
         max_seq_len=int(lengths.max()),
-        block_table_tensor=rig.block_tables[0].get_device_tensor(len(requests)),  # as the runner does: group 0's
+        # As the runner does: group 0's.
+        block_table_tensor=rig.block_tables[0].get_device_tensor(len(requests)),
         slot_mapping=torch.full((starts[-1],), 10**6),
     )
     positions = [torch.arange(each.computed, each.computed + each.query) for each in requests]
@@ -268,7 +295,10 @@ def expected_slots(rig: Rig, requests: Sequence[Request], gid: int) -> list[list
         first += [slot_of(rig, row, gid, request.computed + offset) for offset in range(kept)]
         first += [PAD] * request.rejected
     steps = [
-        [slot_of(rig, row, gid, each.computed + each.query - each.rejected + step) for row, each in enumerate(requests)]
+        [
+            slot_of(rig, row, gid, each.computed + each.query - each.rejected + step)
+            for row, each in enumerate(requests)
+        ]
         for step in range(1, rig.proposer.num_speculative_tokens)
     ]
     return [first, *steps]
@@ -289,7 +319,8 @@ def check_metadata(rig: Rig, forward: Forward, layer: str, gid: int) -> None:
     assert metadata.slot_mapping.tolist() == forward.slots[layer].tolist()
     table, size = metadata.block_table_tensor.tolist(), rig.groups[gid].kernel_block_size
     assert len(table) == metadata.num_reqs
-    for row, blocks in enumerate(rig.blocks):  # the kernel reads position p at table[p // size] * size + p % size
+    # The kernel reads position p at table[p // size] * size + p % size.
+    for row, blocks in enumerate(rig.blocks):
         for position in range(len(blocks[gid]) * rig.groups[gid].block_size):
             read = table[row][position // size] * size + position % size
             assert read == slot_of(rig, row, gid, position) or position >= rig.proposer.max_model_len

@@ -88,7 +88,13 @@ class Attack:
 
 
 def request(
-    method: str, target: str, *, host: str = "localhost", version: str = "HTTP/1.1", more: str = "", body: bytes = b""
+    method: str,
+    target: str,
+    *,
+    host: str = "localhost",
+    version: str = "HTTP/1.1",
+    more: str = "",
+    body: bytes = b"",
 ) -> bytes:
     """One request as these words say, right or wrong."""
     lines = [
@@ -133,7 +139,9 @@ def framing() -> list[Attack]:
     attacks = []
     for method, target in (("POST", "/v1/chat/completions"), ("GET", "/v1/health/live")):
         for name, head in heads.items():
-            start = f"{method} {target} HTTP/1.1{line}Host: localhost{line}{head + line if head else ''}{line}"
+            start = (
+                f"{method} {target} HTTP/1.1{line}Host: localhost{line}{head + line if head else ''}{line}"
+            )
             for what, body in (("end", f"0{line}{line}{hidden}"), ("plain", hidden)):
                 attacks.append(Attack(f"framing: {method} {name}, {what}", (start + body).encode("latin-1")))
     return attacks
@@ -149,8 +157,12 @@ def attacks() -> list[Attack]:
     found += [Attack(f"path {path!r}", request("GET", path)) for path in (*PATHS, *ABSOLUTE)]
     found += [Attack(f"path {path!r} by POST", request("POST", path, body=CHAT)) for path in PATHS[:24]]
     found += [Attack(f"method {method!r}", request(method, "/v1/models")) for method in METHODS]
-    found += [Attack(f"version {version!r}", request("GET", "/v1/models", version=version)) for version in VERSIONS]
-    found += [Attack(f"header {more[:40]!r}", request("GET", "/v1/models", more=more)) for more in (*HEADERS, *KEYS)]
+    found += [
+        Attack(f"version {version!r}", request("GET", "/v1/models", version=version)) for version in VERSIONS
+    ]
+    found += [
+        Attack(f"header {more[:40]!r}", request("GET", "/v1/models", more=more)) for more in (*HEADERS, *KEYS)
+    ]
     return [*found, *framing()]
 
 

@@ -48,7 +48,9 @@ def specs(case: dict) -> dict:
             }
             name = f"model{number}.layers.{layer}.self_attn.attn"
             found[name] = (
-                FullAttentionSpec(**common) if full else SlidingWindowSpec(**common, sliding_window=model["window"])
+                FullAttentionSpec(**common)
+                if full
+                else SlidingWindowSpec(**common, sliding_window=model["window"])
             )
     return found
 
@@ -65,7 +67,9 @@ def config(case: dict, *, fit: bool = False) -> SimpleNamespace:
             decode_context_parallel_size=1, prefill_context_parallel_size=1, tensor_parallel_size=1
         ),
         cache_config=SimpleNamespace(
-            num_gpu_blocks_override=None, prefix_cache_retention_interval=None, get_resolved_kv_cache_layout=layout
+            num_gpu_blocks_override=None,
+            prefix_cache_retention_interval=None,
+            get_resolved_kv_cache_layout=layout,
         ),
         max_in_flight_tokens=case["in_flight"],
         num_prefill_lookahead_tokens=0,
@@ -92,7 +96,8 @@ def answer(case: dict) -> dict:
     mixed = getattr(groups[0].kv_cache_spec, "kv_cache_specs", None)
     said = {
         "groups": [[len(group.layer_names), group.kv_cache_spec.block_size] for group in groups],
-        "page": groups[0].kv_cache_spec.page_size_bytes * (1 if mixed else max(len(g.layer_names) for g in groups)),
+        "page": groups[0].kv_cache_spec.page_size_bytes
+        * (1 if mixed else max(len(g.layer_names) for g in groups)),
         "sequence": kv_cache_utils._max_memory_usage_bytes_from_groups(asked, groups),
         "longest": kv_cache_utils._estimate_max_model_len_from_groups(asked, groups, case["available"]),
     }

@@ -45,7 +45,9 @@ def build(kind: str, algo: str) -> torch.nn.Module:
     if kind == "qkv":
         return QKVParallelLinear(HIDDEN, HEAD, HEADS, KV_HEADS, prefix="layers.0.qkv_proj", **options)
     if kind == "gate_up":
-        return MergedColumnParallelLinear(HIDDEN, list(WIDTHS[kind]), prefix="layers.0.gate_up_proj", **options)
+        return MergedColumnParallelLinear(
+            HIDDEN, list(WIDTHS[kind]), prefix="layers.0.gate_up_proj", **options
+        )
     return RowParallelLinear(HIDDEN, WIDTHS[kind][0], prefix="layers.0.down_proj", **options)
 
 
@@ -69,7 +71,11 @@ def off(linear: Linear, sabotage: Callable[[torch.nn.Module], None] | None = Non
     with torch.inference_mode():
         out = layer(linear.x)[0].double()
     expected, true = reference(linear), linear.x.double() @ linear.weight.T
-    return {"off": _relative(out, expected), "true": _relative(out, true), "format": _relative(expected, true)}
+    return {
+        "off": _relative(out, expected),
+        "true": _relative(out, true),
+        "format": _relative(expected, true),
+    }
 
 
 def _relative(out: torch.Tensor, expected: torch.Tensor) -> float:
@@ -153,7 +159,10 @@ def single() -> dict[str, Any]:
     found["marlin scale"] = marlin_scale(getattr(ours, "_drop_scales_marlin_cannot_hold", lambda _: None))
     folded = load(checkpoint("qkv", "NVFP4_AWQ", scaled=False))
     folded.quant_method.process_weights_after_loading(folded)
-    found["folded"] = {**off(checkpoint("qkv", "NVFP4_AWQ", scaled=False)), "dropped": folded.pre_quant_scale is None}
+    found["folded"] = {
+        **off(checkpoint("qkv", "NVFP4_AWQ", scaled=False)),
+        "dropped": folded.pre_quant_scale is None,
+    }
     found.update(refusals())
     return found
 
@@ -181,13 +190,17 @@ def refusals() -> dict[str, str]:
         **told,
         "unequal": refusal(lambda: load(other)),
         "experts": refusal(lambda: config.get_quant_method(experts, "model.layers.0.mlp.experts")),
-        "mixed": refusal(lambda: row_of(modelopt.ModelOptMixedPrecisionConfig.from_config({**mixed, **layers_of}))),
+        "mixed": refusal(
+            lambda: row_of(modelopt.ModelOptMixedPrecisionConfig.from_config({**mixed, **layers_of}))
+        ),
     }
 
 
 def row_of(config: Any) -> torch.nn.Module:
     prefix = "model.layers.0.mlp.down_proj"
-    return RowParallelLinear(HIDDEN, 64, bias=False, params_dtype=torch.bfloat16, quant_config=config, prefix=prefix)
+    return RowParallelLinear(
+        HIDDEN, 64, bias=False, params_dtype=torch.bfloat16, quant_config=config, prefix=prefix
+    )
 
 
 def start(rank: int, world: int, meeting: str) -> None:

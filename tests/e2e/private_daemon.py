@@ -28,7 +28,10 @@ class PrivateDaemon:
         self.folder, self._data = folder, data
         self.host = f"unix://{folder}/docker.sock"
         self.containerd = self._begin(
-            "containerd", f"--root={data}/containerd", f"--state={folder}/state", f"--address={folder}/containerd.sock"
+            "containerd",
+            f"--root={data}/containerd",
+            f"--state={folder}/state",
+            f"--address={folder}/containerd.sock",
         )
         self.start()
 
@@ -69,7 +72,9 @@ class PrivateDaemon:
             self.start()
         environment = {**os.environ, "DOCKER_HOST": self.host}
         for what in (["ps", "-aq"], ["network", "ls", "-q", "--filter", "type=custom"]):
-            found = subprocess.run(["docker", *what], env=environment, capture_output=True, text=True, check=True)
+            found = subprocess.run(
+                ["docker", *what], env=environment, capture_output=True, text=True, check=True
+            )
             remove = ["rm", "-f"] if what[0] == "ps" else ["network", "rm"]
             if ids := found.stdout.split():
                 subprocess.run(["docker", *remove, *ids], env=environment, capture_output=True, check=True)

@@ -16,13 +16,17 @@ import pyte
 class Terminal:
     """A pseudo terminal with a program on it; `text` is what its screen shows."""
 
-    def __init__(self, command: list[str], environment: dict[str, str], *, columns: int = 80, rows: int = 24) -> None:
+    def __init__(
+        self, command: list[str], environment: dict[str, str], *, columns: int = 80, rows: int = 24
+    ) -> None:
         self._ours, theirs = pty.openpty()
         self._screen = pyte.Screen(columns, rows)
         self._stream = pyte.ByteStream(self._screen)
         self.resize(columns, rows)
         self.before = termios.tcgetattr(self._ours)
-        clean = {key: value for key, value in environment.items() if key not in ("COLUMNS", "LINES", "NO_COLOR")}
+        clean = {
+            key: value for key, value in environment.items() if key not in ("COLUMNS", "LINES", "NO_COLOR")
+        }
         self.process = subprocess.Popen(
             ["setsid", "--ctty", "--wait", *command],  # so that ^C arrives as a signal
             stdin=theirs, stdout=theirs, stderr=theirs, env={**clean, "TERM": "xterm-256color"},

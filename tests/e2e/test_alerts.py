@@ -40,7 +40,10 @@ def unit_test(folder: Path, case: Case, *, fires: bool) -> dict[str, Any]:
     """promtool's test file of a case."""
     rules = yaml.safe_load((folder / "rules.yml").read_text(encoding="utf-8"))["groups"][0]["rules"]
     rule = next(rule for rule in rules if rule["alert"] == case.alert)
-    expected = {"exp_labels": {**rule["labels"], **(case.labels or {})}, "exp_annotations": rule["annotations"]}
+    expected = {
+        "exp_labels": {**rule["labels"], **(case.labels or {})},
+        "exp_annotations": rule["annotations"],
+    }
     look = {"eval_time": case.at, "alertname": case.alert, "exp_alerts": [expected] if fires else []}
     series = [{"series": name, "values": values} for name, values in case.series.items()]
     return {

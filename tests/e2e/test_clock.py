@@ -77,7 +77,9 @@ finally:
 def test_waits_and_bounds_go_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
     library, date = tmp_path / "clock.so", tmp_path / "date"
     date.write_text("0")
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, "-x", "c", "-"], input=CLOCK, text=True, check=True)
+    subprocess.run(
+        ["gcc", "-shared", "-fPIC", "-o", library, "-x", "c", "-"], input=CLOCK, text=True, check=True
+    )
     done = subprocess.run(
         [sys.executable, "-c", JUMPING, str(tmp_path), str(date), str(YEAR_S)],
         cwd=Path(__file__).parents[2],

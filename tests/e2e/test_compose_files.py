@@ -29,7 +29,9 @@ def test_the_specification_accepts_it(path: Path) -> None:
 
 def test_the_specification_refuses_a_wrong_key(tmp_path: Path) -> None:
     wrong = tmp_path / "compose.yaml"
-    wrong.write_text(COMPOSE[0].read_text(encoding="utf-8").replace("    image:", "    imaeg:"), encoding="utf-8")
+    wrong.write_text(
+        COMPOSE[0].read_text(encoding="utf-8").replace("    image:", "    imaeg:"), encoding="utf-8"
+    )
     assert accepted([*CHECK, str(wrong)], "")[0] is False
 
 

@@ -33,15 +33,21 @@ print(len(read), "files read, caches written as", os.getuid())
 @pytest.fixture(scope="module")
 def plan(image: str, tmp_path_factory: pytest.TempPathFactory) -> LaunchPlan:
     directory = StateDir(tmp_path_factory.mktemp("confined"))
-    deployment = Deployment(name=NAME, engine="vllm-0.19.1-cpu-docker", image=image, publish=Publish(port=free_port()))
+    deployment = Deployment(
+        name=NAME, engine="vllm-0.19.1-cpu-docker", image=image, publish=Publish(port=free_port())
+    )
     resolved = resolve(deployment, profile=library.profile("cpu"))
     have_weights(resolved, directory, print)
     # No gateway: it would answer in the server's stead.
-    return plan_for(resolved, directory).model_copy(update={"user": f"{STRANGER}:{STRANGER}", "gateway": None})
+    return plan_for(resolved, directory).model_copy(
+        update={"user": f"{STRANGER}:{STRANGER}", "gateway": None}
+    )
 
 
 @pytest.mark.parametrize("caches_are_open", [True, False])
-def test_a_root_without_capabilities_needs_caches_that_are_open(plan: LaunchPlan, *, caches_are_open: bool) -> None:
+def test_a_root_without_capabilities_needs_caches_that_are_open(
+    plan: LaunchPlan, *, caches_are_open: bool
+) -> None:
     """As the official image runs. The closed caches are the control: `up` has to open them."""
     as_root = plan.model_copy(update={"user": None, "patches": ()})
     words = shlex.split(render_run(as_root).replace("\\\n", " "), comments=True)

@@ -104,7 +104,11 @@ def test_a_daemon_that_hangs_is_not_waited_for(
     finally:
         daemon.process.send_signal(signal.SIGCONT)
     assert watched.watch.look(watched.site)
-    assert (watched.record().state, watched.record().restarts, watched.containers()) == ("healthy", (), before)
+    assert (watched.record().state, watched.record().restarts, watched.containers()) == (
+        "healthy",
+        (),
+        before,
+    )
 
 
 def within(seconds: float, ask: Callable[[], object]) -> None:

@@ -93,11 +93,15 @@ def networks_of(container: str) -> dict[str, str]:
     names = docker(
         "inspect", "--format", "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}", container
     )
-    return {name: docker("network", "inspect", "--format", "{{.Internal}}", name).strip() for name in names.split()}
+    return {
+        name: docker("network", "inspect", "--format", "{{.Internal}}", name).strip()
+        for name in names.split()
+    }
 
 
 def test_the_engine_is_reached_through_the_gateway_alone(running: Running) -> None:
-    assert running.get("/models", running.keys.own()).status_code == 404  # the small server's own 404: it has no /v1
+    # The small server's own 404: it has no /v1.
+    assert running.get("/models", running.keys.own()).status_code == 404
     assert "<H1>404" in running.get("/models", running.keys.own()).text
     assert running.get("/models", "x").status_code == 401
     ports = "{{range .NetworkSettings.Ports}}{{range .}}{{.HostIp}} {{end}}{{end}}"
@@ -123,7 +127,11 @@ def test_the_engines_network_leads_nowhere(running: Running) -> None:
 def connects(container: str, *command: str) -> bool:
     """Whether a command that opens a connection from inside a container ends well."""
     done = subprocess.run(
-        ["docker", "exec", container, *command], stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=30
+        ["docker", "exec", container, *command],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        timeout=30,
     )
     return done.returncode == 0
 
@@ -159,7 +167,10 @@ def test_a_key_is_made_and_revoked_while_it_runs(running: Running) -> None:
 
 def test_keys_are_the_gateways_users_alone(running: Running) -> None:
     for file in running.folder.iterdir():
-        assert (file.stat().st_mode & 0o777, file.stat().st_uid) == (0o600, 101 if os.getuid() == 0 else os.getuid())
+        assert (file.stat().st_mode & 0o777, file.stat().st_uid) == (
+            0o600,
+            101 if os.getuid() == 0 else os.getuid(),
+        )
     own = running.keys.own().rpartition("-")[2]
     release = running.world.releases.all()[0].folder
     shown = docker("inspect", PROXY, f"deckard-{NAME}") + docker("top", PROXY) + docker("logs", PROXY)
@@ -186,14 +197,24 @@ def test_in_a_pod_it_asks_for_a_key_whatever_the_host(running: Running) -> None:
         (access / file).write_text((running.folder / file).read_text())
     mounts = ("-v", f"{config}:/nginx.conf:ro", "-v", f"{access}:/etc/deckard:ro", "--user", "101:101")
     network = ("--network", f"deckard-{NAME}_public")
-    docker("run", "-d", "--name", pod, *network, "-p", f"127.0.0.1:{port}:8080", IMAGE, *running.plan.entrypoint)
+    docker(
+        "run", "-d", "--name", pod, *network, "-p", f"127.0.0.1:{port}:8080", IMAGE, *running.plan.entrypoint
+    )
     try:
-        nginx = (str(running.plan.gateway and running.plan.gateway.image), "nginx", "-e", "stderr", "-c", "/nginx.conf")
+        nginx = (
+            str(running.plan.gateway and running.plan.gateway.image),
+            "nginx",
+            "-e",
+            "stderr",
+            "-c",
+            "/nginx.conf",
+        )
         docker("run", "-d", "--name", PROXY_IN_POD, "--network", f"container:{pod}", *mounts, *nginx)
         url = f"http://127.0.0.1:{port}/v1"
         until(lambda: requests.get(f"{url}/health/live", timeout=10).ok)
         own = {"Authorization": f"Bearer {running.keys.own()}"}
-        assert requests.get(f"{url}/models", headers=own, timeout=10).status_code == 404  # the small server's own
+        # The small server's own.
+        assert requests.get(f"{url}/models", headers=own, timeout=10).status_code == 404
         for host in ("localhost", "127.0.0.1", f"127.0.0.1:{port}", "deckard-spark"):
             assert requests.get(f"{url}/models", headers={"Host": host}, timeout=10).status_code == 401
     finally:

@@ -39,7 +39,14 @@ def broken_image(image: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def arguments(image: str, gateway_image: str) -> list[str]:
-    engine = ["--engine", "vllm-0.19.1-cpu-docker", "--image", image, "--set", f"gateway_image={gateway_image}"]
+    engine = [
+        "--engine",
+        "vllm-0.19.1-cpu-docker",
+        "--image",
+        image,
+        "--set",
+        f"gateway_image={gateway_image}",
+    ]
     return ["up", "--profile", "cpu", "--name", NAME, "--port", str(free_port()), *engine]
 
 
@@ -52,7 +59,9 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def started(tool: Tool, arguments: list[str], planted: dict[str, str]) -> Iterator[subprocess.CompletedProcess[str]]:
+def started(
+    tool: Tool, arguments: list[str], planted: dict[str, str]
+) -> Iterator[subprocess.CompletedProcess[str]]:
     yield tool(*arguments, **planted)
     tool("down", "--name", NAME, check=False)
 
@@ -116,8 +125,17 @@ def test_the_container_may_do_little() -> None:
     (engine,) = containers()
     host = json.loads(docker("inspect", "--format", "{{json .HostConfig}}", engine))
     assert (host["CapDrop"], host["CapAdd"], host["Privileged"]) == (["ALL"], None, False)
-    assert (host["ReadonlyRootfs"], host["PidsLimit"], host["SecurityOpt"]) == (True, 8192, ["no-new-privileges:true"])
-    assert (host["IpcMode"], host["PidMode"], host["Devices"], host["PortBindings"]) == ("private", "", None, {})
+    assert (host["ReadonlyRootfs"], host["PidsLimit"], host["SecurityOpt"]) == (
+        True,
+        8192,
+        ["no-new-privileges:true"],
+    )
+    assert (host["IpcMode"], host["PidMode"], host["Devices"], host["PortBindings"]) == (
+        "private",
+        "",
+        None,
+        {},
+    )
     assert host["RestartPolicy"] == {"Name": "on-failure", "MaximumRetryCount": 2}
     assert [mount for mount in host["Mounts"] if "docker.sock" in mount["Source"]] == []
     lines = docker("exec", engine, "cat", "/proc/self/status").splitlines()
@@ -137,8 +155,13 @@ def test_the_server_refuses_what_it_need_not_do() -> None:
     (engine,) = containers()
     script = (Path(__file__).parent / "asked_inside.py").read_text()
     said = json.loads(docker("exec", "-i", engine, "python3", "-", "127.0.0.1:8000", stdin=script))
-    assert {route for route, code in said["routes"].items() if code != 404} == {"GET /version", "GET /v1/models"}
-    assert [name for name in said["headers of another origin"] if name.lower().startswith("access-control")] == []
+    assert {route for route, code in said["routes"].items() if code != 404} == {
+        "GET /version",
+        "GET /v1/models",
+    }
+    assert [
+        name for name in said["headers of another origin"] if name.lower().startswith("access-control")
+    ] == []
     assert (said["two answers"][0], said["image here"][0]) == (200, 200)
     assert said["65 answers"][0] == 400
     assert "at most 64" in said["65 answers"][1]
@@ -150,13 +173,19 @@ def test_the_server_refuses_what_it_need_not_do() -> None:
 def test_a_web_page_cannot_put_the_engine_to_work(base_url: str) -> None:
     """What a browser sends to another site without asking for leave, which is not given. No key is asked for here."""
     url, origin = f"{base_url}/chat/completions", {"Origin": "http://evil.example"}
-    body = json.dumps({"model": "tiny-gemma4", "messages": [{"role": "user", "content": "Hello?"}], "max_tokens": 1})
+    body = json.dumps(
+        {"model": "tiny-gemma4", "messages": [{"role": "user", "content": "Hello?"}], "max_tokens": 1}
+    )
 
     def sent(kind: str | None) -> int:
-        return requests.post(url, data=body.encode(), headers={**origin, "Content-Type": kind}, timeout=60).status_code
+        return requests.post(
+            url, data=body.encode(), headers={**origin, "Content-Type": kind}, timeout=60
+        ).status_code
 
     simple = ("text/plain", "multipart/form-data; boundary=x", "application/x-www-form-urlencoded")
-    assert {sent(kind) for kind in (*simple, "text/plain; application/json", "application/jsonx", "", None)} == {415}
+    assert {
+        sent(kind) for kind in (*simple, "text/plain; application/json", "application/jsonx", "", None)
+    } == {415}
     assert (sent("application/json"), sent("Application/JSON; charset=utf-8")) == (200, 200)
     preflight = {**origin, "Access-Control-Request-Method": "POST"}
     assert requests.options(url, headers=preflight, timeout=10).status_code == 404
@@ -174,7 +203,8 @@ def test_a_neighbour_that_found_a_way_past_the_port_is_refused(gateway_image: st
     try:
         run = ("run", "--rm", "--network", network, "--ip")
         near, far = (
-            docker(*run, address, gateway_image, "bash", "-c", ASK) for address in ("10.213.1.3", "10.213.2.3")
+            docker(*run, address, gateway_image, "bash", "-c", ASK)
+            for address in ("10.213.1.3", "10.213.2.3")
         )
     finally:
         docker("network", "disconnect", network, GATEWAY)
@@ -187,13 +217,20 @@ def test_no_planted_secret_is_anywhere(
 ) -> None:
     """Of a deployment that runs: what was said, docker's view, every process of this machine, every file of ours."""
     named = ("--name", NAME)
-    verbs = (("status", "--json", *named), ("logs", *named), ("bench", "--dry-run", *named), ("top", "--once", *named))
+    verbs = (
+        ("status", "--json", *named),
+        ("logs", *named),
+        ("bench", "--dry-run", *named),
+        ("top", "--once", *named),
+    )
     said = [started, *(tool(*words, **planted) for words in verbs)]
     places = {"said": "".join(one.stdout + one.stderr for one in said).encode()}
     for container in (*containers(), GATEWAY):
         for words in ("inspect", "logs", "top"):
             places[f"docker {words} {container}"] = docker(words, container).encode()
-    found = [path for folder in ("deployments", "keys") for path in (home / folder).rglob("*") if path.is_file()]
+    found = [
+        path for folder in ("deployments", "keys") for path in (home / folder).rglob("*") if path.is_file()
+    ]
     places |= {str(path): path.read_bytes() for path in found}
     with subprocess.Popen(["sleep", "60"], env={**os.environ, **planted}) as control:
         for path in (*Path("/proc").glob("[0-9]*/cmdline"), *Path("/proc").glob("[0-9]*/environ")):
@@ -262,7 +299,11 @@ def test_a_gateway_of_another_version_is_replaced(tool: Tool, arguments: list[st
 
 
 def serves_again(tool: Tool, base_url: str) -> None:
-    assert (status(tool)["answers"], clients.plain(base_url)[0], len(containers())) == ("ready", PLAIN_TEXT, 1)
+    assert (status(tool)["answers"], clients.plain(base_url)[0], len(containers())) == (
+        "ready",
+        PLAIN_TEXT,
+        1,
+    )
 
 
 def test_a_bad_flag_in_the_image_is_rolled_back(
@@ -281,7 +322,9 @@ def test_a_container_killed_while_it_starts_is_rolled_back(
     (old,) = containers()
     command = [sys.executable, "-m", "deckard_deploy", *arguments, "--set", "max-num-seqs=3"]
     environment = {**os.environ, "DECKARD_HOME": str(home)}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as up:
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as up:
         (started,) = eventually(lambda: {*containers("--filter", "status=running")} - {old}, 120)
         docker("kill", started)
         _, errors = up.communicate(timeout=600)
@@ -294,4 +337,7 @@ def test_down_leaves_nothing_behind(tool: Tool) -> None:
     tool("down", "--name", NAME)
     assert containers() == []
     for kind in ("network", "volume"):
-        assert docker(kind, "ls", "--quiet", "--filter", f"label=com.docker.compose.project=deckard-{NAME}") == ""
+        assert (
+            docker(kind, "ls", "--quiet", "--filter", f"label=com.docker.compose.project=deckard-{NAME}")
+            == ""
+        )

@@ -18,7 +18,17 @@ from deckard_deploy.rendering.compose import render_compose
 from deckard_deploy.running.deploy import bring_up, decide, take_down
 from deckard_deploy.running.docker import images
 from deckard_deploy.running.runtime import MISSING, Observation
-from tests.e2e.docker_world import IMAGE, World, answers, debian, deployment_in, docker, listens, proven, until
+from tests.e2e.docker_world import (
+    IMAGE,
+    World,
+    answers,
+    debian,
+    deployment_in,
+    docker,
+    listens,
+    proven,
+    until,
+)
 from tests.unit.running.world import free_port
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("busybox")]
@@ -96,7 +106,12 @@ def test_a_crash_loop_ends_and_its_log_spans_the_restarts(world: World, port: in
     seen = until(ended)
     assert (seen.exit_code, seen.restart_count, seen.oom_killed) == (3, 2, False)
     assert runtime.tail(99).count("RuntimeError: it is made to fail") == 3
-    until(lambda: bool(lines.extend(runtime.poll_lines()) or lines.count("RuntimeError: it is made to fail") == 3))  # type: ignore[func-returns-value]
+
+    def all_three_came() -> bool:
+        lines.extend(runtime.poll_lines())
+        return lines.count("RuntimeError: it is made to fail") == 3
+
+    until(all_three_came)
     runtime.stop()
     assert world.left() == []
 
@@ -104,7 +119,9 @@ def test_a_crash_loop_ends_and_its_log_spans_the_restarts(world: World, port: in
 def test_a_network_that_monitoring_uses_is_left_and_used_again(world: World, port: int) -> None:
     world.started(world.plan(port=port))
     network, label = f"deckard-{world.name}_default", f"deckard.deployment={world.name}"
-    other = docker("run", "-d", "--init", "--label", label, "--network", network, IMAGE, "/bin/sleep", "600").strip()
+    other = docker(
+        "run", "-d", "--init", "--label", label, "--network", network, IMAGE, "/bin/sleep", "600"
+    ).strip()
     world.runtime().stop()
     assert world.left() == [network]
     world.started(world.plan(port=port))
@@ -133,7 +150,9 @@ def test_a_failed_replacement_is_rolled_back(world: World, port: int) -> None:
     assert answers(port)
 
 
-def test_a_release_rendered_for_a_launch_that_never_came_is_brought_back_as_what_it_is(world: World, port: int) -> None:
+def test_a_release_rendered_for_a_launch_that_never_came_is_brought_back_as_what_it_is(
+    world: World, port: int
+) -> None:
     """`up` was killed after rendering and before anything else: compose.yaml is ahead of launch.json."""
     old, launch = world.stored(world.plan(port=port))
     bring_up(world.site(proven), old, launch)
@@ -171,7 +190,10 @@ def test_what_docker_refuses_is_said_with_what_to_do(
 
 
 def test_a_taken_port_is_refused_before_docker_is_asked(world: World, port: int) -> None:
-    with socket.create_server(("127.0.0.1", port)), pytest.raises(EnvironmentUnfitError, match=f"pid {os.getpid()}"):
+    with (
+        socket.create_server(("127.0.0.1", port)),
+        pytest.raises(EnvironmentUnfitError, match=f"pid {os.getpid()}"),
+    ):
         world.started(world.plan(port=port))
     assert world.left() == []
 
@@ -191,7 +213,17 @@ def test_somebody_elses_project_of_that_name_is_left_alone(world: World, port: i
 
 def test_somebody_elses_container_of_that_name_is_left_alone(world: World, port: int) -> None:
     name = f"deckard-{world.name}"
-    docker("run", "--detach", "--name", name, "--label", f"deckard.deployment={world.name}", IMAGE, "/bin/sleep", "600")
+    docker(
+        "run",
+        "--detach",
+        "--name",
+        name,
+        "--label",
+        f"deckard.deployment={world.name}",
+        IMAGE,
+        "/bin/sleep",
+        "600",
+    )
     release, launch = world.stored(world.plan(port=port))
     with pytest.raises(EnvironmentUnfitError, match="is already in use by container") as caught:
         bring_up(world.site(proven), release, launch)
@@ -209,7 +241,11 @@ def test_a_compose_file_that_is_not_the_plans_is_noticed(world: World, port: int
 
 
 def test_compose_variables_of_the_caller_change_nothing(world: World, port: int) -> None:
-    world.environment |= {"COMPOSE_PROJECT_NAME": "other", "COMPOSE_FILE": "/etc/hostname", "COMPOSE_PROFILES": "x"}
+    world.environment |= {
+        "COMPOSE_PROJECT_NAME": "other",
+        "COMPOSE_FILE": "/etc/hostname",
+        "COMPOSE_PROFILES": "x",
+    }
     world.started(world.plan(port=port))
     assert world.runtime().observe().state == "running"
     world.runtime().stop()
@@ -262,7 +298,9 @@ def registry(tmp_path: Path, port: int) -> Iterator[str]:
     settings.write_text(
         f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {tmp_path}/r}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n"
     )
-    with subprocess.Popen([program, "serve", settings], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+    with subprocess.Popen(
+        [program, "serve", settings], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as server:
         until(lambda: listens(port))
         yield f"127.0.0.1:{port}"
         server.kill()
@@ -280,7 +318,9 @@ def test_an_image_is_pulled_by_its_digest_with_progress(world: World, registry: 
 
     try:
         assert images.image_id(engine, digest) is None
-        pulled = images.pull(engine, digest, platform=None, on_bytes=lambda done, total: seen.append((done, total)))
+        pulled = images.pull(
+            engine, digest, platform=None, on_bytes=lambda done, total: seen.append((done, total))
+        )
         assert pulled == images.image_id(engine, digest)
         assert seen[-1][0] == seen[-1][1] > 100_000
         with pytest.raises(NetworkError, match="cannot be pulled"):

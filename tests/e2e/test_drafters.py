@@ -49,7 +49,9 @@ def test_a_drafter_is_judged_and_changes_no_word(
     assert (COUNT_TEXT * 100).startswith(counted)
 
 
-def test_what_monitoring_asks_for_is_on_the_real_page(tool: Tool, up: tuple[str, ...], tmp_path: Path) -> None:
+def test_what_monitoring_asks_for_is_on_the_real_page(
+    tool: Tool, up: tuple[str, ...], tmp_path: Path
+) -> None:
     tool("monitor", "render", *up[1:], "mtp", "-o", str(tmp_path))
     files = ("prometheus/rules.yml", "dashboards/deckard.json")
     asked = {name for file in files for name in names_in((tmp_path / file).read_text(encoding="utf-8"))}
@@ -66,7 +68,9 @@ def test_bench_spec_measures_with_and_without_and_plan_says_so(tool: Tool, up: t
     assert (tried["tokens"], len(tried["by_position"])) == (4, 4)
     assert 0.85 <= tried["acceptance"] <= 1
     assert record["recommended"] == (4 if tried["verdict"] == "faster" else 0)
-    off, on = (json.loads(tool("bench", "show", each, "--json").stdout) for each in (record["off"], tried["record"]))
+    off, on = (
+        json.loads(tool("bench", "show", each, "--json").stdout) for each in (record["off"], tried["record"])
+    )
     assert (off["subject"]["drafting"], on["subject"]["drafting"]["method"]) == (None, "mtp")
     after = json.loads(tool("status", "--name", "drafters", "--json").stdout)
     assert (after["plan"], after["answers"]) == (before["plan"], "ready")

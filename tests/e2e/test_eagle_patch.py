@@ -149,10 +149,14 @@ def test_rows_taken_as_full_fail(pair: Rig, eagle: ModuleType, monkeypatch: pyte
         check(pair, BATCH)
 
 
-def test_padding_of_the_batch_is_no_slot(pair: Rig, eagle: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_padding_of_the_batch_is_no_slot(
+    pair: Rig, eagle: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Passes padded for a CUDA graph: the rows past the batch write nowhere, whatever the pass before left there."""
     sized = eagle.CUDAGraphMode.NONE
-    monkeypatch.setattr(pair.proposer, "_determine_batch_execution_and_padding", lambda n: (sized, n + 3, None))
+    monkeypatch.setattr(
+        pair.proposer, "_determine_batch_execution_and_padding", lambda n: (sized, n + 3, None)
+    )
     propose(eagle, pair, BATCH, monkeypatch)
     for forward in pair.forwards:
         assert all(slots[-3:].tolist() == [PAD] * 3 for slots in forward.slots.values())
@@ -160,7 +164,9 @@ def test_padding_of_the_batch_is_no_slot(pair: Rig, eagle: ModuleType, monkeypat
     check(pair, BATCH)
 
 
-def test_a_batch_after_another_leaves_nothing(pair: Rig, eagle: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_after_another_leaves_nothing(
+    pair: Rig, eagle: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     propose(eagle, pair, BATCH, monkeypatch)
     pair.forwards.clear()
     pair.blocks.clear()
@@ -177,7 +183,12 @@ def test_one_group_is_the_stock_path(eagle: ModuleType, monkeypatch: pytest.Monk
         rig = make_rig(module, layouts, tokens=5, max_model_len=300)
         fill(rig, BATCH)
         propose(module, rig, BATCH, monkeypatch)
-        seen.append([(f.positions.tolist(), {k: v.tolist() for k, v in sorted(f.slots.items())}) for f in rig.forwards])
+        seen.append(
+            [
+                (f.positions.tolist(), {k: v.tolist() for k, v in sorted(f.slots.items())})
+                for f in rig.forwards
+            ]
+        )
         assert not getattr(rig.proposer, "draft_kv_cache_groups", {})
     assert seen[0] == seen[1]
 
@@ -212,14 +223,18 @@ def gemma4_groups() -> list[Group]:
 
     scheduler = SimpleNamespace(disable_hybrid_kv_cache_manager=False)
     specs = layers("target", 60, (16, 4), 1024) | layers("draft", 24, (2, 2), 512)
-    config = SimpleNamespace(scheduler_config=scheduler, cache_config=SimpleNamespace(num_gpu_blocks_override=None))
+    config = SimpleNamespace(
+        scheduler_config=scheduler, cache_config=SimpleNamespace(num_gpu_blocks_override=None)
+    )
     groups = kv_cache_utils.get_kv_cache_groups(config, specs)
     # E4B's last 18 of 42 layers read the KV of layer 22 (sliding) or 23 (full).
     shared = {f"draft.{i}": "draft.23" if i % 6 == 5 else "draft.22" for i in range(24, 42)}
     worker_utils.add_kv_sharing_layers_to_kv_cache_groups(shared, groups)
     return [
         Group(
-            size := group.kv_cache_spec.block_size, size, tuple(n for n in group.layer_names if n.startswith("draft"))
+            size := group.kv_cache_spec.block_size,
+            size,
+            tuple(n for n in group.layer_names if n.startswith("draft")),
         )
         for group in groups
     ]
@@ -243,7 +258,10 @@ def test_the_order_of_layers_does_not_depend_on_the_set(eagle: ModuleType) -> No
     names = tuple(f"draft.{i}" for i in range(20))
     for order in (names, names[::-1]):
         rig = make_rig(
-            eagle, (Group(16, 16), Group(32, 32, order[::2]), Group(64, 64, order[1::2])), tokens=2, max_model_len=99
+            eagle,
+            (Group(16, 16), Group(32, 32, order[::2]), Group(64, 64, order[1::2])),
+            tokens=2,
+            max_model_len=99,
         )
         assert [g.kv_cache_group_id for g in rig.proposer.draft_attn_groups] == [1, 2]
         assert all(g.layer_names == sorted(g.layer_names) for g in rig.proposer.draft_attn_groups)
@@ -273,7 +291,9 @@ def test_context_parallelism_is_refused(eagle: ModuleType, kind: str) -> None:
 def test_heads_over_the_targets_are_refused_on_triton(eagle: ModuleType, draft: dict[str, Any]) -> None:
     make_rig(eagle, PAIR, tokens=2, max_model_len=99, draft=draft)
     with pytest.raises(NotImplementedError, match="attention heads"):
-        make_rig(eagle, PAIR, tokens=2, max_model_len=99, draft=draft, builder=eagle.TritonAttentionMetadataBuilder)
+        make_rig(
+            eagle, PAIR, tokens=2, max_model_len=99, draft=draft, builder=eagle.TritonAttentionMetadataBuilder
+        )
 
 
 @pytest.mark.parametrize(
@@ -289,7 +309,9 @@ def test_multimodal_targets(
     eagle: ModuleType, monkeypatch: pytest.MonkeyPatch, model: dict[str, Any], method: str, outcome: Any
 ) -> None:
     """A draft model drafts from text alone; where slots cannot be told from positions, the stock refusal stands."""
-    monkeypatch.setattr(eagle, "MULTIMODAL_REGISTRY", SimpleNamespace(supports_multimodal_inputs=lambda _: True))
+    monkeypatch.setattr(
+        eagle, "MULTIMODAL_REGISTRY", SimpleNamespace(supports_multimodal_inputs=lambda _: True)
+    )
     start = functools.partial(
         make_rig, eagle, PAIR[:1] + PAIR[1:2], tokens=2, max_model_len=99, model=model, method=method
     )

@@ -64,7 +64,10 @@ def test_it_is_said_and_stopped(world: World, mode: str) -> None:
 @pytest.fixture
 def foreign_image() -> Iterator[str]:
     """An image that says that it is for a machine which this is not."""
-    other, name = ("amd64" if platform.machine() == "aarch64" else "arm64"), "deckard-deploy-test/foreign:local"
+    other, name = (
+        ("amd64" if platform.machine() == "aarch64" else "arm64"),
+        "deckard-deploy-test/foreign:local",
+    )
     building = ["docker", "build", "--quiet", "--platform", f"linux/{other}", "--tag", name, "-"]
     recipe = b"FROM scratch\nLABEL deckard.test=1\n"
     environment = {**os.environ, "DOCKER_BUILDKIT": "1"}

@@ -79,10 +79,13 @@ def world(tmp_path_factory: pytest.TempPathFactory, engine: tuple[str, Path], ho
     directory = StateDir(tmp_path_factory.mktemp("gateway") / "state")
     # Exposed, so that a key is asked for from the first request on; on loopback all the same: nobody is let in here.
     publish = Publish(expose="127.0.0.1", port=free_port(), tls=False)
-    resolved = resolve(Deployment(name="gate", publish=publish, engine=engine[0]), profile=library.profile("cpu"))
+    resolved = resolve(
+        Deployment(name="gate", publish=publish, engine=engine[0]), profile=library.profile("cpu")
+    )
     plan = plan_for(resolved, directory).model_copy(update={"patches": (), "plugin": None})
     gemma4.write(directory.models / MODEL)
-    directory.cache.symlink_to(home / "cache")  # where an earlier start has left what it found out about the model
+    # Where an earlier start has left what it found out about the model.
+    directory.cache.symlink_to(home / "cache")
     keys, deployment = Keys(directory.root), directory.create("gate")
     with keys.held():
         alice = keys.add("alice")
@@ -122,7 +125,9 @@ def test_chat_whole_and_streamed(world: World) -> None:
     with client(world, world.alice) as asking:
         ask = asking.chat.completions
         whole = ask.create(model=MODEL, messages=[{"role": "user", "content": "Hello?"}], temperature=0)
-        stream = ask.create(model=MODEL, messages=[{"role": "user", "content": "Hello?"}], temperature=0, stream=True)
+        stream = ask.create(
+            model=MODEL, messages=[{"role": "user", "content": "Hello?"}], temperature=0, stream=True
+        )
         pieces = [chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices]
     assert whole.choices[0].message.content == "".join(pieces) == PLAIN_TEXT
     assert len(pieces) > 2
@@ -144,12 +149,15 @@ def test_response_whole_and_streamed(world: World) -> None:
         whole = ask.create(model=MODEL, input="Hello?", temperature=0)
         events = list(ask.create(model=MODEL, input="Hello?", temperature=0, stream=True))
     assert whole.output_text == PLAIN_TEXT
-    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == PLAIN_TEXT
+    assert (
+        "".join(event.delta for event in events if event.type == "response.output_text.delta") == PLAIN_TEXT
+    )
 
 
 def test_models_and_health(world: World) -> None:
     assert MODEL in models(world, world.alice)
-    typed = {**world.headers(world.alice), "Content-Type": "application/json"}  # some clients send it with a GET too
+    # Some clients send it with a GET too.
+    typed = {**world.headers(world.alice), "Content-Type": "application/json"}
     for name, headers in (("models", typed), ("health/live", {}), ("health/ready", {})):
         assert requests.get(f"{world.base_url}/{name}", headers=headers, timeout=10).status_code == 200
 
@@ -232,12 +240,16 @@ def test_the_engines_figures_are_for_the_tools_own_key(world: World) -> None:
 def test_a_web_page_gets_no_permission(world: World) -> None:
     origin = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
     assert requests.options(f"{world.base_url}/models", headers=origin, timeout=10).status_code == 404
-    answer = requests.get(f"{world.base_url}/models", headers={**world.headers(world.alice), **origin}, timeout=10)
+    answer = requests.get(
+        f"{world.base_url}/models", headers={**world.headers(world.alice), **origin}, timeout=10
+    )
     assert [name for name in answer.headers if name.lower().startswith("access-control")] == []
 
 
 def test_a_body_that_is_too_long_is_refused(world: World) -> None:
-    headers = f"Authorization: Bearer {world.alice}\r\nContent-Type: application/json\r\nContent-Length: {33 << 20}"
+    headers = (
+        f"Authorization: Bearer {world.alice}\r\nContent-Type: application/json\r\nContent-Length: {33 << 20}"
+    )
     said = answers(world.address, request("POST", "/v1/chat/completions", more=headers))
     assert said.startswith(b"HTTP/1.1 413 ")
 
@@ -245,14 +257,18 @@ def test_a_body_that_is_too_long_is_refused(world: World) -> None:
 def test_nobodys_key_or_prompt_is_written_down(world: World) -> None:
     secret = world.alice.rpartition("-")[2]
     body = {**json.loads(CHAT), "messages": [{"role": "user", "content": "xylophone"}]}
-    requests.post(f"{world.base_url}/chat/completions", json=body, headers=world.headers(world.alice), timeout=60)
+    requests.post(
+        f"{world.base_url}/chat/completions", json=body, headers=world.headers(world.alice), timeout=60
+    )
     requests.get(f"{world.base_url}/models?key=xylophone", headers=world.headers(world.alice), timeout=10)
     log = world.log.read_text(errors="replace")
     assert 'gateway dk-alice "/v1/chat/completions" 200' in log
     assert secret not in log
     assert "xylophone" not in log
     folder = world.log.parents[2]
-    assert [path for path in folder.rglob("*") if path.is_file() and secret in path.read_text(errors="replace")] == []
+    assert [
+        path for path in folder.rglob("*") if path.is_file() and secret in path.read_text(errors="replace")
+    ] == []
 
 
 @pytest.fixture(scope="module")
@@ -265,7 +281,10 @@ def bare(world: World, engine: tuple[str, Path], home: Path) -> Iterator[tuple[s
     command = [str(engine[1].with_name("vllm")), "serve", str(model), *options, *more]
     cache = {"VLLM_CACHE_ROOT": str(home / "cache" / engine[0] / "vllm")}
     environment = {**os.environ, **library.profile("cpu").environment, **cache}
-    with log.open("wb") as output, subprocess.Popen(command, env=environment, stdout=output, stderr=output) as server:
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(command, env=environment, stdout=output, stderr=output) as server,
+    ):
         try:
             until_ready(f"http://127.0.0.1:{port}/health", lambda: log.read_text(errors="replace")[-2000:])
             yield "127.0.0.1", port

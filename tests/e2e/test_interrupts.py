@@ -22,7 +22,17 @@ from tests.unit.running.world import free_port
 
 NAME = "interrupted"
 # What `up` says when it enters a phase; the engine's log has the same order.
-PHASES = ["plan", "start", "weights  ", "imports", "weights 100 %|weights$", "KV cache", "warm-up", "server", "ready"]
+PHASES = [
+    "plan",
+    "start",
+    "weights  ",
+    "imports",
+    "weights 100 %|weights$",
+    "KV cache",
+    "warm-up",
+    "server",
+    "ready",
+]
 SIGNALS = [signal.SIGINT, signal.SIGKILL]
 SLICE = {
     ("process", "imports", signal.SIGKILL),
@@ -80,7 +90,12 @@ def servers(home: Path, runtime: str) -> int:
     if runtime == "docker":
         return len(
             docker(
-                "ps", "--quiet", "--filter", f"label=deckard.deployment={NAME}", "--filter", "label=deckard.launch"
+                "ps",
+                "--quiet",
+                "--filter",
+                f"label=deckard.deployment={NAME}",
+                "--filter",
+                "label=deckard.launch",
             ).split()
         )
     found = 0
@@ -96,7 +111,9 @@ def servers(home: Path, runtime: str) -> int:
 @pytest.mark.parametrize(
     ("deployment", "phase", "number"),
     [
-        pytest.param(*case, marks=MARKS[case[0]], id=f"{case[0]}-{case[1].strip().partition('|')[0]}-{case[2].name}")
+        pytest.param(
+            *case, marks=MARKS[case[0]], id=f"{case[0]}-{case[1].strip().partition('|')[0]}-{case[2].name}"
+        )
         for case in CASES
     ],
     indirect=["deployment"],

@@ -150,7 +150,8 @@ def in_words(answer: Case) -> Case:
     if "refused" in answer:
         return {"refused": True}
     lines = [line for line in answer.get("log", ()) if line.startswith(("GPU KV", "Maximum concurrency"))]
-    lines = [part for line in lines for part in line.replace(", Maximum", "\nMaximum").split("\n")]  # 0.32.0: one line
+    # 0.32.0: one line.
+    lines = [part for line in lines for part in line.replace(", Maximum", "\nMaximum").split("\n")]
     return {**answer, "log": lines} if "log" in answer else answer
 
 
@@ -167,7 +168,7 @@ def ask(python: Path, cases: list[Case]) -> list[tuple[Case, Case]]:
 
 
 def cases() -> list[Case]:
-    draw = random.Random(20261123)  # noqa: S311
+    draw = random.Random(20261123)
     return known_cases() + [random_case(draw) for _ in range(RANDOM_CASES)]
 
 

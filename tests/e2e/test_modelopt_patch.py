@@ -52,7 +52,9 @@ def layers(engine: Engine) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("tiny")
-    return [str(gemma4.write(folder / name, quantization=name)) for name in ("nvfp4", "nvfp4_awq", "nvfp4_svd")]
+    return [
+        str(gemma4.write(folder / name, quantization=name)) for name in ("nvfp4", "nvfp4_awq", "nvfp4_svd")
+    ]
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -147,9 +149,12 @@ def test_engine_loads_every_format_and_follows_the_script(engine, checkpoints, t
     for answers in found.values():
         assert (answers["plain"], answers["thinking"]) == (PLAIN_TEXT, THINKING)
     assert found["nvfp4_awq"]["image"] == PLAIN_TEXT
-    assert found["nvfp4_awq"]["image_tokens"] > 200  # it was looked at: an image is up to 280 tokens of the prompt
+    # It was looked at: an image is up to 280 tokens of the prompt.
+    assert found["nvfp4_awq"]["image_tokens"] > 200
     if more:
-        seen = [found[name][key] for name in ("nvfp4_awq", "nvfp4_awq+good") for key in ("image", "image_tokens")]
+        seen = [
+            found[name][key] for name in ("nvfp4_awq", "nvfp4_awq+good") for key in ("image", "image_tokens")
+        ]
         assert seen[:2] == seen[2:]
         assert min(found[name]["acceptance"] for name in ("nvfp4_awq+good", "text+good")) >= 0.85
         assert found["nvfp4_awq+random"]["acceptance"] <= 0.03
@@ -168,6 +173,8 @@ def test_another_vllm_stops_in_register(engine_python, new_engine_python, tmp_pa
     code = "from vllm.plugins import load_general_plugins; load_general_plugins()"
     for python, refused in ((engine_python, True), (new_engine_python, False)):
         argv = [str(python), "-c", code]
-        done = subprocess.run(argv, env=patched.environment(wheel), capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            argv, env=patched.environment(wheel), capture_output=True, text=True, check=False
+        )
         assert (done.returncode != 0) is refused, done.stderr
         assert ("deckard_nvfp4_awq is for vLLM 0.32." in done.stderr) is refused

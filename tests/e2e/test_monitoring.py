@@ -49,7 +49,11 @@ class Load(threading.Thread):
             asker.join()
 
     def _ask(self, number: int) -> None:
-        body = {"model": "tiny-gemma4", "messages": [{"role": "user", "content": f"Hello {number}?"}], "max_tokens": 24}
+        body = {
+            "model": "tiny-gemma4",
+            "messages": [{"role": "user", "content": f"Hello {number}?"}],
+            "max_tokens": 24,
+        }
         while not self._over.is_set():
             requests.post(
                 f"{self.base_url}/chat/completions", json={**body, "ignore_eos": True}, timeout=120
@@ -88,7 +92,16 @@ def working(text: str) -> bool:
 def test_top_fits_its_terminal_follows_it_and_leaves_it_as_it_was(top: Terminal) -> None:
     text = top.until(working)
     assert text.startswith("tiny-gemma4 on cpu, vllm-0.19.1-cpu")
-    for words in ("generation", "waiting", "KV cache", "preemptions", "first token", "p99", "restarts", "q leaves"):
+    for words in (
+        "generation",
+        "waiting",
+        "KV cache",
+        "preemptions",
+        "first token",
+        "p99",
+        "restarts",
+        "q leaves",
+    ):
         assert words in text
     top.resize(60, 21)
     assert "q leaves" in top.until(lambda text: working(text) and "q leaves" in text)
@@ -147,7 +160,9 @@ def dashboard_queries(texts: dict[str, str]) -> list[str]:
 
 def test_every_metric_that_is_asked_for_is_on_the_real_page(load: Load, home: Path, tmp_path: Path) -> None:
     texts, page = rendered(home, tmp_path), scrape(metrics_url(load.base_url))
-    asked = {name for text in ("prometheus/rules.yml", "dashboards/deckard.json") for name in names_in(texts[text])}
+    asked = {
+        name for text in ("prometheus/rules.yml", "dashboards/deckard.json") for name in names_in(texts[text])
+    }
     assert len(asked) > 12
     assert {name for name in asked if name not in page.samples} == set()
     listed = metric_names("vllm-0.19.1")
@@ -171,7 +186,9 @@ def prometheus(home: Path, tmp_path: Path) -> Iterator[tuple[int, dict[str, str]
     texts, port = rendered(home, tmp_path), free_port()
     config = tmp_path / "prometheus" / "prometheus.yml"
     command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={tmp_path / 'data'}"]
-    with subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{port}"], stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        [*command, f"--web.listen-address=127.0.0.1:{port}"], stderr=subprocess.DEVNULL
+    ) as process:
         yield port, texts
         process.terminate()
 
@@ -182,10 +199,14 @@ def test_prometheus_reads_the_engine_and_minds_the_rules(
     port, texts = prometheus
     eventually(lambda: ask(port, "rate(vllm:generation_tokens_total[1m]) > 0"), 90)
     assert ask(port, 'up{job="vllm"}')[0]["value"][1] == "1"
-    rules = requests.get(f"http://127.0.0.1:{port}/api/v1/rules", timeout=10).json()["data"]["groups"][0]["rules"]
+    rules = requests.get(f"http://127.0.0.1:{port}/api/v1/rules", timeout=10).json()["data"]["groups"][0][
+        "rules"
+    ]
     assert len(rules) == texts["prometheus/rules.yml"].count("alert:")
     for query in dashboard_queries(texts):
-        assert ask(port, query.replace("$__rate_interval", "1m")) or "ALERTS" in query or "hits_total" in query, query
+        assert (
+            ask(port, query.replace("$__rate_interval", "1m")) or "ALERTS" in query or "hits_total" in query
+        ), query
     top.until(working)
     load.stop()
     tool("down", "--name", NAME)

@@ -13,8 +13,12 @@ def check(python: Path, script: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([python, script, "--check"], capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize(("fixture", "version"), [("engine_python", "0.19.1"), ("new_engine_python", "0.32.0")])
-def test_the_committed_schema_is_as_extracted(request: pytest.FixtureRequest, fixture: str, version: str) -> None:
+@pytest.mark.parametrize(
+    ("fixture", "version"), [("engine_python", "0.19.1"), ("new_engine_python", "0.32.0")]
+)
+def test_the_committed_schema_is_as_extracted(
+    request: pytest.FixtureRequest, fixture: str, version: str
+) -> None:
     done = check(request.getfixturevalue(fixture), SCRIPT)
     assert (done.returncode, done.stdout) == (0, f"vllm-{version}.json: as extracted\n"), done.stderr[-2000:]
 

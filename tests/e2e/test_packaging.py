@@ -24,7 +24,9 @@ def run(*command: str | Path) -> str:
 
 @pytest.fixture(scope="module")
 def from_checkout() -> list[str]:
-    done = subprocess.run([sys.executable, "-c", SHOW], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", SHOW], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
     return done.stdout.splitlines()
 
 
@@ -47,12 +49,24 @@ def test_everything_is_found(tmp_path: Path, from_checkout: list[str], *, editab
     else:
         run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, REPOSITORY)
         source = list(map(str, tmp_path.glob("*.whl")))
-    pip = (sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-build-isolation")
+    pip = (
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        python,
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+    )
     run(*pip, *source)
     package, *found = run(python, "-c", SHOW).splitlines()
     assert (str(REPOSITORY) in package) is editable
     assert found == from_checkout[1:]
-    assert "deckard-31b" in run(tmp_path / "venv" / "bin" / "deckard-deploy", "render", "command", "--profile", "spark")
+    assert "deckard-31b" in run(
+        tmp_path / "venv" / "bin" / "deckard-deploy", "render", "command", "--profile", "spark"
+    )
 
 
 def test_two_builds_are_the_same_bytes(tmp_path: Path) -> None:

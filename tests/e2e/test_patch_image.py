@@ -14,7 +14,10 @@ from deckard_deploy.patching.base_files import from_image
 pytestmark = pytest.mark.docker
 TARGETS = ("vllm/v1/spec_decode/eagle.py", "vllm/model_executor/layers/quantization/modelopt.py")
 SITE = "usr/local/lib/python3.12/dist-packages"
-FILES = {f"{SITE}/vllm/version.py": b"__version__ = '0.19.1'\n", **{f"{SITE}/{one}": one.encode() for one in TARGETS}}
+FILES = {
+    f"{SITE}/vllm/version.py": b"__version__ = '0.19.1'\n",
+    **{f"{SITE}/{one}": one.encode() for one in TARGETS},
+}
 MakeImage = Callable[[str, dict[str, bytes]], str]
 
 
@@ -30,7 +33,9 @@ def make_image() -> Iterator[MakeImage]:
                 member.size = len(content)
                 archive.addfile(member, io.BytesIO(content))
         image = f"deckard-test/{name}:1"
-        subprocess.run(["docker", "import", "-", image], input=buffer.getvalue(), capture_output=True, check=True)
+        subprocess.run(
+            ["docker", "import", "-", image], input=buffer.getvalue(), capture_output=True, check=True
+        )
         made.append(image)
         return image
 

@@ -148,7 +148,9 @@ def test_up_again_is_a_no_op_that_says_so(base_url: str, up: Tool, home: Path) -
     assert servers(home) == before
 
 
-def test_a_changed_plan_says_what_changed_and_a_failed_one_is_rolled_back(base_url: str, up: Tool, tool: Tool) -> None:
+def test_a_changed_plan_says_what_changed_and_a_failed_one_is_rolled_back(
+    base_url: str, up: Tool, tool: Tool
+) -> None:
     # 7 does not divide anything that it has to: vLLM refuses it after its imports, the parser does not.
     failed = up("--set", "block-size=7", check=False)
     assert failed.returncode == 6, failed.stderr
@@ -176,7 +178,9 @@ def test_a_busy_deployment_is_refused(up: Tool, home: Path) -> None:
     assert f"pid {holder.pid}" in refused.stderr
 
 
-def test_exposed_it_has_tls_and_asks_for_a_key(up: Tool, tool: Tool, home: Path, port: str, base_url: str) -> None:
+def test_exposed_it_has_tls_and_asks_for_a_key(
+    up: Tool, tool: Tool, home: Path, port: str, base_url: str
+) -> None:
     """Other machines may come, on loopback all the same: nobody is let in here."""
     refused = up("--expose", "127.0.0.1", check=False)
     assert (refused.returncode, "needs a key" in refused.stderr) == (2, True)
@@ -184,18 +188,24 @@ def test_exposed_it_has_tls_and_asks_for_a_key(up: Tool, tool: Tool, home: Path,
     key = tool("keys", "add", "alice").stdout.strip()
     done = up("--expose", "127.0.0.1")
     assert done.stdout.strip() == f"https://127.0.0.1:{port}/v1"
-    assert f"exposed  https://127.0.0.1:{port}/v1 to every machine that reaches 127.0.0.1; keys: alice" in done.stderr
+    assert (
+        f"exposed  https://127.0.0.1:{port}/v1 to every machine that reaches 127.0.0.1; keys: alice"
+        in done.stderr
+    )
     certificate = str(home / "deployments" / NAME / "gateway" / "certificate.pem")
     url, asked = f"{done.stdout.strip()}/models", {"Authorization": f"Bearer {key}"}
     assert requests.get(url, verify=certificate, timeout=10).status_code == 401
     assert requests.get(url, headers=asked, verify=certificate, timeout=10).status_code == 200
-    assert requests.get(url.replace("https:", "http:"), headers=asked, timeout=10).status_code == 400  # without TLS
+    # Without TLS.
+    assert requests.get(url.replace("https:", "http:"), headers=asked, timeout=10).status_code == 400
     small = ("--concurrency", "1", "--runs", "2", "--requests", "1", "--output-tokens", "8", "--json")
     record = json.loads(tool("bench", "--name", NAME, *small).stdout)
     assert [(run["completed"], run["failed"]) for run in record["runs"]] == [(1, 0)] * 2
 
 
-def test_rollback_brings_the_release_before_back_proven(up: Tool, tool: Tool, base_url: str, home: Path) -> None:
+def test_rollback_brings_the_release_before_back_proven(
+    up: Tool, tool: Tool, base_url: str, home: Path
+) -> None:
     before = servers(home)
     planned = tool("rollback", "--name", NAME, "--dry-run")
     assert (planned.stdout, "would" in planned.stderr, servers(home)) == ("", True, before)
@@ -220,7 +230,18 @@ def engine_core(home: Path) -> int:
 def watching(home: Path, said: Path) -> Iterator[Callable[[], WatchRecord]]:
     """`watch`, and what it has written down."""
     record = home / "deployments" / NAME / "watch.json"
-    command = [sys.executable, "-m", "deckard_deploy", "watch", "--name", NAME, "--interval", "1", "--deadline", "10"]
+    command = [
+        sys.executable,
+        "-m",
+        "deckard_deploy",
+        "watch",
+        "--name",
+        NAME,
+        "--interval",
+        "1",
+        "--deadline",
+        "10",
+    ]
     with said.open("w") as output:
         process = subprocess.Popen(command, env={**os.environ, "DECKARD_HOME": str(home)}, stderr=output)
     try:
@@ -239,7 +260,8 @@ def test_watch_brings_back_an_engine_that_hangs_and_one_that_dies(
         hung = engine_core(home)
         os.kill(hung, signal.SIGSTOP)
         eventually(lambda: record().state == "degraded", RESTART_S)
-        assert requests.get(f"{base_url}/health/ready", timeout=10).status_code == 200  # of the API server alone
+        # Of the API server alone.
+        assert requests.get(f"{base_url}/health/ready", timeout=10).status_code == 200
         assert json.loads(tool("status", "--name", NAME, "--json", check=False).stdout)["watch"] == "degraded"
         eventually(lambda: record().state == "healthy", RESTART_S)
         assert not psutil.pid_exists(hung)
@@ -250,7 +272,8 @@ def test_watch_brings_back_an_engine_that_hangs_and_one_that_dies(
     silent, dead = record().restarts
     assert (silent.outcome, dead.outcome) == ("ready", "ready"), said.read_text()
     assert silent.reason == f"not answering: ReadTimeout at {base_url}"
-    assert dead.reason.startswith(("it was restarted since", "it crashes", "engine dead"))  # whoever was first
+    # Whoever was first.
+    assert dead.reason.startswith(("it was restarted since", "it crashes", "engine dead"))
 
 
 def test_down_leaves_nothing_running(base_url: str, tool: Tool, home: Path) -> None:
@@ -267,7 +290,8 @@ def test_bench_startup_times_starts_and_leaves_the_endpoint_running(tool: Tool, 
     for start in record["starts"]:
         assert 0 < sum(start["phases"].values()) < start["total_s"] + 1
         assert len(start["phases"]) > 3
-    assert record["starts"][0]["total_s"] != record["starts"][1]["total_s"]  # each is its own start, not the one before
+    # Each is its own start, not the one before.
+    assert record["starts"][0]["total_s"] != record["starts"][1]["total_s"]
     assert [path.stem for path in (home / "bench" / "startups").iterdir()] == [record["id"]]
     assert json.loads(tool("status", "--name", NAME, "--json").stdout)["answers"] == "ready"
 

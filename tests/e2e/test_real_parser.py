@@ -67,7 +67,9 @@ class Release:
 
 @pytest.fixture(params=["0.19.1", "0.32.0"], scope="module")
 def release(request: pytest.FixtureRequest) -> Release:
-    python: Path = request.getfixturevalue("engine_python" if request.param == "0.19.1" else "new_engine_python")
+    python: Path = request.getfixturevalue(
+        "engine_python" if request.param == "0.19.1" else "new_engine_python"
+    )
     rendered = [plan.launched("deckard-launch-test") for plan in plans(request.param)]
     control = ("/models/x", GONE[request.param], "auto")
     return Release(request.param, rendered, ask(python, [*(plan.arguments for plan in rendered), control]))

@@ -74,7 +74,9 @@ def push(reference: str, folder: Path) -> None:
 
 def lock(tool: Tool, image: str, folder: Path, *more: str) -> "subprocess.CompletedProcess[str]":
     engine = ["--engine", "vllm-0.19.1-cpu-docker", "--image", image, "--set", f"gateway_image={image}"]
-    return tool("lock", "--profile", "cpu", *engine, "--lock-file", str(folder / "deckard.lock"), *more, check=False)
+    return tool(
+        "lock", "--profile", "cpu", *engine, "--lock-file", str(folder / "deckard.lock"), *more, check=False
+    )
 
 
 def test_lock_asks_the_registry_what_a_tag_is(tool: Tool, image: str, engine: DockerEngine, tmp_path: Path):
@@ -119,7 +121,9 @@ def test_the_size_is_known_before_anything_is_pulled(image: str, engine: DockerE
 
 def test_an_index_is_followed_to_the_platform(image: str, engine: DockerEngine):
     index = image.replace(":v1", ":both")
-    subprocess.run(["docker", "buildx", "imagetools", "create", "--tag", index, image], check=True, capture_output=True)
+    subprocess.run(
+        ["docker", "buildx", "imagetools", "create", "--tag", index, image], check=True, capture_output=True
+    )
     assert registry.layer_bytes(engine, index, None) == registry.layer_bytes(engine, image, None)
     assert registry.layer_bytes(engine, index, "linux/s390x") is None
 
@@ -137,7 +141,9 @@ def test_an_image_that_does_not_fit_is_refused_before_its_first_byte(image: str,
     """F17. The control is the pull itself, which is not checked: docker fails on the way, and its words are told."""
     need = image_need(small_daemon, image, None)
     assert need is not None
-    with pytest.raises(EnvironmentUnfitError, match=r"needs [\d,]+ bytes \([\d,]+ for the image\), and [\d,]+ are"):
+    with pytest.raises(
+        EnvironmentUnfitError, match=r"needs [\d,]+ bytes \([\d,]+ for the image\), and [\d,]+ are"
+    ):
         check([need])
     with pytest.raises(EnvironmentUnfitError, match="no space left for"):
         docker_images.pull(small_daemon, image, platform=None, on_bytes=lambda *_: None)

@@ -22,8 +22,14 @@ EXPECTED = {
     "thoughts": [ONE, TWO],
     "thoughts, tools offered": [ONE, TWO],
     "calls": [said(call=OSLO), said(call=ROME)],
-    "thoughts and calls": [said(reasoning=ONE["reasoning"], call=OSLO), said(reasoning=TWO["reasoning"], call=ROME)],
-    "calls in open thoughts": [said(reasoning="I need it.", call=OSLO), said(reasoning="I need it.", call=ROME)],
+    "thoughts and calls": [
+        said(reasoning=ONE["reasoning"], call=OSLO),
+        said(reasoning=TWO["reasoning"], call=ROME),
+    ],
+    "calls in open thoughts": [
+        said(reasoning="I need it.", call=OSLO),
+        said(reasoning="I need it.", call=ROME),
+    ],
     "one thought": [ONE],
 }
 WHOLE_ONLY = {
@@ -71,6 +77,8 @@ def test_the_release_gets_these_whole_answers_wrong(stock, case):
     assert stock["whole"][case] != (EXPECTED | WHOLE_ONLY)[case]
 
 
-@pytest.mark.parametrize("case", ["thoughts", "calls", "thoughts and calls", "one thought", "cut off in the thought"])
+@pytest.mark.parametrize(
+    "case", ["thoughts", "calls", "thoughts and calls", "one thought", "cut off in the thought"]
+)
 def test_the_release_gets_these_right_and_so_do_we(stock, answers, case):
     assert stock["whole"][case] == answers["whole"][case]

@@ -105,7 +105,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @contextmanager
-def served(python: Path, weights: Path, port: int, environment: dict[str, str], *more: str) -> Iterator[Server]:
+def served(
+    python: Path, weights: Path, port: int, environment: dict[str, str], *more: str
+) -> Iterator[Server]:
     command = [str(python), "-m", "vllm.entrypoints.cli.main", "serve", str(weights), "--port", str(port)]
     names = ["--host", "127.0.0.1", "--served-model-name", NAME, LAUNCH]
     server = Server([*command, *names, "--enforce-eager", "--max-model-len", "1024", *more], environment)
@@ -144,7 +146,9 @@ def test_a_real_start_is_followed_to_ready(
             first.over.set()
             first.join()
         record_property("noticed_after_s", round(noticed_at - first.at, 3))
-        print(f"ready after {ready.elapsed_s:.1f} s, {noticed_at - first.at:+.3f} s after the first completion")
+        print(
+            f"ready after {ready.elapsed_s:.1f} s, {noticed_at - first.at:+.3f} s after the first completion"
+        )
         assert [each.phase for each in shown][-1] is Phase.SERVER
         assert set(ready.durations) == {
             Phase.CONTAINER,

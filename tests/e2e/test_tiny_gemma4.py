@@ -132,7 +132,9 @@ def server(checkpoint: Path, engine_python: Path) -> Iterator[Server]:
 
 THINKING: dict[str, Any] = {"chat_template_kwargs": {"enable_thinking": True}}
 WEATHER = {"type": "object", "properties": {"days": {"type": "integer"}}}
-TOOLS: dict[str, Any] = {"tools": [{"type": "function", "function": {"name": TOOL_NAME, "parameters": WEATHER}}]}
+TOOLS: dict[str, Any] = {
+    "tools": [{"type": "function", "function": {"name": TOOL_NAME, "parameters": WEATHER}}]
+}
 CALL = {TOOL_NAME: json.dumps(TOOL_ARGUMENTS)}
 
 

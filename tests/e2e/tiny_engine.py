@@ -35,19 +35,25 @@ def answers(argument: str) -> dict[str, str | float]:
     ask = [{"role": "user", "content": "hi"}]
     sampling = SamplingParams(temperature=0, max_tokens=40, skip_special_tokens=False)
     said = {
-        mode: engine.chat(ask, sampling, use_tqdm=False, chat_template_kwargs={"enable_thinking": mode == "thinking"})
+        mode: engine.chat(
+            ask, sampling, use_tqdm=False, chat_template_kwargs={"enable_thinking": mode == "thinking"}
+        )
         for mode in ("plain", "thinking")
     }
     if sees:
         image = {"type": "image_pil", "image_pil": Image.linear_gradient("L").convert("RGB")}
         ask = [{"role": "user", "content": [{"type": "text", "text": "hi"}, image]}]
-        said["image"] = engine.chat(ask, sampling, use_tqdm=False, chat_template_kwargs={"enable_thinking": False})
+        said["image"] = engine.chat(
+            ask, sampling, use_tqdm=False, chat_template_kwargs={"enable_thinking": False}
+        )
     counted = {metric.name: getattr(metric, "value", 0) for metric in engine.get_metrics()} if drafter else {}
     engine.llm_engine.engine_core.shutdown()
     cleanup_dist_env_and_memory()
     texts = {mode: outputs[0].outputs[0].text for mode, outputs in said.items()}
     if sees:
-        texts["image_tokens"] = len(said["image"][0].prompt_token_ids) - len(said["plain"][0].prompt_token_ids)
+        texts["image_tokens"] = len(said["image"][0].prompt_token_ids) - len(
+            said["plain"][0].prompt_token_ids
+        )
     if not drafter:
         return texts
     accepted, drafted = (counted[f"vllm:spec_decode_num_{what}_tokens"] for what in ("accepted", "draft"))
@@ -55,7 +61,10 @@ def answers(argument: str) -> dict[str, str | float]:
 
 
 if __name__ == "__main__":
-    names = ["+".join(Path(part).name for part in argument.removeprefix("@").split("+")) for argument in sys.argv[1:]]
+    names = [
+        "+".join(Path(part).name for part in argument.removeprefix("@").split("+"))
+        for argument in sys.argv[1:]
+    ]
     found = {name: answers(argument) for name, argument in zip(names, sys.argv[1:], strict=True)}
     ours = sys.modules.get("deckard_nvfp4_scheme", modelopt)
     print(json.dumps({"module": ours.__file__, **found}))

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-NOT_COPIED = shutil.ignore_patterns(".*")  # compiled files come too: Python sees by size and time which are stale
+# Compiled files come too: Python sees by size and time which are stale.
+NOT_COPIED = shutil.ignore_patterns(".*")
 TIMEOUT_S = 600
 
 
@@ -66,6 +67,8 @@ def run_tests(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[st
 def without_guard(fault: Fault, root: Path) -> str:
     """What the first proof says without the guard. Raises AssertionError when it passes, or fails in another way."""
     done = run_tests(checkout_without(fault.guard, root), "--exitfirst", "--tb=short", fault.proofs[0])
-    assert done.returncode == 1, f"{fault.number}: exit {done.returncode} without its guard\n{done.stdout[-2000:]}"
+    assert done.returncode == 1, (
+        f"{fault.number}: exit {done.returncode} without its guard\n{done.stdout[-2000:]}"
+    )
     assert fault.otherwise in done.stdout, f"{fault.number} fails in another way\n{done.stdout[-4000:]}"
     return fault.otherwise

@@ -46,14 +46,19 @@ FAULTS = (
             f"{FAILING}::test_it_is_said_and_stopped[end]",
             "tests/unit/running/process/test_runtime.py::test_a_server_that_ends_with_code_0_by_itself_has_crashed",
         ),
-        Guard("startup/follow.py", 'if now.state == "exited":', 'if now.state == "exited" and now.exit_code:'),
+        Guard(
+            "startup/follow.py", 'if now.state == "exited":', 'if now.state == "exited" and now.exit_code:'
+        ),
         "no progress in",
     ),
     Fault(
         "F24",
         "the kernel kills it for memory, in its container or on the host",
         "6: it was killed for memory; lower gpu-memory-utilization",
-        (f"{FAILING}::test_it_is_said_and_stopped[oom]", f"{DIAGNOSIS}::test_a_silent_end_is_named_by_how_it_ended"),
+        (
+            f"{FAILING}::test_it_is_said_and_stopped[oom]",
+            f"{DIAGNOSIS}::test_a_silent_end_is_named_by_how_it_ended",
+        ),
         Guard("running/docker/runtime.py", 'oom_killed=state["OOMKilled"],', "oom_killed=False,"),
         "assert 'the kernel killed it for memory' in",
     ),
@@ -61,7 +66,10 @@ FAULTS = (
         "F25",
         "CUDA, driver, compute capability: whatever a log may say",
         "6: the first fatal line, its cause and what to type",
-        (f"{DIAGNOSIS}::test_a_failure_is_named", f"{DIAGNOSIS}::test_every_signature_has_a_log_or_an_ending"),
+        (
+            f"{DIAGNOSIS}::test_a_failure_is_named",
+            f"{DIAGNOSIS}::test_every_signature_has_a_log_or_an_ending",
+        ),
         Guard("startup/diagnosis.py", "if signature.line and (found :=", "if False and (found :="),
         "assert 'unknown' ==",
     ),
@@ -85,7 +93,11 @@ FAULTS = (
             f"{WATCH}::test_a_silent_server_is_degraded_first_and_restarted_after_some_questions",
             "tests/e2e/test_process_road.py::test_watch_brings_back_an_engine_that_hangs_and_one_that_dies",
         ),
-        Guard("running/watch.py", "return (None, True) if found.answered else", "return (None, True) if found else"),
+        Guard(
+            "running/watch.py",
+            "return (None, True) if found.answered else",
+            "return (None, True) if found else",
+        ),
         "assert ('healthy'",
     ),
     Fault(
@@ -127,7 +139,10 @@ FAULTS = (
         "F31",
         "a start takes half an hour, and says so in its log",
         "it is waited for as long as lines of progress come; 7: no progress in … for … s, when they end",
-        (f"{FOLLOW}::test_progress_moves_the_deadline", f"{FOLLOW}::test_progress_that_ends_lets_the_deadline_pass"),
+        (
+            f"{FOLLOW}::test_progress_moves_the_deadline",
+            f"{FOLLOW}::test_progress_that_ends_lets_the_deadline_pass",
+        ),
         Guard("startup/follow.py", "advanced = now if log.read(now) else advanced", "log.read(now)"),
         "TimedOutError",
     ),

@@ -22,7 +22,11 @@ FAULTS = (
         "the docker daemon is killed, and started again",
         "the same; what it left behind is started again by watch, or by the next up",
         (f"{AWAY}[SIGKILL]", "tests/e2e/test_daemon_faults.py::test_up_is_told_and_the_next_one_goes_on"),
-        Guard("running/watch.py", "except (EnvironmentUnfitError, IntegrityError) as", "except IntegrityError as"),
+        Guard(
+            "running/watch.py",
+            "except (EnvironmentUnfitError, IntegrityError) as",
+            "except IntegrityError as",
+        ),
         "errors.EnvironmentUnfitError",
     ),
     Fault(
@@ -55,14 +59,21 @@ FAULTS = (
         "docker has no NVIDIA runtime and no CDI specification",
         "3: docker's runtimes are runc; install nvidia-container-toolkit",
         (f"{RULES}[gpu-runtime-fail-docker's runtimes ar]",),
-        Guard("doctor/rules/docker.py", 'if any("nvidia" in name for name in facts.docker.runtimes):', "if True:"),
+        Guard(
+            "doctor/rules/docker.py",
+            'if any("nvidia" in name for name in facts.docker.runtimes):',
+            "if True:",
+        ),
         "nvidia runtime",
     ),
     Fault(
         "F39",
         "an older plan runs",
         "change   OLD -> NEW and every difference; it is replaced only when the plan has changed",
-        (f"{DEPLOY}::test_what_has_to_be_done_and_why", f"{DEPLOY}::test_a_new_plan_takes_the_place_of_the_old"),
+        (
+            f"{DEPLOY}::test_what_has_to_be_done_and_why",
+            f"{DEPLOY}::test_a_new_plan_takes_the_place_of_the_old",
+        ),
         Guard("running/deploy.py", "if observed.plan_hash != desired:", "if False:"),
         "assert 'nothing' == 'replace'",
     ),
@@ -74,7 +85,11 @@ FAULTS = (
             "tests/e2e/test_docker_runtime.py::test_somebody_elses_project_of_that_name_is_left_alone",
             "tests/e2e/test_docker_runtime.py::test_somebody_elses_container_of_that_name_is_left_alone",
         ),
-        Guard("running/docker/runtime.py", "            if not self._is_ours(container):\n", "            if False:\n"),
+        Guard(
+            "running/docker/runtime.py",
+            "            if not self._is_ours(container):\n",
+            "            if False:\n",
+        ),
         "docker-proxy",
     ),
     Fault(

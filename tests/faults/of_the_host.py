@@ -90,7 +90,11 @@ FAULTS = (
             "tests/unit/running/test_watch.py::test_old_restarts_do_not_count",
             f"{RULES}[clock-warn-not synchronized]",
         ),
-        Guard("startup/follow.py", "now: Callable[[], float] = time.monotonic", "now: Callable[[], float] = time.time"),
+        Guard(
+            "startup/follow.py",
+            "now: Callable[[], float] = time.monotonic",
+            "now: Callable[[], float] = time.time",
+        ),
         "TimedOutError",
     ),
     Fault(
@@ -163,7 +167,9 @@ FAULTS = (
         "F56",
         "ulimit allows no larger file, or no more open files",
         "3: cannot write …: File too large; ulimit -f",
-        ("tests/unit/weights/test_limits.py::test_the_limit_is_named_and_without_it_the_same_command_goes_on",),
+        (
+            "tests/unit/weights/test_limits.py::test_the_limit_is_named_and_without_it_the_same_command_goes_on",
+        ),
         Guard("system/files.py", '    errno.EFBIG: "ulimit -f",\n', ""),
         "names(3, 'File too large', 'ulimit -')",
     ),

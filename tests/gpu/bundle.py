@@ -92,12 +92,16 @@ def build(version: str, work: Path, archive_path: Path) -> None:
     shutil.copy(unpacked / "vllm" / "cumem_allocator.abi3.so", site / "vllm")
     if version == "0.19.1":
         shim = site / "libmessage_logger_shim.so"
-        subprocess.run(["gcc", "-shared", "-fPIC", "-O2", "-o", shim, HERE / "message_logger_shim.c"], check=True)
+        subprocess.run(
+            ["gcc", "-shared", "-fPIC", "-O2", "-o", shim, HERE / "message_logger_shim.c"], check=True
+        )
     # vllm/vllm_flash_attn/__init__.py raises when neither FlashAttention extension can be imported.
     (site / "vllm/vllm_flash_attn/_vllm_fa2_C.py").write_text("# not carried: TRITON_ATTN is used\n")
     for name in LEFT_OUT:
         shutil.rmtree(site / name, ignore_errors=True)
-    for folder in [path for path in site.rglob("*") if path.name in {"__pycache__", "tests"} and path.is_dir()]:
+    for folder in [
+        path for path in site.rglob("*") if path.name in {"__pycache__", "tests"} and path.is_dir()
+    ]:
         shutil.rmtree(folder, ignore_errors=True)
     archive_path.parent.mkdir(parents=True, exist_ok=True)
     subprocess.run(["tar", "-C", site, "-I", "xz -T0 -6", "-cf", archive_path, "."], check=True)

@@ -16,7 +16,9 @@ SCHEDULER = "v1/core/sched/scheduler.py"
 EXPERIMENTS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "patched": (),
     # What the published patch does: every draft layer gets group 0's block table.
-    "group 0 for all": ((EAGLE, "self.runner.input_batch.block_table[gid]", "self.runner.input_batch.block_table[0]"),),
+    "group 0 for all": (
+        (EAGLE, "self.runner.input_batch.block_table[gid]", "self.runner.input_batch.block_table[0]"),
+    ),
     # What stock does: the first passes of a batch draft on the runner's own pinned counts (eagle.py:593).
     "counts in place": (
         (

@@ -45,7 +45,9 @@ HEAD_SIZE = {SLIDING: 256, FULL: 512}
 
 def tokenizer() -> PreTrainedTokenizerFast:
     words = [*SPECIAL_TOKENS, *(f"w{number}" for number in range(len(SPECIAL_TOKENS), VOCABULARY))]
-    backend = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
+    backend = Tokenizer(
+        models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>")
+    )
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     images = {"image_token": "<|image|>", "boi_token": "<|image>", "eoi_token": "<image|>"}
     audio = {"audio_token": "<|audio|>", "boa_token": "<|audio>", "eoa_token": "<audio|>"}
@@ -94,7 +96,10 @@ def steady(model: torch.nn.Module) -> torch.nn.Module:
                 continue
             if "embed_tokens." in name:
                 weight.mul_(2)
-            if any(part in name for part in ("q_norm", "k_norm", "post_attention_layer", "post_feedforward_layer")):
+            if any(
+                part in name
+                for part in ("q_norm", "k_norm", "post_attention_layer", "post_feedforward_layer")
+            ):
                 weight.mul_(0.3)
     return model
 

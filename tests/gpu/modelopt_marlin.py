@@ -69,7 +69,11 @@ def measure() -> None:
 
     with layers.set_current_vllm_config(layers.VllmConfig()):
         layers.start(0, 1, f"{tempfile.mkdtemp()}/alone")
-        found = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "module": layers.modelopt.__file__}
+        found = {
+            "gpu": torch.cuda.get_device_name(),
+            "torch": torch.__version__,
+            "module": layers.modelopt.__file__,
+        }
         reference = layers.reference if os.environ.get("VLLM_USE_NVFP4_CT_EMULATIONS") else weight_only
         for kind in layers.SHARDS:
             for algo in ("NVFP4", "NVFP4_AWQ", "NVFP4_SVD"):

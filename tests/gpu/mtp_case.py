@@ -30,7 +30,12 @@ from deckard_deploy.rehearsal import gemma4
 QUESTIONS = ("Hello?", "Who are you?", "Think about it.", "What is the weather in Paris?", "Tell me more.")
 # 4 layers, hidden 1024 and 5376 of the target: deckard_deploy/catalog/models/gemma-4-31b-assistant.yaml. The inner
 # size is what comes to its 470 million parameters.
-ASSISTANT = {"hidden_size": 1024, "intermediate_size": 8192, "num_hidden_layers": 4, "num_kv_shared_layers": 4}
+ASSISTANT = {
+    "hidden_size": 1024,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 4,
+    "num_kv_shared_layers": 4,
+}
 
 
 def text(folder: Path, kind: str | None, *, graphs: bool) -> dict[str, object]:
@@ -67,7 +72,11 @@ def write_assistant(folder: Path) -> str:
         "dtype": "bfloat16",
         "backbone_hidden_size": target["hidden_size"],
         "tie_word_embeddings": False,
-        "text_config": {**{k: v for k, v in target.items() if k != "quantization_config"}, **ASSISTANT, **layers},
+        "text_config": {
+            **{k: v for k, v in target.items() if k != "quantization_config"},
+            **ASSISTANT,
+            **layers,
+        },
     }
     config["text_config"].pop("per_layer_config", None)
     (folder / "config.json").write_text(json.dumps(config))
@@ -90,7 +99,11 @@ def speed(folder: Path, algo: str, tokens: int) -> dict[str, object]:
     target = random_weights.write_config(folder / "target", "31b", algo)
     settings = {"model": target, "load_format": "dummy", "skip_tokenizer_init": True, "dtype": "bfloat16"}
     settings |= {"max_model_len": 1024, "max_num_seqs": 16, "max_num_batched_tokens": 2048}
-    settings |= {"enable_prefix_caching": False, "kv_cache_memory_bytes": 8 << 30, "gpu_memory_utilization": 0.9}
+    settings |= {
+        "enable_prefix_caching": False,
+        "kv_cache_memory_bytes": 8 << 30,
+        "gpu_memory_utilization": 0.9,
+    }
     # What the batches below come to, with and without drafts; capturing them all takes minutes.
     sizes = sorted({batch * (1 + drafts) for batch in speed_case.BATCHES for drafts in {0, tokens}})
     settings["compilation_config"] = {"cudagraph_capture_sizes": sizes}

@@ -92,7 +92,9 @@ def write_one(source: Path, out: Path, name: str) -> None:
         done.add((found[1], group))
         # AWQ's scale is folded into the norm before q/k/v and gate/up; SVDQuant keeps it everywhere.
         with_scale = algo == "NVFP4_SVD" or (algo == "NVFP4_AWQ" and len(group) == 1)
-        parts = pack([weights[f"{found[1]}.{part}.weight"] for part in group], algo, with_scale=with_scale, draw=draw)
+        parts = pack(
+            [weights[f"{found[1]}.{part}.weight"] for part in group], algo, with_scale=with_scale, draw=draw
+        )
         for part, (tensors, low_rank, scale) in zip(group, parts, strict=True):
             prefix = f"{found[1]}.{part}"
             kept = break_scales(tensors) if name.endswith("_nan") and prefix.endswith(BROKEN) else tensors
@@ -124,7 +126,7 @@ def ask(model: str, dtype: str, gpus: int, result: Path) -> None:
         enforce_eager=True,
         skip_tokenizer_init=True,
     )
-    draw = random.Random(0)  # noqa: S311
+    draw = random.Random(0)
     prompts = [{"prompt_token_ids": [draw.randrange(11, 4096) for _ in range(200)]} for _ in range(8)]
     params = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0, detokenize=False)
     outputs = llm.generate(prompts, params, use_tqdm=False)
@@ -148,7 +150,9 @@ def table(out: Path) -> None:
         runs = (f"{name}.reference-bfloat16", f"{name}-marlin", f"{name}-marlin2", f"{name}-emulation")
         print(f"| {name} | " + " | ".join(distance(run, exact) for run in runs) + " |")
     control = distance("NVFP4.reference-float32", "NVFP4_AWQ.reference-float32")
-    print(f"\nMean and largest distance of a token's log-probability. Two checkpoints apart (control): {control}")
+    print(
+        f"\nMean and largest distance of a token's log-probability. Two checkpoints apart (control): {control}"
+    )
 
 
 if __name__ == "__main__":

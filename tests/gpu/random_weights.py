@@ -54,7 +54,8 @@ SHAPES = {
         "hidden_size_per_layer_input": 0,
         "num_kv_shared_layers": 0,
         "head_dim": 64,
-        "global_head_dim": 128,  # a CPU has no attention for 512 (vLLM 0.19.1 v1/attention/backends/cpu_attn.py:41)
+        # A CPU has no attention for 512 (vLLM 0.19.1 v1/attention/backends/cpu_attn.py:41)
+        "global_head_dim": 128,
     },
 }
 
@@ -74,7 +75,11 @@ def write_config(folder: Path, shape: str, algo: str | None) -> str:
     ).to_dict()
     config |= {"architectures": ["Gemma4ForCausalLM"], "dtype": "bfloat16"}
     if algo:
-        config["quantization_config"] = {"quant_method": "modelopt", "quant_algo": algo, "ignore": ["lm_head"]}
+        config["quantization_config"] = {
+            "quant_method": "modelopt",
+            "quant_algo": algo,
+            "ignore": ["lm_head"],
+        }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
     return str(folder)
@@ -83,7 +88,8 @@ def write_config(folder: Path, shape: str, algo: str | None) -> str:
 @torch.no_grad()
 def fill(model, _model_config) -> None:
     """In place of initialize_dummy_weights, which leaves FP4 codes as the memory was."""
-    saved = model.state_dict().keys()  # not the buffers that the code computes, such as the embedding's factor
+    # Not the buffers that the code computes, such as the embedding's factor.
+    saved = model.state_dict().keys()
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if name not in saved:
             continue
@@ -92,11 +98,14 @@ def fill(model, _model_config) -> None:
         if data.dtype == torch.uint8:
             data.random_(0, 256, generator=random_)
         elif data.dtype == torch.float8_e4m3fn:
-            data.copy_(torch.rand(data.shape, generator=random_, device=data.device, dtype=torch.float16) + 0.5)
+            data.copy_(
+                torch.rand(data.shape, generator=random_, device=data.device, dtype=torch.float16) + 0.5
+            )
         elif name.endswith(("weight_scale_2", "input_scale")):
             data.fill_(0.005)  # codes have a root mean square of 2.9: the weights come to about 0.015
         elif name.endswith("pre_quant_scale"):
-            if name.split(".")[-2] in ("o_proj", "down_proj"):  # where ModelOpt's export leaves it for Gemma 4
+            # Where ModelOpt's export leaves it for Gemma 4.
+            if name.split(".")[-2] in ("o_proj", "down_proj"):
                 data.copy_(torch.rand(data.shape, generator=random_, device=data.device) + 0.5)
                 tensor.shards_loaded = 1
         elif "norm" in name or data.numel() == 1:
@@ -104,7 +113,11 @@ def fill(model, _model_config) -> None:
             data.fill_(0.3 if small else 1.0)
         elif data.is_floating_point():
             data.normal_(0, 0.04 if "embed_tokens." in name else 0.02, generator=random_)
-    print(f"random_weights: filled the {len(saved)} tensors of {type(model).__name__}", file=sys.stderr, flush=True)
+    print(
+        f"random_weights: filled the {len(saved)} tensors of {type(model).__name__}",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def write_tokenizer(folder: Path) -> None:
@@ -116,7 +129,11 @@ def write_tokenizer(folder: Path) -> None:
         "version": "1.0",
         "added_tokens": [{"id": number, "content": word, **added} for number, word in enumerate(special)],
         "pre_tokenizer": {"type": "WhitespaceSplit"},
-        "model": {"type": "WordLevel", "vocab": {word: n for n, word in enumerate(words)}, "unk_token": "<unk>"},
+        "model": {
+            "type": "WordLevel",
+            "vocab": {word: n for n, word in enumerate(words)},
+            "unk_token": "<unk>",
+        },
     }
     names = {f"{word[1:-1]}_token": word for word in special}
     (folder / "tokenizer.json").write_text(json.dumps(whole))

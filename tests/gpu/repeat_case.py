@@ -57,7 +57,9 @@ def run_case(case: dict) -> dict[str, object]:
         **case["engine"],
     }
     llm = LLM(**settings)
-    recorder = Recorder(llm.llm_engine.engine_core.engine_core.model_executor.driver_worker.worker.model_runner)
+    recorder = Recorder(
+        llm.llm_engine.engine_core.engine_core.model_executor.driver_worker.worker.model_runner
+    )
     expected, wrong, off, phases = case.get("expected") or {}, [], [], 0
     deadline = time.monotonic() + case["seconds"]
     while time.monotonic() < deadline:
@@ -67,7 +69,9 @@ def run_case(case: dict) -> dict[str, object]:
             params = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True, detokenize=False)
             outputs = llm.generate(spec_case.prompts_of(phase), params, use_tqdm=False)
             text = [list(output.outputs[0].token_ids) for output in outputs]
-            count = sum(ours != right for ours, right in zip(text, expected.setdefault(phase, text), strict=True))
+            count = sum(
+                ours != right for ours, right in zip(text, expected.setdefault(phase, text), strict=True)
+            )
             off += [f"{phase}, {what}" for what in recorder.take_wrong()]
             wrong += [f"{phase}: {count} of {len(text)} requests"] if count else []
             phases += 1

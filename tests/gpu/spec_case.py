@@ -96,18 +96,26 @@ def prompts_of(phase: str) -> list[Any]:
             for image in pixels
         ]
     lengths = TEXT_PHASES[REPEAT.get(phase, phase)][0]
-    return [{"prompt_token_ids": prompt(length, lengths[:at].count(length))} for at, length in enumerate(lengths)]
+    return [
+        {"prompt_token_ids": prompt(length, lengths[:at].count(length))} for at, length in enumerate(lengths)
+    ]
 
 
 def prompt(length: int, number: int) -> list[int]:
-    tokens = random.Random(f"{length} {SEEDS[length][number]}")  # noqa: S311
+    tokens = random.Random(f"{length} {SEEDS[length][number]}")
     return [tokens.randrange(11, 4096) for _ in range(length)]
 
 
-def run_phase(llm: Any, phase: str, rounds: list[tuple[str, int, int]], *, speculating: bool) -> dict[str, Any]:
+def run_phase(
+    llm: Any, phase: str, rounds: list[tuple[str, int, int]], *, speculating: bool
+) -> dict[str, Any]:
     tokens = 64 if phase == IMAGE_PHASE else TEXT_PHASES[REPEAT.get(phase, phase)][1]
     params = SamplingParams(
-        temperature=0, max_tokens=tokens, ignore_eos=True, detokenize=False, logprobs=None if speculating else 2
+        temperature=0,
+        max_tokens=tokens,
+        ignore_eos=True,
+        detokenize=False,
+        logprobs=None if speculating else 2,
     )
     rounds.clear()
     outputs = [request.outputs[0] for request in llm.generate(prompts_of(phase), params, use_tqdm=False)]
@@ -119,7 +127,10 @@ def run_phase(llm: Any, phase: str, rounds: list[tuple[str, int, int]], *, specu
         result["rounds"] = list(by_request.values())
     else:  # how far the runner-up was behind, at each token
         result["gaps"] = [
-            [round(abs(a.logprob - b.logprob), 5) for a, b in (list(step.values())[:2] for step in output.logprobs)]
+            [
+                round(abs(a.logprob - b.logprob), 5)
+                for a, b in (list(step.values())[:2] for step in output.logprobs)
+            ]
             for output in outputs
         ]
     return result

@@ -32,12 +32,16 @@ def counters(llm) -> tuple[float, float]:
         for metric in llm.get_metrics()
         if "spec_decode" in metric.name and hasattr(metric, "value")
     }
-    return found.get("vllm:spec_decode_num_draft_tokens", 0), found.get("vllm:spec_decode_num_accepted_tokens", 0)
+    return found.get("vllm:spec_decode_num_draft_tokens", 0), found.get(
+        "vllm:spec_decode_num_accepted_tokens", 0
+    )
 
 
 def seconds(llm, batch: int, tokens: int) -> float:
-    draw = random.Random(batch)  # noqa: S311
-    prompts = [{"prompt_token_ids": [draw.randrange(10, VOCABULARY) for _ in range(PROMPT)]} for _ in range(batch)]
+    draw = random.Random(batch)
+    prompts = [
+        {"prompt_token_ids": [draw.randrange(10, VOCABULARY) for _ in range(PROMPT)]} for _ in range(batch)
+    ]
     params = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True, detokenize=False)
     started = time.perf_counter()
     llm.generate(prompts, params, use_tqdm=False)
@@ -51,7 +55,11 @@ def decode(llm, batch: int) -> dict[str, object]:
     runs = [seconds(llm, batch, 1 + TOKENS) - seconds(llm, batch, 1) for _ in range(REPEATS)]
     drafted, accepted = (after - was for after, was in zip(counters(llm), before, strict=True))
     rate = [batch * TOKENS / run for run in runs]
-    return {"tok_s": rate, "median": statistics.median(rate), "acceptance": accepted / drafted if drafted else None}
+    return {
+        "tok_s": rate,
+        "median": statistics.median(rate),
+        "acceptance": accepted / drafted if drafted else None,
+    }
 
 
 def breakdown(llm, runner) -> dict[str, object]:

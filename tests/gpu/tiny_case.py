@@ -27,8 +27,14 @@ def ask(checkpoint: str, mode: str) -> None:
     params = SamplingParams(temperature=0, max_tokens=24, logprobs=3)
     chats = [[{"role": "user", "content": question}] for question in QUESTIONS]
     outputs = [output.outputs[0] for output in llm.chat(chats, params, use_tqdm=False)]
-    first = [{each.decoded_token: round(each.logprob, 2) for each in output.logprobs[0].values()} for output in outputs]
-    print("ASKED " + json.dumps([[output.text, top] for output, top in zip(outputs, first, strict=True)]), flush=True)
+    first = [
+        {each.decoded_token: round(each.logprob, 2) for each in output.logprobs[0].values()}
+        for output in outputs
+    ]
+    print(
+        "ASKED " + json.dumps([[output.text, top] for output, top in zip(outputs, first, strict=True)]),
+        flush=True,
+    )
     os._exit(0)
 
 
@@ -38,7 +44,11 @@ def run(folder: Path, case: str) -> None:
     kind, mode = case.split(":")
     checkpoint = gemma4.write(folder / f"tiny {case}", quantization=kind)
     env = os.environ | dict(line.split("=", 1) for line in (folder / "environment").read_text().splitlines())
-    env |= {"VLLM_CACHE_ROOT": str(folder / f"cache {case}"), "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    env |= {
+        "VLLM_CACHE_ROOT": str(folder / f"cache {case}"),
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+    }
     env |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}  # an engine core of its own would outlive the question
     env |= {"VLLM_USE_NVFP4_CT_EMULATIONS": "1"} if mode == "emulated" else {}
     argv = [sys.executable, __file__, "ask", str(checkpoint), mode]

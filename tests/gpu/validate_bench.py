@@ -104,7 +104,10 @@ def options(case: Case, work: Path, *, cpu: bool) -> list[str]:
         chosen += ["--attention-backend", "TRITON_ATTN"]  # the bundle has no FlashAttention
     if case.drafter:
         draft = {"method": "draft_model", "model": str(checkpoint(work, case.drafter, case.algo))}
-        chosen += ["--speculative-config", json.dumps(draft | {"num_speculative_tokens": 3, "max_model_len": 1024})]
+        chosen += [
+            "--speculative-config",
+            json.dumps(draft | {"num_speculative_tokens": 3, "max_model_len": 1024}),
+        ]
     return chosen
 
 
@@ -144,8 +147,20 @@ def wait(servers: list[Server], deadline: float) -> dict[str, dict[str, Any]]:
 
 def measure(server: Server, out: Path, python: str, machine: str | None, limit_s: float) -> dict[str, Any]:
     """The tool's own sweep."""
-    argv = [sys.executable, str(ROOT / "scripts/bench_endpoint.py"), "--server", f"http://127.0.0.1:{server.port}"]
-    argv += ["--served-name", server.name, "--model", str(server.model), "--out", str(out / f"{server.name}.json")]
+    argv = [
+        sys.executable,
+        str(ROOT / "scripts/bench_endpoint.py"),
+        "--server",
+        f"http://127.0.0.1:{server.port}",
+    ]
+    argv += [
+        "--served-name",
+        server.name,
+        "--model",
+        str(server.model),
+        "--out",
+        str(out / f"{server.name}.json"),
+    ]
     argv += ["--python", python, "--concurrency", "1,4,16", "--runs", "3", "--requests", "1"]
     argv += [
         "--input-tokens",
@@ -195,7 +210,9 @@ def environment(work: Path, out: Path, *, cpu: bool) -> None:
         patches = dict(line.rsplit(" ", 1) for line in made_of)
     (out / "patches.json").write_text(json.dumps(patches))
     random_weights.write_plugin(work / "plugin")
-    os.environ["PYTHONPATH"] = ":".join(filter(None, [str(work / "plugin"), str(HERE), os.environ.get("PYTHONPATH")]))
+    os.environ["PYTHONPATH"] = ":".join(
+        filter(None, [str(work / "plugin"), str(HERE), os.environ.get("PYTHONPATH")])
+    )
     os.environ |= {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "INFO"}
     os.environ |= {"VLLM_CPU_KVCACHE_SPACE": "1", "TORCH_COMPILE_DISABLE": "1"} if cpu else {}
 
@@ -215,7 +232,9 @@ def run(work: Path, asked: argparse.Namespace, sink: IO[str]) -> None:
         for server in servers:
             if server.answers:  # one that was late may have come meanwhile
                 left = (
-                    asked.sweep_seconds if cpu else min(asked.sweep_seconds, max(5.0, deadline - time.monotonic() - 5))
+                    asked.sweep_seconds
+                    if cpu
+                    else min(asked.sweep_seconds, max(5.0, deadline - time.monotonic() - 5))
                 )
                 found[server.name] |= measure(server, out, python, machine, left)
             print(server.name, found[server.name], file=sink, flush=True)
@@ -223,7 +242,9 @@ def run(work: Path, asked: argparse.Namespace, sink: IO[str]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=350)
     parser.add_argument("--sweep-seconds", type=float, default=LIMIT_S)

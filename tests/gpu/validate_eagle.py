@@ -66,7 +66,9 @@ def overlay(site: Path, folder: Path, experiment: str) -> Path:
 
 
 def count_gpus() -> int:
-    return len(subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True).stdout.splitlines())
+    return len(
+        subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True).stdout.splitlines()
+    )
 
 
 def engine_settings(case: Case, checkpoints: Path) -> dict[str, object]:
@@ -92,7 +94,9 @@ def set_up(work: Path, out: Path) -> tuple[Path, Path]:
     return site, checkpoints
 
 
-def run_script(script: str, job: dict[str, Any], folder: Path, env: dict[str, str], limit_s: float) -> dict[str, Any]:
+def run_script(
+    script: str, job: dict[str, Any], folder: Path, env: dict[str, str], limit_s: float
+) -> dict[str, Any]:
     """What a script of this folder made of its job, in a process of its own; or why it made nothing."""
     folder.mkdir(parents=True)
     spec, result = folder / "case.json", folder / "result.json"
@@ -160,7 +164,9 @@ def run(out: Path, work: Path, names: list[str]) -> None:
     print(f"set up: {time.process_time():.0f} s of CPU; {len(names)} cases", flush=True)
     gpus = count_gpus()
     with ThreadPoolExecutor(16 * gpus) as pool:
-        outcomes = pool.map(lambda at, name: run_case(name, work, overlays, at % gpus), range(len(names)), names)
+        outcomes = pool.map(
+            lambda at, name: run_case(name, work, overlays, at % gpus), range(len(names)), names
+        )
         results = dict(zip(names, outcomes, strict=True))
     (out / "results.json").write_text(json.dumps(results))
     archive = out / "logs.tar.xz"
@@ -171,7 +177,11 @@ def run(out: Path, work: Path, names: list[str]) -> None:
     for name, result in results.items():
         if "groups" in result:
             blocks = sorted(set(map(tuple, result["groups"])))
-            print(f"{name}: (block size, draft layers) of the groups {blocks}", result["modes"], result["preemptions"])
+            print(
+                f"{name}: (block size, draft layers) of the groups {blocks}",
+                result["modes"],
+                result["preemptions"],
+            )
 
 
 def main() -> None:

@@ -61,11 +61,15 @@ def table(file: Path) -> None:
     print("| ---: | ---: | ---: | ---: | ---: | --- |")
     for batch, row in ratio.rows.items():
         medians = f"{median(base[batch]):.1f} | {median(other[batch]):.1f}"
-        print(f"| {batch} | {len(base[batch])} | {medians} | {row.ratio:.3f} | {row.low:.3f} to {row.high:.3f} |")
+        print(
+            f"| {batch} | {len(base[batch])} | {medians} | {row.ratio:.3f} | {row.low:.3f} to {row.high:.3f} |"
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     verbs = parser.add_subparsers(dest="verb", required=True)
     runner = verbs.add_parser("run")
     runner.add_argument("--out", type=Path, required=True)

@@ -31,7 +31,9 @@ def run(out: Path, work: Path, names: list[str], seconds: float, gpu: int) -> No
         env = environment(site, overlays.get(case.files)) | {"VLLM_CACHE_ROOT": str(folder / "cache")}
         engine = engine_settings(case, checkpoints)
         job = {"engine": engine, "phases": case.phases, "seconds": length, "expected": expected}
-        return run_script("repeat_case.py", job, folder, env | {"CUDA_VISIBLE_DEVICES": str(gpu)}, length + 120)
+        return run_script(
+            "repeat_case.py", job, folder, env | {"CUDA_VISIBLE_DEVICES": str(gpu)}, length + 120
+        )
 
     expected = start(-1, base, 1)["tokens"]
     with ThreadPoolExecutor(len(names)) as pool:
@@ -46,7 +48,9 @@ def run(out: Path, work: Path, names: list[str], seconds: float, gpu: int) -> No
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "validate_repeat")
     parser.add_argument("--seconds", type=float, default=200)

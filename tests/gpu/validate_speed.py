@@ -45,7 +45,11 @@ def run_case(name: str, case: dict[str, Any], work: Path, gpu: int, limit_s: flo
     variables = dict(line.split("=", 1) for line in (work / "environment").read_text().splitlines())
     env = os.environ | variables
     env |= {"CUDA_VISIBLE_DEVICES": str(gpu), "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "HF_HUB_OFFLINE": "1"}
-    env |= {"VLLM_CACHE_ROOT": str(work / f"cache{gpu}"), "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "INFO"}
+    env |= {
+        "VLLM_CACHE_ROOT": str(work / f"cache{gpu}"),
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": "INFO",
+    }
     started = time.monotonic()
     found = run_script("speed_case.py", case, folder, env, limit_s)
     print(f"{name}: {time.monotonic() - started:.0f} s, {found.get('error') or found['decode']}", flush=True)
@@ -114,7 +118,11 @@ def table(path: Path) -> None:
             )
     taken_apart = {name: result for name, result in results.items() if "breakdown" in result}
     if taken_apart:
-        print("\n| case | ready after, s | step, ms | model | sampling | drafting | rest |\n" + "| --- " * 7 + "|")
+        print(
+            "\n| case | ready after, s | step, ms | model | sampling | drafting | rest |\n"
+            + "| --- " * 7
+            + "|"
+        )
     for name, result in taken_apart.items():
         parts = result["breakdown"]
         named = [parts.get(key, 0.0) for key in ("_model_forward", "_sample", "propose_draft_token_ids")]

@@ -77,7 +77,11 @@ def weights(facts: HostFacts, target: Target) -> Verdict | None:
         found, fix = here.get(each.model), f"hf download {each.repo} --local-dir {each.folder}"
         if found is None:
             return info(f"{each.model} is not here: {each.size_gb:g} GB", fix)
-        for wrong, why in ((found.missing, "missing"), (found.pointers, "not fetched"), (found.outside, "links out")):
+        for wrong, why in (
+            (found.missing, "missing"),
+            (found.pointers, "not fetched"),
+            (found.outside, "links out"),
+        ):
             if wrong:
                 return fail(f"{each.model}: {', '.join(wrong[:3])} {why} ({len(wrong)} of its files)", fix)
     return ok(", ".join(f"{each.model}: {here[each.model].size_bytes / 1e9:.1f} GB" for each in wanted))
@@ -97,7 +101,8 @@ def quantization(facts: HostFacts, target: Target) -> Verdict | None:
     for each in known:
         if each.quant_algo not in RELEASED_ALGORITHMS and not {"modelopt", "nvfp4-awq"} & set(target.patches):
             return fail(
-                f"{each.model} is {each.quant_algo}, without the modelopt patch", "deckard-deploy patches check"
+                f"{each.model} is {each.quant_algo}, without the modelopt patch",
+                "deckard-deploy patches check",
             )
     return ok(", ".join(sorted({str(each.quant_algo) for each in known})))
 
@@ -133,7 +138,8 @@ def exposure(facts: HostFacts, target: Target) -> Verdict | None:
     wall = {True: "; ufw is on", False: "; ufw is off", None: ""}[facts.services.firewall]
     if not ip_address(target.address).is_loopback and not target.keyed:
         return fail(
-            f"{target.address} is reachable without a key{wall}", f"--expose {target.address}: through a gateway"
+            f"{target.address} is reachable without a key{wall}",
+            f"--expose {target.address}: through a gateway",
         )
     if target.keyed:
         return ok(f"{target.address}, through a gateway that asks for a key{wall}")
@@ -148,7 +154,7 @@ def exposure(facts: HostFacts, target: Target) -> Verdict | None:
     why="whoever reads it downloads gated models in your name",
     source="huggingface_hub/constants.py, HF_TOKEN_PATH",
 )
-def token_file(facts: HostFacts, target: Target) -> Verdict | None:  # noqa: ARG001  a rule's signature
+def token_file(facts: HostFacts, target: Target) -> Verdict | None:
     """Private?"""
     found = facts.token_file
     if found is None:
@@ -164,7 +170,7 @@ def token_file(facts: HostFacts, target: Target) -> Verdict | None:  # noqa: ARG
     why="without them each start compiles and tunes anew: 13 minutes in place of 2",
     source="github AEON-7/vllm-ultimate-dgx-spark README; vllm 0.19.1 envs.py, VLLM_CACHE_ROOT",
 )
-def caches(facts: HostFacts, target: Target) -> Verdict | None:  # noqa: ARG001  a rule's signature
+def caches(facts: HostFacts, target: Target) -> Verdict | None:
     """Usable, and not overgrown?"""
     if not facts.cache_folders:
         return None
@@ -186,7 +192,7 @@ def caches(facts: HostFacts, target: Target) -> Verdict | None:  # noqa: ARG001 
     why="a server that runs out of memory is then started for ever, on a Spark until the host freezes",
     source="vllm-project/vllm issue 46307; compose-spec, restart",
 )
-def restart_policy(facts: HostFacts, target: Target) -> Verdict | None:  # noqa: ARG001  a rule's signature
+def restart_policy(facts: HostFacts, target: Target) -> Verdict | None:
     """Does it give up?"""
     if target.restart is None:
         return None
@@ -201,7 +207,7 @@ def restart_policy(facts: HostFacts, target: Target) -> Verdict | None:  # noqa:
     why="65536 hung a Spark",
     source="github AEON-7/vllm-dflash issue 1",
 )
-def batched_tokens(facts: HostFacts, target: Target) -> Verdict | None:  # noqa: ARG001  a rule's signature
+def batched_tokens(facts: HostFacts, target: Target) -> Verdict | None:
     """A step too large?"""
     if not target.unified or target.batched_tokens is None:
         return None
@@ -216,7 +222,7 @@ def batched_tokens(facts: HostFacts, target: Target) -> Verdict | None:  # noqa:
     why="the index differs from host to host and drifts; an empty one is read as 0",
     source="github tonyd2wild/DeepSeek-v4-Flash-Vision-Exp issue 38; MiaAI-Lab/DeepSeek-v4-Flash-DSpark pull 95",
 )
-def nccl_gid(facts: HostFacts, target: Target) -> Verdict | None:  # noqa: ARG001  a rule's signature
+def nccl_gid(facts: HostFacts, target: Target) -> Verdict | None:
     """Pinned?"""
     value = target.environment.get("NCCL_IB_GID_INDEX")
     if target.profile is None:
@@ -232,7 +238,7 @@ def nccl_gid(facts: HostFacts, target: Target) -> Verdict | None:  # noqa: ARG00
     why="clients on this host would send their requests for the endpoint to the proxy",
     source="requests.readthedocs.io, Proxies; curl(1), NO_PROXY",
 )
-def proxy(facts: HostFacts, target: Target) -> Verdict | None:  # noqa: ARG001  a rule's signature
+def proxy(facts: HostFacts, target: Target) -> Verdict | None:
     """Would local requests leave the host?"""
     if not facts.proxies:
         return ok("none")
@@ -248,7 +254,7 @@ def proxy(facts: HostFacts, target: Target) -> Verdict | None:  # noqa: ARG001  
     why="with a wrong clock TLS refuses downloads, and times in logs mislead",
     source="timedatectl show -p NTPSynchronized; /proc/uptime; /sys/class/dmi/id",
 )
-def clock(facts: HostFacts, target: Target) -> Verdict | None:  # noqa: ARG001  a rule's signature
+def clock(facts: HostFacts, target: Target) -> Verdict | None:
     """Right, and since when the host is up, on which firmware."""
     up = None if facts.uptime_s is None else f"up {facts.uptime_s / 86400:.1f} days"
     about = ", ".join(text for text in (up, facts.product, facts.bios and f"BIOS {facts.bios}") if text)

@@ -64,7 +64,11 @@ def compose(facts: HostFacts, target: Target) -> Verdict | None:
     fix = "sudo apt-get install docker-compose-plugin"
     if found is None:
         return fail_if(target.needs_docker, "docker has no compose plugin", fix)
-    return ok(found) if version(found)[:2] >= OLDEST_COMPOSE else fail_if(target.needs_docker, f"{found} is old", fix)
+    return (
+        ok(found)
+        if version(found)[:2] >= OLDEST_COMPOSE
+        else fail_if(target.needs_docker, f"{found} is old", fix)
+    )
 
 
 @rule(
@@ -84,7 +88,9 @@ def gpu_runtime(facts: HostFacts, target: Target) -> Verdict | None:
         return ok("nvidia runtime")
     if facts.cdi_specs:
         return ok(f"CDI: {', '.join(facts.cdi_specs)}")
-    return fail_if(target.needs_gpu, f"docker's runtimes are {', '.join(facts.docker.runtimes) or 'none'}", TOOLKIT)
+    return fail_if(
+        target.needs_gpu, f"docker's runtimes are {', '.join(facts.docker.runtimes) or 'none'}", TOOLKIT
+    )
 
 
 @rule(

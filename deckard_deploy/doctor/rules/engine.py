@@ -45,7 +45,7 @@ def advisories() -> tuple[Advisory, ...]:
     why="who reaches the port reaches them; docs/doctor.md says what each is, and what keeps it shut",
     source="deckard_deploy/doctor/rules/advisories.yaml, with the range of each",
 )
-def open_advisories(facts: HostFacts, target: Target) -> Verdict | None:  # noqa: ARG001  a rule's signature
+def open_advisories(facts: HostFacts, target: Target) -> Verdict | None:
     """Open for this engine?"""
     if target.vllm_version is None:
         return None

@@ -56,7 +56,10 @@ def gpu(facts: HostFacts, target: Target) -> Verdict | None:
     if target.needs_gpu and len(facts.gpus) < target.gpu_count:
         few = f"{len(facts.gpus)} GPU here, {target.gpu_count} are reserved"
         others = "others with --set environment.CUDA_VISIBLE_DEVICES=N,…: nvidia-smi -L"
-        return fail(few, others if target.gpu_ids else "lower --set tensor-parallel-size=N or pipeline-parallel-size=N")
+        return fail(
+            few,
+            others if target.gpu_ids else "lower --set tensor-parallel-size=N or pipeline-parallel-size=N",
+        )
     return ok(f"{len(facts.gpus)} x {facts.gpus[0].name}")
 
 
@@ -81,7 +84,8 @@ def gpu_model(facts: HostFacts, target: Target) -> Verdict | None:
     if not named and not (first.name in _BOARD_NAMES and target.compute_capability == SPARK):
         return warn(f"{found}; {target.profile} expects the name {target.gpu}", fix)
     size, whole = (first.memory_total_mib or 0) / 1024, target.memory_gib or 0.0
-    if target.memory == "discrete" and 0 < size < MEMORY_SHARE * whole:  # "NVIDIA GeForce RTX 5090 Laptop GPU": 24 GB
+    # "NVIDIA GeForce RTX 5090 Laptop GPU": 24 GB.
+    if target.memory == "discrete" and 0 < size < MEMORY_SHARE * whole:
         return warn(f"{found}; {target.profile} is for {whole:g} GiB, this one has {size:.1f}", fix)
     return ok(found)
 
@@ -108,7 +112,9 @@ def driver(facts: HostFacts, target: Target) -> Verdict | None:
             f"install driver {OLDEST_DRIVER}, then reboot",
         )
     if found.compute_capability == SPARK and major[0] == DEADLOCKING_DRIVER:
-        return warn(f"{found.driver}: CUDA graphs deadlock on a GB10", f"go back to a driver {OLDEST_DRIVER}.x")
+        return warn(
+            f"{found.driver}: CUDA graphs deadlock on a GB10", f"go back to a driver {OLDEST_DRIVER}.x"
+        )
     if found.compute_capability == SPARK and major[0] > DEADLOCKING_DRIVER:
         return info(f"{found.driver}: newer than what most Sparks run; 610 has been seen working")
     return ok(str(found.driver))
@@ -160,7 +166,9 @@ def gpu_processes(facts: HostFacts, target: Target) -> Verdict | None:
     """Who else is there?"""
     if not facts.gpus or target.needs_gpu is False:
         return None
-    large = [each for each in facts.gpu_processes if "VLLM::" in each.name or (each.memory_mib or 0) > MUCH_MIB]
+    large = [
+        each for each in facts.gpu_processes if "VLLM::" in each.name or (each.memory_mib or 0) > MUCH_MIB
+    ]
     named = ", ".join(f"{each.name} (pid {each.pid}, {_mib(each.memory_mib)})" for each in large[:3])
     if not large:
         return ok("nobody else computes")
@@ -181,7 +189,7 @@ def _mib(value: int | None) -> str:
     why="hot Sparks have switched off without a word",
     source="github eugr/spark-vllm-docker README; NVIDIA/open-gpu-kernel-modules issue 1358 (91 to 65 °C at 2100 MHz)",
 )
-def gpu_heat(facts: HostFacts, target: Target) -> Verdict | None:  # noqa: ARG001  a rule's signature
+def gpu_heat(facts: HostFacts, target: Target) -> Verdict | None:
     """Too hot?"""
     known = [each.temperature_c for each in facts.gpus if each.temperature_c is not None]
     if not known:
@@ -197,7 +205,7 @@ def gpu_heat(facts: HostFacts, target: Target) -> Verdict | None:  # noqa: ARG00
     why="a GB10 can be stuck in a low-power state, at half speed (799 MHz, 19.5 W at 96 %)",
     source="github Blackwellboy/model-serving-minefield, trap 124; djangodevreng.nl (2515 MHz, 45 W under load)",
 )
-def gpu_clock(facts: HostFacts, target: Target) -> Verdict | None:  # noqa: ARG001  a rule's signature
+def gpu_clock(facts: HostFacts, target: Target) -> Verdict | None:
     """Only a busy GPU shows it."""
     busy = [each for each in facts.gpus if each.compute_capability == SPARK and _busy(each)]
     if not busy:

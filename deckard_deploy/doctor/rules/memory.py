@@ -87,7 +87,9 @@ def _discrete(facts: HostFacts, target: Target) -> Verdict | None:
     if free >= wanted:
         return ok(found)
     other = "another GPU: --set environment.CUDA_VISIBLE_DEVICES=N"
-    return fail(found, f"stop what holds it (nvidia-smi), or a smaller --set gpu-memory-utilization=N, or {other}")
+    return fail(
+        found, f"stop what holds it (nvidia-smi), or a smaller --set gpu-memory-utilization=N, or {other}"
+    )
 
 
 @rule(
@@ -132,7 +134,7 @@ def page_cache(facts: HostFacts, target: Target) -> Verdict | None:
     why="a server that swaps answers slowly; without swap the host has no slack at all",
     source="proc(5), /proc/meminfo; thresholds are this project's",
 )
-def swap(facts: HostFacts, target: Target) -> Verdict | None:  # noqa: ARG001  a rule's signature
+def swap(facts: HostFacts, target: Target) -> Verdict | None:
     """In use?"""
     if facts.memory is None:
         return None
@@ -150,7 +152,7 @@ def swap(facts: HostFacts, target: Target) -> Verdict | None:  # noqa: ARG001  a
     why="it lowers MemAvailable (6.2 GiB were seen), so that vLLM's check at start fails",
     source="github tonyd2wild/GLM-5.3-Flash-NVFP4-DFlash2-2x-DGX-Spark pull request 19",
 )
-def min_free(facts: HostFacts, target: Target) -> Verdict | None:  # noqa: ARG001  a rule's signature
+def min_free(facts: HostFacts, target: Target) -> Verdict | None:
     """Raised by somebody?"""
     if facts.memory is None or facts.memory.min_free_kib is None:
         return None
@@ -166,7 +168,7 @@ def min_free(facts: HostFacts, target: Target) -> Verdict | None:  # noqa: ARG00
     why="all processes stand still for that share of the time, waiting for memory",
     source="docs.kernel.org/accounting/psi.html; thresholds are this project's",
 )
-def memory_pressure(facts: HostFacts, target: Target) -> Verdict | None:  # noqa: ARG001  a rule's signature
+def memory_pressure(facts: HostFacts, target: Target) -> Verdict | None:
     """Is the host short right now?"""
     share = facts.memory.pressure_full_avg10 if facts.memory else None
     if share is None:
@@ -184,17 +186,21 @@ def memory_pressure(facts: HostFacts, target: Target) -> Verdict | None:  # noqa
     why="Sparks have frozen after the first; alone it proves nothing, healthy starts log it too",
     source="NVIDIA/open-gpu-kernel-modules issue 1358; vllm-project/vllm issue 56824; NVIDIA/dgx-spark-playbooks 97",
 )
-def kernel_log(facts: HostFacts, target: Target) -> Verdict | None:  # noqa: ARG001  a rule's signature
+def kernel_log(facts: HostFacts, target: Target) -> Verdict | None:
     """What happened here before?"""
     log = facts.kernel_log
     if log is None:
         return None
     if log.problem:
-        return info(f"could not be read: {log.problem}", "sudo journalctl -k -b | grep -E 'NVRM|Out of memory'")
+        return info(
+            f"could not be read: {log.problem}", "sudo journalctl -k -b | grep -E 'NVRM|Out of memory'"
+        )
     if not log.events:
         return ok("nothing of memory or GPUs")
     found = "; ".join(f"{each.kind}: {each.count} in {each.boot}" for each in log.events)
-    return warn(f"{found}; last: {log.events[0].last}", "journalctl -k -b; after a freeze, switch it off and on")
+    return warn(
+        f"{found}; last: {log.events[0].last}", "journalctl -k -b; after a freeze, switch it off and on"
+    )
 
 
 @rule(
@@ -207,7 +213,9 @@ def early_oom(facts: HostFacts, target: Target) -> Verdict | None:
     """Does anybody watch?"""
     if not target.unified or facts.services.early_oom is None:
         return None
-    return ok("active") if facts.services.early_oom else info("nobody watches", "sudo apt-get install earlyoom")
+    return (
+        ok("active") if facts.services.early_oom else info("nobody watches", "sudo apt-get install earlyoom")
+    )
 
 
 @rule(

@@ -44,7 +44,11 @@ def smallest_changes(resolved: Resolved, memory: Memory, *, number: int = 3) -> 
         for steps in combinations(_STEPS, size):
             change = _changed(resolved, memory, steps)
             contained = [one for smaller, one in found if smaller <= set(steps)]
-            if change and not change.memory.problem() and all(change.length >= 2 * one.length for one in contained):
+            if (
+                change
+                and not change.memory.problem()
+                and all(change.length >= 2 * one.length for one in contained)
+            ):
                 found.append((set(steps), change))
         if len(found) >= number:
             break
@@ -89,7 +93,11 @@ def _utilization(resolved: Resolved, memory: Memory) -> tuple[str, Resolved] | N
         most = floor(100 * (memory.available - RESERVE) / memory.total) / 100
     missing = max(0, memory.need - memory.kv_bytes())
     wanted = min(most, ceil(100 * (memory.utilization + missing / memory.total)) / 100)
-    if wanted <= 0 or wanted == memory.utilization or (wanted < memory.utilization and memory.available is None):
+    if (
+        wanted <= 0
+        or wanted == memory.utilization
+        or (wanted < memory.utilization and memory.available is None)
+    ):
         return None
     return f"--set gpu-memory-utilization={wanted:g}", with_serve(resolved, gpu_memory_utilization=wanted)
 

@@ -13,7 +13,15 @@ from pydantic import JsonValue
 
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.planning.memory.kv_cache import KvCache
-from deckard_deploy.planning.memory.parts import Known, Level, Part, Step, engine_parts, readable, weight_parts
+from deckard_deploy.planning.memory.parts import (
+    Known,
+    Level,
+    Part,
+    Step,
+    engine_parts,
+    readable,
+    weight_parts,
+)
 from deckard_deploy.planning.memory.settings import (
     GIB,
     CacheSettings,
@@ -58,7 +66,9 @@ class Memory(NamedTuple):
     @property
     def need(self) -> int:
         """KV cache of one sequence of full length: with less vLLM does not start."""
-        return self.cache.sequence_bytes(self.settings.max_model_len, self.settings.unsettled) + self.held_back
+        return (
+            self.cache.sequence_bytes(self.settings.max_model_len, self.settings.unsettled) + self.held_back
+        )
 
     @property
     def held_back(self) -> int:
@@ -110,7 +120,11 @@ class Memory(NamedTuple):
             return f"vLLM wants {readable(self.requested)} free when it starts, and {readable(self.available)} are"
         taken = self.taken(level) + (self.given or 0)
         if self.total is not None and taken >= self.ceiling():
-            what = f"weights, engine and {readable(self.given)} of KV cache" if self.given else "weights and engine"
+            what = (
+                f"weights, engine and {readable(self.given)} of KV cache"
+                if self.given
+                else "weights and engine"
+            )
             return f"{what} take {readable(taken)} of {readable(self.ceiling())}"
         if self.need > self.kv_bytes(level):
             return (
@@ -169,7 +183,10 @@ def memory_of(resolved: Resolved, *, available: int | None = None, known: Known 
         settings=settings,
         step=step,
         cache=cache_of(resolved, settings),
-        parts=(*weight_parts(resolved, settings, known.weight_bytes), *engine_parts(resolved, hardware, alike)),
+        parts=(
+            *weight_parts(resolved, settings, known.weight_bytes),
+            *engine_parts(resolved, hardware, alike),
+        ),
         total=None if hardware.memory_gib is None else int(hardware.memory_gib * GIB),
         unified=hardware.memory == "unified",
         utilization=float(utilization) if isinstance(utilization, int | float) else 0.9,

@@ -146,7 +146,9 @@ def _with_equal_pages(layers: Sequence[LayerKv]) -> list[LayerKv]:
     page = max(layer.page_bytes for layer in layers)
     odd = next((layer.page_bytes for layer in layers if page % layer.page_bytes), None)
     if odd is not None:
-        raise BadInputError(f"KV pages of {odd} and {page} bytes do not divide: this vLLM cannot serve such a model")
+        raise BadInputError(
+            f"KV pages of {odd} and {page} bytes do not divide: this vLLM cannot serve such a model"
+        )
     return [layer._replace(block_size=layer.block_size * (page // layer.page_bytes)) for layer in layers]
 
 

@@ -10,7 +10,8 @@ from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.catalog.specs import Hardware, ModelSpec
 from deckard_deploy.planning.memory.settings import GIB, CacheSettings
 
-NVFP4_BYTES = 0.5625  # per parameter: 4 bits, and a byte of scale for 16 (ModelOpt 0.42.0, NVFP4 group_size 16)
+# Per parameter: 4 bits, and a byte of scale for 16 (ModelOpt 0.42.0, NVFP4 group_size 16)
+NVFP4_BYTES = 0.5625
 
 
 class Level(StrEnum):
@@ -69,12 +70,16 @@ def readable(size: int) -> str:
     return f"{size / GIB:.1f} GiB" if size >= GIB // 10 else f"{size / 2**20:.0f} MiB"
 
 
-def weight_parts(resolved: Resolved, settings: CacheSettings, measured: Mapping[str, Mapping[str, int]]) -> list[Part]:
+def weight_parts(
+    resolved: Resolved, settings: CacheSettings, measured: Mapping[str, Mapping[str, int]]
+) -> list[Part]:
     parts = []
     for model in (resolved.model, resolved.drafter):
         if model and model.weights:
             known, copied = measured.get(model.name), _copied_values(model)
-            size = ((sum(known.values()) if known else int(model.size_gb * 1e9)) + copied) // settings.tensor_parallel
+            size = (
+                (sum(known.values()) if known else int(model.size_gb * 1e9)) + copied
+            ) // settings.tensor_parallel
             source = f"its tensors: {_listed(known)}" if known else "its size in the catalog"
             if copied:
                 source += f"; and {readable(copied)} that vLLM copies (a full layer's keys for its values)"
@@ -93,7 +98,10 @@ def _copied_values(model: ModelSpec) -> int:
     if not shape.k_eq_v:
         return 0
     parameters = (
-        (shape.layers - shape.sliding_layers) * shape.hidden_size * shape.global_kv_heads * shape.global_head_dim
+        (shape.layers - shape.sliding_layers)
+        * shape.hidden_size
+        * shape.global_kv_heads
+        * shape.global_head_dim
     )
     return int(parameters * (2 if model.quantization == "none" else NVFP4_BYTES))
 

@@ -114,7 +114,8 @@ def layers_of(architecture: Architecture, settings: CacheSettings) -> list[Layer
 def _layer(architecture: Architecture, settings: CacheSettings, *, full: bool) -> LayerKv:
     heads = architecture.global_kv_heads if full else architecture.kv_heads
     return LayerKv(
-        heads=max(1, heads // settings.tensor_parallel),  # a head at least on every rank (config/model.py:1217)
+        # A head at least on every rank (config/model.py:1217)
+        heads=max(1, heads // settings.tensor_parallel),
         head_size=architecture.global_head_dim if full else architecture.head_dim,
         element_bytes=settings.element_bytes,
         block_size=settings.block_size,
@@ -130,7 +131,9 @@ def _batch(resolved: Resolved, length: int, ranks: int) -> tuple[int, int]:
     elif hardware.memory_gib is None:
         tokens, sequences = _whole(serve, "max-num-batched-tokens", 0), _whole(serve, "max-num-seqs", 0)
         if not tokens or not sequences:
-            raise UnknownMemoryError("vLLM's batch depends on the GPU's memory, which the profile does not know")
+            raise UnknownMemoryError(
+                "vLLM's batch depends on the GPU's memory, which the profile does not know"
+            )
     elif hardware.memory_gib >= 160 and resolved.engine.vllm_version != "0.19.1":
         tokens, sequences = 16384, 1024  # 0.32.0, engine/arg_utils.py:2923
     else:
@@ -152,7 +155,8 @@ def _check_batch(serve: Serve, sequences: int, in_flight: int, length: int) -> N
     step = f"max-num-batched-tokens is {in_flight}, less than"
     if in_flight < sequences:
         raise BadInputError(
-            f"{step} max-num-seqs {sequences}: vLLM refuses that", hint=f"--set max-num-seqs={in_flight}, or less"
+            f"{step} max-num-seqs {sequences}: vLLM refuses that",
+            hint=f"--set max-num-seqs={in_flight}, or less",
         )
     if in_flight < length and serve.get("enable-chunked-prefill") is False:
         raise BadInputError(

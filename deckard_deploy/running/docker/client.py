@@ -28,13 +28,19 @@ _PASSED = re.compile(r"PATH|HOME|USER|LANG|XDG_.*|DOCKER_(?!HOST|CONTEXT|TLS).*"
 
 # Words of docker 20.10 and compose 2.26, and what to do about them.
 _HINTS = (
-    ("could not select device driver", "install nvidia-container-toolkit, then: sudo nvidia-ctk runtime configure"),
+    (
+        "could not select device driver",
+        "install nvidia-container-toolkit, then: sudo nvidia-ctk runtime configure",
+    ),
     ("Unknown runtime", "install nvidia-container-toolkit, then: sudo nvidia-ctk runtime configure"),
     ("address already in use", "choose another port with --port"),
     ("port is already allocated", "choose another port with --port"),
     ("is already in use by container", "remove that container if it is yours: docker rm -f NAME"),
     ("No such image", "pull the image first: docker pull IMAGE"),
-    ("bind source path does not exist", "a file that the plan mounts is missing; run `deckard-deploy up` again"),
+    (
+        "bind source path does not exist",
+        "a file that the plan mounts is missing; run `deckard-deploy up` again",
+    ),
     ("no space left on device", "free space where docker keeps its data: docker system df"),
     ("permission denied while trying to connect", "sudo usermod -aG docker $USER, then log in again"),
     ("Cannot connect to the Docker daemon", "sudo systemctl start docker"),
@@ -95,7 +101,8 @@ class DockerEngine:
             old = shutil.which("docker-compose", path=self._caller.get("PATH", ""))
             found = f"; {old} is not the plugin that is meant" if old else ""
             raise EnvironmentUnfitError(
-                f"docker has no compose plugin{found}", hint="install it: sudo apt-get install docker-compose-plugin"
+                f"docker has no compose plugin{found}",
+                hint="install it: sudo apt-get install docker-compose-plugin",
             )
         if (int(parts[1]), int(parts[2])) < OLDEST_COMPOSE:
             raise EnvironmentUnfitError(

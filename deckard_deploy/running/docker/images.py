@@ -42,7 +42,9 @@ def root_folder(engine: DockerEngine) -> Path:
         return Path(engine.api.info()["DockerRootDir"])
 
 
-def pull(engine: DockerEngine, reference: str, *, platform: str | None, on_bytes: Callable[[int, int], None]) -> str:
+def pull(
+    engine: DockerEngine, reference: str, *, platform: str | None, on_bytes: Callable[[int, int], None]
+) -> str:
     """Pull an image and return its id; `on_bytes(done, known total)` as layers come.
 
     Raises NetworkError (registry, no such image), EnvironmentUnfitError (disk, daemon).
@@ -54,7 +56,9 @@ def pull(engine: DockerEngine, reference: str, *, platform: str | None, on_bytes
     with engine.asking(), engine.connect() as api:
         api.timeout = _STALL_S
         try:
-            for event in api.pull(repository, tag=digest or None, platform=platform, stream=True, decode=True):
+            for event in api.pull(
+                repository, tag=digest or None, platform=platform, stream=True, decode=True
+            ):
                 _follow(event, layers, reference)
                 on_bytes(sum(done for done, _ in layers.values()), sum(total for _, total in layers.values()))
         except APIError as error:

@@ -56,7 +56,8 @@ class DockerLog:
             with api:
                 # Following ends with the container; a restarted one is followed again from where it was left.
                 while not self._closed.is_set():
-                    with contextlib.suppress(EnvironmentUnfitError):  # the daemon may come back, and the log with it
+                    # The daemon may come back, and the log with it.
+                    with contextlib.suppress(EnvironmentUnfitError):
                         seen = self._attach(api, seen)
                     self._closed.wait(_REATTACH_S)
         except (NotFound, EnvironmentUnfitError):
@@ -70,7 +71,9 @@ class DockerLog:
             since = _seconds(after) or self._attached_at
             tail: Literal["all"] | int = "all" if self._last is None else self._last
             attached_at = int(time.time())
-            self._stream = api.logs(self.container, stream=True, follow=True, timestamps=True, since=since, tail=tail)
+            self._stream = api.logs(
+                self.container, stream=True, follow=True, timestamps=True, since=since, tail=tail
+            )
             if self._last is not None:  # once: what comes after a restart is all new
                 self._last, self._attached_at = None, attached_at
             for data in self._stream:

@@ -48,7 +48,8 @@ def layer_bytes(engine: DockerEngine, reference: str, platform: str | None) -> i
 
 
 def _manifest(engine: DockerEngine, reference: str) -> dict[str, Any]:
-    plain = ("--insecure",) if _is_loopback(reference) else ()  # as the daemon has it: HTTP for 127.0.0.0/8 alone
+    # As the daemon has it: HTTP for 127.0.0.0/8 alone.
+    plain = ("--insecure",) if _is_loopback(reference) else ()
     try:
         asked = engine.command("manifest", "inspect", *plain, reference, timeout_s=_TIMEOUT_S, check=False)
         found = json.loads(asked.stdout)

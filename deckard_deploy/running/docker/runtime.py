@@ -62,7 +62,9 @@ class DockerRuntime:
         self.engine.compose(self._project, None, ("down", "--remove-orphans"), timeout_s=_DOWN_TIMEOUT_S)
         left = [_name(container) for container in self._containers(all_of_project=True)] + self._deserted()
         if left:
-            raise EnvironmentUnfitError(f"docker compose down left {', '.join(left)}", hint=f"docker rm -f {left[0]}")
+            raise EnvironmentUnfitError(
+                f"docker compose down left {', '.join(left)}", hint=f"docker rm -f {left[0]}"
+            )
 
     def observe(self) -> Observation:
         """What the engine says of our container. Raises EnvironmentUnfitError."""
@@ -73,7 +75,9 @@ class DockerRuntime:
             return MISSING
         try:
             with self.engine.asking():
-                seen = [_observation(self.engine.api.inspect_container(container["Id"])) for container in ours]
+                seen = [
+                    _observation(self.engine.api.inspect_container(container["Id"])) for container in ours
+                ]
             if len(seen) > 1:
                 return Observation(state="running")  # nobody's launch: to be replaced
             return self._with_gateway(seen[0]) if GATEWAY_LABEL in ours[0]["Labels"] else seen[0]
@@ -86,7 +90,8 @@ class DockerRuntime:
 
         for container in self._gateways():
             if container["State"] == "running":
-                with contextlib.suppress(NotFound), self.engine.asking():  # gone since: it reads them when it starts
+                # Gone since: it reads them when it starts.
+                with contextlib.suppress(NotFound), self.engine.asking():
                     self.engine.api.kill(container["Id"], "HUP")
 
     def poll_lines(self, *, last: int | None = None) -> list[str]:
@@ -136,7 +141,9 @@ class DockerRuntime:
 
     def _gateways(self) -> list[dict[str, Any]]:
         ours = self._containers(all_of_project=True)
-        return [each for each in ours if GATEWAY_LABEL in each["Labels"] and LAUNCH_LABEL not in each["Labels"]]
+        return [
+            each for each in ours if GATEWAY_LABEL in each["Labels"] and LAUNCH_LABEL not in each["Labels"]
+        ]
 
     def _containers(self, *, all_of_project: bool = False) -> list[dict[str, Any]]:
         """Containers, newest first: the server's own, or all of the project whoever started them."""

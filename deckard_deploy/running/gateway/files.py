@@ -23,7 +23,8 @@ from deckard_deploy.system.files import private_folder, read_regular, write_atom
 
 ACCESS, CERTIFICATE, CERTIFICATE_KEY = "access.conf", "certificate.pem", "certificate.key"
 _MADE_FOR = "certificate.names"  # of a self-signed one alone
-_DAYS = 825  # the most that some TLS clients accept (Apple, "Requirements for trusted certificates", HT210176)
+# The most that some TLS clients accept (Apple, "Requirements for trusted certificates", HT210176)
+_DAYS = 825
 
 
 def prepare(plan: LaunchPlan, keys: Keys, *, environment: Mapping[str, str], say: Say) -> bool:
@@ -84,7 +85,9 @@ def _have_certificate(
         return _self_signed(plan, folder, environment=environment, say=say)
     pair = _own_pair(Path(gateway.certificate), Path(gateway.certificate_key))
     (folder / _MADE_FOR).unlink(missing_ok=True)  # from here on the one that is there is not ours
-    news = [_put(folder / name, text) for name, text in zip((CERTIFICATE, CERTIFICATE_KEY), pair, strict=True)]
+    news = [
+        _put(folder / name, text) for name, text in zip((CERTIFICATE, CERTIFICATE_KEY), pair, strict=True)
+    ]
     return any(news)
 
 

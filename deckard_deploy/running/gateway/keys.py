@@ -85,16 +85,21 @@ class Keys:
         """Forget a key; hold the lock. Raises BadInputError, IntegrityError."""
         self.must_be_known(name)
         ring = self.ring()
-        self._write(ring.model_copy(update={"keys": {key: ring.keys[key] for key in ring.keys if key != name}}))
+        self._write(
+            ring.model_copy(update={"keys": {key: ring.keys[key] for key in ring.keys if key != name}})
+        )
 
     def must_be_new(self, name: str) -> None:
         """Raise BadInputError, before anything is written, for what cannot be a key's name or is one."""
         if not _NAME.fullmatch(name) or name == OWN:
             raise BadInputError(
-                f"{name[:80]!r} cannot be a key's name", hint="a to z, 0 to 9 and -, 32 at most; deckard is this tool's"
+                f"{name[:80]!r} cannot be a key's name",
+                hint="a to z, 0 to 9 and -, 32 at most; deckard is this tool's",
             )
         if name in self.ring().keys:
-            raise BadInputError(f"there is a key named {name} already", hint=f"deckard-deploy keys revoke {name}")
+            raise BadInputError(
+                f"there is a key named {name} already", hint=f"deckard-deploy keys revoke {name}"
+            )
 
     def must_be_known(self, name: str) -> None:
         """Raise BadInputError for a name that no key has."""

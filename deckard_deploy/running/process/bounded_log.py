@@ -18,7 +18,8 @@ class BoundedLog:
         for start in range(0, len(data), self._limit):
             part = data[start : start + self._limit]
             if self._size + len(part) > self._limit:
-                new = self._new()  # first: what is closed before that fails would be closed again, as somebody else's
+                # First: what is closed before that fails would be closed again, as somebody else's.
+                new = self._new()
                 os.close(self._descriptor)
                 self._descriptor, self._size = new, 0
             self._size += os.write(self._descriptor, part)

@@ -89,7 +89,16 @@ def _build(uv: Uv, lock: EngineLock, route: TorchRoute) -> Installed:
     python = uv.engine_env / "bin" / "python"
     # Byte-compiling now halves the time of every start: 23 s instead of 40 s to a healthy server, measured.
     files = [str(lock.folder / name) for name in ("engine.txt", route.requirements)]
-    uv.run("pip", "sync", "--python", str(python), "--compile-bytecode", "--require-hashes", *route.uv_options, *files)
+    uv.run(
+        "pip",
+        "sync",
+        "--python",
+        str(python),
+        "--compile-bytecode",
+        "--require-hashes",
+        *route.uv_options,
+        *files,
+    )
     site_packages = _site_packages(uv.engine_env)
     if lock.distribution:
         _write_distribution(site_packages, *lock.distribution)
@@ -104,7 +113,8 @@ def _build(uv: Uv, lock: EngineLock, route: TorchRoute) -> Installed:
 
 def _complete(engine_env: Path, lock: EngineLock) -> Installed | None:
     stamp_file, python = engine_env / _STAMP, engine_env / "bin" / "python"
-    if not stamp_file.is_file() or not python.exists():  # exists() follows the link to the Python it was made with
+    # exists() follows the link to the Python it was made with.
+    if not stamp_file.is_file() or not python.exists():
         return None
     with contextlib.suppress(ValueError, TypeError, KeyError):  # empty after a power cut, say: built anew
         stamp = json.loads(stamp_file.read_text())
@@ -144,7 +154,8 @@ def _held(engine_env: Path, say: Say) -> Iterator[int]:
 
 
 def _delete(engine_env: Path) -> None:
-    (engine_env / _STAMP).unlink(missing_ok=True)  # first, so that a half deleted environment is not a complete one
+    # First, so that a half deleted environment is not a complete one.
+    (engine_env / _STAMP).unlink(missing_ok=True)
     if engine_env.exists():
         shutil.rmtree(engine_env)
 
@@ -212,7 +223,9 @@ def _write_distribution(site_packages: Path, name: str, version: str) -> None:
     folder.mkdir()
     (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
     (folder / "INSTALLER").write_text("deckard-deploy\n")
-    (folder / "RECORD").write_text("".join(f"{folder.name}/{file},,\n" for file in ("METADATA", "INSTALLER", "RECORD")))
+    (folder / "RECORD").write_text(
+        "".join(f"{folder.name}/{file},,\n" for file in ("METADATA", "INSTALLER", "RECORD"))
+    )
 
 
 def _append(installed: Path, text: str) -> None:

@@ -62,7 +62,9 @@ class ProcessRuntime:
         """`environment` is the caller's own; of it the server sees PATH, HOME and LANG alone."""
         self._deployment = deployment
         self._program = program
-        self._environment = {name: environment[name] for name in ("PATH", "HOME", "LANG") if name in environment}
+        self._environment = {
+            name: environment[name] for name in ("PATH", "HOME", "LANG") if name in environment
+        }
         self._say = say
         self._lines = LineSplitter()
         self._reader: LogReader | None = None
@@ -83,7 +85,9 @@ class ProcessRuntime:
             self._spawn(release, lock)
         state = self._state()
         if state is None:
-            raise StartFailedError("the supervisor left no state", hint=f"see {release.folder / 'supervisor.log'}")
+            raise StartFailedError(
+                "the supervisor left no state", hint=f"see {release.folder / 'supervisor.log'}"
+            )
         return Instance(str(state.supervisor), state.launch_id)
 
     def stop(self) -> None:
@@ -118,7 +122,8 @@ class ProcessRuntime:
         killed = not is_alive(state.supervisor) and state.state != "exited"
         return Observation(
             state="exited" if killed else state.state,
-            exit_code=137 if killed else state.exit_code,  # 128 + SIGKILL: nothing else ends a supervisor like that
+            # 128 + SIGKILL: nothing else ends a supervisor like that.
+            exit_code=137 if killed else state.exit_code,
             oom_killed=state.oom_killed,
             restart_count=state.restart_count,
             instance_id=str(state.supervisor),
@@ -182,7 +187,13 @@ class ProcessRuntime:
     def _spawn(self, release: Release, lock: int) -> None:
         """Raises StartFailedError with what the supervisor said."""
         log = release.folder / "supervisor.log"
-        argv = [sys.executable, "-m", "deckard_deploy.running.process.supervisor", str(release.folder), str(lock)]
+        argv = [
+            sys.executable,
+            "-m",
+            "deckard_deploy.running.process.supervisor",
+            str(release.folder),
+            str(lock),
+        ]
         name, _, value = supervisor_mark(self._deployment.folder).partition("=")
         with writing(log), log.open("wb") as errors:
             launcher = subprocess.Popen(
@@ -207,13 +218,16 @@ class ProcessRuntime:
     def _nothing_running(self) -> Iterator[int]:
         """Hold process.lock: nothing of the deployment runs, and nothing but the holder will start it."""
         with writing(self._deployment.process_lock):
-            lock = os.open(self._deployment.process_lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            lock = os.open(
+                self._deployment.process_lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+            )
         try:
             deadline = time.monotonic() + _SETTLE_S
             while not _locked(lock):
                 if time.monotonic() > deadline:
                     raise EnvironmentUnfitError(
-                        f"a server of deployment {self._deployment.name} is still running", hint="deckard-deploy down"
+                        f"a server of deployment {self._deployment.name} is still running",
+                        hint="deckard-deploy down",
                     )
                 time.sleep(0.02)
             yield lock
@@ -288,7 +302,16 @@ def _nginx(release: Release, plan: LaunchPlan) -> tuple[str, ...]:
     # Started by root, it would give its workers to another user, who may not come to the engine's socket.
     user = ("-g", f"user {pwd.getpwuid(0).pw_name};") if os.geteuid() == 0 else ()
     folder = release.folder.parent.parent
-    return (plan.gateway.program, "-p", str(folder), "-e", "stderr", "-c", str(release.folder / GATEWAY), *user)
+    return (
+        plan.gateway.program,
+        "-p",
+        str(folder),
+        "-e",
+        "stderr",
+        "-c",
+        str(release.folder / GATEWAY),
+        *user,
+    )
 
 
 def _locked(lock: int) -> bool:

@@ -226,7 +226,8 @@ class Supervisor:
             write_atomically(self._deployment / "process.json", self._unwritten)
             self._unwritten = ""
         except EnvironmentUnfitError:
-            if not self._restarts:  # of the first start somebody has to know; later a full disk must not end a server
+            # Of the first start somebody has to know; later a full disk must not end a server.
+            if not self._restarts:
                 raise
 
 

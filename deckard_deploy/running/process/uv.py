@@ -14,12 +14,24 @@ Say = Callable[[str], None]
 
 _PROBE_SECONDS = 10
 # A user's index, proxy and cache choices stay; these would change what is installed.
-_VARIABLES_DROPPED = ("UV_TORCH_BACKEND", "UV_EXCLUDE_NEWER", "UV_NO_VERIFY_HASHES", "UV_CONSTRAINT", "UV_OVERRIDE")
+_VARIABLES_DROPPED = (
+    "UV_TORCH_BACKEND",
+    "UV_EXCLUDE_NEWER",
+    "UV_NO_VERIFY_HASHES",
+    "UV_CONSTRAINT",
+    "UV_OVERRIDE",
+)
 # What uv says that a waiting person wants to read: the stages, and of the downloads those of 100 MiB and more.
-_PROGRESS = re.compile(r"(Prepared|Installed|Bytecode compiled) \d+|Downloading .+ \((\d{3,}\.\d+MiB|.+GiB)\)")
+_PROGRESS = re.compile(
+    r"(Prepared|Installed|Bytecode compiled) \d+|Downloading .+ \((\d{3,}\.\d+MiB|.+GiB)\)"
+)
 # uv's wording (0.13) -> whose fault it is. The first that is found counts.
 _FAILURES: tuple[tuple[str, type[DeployError], str], ...] = (
-    ("Hash mismatch", IntegrityError, "a wheel is not the one that was locked: look at your package index or mirror"),
+    (
+        "Hash mismatch",
+        IntegrityError,
+        "a wheel is not the one that was locked: look at your package index or mirror",
+    ),
     ("No space left", EnvironmentUnfitError, "free some disk space and run the same command again"),
     ("Failed to fetch", NetworkError, "run the same command again: what was downloaded is kept"),
     ("Failed to download", NetworkError, "run the same command again: what was downloaded is kept"),
@@ -69,7 +81,11 @@ class Uv:
         self.run(
             *("pip", "install", "--dry-run", "--no-deps", *options),
             *("--python", sys.executable, "--target", str(self.engine_env), "-r", str(requirements)),
-            environment={"UV_HTTP_RETRIES": "0", "UV_HTTP_TIMEOUT": seconds, "UV_HTTP_CONNECT_TIMEOUT": seconds},
+            environment={
+                "UV_HTTP_RETRIES": "0",
+                "UV_HTTP_TIMEOUT": seconds,
+                "UV_HTTP_CONNECT_TIMEOUT": seconds,
+            },
         )
 
     def cache_dir(self) -> Path:
@@ -101,7 +117,9 @@ def _error(said: list[str], code: int) -> DeployError:
     start = next((number for number, line in enumerate(said) if line.startswith("error:")), -1)
     complaint = [line.removeprefix("error: ").removeprefix("cause: ") for line in said[start:] if line]
     if not complaint:
-        return EnvironmentUnfitError(f"uv ended with code {code} and no word", hint="run the same command again")
+        return EnvironmentUnfitError(
+            f"uv ended with code {code} and no word", hint="run the same command again"
+        )
     for wording, error, hint in _FAILURES:
         if telling := [line for line in complaint if wording in line]:
             root = telling[0] if telling[0] != complaint[0] else complaint[-1]

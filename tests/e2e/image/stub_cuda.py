@@ -37,7 +37,9 @@ def symbols_by_library(libraries: list[Path], missing: set[str]) -> dict[str, di
     """For each missing library the symbols that are wanted of it, each with its version or ''."""
     wanted: dict[str, dict[str, str]] = defaultdict(dict)
     for library in libraries:
-        owner_of_version = {name: file for file, name in VERSION_OWNER.findall(output("readelf", "-VW", library))}
+        owner_of_version = {
+            name: file for file, name in VERSION_OWNER.findall(output("readelf", "-VW", library))
+        }
         for name, version in SYMBOL.findall(output("nm", "-D", "--undefined-only", library)):
             prefix = next((prefix for prefix in UNVERSIONED if name.startswith(prefix)), "")
             owner = owner_of_version.get(version) if version else UNVERSIONED.get(prefix)
@@ -48,11 +50,16 @@ def symbols_by_library(libraries: list[Path], missing: set[str]) -> dict[str, di
 
 def write_stub(folder: Path, soname: str, symbols: dict[str, str]) -> None:
     code = ["#include <stdio.h>", "#include <stdlib.h>", "int stub_of_nothing;"]
-    code += [f'void {name}(void) {{ fputs("{name}: no CUDA in this image\\n", stderr); abort(); }}' for name in symbols]
+    code += [
+        f'void {name}(void) {{ fputs("{name}: no CUDA in this image\\n", stderr); abort(); }}'
+        for name in symbols
+    ]
     versions = sorted(set(symbols.values()) - {""})
     source, script = folder / f"{soname}.c", folder / f"{soname}.map"
     source.write_text("\n".join(code))
-    script.write_text("".join(f"{version} {{ global: *; }};\n" for version in versions) or "{ global: *; };\n")
+    script.write_text(
+        "".join(f"{version} {{ global: *; }};\n" for version in versions) or "{ global: *; };\n"
+    )
     output(
         *("gcc", "-shared", "-fPIC", "-fno-builtin", "-w", f"-Wl,-soname,{soname},--version-script={script}"),
         *("-o", folder / soname, source),

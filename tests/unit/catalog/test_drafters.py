@@ -43,7 +43,8 @@ def test_the_speculative_config_of_each_method() -> None:
         "prompt_lookup_min": 2,
     }
     dflash = resolved("drafter=dflash")
-    assert "attention_backend" not in speculative(dflash)  # FLASH_ATTN is refused on a Spark, beside a target that sees
+    # FLASH_ATTN is refused on a Spark, beside a target that sees.
+    assert "attention_backend" not in speculative(dflash)
     assert dflash.serve["attention-backend"] == "TRITON_ATTN"
 
 
@@ -52,7 +53,9 @@ def test_fewer_tokens_can_be_asked_for() -> None:
 
 
 def test_weights_are_mounted_where_there_are_any() -> None:
-    assert "/models/gemma-4-31b-assistant" in {mount.target for mount in build_plan(resolved("drafter=mtp")).mounts}
+    assert "/models/gemma-4-31b-assistant" in {
+        mount.target for mount in build_plan(resolved("drafter=mtp")).mounts
+    }
     assert "/models/ngram" not in {mount.target for mount in build_plan(resolved("drafter=ngram")).mounts}
 
 
@@ -62,7 +65,8 @@ def test_the_cost_of_a_draft() -> None:
     assert dflash
     assert ngram
     assert mtp.cost == pytest.approx(0.94e9 / 19.35e9, rel=0.02)
-    assert dflash.cost * dflash.tokens == pytest.approx(3.07e9 / 19.35e9, rel=0.02)  # one pass for the whole block
+    # One pass for the whole block.
+    assert dflash.cost * dflash.tokens == pytest.approx(3.07e9 / 19.35e9, rel=0.02)
     assert ngram.cost == 0
 
 
@@ -86,7 +90,11 @@ def test_a_measured_speedup_is_of_the_tokens_that_it_was_measured_with() -> None
     """With one token MTP cannot be 2.35 times as fast, however many are accepted."""
     as_it_is, same, fewer = (
         resolved(*settings).drafter
-        for settings in (["drafter=mtp"], ["drafter=mtp", "drafter_tokens=4"], ["drafter=mtp", "drafter_tokens=1"])
+        for settings in (
+            ["drafter=mtp"],
+            ["drafter=mtp", "drafter_tokens=4"],
+            ["drafter=mtp", "drafter_tokens=1"],
+        )
     )
     assert as_it_is
     assert as_it_is.measured_speedup

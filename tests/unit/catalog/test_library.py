@@ -56,7 +56,9 @@ def test_a_file_means_the_same_to_any_yaml_reader(kind: Kind, entry: listing.Ent
 def test_a_profile_says_where_its_numbers_are_from(name: str) -> None:
     text = library.source("profiles", name)
     for key in ("memory_gib", "bandwidth_gb_s", "startup_timeout_s", "max-num-seqs"):
-        (at,) = (number for number, line in enumerate(text.splitlines()) if line.strip().startswith(f"{key}:"))
+        (at,) = (
+            number for number, line in enumerate(text.splitlines()) if line.strip().startswith(f"{key}:")
+        )
         above = "\n".join(text.splitlines()[max(0, at - 4) : at + 1])
         assert "#" in above, f"{name}: {key}"
 

@@ -104,7 +104,9 @@ def test_an_unknown_option_is_one_line(name: str, message: str) -> None:
 def test_only_variables_that_something_reads_pass() -> None:
     SMALL.check_environment("VLLM_LOGGING_LEVEL", ())
     SMALL.check_environment("OMP_NUM_THREADS", ("OMP_NUM_THREADS",))
-    with pytest.raises(BadInputError, match="reads the variable VLLM_LOGING_LEVEL; did you mean 'VLLM_LOGGING_LEVEL'"):
+    with pytest.raises(
+        BadInputError, match="reads the variable VLLM_LOGING_LEVEL; did you mean 'VLLM_LOGGING_LEVEL'"
+    ):
         SMALL.check_environment("VLLM_LOGING_LEVEL", ())
 
 

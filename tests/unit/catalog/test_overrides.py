@@ -72,7 +72,10 @@ def test_the_document_itself_is_left_alone() -> None:
         ("publish.port=x", "--set publish.port=x: 'x': input should be a valid integer"),
         ("publish.port=0", "--set publish.port=0: 0: input should be greater than or equal to 1"),
         ("publish.prot=1", "--set publish.prot=1: unknown key; did you mean 'port'?"),
-        ("publish.address=localhost", "--set publish.address=localhost: 'localhost': an IPv4 or IPv6 address"),
+        (
+            "publish.address=localhost",
+            "--set publish.address=localhost: 'localhost': an IPv4 or IPv6 address",
+        ),
         ("container.restart=never", "'never': no, always, unless-stopped or on-failure:N was expected"),
         ("container.shm_size=16", "--set container.shm_size=16: 16: input should be a valid string"),
         ("name=A B", "--set name=A B: 'A B': a name of a-z"),
@@ -98,7 +101,10 @@ def test_a_bad_setting_is_one_line_that_names_it(setting: str, message: str) -> 
         ("publish:\n  port: '8000'", "deckard.yaml:2: publish.port: '8000': input should be a valid integer"),
         ("publish: null", "deckard.yaml:1: publish: None: "),
         ("serve: [a]", "deckard.yaml:1: serve: ['a']: "),
-        ("environment:\n  VLLM_CPU_KVCACHE_SPACE: 1", "deckard.yaml:2: environment.VLLM_CPU_KVCACHE_SPACE: 1: "),
+        (
+            "environment:\n  VLLM_CPU_KVCACHE_SPACE: 1",
+            "deckard.yaml:2: environment.VLLM_CPU_KVCACHE_SPACE: 1: ",
+        ),
         ("container:\n  ipc: hosts", "deckard.yaml:2: container.ipc: 'hosts': input should be 'private'"),
         ('"a\\nb": 1', "deckard.yaml:1: a\\nb: unknown key"),
     ],

@@ -55,7 +55,10 @@ def test_null_takes_an_option_out(settings: list[str], text: str) -> None:
 
 def test_null_takes_a_variable_out() -> None:
     assert "PYTORCH_CUDA_ALLOC_CONF" in resolved(SPARK).environment
-    assert "PYTORCH_CUDA_ALLOC_CONF" not in resolved(SPARK, "environment.PYTORCH_CUDA_ALLOC_CONF=null").environment
+    assert (
+        "PYTORCH_CUDA_ALLOC_CONF"
+        not in resolved(SPARK, "environment.PYTORCH_CUDA_ALLOC_CONF=null").environment
+    )
 
 
 def test_a_null_in_the_file_can_be_set_again() -> None:
@@ -70,13 +73,18 @@ def test_the_container_merges_key_by_key() -> None:
 
 def test_names_and_deadline() -> None:
     assert (resolved(SPARK).name, resolved(SPARK, "name=x").name) == ("spark", "x")
-    assert (resolved(CPU).startup_timeout_s, resolved(CPU, "startup_timeout_s=7").startup_timeout_s) == (300, 7)
+    assert (resolved(CPU).startup_timeout_s, resolved(CPU, "startup_timeout_s=7").startup_timeout_s) == (
+        300,
+        7,
+    )
 
 
 def test_an_image_replaces_the_engines() -> None:
     assert resolved(SPARK).engine.image == "vllm/vllm-openai:v0.19.1-cu130"
     digest = "sha256:" + "0" * 64
-    assert resolved(SPARK, f"image=mirror.example/vllm@{digest}").engine.image == f"mirror.example/vllm@{digest}"
+    assert (
+        resolved(SPARK, f"image=mirror.example/vllm@{digest}").engine.image == f"mirror.example/vllm@{digest}"
+    )
     assert library.engine("vllm-0.19.1").image == "vllm/vllm-openai:v0.19.1-cu130"
     assert "runs without an image" in refusal(CPU, "image=x/y:1").message
 
@@ -99,7 +107,9 @@ def test_reserved_options_are_refused_wherever_they_are_set(name: str) -> None:
     assert f"serve.{name} cannot be set" in refusal(profile).message
 
 
-@pytest.mark.parametrize("setting", ["spec-method=extract_hidden_states", "spec-model=/models/x", "spec-tokens=2"])
+@pytest.mark.parametrize(
+    "setting", ["spec-method=extract_hidden_states", "spec-model=/models/x", "spec-tokens=2"]
+)
 def test_a_drafter_comes_by_no_second_door(setting: str) -> None:
     """0.32.0's short names for speculative-config, which the guards, the memory and the acceptance do not look at."""
     assert "use --drafter" in refusal(B200, "engine=vllm-0.32.0", setting).message
@@ -118,7 +128,11 @@ def test_secrets_are_refused_in_the_environment(name: str) -> None:
         (SPARK, ["model=deckard"], "no model named 'deckard'; did you mean"),
         (SPARK, ["engine=vllm"], "no engine named 'vllm'"),
         (SPARK, ["model=deckard-e4b"], "deckard-e4b is a drafter"),
-        (SPARK, ["drafter=tiny-gemma4"], "tiny-gemma4 is not a drafter; deckard-31b has: gemma-4-31b-assistant,"),
+        (
+            SPARK,
+            ["drafter=tiny-gemma4"],
+            "tiny-gemma4 is not a drafter; deckard-31b has: gemma-4-31b-assistant,",
+        ),
         (
             CPU,
             ["drafter=deckard-e4b"],
@@ -128,7 +142,11 @@ def test_secrets_are_refused_in_the_environment(name: str) -> None:
         (SPARK, ["drafter=deckard-e4b", 'speculative-config={"method": "ngram"}'], "exclude each other"),
         (B200, ["engine=aeon-awq"], "aeon-awq is for arm64, b200 is amd64"),
         (THOR, ["engine=aeon-awq"], "aeon-awq is built for compute capability 12.1, thor has 11.0"),
-        (SPARK, ["engine=aeon-awq", "model=deckard-31b-svdquant"], "aeon-awq cannot load deckard-31b-svdquant"),
+        (
+            SPARK,
+            ["engine=aeon-awq", "model=deckard-31b-svdquant"],
+            "aeon-awq cannot load deckard-31b-svdquant",
+        ),
         (
             CPU,
             ["model=deckard-31b"],
@@ -143,7 +161,11 @@ def test_secrets_are_refused_in_the_environment(name: str) -> None:
         (B200, ["tensor-parallel-size=0"], "--tensor-parallel-size 0: a value >= 1 was expected"),
         (B200, ["pipeline-parallel-size=-1"], "--pipeline-parallel-size -1: a value >= 1 was expected"),
         (B200, ["tensor-parallel-size=64"], "does not divide deckard-31b's 32 attention heads"),
-        (B200, ["drafter=deckard-e4b", "tensor-parallel-size=16"], "does not divide deckard-e4b's 8 attention heads"),
+        (
+            B200,
+            ["drafter=deckard-e4b", "tensor-parallel-size=16"],
+            "does not divide deckard-e4b's 8 attention heads",
+        ),
         (SPARK, ["max-num-seqz=1"], "vLLM 0.19.1 has no option --max-num-seqz; did you mean 'max-num-seqs'?"),
         (SPARK, ["kv-cache-dtype=fp4"], "did you mean 'fp8'?"),
         (SPARK, ["environment.VLLM_LOGGIN_LEVEL=x"], "did you mean 'VLLM_LOGGING_LEVEL'?"),
@@ -169,7 +191,7 @@ def test_compat_replaces_profile_and_model() -> None:
     found = resolved(SPARK, seed=True)
     assert found.serve == SEED.serve
     assert found.environment == SEED.environment
-    assert (found.container.network, found.publish.address) == ("host", "0.0.0.0")  # noqa: S104  compared
+    assert (found.container.network, found.publish.address) == ("host", "0.0.0.0")
     assert found.engine.name == "aeon-awq"
     assert resolved(SPARK, "max-num-seqs=8", seed=True).serve == {**SEED.serve, "max-num-seqs": 8}
 
@@ -184,7 +206,9 @@ def test_compat_replaces_profile_and_model() -> None:
         (SPARK, ["publish.port=9000"], "--compat seed keeps its own address"),
     ],
 )
-def test_compat_refuses_what_its_line_does_not_fit(profile: HardwareProfile, settings: list[str], message: str) -> None:
+def test_compat_refuses_what_its_line_does_not_fit(
+    profile: HardwareProfile, settings: list[str], message: str
+) -> None:
     assert message in refusal(profile, *settings, seed=True).message
 
 

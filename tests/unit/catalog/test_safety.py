@@ -122,7 +122,9 @@ def test_what_a_later_release_has_mended_needs_no_leave_there() -> None:
 
 def settings_of(release: str) -> set[str]:
     schema = option_schema(release)
-    return {f"serve.{name}" for name in schema.options} | {f"environment.{name}" for name in schema.environment}
+    return {f"serve.{name}" for name in schema.options} | {
+        f"environment.{name}" for name in schema.environment
+    }
 
 
 def test_every_protection_is_tried_and_is_a_setting_of_the_release() -> None:
@@ -134,7 +136,9 @@ def test_every_protection_is_tried_and_is_a_setting_of_the_release() -> None:
     assert later <= settings_of("vllm-0.32.0") - settings_of("vllm-0.19.1")
 
 
-SOUNDS_OPEN = re.compile(r"trust|allow|insecure|unsafe|expose|-embeds|-endpoint$|log-(requests|outputs)|grpc|dev_mode")
+SOUNDS_OPEN = re.compile(
+    r"trust|allow|insecure|unsafe|expose|-embeds|-endpoint$|log-(requests|outputs)|grpc|dev_mode"
+)
 OPENS_NOTHING = {
     "serve.allow-deprecated-quantization",
     "serve.allowed-headers",  # of CORS, which has no origin
@@ -179,4 +183,6 @@ def test_somebody_elses_line_keeps_its_settings_and_says_what_it_gives_up() -> N
     kept = chosen(compat="seed")
     assert "disable-fastapi-docs" not in kept.serve
     assert kept.serve["trust-remote-code"] is True
-    assert {"container.network", "container.ipc", "container.restart", "serve.trust-remote-code"} <= set(kept.given_up)
+    assert {"container.network", "container.ipc", "container.restart", "serve.trust-remote-code"} <= set(
+        kept.given_up
+    )

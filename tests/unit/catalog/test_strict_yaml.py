@@ -17,7 +17,9 @@ DEEP_MAPPING = "a: " + "{b: " * 30 + "1" + "}" * 30
     ("text", "line", "reason"),
     [
         pytest.param("a: 1\nb: 2\na: 3", 3, "a: key given twice (first on line 1)", id="duplicate"),
-        pytest.param("s:\n  a: 1\n  a: 1", 3, "s.a: key given twice (first on line 2)", id="duplicate-nested"),
+        pytest.param(
+            "s:\n  a: 1\n  a: 1", 3, "s.a: key given twice (first on line 2)", id="duplicate-nested"
+        ),
         pytest.param('on: 1\n"on": 2', 2, "on: key given twice", id="duplicate-quoted"),
         pytest.param('"a\\nb": 1\n"a\\nb": 1', 2, "a\\nb: key given twice", id="duplicate-newline"),
         pytest.param("a: &x 1", 1, "anchors and aliases", id="anchor"),
@@ -128,7 +130,16 @@ def test_lines_are_those_of_the_keys() -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("true", True), ("1", 1), ("1.5", 1.5), ("null", None), ("", None), ("x", None), ("0x1", None), ("1" * 50, None)],
+    [
+        ("true", True),
+        ("1", 1),
+        ("1.5", 1.5),
+        ("null", None),
+        ("", None),
+        ("x", None),
+        ("0x1", None),
+        ("1" * 50, None),
+    ],
 )
 def test_unquoted_text_is_a_number_a_truth_value_or_neither(text: str, value: object) -> None:
     found = strict_yaml.plain_scalar(text)

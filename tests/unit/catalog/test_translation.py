@@ -65,7 +65,10 @@ def test_a_changed_default_is_rendered_unless_it_was_set() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["calculate-kv-scales=true"], "vllm-0.32.0 has no option --calculate-kv-scales any more: the scales"),
+        (
+            ["calculate-kv-scales=true"],
+            "vllm-0.32.0 has no option --calculate-kv-scales any more: the scales",
+        ),
         (["environment.VLLM_USE_FLASHINFER_MOE_FP4=1"], "any more: use serve.moe-backend"),
         ([f"environment.{VARIABLE}=marlinn"], "did you mean 'marlin'?"),
         ([f"environment.{VARIABLE}=marlin", "linear-backend=cutlass"], "keep serve.linear-backend"),

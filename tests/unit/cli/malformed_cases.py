@@ -15,13 +15,18 @@ def _setting(name: str, *settings: str, says: str, profile: str = "spark") -> Ca
 
 
 def _option(name: str, *options: str, says: str, profile: str = "spark") -> Case:
-    return Case(id=f"option-{name}", arguments=("render", "command", "--profile", profile, *options), says=says)
+    return Case(
+        id=f"option-{name}", arguments=("render", "command", "--profile", profile, *options), says=says
+    )
 
 
 def _file(name: str, text: str | bytes, *, says: str) -> Case:
     content = text if isinstance(text, bytes) else text.encode()
     return Case(
-        id=f"file-{name}", arguments=("render", "command", "-p", "spark"), files={"deckard.yaml": content}, says=says
+        id=f"file-{name}",
+        arguments=("render", "command", "-p", "spark"),
+        files={"deckard.yaml": content},
+        says=says,
     )
 
 
@@ -49,7 +54,9 @@ SETTINGS = (
     _setting("words-for-a-number", "max-num-seqs=four", says="a whole number was expected"),
     _setting("suffix", "max-model-len=64k", says="a whole number was expected"),
     _setting("percent", "gpu-memory-utilization=85%", says="a number was expected"),
-    _setting("endless-grace", "container.stop_grace_period_s=9999999999999", says="less than or equal to 1000000"),
+    _setting(
+        "endless-grace", "container.stop_grace_period_s=9999999999999", says="less than or equal to 1000000"
+    ),
     _setting("endless-patience", "startup_timeout_s=9999999999999", says="less than or equal to 1000000"),
     _setting("endless-shm", "container.shm_size=99999999999999999999g", says="a size like 512m or 16g"),
     _setting("too-large", "gpu-memory-utilization=1.5", says="> 0 and <= 1"),
@@ -76,7 +83,9 @@ SETTINGS = (
     _setting("secret", "environment.VLLM_API_KEY=secret", says="it is a secret"),
     _setting("token", "environment.HF_TOKEN=secret", says="it is a secret"),
     _setting("unread-variable", "environment.FOO=1", says="reads the variable FOO"),
-    _setting("variable-typo", "environment.VLLM_LOGING_LEVEL=INFO", says="did you mean 'VLLM_LOGGING_LEVEL'?"),
+    _setting(
+        "variable-typo", "environment.VLLM_LOGING_LEVEL=INFO", says="did you mean 'VLLM_LOGGING_LEVEL'?"
+    ),
     _setting("variable-name", "environment.1A=1", says="a name of A-Z"),
     _setting("port-zero", "publish.port=0", says="greater than or equal to 1"),
     _setting("port-large", "publish.port=65536", says="less than or equal to 65535"),
@@ -150,7 +159,9 @@ FILES = (
     _file("huge", b"#" * ((1 << 20) + 1), says="at most 1048576"),
     _file("text-port", "publish:\n  port: '8000'\n", says="deckard.yaml:2: publish.port: '8000'"),
     _file(
-        "number-variable", "environment:\n  OMP_NUM_THREADS: 4\n", says="deckard.yaml:2: environment.OMP_NUM_THREADS"
+        "number-variable",
+        "environment:\n  OMP_NUM_THREADS: 4\n",
+        says="deckard.yaml:2: environment.OMP_NUM_THREADS",
     ),
     _file("null-section", "publish:\n", says="deckard.yaml:1: publish"),
     _file("list-section", "serve: [max-num-seqs]\n", says="deckard.yaml:1: serve"),
@@ -158,20 +169,32 @@ FILES = (
     _file("unknown-option", "serve:\n  max_num_seqs: 4\n", says="did you mean 'max-num-seqs'?"),
     _file("unknown-profile", "model: x/y\n", says="deckard.yaml:1: model"),
     _profile("empty", "", says="mine.yaml:1: 'name' is required"),
-    _profile("typo", SPARK.replace("hardware:", "hardwear:"), says="hardwear: unknown key; did you mean 'hardware'?"),
+    _profile(
+        "typo",
+        SPARK.replace("hardware:", "hardwear:"),
+        says="hardwear: unknown key; did you mean 'hardware'?",
+    ),
     _profile("no-model", SPARK.replace("model: deckard-31b\n", ""), says="'model' is required"),
-    _profile("unknown-model", SPARK.replace("model: deckard-31b", "model: nobody"), says="no model named 'nobody'"),
+    _profile(
+        "unknown-model", SPARK.replace("model: deckard-31b", "model: nobody"), says="no model named 'nobody'"
+    ),
     _profile("memory", SPARK.replace("memory: unified", "memory: plenty"), says="hardware.memory: 'plenty'"),
     _profile("capability", SPARK.replace('"12.1"', "12.1"), says="hardware.compute_capability: 12.1"),
     _profile("gpus", SPARK.replace("gpu_count: 1", "gpu_count: -1"), says="hardware.gpu_count: -1"),
-    _profile("no-memory", SPARK.replace("memory_gib: 121.69", "memory_gib: 0"), says="hardware.memory_gib: 0"),
     _profile(
-        "endless-memory", SPARK.replace("memory_gib: 121.69", "memory_gib: 1e300"), says="hardware.memory_gib: 1e+300"
+        "no-memory", SPARK.replace("memory_gib: 121.69", "memory_gib: 0"), says="hardware.memory_gib: 0"
+    ),
+    _profile(
+        "endless-memory",
+        SPARK.replace("memory_gib: 121.69", "memory_gib: 1e300"),
+        says="hardware.memory_gib: 1e+300",
     ),
     _profile("no-bandwidth", SPARK.replace("gb_s: 273", "gb_s: -3"), says="hardware.bandwidth_gb_s: -3"),
     _profile("option", SPARK.replace("max-num-seqs: 4", "max-num-sequences: 4"), says="has no option"),
     _profile("reserved", SPARK.replace("max-num-seqs: 4", "api-key: x"), says="serve.api-key cannot be set"),
-    _profile("variable", SPARK.replace("HF_HUB_OFFLINE", "HF_HUB_OFLINE"), says="did you mean 'HF_HUB_OFFLINE'?"),
+    _profile(
+        "variable", SPARK.replace("HF_HUB_OFFLINE", "HF_HUB_OFLINE"), says="did you mean 'HF_HUB_OFFLINE'?"
+    ),
     _profile("binary", b"\x7fELF\x02\x01\x01\xff", says="not UTF-8 text"),
 )
 

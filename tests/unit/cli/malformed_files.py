@@ -13,9 +13,16 @@ LOCK = {"version": 1, "models": {}, "images": {}, "patches": {}, "plugins": {}}
 FILE = {"path": "config.json", "size": 1, "sha256": "0" * 64}
 
 
-def _checkpoint(name: str, *, says: str, config: str | bytes = "{}", weights: bytes = WEIGHTS, **more: bytes) -> Case:
-    files = {"config.json": config if isinstance(config, bytes) else config.encode(), "model.safetensors": weights}
-    return Case(id=f"checkpoint-{name}", arguments=("inspect", "./"), files={**files, **more}, says=says, code=4)
+def _checkpoint(
+    name: str, *, says: str, config: str | bytes = "{}", weights: bytes = WEIGHTS, **more: bytes
+) -> Case:
+    files = {
+        "config.json": config if isinstance(config, bytes) else config.encode(),
+        "model.safetensors": weights,
+    }
+    return Case(
+        id=f"checkpoint-{name}", arguments=("inspect", "./"), files={**files, **more}, says=says, code=4
+    )
 
 
 def _lock(name: str, text: str | dict[str, object], *, says: str) -> Case:
@@ -135,7 +142,12 @@ LOCKS = (
         says="not in deckard.lock: model deckard-31b",
         code=4,
     ),
-    Case(id="lock-missing", arguments=("render", "command", "-p", "spark", "--locked"), says="deckard.lock", code=4),
+    Case(
+        id="lock-missing",
+        arguments=("render", "command", "-p", "spark", "--locked"),
+        says="deckard.lock",
+        code=4,
+    ),
 )
 RECORDS = (
     _record("empty", "", says="record.json"),

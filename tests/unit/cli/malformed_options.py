@@ -28,10 +28,16 @@ VERBS = (
     _typed("up-expose-range", "up -p cpu --expose 10.0.0.0/8", says="an IPv4 or IPv6 address"),
     _typed("up-address-open", "render command -p cpu --address 0.0.0.0", says="not a loopback address"),
     _typed("up-address-open-6", "render command -p cpu --address ::", says="not a loopback address"),
-    _typed("home-of-a-pod", "render k8s -p h200 --root ~/d", says="Kubernetes does not know whose ~/ is meant"),
+    _typed(
+        "home-of-a-pod", "render k8s -p h200 --root ~/d", says="Kubernetes does not know whose ~/ is meant"
+    ),
     _typed("home-of-a-process", "render command -p cpu --root ~/d", says="an absolute path was expected"),
     _typed("home-of-a-unit", "render systemd -p spark --state-dir ~/d", says="an absolute path was expected"),
-    _typed("run-tls", "render run -p spark --set publish.tls=true", says="TLS needs the gateway, a second container"),
+    _typed(
+        "run-tls",
+        "render run -p spark --set publish.tls=true",
+        says="TLS needs the gateway, a second container",
+    ),
     _typed("run-exposed", "render run -p spark --expose 10.0.0.1", says="--expose needs the gateway"),
     _typed("down-name", "down --name ../x", says="no deployment named '../x'"),
     _typed("down-unknown", "down --name nobody", says="nobody"),
@@ -73,7 +79,11 @@ VERBS = (
     _typed("bench-concurrency-word", "bench --concurrency many", says="--concurrency"),
     _typed("bench-concurrency-zero", "bench --concurrency 0", says="--concurrency"),
     _typed("bench-concurrency-digits", f"bench --concurrency {5000 * '9'}", says="--concurrency"),
-    _typed("restart-digits", f"plan --profile cpu --set container.restart=on-failure:{5000 * '9'}", says="restart"),
+    _typed(
+        "restart-digits",
+        f"plan --profile cpu --set container.restart=on-failure:{5000 * '9'}",
+        says="restart",
+    ),
     _typed("bench-concurrency-empty", "bench --concurrency 1,,2", says="--concurrency"),
     _typed("bench-unknown", "bench --name nobody", says="nobody"),
     _typed("bench-verb", "bench shw", says="No such command"),
@@ -138,8 +148,16 @@ SHUT = (
     _opens("memory", "container.ipc=host", says="shared memory"),
     _opens("restarts", "container.restart=always", says="2 starts"),
     _opens("leave-typo", "allow_unsafe=[container.netwrok]", says="did you mean 'container.network'?"),
-    _opens("leave-other", "container.ipc=host", "--set", "allow_unsafe=[container.network]", says="container.ipc"),
-    _opens("leave-code", "trust-remote-code=true", "--set", "allow_unsafe=[serve.trust-remote-code]", says="Gemma 4"),
+    _opens(
+        "leave-other", "container.ipc=host", "--set", "allow_unsafe=[container.network]", says="container.ipc"
+    ),
+    _opens(
+        "leave-code",
+        "trust-remote-code=true",
+        "--set",
+        "allow_unsafe=[serve.trust-remote-code]",
+        says="Gemma 4",
+    ),
     _opens("tls-half", "publish.certificate=/x.pem", says="belong together"),
     _opens("privileged", "container.privileged=true", says="container.privileged=true: unknown key"),
     _opens("capability", "container.cap_add=[SYS_ADMIN]", says="container.cap_add=[SYS_ADMIN]: unknown key"),
@@ -148,7 +166,13 @@ SHUT = (
     _opens("grpc", "grpc=true", says="HTTP"),
     _opens("socket", "uds=/tmp/x", says="serve.uds cannot be set"),
     _opens("grpc-port", "grpc-port=50051", "--engine", "vllm-0.32.0", says="a second server"),
-    _opens("media-arguments", "trust-request-mm-kwargs=true", "--engine", "vllm-0.32.0", says="how images are read"),
+    _opens(
+        "media-arguments",
+        "trust-request-mm-kwargs=true",
+        "--engine",
+        "vllm-0.32.0",
+        says="how images are read",
+    ),
     _opens("scale-out", "enable-scale-out=true", "--engine", "vllm-0.32.0", says="/inference/v1"),
 )
 

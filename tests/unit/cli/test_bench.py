@@ -97,15 +97,22 @@ def test_records_that_were_measured_in_turn_are_compared_in_pairs(
     machine = (10.0, 20.0, 12.0, 31.0, 9.0)  # is what differs: each pair tells the same
     begun = [made.record((), name=name) for name in ("d-old", "e-new")]
     rounds = [(made.run(speed), made.run(0.9 * speed)) for speed in machine]
-    assert [each.ended for each in _kept(home / "bench", begun, rounds, "it \x1b[2Jdied\n")] == ["it [2Jdied"] * 2
+    assert [each.ended for each in _kept(home / "bench", begun, rounds, "it \x1b[2Jdied\n")] == [
+        "it [2Jdied"
+    ] * 2
     capsys.readouterr()
-    assert run(["bench", "compare", "20261125-000000-d-old", "20261125-000000-e-new", "--fail-below", "0.95"]) == 10
+    assert (
+        run(["bench", "compare", "20261125-000000-d-old", "20261125-000000-e-new", "--fail-below", "0.95"])
+        == 10
+    )
     said = capsys.readouterr().out
     assert "0.900" in said
     assert "pair by pair" in said
 
 
-def test_a_row_that_was_measured_once_has_no_bound_in_json(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_row_that_was_measured_once_has_no_bound_in_json(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A sweep that was cut short, beside a published table."""
     runs = [made.run(speed, concurrency=number) for number, speed in ((1, 10.0), (1, 10.1), (2, 20.0))]
     records.save(home / "bench", made.record(runs, name="d-cut"))
@@ -116,7 +123,9 @@ def test_a_row_that_was_measured_once_has_no_bound_in_json(home: Path, capsys: p
 
 def test_pairs_of_which_one_lacks_a_run_are_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     begun = [made.record((), name=name) for name in ("d-old", "e-new")]
-    old, new = _kept(home / "bench", begun, [(made.run(speed), made.run(speed)) for speed in (9.0, 10.0, 11.0)])
+    old, new = _kept(
+        home / "bench", begun, [(made.run(speed), made.run(speed)) for speed in (9.0, 10.0, 11.0)]
+    )
     records.save(home / "bench", new.model_copy(update={"runs": new.runs[:-1]}))
     assert run(["bench", "compare", old.id, new.id]) == 2
     assert "one record has 3 of them and the other 2" in capsys.readouterr().err
@@ -140,7 +149,9 @@ def test_a_deployment_is_not_measured_beside_itself(home: Path, capsys: pytest.C
 
 @pytest.mark.parametrize("number", ["nan", "inf", "-1", "0", "fast"])
 @pytest.mark.parametrize("words", [["bench", "compare", FAST, SLOW, "--fail-below"], ["top", "--interval"]])
-def test_what_is_no_number_is_refused(words: list[str], number: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_no_number_is_refused(
+    words: list[str], number: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run([*words, number]) == 2  # nan would be within every bound, and fail no comparison
     assert "--" in capsys.readouterr().err
 

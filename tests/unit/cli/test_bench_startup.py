@@ -86,7 +86,9 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 @pytest.mark.parametrize("reason", [StartFailedError("no kernel", hint="look"), KeyboardInterrupt()])
-def test_after_a_start_that_fails_it_runs_as_before(world: World, tmp_path: Path, reason: BaseException) -> None:
+def test_after_a_start_that_fails_it_runs_as_before(
+    world: World, tmp_path: Path, reason: BaseException
+) -> None:
     old = cache(tmp_path / "cache")
     plan = world.plan(VLLM_CACHE_ROOT=str(old))
     seen: list[bool] = []
@@ -98,7 +100,9 @@ def test_after_a_start_that_fails_it_runs_as_before(world: World, tmp_path: Path
         eventually(lambda: release.recorded_launch().launch_id in (world.names() or []))
 
     world.releases.switch(world.started(plan))
-    site = Site(releases=world.releases, runtimes={"process": world.runtime()}, follow=follow, say=lambda _: None)
+    site = Site(
+        releases=world.releases, runtimes={"process": world.runtime()}, follow=follow, say=lambda _: None
+    )
     with pytest.raises(type(reason)):
         tuple(_starts(Deployed(world.state, "box"), site, plan, runs=1))
     assert seen == [False, True]

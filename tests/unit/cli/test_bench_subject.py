@@ -21,7 +21,8 @@ OWN = ("publish.certificate=/c.pem", "publish.certificate_key=/c.key")
         ("cpu", ["publish.address=::1"], "http://[::1]:8000"),
         ("cpu", ["publish.expose=192.168.1.20"], "https://192.168.1.20:8000"),
         ("cpu", ["publish.expose=0.0.0.0", "publish.tls=false"], "http://127.0.0.1:8000"),
-        ("spark", ["publish.expose=192.168.1.20", "publish.port=9000"], "http://127.0.0.1:8000"),  # in the container
+        # In the container.
+        ("spark", ["publish.expose=192.168.1.20", "publish.port=9000"], "http://127.0.0.1:8000"),
         (
             "spark",
             ["container.network=host", "publish.address=::1", 'allow_unsafe=["container.network"]'],
@@ -29,11 +30,15 @@ OWN = ("publish.certificate=/c.pem", "publish.certificate_key=/c.key")
         ),
     ],
 )
-def test_the_server_is_asked_where_its_python_reaches_it(profile: str, settings: list[str], server: str) -> None:
+def test_the_server_is_asked_where_its_python_reaches_it(
+    profile: str, settings: list[str], server: str
+) -> None:
     assert _listens_on(build_plan(choice(profile, *settings), NGINX)) == server
 
 
-@pytest.mark.parametrize(("address", "server"), [("127.0.0.1", "http://127.0.0.1:8000"), ("::1", "http://[::1]:8000")])
+@pytest.mark.parametrize(
+    ("address", "server"), [("127.0.0.1", "http://127.0.0.1:8000"), ("::1", "http://[::1]:8000")]
+)
 def test_without_a_gateway_a_process_is_asked_itself(address: str, server: str) -> None:
     assert _listens_on(build_plan(choice("cpu", f"publish.address={address}"))) == server
 

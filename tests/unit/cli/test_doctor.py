@@ -27,7 +27,12 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def arguments(screen: str) -> list[str]:
     name, _, profile = screen.partition(".")
-    return ["doctor", "--facts", str(FACTS / f"{name}.json"), *(["--profile", profile] if profile != "any" else [])]
+    return [
+        "doctor",
+        "--facts",
+        str(FACTS / f"{name}.json"),
+        *(["--profile", profile] if profile != "any" else []),
+    ]
 
 
 @pytest.mark.parametrize("screen", SCREENS)

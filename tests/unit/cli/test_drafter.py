@@ -33,8 +33,12 @@ def test_a_speculative_config_need_not_say_how_many_tokens_it_drafts() -> None:
     """Then vLLM takes the drafter's own number, and the counters tell it."""
     name = "vllm:spec_decode_num"
     none = "\n".join(f"{name}_{each}_total 0" for each in ("drafts", "draft_tokens", "accepted_tokens"))
-    some = f"{name}_drafts_total 100\n{name}_draft_tokens_total 200\n{name}_accepted_tokens_total 120\n" + "\n".join(
-        f'{name}_accepted_tokens_per_pos_total{{position="{at}"}} {count}' for at, count in enumerate((90, 30))
+    some = (
+        f"{name}_drafts_total 100\n{name}_draft_tokens_total 200\n{name}_accepted_tokens_total 120\n"
+        + "\n".join(
+            f'{name}_accepted_tokens_per_pos_total{{position="{at}"}} {count}'
+            for at, count in enumerate((90, 30))
+        )
     )
 
     def answering(request: str, number: int) -> Reply:
@@ -44,8 +48,12 @@ def test_a_speculative_config_need_not_say_how_many_tokens_it_drafts() -> None:
     at = plan.arguments.index("--speculative-config") + 1
     arguments = (*plan.arguments[:at], '{"method":"mtp","model":"/m"}', *plan.arguments[at + 1 :])
     lines: list[str] = []
-    with closing(Misbehaving(answering, Random(0))) as server:  # noqa: S311  no secret
+    with closing(Misbehaving(answering, Random(0))) as server:
         server.listen()
-        prove_drafter(plan.model_copy(update={"arguments": arguments, "port": server.port}), NO_ACCESS, lines.append)
+        prove_drafter(
+            plan.model_copy(update={"arguments": arguments, "port": server.port}), NO_ACCESS, lines.append
+        )
     (line,) = lines
-    assert line.startswith("drafter  draft fewer tokens: --set drafter_tokens=1 (60% of 200 drafted tokens accepted")
+    assert line.startswith(
+        "drafter  draft fewer tokens: --set drafter_tokens=1 (60% of 200 drafted tokens accepted"
+    )

@@ -20,7 +20,9 @@ def keys_added(folder: Path, **environment: str | None) -> tuple[int, str]:
     own = {"PATH": os.environ["PATH"], "PYTHONPATH": str(CHECKOUT), "HOME": str(folder / "home")}
     given = {name: value for name, value in {**own, **environment}.items() if value is not None}
     command = [sys.executable, "-m", "deckard_deploy", "keys", "add", "alice"]
-    done = subprocess.run(command, env=given, cwd=folder, capture_output=True, text=True, errors="replace", check=False)
+    done = subprocess.run(
+        command, env=given, cwd=folder, capture_output=True, text=True, errors="replace", check=False
+    )
     assert "Traceback" not in done.stderr
     return done.returncode, done.stderr
 
@@ -43,7 +45,9 @@ def test_home_is_made_when_it_is_not_there(tmp_path: Path) -> None:
     assert (tmp_path / "home/.local/share/deckard-deploy/keys").is_dir()
 
 
-@pytest.mark.parametrize("home", ["/proc/nowhere", "/dev/null", LONG], ids=["read-only", "no folder", "too long"])
+@pytest.mark.parametrize(
+    "home", ["/proc/nowhere", "/dev/null", LONG], ids=["read-only", "no folder", "too long"]
+)
 def test_what_cannot_be_written_is_one_line(tmp_path: Path, home: str) -> None:
     code, said = keys_added(tmp_path, HOME=home)
     assert code in (3, 4), said
@@ -65,7 +69,9 @@ def test_a_user_without_a_home_is_told(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(pwd, "getpwuid", nobody)
     assert run(words.split()) == 3
-    assert capsys.readouterr().err.startswith(f"error: HOME is not set, and user {os.getuid()} has no home\n  try: ")
+    assert capsys.readouterr().err.startswith(
+        f"error: HOME is not set, and user {os.getuid()} has no home\n  try: "
+    )
 
 
 def test_a_link_in_a_circle_is_no_folder(tmp_path: Path) -> None:

@@ -34,7 +34,9 @@ def gpu(programs: Path, name: str, capability: str, memory: int) -> None:
     write(programs / "nvidia-smi", SMI.format(name=name, capability=capability, memory=memory))
 
 
-@pytest.mark.parametrize("name", ["spark-healthy", "h100-no-docker", "spark-orphan-engine", "laptop-no-docker"])
+@pytest.mark.parametrize(
+    "name", ["spark-healthy", "h100-no-docker", "spark-orphan-engine", "laptop-no-docker"]
+)
 def test_the_screen_fits_80_columns_and_says_all(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     facts = str(FACTS / f"{name}.json")
     assert run(["profiles", "here", "--facts", facts]) == 0

@@ -27,7 +27,10 @@ def test_one_gateway_that_cannot_be_told_keeps_no_other_from_it(
             assert ('"dk-alice"' in text) is known
     said = capsys.readouterr()
     assert said.out.startswith("dk-alice-")
-    assert [said.err.count(f"gateway  of {name} may still go by the old keys") for name in ("a", "b")] == [2, 2]
+    assert [said.err.count(f"gateway  of {name} may still go by the old keys") for name in ("a", "b")] == [
+        2,
+        2,
+    ]
     assert run(["keys", "list", *state]) == 0
     assert capsys.readouterr().out == ""  # it is revoked all the same, for every gateway that starts
 

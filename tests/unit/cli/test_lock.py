@@ -94,7 +94,9 @@ def test_a_lock_that_is_no_file_is_not_read(hub, tmp_path, capsys):
     assert hub.requests == []
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"version": 2}', '{"models": {"a": {}}}', '{"surprise": 1}', "\xff"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"version": 2}', '{"models": {"a": {}}}', '{"surprise": 1}', "\xff"]
+)
 def test_a_damaged_lock_is_one_line(hub, tmp_path, capsys, text):
     (tmp_path / "deckard.lock").write_bytes(text.encode("latin-1"))
     assert run(["pull", "--profile", "spark"]) == 2
@@ -123,7 +125,9 @@ def test_the_license_is_what_the_card_names(hub, tmp_path, capsys, card, written
     hub.license = card
     assert run(["lock", *SPARK]) == 0
     assert f"license {written or 'not named'}" in capsys.readouterr().out
-    assert json.loads((tmp_path / "deckard.lock").read_text())["models"]["deckard-31b"].get("license") == written
+    assert (
+        json.loads((tmp_path / "deckard.lock").read_text())["models"]["deckard-31b"].get("license") == written
+    )
 
 
 def test_another_license_has_moved(hub, capsys):

@@ -16,8 +16,26 @@ Lock = dict[str, Any]
 OTHER = "0" * 64
 IMAGE, GATEWAY = f"example.org/vllm:v1@sha256:{'d' * 64}", f"example.org/nginx:v1@sha256:{'e' * 64}"
 # A machine with memory of its own, so that the plan does not depend on this one's.
-PATCHED = ["--profile", "b200", "--image", IMAGE, "--set", f"gateway_image={GATEWAY}", "--drafter", "deckard-e4b"]
-PLUGGED = ["--profile", "b200", "--image", IMAGE, "--set", f"gateway_image={GATEWAY}", "--engine", "vllm-0.32.0"]
+PATCHED = [
+    "--profile",
+    "b200",
+    "--image",
+    IMAGE,
+    "--set",
+    f"gateway_image={GATEWAY}",
+    "--drafter",
+    "deckard-e4b",
+]
+PLUGGED = [
+    "--profile",
+    "b200",
+    "--image",
+    IMAGE,
+    "--set",
+    f"gateway_image={GATEWAY}",
+    "--engine",
+    "vllm-0.32.0",
+]
 VERBS = [["plan"], ["render", "compose"], ["render", "command"], ["render", "run"], ["render", "systemd"]]
 
 
@@ -52,7 +70,11 @@ def test_what_is_locked_passes(verb, options):
         (PATCHED, lambda lock: lock["models"].pop("deckard-31b"), "model deckard-31b"),
         (PATCHED, lambda lock: lock["models"].pop("deckard-e4b"), "model deckard-e4b"),
         (PATCHED, lambda lock: lock["images"].pop(IMAGE), "image example.org/vllm:v1"),
-        (PATCHED, lambda lock: lock["images"].update({IMAGE: f"sha256:{OTHER}"}), "image example.org/vllm:v1"),
+        (
+            PATCHED,
+            lambda lock: lock["images"].update({IMAGE: f"sha256:{OTHER}"}),
+            "image example.org/vllm:v1",
+        ),
         (PATCHED, lambda lock: lock["images"].pop(GATEWAY), "image example.org/nginx:v1"),
         (PATCHED, lambda lock: lock["patches"].clear(), "patch "),
         (PATCHED, lambda lock: lock["patches"]["vllm-0.19.1"].pop("eagle"), "patch eagle "),
@@ -83,7 +105,11 @@ def test_another_repository_or_commit_of_the_same_name_is_refused(capsys):
 def test_without_a_lock_everything_is_named_in_one_line(hub, capsys):
     assert run(["render", "compose", *PATCHED, "--locked"]) == 4
     error, _ = capsys.readouterr().err.splitlines()
-    for named in ("model deckard-31b; model deckard-e4b; image ", "; image example.org/nginx:v1; ", "; patch eagle "):
+    for named in (
+        "model deckard-31b; model deckard-e4b; image ",
+        "; image example.org/nginx:v1; ",
+        "; patch eagle ",
+    ):
         assert named in error
     assert hub.requests == []
 

@@ -14,7 +14,9 @@ from deckard_deploy.cli import main
 from deckard_deploy.cli.main import VERBS, cli, run
 
 
-def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+def commands(
+    group: click.Group, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
     context = click.Context(group)
     for name in group.list_commands(context):
         command = group.get_command(context, name)
@@ -28,7 +30,9 @@ ALL = list(commands(cli))
 
 
 @pytest.mark.parametrize(("path", "command"), ALL, ids=[" ".join(path) for path, _ in ALL])
-def test_every_command_has_help_that_ends_with_an_example(path: tuple[str, ...], command: click.Command) -> None:
+def test_every_command_has_help_that_ends_with_an_example(
+    path: tuple[str, ...], command: click.Command
+) -> None:
     text = (command.help or "").rstrip()
     assert "Example:\n" in text, path
     assert f"deckard-deploy {path[0]}" in text.splitlines()[-1]

@@ -41,8 +41,15 @@ def test_nobody_else_reads_any_of_it(tmp_path: Path) -> None:
 def test_render_writes_everything_but_a_password(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["monitor", "render", "--profile", "spark", "--output", str(tmp_path / "out")]) == 0
     assert "put a password into" in capsys.readouterr().err
-    files = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    assert {"compose.yaml", "prometheus/prometheus.yml", "prometheus/rules.yml", "dashboards/deckard.json"} <= files
+    files = {
+        str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()
+    }
+    assert {
+        "compose.yaml",
+        "prometheus/prometheus.yml",
+        "prometheus/rules.yml",
+        "dashboards/deckard.json",
+    } <= files
     assert PASSWORD not in files
 
 

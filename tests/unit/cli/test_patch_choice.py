@@ -33,7 +33,9 @@ def test_a_plan_gets_the_patches_that_it_needs(deployment: Deployment, names: li
 
 
 def test_somebody_elses_launch_line_gets_none() -> None:
-    resolved = resolve(Deployment(), profile=library.profile("spark"), compatibility=library.compatibility("seed"))
+    resolved = resolve(
+        Deployment(), profile=library.profile("spark"), compatibility=library.compatibility("seed")
+    )
     assert patched(build_plan(resolved), resolved, DEFAULT_PATHS.patches).patches == ()
 
 
@@ -61,7 +63,10 @@ def test_an_environment_that_turns_the_plugin_off_is_refused(value: str) -> None
 
 
 def test_an_environment_that_names_the_plugin_among_others_is_kept() -> None:
-    assert modern(VLLM_PLUGINS="other,deckard_nvfp4_awq").environment["VLLM_PLUGINS"] == "other,deckard_nvfp4_awq"
+    assert (
+        modern(VLLM_PLUGINS="other,deckard_nvfp4_awq").environment["VLLM_PLUGINS"]
+        == "other,deckard_nvfp4_awq"
+    )
 
 
 def test_a_format_that_the_release_knows_needs_no_plugin() -> None:

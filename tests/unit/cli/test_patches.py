@@ -91,12 +91,16 @@ def test_list_as_json_is_the_manifest(capsys):
     assert run(["patches", "list", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert set(listed) == {"name", "vllm", "patches"}
-    assert [patch["base_sha256"] for patch in listed["patches"]] == [one.base_sha256 for one in PATCH_SET.patches]
+    assert [patch["base_sha256"] for patch in listed["patches"]] == [
+        one.base_sha256 for one in PATCH_SET.patches
+    ]
 
 
 def test_diff_prints_the_patches_as_they_are(capsys):
     assert run(["patches", "diff"]) == 0
-    assert capsys.readouterr().out == "".join(PATCH_SET.diff_file(patch).read_text() for patch in PATCH_SET.patches)
+    assert capsys.readouterr().out == "".join(
+        PATCH_SET.diff_file(patch).read_text() for patch in PATCH_SET.patches
+    )
 
 
 def test_diff_of_one_and_of_an_unknown_one(capsys):
@@ -140,7 +144,9 @@ def test_an_unknown_set_and_a_missing_package(tmp_path, capsys):
 
 
 def test_the_real_release_has_a_diff_for_every_target():
-    assert [PATCH_SET.diff(patch).target for patch in PATCH_SET.patches] == [one.target for one in PATCH_SET.patches]
+    assert [PATCH_SET.diff(patch).target for patch in PATCH_SET.patches] == [
+        one.target for one in PATCH_SET.patches
+    ]
 
 
 def test_wheel_writes_the_file_that_a_plan_names(capsys, tmp_path: Path):

@@ -34,7 +34,11 @@ def image(*arguments: str, of: str = "vllm") -> str:
     ],
 )
 def test_the_locks_digest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locked: dict[str, str], arguments: list[str], expected: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    locked: dict[str, str],
+    arguments: list[str],
+    expected: str,
 ) -> None:
     (tmp_path / "deckard.lock").write_text(json.dumps({"images": locked}))
     monkeypatch.chdir(tmp_path)

@@ -51,7 +51,9 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def meminfo(folder: Path, *, total_kib: int = SPARK_KIB, available_gib: int = 110) -> Path:
     file = folder / "meminfo"
-    file.write_text(f"MemTotal:       {total_kib} kB\nMemFree:  1 kB\nMemAvailable:   {available_gib * 2**20} kB\n")
+    file.write_text(
+        f"MemTotal:       {total_kib} kB\nMemFree:  1 kB\nMemAvailable:   {available_gib * 2**20} kB\n"
+    )
     return file
 
 
@@ -86,7 +88,9 @@ EXPLAINED = [
 
 
 @pytest.mark.parametrize("options", EXPLAINED, ids=" ".join)
-def test_the_reckoning_that_is_printed_is_right(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_reckoning_that_is_printed_is_right(
+    options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(["plan", *options, "--json"]) == 0
     memory = json.loads(capsys.readouterr().out)["memory"]
     assert run(["plan", *options, "--explain"]) == 0
@@ -116,7 +120,13 @@ def test_the_screen_after_earlier_starts(tmp_path: Path, capsys: pytest.CaptureF
             graph_capture_gib=graphs,
         )
         start = Start(
-            profile="b200", model="deckard-31b", engine="vllm-0.19.1", cold=True, total_s=1, durations={}, memory=memory
+            profile="b200",
+            model="deckard-31b",
+            engine="vllm-0.19.1",
+            cold=True,
+            total_s=1,
+            durations={},
+            memory=memory,
         )
         (tmp_path / "home").mkdir(exist_ok=True)
         record(tmp_path / "home" / "startups.jsonl", start)
@@ -157,7 +167,9 @@ def test_the_speed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert "unknown" in json.loads(capsys.readouterr().out)["speed"]
 
 
-def test_a_spark_is_told_that_its_drafter_may_cost_more_than_it_gives(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_spark_is_told_that_its_drafter_may_cost_more_than_it_gives(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert run(["plan", "--profile", "spark", "--drafter", "deckard-e4b"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "deckard-e4b: SLOWER THAN NONE unless more than 19% of its drafted tokens are accepted" in said
@@ -186,12 +198,15 @@ def test_up_refuses_what_cannot_run_before_it_makes_anything(
     assert not (tmp_path / "home").exists()
 
 
-def test_tensors_that_are_here_replace_the_catalogs_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tensors_that_are_here_replace_the_catalogs_size(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = gemma4.write(tmp_path / "home" / "models" / "tiny-gemma4", quantization="nvfp4_awq")
     assert run(["plan", "--profile", "cpu", "--json"]) == 0
     (weights,) = json.loads(capsys.readouterr().out)["memory"]["parts"]
     assert weights["source"].startswith("its tensors: ")
-    assert 0 < (folder / "model.safetensors").stat().st_size - weights["expected"] < 200_000  # the header alone
+    # The header alone.
+    assert 0 < (folder / "model.safetensors").stat().st_size - weights["expected"] < 200_000
     (folder / "model.safetensors").write_bytes(b"cut")
     assert run(["plan", "--profile", "cpu", "--json"]) == 0
     (weights,) = json.loads(capsys.readouterr().out)["memory"]["parts"]
@@ -219,7 +234,8 @@ def test_a_release_keeps_the_size_that_it_was_started_with(
     smaller = meminfo(tmp_path, total_kib=int(119.68 * 2**20), available_gib=30)
     same, again, _ = measured_plan(choice("spark"), directory, meminfo=smaller)
     assert again.hash == plan.hash
-    assert same.profile.hardware.memory_gib == pytest.approx(119.68)  # the machine's own, while a release runs too
+    # The machine's own, while a release runs too.
+    assert same.profile.hardware.memory_gib == pytest.approx(119.68)
 
 
 def test_what_is_not_known_stops_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -240,7 +256,9 @@ def test_on_a_spark_the_size_of_the_kv_cache_is_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize("total_kib", [125_489_508, 125_506_464])
 def test_a_spark_that_keeps_two_more_gib_for_itself_is_one(total_kib: int, tmp_path: Path) -> None:
     """119.7 GiB is what many have: their plan is of that, not of the profile's 121.69."""
-    resolved, available = with_measured_memory(choice("spark"), None, meminfo=meminfo(tmp_path, total_kib=total_kib))
+    resolved, available = with_measured_memory(
+        choice("spark"), None, meminfo=meminfo(tmp_path, total_kib=total_kib)
+    )
     found = memory_of(resolved, available=available)
     assert resolved.serve["kv-cache-memory-bytes"] == 4 * found.need
     assert found.total == total_kib * 1024
@@ -249,7 +267,13 @@ def test_a_spark_that_keeps_two_more_gib_for_itself_is_one(total_kib: int, tmp_p
 
 @pytest.mark.parametrize(
     ("profile", "total_kib"),
-    [("spark", 24 * 2**20), ("spark", 131_700_000), ("b200", SPARK_KIB), ("cpu", SPARK_KIB), ("thor", SPARK_KIB)],
+    [
+        ("spark", 24 * 2**20),
+        ("spark", 131_700_000),
+        ("b200", SPARK_KIB),
+        ("cpu", SPARK_KIB),
+        ("thor", SPARK_KIB),
+    ],
 )
 def test_elsewhere_nothing_is_written(profile: str, total_kib: int, tmp_path: Path) -> None:
     before = choice(profile)
@@ -265,7 +289,9 @@ def test_a_size_of_the_users_own_is_kept(tmp_path: Path) -> None:
 
 def test_what_is_free_while_a_release_runs_does_not_count(tmp_path: Path) -> None:
     current = build_plan(choice("spark"))
-    resolved, available = with_measured_memory(choice("spark"), current, meminfo=meminfo(tmp_path, available_gib=20))
+    resolved, available = with_measured_memory(
+        choice("spark"), current, meminfo=meminfo(tmp_path, available_gib=20)
+    )
     assert available is None
     assert "kv-cache-memory-bytes" in resolved.serve
 

@@ -46,7 +46,8 @@ def test_every_figure_of_the_log_stands_beside_the_plans(planned: Memory) -> Non
 def test_the_kv_cache_is_as_planned_or_off_by_so_much(planned: Memory) -> None:
     same = Facts(kv_cache_tokens=planned.tokens, max_concurrency=2.0)
     assert (
-        kv_cache_line(same, planned) == f"; KV cache of {planned.tokens:,} tokens, 2.0 full-length requests, as planned"
+        kv_cache_line(same, planned)
+        == f"; KV cache of {planned.tokens:,} tokens, 2.0 full-length requests, as planned"
     )
     assert kv_cache_line(same, None).endswith("2.0 full-length requests")
     half = Facts(kv_cache_tokens=planned.tokens // 2, max_concurrency=1.0)

@@ -59,7 +59,11 @@ def test_nobody_else_comes_to_what_an_engine_compiled(tmp_path: Path) -> None:
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
     """Somebody's own, not root's, with what a pull leaves beside them."""
-    for path in (tmp_path / "m/.deckard/lock", tmp_path / "m/config.json", tmp_path / "m/sub/shard.safetensors"):
+    for path in (
+        tmp_path / "m/.deckard/lock",
+        tmp_path / "m/config.json",
+        tmp_path / "m/sub/shard.safetensors",
+    ):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(0o600 if path.name == "lock" else 0o644)
     if os.geteuid() == 0:
@@ -81,7 +85,11 @@ def test_weights_that_the_containers_user_cannot_read_are_named(weights: Path, p
 
 
 def test_a_drafter_with_another_vocabulary_is_refused_before_anything_starts(tmp_path: Path) -> None:
-    for name, config in {"a": {"text_config": {"vocab_size": 262144}}, "b": {"vocab_size": 512}, "c": {}}.items():
+    for name, config in {
+        "a": {"text_config": {"vocab_size": 262144}},
+        "b": {"vocab_size": 512},
+        "c": {},
+    }.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text(json.dumps(config))
     with pytest.raises(IntegrityError, match=r"has a vocabulary of 512 tokens, and the model one of 262144"):
@@ -96,7 +104,9 @@ def test_files_that_this_version_writes_otherwise_are_named(tmp_path: Path) -> N
     release, launch = stored_release(plan, Releases(directory.create("box")))
     release.record(launch)
     assert outdated(release) == ()
-    release.record(launch.model_copy(update={"rendered": {**launch.rendered, "nginx.conf": "another version's"}}))
+    release.record(
+        launch.model_copy(update={"rendered": {**launch.rendered, "nginx.conf": "another version's"}})
+    )
     assert outdated(release) == ("nginx.conf",)
     release.record(launch.model_copy(update={"rendered": {}}))  # by a version that did not write it down
     assert outdated(release) == ("nginx.conf", "compose.yaml")
@@ -107,7 +117,10 @@ def test_a_comment_makes_no_file_another(tmp_path: Path) -> None:
     plan = plan_for(resolve(Deployment(name="box"), profile=library.profile("spark")), directory)
     texts = _run_from(plan, "deckard-launch-0")
     assert all(f"deckard-deploy {__version__}" in text.partition("\nservices:")[0] for text in texts.values())
-    newer = {name: text.replace(f"deckard-deploy {__version__}", "deckard-deploy 99") for name, text in texts.items()}
+    newer = {
+        name: text.replace(f"deckard-deploy {__version__}", "deckard-deploy 99")
+        for name, text in texts.items()
+    }
     assert newer != texts
     assert _said_in(newer) == _said_in(texts)
     assert _said_in({"nginx.conf": texts["nginx.conf"].replace("401", "200")}) != _said_in(texts)

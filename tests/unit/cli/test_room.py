@@ -11,7 +11,10 @@ from deckard_deploy.errors import EnvironmentUnfitError
 
 def test_needs_of_one_file_system_are_added_up(tmp_path: Path):
     free = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
-    one, other = Need("the image", tmp_path, free * 2 // 3), Need("m", tmp_path / "not" / "yet", free * 2 // 3)
+    one, other = (
+        Need("the image", tmp_path, free * 2 // 3),
+        Need("m", tmp_path / "not" / "yet", free * 2 // 3),
+    )
     check([one])
     check([other])
     with pytest.raises(EnvironmentUnfitError, match=r"for the image, [\d,]+ for m\), and [\d,]+ are free"):

@@ -68,7 +68,9 @@ def test_image_patches_weights_and_packages_are_in_it(text: str) -> None:
     model = found["model:deckard-31b"]
     assert model["version"] == "d" * 40
     assert {file["name"] for file in model["components"]} == {"model.safetensors", "config.json"}
-    assert {"click", "docker", "pydantic", "deckard-deploy"} <= {component["name"] for component in found.values()}
+    assert {"click", "docker", "pydantic", "deckard-deploy"} <= {
+        component["name"] for component in found.values()
+    }
 
 
 def test_the_plugin_is_in_it(text: str) -> None:

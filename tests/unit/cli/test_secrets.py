@@ -85,14 +85,18 @@ def test_no_command_lets_one_out(home: Path, work: Path) -> None:
     assert {words: found for words, output in said.items() if (found := hits(output, SECRETS))} == {}
     assert hits(b"\n".join(argv), SECRETS) == set()
     planted = {home / name for name in FILES}
-    files = [path for root in (home, work) for path in root.rglob("*") if path.is_file() and path not in planted]
+    files = [
+        path for root in (home, work) for path in root.rglob("*") if path.is_file() and path not in planted
+    ]
     assert files
     assert {path: found for path in files if (found := hits(path.read_bytes(), SECRETS))} == {}
 
 
 def test_the_key_that_was_shown_once_is_nowhere_else(home: Path, work: Path) -> None:
     key = tool(["keys", "add", "alice"], work=work, environment=environment(home)).split()[0].decode()
-    others = [tool(words.split(), work=work, environment=environment(home)) for words in ("keys list", "status")]
+    others = [
+        tool(words.split(), work=work, environment=environment(home)) for words in ("keys list", "status")
+    ]
     assert not any(hits(output, (key,)) for output in others)
     holding = [path for path in home.rglob("*") if path.is_file() and hits(path.read_bytes(), (key,))]
     assert holding == []
@@ -102,7 +106,9 @@ def test_the_key_that_was_shown_once_is_nowhere_else(home: Path, work: Path) -> 
 @pytest.mark.parametrize("words", IN_ARGUMENTS)
 def test_one_that_was_typed_is_not_repeated(home: Path, work: Path, words: str) -> None:
     secret = "typed-in-q7Wz9"
-    output = tool(["plan", "--profile", "cpu", *words.format(secret).split()], work=work, environment=environment(home))
+    output = tool(
+        ["plan", "--profile", "cpu", *words.format(secret).split()], work=work, environment=environment(home)
+    )
     assert b"error: " in output
     assert hits(output, (secret,)) == set()
 

@@ -30,7 +30,9 @@ def closing(*descriptors: int) -> Callable[[], None]:
     return close
 
 
-def run(folder: Path, environment: dict[str, str], words: list[str], **streams: object) -> tuple[int, bytes, bytes]:
+def run(
+    folder: Path, environment: dict[str, str], words: list[str], **streams: object
+) -> tuple[int, bytes, bytes]:
     """Exit code, stdout and stderr; on a pipe unless `streams` says otherwise."""
     own = {"PATH": os.environ["PATH"], "HOME": str(folder), "DECKARD_HOME": str(folder / "state")}
     with subprocess.Popen(
@@ -106,7 +108,9 @@ def _read(descriptor: int) -> bytes:
     list(itertools.product([(0,), (1,), (2,), (0, 1, 2)], [PLAN, REFUSED])),
     ids=lambda value: "-".join(map(str, value)) if isinstance(value, tuple) else value[0],
 )
-def test_a_stream_that_is_closed_is_no_bug_of_ours(tmp_path: Path, closed: tuple[int, ...], words: list[str]) -> None:
+def test_a_stream_that_is_closed_is_no_bug_of_ours(
+    tmp_path: Path, closed: tuple[int, ...], words: list[str]
+) -> None:
     code, _, err = run(tmp_path, {}, words, preexec_fn=closing(*closed))
     assert b"Traceback" not in err
     assert code == (0 if words is PLAN else 2)

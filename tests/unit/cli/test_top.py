@@ -29,7 +29,9 @@ NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
 def shown() -> Figures:
     """The real page since its server's start, with a long draft."""
     found = figures(parse(PAGE, at_s=10), Page(0.0, {}, {}))
-    return dataclasses.replace(found, acceptance_by_position=(0.5,) * 15, kv_use=0.95, started_at=NOW.timestamp() - 90)
+    return dataclasses.replace(
+        found, acceptance_by_position=(0.5,) * 15, kv_use=0.95, started_at=NOW.timestamp() - 90
+    )
 
 
 def drawn(look: Look, width: int, height: int) -> list[str]:

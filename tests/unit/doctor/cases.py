@@ -36,7 +36,9 @@ def facts(changes: dict[str, Any] | None = None, *, of: str = "spark-healthy") -
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    both = {key for key, value in changes.items() if isinstance(value, dict) and isinstance(base.get(key), dict)}
+    both = {
+        key for key, value in changes.items() if isinstance(value, dict) and isinstance(base.get(key), dict)
+    }
     return {**base, **changes, **{key: _merged(base[key], changes[key]) for key in both}}
 
 
@@ -67,7 +69,9 @@ def disks(free_gb: int) -> dict[str, Any]:
 
 
 def log(kind: str, last: str) -> HostFacts:
-    return facts({"kernel_log": {"events": [{"kind": kind, "boot": "the boot before", "count": 2, "last": last}]}})
+    return facts(
+        {"kernel_log": {"events": [{"kind": kind, "boot": "the boot before", "count": 2, "last": last}]}}
+    )
 
 
 BUSY = {"utilization_percent": 96, "sm_clock_mhz": 2515, "power_w": 45.0}
@@ -81,12 +85,20 @@ LINE = "NVRM: Xid (PCI:0000:cb:00): 13, pid='<unknown>', name=<unknown>"
 CASES: dict[str, list[Case]] = {
     "architecture": [Case("fail", "x86_64, and spark is for arm64", facts({"architecture": "x86_64"}))],
     "gpu": [
-        Case("fail", "nvidia-smi is not installed", facts({"gpus": [], "gpu_problem": "nvidia-smi is not installed"})),
+        Case(
+            "fail",
+            "nvidia-smi is not installed",
+            facts({"gpus": [], "gpu_problem": "nvidia-smi is not installed"}),
+        ),
         Case("warn", "no GPU: -", facts({"gpus": [], "gpu_problem": "no GPU: -"}), ANY),
         Case("fail", "1 GPU here, 2 are reserved", target=target(gpu_count=2)),
     ],
     "gpu-model": [
-        Case("fail", "spark is for NVIDIA GB10, 12.1", facts(spark_gpu(name="NVIDIA B200", compute_capability="10.0"))),
+        Case(
+            "fail",
+            "spark is for NVIDIA GB10, 12.1",
+            facts(spark_gpu(name="NVIDIA B200", compute_capability="10.0")),
+        ),
         Case(
             "warn",
             "expects the name NVIDIA GB10",
@@ -113,7 +125,13 @@ CASES: dict[str, list[Case]] = {
             content_facts=facts(of="b200"),
             content_target=target("b200"),
         ),
-        Case("warn", "GPU 0 tells no memory", facts(spark_gpu(compute_capability="9.0")), ANY, content_target=ANY),
+        Case(
+            "warn",
+            "GPU 0 tells no memory",
+            facts(spark_gpu(compute_capability="9.0")),
+            ANY,
+            content_target=ANY,
+        ),
     ],
     "gpu-processes": [
         Case("fail", "VLLM::EngineCore (pid 7, 104277 MiB)", facts(ENGINE)),
@@ -156,7 +174,11 @@ CASES: dict[str, list[Case]] = {
         ),
     ],
     "footprint": [
-        Case("fail", "28.0 GiB before any KV cache, room for 22.0", facts({"memory": {"available_kib": 30 * GIB}})),
+        Case(
+            "fail",
+            "28.0 GiB before any KV cache, room for 22.0",
+            facts({"memory": {"available_kib": 30 * GIB}}),
+        ),
         Case("fail", "room for 12.2 GiB", target=target(utilization=0.1)),
     ],
     "page-cache": [
@@ -195,10 +217,16 @@ CASES: dict[str, list[Case]] = {
     "docker": [
         Case("fail", "docker is not installed", facts(of="laptop-no-docker")),
         Case("warn", "docker is not installed", facts(of="laptop-no-docker"), ANY),
-        Case("fail", "permission denied", facts({"docker": {"problem": "permission denied while trying to connect"}})),
+        Case(
+            "fail",
+            "permission denied",
+            facts({"docker": {"problem": "permission denied while trying to connect"}}),
+        ),
         Case("fail", "Cannot connect", facts({"docker": {"problem": "Cannot connect to the Docker daemon"}})),
     ],
-    "docker-version": [Case("warn", "20.10.24+dfsg1 is old", facts({"docker": {"version": "20.10.24+dfsg1"}}))],
+    "docker-version": [
+        Case("warn", "20.10.24+dfsg1 is old", facts({"docker": {"version": "20.10.24+dfsg1"}}))
+    ],
     "compose": [
         Case("fail", "no compose plugin", facts({"docker": {"compose": None}})),
         Case("fail", "2.19.1 is old", facts({"docker": {"compose": "2.19.1"}})),
@@ -233,7 +261,9 @@ CASES: dict[str, list[Case]] = {
         Case(
             "fail",
             "20 GB free for images",
-            facts({"disks": [{**disks(9999)["disks"][0], "device": 3}, {**disks(20)["disks"][2], "device": 2}]}),
+            facts(
+                {"disks": [{**disks(9999)["disks"][0], "device": 3}, {**disks(20)["disks"][2], "device": 2}]}
+            ),
         ),
     ],
     "weights": [
@@ -256,7 +286,7 @@ CASES: dict[str, list[Case]] = {
         )
     ],
     "exposure": [
-        Case("fail", "0.0.0.0 is reachable without a key; ufw is off", target=target(address="0.0.0.0")),  # noqa: S104
+        Case("fail", "0.0.0.0 is reachable without a key; ufw is off", target=target(address="0.0.0.0")),
         Case("warn", "on the host's network", target=target(host_network=True)),
         Case(
             "fail",
@@ -264,16 +294,35 @@ CASES: dict[str, list[Case]] = {
             target=target(address="192.168.1.20"),
             content_target=target(address="192.168.1.20", keyed=True),
         ),
-        Case("fail", "fd00::1 is reachable", target=target(address="fd00::1"), content_target=target(address="::1")),
+        Case(
+            "fail",
+            "fd00::1 is reachable",
+            target=target(address="fd00::1"),
+            content_target=target(address="::1"),
+        ),
     ],
     "token-file": [Case("warn", "mode 0644", facts({"token_file": {"mode": 0o644}}))],
     "caches": [
-        Case("warn", "is not writable", facts({"cache_folders": [{"path": "/c", "writable": False, "owner_uid": 0}]})),
-        Case("info", "owned by root", facts({"cache_folders": [{"path": "/c", "writable": True, "owner_uid": 0}]})),
+        Case(
+            "warn",
+            "is not writable",
+            facts({"cache_folders": [{"path": "/c", "writable": False, "owner_uid": 0}]}),
+        ),
+        Case(
+            "info",
+            "owned by root",
+            facts({"cache_folders": [{"path": "/c", "writable": True, "owner_uid": 0}]}),
+        ),
         Case(
             "info",
             "/c holds 51 GB",
-            facts({"cache_folders": [{"path": "/c", "writable": True, "owner_uid": 1, "size_bytes": 51 * 10**9}]}),
+            facts(
+                {
+                    "cache_folders": [
+                        {"path": "/c", "writable": True, "owner_uid": 1, "size_bytes": 51 * 10**9}
+                    ]
+                }
+            ),
         ),
     ],
     "restart-policy": [

@@ -24,7 +24,9 @@ def program(tmp_path: Path) -> Program:
     folder = tmp_path / "bin"
     folder.mkdir()
     for name in ("sh", "cat", "sleep", "head", "yes"):
-        (folder / name).symlink_to(next(Path(p, name) for p in os.defpath.split(":") if p and Path(p, name).exists()))
+        (folder / name).symlink_to(
+            next(Path(p, name) for p in os.defpath.split(":") if p and Path(p, name).exists())
+        )
 
     def write(name: str, script: str) -> None:
         path = folder / name

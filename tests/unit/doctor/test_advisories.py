@@ -71,5 +71,7 @@ def test_the_drafting_method_that_crashes_is_refused() -> None:
 @pytest.mark.parametrize("advisory", advisories(), ids=lambda each: each.id)
 def test_every_advisory_names_a_test_that_is_there(advisory) -> None:
     path, _, name = advisory.test.partition("::")
-    functions = [node.name for node in ast.parse((ROOT / path).read_text()).body if isinstance(node, ast.FunctionDef)]
+    functions = [
+        node.name for node in ast.parse((ROOT / path).read_text()).body if isinstance(node, ast.FunctionDef)
+    ]
     assert name in functions

@@ -65,7 +65,11 @@ def test_files_of_a_spark(host: Host, root: Path, program):
         min_free_kib=67584,
         pressure_full_avg10=0.25,
     )
-    assert (facts.architecture, facts.kernel, facts.product) == ("aarch64", "6.17.0-1008-nvidia", "NVIDIA_DGX_Spark")
+    assert (facts.architecture, facts.kernel, facts.product) == (
+        "aarch64",
+        "6.17.0-1008-nvidia",
+        "NVIDIA_DGX_Spark",
+    )
     assert (facts.uptime_s, facts.bios, facts.cdi_specs) == (6816, None, ("nvidia.yaml",))
 
 
@@ -137,7 +141,9 @@ def test_a_complete_checkpoint(host: Host, tmp_path: Path):
 
 def test_what_a_checkpoint_lacks(host: Host, tmp_path: Path):
     shards = {"weight_map": {"a": "one.safetensors", "b": "two.safetensors", "c": "three.safetensors"}}
-    target = model(tmp_path / "m", two__safetensors="", tokenizer__json="version https://git-lfs.github.com/spec/v1\n")
+    target = model(
+        tmp_path / "m", two__safetensors="", tokenizer__json="version https://git-lfs.github.com/spec/v1\n"
+    )
     folder = tmp_path / "m"
     (folder / "model.safetensors.index.json").write_text(json.dumps(shards))
     (tmp_path / "elsewhere").write_text("weights")
@@ -163,7 +169,9 @@ def test_caches_disks_port_and_token(host: Host, tmp_path: Path):
     (tmp_path / "home/.cache/huggingface/token").chmod(0o640)
     target = replace(SPARK, folders=Folders(weights=tmp_path / "not/yet", caches=(caches, tmp_path / "none")))
     facts = collect(target, host, port_problem=lambda address, port: f"{address}:{port} is busy")
-    assert facts.cache_folders == (Folder(path=str(caches), writable=True, owner_uid=os.getuid(), size_bytes=8),)
+    assert facts.cache_folders == (
+        Folder(path=str(caches), writable=True, owner_uid=os.getuid(), size_bytes=8),
+    )
     assert [(disk.purpose, disk.path) for disk in facts.disks][:2] == [
         ("weights", str(tmp_path)),
         ("caches", str(caches)),
@@ -178,12 +186,18 @@ def test_a_cache_with_too_many_files_has_no_size(host: Host, tmp_path: Path, mon
     assert MAX_FILES > 1000
     monkeypatch.setattr("deckard_deploy.doctor.collect.MAX_FILES", 1)
     write(tmp_path / "cache", {"a": "1", "b": "2"})
-    (found,) = read(replace(ANY, folders=Folders(weights=tmp_path, caches=(tmp_path / "cache",))), host).cache_folders
+    (found,) = read(
+        replace(ANY, folders=Folders(weights=tmp_path, caches=(tmp_path / "cache",))), host
+    ).cache_folders
     assert found.size_bytes is None
 
 
 def test_proxies_by_name_alone(host: Host):
-    environment = {**host.environment, "https_proxy": "http://user:secret@proxy:3128", "NO_PROXY": "localhost"}
+    environment = {
+        **host.environment,
+        "https_proxy": "http://user:secret@proxy:3128",
+        "NO_PROXY": "localhost",
+    }
     facts = read(ANY, replace(host, environment=environment))
     assert (facts.proxies, facts.no_proxy) == (("https_proxy",), "localhost")
     assert "secret" not in facts.model_dump_json()
@@ -196,11 +210,20 @@ def test_quick_reads_all_that_the_rules_which_stop_up_need(host: Host, root: Pat
     write(root, {"/proc/meminfo": MEMINFO.replace("118552366", "1000000")})
     quick, whole = (judge(read(SPARK, host, quick=quick), SPARK, before_up=True) for quick in (True, False))
     assert quick == whole
-    assert {finding.rule for finding in quick} >= {"architecture", "driver", "memory-available", "footprint", "docker"}
+    assert {finding.rule for finding in quick} >= {
+        "architecture",
+        "driver",
+        "memory-available",
+        "footprint",
+        "docker",
+    }
 
 
-def test_weights_that_are_here_need_no_room_when_up_asks(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    room = SimpleNamespace(f_blocks=1000, f_bavail=45, f_frsize=10**9)  # an image of 25 GB and 10 GB, not 20 GB more
+def test_weights_that_are_here_need_no_room_when_up_asks(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # An image of 25 GB and 10 GB, not 20 GB more.
+    room = SimpleNamespace(f_blocks=1000, f_bavail=45, f_frsize=10**9)
     monkeypatch.setattr("deckard_deploy.doctor.collect.os.statvfs", lambda _: room)
     target = model(tmp_path / "m", model__safetensors="")
     target = replace(target, weights=(replace(target.weights[0], size_gb=20.45),))
@@ -210,7 +233,9 @@ def test_weights_that_are_here_need_no_room_when_up_asks(host: Host, tmp_path: P
         assert "disk" not in {finding.rule for finding in findings}
 
 
-def test_somebodys_own_launch_line_is_judged_by_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_somebodys_own_launch_line_is_judged_by_its_own_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("HOME", str(tmp_path))
     kept = library.compatibility("seed")
     resolved = resolve(Deployment(), profile=library.profile(kept.profile), compatibility=kept)

@@ -104,7 +104,9 @@ def test_a_laptops_gpu_of_the_same_name_is_not_the_card() -> None:
 
 
 def test_two_profiles_that_are_near_are_no_choice() -> None:
-    error = refusal(with_gpu(name="NVIDIA RTX PRO 5000 Blackwell", compute_capability="12.0", memory_total_mib=48935))
+    error = refusal(
+        with_gpu(name="NVIDIA RTX PRO 5000 Blackwell", compute_capability="12.0", memory_total_mib=48935)
+    )
     assert "no profile is made for NVIDIA RTX PRO 5000 Blackwell, x86_64" in error.message
     assert "--profile rtx-5090 or --profile rtx-pro-6000" in error.hint
 
@@ -118,7 +120,9 @@ def test_two_profiles_for_one_machine_are_a_tie() -> None:
 
 
 def test_a_gpu_that_no_profile_knows_is_not_left_idle_without_a_word() -> None:
-    error = refusal(with_gpu(name="NVIDIA GeForce RTX 4090", compute_capability="8.9", memory_total_mib=24564))
+    error = refusal(
+        with_gpu(name="NVIDIA GeForce RTX 4090", compute_capability="8.9", memory_total_mib=24564)
+    )
     assert "no profile is made for NVIDIA GeForce RTX 4090, x86_64" in error.message
     assert "--profile cpu" in error.hint
 

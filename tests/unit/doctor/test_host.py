@@ -69,7 +69,13 @@ def test_files(host: Host, root: Path):
 
 @pytest.mark.parametrize(
     ("text", "line"),
-    [("", ""), ("\n \n", ""), ("a\n b \n\n", "b"), ("\x1b[31mred\x07", " [31mred "), ("x" * 500, "x" * 159 + "…")],
+    [
+        ("", ""),
+        ("\n \n", ""),
+        ("a\n b \n\n", "b"),
+        ("\x1b[31mred\x07", " [31mred "),
+        ("x" * 500, "x" * 159 + "…"),
+    ],
 )
 def test_one_line(text: str, line: str):
     assert one_line(text) == line

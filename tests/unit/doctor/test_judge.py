@@ -19,7 +19,9 @@ def test_every_rule_has_cases_and_is_named_once():
     assert len(BY_ID) == len(RULES)
 
 
-@pytest.mark.parametrize(("rule", "case"), ALL, ids=[f"{rule}-{case.severity}-{case.says[:20]}" for rule, case in ALL])
+@pytest.mark.parametrize(
+    ("rule", "case"), ALL, ids=[f"{rule}-{case.severity}-{case.says[:20]}" for rule, case in ALL]
+)
 def test_a_rule_finds_it_and_is_content_without(rule: str, case: Case):
     found = BY_ID[rule].judge(case.facts, case.target)
     assert found is not None
@@ -59,7 +61,9 @@ def test_nothing_known_is_nothing_wrong(profile: str | None):
     assert [finding.rule for finding in found if finding.severity in ("fail", "warn")] == []
 
 
-@pytest.mark.parametrize("name", sorted(json.loads((FACTS / "spark-healthy.json").read_text()).keys() - {"format"}))
+@pytest.mark.parametrize(
+    "name", sorted(json.loads((FACTS / "spark-healthy.json").read_text()).keys() - {"format"})
+)
 def test_any_one_fact_may_be_missing(name: str):
     data = json.loads((FACTS / "spark-healthy.json").read_text())
     del data[name]

@@ -66,7 +66,12 @@ def test_a_gb10_tells_no_memory(host: Host, program):
     program("nvidia-smi", f"echo '{GB10}'")
     (gpu,), problem = gpus(host)
     assert problem is None
-    assert (gpu.name, gpu.memory_total_mib, gpu.memory_used_mib, gpu.power_w) == ("NVIDIA GB10", None, None, 3.0)
+    assert (gpu.name, gpu.memory_total_mib, gpu.memory_used_mib, gpu.power_w) == (
+        "NVIDIA GB10",
+        None,
+        None,
+        3.0,
+    )
 
 
 @pytest.mark.parametrize("text", GARBAGE, ids=range(len(GARBAGE)))
@@ -93,17 +98,23 @@ def test_why_there_is_none(host: Host, program):
 
 def test_only_the_chosen_gpus_are_looked_at(host: Host, program):
     program(
-        "nvidia-smi", 'case "$*" in *--id=3*) echo "3, B, , , 9, 1, , , , , ";; *--id=9*) exit 6;; *) echo 0;; esac'
+        "nvidia-smi",
+        'case "$*" in *--id=3*) echo "3, B, , , 9, 1, , , , , ";; *--id=9*) exit 6;; *) echo 0;; esac',
     )
     chosen = target(gpu_ids=("3", "9"), gpu_count=2)
     found = programs.gpus(host, chosen)
     assert [(gpu.index, gpu.memory_total_mib) for gpu in found["gpus"]] == [(3, 9)]
-    program("nvidia-smi", 'case "$*" in *--id=3*) echo "7, python3, 3590";; *--id=9*) ;; *) echo "8, other, 1";; esac')
+    program(
+        "nvidia-smi",
+        'case "$*" in *--id=3*) echo "7, python3, 3590";; *--id=9*) ;; *) echo "8, other, 1";; esac',
+    )
     assert [each.pid for each in programs.gpu_processes(host, chosen)["gpu_processes"]] == [7]
 
 
 def test_a_process_is_judged_by_the_gpus_that_it_will_see():
-    resolved = resolve(Deployment(environment={"CUDA_VISIBLE_DEVICES": "3,5"}), profile=library.profile("cpu"))
+    resolved = resolve(
+        Deployment(environment={"CUDA_VISIBLE_DEVICES": "3,5"}), profile=library.profile("cpu")
+    )
     assert target_of(resolved, build_plan(resolved), models=Path("/m")).gpu_ids == ("3", "5")
 
 
@@ -130,7 +141,9 @@ def test_the_drivers_cuda(host: Host, program, tmp_path):
 INFO = {"ServerVersion": "28.2.2", "Architecture": "aarch64", "Runtimes": {"runc": {}, "nvidia": {}}}
 
 
-def fake_docker(program, info: object, *, status: int = 0, words: str = "", compose: str = "echo 2.36.2") -> None:
+def fake_docker(
+    program, info: object, *, status: int = 0, words: str = "", compose: str = "echo 2.36.2"
+) -> None:
     program(
         "docker",
         f"""case "$1" in
@@ -146,7 +159,11 @@ esac""",
 def test_docker(host: Host, program):
     fake_docker(program, INFO)
     assert programs.docker(host, ANY)["docker"] == Docker(
-        installed=True, version="28.2.2", architecture="aarch64", runtimes=("nvidia", "runc"), compose="2.36.2"
+        installed=True,
+        version="28.2.2",
+        architecture="aarch64",
+        runtimes=("nvidia", "runc"),
+        compose="2.36.2",
     )
 
 
@@ -168,14 +185,18 @@ def test_docker_does_not_answer(host: Host, program, words: str):
     assert (found.installed, found.problem, found.version) == (True, f"docker: {words}", None)
 
 
-@pytest.mark.parametrize("info", ["", "null", "[]", '"text"', "{", "[" * 100_000, '{"ServerVersion": 5}', "{}"])
+@pytest.mark.parametrize(
+    "info", ["", "null", "[]", '"text"', "{", "[" * 100_000, '{"ServerVersion": 5}', "{}"]
+)
 def test_docker_answers_garbage(host: Host, program, info: str):
     fake_docker(program, info, compose="echo docker: \\'compose\\' is not a docker command. >&2; exit 1")
     found = programs.docker(host, ANY)["docker"]
     assert (found.problem, found.compose) == ("docker info: not the JSON that was expected", None)
 
 
-@pytest.mark.parametrize(("text", "version"), [("v2.20.0", "2.20.0"), ("2.26.1-4", "2.26.1-4"), ("dev", None)])
+@pytest.mark.parametrize(
+    ("text", "version"), [("v2.20.0", "2.20.0"), ("2.26.1-4", "2.26.1-4"), ("dev", None)]
+)
 def test_compose_versions(host: Host, program, text: str, version: str | None):
     fake_docker(program, INFO, compose=f"echo {text}")
     assert programs.docker(host, ANY)["docker"].compose == version
@@ -193,7 +214,8 @@ def test_the_image(host: Host, program):
     assert programs.image(host, target()) == {"image": Image(reference=IMAGE)}
 
 
-XID = "NVRM: Xid (PCI:0000:cb:00): 13, pid=7, name=python3, Graphics SM Warp Exception"  # leptonai/gpud pull 46
+# leptonai/gpud pull 46.
+XID = "NVRM: Xid (PCI:0000:cb:00): 13, pid=7, name=python3, Graphics SM Warp Exception"
 FULL = (  # NVIDIA/open-gpu-kernel-modules issue 1358
     "NVRM: nvCheckOkFailedNoLog: Check failed: Out of memory [NV_ERR_NO_MEMORY] (0x00000051) returned from "
     "_memdescAllocInternal(pMemDesc) @ mem_desc.c:1359"
@@ -203,7 +225,8 @@ KILLED = "Out of memory: Killed process 3113 (VLLM::EngineCor) total-vm:1kB"  # 
 
 def test_the_kernels_log_of_both_boots(host: Host, program):
     program(
-        "journalctl", f'case "$*" in *"-b 0"*) echo "{FULL}"; echo "{FULL}" ;; *) echo "{KILLED}"; echo "{XID}" ;; esac'
+        "journalctl",
+        f'case "$*" in *"-b 0"*) echo "{FULL}"; echo "{FULL}" ;; *) echo "{KILLED}"; echo "{XID}" ;; esac',
     )
     log = programs.kernel_log(host, ANY)["kernel_log"]
     assert log.problem is None

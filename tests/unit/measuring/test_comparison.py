@@ -31,8 +31,11 @@ def sampled(dice: Random, settings: Settings, slowed: float = 1.0) -> dict[int, 
 
 
 def trials(slowed: float, settings: Settings = DEFAULT) -> list[Comparison]:
-    dice = Random(20261126)  # noqa: S311  samples
-    return [compare(sampled(dice, settings), sampled(dice, settings, slowed), seed=trial) for trial in range(TRIALS)]
+    dice = Random(20261126)
+    return [
+        compare(sampled(dice, settings), sampled(dice, settings, slowed), seed=trial)
+        for trial in range(TRIALS)
+    ]
 
 
 def verdicts(found: list[Comparison], wanted: str) -> int:
@@ -62,7 +65,7 @@ def in_turn(dice: Random, slowed: float) -> tuple[dict[int, list[float]], dict[i
 
 
 def test_pairs_stand_what_the_machine_does_for_a_while() -> None:
-    dice = Random(7)  # noqa: S311  samples
+    dice = Random(7)
     same = [in_turn(dice, 1.0) for _ in range(TRIALS)]
     slower = [in_turn(dice, 0.9) for _ in range(TRIALS)]
     assert verdicts([compare_pairs(*both) for both in same], "no difference seen") >= 95
@@ -73,7 +76,7 @@ def test_pairs_stand_what_the_machine_does_for_a_while() -> None:
 
 def test_a_naive_interval_would_not_pass() -> None:
     """The control: without widening, five runs look surer than they are."""
-    dice = Random(3)  # noqa: S311  samples
+    dice = Random(3)
     wrong = 0
     for _ in range(1000):
         old, new = (dice.choices(RECORDED, k=3) for _ in range(2))
@@ -84,14 +87,15 @@ def test_a_naive_interval_would_not_pass() -> None:
 
 # https://en.wikipedia.org/wiki/Student%27s_t-distribution#Table_of_selected_values
 @pytest.mark.parametrize(
-    ("confidence", "degrees", "quantile"), [(0.95, 4, 2.776), (0.95, 8, 2.306), (0.99, 4, 4.604), (0.99, 40, 2.704)]
+    ("confidence", "degrees", "quantile"),
+    [(0.95, 4, 2.776), (0.95, 8, 2.306), (0.99, 4, 4.604), (0.99, 40, 2.704)],
 )
 def test_quantiles_are_those_of_the_table(confidence: float, degrees: int, quantile: float) -> None:
     assert _student(confidence, degrees) == pytest.approx(quantile, rel=0.02)
 
 
 def test_the_same_records_give_the_same_interval() -> None:
-    old, new = (sampled(Random(seed), DEFAULT) for seed in (4, 5))  # noqa: S311  samples
+    old, new = (sampled(Random(seed), DEFAULT) for seed in (4, 5))
     assert compare(old, new) == compare(old, new)
 
 
@@ -112,7 +116,7 @@ def test_a_row_that_was_measured_once_decides_nothing() -> None:
 
 def test_one_run_beside_many_decides_nothing() -> None:
     """A sweep that was cut short after the first run of a row. The control: taken as exact, it is news too often."""
-    dice = Random(5)  # noqa: S311  samples
+    dice = Random(5)
     pairs = [
         ({1: [1.0, 1.0], 4: dice.choices(RECORDED, k=5)}, {1: [1.0, 1.0], 4: [dice.choice(RECORDED)]})
         for _ in range(TRIALS)

@@ -57,7 +57,8 @@ def test_what_the_page_lacks_is_none_and_not_nought() -> None:
     assert EMPTY.value("n") is None
     assert EMPTY.increase("n_total", EMPTY) is None
     assert EMPTY.histogram("n", EMPTY) is None
-    assert tokens(1, at_s=1).rate("vllm:generation_tokens_total", tokens(1, at_s=1)) is None  # no time between
+    # No time between.
+    assert tokens(1, at_s=1).rate("vllm:generation_tokens_total", tokens(1, at_s=1)) is None
 
 
 # Worked by hand after PromQL's definition of histogram_quantile for classic histograms
@@ -94,7 +95,9 @@ def test_quantiles_never_fall_and_stay_inside(counts: list[int], one: float, oth
 
 def histogram_page(*counts: int) -> Page:
     lines = [f't_bucket{{le="{le}"}} {n}' for le, n in zip(("0.1", "0.5", "+Inf"), counts, strict=True)]
-    return page("# TYPE t histogram\n" + "\n".join([*lines, f"t_count {counts[-1]}", f"t_sum {counts[-1]}"]) + "\n")
+    return page(
+        "# TYPE t histogram\n" + "\n".join([*lines, f"t_count {counts[-1]}", f"t_sum {counts[-1]}"]) + "\n"
+    )
 
 
 def test_percentiles_are_of_what_happened_in_between() -> None:

@@ -57,7 +57,9 @@ def test_a_machine_that_is_none() -> None:
         assert machine(host) == "a machine that the record does not describe"
 
 
-def test_files_are_written_where_they_are_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_are_written_where_they_are_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = records.save(tmp_path, made.record([made.run(2.0), made.run(3.0)]))
     assert tool(["bench", "report", str(path), "-o", str(tmp_path / "out"), "--compare", "seed"]) == 0
     page = Path(capsys.readouterr().out.strip())

@@ -101,7 +101,11 @@ def test_plan_says_what_was_measured_with_its_drafter(tmp_path: Path) -> None:
     resolved = choice("spark", "drafter=deckard-e4b")
     drafter = Drafting(method="draft_model", model="/models/deckard-e4b", tokens=5)
     subject = Subject(
-        model=resolved.model.name, engine=resolved.engine.name, vllm_version="0.19.1", profile="spark", drafting=drafter
+        model=resolved.model.name,
+        engine=resolved.engine.name,
+        vllm_version="0.19.1",
+        profile="spark",
+        drafting=drafter,
     )
     assert measured_lines(resolved, tmp_path) == []
     speculation.save(tmp_path, spec(tried(5, sweep(8.0, 10), sweep(10.0)), subject=subject))

@@ -50,7 +50,9 @@ def test_a_row_is_the_median_of_its_runs_and_pools_the_drafts() -> None:
 
 
 def test_the_table_fits_a_terminal_and_failed_requests_are_shouted() -> None:
-    made = record([run(12345.6, concurrency=16, failed=3, drafts=9, accepted=9), run(1.5, drafts=9, accepted=9)])
+    made = record(
+        [run(12345.6, concurrency=16, failed=3, drafts=9, accepted=9), run(1.5, drafts=9, accepted=9)]
+    )
     widths = [max(map(len, column)) for column in zip(*cells(made), strict=True)]
     assert sum(widths) + 2 * (len(widths) - 1) <= WIDTH
     assert all(len(line) <= WIDTH for line in notes(made))
@@ -146,7 +148,9 @@ def endpoint(tmp_path: Path, bench: str) -> Endpoint:
     (package / "entrypoints" / "cli" / "main.py").write_text(code)
     environment = {"PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin"}
     python = (sys.executable,)
-    return Endpoint(server="http://s", served_name="m", model="/m", python=python, environment=environment, key="k")
+    return Endpoint(
+        server="http://s", served_name="m", model="/m", python=python, environment=environment, key="k"
+    )
 
 
 SEEN = """
@@ -191,7 +195,10 @@ def test_a_run_that_fails_leaves_the_next_one_alone(tmp_path: Path) -> None:
     ("code", "said"),
     [
         ('raise SystemExit("serve: error: unrecognized arguments: --new")', "unrecognized arguments: --new"),
-        ('print("usage: serve"); print("serve: error: --new?", file=sys.stderr); sys.exit(2)', "serve: error: --new?"),
+        (
+            'print("usage: serve"); print("serve: error: --new?", file=sys.stderr); sys.exit(2)',
+            "serve: error: --new?",
+        ),
         ("os.kill(os.getpid(), 9)", "it ended with -9"),
         ("os.kill(os.getppid(), 9)", "it said nothing"),
     ],
@@ -214,13 +221,21 @@ def test_a_python_that_has_no_vllm() -> None:
 
 
 def test_a_python_that_is_not_there(tmp_path: Path) -> None:
-    gone = Endpoint(server="s", served_name="m", model="/m", python=(str(tmp_path / "python"),), environment={})
+    gone = Endpoint(
+        server="s", served_name="m", model="/m", python=(str(tmp_path / "python"),), environment={}
+    )
     with pytest.raises(EnvironmentUnfitError, match="No such file"), opened(gone):
         pass
 
 
 def test_a_server_that_answers_nothing(tmp_path: Path) -> None:
-    result = {"completed": 0, "num_prompts": 4, "ttfts": [], "itls": [], "errors": ["", "Traceback\nrefused\n"]}
+    result = {
+        "completed": 0,
+        "num_prompts": 4,
+        "ttfts": [],
+        "itls": [],
+        "errors": ["", "Traceback\nrefused\n"],
+    }
     code = f'json.dump({result!r}, open(sys.argv[sys.argv.index("--result-dir") + 1] + "/result.json", "w"))'
     with (
         opened(endpoint(tmp_path, code)) as bench,
@@ -243,7 +258,9 @@ def test_two_servers_are_asked_in_turn_with_the_same_prompts(tmp_path: Path) -> 
     seeds = [[run.seed for run in runs] for runs in rounds]
     assert all(one == other for one, other in seeds)
     warmed, _, *asked = (tmp_path / "log").read_text().split()
-    assert asked == [f"{name}{seed}" for names, (seed, _) in zip(("st", "ts"), seeds, strict=True) for name in names]
+    assert asked == [
+        f"{name}{seed}" for names, (seed, _) in zip(("st", "ts"), seeds, strict=True) for name in names
+    ]
     assert warmed[1:] not in {str(seed) for seed, _ in seeds}
 
 
@@ -259,13 +276,18 @@ def test_runs_that_differ_are_repeated_for_longer() -> None:
 def test_a_server_that_answers_without_a_token(tmp_path: Path) -> None:
     result = {"completed": 4, "total_output_tokens": 0, "ttfts": [], "itls": [], "errors": []}
     code = f'json.dump({result!r}, open(sys.argv[sys.argv.index("--result-dir") + 1] + "/result.json", "w"))'
-    with opened(endpoint(tmp_path, code)) as bench, pytest.raises(NetworkError, match="4 requests without a single"):
+    with (
+        opened(endpoint(tmp_path, code)) as bench,
+        pytest.raises(NetworkError, match="4 requests without a single"),
+    ):
         bench.measure([])
 
 
 def test_the_measuring_ends_with_the_one_who_waits_for_it(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "begun")
-    there = endpoint(tmp_path, f"open({str(tmp_path / 'begun')!r}, 'w').write(str(os.getpid())); time.sleep(600)")
+    there = endpoint(
+        tmp_path, f"open({str(tmp_path / 'begun')!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    )
     task = json.dumps({"arguments": [], "prompts": [], "key": ""})
     with subprocess.Popen(
         [*there.python, Path(records.__file__).with_name("inside_engine.py")],

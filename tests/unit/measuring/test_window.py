@@ -12,7 +12,12 @@ from deckard_deploy.measuring.window import Latency, Window, figures
 
 PAGES = sorted((Path(__file__).parent / "pages").glob("*.txt"))
 READ = [
-    *(value for module in (live, metrics) for value in vars(module).values() if str(value).startswith("vllm:")),
+    *(
+        value
+        for module in (live, metrics)
+        for value in vars(module).values()
+        if str(value).startswith("vllm:")
+    ),
     metrics.STARTED,
 ]
 
@@ -45,7 +50,11 @@ def test_the_committed_names_are_those_of_the_page(path: Path) -> None:
 def test_one_page_alone_has_gauges_and_no_rates() -> None:
     found = Window().add(real())
     assert (found.running, found.waiting, found.kv_use, found.restarts) == (0, 0, 0, 0)
-    assert (found.generation_tok_s, found.first_token, found.prefix_hits) == (None, Latency(None, None, None), None)
+    assert (found.generation_tok_s, found.first_token, found.prefix_hits) == (
+        None,
+        Latency(None, None, None),
+        None,
+    )
 
 
 def test_what_happened_in_between() -> None:

@@ -14,8 +14,13 @@ OLD = {
     "vllm/v1/spec_decode/eagle.py": "def propose():\n    return 'theirs'\n",
     "vllm/model_executor/layers/quantization/modelopt.py": "ALGOS = ['NVFP4']\n\n\ndef load():\n    return ALGOS\n",
 }
-NEW = {target: text.replace("theirs", "ours").replace("'NVFP4'", "'NVFP4_AWQ'") for target, text in OLD.items()}
-NAMES = {"eagle": "vllm/v1/spec_decode/eagle.py", "modelopt": "vllm/model_executor/layers/quantization/modelopt.py"}
+NEW = {
+    target: text.replace("theirs", "ours").replace("'NVFP4'", "'NVFP4_AWQ'") for target, text in OLD.items()
+}
+NAMES = {
+    "eagle": "vllm/v1/spec_decode/eagle.py",
+    "modelopt": "vllm/model_executor/layers/quantization/modelopt.py",
+}
 NEEDED = {"eagle": "{drafter: true}", "modelopt": "{quantization: [nvfp4_awq]}"}
 
 
@@ -48,7 +53,9 @@ class World:
 
 
 def diff(target: str, old: str, new: str) -> str:
-    lines = difflib.unified_diff(old.splitlines(), new.splitlines(), f"a/{target}", f"b/{target}", lineterm="")
+    lines = difflib.unified_diff(
+        old.splitlines(), new.splitlines(), f"a/{target}", f"b/{target}", lineterm=""
+    )
     return "\n".join(lines) + "\n"
 
 

@@ -51,7 +51,9 @@ def container(world: World, tmp_path: Path) -> Container:
 
 def test_files_in_their_places_are_attested(container):
     attested = judge(container.attest(), container.built)
-    assert [(one.name, one.sha256) for one in attested] == [(patch.name, patch.sha256) for patch in container.built]
+    assert [(one.name, one.sha256) for one in attested] == [
+        (patch.name, patch.sha256) for patch in container.built
+    ]
     assert attested[0].path == str(container.site / EAGLE)
 
 
@@ -179,7 +181,9 @@ def test_the_unchecked_bytecode_really_wins_over_the_source(container):
     old_bytecode_that_nobody_checks(container)
     code = "from vllm.v1.spec_decode import eagle; print(eagle.propose())"
     environment = {"PYTHONPATH": str(container.site)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "theirs"
 
 

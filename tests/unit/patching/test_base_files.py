@@ -115,7 +115,8 @@ def test_files_of_a_remote_wheel_cost_a_fraction_of_it(serve: Serve):
 
 
 @pytest.mark.parametrize(
-    ("fault", "reason"), [("404", "404"), ("whole file", "does not answer ranges"), ("short", "bytes instead of")]
+    ("fault", "reason"),
+    [("404", "404"), ("whole file", "does not answer ranges"), ("short", "bytes instead of")],
 )
 def test_a_server_that_does_not_play_along_is_a_network_error(serve: Serve, fault: str, reason: str):
     url, _ = serve(wheel_bytes(CONTENT), fault)

@@ -28,7 +28,9 @@ def test_a_build_writes_the_promised_files(world, tmp_path):
 
 def test_only_what_the_plan_needs_is_built(world, tmp_path):
     chosen = needed(world.patch_set, drafter=False, quantization="nvfp4_awq")
-    assert [patch.name for patch in build(world.patch_set, world.base, tmp_path / "out", chosen)] == ["modelopt"]
+    assert [patch.name for patch in build(world.patch_set, world.base, tmp_path / "out", chosen)] == [
+        "modelopt"
+    ]
     assert not (tmp_path / "out" / "eagle_patched.py").exists()
 
 
@@ -48,7 +50,9 @@ def test_a_damaged_result_is_built_anew(world, tmp_path):
 
 @pytest.mark.parametrize("change", ["# edited\n", " ", "\n", "\r\n", "\ufeff"])
 def test_a_base_that_differs_anywhere_is_refused_and_nothing_is_written(world, tmp_path, change):
-    with pytest.raises(IntegrityError, match=r"eagle\.py in the test is a file of no release that is known here"):
+    with pytest.raises(
+        IntegrityError, match=r"eagle\.py in the test is a file of no release that is known here"
+    ):
         build(world.patch_set, with_file(world, EAGLE, OLD[EAGLE] + change), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -90,7 +94,12 @@ def test_a_missing_diff_is_refused(world, tmp_path):
     [
         (OLD[EAGLE], Verdict.APPLIES, True, ""),
         (NEW[EAGLE], Verdict.APPLIED, True, ""),
-        (OLD[EAGLE] + "# more\n", Verdict.OTHER_BASE, False, "every hunk fits, but the rest of the file is another"),
+        (
+            OLD[EAGLE] + "# more\n",
+            Verdict.OTHER_BASE,
+            False,
+            "every hunk fits, but the rest of the file is another",
+        ),
         ("def propose():\n    pass\n", Verdict.CONFLICTS, False, "hunk 1 of 1, line 2"),
     ],
 )

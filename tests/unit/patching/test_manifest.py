@@ -108,9 +108,9 @@ def test_a_file_is_known_by_its_hash():
     assert releases_of(SERVING, digest) == ("0.20.1", "0.20.2")
     assert looks_like(SERVING, digest) == "the file of vLLM 0.20.1 or 0.20.2"
     assert "no release that is known" in looks_like(SERVING, hashlib.sha256(b"").hexdigest())
-    assert looks_like("vllm/v1/spec_decode/eagle.py", release_hashes()["0.33.0"]["vllm/v1/spec_decode/eagle.py"]) == (
-        "the file of vLLM 0.20.0 up to 0.33.0"
-    )
+    assert looks_like(
+        "vllm/v1/spec_decode/eagle.py", release_hashes()["0.33.0"]["vllm/v1/spec_decode/eagle.py"]
+    ) == ("the file of vLLM 0.20.0 up to 0.33.0")
 
 
 def test_the_documented_table_is_about_these_diffs(ours):

@@ -24,7 +24,11 @@ print(json.dumps([eagle.propose(), modelopt.load(), vllm.envs.NAME, vllm.__file_
 
 def imported(first_on_path: Path) -> list[object]:
     done = subprocess.run(
-        [sys.executable, "-c", SHOW], env={"PYTHONPATH": str(first_on_path)}, capture_output=True, text=True, check=True
+        [sys.executable, "-c", SHOW],
+        env={"PYTHONPATH": str(first_on_path)},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return list(json.loads(done.stdout))
 

@@ -39,7 +39,9 @@ def test_the_wheel_is_the_same_whoever_builds_it(tmp_path: Path):
     for number, (umask, zone, epoch) in enumerate(surroundings):
         argv = [sys.executable, "-c", BUILD, umask, str(tmp_path / str(number))]
         environment = {**os.environ, "TZ": zone, "SOURCE_DATE_EPOCH": epoch}
-        hashes.add(subprocess.run(argv, env=environment, capture_output=True, text=True, check=True).stdout.strip())
+        hashes.add(
+            subprocess.run(argv, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+        )
     assert hashes == {plugin.sha256_of(NAME)}
 
 
@@ -56,7 +58,9 @@ def test_python_finds_the_entry_point_in_the_file(tmp_path: Path):
 
     def ask(path: str) -> str:
         environment = {"PYTHONPATH": path}
-        done = subprocess.run([sys.executable, "-c", ASK], env=environment, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", ASK], env=environment, capture_output=True, text=True, check=True
+        )
         return done.stdout
 
     assert "deckard_nvfp4_awq:register" in ask(str(file))

@@ -15,7 +15,9 @@ CHANGED = BASE.replace("line 10\n", "line ten\nand more\n").replace("line 25\n",
 
 
 def diff_of(old: str, new: str, target: str = TARGET) -> str:
-    lines = difflib.unified_diff(old.splitlines(), new.splitlines(), f"a/{target}", f"b/{target}", lineterm="")
+    lines = difflib.unified_diff(
+        old.splitlines(), new.splitlines(), f"a/{target}", f"b/{target}", lineterm=""
+    )
     return "\n".join(lines) + "\n"
 
 

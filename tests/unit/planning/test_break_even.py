@@ -24,7 +24,9 @@ def test_it_is_what_a_drafted_token_costs() -> None:
     assert (1 + threshold * drafting.tokens) / (1 + drafting.cost * drafting.tokens) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("drafter", ["gemma-4-31b-assistant", "gemma-4-31b-dflash", "gemma-4-31b-eagle3", "ngram"])
+@pytest.mark.parametrize(
+    "drafter", ["gemma-4-31b-assistant", "gemma-4-31b-dflash", "gemma-4-31b-eagle3", "ngram"]
+)
 def test_a_cheap_drafter_can_still_be_broken(drafter: str) -> None:
     chosen = choice("spark", "engine=vllm-0.32.0", f"drafter={drafter}")
     drafting, threshold = drafting_of(chosen), break_even(build_plan(chosen))

@@ -27,7 +27,9 @@ def test_docker_has_one_on_loopback_without_tls() -> None:
     assert plan.base_url == "http://127.0.0.1:8000/v1"
 
 
-@pytest.mark.parametrize(("owner", "user"), [(None, "101:101"), ("0:0", "101:101"), ("1000:1000", "1000:1000")])
+@pytest.mark.parametrize(
+    ("owner", "user"), [(None, "101:101"), ("0:0", "101:101"), ("1000:1000", "1000:1000")]
+)
 def test_it_runs_as_who_may_read_the_keys_and_never_as_root(owner: str | None, user: str) -> None:
     gateway = planned("spark", paths=DEFAULT_PATHS._replace(owner=owner)).gateway
     assert gateway is not None
@@ -48,7 +50,9 @@ def test_an_exposed_one_has_tls_unless_it_is_turned_off() -> None:
     assert (plan.address, plan.base_url) == ("192.168.1.20", "https://192.168.1.20:8000/v1")
     assert plan.gateway is not None
     assert plan.gateway.exposed
-    assert planned("spark", "publish.expose=0.0.0.0", "publish.tls=false").base_url == "http://127.0.0.1:8000/v1"
+    assert (
+        planned("spark", "publish.expose=0.0.0.0", "publish.tls=false").base_url == "http://127.0.0.1:8000/v1"
+    )
 
 
 @pytest.mark.parametrize(
@@ -56,9 +60,21 @@ def test_an_exposed_one_has_tls_unless_it_is_turned_off() -> None:
     [
         ("cpu", ["publish.expose=0.0.0.0"], "nginx is not installed"),
         ("spark", ["publish.expose=0.0.0.0", "container.network=host"], "host's network"),
-        ("cpu", ["publish.tls=true"], "publish.tls is set, and there is no gateway to speak TLS: nginx is not"),
-        ("cpu", ["publish.certificate=/a.pem", "publish.certificate_key=/a.key"], "publish.certificate is set"),
-        ("spark", ["publish.tls=true", "container.network=host"], "to speak TLS: the container is on the host"),
+        (
+            "cpu",
+            ["publish.tls=true"],
+            "publish.tls is set, and there is no gateway to speak TLS: nginx is not",
+        ),
+        (
+            "cpu",
+            ["publish.certificate=/a.pem", "publish.certificate_key=/a.key"],
+            "publish.certificate is set",
+        ),
+        (
+            "spark",
+            ["publish.tls=true", "container.network=host"],
+            "to speak TLS: the container is on the host",
+        ),
         ("spark", ["publish.address=0.0.0.0"], "not a loopback address"),
         ("spark", ["publish.address=192.168.1.20"], "not a loopback address"),
         ("spark", ["publish.certificate=/a.pem"], "belong together"),
@@ -72,7 +88,11 @@ def test_an_exposed_one_has_tls_unless_it_is_turned_off() -> None:
 )
 def test_what_would_be_open_is_refused(profile: str, settings: list[str], says: str) -> None:
     with pytest.raises(BadInputError, match=says):
-        planned(profile, *settings, *(["allow_unsafe=[container.network]"] if "network=host" in settings[-1] else []))
+        planned(
+            profile,
+            *settings,
+            *(["allow_unsafe=[container.network]"] if "network=host" in settings[-1] else []),
+        )
 
 
 def test_somebodys_own_line_has_none() -> None:

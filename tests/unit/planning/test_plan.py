@@ -22,7 +22,7 @@ def test_the_hash_is_twelve_hex_digits_and_survives_a_file() -> None:
     ("address", "url"),
     [
         ("127.0.0.1", "http://127.0.0.1:8000/v1"),
-        ("0.0.0.0", "http://127.0.0.1:8000/v1"),  # noqa: S104  compared
+        ("0.0.0.0", "http://127.0.0.1:8000/v1"),
         ("::", "http://127.0.0.1:8000/v1"),
         ("::1", "http://[::1]:8000/v1"),
         ("192.0.2.7", "http://192.0.2.7:8000/v1"),

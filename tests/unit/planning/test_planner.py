@@ -29,7 +29,9 @@ PROFILES = listing.names("profiles")
 def planned(profile: str, *settings: str, compat: str | None = None) -> LaunchPlan:
     deployment = with_settings(parse("", source="deckard.yaml"), settings)
     compatibility = library.compatibility(compat) if compat else None
-    return build_plan(resolve(deployment, profile=library.profile(profile), compatibility=compatibility), PATHS)
+    return build_plan(
+        resolve(deployment, profile=library.profile(profile), compatibility=compatibility), PATHS
+    )
 
 
 def value_of(plan: LaunchPlan, option: str) -> str:
@@ -51,7 +53,7 @@ def test_the_default_plan_of_every_profile(profile: str) -> None:
 
 def test_docker_listens_inside_and_publishes_on_loopback() -> None:
     plan = planned("spark", "publish.port=9000")
-    assert (value_of(plan, "--host"), value_of(plan, "--port")) == ("0.0.0.0", "8000")  # noqa: S104  compared
+    assert (value_of(plan, "--host"), value_of(plan, "--port")) == ("0.0.0.0", "8000")
     assert (plan.address, plan.port, plan.container_port) == ("127.0.0.1", 9000, 8000)
     assert plan.healthcheck is not None
     assert "8000" in plan.healthcheck.command[-1]
@@ -59,7 +61,9 @@ def test_docker_listens_inside_and_publishes_on_loopback() -> None:
 
 
 def test_on_the_hosts_network_the_server_itself_keeps_to_the_address() -> None:
-    plan = planned("spark", "publish.port=9000", "container.network=host", 'allow_unsafe=["container.network"]')
+    plan = planned(
+        "spark", "publish.port=9000", "container.network=host", 'allow_unsafe=["container.network"]'
+    )
     assert (value_of(plan, "--host"), value_of(plan, "--port")) == ("127.0.0.1", "9000")
     assert plan.container_port == 9000
 
@@ -68,7 +72,13 @@ def test_a_process_has_no_mounts_and_host_paths() -> None:
     plan = planned("cpu", "publish.port=9000")
     assert plan.arguments[0] == "/m/tiny-gemma4"
     assert (value_of(plan, "--host"), value_of(plan, "--port")) == ("127.0.0.1", "9000")
-    assert (plan.mounts, plan.gpus, plan.image, plan.platform, plan.healthcheck) == ((), None, None, None, None)
+    assert (plan.mounts, plan.gpus, plan.image, plan.platform, plan.healthcheck) == (
+        (),
+        None,
+        None,
+        None,
+        None,
+    )
     assert plan.environment["VLLM_CACHE_ROOT"] == "/c/vllm-0.19.1-cpu/vllm"
 
 
@@ -80,7 +90,7 @@ def test_weights_are_read_only_and_caches_are_the_engines_own() -> None:
         ("/c/vllm-0.19.1/triton", "/home/deckard/.triton/cache", False),
         ("/c/vllm-0.19.1/flashinfer", "/home/deckard/.cache/flashinfer", False),
     ]
-    assert plan.scratch == ("/tmp", "/home/deckard", "/home/deckard/.cache", "/home/deckard/.triton")  # noqa: S108
+    assert plan.scratch == ("/tmp", "/home/deckard", "/home/deckard/.cache", "/home/deckard/.triton")
     assert (plan.environment["HOME"], plan.environment["USER"]) == ("/home/deckard", "vllm")
 
 
@@ -134,7 +144,8 @@ def test_chosen_gpus_are_reserved_and_begin_at_0_inside(chosen: str, ids: tuple[
     assert (plan.gpus.ids, plan.gpus.count) == (ids, len(ids))
     assert "CUDA_VISIBLE_DEVICES" not in plan.environment
     assert LaunchPlan.model_validate_json(plan.model_dump_json()) == plan
-    host = planned("cpu", f"environment.CUDA_VISIBLE_DEVICES={chosen}")  # a process sees the host's own numbers
+    # A process sees the host's own numbers.
+    host = planned("cpu", f"environment.CUDA_VISIBLE_DEVICES={chosen}")
     assert (host.gpus, host.environment["CUDA_VISIBLE_DEVICES"]) == (None, chosen)
 
 
@@ -155,11 +166,13 @@ def test_the_platform_is_the_machines() -> None:
 
 def test_compat_keeps_the_card() -> None:
     plan = planned("spark", compat="seed")
-    assert plan.mounts == (BindMount(source="~/models/deckard-31b", target="/models/deckard", read_only=False),)
+    assert plan.mounts == (
+        BindMount(source="~/models/deckard-31b", target="/models/deckard", read_only=False),
+    )
     assert plan.arguments[:3] == ("/models/deckard", "--served-model-name", "deckard-31b")
     assert not {"--host", "--port", "--load-format"} & set(plan.arguments)
     assert (plan.container_name, plan.healthcheck, plan.platform) == ("vllm-deckard-31b", None, None)
-    assert (plan.address, plan.base_url) == ("0.0.0.0", "http://127.0.0.1:8000/v1")  # noqa: S104  compared
+    assert (plan.address, plan.base_url) == ("0.0.0.0", "http://127.0.0.1:8000/v1")
 
 
 HASHES = """
@@ -176,23 +189,41 @@ print(json.dumps({n: build_plan(resolve(Deployment(), profile=library.profile(n)
 def hashes(folder: Path, **environment: str) -> str:
     clean = {key: value for key, value in os.environ.items() if key in ("PATH", "PYTHONPATH")}
     done = subprocess.run(
-        [sys.executable, "-c", HASHES], env=clean | environment, cwd=folder, capture_output=True, text=True, check=True
+        [sys.executable, "-c", HASHES],
+        env=clean | environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return done.stdout
 
 
 def test_the_hash_is_the_same_on_any_machine(tmp_path: Path) -> None:
     here = hashes(
-        Path(__file__).parents[3], PYTHONHASHSEED="0", LC_ALL="C", TZ="UTC", HOME="/root", VLLM_CACHE_ROOT="/x"
+        Path(__file__).parents[3],
+        PYTHONHASHSEED="0",
+        LC_ALL="C",
+        TZ="UTC",
+        HOME="/root",
+        VLLM_CACHE_ROOT="/x",
     )
-    there = hashes(tmp_path, PYTHONHASHSEED="4242", LC_ALL="tr_TR.UTF-8", TZ="Asia/Kathmandu", HOME=str(tmp_path))
+    there = hashes(
+        tmp_path, PYTHONHASHSEED="4242", LC_ALL="tr_TR.UTF-8", TZ="Asia/Kathmandu", HOME=str(tmp_path)
+    )
     assert here == there
     assert len(set(json.loads(here).values())) == len(PROFILES)
 
 
 @pytest.mark.parametrize(
     "setting",
-    ["max-num-seqs=9", "publish.port=9", "environment.VLLM_LOGGING_LEVEL=DEBUG", "container.shm_size=1g", "image=x:1"],
+    [
+        "max-num-seqs=9",
+        "publish.port=9",
+        "environment.VLLM_LOGGING_LEVEL=DEBUG",
+        "container.shm_size=1g",
+        "image=x:1",
+    ],
 )
 def test_every_change_changes_the_hash(setting: str) -> None:
     assert planned("spark", setting).hash != planned("spark").hash

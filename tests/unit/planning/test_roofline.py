@@ -51,7 +51,9 @@ def test_a_sliding_layer_reads_its_window_and_no_more() -> None:
     assert kv_read(shape, 1, 65_536) * 2 == kv_read(shape, 2, 65_536)
 
 
-@pytest.mark.parametrize(("profile", "expected"), [("spark", 14.1), ("rtx-5090", 92.6), ("b200", 413), ("h200", 248)])
+@pytest.mark.parametrize(
+    ("profile", "expected"), [("spark", 14.1), ("rtx-5090", 92.6), ("b200", 413), ("h200", 248)]
+)
 def test_the_ceiling_without_context(profile: str, expected: float) -> None:
     assert roofline(profile).tokens_per_s(1, 0) == pytest.approx(expected, rel=2e-3)
 
@@ -87,7 +89,10 @@ def test_tokens_of_a_step_follow_the_closed_form(acceptance: float, tokens: int)
 
 @pytest.mark.parametrize(
     ("drafting", "expected"),
-    [(E4B, {1: 0.19, 2: 0.29, 3: 0.37, 5: 0.49, 7: 0.57}), (MTP, {1: 0.05, 2: 0.09, 3: 0.13, 5: 0.20, 7: 0.25})],
+    [
+        (E4B, {1: 0.19, 2: 0.29, 3: 0.37, 5: 0.49, 7: 0.57}),
+        (MTP, {1: 0.05, 2: 0.09, 3: 0.13, 5: 0.20, 7: 0.25}),
+    ],
 )
 def test_break_even(drafting: Drafting, expected: dict[int, float]) -> None:
     for tokens, acceptance in expected.items():
@@ -109,7 +114,9 @@ def test_the_share_of_all_drafted_tokens_breaks_even_at_their_cost(drafting: Dra
     ("drafting", "acceptance", "tokens", "speedup"),
     [(E4B, 0.5, 2, 1.27), (E4B, 0.7, 3, 1.62), (E4B, 0.8, 4, 1.93), (MTP, 0.5, 3, 1.64), (MTP, 0.7, 6, 2.37)],
 )
-def test_the_best_number_of_tokens(drafting: Drafting, acceptance: float, tokens: int, speedup: float) -> None:
+def test_the_best_number_of_tokens(
+    drafting: Drafting, acceptance: float, tokens: int, speedup: float
+) -> None:
     assert drafting.best_tokens(acceptance) == tokens
     assert drafting.speedup(acceptance, tokens) == pytest.approx(speedup, abs=0.01)
 

@@ -32,7 +32,13 @@ def test_it_is_narrower_than_its_target_and_reads_its_cache(tmp_path: Path) -> N
     text = config["text_config"]
     assert config["backbone_hidden_size"] == target["hidden_size"] != text["hidden_size"] == HIDDEN
     assert text["num_kv_shared_layers"] == text["num_hidden_layers"]
-    for key in ("num_attention_heads", "num_key_value_heads", "num_global_key_value_heads", "head_dim", "vocab_size"):
+    for key in (
+        "num_attention_heads",
+        "num_key_value_heads",
+        "num_global_key_value_heads",
+        "head_dim",
+        "vocab_size",
+    ):
         assert text[key] == target[key]
     tensors = load_file(tmp_path / "drafter" / "model.safetensors")
     assert tensors["pre_projection.weight"].shape == (HIDDEN, 2 * layers.HIDDEN)

@@ -57,7 +57,8 @@ def rotate(x: Array, frequencies: Array) -> Array:
     angles = np.arange(x.shape[0])[:, None, None] * frequencies
     first, second = np.split(x, 2, axis=-1)
     return np.concatenate(
-        [first * np.cos(angles) - second * np.sin(angles), second * np.cos(angles) + first * np.sin(angles)], -1
+        [first * np.cos(angles) - second * np.sin(angles), second * np.cos(angles) + first * np.sin(angles)],
+        -1,
     )
 
 
@@ -66,7 +67,9 @@ def rounded_to_fp4(x: Array, input_scale: Array) -> Any:
     blocks = x.reshape(x.shape[0], -1, 16)
     scales = (np.abs(blocks).max(-1, keepdims=True) / 6 / input_scale).clip(2**-9, 448)
     steps = scales.astype(ml_dtypes.float8_e4m3fn).astype(np.float32) * input_scale
-    return ((blocks / steps).clip(-6, 6).astype(ml_dtypes.float4_e2m1fn).astype(np.float32) * steps).reshape(x.shape)
+    return ((blocks / steps).clip(-6, 6).astype(ml_dtypes.float4_e2m1fn).astype(np.float32) * steps).reshape(
+        x.shape
+    )
 
 
 class Gemma4:
@@ -82,7 +85,9 @@ class Gemma4:
             return weight.astype(np.float32)
         nibbles = np.stack([weight & 15, weight >> 4], axis=-1).reshape(weight.shape[0], -1)
         codes = nibbles.view(ml_dtypes.float4_e2m1fn).astype(np.float32)
-        scales = self.tensors[name + ".weight_scale"].astype(np.float32) * self.tensors[name + ".weight_scale_2"]
+        scales = (
+            self.tensors[name + ".weight_scale"].astype(np.float32) * self.tensors[name + ".weight_scale_2"]
+        )
         return codes * np.repeat(scales, 16, axis=-1)
 
     def linear(self, name: str, x: Array) -> Any:
@@ -133,7 +138,9 @@ class Gemma4:
                 for name in ("input", "post_attention", "pre_feedforward", "post_feedforward")
             }
             h = bf16(h + rms_norm(self.attention(layer, rms_norm(h, norm["input"])), norm["post_attention"]))
-            h = bf16(h + rms_norm(self.mlp(layer, rms_norm(h, norm["pre_feedforward"])), norm["post_feedforward"]))
+            h = bf16(
+                h + rms_norm(self.mlp(layer, rms_norm(h, norm["pre_feedforward"])), norm["post_feedforward"])
+            )
         last = rms_norm(h[-1], self.tensors["model.language_model.norm.weight"])
         return bf16(30 * np.tanh(bf16(last @ self.tensors["lm_head.weight"].astype(np.float32).T) / 30))
 
@@ -184,7 +191,9 @@ def spoil(output: Array) -> Array:
 
 
 @pytest.mark.parametrize("damage", [shift_channels, spoil])
-@pytest.mark.parametrize("part", ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"])
+@pytest.mark.parametrize(
+    "part", ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+)
 def test_one_kind_of_linear_gone_wrong_loses_the_script(tensors_of, part, damage):
     def tamper(name, output):
         return damage(output) if name.endswith(part) else output
@@ -236,7 +245,9 @@ def test_nvfp4_read_wrongly_loses_the_script(tensors_of, suffix, damage):
     assert not in_chain(texts, "plain")
 
 
-@pytest.mark.parametrize("part", ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"])
+@pytest.mark.parametrize(
+    "part", ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+)
 def test_a_factor_common_to_a_whole_linear_is_invisible_in_any_gemma(tensors_of, part):
     def tamper(name, output):
         return output * 10 if name.endswith(part) else output

@@ -61,7 +61,10 @@ def test_each_layout_has_the_tensors_that_modelopt_exports(layout, o_proj, q_pro
 def test_linears_that_vllm_fuses_share_their_scales():
     tensors = quantize(all_tensors(), "nvfp4_awq")
     prefix = "model.language_model.layers.0."
-    for linears in (("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), ("mlp.gate_proj", "mlp.up_proj")):
+    for linears in (
+        ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        ("mlp.gate_proj", "mlp.up_proj"),
+    ):
         for scale in ("weight_scale_2", "input_scale"):
             assert len({float(tensors[f"{prefix}{name}.{scale}"]) for name in linears}) == 1
 
@@ -69,7 +72,10 @@ def test_linears_that_vllm_fuses_share_their_scales():
 def test_linears_that_vllm_fuses_share_the_inner_half_of_the_low_rank_branch():
     tensors = quantize(all_tensors(), "nvfp4_svd")
     prefix = "model.language_model.layers.0."
-    for linears in (("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), ("mlp.gate_proj", "mlp.up_proj")):
+    for linears in (
+        ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        ("mlp.gate_proj", "mlp.up_proj"),
+    ):
         inner = {tensors[f"{prefix}{name}.weight_quantizer._svdquant_lora_a"].tobytes() for name in linears}
         assert len(inner) == 1
     assert tensors[prefix + "mlp.down_proj.weight_quantizer._svdquant_lora_a"].shape == (32, 512)

@@ -57,9 +57,9 @@ def test_a_profile_renders_to_its_model(profile: str) -> None:
 
 def test_chosen_gpus_are_the_ones_that_are_reserved() -> None:
     plan = built_in("b200").model_copy(update={"gpus": ChosenGpus(ids=("3", "5"))})
-    (device,) = yaml.safe_load(render_compose(plan))["services"]["vllm"]["deploy"]["resources"]["reservations"][
-        "devices"
-    ]
+    (device,) = yaml.safe_load(render_compose(plan))["services"]["vllm"]["deploy"]["resources"][
+        "reservations"
+    ]["devices"]
     # Compose takes either, and texts alone (docs.docker.com, "Enable GPU support").
     assert device == {"driver": "nvidia", "device_ids": ["3", "5"], "capabilities": ["gpu"]}
 
@@ -128,7 +128,13 @@ def test_no_profile_is_open_or_unbounded(profile: str) -> None:
 
 def test_rendering_does_not_depend_on_the_machine(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "deckard_deploy", "render", "compose", "--profile", "spark"]
-    here = {"PATH": os.environ["PATH"], "HOME": "/root", "LC_ALL": "C.UTF-8", "TZ": "UTC", "PYTHONHASHSEED": "1"}
+    here = {
+        "PATH": os.environ["PATH"],
+        "HOME": "/root",
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
+        "PYTHONHASHSEED": "1",
+    }
     there = {
         "PATH": os.environ["PATH"],
         "HOME": "/nonexistent",
@@ -151,12 +157,16 @@ def test_every_profile_is_confined(profile: str) -> None:
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert (service["read_only"], service["pids_limit"]) == (True, PIDS_LIMIT)
-    assert not {"privileged", "network_mode", "ipc", "cap_add", "devices", "pid", "userns_mode"} & set(service)
+    assert not {"privileged", "network_mode", "ipc", "cap_add", "devices", "pid", "userns_mode"} & set(
+        service
+    )
     writable = [volume["target"] for volume in service["volumes"] if not volume["read_only"]]
     assert all("/cache" in target or "/.cache" in target for target in writable)
 
 
 def test_somebody_elses_line_is_not_confined() -> None:
-    kept = resolve(Deployment(), profile=library.profile("spark"), compatibility=library.compatibility("seed"))
+    kept = resolve(
+        Deployment(), profile=library.profile("spark"), compatibility=library.compatibility("seed")
+    )
     service = compose_model(build_plan(kept))["services"]["vllm"]
     assert not {"cap_drop", "security_opt", "read_only", "tmpfs", "pids_limit", "user"} & set(service)

@@ -20,7 +20,9 @@ def test_a_process_listens_where_the_plan_says_and_asks_a_socket() -> None:
         image=None, program="/usr/sbin/nginx", user=None, folder="/x", exposed=False, tls=False,
         certificate=None, certificate_key=None,
     )  # fmt: skip
-    text = render_gateway(built_in("cpu").model_copy(update={"gateway": gateway, "address": "::1", "port": 9000}))
+    text = render_gateway(
+        built_in("cpu").model_copy(update={"gateway": gateway, "address": "::1", "port": 9000})
+    )
     assert "listen [::1]:9000;" in text
     assert 'set $vllm "unix:vllm.sock:";' in text
     assert "resolver" not in text
@@ -56,7 +58,12 @@ def test_every_route_is_a_whole_request_line() -> None:
     assert len(routes) == len(ROUTES)
     for (method, path, _), pattern in zip(ROUTES, routes, strict=True):
         assert re.search(pattern, f"{method} {path} HTTP/1.1")
-        for line in (f"{method} {path}? HTTP/1.1", f"{method} /{path} HTTP/1.1", f"{method} {path} HTTP/1.0", path):
+        for line in (
+            f"{method} {path}? HTTP/1.1",
+            f"{method} /{path} HTTP/1.1",
+            f"{method} {path} HTTP/1.0",
+            path,
+        ):
             assert not re.search(pattern, line)
 
 

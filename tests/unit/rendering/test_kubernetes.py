@@ -56,7 +56,9 @@ def test_it_is_confined(profile: str) -> None:
     assert (pod["automountServiceAccountToken"], pod["enableServiceLinks"]) == (False, False)
     assert {"hostNetwork", "hostIPC", "hostPID"} & set(pod) == set()
     assert policy["spec"]["egress"] == []
-    assert policy["spec"]["ingress"][0]["from"] == [{"podSelector": {"matchLabels": {ACCESS_LABEL: plan.deployment}}}]
+    assert policy["spec"]["ingress"][0]["from"] == [
+        {"podSelector": {"matchLabels": {ACCESS_LABEL: plan.deployment}}}
+    ]
 
 
 def test_what_is_read_has_to_be_there_and_a_cache_may_be_new() -> None:
@@ -80,12 +82,14 @@ def test_what_is_read_has_to_be_there_and_a_cache_may_be_new() -> None:
 def test_it_runs_what_the_plan_says() -> None:
     plan = built_in("spark")
     made = container(plan)
-    words = ["127.0.0.1" if word == "0.0.0.0" else word for word in plan.arguments]  # noqa: S104  what it replaces
+    words = ["127.0.0.1" if word == "0.0.0.0" else word for word in plan.arguments]
     assert (made["command"], made["args"]) == (list(plan.entrypoint), words)
     assert made["resources"]["limits"] == {"nvidia.com/gpu": "1"}
     places = {mount["mountPath"]: mount.get("readOnly") for mount in made["volumeMounts"]}
-    assert {mount.target: mount.read_only for mount in (*plan.mounts, *plan.patches)}.items() <= places.items()
-    assert "/dev/shm" in places  # noqa: S108  the container's own
+    assert {
+        mount.target: mount.read_only for mount in (*plan.mounts, *plan.patches)
+    }.items() <= places.items()
+    assert "/dev/shm" in places
     assert set(plan.scratch) <= set(places)
 
 
@@ -95,7 +99,9 @@ def test_only_the_gateway_is_reached() -> None:
     words = container(plan)["args"]
     assert words[words.index("--host") + 1] == "127.0.0.1"
     assert "ports" not in container(plan)
-    assert gateway(plan)["ports"] == [{"name": service["spec"]["ports"][0]["targetPort"], "containerPort": 8080}]
+    assert gateway(plan)["ports"] == [
+        {"name": service["spec"]["ports"][0]["targetPort"], "containerPort": 8080}
+    ]
     assert policy["spec"]["ingress"][0]["ports"] == [{"port": 8080}]
     text = config["data"]["nginx.conf"]
     assert 'set $vllm "127.0.0.1:8000";' in text
@@ -106,7 +112,9 @@ def test_only_the_gateway_is_reached() -> None:
 def test_keys_are_a_secret_that_is_only_named() -> None:
     plan = built_in("spark")
     pod = manifests(plan)[0]["spec"]["template"]["spec"]
-    assert {"name": "access", "secret": {"secretName": "deckard-spark-access", "defaultMode": 0o444}} in pod["volumes"]
+    assert {"name": "access", "secret": {"secretName": "deckard-spark-access", "defaultMode": 0o444}} in pod[
+        "volumes"
+    ]
     seen = {one["name"]: {mount["name"] for mount in one["volumeMounts"]} for one in pod["containers"]}
     assert "access" in seen["gateway"]
     assert "access" not in seen["vllm"]

@@ -78,7 +78,10 @@ def test_every_alert_says_what_to_type() -> None:
 
 def parsed(plan: LaunchPlan) -> dict[str, Any]:
     texts = render_monitoring(plan, PLACE)
-    return {name: json.loads(text) if name.endswith(".json") else yaml.safe_load(text) for name, text in texts.items()}
+    return {
+        name: json.loads(text) if name.endswith(".json") else yaml.safe_load(text)
+        for name, text in texts.items()
+    }
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -110,7 +113,9 @@ def test_a_container_is_reached_on_its_own_network() -> None:
     plan = built_in("spark")
     assert engine_network(plan) == "deckard-spark_private"
     found = parsed(plan)
-    assert found["prometheus/prometheus.yml"]["scrape_configs"][0]["static_configs"][0]["targets"] == ["vllm:8000"]
+    assert found["prometheus/prometheus.yml"]["scrape_configs"][0]["static_configs"][0]["targets"] == [
+        "vllm:8000"
+    ]
     assert found[COMPOSE]["networks"]["engine"] == {"external": True, "name": "deckard-spark_private"}
     assert "engine" not in found[COMPOSE]["services"]["grafana"]["networks"]
 
@@ -118,7 +123,9 @@ def test_a_container_is_reached_on_its_own_network() -> None:
 def test_a_process_is_reached_on_the_host() -> None:
     plan = build_plan(choice("cpu"))
     found = parsed(plan)
-    assert found["prometheus/prometheus.yml"]["scrape_configs"][0]["static_configs"][0]["targets"] == ["127.0.0.1:8000"]
+    assert found["prometheus/prometheus.yml"]["scrape_configs"][0]["static_configs"][0]["targets"] == [
+        "127.0.0.1:8000"
+    ]
     services = found[COMPOSE]["services"]
     assert {service["network_mode"] for service in services.values()} == {"host"}
     assert "--web.listen-address=127.0.0.1:9090" in services["prometheus"]["command"]
@@ -127,7 +134,14 @@ def test_a_process_is_reached_on_the_host() -> None:
 
 def behind(**more: Any) -> LaunchPlan:
     """A process behind nginx."""
-    facts = {"image": None, "program": "/usr/sbin/nginx", "user": None, "folder": "/g", "exposed": False, "tls": False}
+    facts = {
+        "image": None,
+        "program": "/usr/sbin/nginx",
+        "user": None,
+        "folder": "/g",
+        "exposed": False,
+        "tls": False,
+    }
     none = {"certificate": None, "certificate_key": None}
     return build_plan(choice("cpu")).model_copy(update={"gateway": Gateway(**{**facts, **none, **more})})
 
@@ -151,7 +165,9 @@ def test_a_container_needs_no_key_whatever_stands_in_front() -> None:
 def test_the_dashboard_finds_its_source() -> None:
     found = parsed(drafting())
     assert found["provisioning/datasources/deckard.yaml"]["datasources"][0]["uid"] == dashboard.SOURCE["uid"]
-    places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in found["dashboards/deckard.json"]["panels"]]
+    places = [
+        (panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in found["dashboards/deckard.json"]["panels"]
+    ]
     assert len(set(places)) == len(places)
 
 

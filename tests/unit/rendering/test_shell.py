@@ -20,7 +20,11 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\n
 def shell_words(script: str) -> list[str]:
     """What bash itself makes of the line: the command is replaced by one that prints its arguments."""
     done = subprocess.run(
-        ["bash", "-c", f"vllm() {{ printf '%s\\0' \"$@\"; }}; docker() {{ printf '%s\\0' \"$@\"; }}\n{script}"],
+        [
+            "bash",
+            "-c",
+            f"vllm() {{ printf '%s\\0' \"$@\"; }}; docker() {{ printf '%s\\0' \"$@\"; }}\n{script}",
+        ],
         capture_output=True,
         check=True,
     )

@@ -18,11 +18,17 @@ def settings(unit: str) -> dict[str, str]:
 
 
 def test_it_watches_and_stops_the_deployment() -> None:
-    found = settings(render_unit(built_in("spark"), program="/usr/local/bin/deckard-deploy", state_dir="/data"))
+    found = settings(
+        render_unit(built_in("spark"), program="/usr/local/bin/deckard-deploy", state_dir="/data")
+    )
     assert found["ExecStart"] == '"/usr/local/bin/deckard-deploy" "watch" "--name" "spark"'
     assert found["ExecStop"] == '"/usr/local/bin/deckard-deploy" "down" "--name" "spark"'
     assert found["Environment"] == '"DECKARD_HOME=/data"'
-    assert (found["Restart"], found["KillMode"], found["RestartPreventExitStatus"]) == ("on-failure", "process", "2 6")
+    assert (found["Restart"], found["KillMode"], found["RestartPreventExitStatus"]) == (
+        "on-failure",
+        "process",
+        "2 6",
+    )
 
 
 def verified(unit: str, folder: Path) -> str:

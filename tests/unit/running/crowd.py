@@ -31,7 +31,9 @@ class Left:
     said: str
 
 
-def crowd(site_in: Callable[[Path], Site], folder: Path, release: Release, launch: Launch, count: int) -> list[Left]:
+def crowd(
+    site_in: Callable[[Path], Site], folder: Path, release: Release, launch: Launch, count: int
+) -> list[Left]:
     """Let `count` processes bring the same release up at the same moment; one holds until all others have left."""
     turn, leave = _PROCESSES.Barrier(count), _PROCESSES.Event()
     pipes = [_PROCESSES.Pipe(duplex=False) for _ in range(count)]
@@ -76,7 +78,9 @@ def _take_part(  # noqa: PLR0917  a process is given all it needs
 def site_of_processes(folder: Path) -> Site:
     """The deployment in the folder, as one of the crowd sees it."""
     world = World(folder)
-    return Site(releases=world.releases, runtimes={"process": world.runtime()}, follow=_follow, say=lambda _: None)
+    return Site(
+        releases=world.releases, runtimes={"process": world.runtime()}, follow=_follow, say=lambda _: None
+    )
 
 
 def _follow(release: Release, _: Runtime) -> None:

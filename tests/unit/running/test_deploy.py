@@ -7,14 +7,27 @@ from typing import Any, cast
 import pytest
 
 from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError, StartFailedError, TimedOutError
-from deckard_deploy.running.deploy import Site, bring_up, decide, follow_up, observe, relaunch, take_down, what_runs
+from deckard_deploy.running.deploy import (
+    Site,
+    bring_up,
+    decide,
+    follow_up,
+    observe,
+    relaunch,
+    take_down,
+    what_runs,
+)
 from deckard_deploy.running.process.supervision import kill_marked, server_mark
 from deckard_deploy.running.releases import Launch, Release
 from deckard_deploy.running.runtime import MISSING, Observation, Runtime
 from tests.unit.running.world import World, eventually, free_port
 
 LAUNCH = Launch(
-    launch_id="l1", started_at="2026-01-01", state="ready", runtime="process", base_url="http://127.0.0.1:1/v1"
+    launch_id="l1",
+    started_at="2026-01-01",
+    state="ready",
+    runtime="process",
+    base_url="http://127.0.0.1:1/v1",
 )
 RUNS = Observation(state="running", plan_hash="aa", launch_id="l1", instance_id="1")
 
@@ -38,7 +51,12 @@ def launch(**changes: object) -> Launch:
         (seen(restart_count=2), launch(restart_count=2), "nothing", "runs since"),
         (seen(restart_count=2), LAUNCH, "follow", "restarted since it was ready; restarts so far: 2"),
         (seen(restart_count=0), launch(restart_count=1), "follow", "restarted since it was ready"),
-        (seen(state="restarting", restart_count=1), LAUNCH, "replace", "crashes and is restarted; restarts so far: 1"),
+        (
+            seen(state="restarting", restart_count=1),
+            LAUNCH,
+            "replace",
+            "crashes and is restarted; restarts so far: 1",
+        ),
         (seen(plan_hash="bb"), LAUNCH, "replace", "plan bb runs, aa is wanted"),
         (seen(plan_hash="bb", state="restarting"), LAUNCH, "replace", "plan bb runs, aa is wanted"),
         (seen(plan_hash=None, launch_id=None), LAUNCH, "replace", "plan unknown runs"),
@@ -94,7 +112,9 @@ def proven(release: Release, runtime: Runtime) -> None:
 
 
 def site_of(world: World, follow: Callable[[Release, Runtime], None] = proven) -> Site:
-    return Site(releases=world.releases, runtimes={"process": world.runtime()}, follow=follow, say=lambda _: None)
+    return Site(
+        releases=world.releases, runtimes={"process": world.runtime()}, follow=follow, say=lambda _: None
+    )
 
 
 def test_up_makes_current_and_down_leaves_nothing(world):
@@ -257,7 +277,9 @@ def test_a_port_that_somebody_has_stops_nothing(world):
     bring_up(site_of(world), old, launch)
     before = world.processes()
     taken = free_port()
-    with subprocess.Popen([sys.executable, "-m", "http.server", "-b", "127.0.0.1", str(taken)], stderr=-3) as other:
+    with subprocess.Popen(
+        [sys.executable, "-m", "http.server", "-b", "127.0.0.1", str(taken)], stderr=-3
+    ) as other:
         eventually(lambda: World.answers(taken))
         new, launch = world.stored(world.plan(port=taken), "deckard-launch-2")
         with pytest.raises(EnvironmentUnfitError, match=f"pid {other.pid}"):

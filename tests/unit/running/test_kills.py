@@ -13,7 +13,10 @@ def test_kills_leave_nothing_half_and_the_next_up_converges(what):
     mode, kills = what
     script = Path(__file__).parents[3] / "scripts" / "campaign_kills.py"
     done = subprocess.run(
-        [sys.executable, script, mode, "--kills", kills, "--seed", "1"], capture_output=True, text=True, check=False
+        [sys.executable, script, mode, "--kills", kills, "--seed", "1"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{kills} kills, 0 violations" in done.stdout

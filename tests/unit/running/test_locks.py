@@ -20,7 +20,8 @@ def test_every_locked_requirement_is_pinned_and_hashed(file: Path):
 
 
 @pytest.mark.parametrize(
-    ("name", "vllm", "torch"), [("vllm-0.19.1-cpu", "0.19.1", "2.10.0"), ("vllm-0.32.0-cpu", "0.32.0", "2.13.0")]
+    ("name", "vllm", "torch"),
+    [("vllm-0.19.1-cpu", "0.19.1", "2.10.0"), ("vllm-0.32.0-cpu", "0.32.0", "2.13.0")],
 )
 def test_the_committed_lock_is_whole(name: str, vllm: str, torch: str):
     lock = LOCKS[name]

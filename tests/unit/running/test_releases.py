@@ -8,10 +8,13 @@ from deckard_deploy.planning.plan import plan_hash
 
 def test_a_release_is_its_files_and_its_plan(world):
     plan = world.plan()
-    release = world.releases.store(plan.hash, {"plan.json": plan.model_dump_json(), "patches/eagle.py": "pass\n"})
+    release = world.releases.store(
+        plan.hash, {"plan.json": plan.model_dump_json(), "patches/eagle.py": "pass\n"}
+    )
     assert release.plan() == plan
     assert release.text("patches/eagle.py") == "pass\n"
-    assert (release.folder / "patches/eagle.py").stat().st_mode & 0o777 == 0o644  # the container's user reads it
+    # The container's user reads it.
+    assert (release.folder / "patches/eagle.py").stat().st_mode & 0o777 == 0o644
     assert release.launch() is None
     assert [one.plan_hash for one in world.releases.all()] == [plan.hash]
     assert [entry.name for entry in world.deployment.releases.iterdir()] == [plan.hash]
@@ -73,7 +76,8 @@ def test_a_plan_of_another_release_is_not_believed(world):
     (release.folder / "plan.json").write_text(world.plan(FAKE="other").model_dump_json())
     with pytest.raises(IntegrityError, match=f"not {release.plan_hash}") as caught:
         release.plan()
-    assert caught.value.hint.endswith(f"rm -r {release.folder}")  # each `up` reads the current release's plan first
+    # Each `up` reads the current release's plan first.
+    assert caught.value.hint.endswith(f"rm -r {release.folder}")
 
 
 def test_a_release_from_before_the_plan_had_a_field_is_still_read(world):

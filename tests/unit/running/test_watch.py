@@ -29,7 +29,9 @@ class Watched:
         self.world = world
         self.says: Canary = Canary(answered=True, detail="")
         runtime = world.runtime()
-        self.site = Site(releases=world.releases, runtimes={"process": runtime}, follow=self.follow, say=lambda _: None)
+        self.site = Site(
+            releases=world.releases, runtimes={"process": runtime}, follow=self.follow, say=lambda _: None
+        )
         self.plan = world.plan()
         self.ready = bring_up(self.site, *world.stored(self.plan))
         self.watch = self.made()
@@ -44,7 +46,9 @@ class Watched:
         def settled() -> bool:
             if runtime.observe().state in ("exited", "restarting"):
                 raise StartFailedError("the engine stopped")
-            return self.world.names() is not None and release.recorded_launch().launch_id in (self.world.names() or [])
+            return self.world.names() is not None and release.recorded_launch().launch_id in (
+                self.world.names() or []
+            )
 
         eventually(settled)
 
@@ -127,7 +131,11 @@ def test_it_gives_up_after_two_restarts_an_hour(watched: Watched) -> None:
 @pytest.mark.parametrize(("age_s", "boot"), [(watch.WINDOW_S + 1, None), (1.0, "another boot")])
 def test_old_restarts_do_not_count(watched: Watched, age_s: float, boot: str | None) -> None:
     old = Restart(
-        at="2026-01-01", reason="x", outcome="ready", boot=boot or boot_id(), monotonic_s=time.monotonic() - age_s
+        at="2026-01-01",
+        reason="x",
+        outcome="ready",
+        boot=boot or boot_id(),
+        monotonic_s=time.monotonic() - age_s,
     )
     record = watched.record().model_copy(update={"restarts": (old, old)})
     watched.world.deployment.watch.write_text(record.model_dump_json())
@@ -186,7 +194,10 @@ def test_it_waits_for_the_next_up_where_one_was_killed_after_it_had_made_room(wa
     (other.folder.parent / "000000000000" / "launch.json").write_text("{")
     assert watched.look()
     assert (watched.world.names(), watched.record().restarts) == (None, ())
-    assert (watched.record().state, watched.record().reason) == ("degraded", "an `up` was interrupted: run it again")
+    assert (watched.record().state, watched.record().reason) == (
+        "degraded",
+        "an `up` was interrupted: run it again",
+    )
     take_down(watched.site)
     assert watched.look() is False
 
@@ -269,7 +280,9 @@ def test_after_a_reboot_it_starts_what_was_current(watched: Watched) -> None:
 def test_nothing_was_ever_ready(world: World) -> None:
     site = Site(releases=world.releases, runtimes={}, follow=lambda *_: None, say=lambda _: None)
     with pytest.raises(BadInputError, match="box was never ready"):
-        Watch(world.deployment, canary=lambda _: Canary(answered=True, detail=""), say=lambda _: None).begin(site)
+        Watch(world.deployment, canary=lambda _: Canary(answered=True, detail=""), say=lambda _: None).begin(
+            site
+        )
 
 
 def test_a_second_watch_is_told_who_watches(watched: Watched) -> None:

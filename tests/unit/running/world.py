@@ -68,7 +68,9 @@ class World:
             say=lambda _: None,
         )
 
-    def plan(self, *, port: int | None = None, restart: str = "no", grace: int = 5, **environment: str) -> LaunchPlan:
+    def plan(
+        self, *, port: int | None = None, restart: str = "no", grace: int = 5, **environment: str
+    ) -> LaunchPlan:
         return LaunchPlan(
             deployment="box",
             profile="cpu",
@@ -102,7 +104,9 @@ class World:
 
     def stored(self, plan: LaunchPlan, launch_id: str = "deckard-launch-1") -> tuple[Release, Launch]:
         """The release of a plan and a launch of it that is not recorded yet."""
-        release = self.releases.store(plan.hash, {"plan.json": plan.model_dump_json(), "command.txt": launch_id})
+        release = self.releases.store(
+            plan.hash, {"plan.json": plan.model_dump_json(), "command.txt": launch_id}
+        )
         return release, self.launch(plan, launch_id)
 
     def launch(self, plan: LaunchPlan, launch_id: str = "deckard-launch-1") -> Launch:

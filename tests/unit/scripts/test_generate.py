@@ -61,7 +61,9 @@ def test_the_example_has_every_key_and_resolves() -> None:
 
 
 def mistakes(schema: str, data: Any) -> list[str]:
-    validator = Draft202012Validator(json.loads((ROOT / "docs" / "schemas" / f"{schema}.schema.json").read_text()))
+    validator = Draft202012Validator(
+        json.loads((ROOT / "docs" / "schemas" / f"{schema}.schema.json").read_text())
+    )
     return [error.message for error in validator.iter_errors(data)]
 
 

@@ -111,7 +111,12 @@ def no_list(random: Random) -> Answering:
 
 
 def not_http(random: Random) -> Answering:
-    bodies = (b"SSH-2.0-OpenSSH_9.2\r\n", b"\x15\x03\x01\x00\x02\x02\x46", b"-ERR unknown command\r\n", b"\x00" * 64)
+    bodies = (
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"\x15\x03\x01\x00\x02\x02\x46",
+        b"-ERR unknown command\r\n",
+        b"\x00" * 64,
+    )
     return always(Reply(random.choice(bodies), manner="raw"))(random)
 
 
@@ -129,9 +134,15 @@ HUNG_LIST, HUNG_CHAT = always(mannered(OURS, "hang")), always(chat=mannered(TEXT
 READY = (
     Behaviour("answers", "ready", always()),
     Behaviour("only reasons", "ready", always(chat=said(content=None, reasoning="The user wants"))),
-    Behaviour("only reasons, in the older field", "ready", always(chat=said(content="", reasoning_content="The"))),
+    Behaviour(
+        "only reasons, in the older field", "ready", always(chat=said(content="", reasoning_content="The"))
+    ),
     Behaviour("sends in chunks", "ready", always(mannered(OURS, "chunked"), mannered(TEXT, "chunked"))),
-    Behaviour("says no length and hangs up", "ready", always(replace(OURS, length=False), replace(TEXT, length=False))),
+    Behaviour(
+        "says no length and hangs up",
+        "ready",
+        always(replace(OURS, length=False), replace(TEXT, length=False)),
+    ),
     Behaviour("lists many more models", "ready", many_models),
     Behaviour("writes odd characters", "ready", odd_text),
     Behaviour("says 503 to /health, and works", "ready", always(health=503)),
@@ -147,7 +158,9 @@ READY = (
 NEVER = (
     Behaviour("has /health and no models", "failed", always(Reply(status=404))),
     Behaviour("serves another model", "failed", always(listing("llama"))),
-    Behaviour("serves our model, from another launch", "failed", always(listing(SERVED, "deckard-launch-0001"))),
+    Behaviour(
+        "serves our model, from another launch", "failed", always(listing(SERVED, "deckard-launch-0001"))
+    ),
     Behaviour("answers 200 with a page", "failed", always(HTML, HTML)),
     Behaviour("lists nothing that is a list", "failed", no_list),
     Behaviour("lists without end", "failed", always(Reply(b"[" + b"1," * 4096, manner="endless"))),
@@ -174,8 +187,12 @@ CRASHES = (
         listens=False,
         turns={0: Seen(restart_count=1), 0.4: Seen(state="restarting", exit_code=1, restart_count=2)},
     ),
-    Behaviour("crashes while another server is silent on the port", "failed", HUNG_LIST, turns={0.2: CRASHED}),
-    Behaviour("crashes during the first answer, unnoticed by a proxy", "failed", HUNG_CHAT, turns={0.2: CRASHED}),
+    Behaviour(
+        "crashes while another server is silent on the port", "failed", HUNG_LIST, turns={0.2: CRASHED}
+    ),
+    Behaviour(
+        "crashes during the first answer, unnoticed by a proxy", "failed", HUNG_CHAT, turns={0.2: CRASHED}
+    ),
 )
 STALLED = (Behaviour("never listens", "stalled", always(), listens=False),)
 BEHAVIOURS = (*READY, *NEVER, *CRASHES, *STALLED)

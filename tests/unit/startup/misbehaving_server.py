@@ -13,7 +13,9 @@ from typing import Any, Literal
 
 # whole: in pieces of a random size. drip: a byte at a time, without end. cut: half of it. stall: then silence.
 # hang: silence. close, reset: no answer. endless: the body again and again. raw: the body is all, without a head.
-Manner = Literal["whole", "chunked", "drip", "drip head", "cut", "stall", "hang", "close", "reset", "endless", "raw"]
+Manner = Literal[
+    "whole", "chunked", "drip", "drip head", "cut", "stall", "hang", "close", "reset", "endless", "raw"
+]
 DRIP_S = 0.02
 
 
@@ -126,7 +128,9 @@ class Misbehaving:
 
 
 @contextmanager
-def misbehaving(answering: Answering, random: Random, *, listens_after_s: float = 0.0) -> Iterator[Misbehaving]:
+def misbehaving(
+    answering: Answering, random: Random, *, listens_after_s: float = 0.0
+) -> Iterator[Misbehaving]:
     made = Misbehaving(answering, random)
     timer = threading.Timer(listens_after_s, made.listen)
     timer.start()
@@ -152,7 +156,9 @@ def _request(connection: socket.socket) -> str:
         got += piece
     head, _, body = got.partition(b"\r\n\r\n")
     lines = head.decode("latin-1").split("\r\n")
-    length = next((int(line.split(":")[1]) for line in lines if line.lower().startswith("content-length:")), 0)
+    length = next(
+        (int(line.split(":")[1]) for line in lines if line.lower().startswith("content-length:")), 0
+    )
     while len(body) < length:
         body += connection.recv(1 << 16)
     return lines[0].rpartition(" ")[0]

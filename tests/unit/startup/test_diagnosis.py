@@ -66,7 +66,9 @@ def test_a_good_start_has_no_failure(name: str):
 def test_every_signature_has_a_log_or_an_ending():
     by_line = {signature.id for signature in known().signatures if signature.line}
     assert by_line == {failure_of(name) for name in FAILURES}
-    by_ending = {signature.id for signature in known().signatures if signature.oom_killed or signature.exit_codes}
+    by_ending = {
+        signature.id for signature in known().signatures if signature.oom_killed or signature.exit_codes
+    }
     assert by_ending == {"oom-killed", "killed", "cannot-execute"}
     assert len(known().signatures) == len(by_line) + len(by_ending)
 
@@ -104,7 +106,9 @@ def test_the_estimated_length_is_the_one_that_vllm_printed():
     ],
 )
 def test_a_silent_end_is_named_by_how_it_ended(ended: Ended, signature: str):
-    lines = ["(EngineCore pid=7) INFO 11-23 12:00:04 [gpu_model_runner.py:4736] Starting to load model /models/d..."]
+    lines = [
+        "(EngineCore pid=7) INFO 11-23 12:00:04 [gpu_model_runner.py:4736] Starting to load model /models/d..."
+    ]
     assert diagnose(lines, phase=Phase.WEIGHTS, observation=ended).signature == signature
 
 

@@ -62,7 +62,9 @@ class Life:
 
     def follow(self, stalled_after_s: float = 60) -> Ready:
         clock = Clock(now=lambda: self.now, sleep=self.sleep)
-        return follow(self, self.probe, stalled_after_s=stalled_after_s, on_progress=self.progress.append, clock=clock)
+        return follow(
+            self, self.probe, stalled_after_s=stalled_after_s, on_progress=self.progress.append, clock=clock
+        )
 
 
 READY = Readiness(Outcome.READY)
@@ -173,7 +175,9 @@ def test_a_start_without_progress_times_out():
 @pytest.mark.parametrize(
     "line",
     [
-        lambda at: f"Loading safetensors checkpoint shards:  {at // 10}% Completed | {at}/1000 [00:04<00:04,  4s/it]",
+        lambda at: (
+            f"Loading safetensors checkpoint shards:  {at // 10}% Completed | {at}/1000 [00:04<00:04,  4s/it]"
+        ),
         lambda at: f"INFO 11-23 12:00:00 [gpu_worker.py:578] Compile and warming up model for size {at}",
     ],
 )

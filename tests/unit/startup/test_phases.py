@@ -37,7 +37,10 @@ CPU = [Phase.CONTAINER, Phase.IMPORTS, Phase.WEIGHTS, Phase.KV_CACHE, Phase.WARM
         ("ready.eager", CPU),
         ("ready.compile", CPU),
         ("ready.cuda", list(ORDER)),
-        ("ready.gpu", [phase for phase in ORDER if phase not in {Phase.DRAFTER, Phase.WARM_UP, Phase.AUTOTUNE}]),
+        (
+            "ready.gpu",
+            [phase for phase in ORDER if phase not in {Phase.DRAFTER, Phase.WARM_UP, Phase.AUTOTUNE}],
+        ),
         ("ready.mtp", [*CPU[:3], Phase.DRAFTER, *CPU[3:4], Phase.SERVER]),
         ("weights-corrupt", CPU[:3]),
         ("port-in-use", CPU[:2]),
@@ -81,7 +84,9 @@ def test_the_facts_of_a_real_start_on_a_gpu():
 
 def test_the_wording_of_0_32_0():
     tracker = PhaseTracker(0.0)
-    tracker.feed("CPU KV cache size: 349,440 tokens, Maximum concurrency for 1,024 tokens per request: 309.13x", 1.0)
+    tracker.feed(
+        "CPU KV cache size: 349,440 tokens, Maximum concurrency for 1,024 tokens per request: 309.13x", 1.0
+    )
     tracker.feed("init engine (profile, create kv cache, warmup model) took 1.23 s", 2.0)
     assert tracker.facts == Facts(kv_cache_tokens=349_440, max_concurrency=309.13, init_engine_s=1.23)
 
@@ -101,7 +106,9 @@ def test_percent_of_the_shards():
 def test_percent_does_not_fall_when_ranks_report_out_of_order():
     tracker = PhaseTracker(0.0)
     for percent in (50, 75, 25):
-        tracker.feed(f"Loading safetensors checkpoint shards: {percent:3}% Completed | 1/2 [00:37<00:37]", 1.0)
+        tracker.feed(
+            f"Loading safetensors checkpoint shards: {percent:3}% Completed | 1/2 [00:37<00:37]", 1.0
+        )
     assert tracker.progress.percent == 75.0
 
 
@@ -120,7 +127,8 @@ def test_a_second_bar_of_the_phase_starts_over():
 def test_the_last_state_of_a_bar_in_one_line_counts():
     tracker = PhaseTracker(0.0)
     progress = tracker.feed(
-        "\rCapturing CUDA graphs (decode, FULL):   0%| | 0/2\rCapturing CUDA graphs (decode, FULL):  50%|█", 1.0
+        "\rCapturing CUDA graphs (decode, FULL):   0%| | 0/2\rCapturing CUDA graphs (decode, FULL):  50%|█",
+        1.0,
     )
     assert progress is not None
     assert progress.percent == 50.0
@@ -140,7 +148,9 @@ def test_a_line_of_an_earlier_phase_shows_life_and_changes_nothing():
     assert tracker.feed("Starting to load model /models/deckard-31b...", 2.0) == before
 
 
-@pytest.mark.parametrize("line", ["", "hello", "Loading safetensors check", "(EngineCore pid=1) ", "100%", "# INFO"])
+@pytest.mark.parametrize(
+    "line", ["", "hello", "Loading safetensors check", "(EngineCore pid=1) ", "100%", "# INFO"]
+)
 def test_other_lines_are_no_progress(line: str):
     assert PhaseTracker(0.0).feed(line, 1.0) is None
 
@@ -159,8 +169,14 @@ def test_every_phase_can_begin_and_every_pattern_has_a_source():
 
 
 REAL_LINES = [line for name in ("ready.eager", "ready.cuda") for line in lines_of(name)]
-PIECES = st.sampled_from(REAL_LINES) | st.text() | st.sampled_from(["\r", "\x1b[0m", "(EngineCore pid=1) ", "100%|"])
-CUT = st.builds(lambda line, at: line[at:] if at < 0 else line[:at], st.sampled_from(REAL_LINES), st.integers(-80, 80))
+PIECES = (
+    st.sampled_from(REAL_LINES)
+    | st.text()
+    | st.sampled_from(["\r", "\x1b[0m", "(EngineCore pid=1) ", "100%|"])
+)
+CUT = st.builds(
+    lambda line, at: line[at:] if at < 0 else line[:at], st.sampled_from(REAL_LINES), st.integers(-80, 80)
+)
 DIGITS = st.builds(
     lambda line, digits: re.sub(r"\d+", digits, line),
     st.sampled_from(REAL_LINES),

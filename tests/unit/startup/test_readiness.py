@@ -99,7 +99,11 @@ def test_our_launch_that_generates_text_is_ready():
         (_, _, _), (path, _, question) = server.seen
     assert found.outcome is Outcome.READY
     assert path == "/v1/chat/completions"
-    assert (question["model"], "temperature" in question, "stream" in question) == ("launch-7c1e", False, False)
+    assert (question["model"], "temperature" in question, "stream" in question) == (
+        "launch-7c1e",
+        False,
+        False,
+    )
 
 
 def test_reasoning_counts_as_text():

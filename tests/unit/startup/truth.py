@@ -61,7 +61,7 @@ class Life:
 
 
 def case(behaviour: Behaviour, seed: int) -> Case:
-    random = Random(f"{behaviour.name} {seed}")  # noqa: S311  a case that can be had again
+    random = Random(f"{behaviour.name} {seed}")
     loads_s = random.uniform(0, 0.3) if behaviour.listens and not behaviour.turns else 0.0
     with misbehaving(
         behaviour.answering(random), random, listens_after_s=loads_s if behaviour.listens else 60
@@ -87,12 +87,14 @@ def _followed(life: Life, probe: Callable[[], readiness.Readiness], clock: Clock
 
 def table(seeds: Iterable[int]) -> list[Case]:
     with ThreadPool(AT_ONCE) as pool:
-        return pool.starmap(case, [(behaviour, seed) for seed in seeds for behaviour in BEHAVIOURS], chunksize=1)
+        return pool.starmap(
+            case, [(behaviour, seed) for seed in seeds for behaviour in BEHAVIOURS], chunksize=1
+        )
 
 
 def ready_by(believed: Callable[[Misbehaving], bool], behaviour: Behaviour, seed: int) -> bool:
     """Whether a simpler probe, once the server listens, would say ready."""
-    random = Random(f"{behaviour.name} {seed}")  # noqa: S311  a case that can be had again
+    random = Random(f"{behaviour.name} {seed}")
     with misbehaving(behaviour.answering(random), random) as server:
         time.sleep(0.02)
         return believed(server)
@@ -100,7 +102,9 @@ def ready_by(believed: Callable[[Misbehaving], bool], behaviour: Behaviour, seed
 
 def healthy(server: Misbehaving) -> bool:
     """`/health` answers 200: what a compose healthcheck asks."""
-    return bool(requests.get(server.url.replace("/v1", "/health"), timeout=5).status_code == requests.codes.ok)
+    return bool(
+        requests.get(server.url.replace("/v1", "/health"), timeout=5).status_code == requests.codes.ok
+    )
 
 
 def lists_the_model(server: Misbehaving) -> bool:

@@ -8,7 +8,9 @@ from deckard_deploy.system.ports import require_free
 from tests.unit.running.world import free_port
 
 
-def bound(address: str = "127.0.0.1", port: int = 0, *, shared: bool = True, listen: bool = True) -> socket.socket:
+def bound(
+    address: str = "127.0.0.1", port: int = 0, *, shared: bool = True, listen: bool = True
+) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     server = socket.socket(family)
     if shared:  # as vLLM
@@ -24,12 +26,14 @@ def test_a_free_port_is_free():
     require_free("127.0.0.1", free_port())
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::", "::1"])  # noqa: S104  ports of this test alone
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::", "::1"])
 @pytest.mark.parametrize("shared", [True, False])
 def test_a_listener_is_named(address, shared):
     with bound(address, shared=shared) as server:
         port = server.getsockname()[1]
-        with pytest.raises(EnvironmentUnfitError, match=rf"{port} cannot be used.*\(pid {os.getpid()}\) listens there"):
+        with pytest.raises(
+            EnvironmentUnfitError, match=rf"{port} cannot be used.*\(pid {os.getpid()}\) listens there"
+        ):
             require_free("127.0.0.1" if address != "::1" else "::1", port)
 
 

@@ -17,7 +17,9 @@ SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep
 
 @pytest.fixture
 def sleeper():
-    with subprocess.Popen(SLEEP, stdout=subprocess.PIPE, env={**os.environ, "DECKARD_TEST": "a b"}) as process:
+    with subprocess.Popen(
+        SLEEP, stdout=subprocess.PIPE, env={**os.environ, "DECKARD_TEST": "a b"}
+    ) as process:
         assert process.stdout
         process.stdout.readline()
         yield process
@@ -56,7 +58,9 @@ def test_nobody_has_no_identity(sleeper):
 
 def test_a_mark_is_found_whole_and_on_descendants(sleeper):
     child = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'])"
-    with subprocess.Popen([sys.executable, "-c", child], env={**os.environ, "DECKARD_TEST": "family"}) as parent:
+    with subprocess.Popen(
+        [sys.executable, "-c", child], env={**os.environ, "DECKARD_TEST": "family"}
+    ) as parent:
         family = eventually(lambda: found if len(found := marked("DECKARD_TEST=family")) == 2 else [])
         assert parent.pid in {process.pid for process in family}
         for process in family:
@@ -114,7 +118,9 @@ def test_what_other_users_run_may_be_hidden():
     """`hidepid=1` shows the numbers of their processes and opens nothing."""
     mount = "mount --make-rprivate / && mount -t proc -o hidepid=1 proc /proc"
     code = f"{mount} && exec {shlex.join([sys.executable, '-c', HIDDEN, *sys.path])}"
-    done = subprocess.run(["unshare", "--mount", "sh", "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", code], capture_output=True, text=True, check=False
+    )
     if "mount:" in done.stderr or "unshare:" in done.stderr:
         pytest.skip(done.stderr)
     assert done.stdout == "True False\n", done.stderr

@@ -14,12 +14,15 @@ from tests.unit.weights.hub_server import REPO, Hub, content, running
 
 BIG = "model.safetensors"
 PACE = Pace(connections=4, segment_bytes=256 << 10, backoff_s=0.001, stall_s=60, retries=3)
-IMPATIENT = replace(PACE, stall_s=0.5)  # for servers that stall; elsewhere a busy machine must not look like one
+# For servers that stall; elsewhere a busy machine must not look like one.
+IMPATIENT = replace(PACE, stall_s=0.5)
 
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    served = Hub({"config.json": b'{"a": 1}\n', BIG: content(2_000_001), "empty.txt": b"", "tool.py": b"print()\n"})
+    served = Hub(
+        {"config.json": b'{"a": 1}\n', BIG: content(2_000_001), "empty.txt": b"", "tool.py": b"print()\n"}
+    )
     with running(served):
         monkeypatch.setenv("HF_ENDPOINT", served.url)
         monkeypatch.setenv("HF_TOKEN", "hf_secret")

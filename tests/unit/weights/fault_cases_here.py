@@ -37,7 +37,11 @@ def hub_down(site: Site) -> None:
     "F14",
     "no such host, a proxy that refuses, a certificate of somebody else, a login page",
     "an HTML page came in place of the file: a login page or a proxy in between; open the hub's address in a browser",
-    guard=("weights/responses.py", 'if kind.startswith("text/html") and not name.endswith(".html"):', "if False:"),
+    guard=(
+        "weights/responses.py",
+        'if kind.startswith("text/html") and not name.endswith(".html"):',
+        "if False:",
+    ),
     otherwise="bytes were expected",
 )
 def in_between(site: Site) -> None:
@@ -61,7 +65,18 @@ def in_between(site: Site) -> None:
 def signed_by_nobody(site: Site) -> Iterator[str]:
     """The same hub behind TLS, with a certificate that nobody vouches for."""
     key, certificate = site.root / "key.pem", site.root / "certificate.pem"
-    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1", "-days", "1"]
+    made = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-subj",
+        "/CN=127.0.0.1",
+        "-days",
+        "1",
+    ]
     subprocess.run([*made, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
@@ -141,7 +156,11 @@ def bad_disk(site: Site) -> None:
     "F18",
     "the same command again after an fsync that failed",
     "nothing; fetched again, because the kernel may show bytes that the disk does not have",
-    guard=("weights/partial.py", "                self.reset()\n                raise", "                raise"),
+    guard=(
+        "weights/partial.py",
+        "                self.reset()\n                raise",
+        "                raise",
+    ),
     otherwise="it went on",
 )
 def after_a_failed_fsync(site: Site) -> None:
@@ -199,7 +218,11 @@ def two(site: Site, *fakes: str) -> None:
     "F19",
     "two pulls at once",
     "another deckard-deploy is pulling into …; wait until it is done: exit 8",
-    guard=("weights/folder.py", "            lock.acquire()\n            marker.acquire()\n", "            pass\n"),
+    guard=(
+        "weights/folder.py",
+        "            lock.acquire()\n            marker.acquire()\n",
+        "            pass\n",
+    ),
     otherwise="code=0",
 )
 def second_pull(site: Site) -> None:

@@ -30,7 +30,9 @@ class Ended:
 
     def names(self, code: int, *words: str) -> bool:
         """Whether it ended with this exit code, one line that has the words, and a next command."""
-        return self.code == code and all(word in self.message + self.hint for word in words) and self.is_one_line
+        return (
+            self.code == code and all(word in self.message + self.hint for word in words) and self.is_one_line
+        )
 
     @property
     def is_one_line(self) -> bool:
@@ -92,7 +94,9 @@ def ended(process: "subprocess.Popen[str]") -> Ended:
 
 def without(root: Path, module: str, guard: str, instead: str) -> Path:
     """A folder with a copy of the package in which one guard is replaced."""
-    shutil.copytree(CHECKOUT / "deckard_deploy", root / "deckard_deploy", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        CHECKOUT / "deckard_deploy", root / "deckard_deploy", ignore=shutil.ignore_patterns("__pycache__")
+    )
     path = root / "deckard_deploy" / module
     source = path.read_text()
     assert source.count(guard) == 1, f"{module}: {guard!r} is not there once"

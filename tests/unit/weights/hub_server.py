@@ -51,7 +51,11 @@ class Hub:
             blob = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
             entry: dict[str, object] = {"rfilename": name, "size": len(data), "blobId": blob}
             if name not in self.small:
-                entry["lfs"] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
+                entry["lfs"] = {
+                    "sha256": hashlib.sha256(data).hexdigest(),
+                    "size": len(data),
+                    "pointerSize": 134,
+                }
             listed.append(entry)
         return listed
 
@@ -96,7 +100,9 @@ class Answer(BaseHTTPRequestHandler):
             return
         entries = self.hub.siblings()
         if "/tree/" in path:
-            named = [{"type": "file", "path": one["rfilename"], "oid": one["blobId"], **one} for one in entries]
+            named = [
+                {"type": "file", "path": one["rfilename"], "oid": one["blobId"], **one} for one in entries
+            ]
             for one in named:
                 if "lfs" in one:
                     one["lfs"] = {"oid": one["lfs"]["sha256"], **one["lfs"]}  # type: ignore[index, dict-item]
@@ -141,7 +147,9 @@ class Answer(BaseHTTPRequestHandler):
             "Accept-Ranges": "bytes",
             **({"Content-Range": f"bytes {start}-{end - 1}/{len(data)}"} if ranged else {}),
         }
-        for key, value in (headers | {key.replace("_", "-"): value for key, value in changes.items()}).items():
+        for key, value in (
+            headers | {key.replace("_", "-"): value for key, value in changes.items()}
+        ).items():
             self.send_header(key, value)
         self.end_headers()
 

@@ -65,7 +65,9 @@ MALFORMED = {
     "nested too deeply": made(b'{"a":' * 100_000),
     "number of 5,000 digits": made(b'{"w":' + b"9" * 5000 + b"}"),
     "NaN": made(b'{"w":{"dtype":"U8","shape":[NaN],"data_offsets":[0,4]}}', b"1234"),
-    "git lfs pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 20500000000\n",
+    "git lfs pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:"
+    + b"a" * 64
+    + b"\nsize 20500000000\n",
     "html": b"<!DOCTYPE html><html>login</html>",
     "zeros": bytes(4096),
     "pickle": b"\x80\x04\x95." + bytes(20),

@@ -14,7 +14,9 @@ def campaign(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300)
 
 
-@pytest.mark.parametrize("what", [("kill", "--runs", "8"), ("freeze", "--runs", "3"), ("corrupt", "--runs", "20")])
+@pytest.mark.parametrize(
+    "what", [("kill", "--runs", "8"), ("freeze", "--runs", "3"), ("corrupt", "--runs", "20")]
+)
 def test_nothing_is_wrong_and_little_is_fetched_again(what):
     done = campaign(*what)
     assert done.returncode == 0, done.stdout + done.stderr

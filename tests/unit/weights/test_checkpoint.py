@@ -50,7 +50,9 @@ DAMAGES = {
         folder, "hf_quant_config.json", quantization={"quant_algo": "FP8"}
     ),
     "quant_algo missing": lambda folder: changed(folder, "hf_quant_config.json", quantization={}),
-    "quant_algo is a number": lambda folder: changed(folder, "hf_quant_config.json", quantization={"quant_algo": 4}),
+    "quant_algo is a number": lambda folder: changed(
+        folder, "hf_quant_config.json", quantization={"quant_algo": 4}
+    ),
     "python file": write("modeling.py", "print()"),
     "pickled weights": write("pytorch_model.bin", b"\x80\x04"),
     "no weights": lambda folder: (folder / "model.safetensors").unlink(),

@@ -11,7 +11,9 @@ from tests.unit.weights.fault_cases_here import CASES, on_tmpfs
 from tests.unit.weights.fault_site import BIG, Site, without
 from tests.unit.weights.hub_server import Hub, content, running
 
-MOUNTED = subprocess.run([*on_tmpfs(Path(__file__).parent, "size=1m"), "true"], capture_output=True, check=False)
+MOUNTED = subprocess.run(
+    [*on_tmpfs(Path(__file__).parent, "size=1m"), "true"], capture_output=True, check=False
+)
 
 
 @pytest.fixture

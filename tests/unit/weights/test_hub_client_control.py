@@ -20,7 +20,9 @@ DATA = content(3_000_000)
 
 
 def client(hub: Hub, root: Path, *, xet: bool = False) -> "subprocess.Popen[bytes]":
-    script = f"import huggingface_hub; huggingface_hub.snapshot_download({REPO!r}, local_dir={str(root / 'hf')!r})"
+    script = (
+        f"import huggingface_hub; huggingface_hub.snapshot_download({REPO!r}, local_dir={str(root / 'hf')!r})"
+    )
     own = {"HF_ENDPOINT": hub.url, "HF_HOME": str(root / "home"), "HF_HUB_DISABLE_XET": "0" if xet else "1"}
     return subprocess.Popen([sys.executable, "-c", script], env=os.environ | own, stderr=subprocess.DEVNULL)
 
@@ -88,7 +90,11 @@ def test_xet_storage_that_does_not_answer_makes_it_wait_and_not_turn_to_https(tm
                 return
             asked.set()
             token = {"casUrl": "http://127.0.0.1:9", "exp": int(time.time()) + 3600, "accessToken": "t"}
-            names = {"casUrl": "X-Xet-Cas-Url", "exp": "X-Xet-Token-Expiration", "accessToken": "X-Xet-Access-Token"}
+            names = {
+                "casUrl": "X-Xet-Cas-Url",
+                "exp": "X-Xet-Token-Expiration",
+                "accessToken": "X-Xet-Access-Token",
+            }
             headers = {names[key]: str(value) for key, value in token.items()}
             self.reply(200, json.dumps(token).encode(), {"Content-Type": "application/json", **headers})
 

@@ -94,7 +94,9 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize(("fault", "layout", "change"), [(key, *case) for key, case in DAMAGES.items()], ids=DAMAGES)
+@pytest.mark.parametrize(
+    ("fault", "layout", "change"), [(key, *case) for key, case in DAMAGES.items()], ids=DAMAGES
+)
 def test_a_missing_or_odd_tensor_is_named(tiny, tmp_path, fault, layout, change):
     folder = copied(tiny[layout], tmp_path)
     rewrite(folder / "model.safetensors", change)

@@ -15,7 +15,9 @@ def site(tmp_path: Path) -> Iterator[Site]:
         yield Site(served, tmp_path)
 
 
-@pytest.mark.parametrize(("limit", "said"), [("fsize=1000000", "File too large"), ("nofile=7", "Too many open files")])
+@pytest.mark.parametrize(
+    ("limit", "said"), [("fsize=1000000", "File too large"), ("nofile=7", "Too many open files")]
+)
 def test_the_limit_is_named_and_without_it_the_same_command_goes_on(site: Site, limit: str, said: str):
     site.wrapper = ["prlimit", f"--{limit}"]
     found = site.pull()

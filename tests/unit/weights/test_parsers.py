@@ -62,8 +62,13 @@ KEYS = st.sampled_from(
     ]
 )
 VALUE = st.recursive(
-    SCALAR | st.sampled_from(["sliding_attention", "full_attention", "NVFP4", "gemma4", "model.safetensors", "a" * 40]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS | st.text(max_size=4), inner, max_size=5),
+    SCALAR
+    | st.sampled_from(
+        ["sliding_attention", "full_attention", "NVFP4", "gemma4", "model.safetensors", "a" * 40]
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(KEYS | st.text(max_size=4), inner, max_size=5)
+    ),
     max_leaves=20,
 )
 JSON = st.dictionaries(KEYS, VALUE, max_size=6).map(lambda one: json.dumps(one).encode())
@@ -110,7 +115,10 @@ def test_a_lock_a_manifest_and_a_record(tmp_path: Path, content):
 
 
 @SLICE
-@given(journal=st.binary(max_size=600) | JSON.map(lambda one: one.ljust(512) + bytes(8)), data=st.binary(max_size=40))
+@given(
+    journal=st.binary(max_size=600) | JSON.map(lambda one: one.ljust(512) + bytes(8)),
+    data=st.binary(max_size=40),
+)
 def test_a_journal(tmp_path: Path, journal, data):
     file = RemoteFile(path="x", size=40, sha256="0" * 64)
     (tmp_path / f"{file.digest}.journal").write_bytes(journal)
@@ -148,7 +156,9 @@ SIBLING = st.fixed_dictionaries(
         "size": SCALAR,
         "blobId": SCALAR | st.just("b" * 40),
         "lfs": VALUE
-        | st.fixed_dictionaries({"sha256": SCALAR | st.just("c" * 64), "size": SCALAR, "pointerSize": SCALAR}),
+        | st.fixed_dictionaries(
+            {"sha256": SCALAR | st.just("c" * 64), "size": SCALAR, "pointerSize": SCALAR}
+        ),
     },
 )
 LISTING = st.fixed_dictionaries(

@@ -42,7 +42,12 @@ def started(folder: Path) -> Path:
 
 def test_what_came_is_there_again(tmp_path):
     partial = opened(started(tmp_path))
-    assert (partial.done(), partial.frontier(0), partial.unfinished(), partial.etag) == (1800, 1300, [1, 2], '"tag"')
+    assert (partial.done(), partial.frontier(0), partial.unfinished(), partial.etag) == (
+        1800,
+        1300,
+        [1, 2],
+        '"tag"',
+    )
     assert partial.read(0, 1300) == DATA[:1300]
     partial.close()
 
@@ -136,7 +141,11 @@ def test_a_killed_pull_goes_on(tmp_path, monkeypatch, after):
         assert not (folder / "model.safetensors").exists()
         hub.fault = lambda *_: False
         asked = hub.served("model.safetensors")
-        pull(manifest, folder, Puller(lambda _: None, lambda *_: None, Pace(connections=1, segment_bytes=1 << 20)))
+        pull(
+            manifest,
+            folder,
+            Puller(lambda _: None, lambda *_: None, Pace(connections=1, segment_bytes=1 << 20)),
+        )
         assert hub.served("model.safetensors") - asked == len(data) - after
     assert (folder / "model.safetensors").read_bytes() == data
     assert not (folder / OURS / "parts").exists()
@@ -156,7 +165,11 @@ class Transfers(RuleBasedStateMachine):
         self.manifest = Manifest(
             repo=REPO,
             commit=COMMIT,
-            files=(RemoteFile(path="model.safetensors", size=300_000, sha256=hashlib.sha256(self.data).hexdigest()),),
+            files=(
+                RemoteFile(
+                    path="model.safetensors", size=300_000, sha256=hashlib.sha256(self.data).hexdigest()
+                ),
+            ),
         )
         self.patch = pytest.MonkeyPatch()
         self.patch.setenv("HF_ENDPOINT", self.hub.url)
@@ -235,5 +248,7 @@ class Transfers(RuleBasedStateMachine):
         assert not self.sound or not path.exists() or path.read_bytes() == self.data
 
 
-Transfers.TestCase.settings = settings(max_examples=12, stateful_step_count=8, deadline=None, derandomize=True)
+Transfers.TestCase.settings = settings(
+    max_examples=12, stateful_step_count=8, deadline=None, derandomize=True
+)
 TestTransfers = Transfers.TestCase

@@ -29,7 +29,9 @@ def test_the_token_goes_to_the_hub_and_not_to_where_it_sends_on(world: World):
 
         def send_on(answer: Answer, name: str, _start: int, _end: int) -> bool:
             # another host by name, as a CDN is
-            answer.reply(302, b"", {"Location": f"{other.url.replace('127.0.0.1', 'localhost')}/x/resolve/y/{name}"})
+            answer.reply(
+                302, b"", {"Location": f"{other.url.replace('127.0.0.1', 'localhost')}/x/resolve/y/{name}"}
+            )
             return True
 
         world.hub.fault = send_on
@@ -39,7 +41,9 @@ def test_the_token_goes_to_the_hub_and_not_to_where_it_sends_on(world: World):
     assert not any("Authorization" in headers for headers in other.requests)
 
 
-def once(fault: Callable[[Answer, str, int, int], bool], times: int = 1) -> Callable[[Answer, str, int, int], bool]:
+def once(
+    fault: Callable[[Answer, str, int, int], bool], times: int = 1
+) -> Callable[[Answer, str, int, int], bool]:
     left = [times]
 
     def limited(answer: Answer, name: str, start: int, end: int) -> bool:
@@ -130,7 +134,9 @@ RECOVERED = {
     "500 on each connection": once(status(500), 4),
     "429 with seconds": once(status(429, Retry_After="0"), 3),
     "429 with a date": once(status(429, Retry_After="Mon, 23 Nov 2020 10:00:00 GMT"), 3),
-    "429 with a date past every calendar": once(status(429, Retry_After="Mon, 01 Jan 99999999999 00:00:00 GMT"), 3),
+    "429 with a date past every calendar": once(
+        status(429, Retry_After="Mon, 01 Jan 99999999999 00:00:00 GMT"), 3
+    ),
     "429 with a digit that is no number": once(status(429, Retry_After="\u00b2"), 3),
     "wrong Content-Range": once(wrong_range, 2),
     "Content-Range of 5,000 digits": once(long_range, 2),
@@ -157,7 +163,11 @@ LASTING: dict[str, tuple[Callable[[Answer, str, int, int], bool], type[DeployErr
     "login page": (status(200, Content_Type="text/html; charset=utf-8"), NetworkError, "HTML page"),
     "too short": (status(200), NetworkError, "bytes were expected"),
     "redirect to nowhere": (status(302, Location="gopher://x/"), NetworkError, "sends on to nowhere"),
-    "redirect to half an address": (status(302, Location="http://[::1/x"), NetworkError, "sends on to nowhere"),
+    "redirect to half an address": (
+        status(302, Location="http://[::1/x"),
+        NetworkError,
+        "sends on to nowhere",
+    ),
     "redirect to no text": (status(302, Location="http://h/\xff"), NetworkError, "sends on to nowhere"),
     "flipped bit": (flipped, IntegrityError, "twice"),
     "stall": (drip, NetworkError, "stalled"),

@@ -28,7 +28,9 @@ def test_the_hub_client_takes_a_flipped_bit_for_the_file(world: World, tmp_path:
     world.hub.fault = lambda answer, name, start, end: name == BIG and flipped(answer, name, start, end)
     script = f"import huggingface_hub; huggingface_hub.snapshot_download({REPO!r}, local_dir={str(tmp_path / 'hf')!r})"
     environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
-    subprocess.run([sys.executable, "-c", script], env=environment, check=True, capture_output=True, timeout=60)
+    subprocess.run(
+        [sys.executable, "-c", script], env=environment, check=True, capture_output=True, timeout=60
+    )
     assert (tmp_path / "hf" / BIG).read_bytes() != world.hub.files[BIG]
     world.hub.fault = lambda *_: False
     world.folder = tmp_path / "hf"
@@ -52,7 +54,9 @@ def test_folders_in_a_files_place_are_set_aside_each_time(world: World):
         world.pull()
         world.assert_right()
     aside = world.folder / OURS / "quarantine"
-    assert {str(path.relative_to(aside)) for path in aside.rglob("?")} == {f"{BIG}{'~' * n}/{n}" for n in range(3)}
+    assert {str(path.relative_to(aside)) for path in aside.rglob("?")} == {
+        f"{BIG}{'~' * n}/{n}" for n in range(3)
+    }
 
 
 def test_an_unfinished_file_that_is_a_link_overwrites_nothing(world: World, tmp_path: Path):
@@ -70,7 +74,9 @@ def test_an_unfinished_file_that_is_a_link_overwrites_nothing(world: World, tmp_
 def test_paths_that_cannot_all_be_there_are_refused(world: World, also: str):
     listed = world.hub.siblings()
     world.hub.siblings = lambda: [*listed, {"rfilename": also, "size": 1, "blobId": "b" * 40}]  # type: ignore[method-assign]
-    with pytest.raises(IntegrityError, match="oddly: the whole: a path stands there twice, or is a file and a folder"):
+    with pytest.raises(
+        IntegrityError, match="oddly: the whole: a path stands there twice, or is a file and a folder"
+    ):
         world.pull()
     assert world.hub.sent == 0
 
@@ -200,7 +206,9 @@ def test_metadata_is_asked_for_again_after_a_5xx(world: World):
     world.assert_right()
 
 
-@pytest.mark.parametrize("path", ["../x", "/etc/x", "a/../../x", ".deckard/record.json", "a\\b", "a\nb", "", "./a"])
+@pytest.mark.parametrize(
+    "path", ["../x", "/etc/x", "a/../../x", ".deckard/record.json", "a\\b", "a\nb", "", "./a"]
+)
 def test_a_listing_that_leaves_the_folder_is_refused(world: World, path):
     world.hub.files[path] = b"x"
     with pytest.raises(IntegrityError, match="oddly"):

@@ -20,7 +20,14 @@ from tests.unit.weights.hub_server import COMMIT, REPO, Hub, content, flipped, r
 
 EXAMPLES = os.environ.get("DECKARD_FUZZ_EXAMPLES")  # for a long run; scripts/fuzz_weights.py says how
 PACE = Pace(connections=3, segment_bytes=64 << 10, backoff_s=0.001, retries=2, stall_s=10)
-FAULTS = {"cut": half, "bit": flipped, "whole": whole_file, "range": shifted, "503": status(503), "403": status(403)}
+FAULTS = {
+    "cut": half,
+    "bit": flipped,
+    "whole": whole_file,
+    "range": shifted,
+    "503": status(503),
+    "403": status(403),
+}
 
 
 class Pulls(RuleBasedStateMachine):

@@ -70,7 +70,10 @@ def test_a_sound_file_gives_dtype_shape_and_place(tmp_path):
 
 
 _VALUE = st.recursive(
-    st.none() | st.booleans() | st.integers(-2, 9) | st.sampled_from([2**63, 2**64, 0.5, "U8", "F4", "BF16", "q"]),
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 9)
+    | st.sampled_from([2**63, 2**64, 0.5, "U8", "F4", "BF16", "q"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner, max_size=3),
     max_leaves=6,
 )
@@ -86,7 +89,10 @@ _HEADER = st.dictionaries(st.sampled_from(["a", "b", "__metadata__"]), _ENTRY | 
 
 
 @settings(max_examples=400, deadline=None, derandomize=True)
-@given(header=_HEADER.map(lambda one: json.dumps(one).encode()) | st.binary(max_size=80), data=st.binary(max_size=16))
+@given(
+    header=_HEADER.map(lambda one: json.dumps(one).encode()) | st.binary(max_size=80),
+    data=st.binary(max_size=16),
+)
 def test_nothing_is_accepted_that_the_library_refuses(header: bytes, data: bytes):
     content = made(header, data)
     try:

@@ -64,7 +64,9 @@ VLLM_0_19_1_CPU = EngineLock(
     # for the second, and so is its time (70 s of download, 21 s of byte-compiling). The others are estimates: that
     # less the CUDA packages, plus an unpacked CPU PyTorch of 0.7 GB.
     routes=(
-        TorchRoute("PyTorch's CPU build", "x86_64", "torch-cpu.txt", ("--torch-backend", "cpu"), 0.6, 2.0, 40),
+        TorchRoute(
+            "PyTorch's CPU build", "x86_64", "torch-cpu.txt", ("--torch-backend", "cpu"), 0.6, 2.0, 40
+        ),
         TorchRoute("PyTorch with its CUDA libraries", "x86_64", "torch-pypi.txt", (), 4.5, 7.9, 100),
         TorchRoute("PyTorch's CPU build", "aarch64", "torch-pypi.txt", (), 0.4, 2.0, 40),
     ),
@@ -91,7 +93,9 @@ VLLM_0_32_0_CPU = EngineLock(
     newest_python=(3, 13),  # the newest that torch-cpu.txt holds hashes for
     libraries={"libnuma.so.1": "apt-get install libnuma1"},  # NEEDED by vllm/_C*.abi3.so
     routes=(
-        TorchRoute("PyTorch's CPU build", "x86_64", "torch-cpu.txt", ("--torch-backend", "cpu"), 0.6, 2.6, 90),
+        TorchRoute(
+            "PyTorch's CPU build", "x86_64", "torch-cpu.txt", ("--torch-backend", "cpu"), 0.6, 2.6, 90
+        ),
         TorchRoute(
             "PyTorch's CPU build with the Package Index's torchvision",
             "x86_64",
@@ -103,7 +107,9 @@ VLLM_0_32_0_CPU = EngineLock(
             additions={"torchvision/extension.py": _TORCHVISION_WITHOUT_CUDA},
         ),
         TorchRoute("PyTorch with its CUDA libraries", "x86_64", "torch-pypi.txt", (), 3.5, 7.0, 100),
-        TorchRoute("PyTorch's CPU build", "aarch64", "torch-cpu.txt", ("--torch-backend", "cpu"), 0.6, 2.6, 90),
+        TorchRoute(
+            "PyTorch's CPU build", "aarch64", "torch-cpu.txt", ("--torch-backend", "cpu"), 0.6, 2.6, 90
+        ),
         TorchRoute("PyTorch with its CUDA libraries", "aarch64", "torch-pypi.txt", (), 3.5, 7.0, 100),
     ),
     distribution=("vllm", "0.32.0+cpu"),  # as at 0.19.1; now entrypoints/cli/main.py:99

@@ -52,7 +52,13 @@ def test_a_release_with_our_plugin_is_judged_too() -> None:
 
 @pytest.mark.parametrize(
     ("text", "numbers"),
-    [("580.95.05", (580, 95, 5)), ("20.10.24+dfsg1", (20, 10, 24)), ("2.26.1-4", (2, 26, 1)), ("", ()), ("dev", ())],
+    [
+        ("580.95.05", (580, 95, 5)),
+        ("20.10.24+dfsg1", (20, 10, 24)),
+        ("2.26.1-4", (2, 26, 1)),
+        ("", ()),
+        ("dev", ()),
+    ],
 )
 def test_versions(text: str, numbers: tuple[int, ...]):
     assert version(text) == numbers

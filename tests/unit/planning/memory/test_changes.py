@@ -46,7 +46,9 @@ def test_three_where_there_are_three_and_what_costs_nothing_comes_first() -> Non
 
 
 def test_no_proposal_holds_another_that_leaves_as_much() -> None:
-    changes = proposed("rtx-5090", "max-model-len=262144", "kv-cache-dtype=auto", "max-num-batched-tokens=8192")
+    changes = proposed(
+        "rtx-5090", "max-model-len=262144", "kv-cache-dtype=auto", "max-num-batched-tokens=8192"
+    )
     for one in changes:
         for other in changes:
             if one is not other and set(one.options) < set(other.options):

@@ -177,7 +177,9 @@ def test_what_earlier_starts_took_replaces_what_is_assumed() -> None:
     assert found.kv_bytes() == memory("b200").kv_bytes() + 2 * GIB
 
 
-@pytest.mark.parametrize("change", ["max-num-batched-tokens=2048", "max-num-seqs=2", "tensor-parallel-size=2"])
+@pytest.mark.parametrize(
+    "change", ["max-num-batched-tokens=2048", "max-num-seqs=2", "tensor-parallel-size=2"]
+)
 def test_a_start_that_computed_other_steps_says_nothing(change: str) -> None:
     earlier = EarlierStart(step=as_planned("b200"), engine=GIB, graphs=GIB)
     assert with_starts(earlier).parts[1].measured

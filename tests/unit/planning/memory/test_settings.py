@@ -24,7 +24,8 @@ def settings(profile: str, *changes: str) -> CacheSettings:
         ("b200", ("max-num-seqs=null",), 1024, 8192),
         ("b200", ("max-num-seqs=null", "max-num-batched-tokens=512"), 512, 512),
         ("rtx-5090", ("max-num-batched-tokens=null",), 2, 2048),  # less than 70 GiB
-        ("rtx-5090", ("max-num-batched-tokens=null", "max-model-len=512"), 2, 1024),  # no more than all sequences hold
+        # No more than all sequences hold.
+        ("rtx-5090", ("max-num-batched-tokens=null", "max-model-len=512"), 2, 1024),
         ("b200", ("enable-chunked-prefill=false",), 16, 131_072),
         ("cpu", (), 4, 2048),
         ("cpu", ("tensor-parallel-size=2",), 4, 4096),
@@ -40,7 +41,11 @@ def test_the_batch(profile: str, changes: tuple[str, ...], sequences: int, in_fl
     [
         ("spark", ("max-num-seqs=10000",), "max-num-batched-tokens is 8192, less than max-num-seqs 10000"),
         ("b200", ("max-num-seqs=10000",), "max-num-batched-tokens is 8192, less than max-num-seqs 10000"),
-        ("spark", ("enable-chunked-prefill=false",), "less than max-model-len 65536: without chunked prefill"),
+        (
+            "spark",
+            ("enable-chunked-prefill=false",),
+            "less than max-model-len 65536: without chunked prefill",
+        ),
     ],
 )
 def test_a_step_that_the_scheduler_refuses(profile: str, changes: tuple[str, ...], message: str) -> None:

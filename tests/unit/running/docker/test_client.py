@@ -22,7 +22,9 @@ def script(folder: Path, name: str, body: str) -> None:
     (folder / name).chmod(0o755)
 
 
-def docker(folder: Path, *, endpoint: str = "unix:///var/run/docker.sock", compose: str = "echo 2.26.1-4") -> None:
+def docker(
+    folder: Path, *, endpoint: str = "unix:///var/run/docker.sock", compose: str = "echo 2.26.1-4"
+) -> None:
     """A docker that answers what is asked of it, and says what it got."""
     script(
         folder,
@@ -76,7 +78,9 @@ def test_an_older_compose_is_refused(programs, version):
         engine(programs).compose_version  # noqa: B018  a question
 
 
-@pytest.mark.parametrize("answer", ["echo; echo 'unknown command: docker compose' >&2; exit 1", "echo nonsense"])
+@pytest.mark.parametrize(
+    "answer", ["echo; echo 'unknown command: docker compose' >&2; exit 1", "echo nonsense"]
+)
 @pytest.mark.parametrize("old", [True, False])
 def test_compose_one_is_told_from_the_plugin(programs, answer, old):
     docker(programs, compose=answer)
@@ -140,7 +144,11 @@ def test_dockers_words_come_with_what_to_do(words, hint):
 
 def test_a_failed_command_ends_with_dockers_last_line(programs):
     docker(programs)
-    script(programs, "docker", 'case "$1" in context) echo unix:///x;; *) echo a >&2; echo " b " >&2; exit 1;; esac')
+    script(
+        programs,
+        "docker",
+        'case "$1" in context) echo unix:///x;; *) echo a >&2; echo " b " >&2; exit 1;; esac',
+    )
     with pytest.raises(EnvironmentUnfitError, match=r"^docker: b$"):
         engine(programs).command("compose", "up", timeout_s=5)
     assert engine(programs).command("compose", "up", timeout_s=5, check=False).returncode == 1
@@ -153,12 +161,19 @@ def test_looking_at_nothing_contacts_nothing(world):
 
 def test_what_is_run_is_said_and_bounded():
     said = list[str]()
-    done = run(("sh", "-c", "echo a; echo $X"), environment={"PATH": "/bin", "X": "b c"}, say=said.append, timeout_s=9)
+    done = run(
+        ("sh", "-c", "echo a; echo $X"),
+        environment={"PATH": "/bin", "X": "b c"},
+        say=said.append,
+        timeout_s=9,
+    )
     assert (done.stdout, said) == ("a\nb c\n", ["$ sh -c 'echo a; echo $X'"])
     with pytest.raises(EnvironmentUnfitError, match=r"`sh -c` did not answer within 0\.2 s"):
         run(("sh", "-c", "sleep 9"), environment={"PATH": "/bin"}, say=said.append, timeout_s=0.2)
 
 
-@pytest.mark.parametrize(("text", "line"), [("a\n b \n\n", "b"), ("", "it said nothing"), ("\n \n", "it said nothing")])
+@pytest.mark.parametrize(
+    ("text", "line"), [("a\n b \n\n", "b"), ("", "it said nothing"), ("\n \n", "it said nothing")]
+)
 def test_the_last_line_that_says_something(text, line):
     assert last_line(text) == line

@@ -23,7 +23,11 @@ class Going:
     """An engine with a server and its gateway, of which those in `gone` are no more once they were listed."""
 
     def __init__(self, folder: Path, gone: set[str]) -> None:
-        ours = {COMPOSE: "deckard-box", f"{COMPOSE}.working_dir": f"{folder}/releases/a", DEPLOYMENT_LABEL: "box"}
+        ours = {
+            COMPOSE: "deckard-box",
+            f"{COMPOSE}.working_dir": f"{folder}/releases/a",
+            DEPLOYMENT_LABEL: "box",
+        }
         server = {**ours, LAUNCH_LABEL: "l1", PLAN_LABEL: "aa", GATEWAY_LABEL: ""}
         self._labels = {"server": server, "gateway": {**ours, GATEWAY_LABEL: ""}}
         self._gone = gone

@@ -33,7 +33,18 @@ def openssl(*arguments: str) -> str:
 def own_pair(folder: Path, *more: str) -> dict[str, str]:
     pem, key = folder / "own.pem", folder / "own.key"
     curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
-    openssl("req", "-x509", *curve, "-subj", "/CN=x", "-keyout", str(key), "-out", str(pem), *(more or ("-noenc",)))
+    openssl(
+        "req",
+        "-x509",
+        *curve,
+        "-subj",
+        "/CN=x",
+        "-keyout",
+        str(key),
+        "-out",
+        str(pem),
+        *(more or ("-noenc",)),
+    )
     return {"certificate": str(pem), "certificate_key": str(key)}
 
 
@@ -120,8 +131,29 @@ def until(folder: Path, date: str) -> None:
     )
     (folder / "index").write_text("")
     (folder / "serial").write_text("01\n")
-    asked = ("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-subj", "/CN=x")
-    signed = ("ca", "-batch", "-selfsign", "-notext", "-config", "ca.conf", "-keyfile", "certificate.key", "-in", "csr")
+    asked = (
+        "req",
+        "-new",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-noenc",
+        "-subj",
+        "/CN=x",
+    )
+    signed = (
+        "ca",
+        "-batch",
+        "-selfsign",
+        "-notext",
+        "-config",
+        "ca.conf",
+        "-keyfile",
+        "certificate.key",
+        "-in",
+        "csr",
+    )
     for words in (
         (*asked, "-keyout", "certificate.key", "-out", "csr"),
         (*signed, "-out", "certificate.pem", "-startdate", "20200101000000Z", "-enddate", date),

@@ -82,7 +82,9 @@ def test_the_version_follows_the_text(keys):
     assert access_version(keys.access()) != access_version(before)
 
 
-@pytest.mark.parametrize("name", ["", "deckard", "A", "a_b", "a b", "-a", "a" * 33, "a\n", 'x";', "é", "../x", "$a"])
+@pytest.mark.parametrize(
+    "name", ["", "deckard", "A", "a_b", "a b", "-a", "a" * 33, "a\n", 'x";', "é", "../x", "$a"]
+)
 def test_a_name_that_is_none_is_refused_and_nothing_written(keys, name):
     with pytest.raises(BadInputError, match="cannot be a key's name"):
         added(keys, name)

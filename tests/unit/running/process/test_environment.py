@@ -76,7 +76,9 @@ def test_installs_loads_and_says_the_cost_first(lock: EngineLock, tmp_path: Path
     assert list((tmp_path / "env").glob("lib/*/site-packages/__pycache__/tiny.*.pyc"))
 
 
-def test_a_complete_environment_is_reused_in_silence(lock: EngineLock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_complete_environment_is_reused_in_silence(
+    lock: EngineLock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     first = install(tmp_path / "env", lock=lock, say=mute)
     monkeypatch.setenv("UV_FIND_LINKS", "/nonexistent")  # nothing could be built now
     said: list[str] = []
@@ -127,7 +129,9 @@ install(Path({env!r}), lock=eval({lock!r}, dict(globals(), PosixPath=Path)), say
 
 def die_at(fatal: str, env: Path, lock: EngineLock) -> int:
     """Install in a process that kills itself, as by kill -9, when it is told a line that starts with `fatal`."""
-    program = KILLED_INSTALL.format(tests=str(Path(__file__).parent), fatal=fatal, env=str(env), lock=repr(lock))
+    program = KILLED_INSTALL.format(
+        tests=str(Path(__file__).parent), fatal=fatal, env=str(env), lock=repr(lock)
+    )
     return subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode
 
 
@@ -142,7 +146,9 @@ def test_a_killed_install_converges(lock: EngineLock, tmp_path: Path, fatal: str
 
 def test_the_uv_that_a_killed_install_left_keeps_the_lock(tmp_path: Path):
     slow_uv = tmp_path / "slow-uv"
-    slow_uv.write_text(f'#!/bin/sh\necho "Installed 1 package"\nwhile [ ! -e {tmp_path}/done ]; do sleep 0.05; done\n')
+    slow_uv.write_text(
+        f'#!/bin/sh\necho "Installed 1 package"\nwhile [ ! -e {tmp_path}/done ]; do sleep 0.05; done\n'
+    )
     slow_uv.chmod(0o755)
     program = (
         "import os, signal\nfrom pathlib import Path\n"
@@ -152,7 +158,9 @@ def test_the_uv_that_a_killed_install_left_keeps_the_lock(tmp_path: Path):
         f"with _held(Path({str(tmp_path / 'env')!r}), print) as holder:\n"
         f"    Uv({str(slow_uv)!r}, Path({str(tmp_path / 'env')!r}), holder, die).run('pip')\n"
     )
-    killed = subprocess.run([sys.executable, "-c", program], check=False, timeout=60, stdout=subprocess.DEVNULL)
+    killed = subprocess.run(
+        [sys.executable, "-c", program], check=False, timeout=60, stdout=subprocess.DEVNULL
+    )
     assert killed.returncode == -signal.SIGKILL
     with (tmp_path / ".env.lock").open("w") as file:
         with pytest.raises(BlockingIOError):
@@ -233,7 +241,11 @@ def test_a_route_that_answers_is_taken(lock: EngineLock, tmp_path: Path):
 
 UNFIT: dict[str, tuple[Callable[[EngineLock], EngineLock], str, str]] = {
     "disk": (lambda lock: with_route(lock, disk_gb=1e9), "the engine takes 1e+09 GB", "free "),
-    "library": (lambda lock: replace(lock, libraries={"libno.so.9": "apt-get install libno9"}), "libno.so.9", "libno9"),
+    "library": (
+        lambda lock: replace(lock, libraries={"libno.so.9": "apt-get install libno9"}),
+        "libno.so.9",
+        "libno9",
+    ),
     "python": (lambda lock: replace(lock, newest_python=(3, 10)), "no build for Python", "--python 3.10"),
     "machine": (lambda lock: with_route(lock, machine="pdp11"), f"a {platform.machine()} machine", "docker"),
 }

@@ -156,7 +156,8 @@ def test_with_supervisor_and_guard_killed_the_next_stop_finds_the_rest(world):
     for process in world.supervisors():
         send(process, signal.SIGKILL)
     assert server
-    assert eventually(lambda: not is_alive(server))  # the server dies with its supervisor, its worker does not
+    # The server dies with its supervisor, its worker does not.
+    assert eventually(lambda: not is_alive(server))
     assert len(world.processes()) == 1
     world.runtime().stop()
     assert left_of(world) == []
