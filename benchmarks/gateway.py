@@ -19,7 +19,7 @@ from pathlib import Path
 from deckard_deploy.catalog import library
 from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment, Publish
-from deckard_deploy.cli.host_plan import plan_for
+from deckard_deploy.operations.plan import plan_for_host
 from deckard_deploy.planning.gateway import SOCKET
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.rendering.gateway import render_gateway
@@ -102,7 +102,7 @@ def prepared(folder: Path, port: int) -> tuple[LaunchPlan, Path, str]:
     """A plan whose gateway is ready to start, its folder, and a key."""
     directory = StateDir(folder)
     choice = Deployment(name="cost", publish=Publish(expose="127.0.0.1", port=port, tls=False))
-    plan = plan_for(resolve(choice, profile=library.profile("cpu")), directory)
+    plan = plan_for_host(resolve(choice, profile=library.profile("cpu")), directory)
     deployment, keys = directory.create("cost"), Keys(folder)
     with keys.held():
         key = keys.add("bench")

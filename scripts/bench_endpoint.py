@@ -20,11 +20,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from deckard_deploy import __version__
 from deckard_deploy.catalog import library
-from deckard_deploy.cli.bench_host import host_facts
 from deckard_deploy.measuring.engine_bench import Endpoint, argv_of
 from deckard_deploy.measuring.records import Ceiling, Record, Subject
 from deckard_deploy.measuring.sweep import sweep
 from deckard_deploy.measuring.workload import Settings
+from deckard_deploy.operations.bench_host import host_facts
 from deckard_deploy.planning.roofline import weight_read
 from deckard_deploy.system.files import UMASK_MODE, write_atomically
 from deckard_deploy.weights.checkpoint import read_checkpoint

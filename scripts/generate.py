@@ -23,9 +23,9 @@ from deckard_deploy.catalog.option_schema import Option, OptionSchema, option_sc
 from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment, EngineSpec, HardwareProfile, ModelSpec
 from deckard_deploy.cli.main import cli
-from deckard_deploy.cli.patch_choice import patched
 from deckard_deploy.doctor.judge import RULES
 from deckard_deploy.doctor.rules.engine import advisories
+from deckard_deploy.operations.patches import with_needed_patches
 from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
 from deckard_deploy.rendering.compose import render_compose
 from deckard_deploy.rendering.gateway import CONFIG, render_gateway
@@ -73,7 +73,7 @@ def compose_files() -> dict[Path, str]:
         # The rehearsal's own engine needs no container; its twin in an image stands in for it here.
         engine = "vllm-0.19.1-cpu-docker" if library.engine(profile.engine).image is None else None
         resolved = resolve(Deployment(engine=engine), profile=profile)
-        plan = patched(build_plan(resolved), resolved, DEFAULT_PATHS.patches)
+        plan = with_needed_patches(build_plan(resolved), resolved, DEFAULT_PATHS.patches)
         texts[ROOT / "compose" / f"{name}.yaml"] = render_compose(plan)
         # The same for all: what differs is on the other side.
         texts[ROOT / "compose" / CONFIG] = render_gateway(plan)

@@ -3,32 +3,23 @@
 import json
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from deckard_deploy.cli import bench_compare, bench_report, bench_spec, bench_startup
-from deckard_deploy.cli.bench_measure import command_of, measured, numbers, repeats
+from deckard_deploy.cli.options import json_option, numbers, selection_option, state_option
 from deckard_deploy.cli.output import say, table
-from deckard_deploy.cli.state import Deployed, chosen, state, state_option
-from deckard_deploy.errors import DeployError
-from deckard_deploy.measuring import figures, records
-from deckard_deploy.measuring.records import Record
-from deckard_deploy.measuring.report import markdown
-from deckard_deploy.measuring.tables import cells, notes
-from deckard_deploy.measuring.workload import Settings
+from deckard_deploy.cli.reporter import TERMINAL
+from deckard_deploy.operations.options import Selection
 
-# The card: "E4B drafter, 5 speculative tokens, 300 max tokens per request", at 1, 2 and 4 at once.
-PRESETS: dict[str, dict[str, Any]] = {
-    "seed": {"workload": "text", "concurrency": (1, 2, 4), "output_tokens": 300},
-}
+if TYPE_CHECKING:
+    from deckard_deploy.measuring.records import Record
 
 
 @click.group(invoke_without_command=True)
-@click.option(
-    "-n", "--name", "-p", "--profile", "name", help="Name of the deployment; not needed with only one."
-)
-@click.option("--preset", type=click.Choice(sorted(PRESETS)), help="seed: as the model card measured.")
+@selection_option
+@click.option("--preset", type=click.Choice(["seed"]), help="seed: as the model card measured.")
 @click.option(
     "--concurrency", callback=numbers, metavar="N,N,…", help="Requests at once; default: 1,2,4,8,16."
 )
@@ -53,9 +44,17 @@ PRESETS: dict[str, dict[str, Any]] = {
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be run, and run nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
-@state_option
 @click.pass_context
-def bench(context: click.Context, /, *, name: str | None, state_dir: Path | None, **options: Any) -> None:
+def bench(
+    context: click.Context,
+    /,
+    *,
+    selection: Selection,
+    against: str | None,
+    beside: str | None,
+    dry_run: bool,
+    **more: Any,
+) -> None:
     """Measure the running endpoint with its engine's own benchmark.
 
     `vllm bench serve` of the running engine sends the requests, each run with prompts that the server has not seen.
@@ -65,38 +64,32 @@ def bench(context: click.Context, /, *, name: str | None, state_dir: Path | None
     Example:
       deckard-deploy bench --preset seed
     """
-    if context.invoked_subcommand is None:
-        flags = {key: options.pop(key) for key in ("dry_run", "as_json", "against")}
-        deployed, beside = chosen(state_dir, name), options.pop("beside")
-        both = [deployed, *([chosen(state_dir, beside)] if beside else [])]
-        if beside == deployed.name:
-            raise click.BadParameter("a deployment cannot be measured beside itself", param_hint="--beside")
-        _measure(both, _settings(**options), **flags)
-
-
-def _settings(*, preset: str | None, runs: int | None, **asked: Any) -> "Settings":
-
-    given = {key: value for key, value in asked.items() if value is not None}
-    return Settings(**{**PRESETS.get(preset or "", {}), **given, **repeats(runs)})
-
-
-def _measure(
-    deployments: list[Deployed], settings: "Settings", *, dry_run: bool, as_json: bool, against: str | None
-) -> None:
-    deployed = deployments[0]
-    old = bench_compare.side(deployed.directory.bench, against) if against else None
-    if dry_run:
-        at = ", ".join(map(str, settings.concurrency))
-        say(f"would    run this {settings.counted} times at each of {at} at once:")
-        click.echo(shlex.join(command_of(deployed, settings)))
+    if context.invoked_subcommand is not None:
         return
-    record, *others = measured(deployments, settings)
+    from deckard_deploy.operations import bench as operation
+    from deckard_deploy.operations import bench_compare as comparison
+
+    as_json = more.pop("as_json")
+    settings = operation.sweep_settings(**more)
+    deployments = operation.select(selection, beside)
+    # Before the sweep: a record that does not exist is an error at once.
+    old = comparison.find_named(against, selection.state_dir) if against else None
+    if dry_run:
+        at_once = ", ".join(map(str, settings.concurrency))
+        say(f"would    run this {settings.counted} times at each of {at_once} at once:")
+        click.echo(shlex.join(operation.bench_command(deployments[0], settings, TERMINAL)))
+        return
+    record, *others = operation.run_sweep(deployments, settings, TERMINAL)
     for each in (record, *others):
         _print(each, as_json=as_json)
-    old = bench_compare.of_record(others[0]) if others else old
-    if old and not as_json:
+    if as_json:
+        return
+    if others:
         click.echo()
-        bench_compare.show(old, bench_compare.of_record(record), as_json=False)
+        bench_compare.show(comparison.compare_records(others[0], record))
+    elif old:
+        click.echo()
+        bench_compare.show(comparison.compare_with(old, record))
 
 
 bench.add_command(bench_compare.compare)
@@ -106,36 +99,24 @@ bench.add_command(bench_spec.spec)
 
 
 @bench.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @state_option
-def list_records(as_json: bool, state_dir: Path | None) -> None:  # noqa: FBT001  click passes flags so
+def list_records(*, as_json: bool, state_dir: Path | None) -> None:
     """List the records, oldest first.
 
     \b
     Example:
       deckard-deploy bench list
     """
-    folder = state(state_dir).bench
-    found = []
-    for name in records.ids(folder):
-        try:
-            found.append(records.load(folder / f"{name}.json"))
-        except DeployError as error:  # the others are worth no less
-            say(f"damaged  {error.message}")
+    from deckard_deploy.operations import bench as operation
+
+    found = operation.all_records(state_dir, TERMINAL)
     if as_json:
-        click.echo(
-            json.dumps(
-                [record.model_dump(mode="json", exclude={"runs", "host"}) for record in found], indent=2
-            )
-        )
+        shown = [record.model_dump(mode="json", exclude={"runs", "host"}) for record in found]
+        click.echo(json.dumps(shown, indent=2))
         return
     for record in found:
-        best = max(figures.rows(record), key=lambda row: row.tokens_per_s.median)
-        subject = record.subject
-        click.echo(
-            f"{record.id}  {subject.model} on {subject.profile or '?'}, vLLM {subject.vllm_version}, "
-            f"{best.tokens_per_s.median:.1f} tok/s at {best.concurrency}"
-        )
+        click.echo(operation.summary_line(record))
 
 
 @bench.command()
@@ -150,9 +131,11 @@ def show(record: str, *, as_json: bool, as_markdown: bool, state_dir: Path | Non
     Example:
       deckard-deploy bench show last
     """
-    found = records.load(records.find(state(state_dir).bench, record))
+    from deckard_deploy.operations import bench as operation
+
+    found = operation.find_record(state_dir, record)
     if as_markdown:
-        click.echo(markdown(found), nl=False)
+        click.echo(operation.markdown_text(found), nl=False)
     else:
         _print(found, as_json=as_json)
 
@@ -161,7 +144,8 @@ def _print(record: "Record", *, as_json: bool) -> None:
     if as_json:
         click.echo(record.model_dump_json(indent=2))
         return
+    from deckard_deploy.operations import bench as operation
 
-    table(cells(record))
-    for line in notes(record):
+    table(operation.table_rows(record))
+    for line in operation.note_lines(record):
         click.echo(line)

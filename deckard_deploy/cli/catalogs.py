@@ -1,20 +1,50 @@
 """`profiles`, `models` and `engines`: list, and show."""
 
 import json
+import textwrap
+from pathlib import Path
 from typing import Literal
 
 import click
 
-from deckard_deploy.catalog import library
-from deckard_deploy.catalog import listing as catalog
-from deckard_deploy.cli.host_profile import here
+from deckard_deploy.cli.options import json_option
 from deckard_deploy.cli.output import table
 
 Kind = Literal["profiles", "models", "engines"]
+WIDTH = 80
+
+
+@click.command()
+@click.option(
+    "--facts", "source", type=click.Path(path_type=Path), help="Judge facts that `doctor --save` wrote."
+)
+@json_option
+def here(source: Path | None, *, as_json: bool) -> None:
+    """Say which profiles this machine can run.
+
+    `up` takes the one that is made for it when none is named. Disk and port are left to `doctor --profile NAME`.
+
+    \b
+    Example:
+      deckard-deploy profiles here
+    """
+    from deckard_deploy.cli.screens.findings import fit_lines
+    from deckard_deploy.operations.host import evaluate_profiles
+
+    found = evaluate_profiles(source)
+    if as_json:
+        fits = [vars(fit) for fit in found.fits]
+        click.echo(json.dumps({"default": found.default, "profiles": fits}, indent=2))
+        return
+    for line in fit_lines(found.fits):
+        click.echo(line)
+    click.echo()
+    for line in textwrap.wrap(found.explanation, WIDTH):
+        click.echo(line)
 
 
 def _group(kind: Kind, summary: str, example: str, *, alone: click.Command | None = None) -> click.Group:
-    """The group of one catalog folder: alone it lists or does `alone`; `show NAME` prints the file with its sources."""
+    """Return the group of one catalog folder. alone: the command that it runs without a subcommand."""
 
     @click.group(
         kind,
@@ -27,47 +57,41 @@ def _group(kind: Kind, summary: str, example: str, *, alone: click.Command | Non
             ctx.invoke(alone or listing)
 
     @group.command("list", help=f"List all {kind}.\n\n\b\nExample:\n  deckard-deploy {kind} list --json")
-    @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-    def listing(as_json: bool) -> None:  # noqa: FBT001  click passes flags so
-
-        entries = catalog.entries(kind)
-        if as_json:
-            click.echo(
-                json.dumps(
-                    [{"name": entry.name, "description": entry.description} for entry in entries], indent=2
-                )
-            )
-        else:
-            table([(entry.name, entry.description) for entry in entries])
-            for line in _abilities() if kind == "engines" else ():
-                click.echo(line)
+    @json_option
+    def listing(*, as_json: bool) -> None:
+        _print_list(kind, as_json=as_json)
 
     @group.command(
         help=f"Print one, with the source of every number.\n\n\b\nExample:\n  deckard-deploy {kind} show {example}"
     )
     @click.argument("name")
-    @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-    def show(name: str, as_json: bool) -> None:  # noqa: FBT001  click passes flags so
+    @json_option
+    def show(name: str, *, as_json: bool) -> None:
+        from deckard_deploy.operations.catalog import entry_json, entry_source
 
-        load = {"profiles": library.profile, "models": library.model, "engines": library.engine}[kind]
-        spec = load(name)
         if as_json:
-            click.echo(spec.model_dump_json(indent=2))
+            click.echo(entry_json(kind, name))
         else:
-            click.echo(library.source(kind, name), nl=False)
+            click.echo(entry_source(kind, name), nl=False)
 
     return group
 
 
-def _abilities() -> list[str]:
-    """What each engine drafts with and loads, and what of ours that takes."""
-    lines = [""]
-    for engine in map(library.engine, catalog.names("engines")):
-        ours = f"plugin {engine.plugin}" if engine.plugin else f"patches {engine.patch_set}"
-        ours = ours if engine.plugin or engine.patch_set else "nothing of ours"
-        drafts = ", ".join(engine.drafter_methods) or "nothing"
-        lines.append(f"{engine.name}: drafts with {drafts}; loads {', '.join(engine.quantizations)}; {ours}")
-    return lines
+def _print_list(kind: Kind, *, as_json: bool) -> None:
+    from deckard_deploy.catalog import listing  # without pydantic: a list must be quick
+
+    entries = listing.entries(kind)
+    if as_json:
+        rows = [{"name": entry.name, "description": entry.description} for entry in entries]
+        click.echo(json.dumps(rows, indent=2))
+        return
+    table([(entry.name, entry.description) for entry in entries])
+    if kind == "engines":
+        from deckard_deploy.operations.catalog import engine_abilities
+
+        click.echo()
+        for line in engine_abilities():
+            click.echo(line)
 
 
 profiles = _group(

@@ -2,16 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from deckard_deploy.cli.options import json_option, state_option
 from deckard_deploy.cli.output import table
-from deckard_deploy.cli.state import state, state_option
-from deckard_deploy.patching.manifest import load_patch_set, needed
-from deckard_deploy.weights import inspection
-from deckard_deploy.weights.inspection import Inspection
 
-_PATCH_SET = "vllm-0.19.1"
+if TYPE_CHECKING:
+    from deckard_deploy.operations.inspect import InspectedCheckpoint
 
 
 @click.command()
@@ -20,9 +19,9 @@ _PATCH_SET = "vllm-0.19.1"
 @click.option(
     "--nan", "count_nan", is_flag=True, help="Read the weight scales too, and count those that are NaN."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @state_option
-def inspect(  # click hands over every option by name
+def inspect(
     *, model: str, drafter: str | None, count_nan: bool, as_json: bool, state_dir: Path | None
 ) -> None:
     """Show what a checkpoint holds and what is wrong with it.
@@ -33,52 +32,40 @@ def inspect(  # click hands over every option by name
     Example:
       deckard-deploy inspect deckard-31b
     """
-    found = inspection.inspect(
-        _folder(model, state_dir),
-        drafter=_folder(drafter, state_dir) if drafter else None,
-        count_nan=count_nan,
-    )
-    patches = _patches(found.quantization, drafter=drafter is not None)
+    from deckard_deploy.operations import inspect as operation
+
+    checkpoint = operation.inspect_checkpoint(model, drafter, state_dir, count_nan=count_nan)
     if as_json:
-        click.echo(json.dumps(found.as_json() | {"patches": patches}, indent=2))
+        facts = checkpoint.found.as_json() | {"patches": checkpoint.patches}
+        click.echo(json.dumps(facts, indent=2))
     else:
-        _show(found, patches)
-    if found.faults:
+        table(_rows(checkpoint, operation.PATCH_SET))
+    if checkpoint.found.faults:
         click.get_current_context().exit(4)
 
 
-def _folder(named: str, state_dir: Path | None) -> Path:
-    """A folder if it is written like one or exists, else the folder of that model."""
-    path = Path(named)
-    return path if "/" in named or path.is_dir() else state(state_dir).models / named
-
-
-def _patches(quantization: str, *, drafter: bool) -> list[str]:
-
-    return [
-        patch.name for patch in needed(load_patch_set(_PATCH_SET), drafter=drafter, quantization=quantization)
-    ]
-
-
-def _show(found: "Inspection", patches: list[str]) -> None:
+def _rows(checkpoint: "InspectedCheckpoint", patch_set: str) -> list[tuple[str, str]]:
+    found = checkpoint.found
     smoothed = sum(linear.smoothed for linear in found.linears)
+    quantization = found.quant_algo or "none"
+    if found.producer:
+        quantization += f", by {found.producer}"
     rows = [
-        ("folder", found.folder),
+        ("folder", str(found.folder)),
         ("architecture", found.architecture or "unknown"),
-        (
-            "quantization",
-            f"{found.quant_algo or 'none'}" + (f", by {found.producer}" if found.producer else ""),
-        ),
-        *(
-            ("layers", f"{count} {kind}: {heads} heads, {kv_heads} KV heads of {size}")
-            for kind, count, heads, kv_heads, size in found.layers
-        ),
-        *(("tensors", f"{count} in {name}") for name, count in sorted(found.formats.items())),
-        ("linears", f"{len(found.linears)} packed, {smoothed} with pre_quant_scale"),
-        *(("bytes", f"{size / 1e9:.3f} GB {name}") for name, size in sorted(found.components.items())),
-        ("bytes", f"{found.total_bytes / 1e9:.3f} GB in all"),
-        *((("NaN scales", str(found.nan_scales)),) if found.nan_scales is not None else ()),
-        (_PATCH_SET, f"needs the patches {', '.join(patches)}"),
-        *(("fault", fault) for fault in found.faults),
+        ("quantization", quantization),
     ]
-    table(rows)
+    for kind, count, heads, kv_heads, size in found.layers:
+        rows.append(("layers", f"{count} {kind}: {heads} heads, {kv_heads} KV heads of {size}"))
+    for name, count in sorted(found.formats.items()):
+        rows.append(("tensors", f"{count} in {name}"))
+    rows.append(("linears", f"{len(found.linears)} packed, {smoothed} with pre_quant_scale"))
+    for name, size in sorted(found.components.items()):
+        rows.append(("bytes", f"{size / 1e9:.3f} GB {name}"))
+    rows.append(("bytes", f"{found.total_bytes / 1e9:.3f} GB in all"))
+    if found.nan_scales is not None:
+        rows.append(("NaN scales", str(found.nan_scales)))
+    rows.append((patch_set, f"needs the patches {', '.join(checkpoint.patches)}"))
+    for fault in found.faults:
+        rows.append(("fault", fault))
+    return rows

@@ -5,13 +5,9 @@ from pathlib import Path
 
 import click
 
-from deckard_deploy.cli.gateway import take_over
+from deckard_deploy.cli.options import json_option, state_option
 from deckard_deploy.cli.output import say, table
-from deckard_deploy.cli.site import open_site
-from deckard_deploy.cli.state import state, state_option
-from deckard_deploy.errors import DeployError
-from deckard_deploy.running.gateway.keys import Keys
-from deckard_deploy.running.layout import StateDir
+from deckard_deploy.cli.reporter import TERMINAL
 
 
 @click.group()
@@ -38,21 +34,18 @@ def add(name: str, state_dir: Path | None) -> None:
     Example:
       deckard-deploy keys add alice > alice.key
     """
-    directory = state(state_dir)
-    ring = Keys(directory.root)
-    ring.must_be_new(name)
-    with ring.held():
-        first = not ring.ring().closed
-        key = ring.add(name)
+    from deckard_deploy.operations import keys as operation
+
+    key, first = operation.add_key(state_dir, name)
     click.echo(key)
-    _tell_gateways(directory)
+    operation.tell_gateways(state_dir, TERMINAL)
     say(f"{name} may ask now, with this key alone: it is not shown again")
     if first:
         say("from now on every client of this host needs a key")
 
 
 @keys.command(name="list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @state_option
 def list_(state_dir: Path | None, *, as_json: bool) -> None:
     """List the names of keys, and when they were made.
@@ -61,7 +54,9 @@ def list_(state_dir: Path | None, *, as_json: bool) -> None:
     Example:
       deckard-deploy keys list
     """
-    rows = sorted((name, record.made) for name, record in Keys(state(state_dir).root).ring().keys.items())
+    from deckard_deploy.operations import keys as operation
+
+    rows = operation.list_keys(state_dir)
     if as_json:
         click.echo(json.dumps([{"name": name, "made": made} for name, made in rows], indent=2))
     else:
@@ -77,7 +72,9 @@ def access(state_dir: Path | None) -> None:
     Example:
       deckard-deploy keys access > access.conf
     """
-    click.echo(Keys(state(state_dir).root).access(), nl=False)
+    from deckard_deploy.operations import keys as operation
+
+    click.echo(operation.access_file(state_dir), nl=False)
 
 
 @keys.command()
@@ -90,33 +87,9 @@ def revoke(name: str, state_dir: Path | None) -> None:
     Example:
       deckard-deploy keys revoke alice
     """
-    directory = state(state_dir)
-    ring = Keys(directory.root)
-    if name not in ring.ring().keys and directory.deployments():
-        say(
-            f"no key is named {name!r}; if a revocation of it was interrupted, gateways may not know: they are told"
-        )
-        _tell_gateways(directory)
-    ring.must_be_known(name)
-    with ring.held():
-        ring.revoke(name)
-        left = ring.ring().keys
-    _tell_gateways(directory)
+    from deckard_deploy.operations import keys as operation
+
+    another_is_left = operation.revoke_key(state_dir, name, TERMINAL)
     say(f"{name} is refused from now on")
-    if not left:
+    if not another_is_left:
         say("no key is left: only this tool gets in; make one: deckard-deploy keys add NAME")
-
-
-def _tell_gateways(directory: "StateDir") -> None:
-    """Every gateway of this host that runs; one that cannot be told keeps no other from being told."""
-    failed: DeployError | None = None
-    for name in directory.deployments():
-        try:
-            with open_site(directory, name, say) as site:
-                if take_over(site, directory):
-                    say(f"gateway  of {name} goes by the new keys")
-        except DeployError as error:
-            say(f"gateway  of {name} may still go by the old keys: {error.message}")
-            failed = error
-    if failed:
-        raise failed

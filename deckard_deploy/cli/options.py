@@ -1,63 +1,101 @@
-"""Options that several verbs share, and what they resolve to."""
+"""Options that several verbs share."""
 
 import functools
 import json
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from deckard_deploy.catalog import library, listing, overrides
-from deckard_deploy.catalog.resolution import Resolved, resolve
-from deckard_deploy.cli.host_profile import profile_of_this_host
-from deckard_deploy.errors import BadInputError
+from deckard_deploy.operations.options import Choice, LockUse, Selection
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-_CHOICES = ("model", "drafter", "engine", "name", "address", "port", "expose", "image")
-_DEFAULT_FILE = Path("deckard.yaml")
-
-
+Command = Callable[..., Any]
+# Options that are settings of the deployment, with the key that `--set` would name.
+_SETTINGS = {
+    "model": "model",
+    "drafter": "drafter",
+    "engine": "engine",
+    "name": "name",
+    "image": "image",
+    "address": "publish.address",
+    "port": "publish.port",
+    "expose": "publish.expose",
+}
 # The longest that a verb waits between two looks, or for an answer: no clock waits 1e300 seconds.
 DAY_S = 86_400
 
 
 class FiniteRange(click.FloatRange):
-    """click's own lets `nan` into every range, and `inf` into one that is open above."""
+    """A range without `nan` and `inf`, which click's own lets in."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401  click's signature
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401
+        """Return the number. Raises click.BadParameter."""
         number = float(super().convert(value, param, ctx))
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number.", param, ctx)
         return number
 
 
-def deployment_options(
-    command: Callable[..., Any], *, default_profile: Callable[[], str] | None = None
-) -> Callable[..., Any]:
-    """Give a verb `resolved`: what --profile, --config, --set and the named options ask for.
+def choice_options(command: Command, *, detect: bool = False) -> Command:
+    """Give a verb `choice`: what --profile, --config, --set and the named options ask for.
 
-    default_profile: asked when no profile is named; without it that is an error.
+    detect: without a profile, the verb takes the one that fits this machine.
     """
 
     @functools.wraps(command)
-    def with_resolved(**options: Any) -> Any:  # noqa: ANN401  click passes whatever the options hold
-        named = {key: options.pop(key) for key in _CHOICES}
-        resolved = resolve_choice(
+    def with_choice(**options: Any) -> Any:  # noqa: ANN401
+        settings = list(options.pop("settings"))
+        for option, key in _SETTINGS.items():
+            value = options.pop(option)
+            if value is not None:
+                # Quoted, so that an engine called 0.19 stays text.
+                settings.append(f"{key}={value if option == 'port' else json.dumps(value)}")
+        choice = Choice(
             profile=options.pop("profile"),
             config=options.pop("config"),
-            settings=(*options.pop("settings"), *_as_settings(named)),
+            settings=tuple(settings),
             compat=options.pop("compat"),
-            default_profile=default_profile,
+            detect=detect,
         )
-        return command(resolved=resolved, **options)
+        return command(choice=choice, **options)
 
     for option in reversed(_DEPLOYMENT_OPTIONS):
-        with_resolved = option(with_resolved)
-    return with_resolved
+        with_choice = option(with_choice)
+    return with_choice
+
+
+def short_choice_options(command: Command) -> Command:
+    """Give a verb `choice` from the four options that name a profile, a file, settings and a launch line."""
+
+    @functools.wraps(command)
+    def with_choice(**options: Any) -> Any:  # noqa: ANN401
+        chosen = {name: options.pop(name) for name in ("profile", "config", "settings", "compat")}
+        return command(choice=Choice(**chosen), **options)
+
+    for option in reversed(_SHORT_OPTIONS):
+        with_choice = option(with_choice)
+    return with_choice
+
+
+_SHORT_OPTIONS = (
+    click.option(
+        "-p", "--profile", metavar="NAME|FILE", help="Judge for this profile; default: what concerns any."
+    ),
+    click.option(
+        "-c", "--config", type=click.Path(path_type=Path), help="Default: ./deckard.yaml, if there is one."
+    ),
+    click.option(
+        "--set", "settings", metavar="KEY=VALUE", multiple=True, help="Override a setting or a vLLM option."
+    ),
+    click.option("--compat", metavar="NAME", help="Judge somebody's own launch line; known: seed."),
+)
+
+
+def host_choice_options(command: Command) -> Command:
+    """Give a verb `choice`, for a verb about this machine: without a profile it takes the one that fits."""
+    return choice_options(command, detect=True)
 
 
 _DEPLOYMENT_OPTIONS = (
@@ -82,43 +120,68 @@ _DEPLOYMENT_OPTIONS = (
 )
 
 
-def _as_settings(named: dict[str, Any]) -> tuple[str, ...]:
-    keys = {key: f"publish.{key}" for key in ("address", "port", "expose")}
-    # Quoted, so that an engine called 0.19 stays text.
-    return tuple(
-        f"{keys.get(key, key)}={value}" if key == "port" else f"{keys.get(key, key)}={json.dumps(value)}"
-        for key, value in named.items()
-        if value is not None
+def numbers(_: click.Context, option: click.Parameter, text: str | None) -> tuple[int, ...] | None:
+    """`1,2,4` as an option's value. Raises click.BadParameter."""
+    if text is None:
+        return None
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() and len(word) <= 4 and 0 < int(word) <= 4096 for word in words):
+        raise click.BadParameter(f"{text!r} is not a list of numbers such as 1,2,4", param=option)
+    return tuple(sorted({int(word) for word in words}))
+
+
+def lock_options(command: Command) -> Command:
+    """Give a verb `lock`: which lock it uses, and whether it refuses what that does not have."""
+
+    @functools.wraps(command)
+    def with_lock(lock_file: Path | None, *, locked: bool, **options: Any) -> Any:  # noqa: ANN401
+        return command(lock=LockUse(lock_file, locked), **options)
+
+    file = click.option(
+        "--lock-file", type=click.Path(path_type=Path), help="Default: ./deckard.lock, if there is one."
     )
+    locked = click.option("--locked", is_flag=True, help="Refuse what is not in the lock.")
+    return file(locked(with_lock))
 
 
-def host_deployment_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The same for a verb that is about this machine: a profile that is not named is the one made for it."""
-    return deployment_options(command, default_profile=profile_of_this_host)
+def locked_option(command: Command) -> Command:
+    """Give a verb `locked`."""
+    return click.option("--locked", is_flag=True, help="Refuse what is not in ./deckard.lock.")(command)
 
 
-def resolve_choice(
-    *,
-    profile: str | None,
-    config: Path | None,
-    settings: tuple[str, ...],
-    compat: str | None,
-    default_profile: Callable[[], str] | None = None,
-) -> "Resolved":
-    """The catalog's and the user's settings as one choice. Raises BadInputError, and what `default_profile` raises."""
-    # A dangling link is an error, not another deployment.
-    if config is None and os.path.lexists(_DEFAULT_FILE):
-        config = _DEFAULT_FILE
-    deployment = overrides.with_settings(overrides.read_deployment(config), settings)
-    compatibility = library.compatibility(compat) if compat else None
-    name = profile or deployment.profile or (compatibility.profile if compatibility else None)
-    if name is None and default_profile:
-        name = default_profile()
-    if name is None:
-        known = ", ".join(listing.names("profiles"))
-        raise BadInputError(
-            f"no hardware profile was named; known: {known}", hint="deckard-deploy … --profile NAME"
-        )
-    is_file = "/" in name or name.endswith((".yaml", ".yml"))
-    spec = library.profile_from_file(Path(name)) if is_file else library.profile(name)
-    return resolve(deployment, profile=spec, compatibility=compatibility)
+def json_option(command: Command) -> Command:
+    """Give a verb `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def dry_run_option(command: Command) -> Command:
+    """Give a verb `dry_run`."""
+    return click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")(command)
+
+
+def state_option(command: Command) -> Command:
+    """Give a verb `state_dir`: None for the user's own data folder."""
+    return click.option(
+        "--state-dir",
+        envvar="DECKARD_HOME",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Where weights, caches and deployments lie; default: the user's data folder. [env: DECKARD_HOME]",
+    )(command)
+
+
+def selection_option(command: Command) -> Command:
+    """Give a verb `selection`: the deployment that --name (or its profile's name) means, or the only one there is."""
+
+    @functools.wraps(command)
+    def with_selection(name: str | None, state_dir: Path | None, **options: Any) -> Any:  # noqa: ANN401
+        return command(selection=Selection(state_dir, name), **options)
+
+    name = click.option(
+        "-n",
+        "--name",
+        "-p",
+        "--profile",
+        "name",
+        help="Name of the deployment; not needed when there is only one.",
+    )
+    return name(state_option(with_selection))

@@ -1,25 +1,18 @@
 """`render`: the files and lines of a plan, without starting anything."""
 
 import functools
-import re
-from collections.abc import Callable
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from deckard_deploy.catalog.resolution import Resolved
-from deckard_deploy.cli.options import deployment_options
-from deckard_deploy.cli.patch_choice import patched
-from deckard_deploy.cli.pinned import locked_option, pinned, refuse_unlocked
-from deckard_deploy.errors import BadInputError
-from deckard_deploy.planning.plan import LaunchPlan
-from deckard_deploy.planning.planner import HostPaths, build_plan
-from deckard_deploy.rendering.compose import render_compose
-from deckard_deploy.rendering.gateway import render_gateway
-from deckard_deploy.rendering.kubernetes import render_kubernetes
-from deckard_deploy.rendering.shell import render_command, render_run
-from deckard_deploy.rendering.systemd import render_unit
+from deckard_deploy.cli.options import Command, choice_options, locked_option
+from deckard_deploy.cli.output import write_text
+from deckard_deploy.cli.reporter import TERMINAL
+from deckard_deploy.operations.options import Choice
+
+if TYPE_CHECKING:
+    from deckard_deploy.planning.plan import LaunchPlan
 
 
 @click.group()
@@ -32,21 +25,20 @@ def render() -> None:
     """
 
 
-def plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def plan_options(command: Command) -> Command:
     """Give a `render` verb `plan` and `output`."""
 
     @functools.wraps(command)
-    def with_plan(
-        *, resolved: "Resolved", root: str, models_dir: str | None, locked: bool, **more: Path | str | None
-    ) -> None:
-        plan = _plan(resolved, root, models_dir)
-        if locked:
-            refuse_unlocked(resolved, plan)
+    def with_plan(*, choice: Choice, root: str, models_dir: str | None, locked: bool, **more: Any) -> None:
+        from deckard_deploy.operations.render import plan_for_folders
+
+        plan = plan_for_folders(choice, root, models_dir, TERMINAL, locked=locked)
         command(plan=plan, **more)
 
+    decorated: Command = with_plan
     for option in reversed(_OPTIONS):
-        with_plan = option(with_plan)
-    return deployment_options(with_plan)
+        decorated = option(decorated)
+    return choice_options(decorated)
 
 
 _OPTIONS = (
@@ -74,8 +66,9 @@ def compose(plan: "LaunchPlan", output: Path | None) -> None:
     Example:
       deckard-deploy render compose --profile b200 --set max-num-seqs=8 -o compose.yaml
     """
-    _needs_image(plan)
-    _write(render_compose(plan), output)
+    from deckard_deploy.operations.render import compose_text
+
+    write_text(compose_text(plan), output)
 
 
 @render.command()
@@ -87,11 +80,9 @@ def gateway(plan: "LaunchPlan", output: Path | None) -> None:
     Example:
       deckard-deploy render gateway --profile spark -o nginx.conf
     """
-    if plan.gateway is None:
-        raise BadInputError(
-            f"the plan of {plan.deployment} has no gateway", hint="deckard-deploy render compose …"
-        )
-    _write(render_gateway(plan), output)
+    from deckard_deploy.operations.render import gateway_text
+
+    write_text(gateway_text(plan), output)
 
 
 @render.command()
@@ -103,7 +94,9 @@ def command(plan: "LaunchPlan", output: Path | None) -> None:
     Example:
       deckard-deploy render command --profile spark
     """
-    _write(render_command(plan), output)
+    from deckard_deploy.operations.render import command_text
+
+    write_text(command_text(plan), output)
 
 
 @render.command(name="run")
@@ -115,13 +108,9 @@ def run_line(plan: "LaunchPlan", output: Path | None) -> None:
     Example:
       deckard-deploy render run --profile spark
     """
-    _needs_image(plan)
-    if plan.gateway and (plan.gateway.exposed or plan.gateway.tls):
-        asked = "--expose" if plan.gateway.exposed else "TLS"
-        raise BadInputError(
-            f"{asked} needs the gateway, a second container", hint="deckard-deploy render compose …"
-        )
-    _write(render_run(plan), output)
+    from deckard_deploy.operations.render import run_text
+
+    write_text(run_text(plan), output)
 
 
 @render.command()
@@ -143,13 +132,9 @@ def systemd(plan: "LaunchPlan", output: Path | None, program: str, state_dir: st
     Example:
       deckard-deploy render systemd --profile spark -o ~/.config/systemd/user/deckard-spark.service
     """
-    # Systemd takes no others there, however they are quoted.
-    if not re.fullmatch(r"/[A-Za-z0-9._/+-]+", program):
-        raise click.BadParameter(
-            f"{program!r}: a path of letters, digits and . _ / + -", param_hint="--program"
-        )
-    home = str(_absolute(state_dir, "--state-dir", home=False)) if state_dir else None
-    _write(render_unit(plan, program=program, state_dir=home), output)
+    from deckard_deploy.operations.render import unit_text
+
+    write_text(unit_text(plan, program=program, state_dir=state_dir), output)
 
 
 @render.command()
@@ -161,51 +146,6 @@ def k8s(plan: "LaunchPlan", output: Path | None) -> None:
     Example:
       deckard-deploy render k8s --profile h200 | kubectl apply -f -
     """
-    _needs_image(plan)
-    try:
-        text = render_kubernetes(plan)
-    except ValueError as error:
-        raise BadInputError(
-            str(error), hint="render compose, or leave network, ipc, CUDA_VISIBLE_DEVICES and --compat"
-        ) from error
-    if any(mount.source.startswith("~/") for mount in plan.all_mounts):
-        raise BadInputError(
-            "Kubernetes does not know whose ~/ is meant", hint="--root and --models-dir with a whole path"
-        )
-    _write(text, output)
+    from deckard_deploy.operations.render import kubernetes_text
 
-
-def _plan(resolved: "Resolved", root: str, models_dir: str | None) -> "LaunchPlan":
-
-    # Compose and the shell expand ~/ in a mount; of a process it would stand in JSON and in variables.
-    home = resolved.engine.runtime == "docker"
-    folder = _absolute(root, "--root", home=home)
-    models = _absolute(models_dir, "--models-dir", home=home) if models_dir else folder / "models"
-    paths = HostPaths(
-        models=models, caches=folder / "cache", patches=folder / "patches", deployments=folder / "deployments"
-    )
-    return pinned(patched(build_plan(resolved, paths), resolved, paths.patches))
-
-
-def _absolute(path: str, option: str, *, home: bool) -> PurePosixPath:
-    """A path of another host. home: whoever reads it there knows what ~/ is."""
-    if not path.startswith(("/", "~/") if home else "/") or not path.isprintable():
-        raise click.BadParameter(f"{path!r}: an absolute path was expected", param_hint=option)
-    return PurePosixPath(path)
-
-
-def _needs_image(plan: "LaunchPlan") -> None:
-
-    if plan.image is None:
-        raise BadInputError(f"{plan.engine} runs without Docker", hint="deckard-deploy render command …")
-
-
-def _write(text: str, output: Path | None) -> None:
-    if output is None:
-        click.echo(text, nl=False)
-        return
-
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise BadInputError(f"{output}: {error.strerror or error}") from error
+    write_text(kubernetes_text(plan), output)

@@ -2,15 +2,14 @@
 
 import click
 
-from deckard_deploy.cli.output import say
-from deckard_deploy.cli.site import open_site, prove_ready
-from deckard_deploy.cli.state import Deployed, deployment_option, start_line
-from deckard_deploy.errors import StartFailedError
+from deckard_deploy.cli.options import selection_option
+from deckard_deploy.cli.reporter import TERMINAL
+from deckard_deploy.operations.options import Selection
 
 
 @click.command()
-@deployment_option
-def wait(deployed: Deployed) -> None:
+@selection_option
+def wait(selection: Selection) -> None:
     """Wait until the running endpoint is ready.
 
     Exit code 6 when it fails to start, 7 when its start makes no progress for the profile's startup_timeout_s.
@@ -19,13 +18,6 @@ def wait(deployed: Deployed) -> None:
     Example:
       deckard-deploy wait --profile spark && ./run-my-clients
     """
-    directory, found = deployed
-    with open_site(directory, found, say) as site:
-        for runtime in site.runtimes.values():
-            seen = runtime.observe()
-            release = site.releases.get(seen.plan_hash) if seen.plan_hash else None
-            if release and seen.state in ("running", "restarting"):
-                prove_ready(release, runtime, directory=directory, say=say)
-                click.echo(release.plan().base_url)
-                return
-    raise StartFailedError(f"{found} is not running", hint=start_line(deployed))
+    from deckard_deploy.operations import wait as operation
+
+    click.echo(operation.run(selection, TERMINAL))

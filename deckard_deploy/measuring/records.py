@@ -4,6 +4,7 @@ bench/<id>.json in the state directory. `format` grows when a reader of the old 
 """
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -148,6 +149,40 @@ class Record(Head):
     def concurrencies(self) -> tuple[int, ...]:
         """Those that were measured, ascending."""
         return tuple(sorted({run.concurrency for run in self.runs}))
+
+
+class RecordHeader(Head):
+    """The part of a Record that is known before its first run."""
+
+    settings: Settings
+    command: tuple[str, ...]
+    ceilings: tuple[Ceiling, ...] = ()
+
+    def record(self, *, runs: Iterable[Run], stopped: str = "", beside: str | None = None) -> Record:
+        """Return the record of these runs.
+
+        stopped: the reason why the sweep stopped early, of any length: it may quote a server, so control
+        characters are removed. beside: the id of the record that was measured in turn with this one. Raises
+        ValueError when there is no run.
+        """
+        runs = tuple(runs)
+        if not runs:
+            raise ValueError(f"record {self.id} has no run")
+        one_line = " ".join(stopped.split())
+        reason = "".join(letter for letter in one_line if letter.isprintable())
+        return Record(
+            id=self.id,
+            made_at=self.made_at,
+            tool_version=self.tool_version,
+            subject=self.subject,
+            host=self.host,
+            settings=self.settings,
+            command=self.command,
+            runs=runs,
+            ceilings=self.ceilings,
+            beside=beside,
+            ended=reason[:500],
+        )
 
 
 def save(folder: Path, record: Record) -> Path:

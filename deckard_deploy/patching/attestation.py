@@ -59,9 +59,9 @@ class Attested:
     sha256: str
 
 
-def attestation_argv(built: Sequence[BuiltPatch], python: str = "python3") -> tuple[str, ...]:
-    """What to run in the container or the environment, as `docker exec` or a child process takes it."""
-    return (python, "-c", _SCRIPT, *(patch.module for patch in built))
+def attestation_argv(built: Sequence[BuiltPatch]) -> tuple[str, ...]:
+    """Return the arguments of the engine's Python that print what it would import."""
+    return ("-c", _SCRIPT, *(patch.module for patch in built))
 
 
 def judge(output: str, built: Sequence[BuiltPatch]) -> tuple[Attested, ...]:

@@ -1,8 +1,9 @@
-"""Where base files are looked for when nobody says where they are."""
+"""The sources of base files, and the order in which they are tried when none is named."""
 
 import contextlib
 import importlib.util
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.patching.base_files import BaseFiles, from_cache, from_image, from_package, keep
@@ -10,20 +11,26 @@ from deckard_deploy.patching.manifest import PatchSet
 from deckard_deploy.patching.wheel import from_wheel, release_wheel
 
 
-def find_base(
-    patch_set: PatchSet,
-    *,
-    cache: Path,
-    package: str | None = None,
-    image: str | None = None,
-    wheel: str | None = None,
-) -> BaseFiles:
-    """The engine's own files: from the source that is named, else from the nearest one.
+class Source(NamedTuple):
+    """The place of an engine's own files; empty: the nearest place.
 
-    package: folder of a vllm package; together with `image`, its folder inside the image. wheel: path or URL. Without
-    any: a vLLM that this Python can import, the cache, the wheel of the set's release. What was read goes into the
-    cache, if that can be written. Raises what the sources raise, and BadInputError when two are named.
+    package: folder of a vllm package; together with `image`, its folder inside the image. endpoint: address of the
+    docker engine that has the image. wheel: path or URL.
     """
+
+    package: str | None = None
+    image: str | None = None
+    wheel: str | None = None
+    endpoint: str | None = None
+
+
+def find_base(patch_set: PatchSet, source: Source, *, cache: Path) -> BaseFiles:
+    """Read the engine's own files from the source that is named, or else from the nearest one.
+
+    The nearest: a vLLM that this Python can import, the cache, the wheel of the set's release. The files that were read
+    are kept in the cache, if that can be written. Raises what the sources raise, and BadInputError when two are named.
+    """
+    package, image, wheel, endpoint = source
     if "" in (image, package, wheel):
         raise BadInputError(
             "--image, --package and --wheel cannot be empty", hint="is a shell variable not set?"
@@ -32,7 +39,9 @@ def find_base(
         raise BadInputError("--wheel cannot be combined with --image or --package")
     targets = [patch.target for patch in patch_set.patches]
     if image:
-        base = from_image(image, targets, package=PurePosixPath(package) if package else None)
+        base = from_image(
+            image, targets, package=PurePosixPath(package) if package else None, endpoint=endpoint
+        )
     elif package:
         base = from_package(Path(package), targets)
     elif wheel:

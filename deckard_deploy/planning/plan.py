@@ -5,11 +5,12 @@ Nobody downstream asks the profile, the environment or the command line again. P
 
 import hashlib
 import json
-from typing import Any, Literal
+import math
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from deckard_deploy.catalog.specs import Container
+from deckard_deploy.catalog.specs import PARALLEL, Container
 
 
 class Part(BaseModel):
@@ -84,6 +85,17 @@ class Healthcheck(Part):
     start_period_s: int
 
 
+class SpeculativeConfig(NamedTuple):
+    """The keys of `--speculative-config` that this tool reads; None where the option leaves a key out.
+
+    model: the drafter's folder, as the engine sees it.
+    """
+
+    method: str | None
+    model: str | None
+    num_speculative_tokens: int | None
+
+
 class LaunchPlan(Part):
     """What runs, on which runtime, seen from which address."""
 
@@ -150,6 +162,59 @@ class LaunchPlan(Part):
         """
         at = self.arguments.index(self.served_name, self.arguments.index("--served-model-name")) + 1
         arguments = (*self.arguments[:at], launch_id, *self.arguments[at:])
+        return self.model_copy(update={"arguments": arguments})
+
+    def option(self, name: str) -> str | None:
+        """Return the first value of `--name` in `arguments`: "" for a flag, None without the option.
+
+        name: a vLLM option without the dashes in front. Both `--name value` and `--name=value` are read.
+        """
+        for position, token in enumerate(self.arguments):
+            if token == f"--{name}":
+                following = self.arguments[position + 1 : position + 2]
+                if following and not following[0].startswith("--"):
+                    return following[0]
+                return ""
+            if token.startswith(f"--{name}="):
+                return token.partition("=")[2]
+        return None
+
+    @property
+    def speculative(self) -> SpeculativeConfig | None:
+        """The drafter's settings from `--speculative-config`; None without that option."""
+        text = self.option("speculative-config")
+        if not text:
+            return None
+        config = json.loads(text)
+        if not isinstance(config, dict):
+            config = {}
+        method = config.get("method")
+        model = config.get("model")
+        tokens = config.get("num_speculative_tokens")
+        return SpeculativeConfig(
+            method=method if isinstance(method, str) else None,
+            model=model if isinstance(model, str) else None,
+            num_speculative_tokens=tokens if isinstance(tokens, int) else None,
+        )
+
+    @property
+    def ranks(self) -> int:
+        """The number of GPUs that the engine is split over: the product of its parallel sizes."""
+        sizes = [self.option(name) for name in PARALLEL]
+        return math.prod(int(size) for size in sizes if size)
+
+    def with_draft_tokens(self, tokens: int) -> "LaunchPlan":
+        """Return the plan with `tokens` drafted tokens per step; 0: without its drafter, all else equal.
+
+        Raises ValueError for a plan without `--speculative-config`.
+        """
+        option = "--speculative-config"
+        at = self.arguments.index(option)
+        replacement: tuple[str, ...] = ()
+        if tokens:
+            config = json.loads(self.arguments[at + 1]) | {"num_speculative_tokens": tokens}
+            replacement = (option, json.dumps(config, sort_keys=True, separators=(",", ":")))
+        arguments = (*self.arguments[:at], *replacement, *self.arguments[at + 2 :])
         return self.model_copy(update={"arguments": arguments})
 
 

@@ -13,13 +13,16 @@
   bench/<id>.json                       what was measured
 """
 
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from platformdirs import user_data_path
 
-from deckard_deploy.errors import BadInputError
+from deckard_deploy.errors import BadInputError, EnvironmentUnfitError
 from deckard_deploy.system.files import clear_leftovers, private_folder
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
@@ -155,3 +158,23 @@ class StateDir:
 def _has_any(deployment: Path) -> bool:
     releases, process_state = deployment / "releases", deployment / "process.json"
     return process_state.exists() or (releases.is_dir() and any(releases.iterdir()))
+
+
+def state_directory(root: Path | None) -> StateDir:
+    """Return the state directory; None: the user's own. Nothing is made. Raises EnvironmentUnfitError."""
+    if root is None:
+        with home_required():
+            root = default_root()
+    # The folder itself may be a link, to a bigger disk. Not Path.resolve: RuntimeError for links in a circle.
+    return StateDir(Path(os.path.realpath(root)))
+
+
+@contextmanager
+def home_required() -> Iterator[None]:
+    """Turn a missing home directory (as for an anonymous uid in a container) into EnvironmentUnfitError."""
+    try:
+        yield
+    except RuntimeError as error:  # pathlib's and platformdirs'
+        raise EnvironmentUnfitError(
+            f"HOME is not set, and user {os.getuid()} has no home", hint="export HOME=/a/folder/of/yours"
+        ) from error

@@ -3,10 +3,14 @@
 The values are plain so that a stage beside this one can consume them by their fields alone.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from pathlib import Path, PurePosixPath
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
+from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.running.releases import Release
+from deckard_deploy.system.unknown import Unknown
 
 State: TypeAlias = Literal["running", "restarting", "exited", "missing"]
 
@@ -34,6 +38,29 @@ class Observation:
 
 
 MISSING = Observation(state="missing")
+
+
+class PythonCommand(NamedTuple):
+    """A command line that starts the engine's own Python, and the environment variables that it needs."""
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+
+
+class VllmFiles(NamedTuple):
+    """The place of vLLM's own files: a folder on this host, or an image of the docker engine at `endpoint`."""
+
+    package: PurePosixPath | None = None
+    image: str | None = None
+    endpoint: str | None = None
+
+
+class DiskNeed(NamedTuple):
+    """Bytes that will be written to a folder, which need not exist yet."""
+
+    what: str
+    folder: Path
+    size: int
 
 
 class Runtime(Protocol):
@@ -65,6 +92,30 @@ class Runtime(Protocol):
 
     def tail(self, count: int) -> list[str]:
         """The last `count` log lines, also of a server that has exited."""
+
+    def ensure_engine(self, plan: LaunchPlan, say: Callable[[str], None]) -> None:
+        """Pull the plan's images, or install its environment, unless they are here.
+
+        Raises EnvironmentUnfitError, NetworkError, IntegrityError.
+        """
+
+    def image_digests(self, image: str) -> list[str]:
+        """Return the digests under which a local image is known in its repository."""
+
+    def missing_image(self, plan: LaunchPlan) -> DiskNeed | Unknown | None:
+        """Return the disk space that pulling the plan's image will take; None when nothing has to be pulled."""
+
+    def vllm_files(self, plan: LaunchPlan) -> VllmFiles:
+        """Return where vLLM's own files of the plan's engine are."""
+
+    def python(self, plan: LaunchPlan) -> PythonCommand:
+        """Return the command that starts the Python of the running engine, in the engine's environment."""
+
+    def run_python(self, plan: LaunchPlan, argv: tuple[str, ...]) -> str:
+        """Run the engine's Python with these arguments. Return its standard output, or else its errors.
+
+        Raises StartFailedError when the engine is gone, EnvironmentUnfitError.
+        """
 
     def close(self) -> None:
         """Let go of threads and connections; what runs goes on."""

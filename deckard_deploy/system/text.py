@@ -35,3 +35,14 @@ class LineSplitter:
                 lines.append(clean(self._rest[: 4 * LONGEST].decode(errors="replace")))
             self._rest, self._skipping = b"", True
         return lines
+
+
+def clock(seconds: float) -> str:
+    """Return a duration as `0:07` or `12:30`."""
+    whole = max(0, round(seconds))
+    return f"{whole // 60}:{whole % 60:02d}"
+
+
+def printable_line(text: str) -> str:
+    """Return the text with a space in the place of every character that a terminal would not print."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)

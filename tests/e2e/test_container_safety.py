@@ -10,8 +10,9 @@ import pytest
 from deckard_deploy.catalog import library
 from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment, Publish
-from deckard_deploy.cli.host_plan import plan_for
-from deckard_deploy.cli.prepare import have_weights
+from deckard_deploy.operations.plan import plan_for_host
+from deckard_deploy.operations.reporting import SILENT
+from deckard_deploy.operations.weights import ensure_weights
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.rendering.shell import render_run
 from deckard_deploy.running.layout import StateDir
@@ -37,9 +38,9 @@ def plan(image: str, tmp_path_factory: pytest.TempPathFactory) -> LaunchPlan:
         name=NAME, engine="vllm-0.19.1-cpu-docker", image=image, publish=Publish(port=free_port())
     )
     resolved = resolve(deployment, profile=library.profile("cpu"))
-    have_weights(resolved, directory, print)
+    ensure_weights(resolved, directory, SILENT)
     # No gateway: it would answer in the server's stead.
-    return plan_for(resolved, directory).model_copy(
+    return plan_for_host(resolved, directory).model_copy(
         update={"user": f"{STRANGER}:{STRANGER}", "gateway": None}
     )
 

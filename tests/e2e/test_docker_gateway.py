@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from deckard_deploy.cli.gateway import goes_by_older_keys
+from deckard_deploy.operations.gateway import has_stale_keys
 from deckard_deploy.planning.plan import Gateway, LaunchPlan
 from deckard_deploy.rendering.compose import render_compose
 from deckard_deploy.rendering.gateway import CONFIG, render_gateway
@@ -158,10 +158,10 @@ def test_a_key_is_made_and_revoked_while_it_runs(running: Running) -> None:
         running.keys.revoke("alice")
     files.prepare(running.plan, running.keys, environment=dict(os.environ), say=print)
     directory = StateDir(running.keys.folder.parent)
-    assert goes_by_older_keys(running.plan, directory)  # as when `keys revoke` is interrupted here
+    assert has_stale_keys(running.plan, directory)  # as when `keys revoke` is interrupted here
     running.runtime.reload()
     until(lambda: running.get("/models", key).status_code == 401)
-    until(lambda: not goes_by_older_keys(running.plan, directory))
+    until(lambda: not has_stale_keys(running.plan, directory))
     assert running.runtime.observe().instance_id == instance
 
 

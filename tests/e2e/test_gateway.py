@@ -17,8 +17,8 @@ from openai import OpenAI
 from deckard_deploy.catalog import library
 from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment, Publish
-from deckard_deploy.cli.host_plan import plan_for
-from deckard_deploy.cli.prepare import stored_release
+from deckard_deploy.operations.plan import plan_for_host
+from deckard_deploy.operations.release import create_release
 from deckard_deploy.rehearsal import gemma4
 from deckard_deploy.rehearsal.script import PLAIN_TEXT
 from deckard_deploy.running.gateway import files
@@ -82,7 +82,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, engine: tuple[str, Path], ho
     resolved = resolve(
         Deployment(name="gate", publish=publish, engine=engine[0]), profile=library.profile("cpu")
     )
-    plan = plan_for(resolved, directory).model_copy(update={"patches": (), "plugin": None})
+    plan = plan_for_host(resolved, directory).model_copy(update={"patches": (), "plugin": None})
     gemma4.write(directory.models / MODEL)
     # Where an earlier start has left what it found out about the model.
     directory.cache.symlink_to(home / "cache")
@@ -93,7 +93,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, engine: tuple[str, Path], ho
     files.prepare(plan, keys, environment=environment, say=print)
     vllm = engine[1].with_name("vllm")
     runtime = ProcessRuntime(deployment, program=lambda _: vllm, environment=environment, say=print)
-    release, launch = stored_release(plan, Releases(deployment))
+    release, launch = create_release(plan, Releases(deployment))
     release.record(launch)
     runtime.start(release)
 

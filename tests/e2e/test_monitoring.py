@@ -13,10 +13,10 @@ import pytest
 import requests
 
 from deckard_deploy.catalog.metric_names import metric_names, names_in
-from deckard_deploy.cli.bench_subject import others_at_work
-from deckard_deploy.cli.monitor import opened
-from deckard_deploy.cli.state import Deployed
 from deckard_deploy.measuring.metrics import metrics_url, scrape
+from deckard_deploy.operations.bench_target import requests_in_flight
+from deckard_deploy.operations.deployments import DeploymentRef
+from deckard_deploy.operations.monitoring import gateway_credentials
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.rendering.monitoring import Place, render_monitoring
 from deckard_deploy.running.layout import StateDir
@@ -141,12 +141,14 @@ def plan_of(home: Path) -> LaunchPlan:
 
 @pytest.mark.usefixtures("load")
 def test_bench_would_notice_that_it_is_not_alone(home: Path) -> None:
-    assert any(others_at_work(plan_of(home), Deployed(StateDir(home), NAME)) for _ in range(10))
+    assert any(requests_in_flight(plan_of(home), DeploymentRef(StateDir(home), NAME)) for _ in range(10))
 
 
 def rendered(home: Path, folder: Path) -> dict[str, str]:
     plan = plan_of(home)
-    texts = render_monitoring(plan, Place(folder=str(folder), user="0:0")) | opened(plan, StateDir(home))
+    texts = render_monitoring(plan, Place(folder=str(folder), user="0:0")) | gateway_credentials(
+        plan, StateDir(home)
+    )
     for name, text in texts.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from deckard_deploy.cli.monitor import _write
+from deckard_deploy.operations.monitoring import _write
 from deckard_deploy.rendering.monitoring import (
     COMPOSE,
     GRAFANA_IMAGE,

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from deckard_deploy.cli.prepare import hold_to_lock
-from deckard_deploy.cli.room import check, image_need
 from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError, NetworkError
+from deckard_deploy.operations.disk_space import check
+from deckard_deploy.operations.engine import verify_image_digest
 from deckard_deploy.running.docker import images as docker_images
 from deckard_deploy.running.docker import registry
 from deckard_deploy.running.docker.client import DockerEngine
+from deckard_deploy.running.runtime import DiskNeed
 from deckard_deploy.weights import lockfile
 from tests.e2e.conftest import Tool, docker
 from tests.e2e.docker_world import debian, listens
@@ -97,12 +98,12 @@ def test_up_is_held_to_the_digest_in_the_lock(
 ):
     monkeypatch.chdir(tmp_path)
     docker("pull", "--quiet", image)
-    hold_to_lock(image, engine)  # no lock yet
+    verify_image_digest(image, docker_images.digests(engine, image))  # no lock yet
     assert lock(tool, image, tmp_path).returncode == 0
-    hold_to_lock(image, engine)
+    verify_image_digest(image, docker_images.digests(engine, image))
     push(image, tmp_path)  # and the tag here is the new image now
     with pytest.raises(IntegrityError, match=r"deckard\.lock holds it to sha256:"):
-        hold_to_lock(image, engine)
+        verify_image_digest(image, docker_images.digests(engine, image))
 
 
 def test_a_registry_that_does_not_have_it_is_one_line(served: str, engine: DockerEngine):
@@ -139,8 +140,8 @@ def small_daemon() -> Iterator[DockerEngine]:
 
 def test_an_image_that_does_not_fit_is_refused_before_its_first_byte(image: str, small_daemon: DockerEngine):
     """F17. The control is the pull itself, which is not checked: docker fails on the way, and its words are told."""
-    need = image_need(small_daemon, image, None)
-    assert need is not None
+    need = docker_images.space_needed(small_daemon, image, None)
+    assert isinstance(need, DiskNeed)
     with pytest.raises(
         EnvironmentUnfitError, match=r"needs [\d,]+ bytes \([\d,]+ for the image\), and [\d,]+ are"
     ):

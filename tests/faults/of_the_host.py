@@ -116,10 +116,12 @@ FAULTS = (
         "the weights may not be read by the user that the container runs as",
         "3: … may not be read by others, and the engine's container runs as another user; chmod -R a+rX …",
         (
-            "tests/unit/cli/test_prepare.py::test_weights_that_the_containers_user_cannot_read_are_named",
+            "tests/unit/operations/test_engine.py::test_weights_that_the_containers_user_cannot_read_are_named",
             "tests/e2e/test_container_safety.py::test_a_root_without_capabilities_needs_caches_that_are_open",
         ),
-        Guard("cli/prepare.py", "if found.st_uid != 0 and found.st_mode & wanted != wanted:", "if False:"),
+        Guard(
+            "operations/engine.py", "if found.st_uid != 0 and found.st_mode & wanted != wanted:", "if False:"
+        ),
         "DID NOT RAISE",
     ),
     Fault(
@@ -212,11 +214,11 @@ FAULTS = (
         "the drafter has another vocabulary than the model, or drafts nothing that is right",
         "4: the drafter in … has a vocabulary of 512 tokens, and the model one of 262144; 6: the drafter does not fit",
         (
-            "tests/unit/cli/test_prepare.py::test_a_drafter_with_another_vocabulary_is_refused_before_anything_starts",
+            "tests/unit/operations/test_engine.py::test_a_drafter_with_another_vocabulary_is_refused_before_anything_starts",
             "tests/unit/weights/test_inspection.py::test_a_drafter_with_another_vocabulary",
             "tests/e2e/test_drafters.py::test_one_that_does_not_fit_is_refused",
         ),
-        Guard("cli/prepare.py", "    if ours and other and ours != other:\n", "    if False:\n"),
+        Guard("operations/weights.py", "    if ours and other and ours != other:\n", "    if False:\n"),
         "DID NOT RAISE",
     ),
 )

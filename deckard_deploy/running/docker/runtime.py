@@ -5,15 +5,26 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError
+from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError, StartFailedError
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.running.docker import images
 from deckard_deploy.running.docker.client import DockerEngine
 from deckard_deploy.running.docker.log import DockerLog
 from deckard_deploy.running.layout import DeploymentDir
 from deckard_deploy.running.releases import COMPOSE, Release
-from deckard_deploy.running.runtime import MISSING, Instance, Observation, State
+from deckard_deploy.running.runtime import (
+    MISSING,
+    DiskNeed,
+    Instance,
+    Observation,
+    PythonCommand,
+    State,
+    VllmFiles,
+)
 from deckard_deploy.system.commands import Say
 from deckard_deploy.system.ports import require_free
 from deckard_deploy.system.text import LineSplitter
+from deckard_deploy.system.unknown import Unknown
 
 PLAN_LABEL, LAUNCH_LABEL, DEPLOYMENT_LABEL = "deckard.plan", "deckard.launch", "deckard.deployment"
 GATEWAY_LABEL = "deckard.gateway"  # on the gateway, and on an engine that stands behind one
@@ -116,6 +127,45 @@ class DockerRuntime:
             return []
         return LineSplitter().feed(data if data.endswith(b"\n") else data + b"\n")
 
+    def ensure_engine(self, plan: LaunchPlan, say: Say) -> None:
+        """Pull the plan's images unless they are here. Raises EnvironmentUnfitError, NetworkError."""
+        for image in plan.images:
+            if images.image_id(self.engine, image) is None:
+                say(f"image    {image} is not here: pulling it")
+                images.pull(self.engine, image, platform=plan.platform, on_bytes=_PullLines(say).show)
+
+    def image_digests(self, image: str) -> list[str]:
+        """Return the digests under which a local image is known in its repository."""
+        return images.digests(self.engine, image)
+
+    def missing_image(self, plan: LaunchPlan) -> DiskNeed | Unknown | None:
+        """Return the disk space that pulling the plan's image will take; None when the image is here."""
+        if plan.image is None or images.image_id(self.engine, plan.image):
+            return None
+        return images.space_needed(self.engine, plan.image, plan.platform)
+
+    def vllm_files(self, plan: LaunchPlan) -> VllmFiles:
+        """Return the plan's image, and the docker engine that has it."""
+        return VllmFiles(image=plan.image, endpoint=self.engine.endpoint)
+
+    def python(self, plan: LaunchPlan) -> PythonCommand:  # noqa: ARG002  the protocol's
+        """Return the command that starts Python in the running container."""
+        container = str(self.observe().instance_id)
+        argv = ("docker", "exec", "--interactive", container, "python3")
+        return PythonCommand(argv, {"DOCKER_HOST": self.engine.endpoint})
+
+    def run_python(self, plan: LaunchPlan, argv: tuple[str, ...]) -> str:  # noqa: ARG002  the protocol's
+        """Run Python in the container. Raises StartFailedError when it is gone, EnvironmentUnfitError."""
+        from docker.errors import NotFound  # noqa: PLC0415  half a second
+
+        seen = self.observe()
+        try:
+            with self.engine.asking():
+                command = self.engine.api.exec_create(seen.instance_id, ["python3", *argv])
+                return str(self.engine.api.exec_start(command["Id"]).decode(errors="replace"))
+        except NotFound as error:
+            raise StartFailedError("its container is gone", hint="deckard-deploy logs") from error
+
     def close(self) -> None:
         """Close the log and the connections to the engine; the container goes on."""
         self._end_log()
@@ -183,6 +233,20 @@ class DockerRuntime:
                     f"{self._deployment.folder} but from {container['Labels'].get(_FOLDER_LABEL, 'somewhere else')}",
                     hint=f"stop it there, or: docker rm -f {_name(container)}",
                 )
+
+
+class _PullLines:
+    """One line of progress for every 5 % of a pull."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._shown = 0
+
+    def show(self, done: int, total: int) -> None:
+        """Say the bytes that have arrived, of the bytes that are known so far."""
+        if total and done * 20 // total > self._shown:
+            self._shown = done * 20 // total
+            self._say(f"image    {done / 1e9:.1f} of {total / 1e9:.1f} GB")
 
 
 def _observation(inspected: dict[str, Any]) -> Observation:

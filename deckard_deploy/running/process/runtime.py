@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
 
@@ -35,14 +35,16 @@ from deckard_deploy.running.process.supervision import (
     user_name,
 )
 from deckard_deploy.running.releases import GATEWAY, Release
-from deckard_deploy.running.runtime import MISSING, Instance, Observation
-from deckard_deploy.system.commands import Say, last_line
+from deckard_deploy.running.runtime import MISSING, DiskNeed, Instance, Observation, PythonCommand, VllmFiles
+from deckard_deploy.system.commands import Say, last_line, run
 from deckard_deploy.system.files import read_regular, write_atomically, writing
 from deckard_deploy.system.ports import require_free
 from deckard_deploy.system.processes import ProcessIdentity, is_alive, marked, send, wait_gone
 from deckard_deploy.system.text import LineSplitter
+from deckard_deploy.system.unknown import Unknown
 
 LOG_BYTES = 16 << 20  # twice: the log and the one before it
+_PYTHON_S = 600.0  # importing vLLM takes a minute on a busy machine with two cores
 _SETTLE_S = 20  # a supervisor that holds the lock writes its state within the time Python takes to start
 
 
@@ -159,6 +161,35 @@ class ProcessRuntime:
         state = self._settled()
         if state and state.gateway:
             send(state.gateway, signal.SIGHUP)
+
+    def ensure_engine(self, plan: LaunchPlan, say: Say) -> None:  # noqa: ARG002  the protocol's
+        """Install the plan's environment unless it is here, as `program` does."""
+        self._program(plan)
+
+    def image_digests(self, image: str) -> list[str]:  # noqa: ARG002  the protocol's
+        """Return nothing: a process has no image."""
+        return []
+
+    def missing_image(self, plan: LaunchPlan) -> DiskNeed | Unknown | None:  # noqa: ARG002  the protocol's
+        """Return None: a process has no image."""
+        return None
+
+    def vllm_files(self, plan: LaunchPlan) -> VllmFiles:
+        """Return the vllm package of the plan's environment."""
+        (package,) = self._program(plan).parents[1].glob("lib/python3*/site-packages/vllm")
+        return VllmFiles(package=PurePosixPath(package))
+
+    def python(self, plan: LaunchPlan) -> PythonCommand:
+        """Return the Python of the plan's environment, with the variables that the server has."""
+        return PythonCommand((str(self._program(plan).with_name("python")),), plan.environment)
+
+    def run_python(self, plan: LaunchPlan, argv: tuple[str, ...]) -> str:
+        """Run the Python of the plan's environment: what it would import is what the server imported."""
+        command = self.python(plan)
+        environment = {"PATH": self._environment.get("PATH", ""), **command.environment}
+        # Not for `--verbose`: the argument is a whole script.
+        done = run((*command.argv, *argv), environment=environment, say=lambda _: None, timeout_s=_PYTHON_S)
+        return done.stdout or done.stderr
 
     def close(self) -> None:
         """Close the log; the server goes on."""

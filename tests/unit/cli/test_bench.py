@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from deckard_deploy.cli.bench_measure import _kept
-from deckard_deploy.cli.bench_spec import drafting
 from deckard_deploy.cli.main import run
 from deckard_deploy.measuring import records
 from deckard_deploy.measuring.records import Ceiling
+from deckard_deploy.operations.bench import save_records
+from deckard_deploy.operations.reporting import SILENT
 from tests.unit.measuring import made
 from tests.unit.rendering.plans import built_in
 
@@ -95,11 +95,11 @@ def test_records_that_were_measured_in_turn_are_compared_in_pairs(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     machine = (10.0, 20.0, 12.0, 31.0, 9.0)  # is what differs: each pair tells the same
-    begun = [made.record((), name=name) for name in ("d-old", "e-new")]
+    begun = [made.header(name=name) for name in ("d-old", "e-new")]
     rounds = [(made.run(speed), made.run(0.9 * speed)) for speed in machine]
-    assert [each.ended for each in _kept(home / "bench", begun, rounds, "it \x1b[2Jdied\n")] == [
-        "it [2Jdied"
-    ] * 2
+    assert [
+        each.ended for each in save_records(home / "bench", begun, rounds, SILENT, stopped="it \x1b[2Jdied\n")
+    ] == ["it [2Jdied"] * 2
     capsys.readouterr()
     assert (
         run(["bench", "compare", "20261125-000000-d-old", "20261125-000000-e-new", "--fail-below", "0.95"])
@@ -122,10 +122,9 @@ def test_a_row_that_was_measured_once_has_no_bound_in_json(
 
 
 def test_pairs_of_which_one_lacks_a_run_are_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    begun = [made.record((), name=name) for name in ("d-old", "e-new")]
-    old, new = _kept(
-        home / "bench", begun, [(made.run(speed), made.run(speed)) for speed in (9.0, 10.0, 11.0)]
-    )
+    begun = [made.header(name=name) for name in ("d-old", "e-new")]
+    rounds = [(made.run(speed), made.run(speed)) for speed in (9.0, 10.0, 11.0)]
+    old, new = save_records(home / "bench", begun, rounds, SILENT)
     records.save(home / "bench", new.model_copy(update={"runs": new.runs[:-1]}))
     assert run(["bench", "compare", old.id, new.id]) == 2
     assert "one record has 3 of them and the other 2" in capsys.readouterr().err
@@ -175,7 +174,7 @@ def test_a_plan_without_its_drafter_is_the_plan_in_all_else() -> None:
     config = '{"method":"ngram","num_speculative_tokens":4}'
     arguments = ("/m", "--max-num-seqs", "4", "--speculative-config", config, "--enforce-eager")
     plan = built_in("cpu").model_copy(update={"arguments": arguments})
-    assert drafting(plan, 0).arguments == ("/m", "--max-num-seqs", "4", "--enforce-eager")
-    assert drafting(plan, 4) == plan
-    assert '"num_speculative_tokens":2' in drafting(plan, 2).arguments[4]
-    assert drafting(plan, 2).model_copy(update={"arguments": arguments}) == plan
+    assert plan.with_draft_tokens(0).arguments == ("/m", "--max-num-seqs", "4", "--enforce-eager")
+    assert plan.with_draft_tokens(4) == plan
+    assert '"num_speculative_tokens":2' in plan.with_draft_tokens(2).arguments[4]
+    assert plan.with_draft_tokens(2).model_copy(update={"arguments": arguments}) == plan

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from deckard_deploy.cli.bench_startup import _empty, _starts
-from deckard_deploy.cli.state import Deployed
+from deckard_deploy.cli.reporter import TERMINAL
 from deckard_deploy.errors import EnvironmentUnfitError, StartFailedError
+from deckard_deploy.operations.bench_startup import _starts, emptied
+from deckard_deploy.operations.deployments import DeploymentRef
+from deckard_deploy.operations.reporting import SILENT
 from deckard_deploy.running.deploy import Site
 from deckard_deploy.running.releases import Release
 from deckard_deploy.running.runtime import Runtime
@@ -25,14 +27,14 @@ def cache(folder: Path, mode: int = 0o755) -> Path:
 def test_caches_are_empty_meanwhile_and_back_afterwards(tmp_path: Path) -> None:
     vllm, fresh = cache(tmp_path / "vllm"), tmp_path / "triton"
     for _ in range(2):
-        with _empty([vllm, fresh]):
+        with emptied([vllm, fresh], SILENT):
             assert list(vllm.iterdir()) == []
             (vllm / "kernel").write_text("new")
         assert (vllm / "kernel").read_text() == "old"
     vllm.rename(tmp_path / "vllm.kept")  # as a kill leaves it, with a new cache begun
     vllm.mkdir()
     (vllm / "kernel").write_text("new")
-    with _empty([vllm]):
+    with emptied([vllm], SILENT):
         assert list(vllm.iterdir()) == []
     assert [(path.name, (path / "kernel").read_text()) for path in tmp_path.iterdir()] == [("vllm", "old")]
 
@@ -40,7 +42,7 @@ def test_caches_are_empty_meanwhile_and_back_afterwards(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", [0o700, 0o755, 0o1777])
 def test_the_engines_user_gets_into_the_empty_ones_as_into_the_old(tmp_path: Path, mode: int) -> None:
     folder = cache(tmp_path / "vllm", mode)
-    with _empty([folder]):
+    with emptied([folder], SILENT):
         assert folder.stat().st_mode & 0o7777 == mode
     assert folder.stat().st_mode & 0o7777 == mode
 
@@ -54,7 +56,7 @@ def test_what_cannot_be_removed_keeps_no_cache_away(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(shutil, "rmtree", refused)  # as for files of the container's root
-    with _empty(folders):
+    with emptied(folders, TERMINAL):
         for folder in folders:
             (folder / "kernel").write_text("new")
     assert [(folder / "kernel").read_text() for folder in folders] == ["old", "old"]
@@ -69,7 +71,7 @@ def test_a_cache_that_cannot_come_back_keeps_no_other_away(tmp_path: Path) -> No
     vllm, triton = (cache(tmp_path / name) for name in ("vllm", "triton"))
 
     def in_its_way() -> None:
-        with _empty([vllm, triton]):
+        with emptied([vllm, triton], SILENT):
             triton.rmdir()
             triton.write_text("in the way")
 
@@ -104,7 +106,7 @@ def test_after_a_start_that_fails_it_runs_as_before(
         releases=world.releases, runtimes={"process": world.runtime()}, follow=follow, say=lambda _: None
     )
     with pytest.raises(type(reason)):
-        tuple(_starts(Deployed(world.state, "box"), site, plan, runs=1))
+        tuple(_starts(DeploymentRef(world.state, "box"), site, plan, 1, SILENT))
     assert seen == [False, True]
     current = world.releases.current()
     assert current

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from deckard_deploy.cli.main import run
-from deckard_deploy.cli.monitor import _write
+from deckard_deploy.operations.monitoring import _write
 from deckard_deploy.planning.planner import build_plan
 from deckard_deploy.rendering.monitoring import PASSWORD, Place, render_monitoring
 from tests.unit.planning.choices import choice

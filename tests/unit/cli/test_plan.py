@@ -7,16 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from deckard_deploy.cli.host_plan import measured_plan
 from deckard_deploy.cli.main import run
-from deckard_deploy.cli.plan_memory import host_memory, with_measured_memory
-from deckard_deploy.cli.prepare import stored_release
+from deckard_deploy.operations.plan import plan_with_memory, with_measured_memory
+from deckard_deploy.operations.release import create_release
 from deckard_deploy.planning.memory.fit import memory_of
 from deckard_deploy.planning.planner import build_plan
 from deckard_deploy.rehearsal import gemma4
 from deckard_deploy.running.layout import StateDir
 from deckard_deploy.running.releases import Releases
 from deckard_deploy.startup.history import Start, StartMemory, record
+from deckard_deploy.system.meminfo import total_and_available
+from deckard_deploy.system.unknown import Unknown
 from tests.unit.planning.choices import choice
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -217,22 +218,22 @@ def test_a_release_keeps_the_size_that_it_was_started_with(
     tmp_path: Path,
 ) -> None:
     directory = StateDir(tmp_path / "home")
-    resolved, plan, _ = measured_plan(choice("spark"), directory, meminfo=meminfo(tmp_path))
+    resolved, plan, _ = plan_with_memory(choice("spark"), directory, meminfo=meminfo(tmp_path))
     assert "kv-cache-memory-bytes" in resolved.serve
     directory.create(plan.deployment)
     releases = Releases(directory.deployment(plan.deployment))
-    releases.switch(stored_release(plan, releases)[0])
+    releases.switch(create_release(plan, releases)[0])
     while_it_runs = meminfo(tmp_path, available_gib=30)
-    _, again, memory = measured_plan(choice("spark"), directory, meminfo=while_it_runs)
+    _, again, memory = plan_with_memory(choice("spark"), directory, meminfo=while_it_runs)
     assert again.hash == plan.hash
-    assert not isinstance(memory, str)
+    assert not isinstance(memory, Unknown)
     assert memory.verdict == "fits"
-    _, changed, memory = measured_plan(choice("spark", "max-num-seqs=2"), directory, meminfo=while_it_runs)
+    _, changed, memory = plan_with_memory(choice("spark", "max-num-seqs=2"), directory, meminfo=while_it_runs)
     assert changed.hash != plan.hash
-    assert not isinstance(memory, str)
+    assert not isinstance(memory, Unknown)
     assert memory.kv_bytes() == 2 * memory.need
     smaller = meminfo(tmp_path, total_kib=int(119.68 * 2**20), available_gib=30)
-    same, again, _ = measured_plan(choice("spark"), directory, meminfo=smaller)
+    same, again, _ = plan_with_memory(choice("spark"), directory, meminfo=smaller)
     assert again.hash == plan.hash
     # The machine's own, while a release runs too.
     assert same.profile.hardware.memory_gib == pytest.approx(119.68)
@@ -304,4 +305,4 @@ def test_too_little_free_memory_is_refused_and_nothing_written(tmp_path: Path) -
 
 
 def test_without_proc_nothing_is_known(tmp_path: Path) -> None:
-    assert host_memory(tmp_path / "none") == (0, 0)
+    assert total_and_available(tmp_path / "none") == (0, 0)

@@ -6,7 +6,8 @@ from deckard_deploy.catalog import library
 from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment
 from deckard_deploy.cli.main import run
-from deckard_deploy.cli.prepare import have_weights
+from deckard_deploy.operations.reporting import SILENT
+from deckard_deploy.operations.weights import ensure_weights
 from deckard_deploy.running.layout import StateDir
 from deckard_deploy.weights.folder import ModelFolder
 from tests.unit.cli.hub_of_models import BIG, hub
@@ -79,12 +80,11 @@ def test_a_model_of_our_own_needs_no_pull(capsys):
 def test_up_has_its_weights_without_the_hub_once_they_are_there(hub, tmp_path):
     resolved = resolve(Deployment(), profile=library.profile("spark"))
     directory = StateDir(tmp_path / "state")
-    said: list[str] = []
-    have_weights(resolved, directory, said.append)
+    ensure_weights(resolved, directory, SILENT)
     assert (folder(tmp_path) / BIG).read_bytes() == hub.files[BIG]
     asked = len(hub.requests)
-    have_weights(resolved, directory, said.append)
+    ensure_weights(resolved, directory, SILENT)
     assert len(hub.requests) == asked
     (folder(tmp_path) / BIG).write_bytes(b"?" * 300_000)  # same size: found, set aside, fetched again
-    have_weights(resolved, directory, said.append)
+    ensure_weights(resolved, directory, SILENT)
     assert (folder(tmp_path) / BIG).read_bytes() == hub.files[BIG]

@@ -79,7 +79,7 @@ def test_a_line_that_is_rewritten_does_not_wrap() -> None:
     termios.tcsetwinsize(theirs, (24, 20))
     code = """
 import time
-from deckard_deploy.cli.weights import Display
+from deckard_deploy.cli.screens.transfer import Display
 display = Display("deckard-31b-svdquant")
 for done in range(3):
     time.sleep(0.25)

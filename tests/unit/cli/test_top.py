@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from deckard_deploy.cli.top import _can_be_drawn_on, _json, _line, _looks
-from deckard_deploy.cli.top_figures import Look, rate, seconds
-from deckard_deploy.cli.top_screen import curve, screen
+from deckard_deploy.cli.screens.figures import rate, sample_line, seconds
+from deckard_deploy.cli.screens.live import curve, screen
+from deckard_deploy.cli.top import is_drawable, sample_json
 from deckard_deploy.measuring.metrics import Page, parse
 from deckard_deploy.measuring.window import Figures, figures
+from deckard_deploy.operations.top import MetricsSource, Sample, samples
 from deckard_deploy.planning.planner import build_plan
 from deckard_deploy.system.http import NO_ACCESS
 from tests.unit.planning.choices import choice
@@ -34,7 +35,7 @@ def shown() -> Figures:
     )
 
 
-def drawn(look: Look, width: int, height: int) -> list[str]:
+def drawn(look: Sample, width: int, height: int) -> list[str]:
     console = Console(file=io.StringIO(), width=width, height=height, force_terminal=True, color_system=None)
     console.print(screen(build_plan(choice("spark")), look, [0.0, 12.5, 25.0]))
     assert isinstance(console.file, io.StringIO)
@@ -42,15 +43,17 @@ def drawn(look: Look, width: int, height: int) -> list[str]:
 
 
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (60, 20), (200, 60), (20, 20)])
-@pytest.mark.parametrize("look", [Look(NOW, shown()), Look(NOW, None, "http://127.0.0.1:8000/metrics: gone")])
-def test_the_screen_fits(look: Look, width: int, height: int) -> None:
+@pytest.mark.parametrize(
+    "look", [Sample(NOW, shown()), Sample(NOW, None, "http://127.0.0.1:8000/metrics: gone")]
+)
+def test_the_screen_fits(look: Sample, width: int, height: int) -> None:
     lines = drawn(look, width, height)
     assert len(lines) <= height
     assert max(map(len, lines)) <= width
 
 
 def test_the_screen_says_it_all() -> None:
-    text = "\n".join(drawn(Look(NOW, shown()), 80, 24))
+    text = "\n".join(drawn(Sample(NOW, shown()), 80, 24))
     for words in (
         "up 1:30",
         "generation",
@@ -67,22 +70,22 @@ def test_the_screen_says_it_all() -> None:
 
 def test_figures_that_no_server_has_are_drawn_too() -> None:
     odd = dataclasses.replace(shown(), kv_use=1e308, started_at=1e300)
-    text = "\n".join(drawn(Look(NOW, odd), 80, 24))
+    text = "\n".join(drawn(Sample(NOW, odd), 80, 24))
     assert "up 0:00" in text
     assert "█" * 20 in text
 
 
 def test_a_server_that_is_gone_is_named() -> None:
-    assert "no answer at 12:00:00: refused" in "\n".join(drawn(Look(NOW, None, "refused"), 80, 24))
+    assert "no answer at 12:00:00: refused" in "\n".join(drawn(Sample(NOW, None, "refused"), 80, 24))
 
 
 def test_lines_for_programs() -> None:
-    found = json.loads(_json(Look(NOW, shown())))
+    found = json.loads(sample_json(Sample(NOW, shown())))
     assert found["at"] == "2026-11-25T12:00:00+00:00"
     assert set(found["first_token"]) == {"p50_s", "p95_s", "p99_s"}
-    assert json.loads(_json(Look(NOW, None, "refused"))) == {"at": found["at"], "problem": "refused"}
-    assert "generation" in _line(Look(NOW, shown()))
-    assert _line(Look(NOW, None, "refused")) == "12:00:00  no answer: refused"
+    assert json.loads(sample_json(Sample(NOW, None, "refused"))) == {"at": found["at"], "problem": "refused"}
+    assert "generation" in sample_line(Sample(NOW, shown()))
+    assert sample_line(Sample(NOW, None, "refused")) == "12:00:00  no answer: refused"
 
 
 @pytest.mark.parametrize(("value", "text"), [(None, "-"), (0.0123, "12 ms"), (1.25, "1.2 s"), (64, "64.0 s")])
@@ -111,9 +114,9 @@ def test_a_terminal_that_cannot_show_a_screen_gets_lines(
 ) -> None:
     monkeypatch.setattr(sys, "stdout", Terminal(io.BytesIO(), encoding=encoding))
     monkeypatch.setenv("TERM", term) if term else monkeypatch.delenv("TERM", raising=False)
-    assert _can_be_drawn_on() == (shows == "a screen")
+    assert is_drawable() == (shows == "a screen")
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
-    assert not _can_be_drawn_on()
+    assert not is_drawable()
 
 
 def test_nothing_measured_is_not_nought() -> None:
@@ -156,7 +159,8 @@ def server() -> Iterator[ThreadingHTTPServer]:
 
 def test_a_server_goes_and_comes_back(server: ThreadingHTTPServer) -> None:
     port = server.server_address[1]
-    looks = _looks(f"http://127.0.0.1:{port}/metrics", NO_ACCESS, interval=0)
+    source = MetricsSource(build_plan(choice("cpu")), f"http://127.0.0.1:{port}/metrics", NO_ACCESS)
+    looks = samples(source, 0)
     assert next(looks).figures is not None
     stopped(server)
     gone = next(looks)

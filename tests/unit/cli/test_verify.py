@@ -12,7 +12,7 @@ from deckard_deploy.catalog import library
 from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment
 from deckard_deploy.cli.main import run
-from deckard_deploy.cli.status import changed_weights
+from deckard_deploy.operations.status import changed_weights
 from deckard_deploy.planning.planner import build_plan
 from deckard_deploy.running.layout import StateDir
 from deckard_deploy.weights.folder import ModelFolder

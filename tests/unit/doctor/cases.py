@@ -13,9 +13,9 @@ from typing import Any
 from deckard_deploy.catalog import library
 from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment
-from deckard_deploy.cli.patch_choice import patched
 from deckard_deploy.doctor.facts import HostFacts
 from deckard_deploy.doctor.target import Folders, Target, target_of
+from deckard_deploy.operations.patches import with_needed_patches
 from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
 
 FACTS = Path(__file__).with_name("facts")
@@ -26,7 +26,7 @@ ANY = Target(folders=Folders(weights=Path("/srv/deckard/models"), caches=()))
 
 def target(profile: str = "spark", **changes: Any) -> Target:
     resolved = resolve(Deployment(), profile=library.profile(profile))
-    plan = patched(build_plan(resolved), resolved, DEFAULT_PATHS.patches)
+    plan = with_needed_patches(build_plan(resolved), resolved, DEFAULT_PATHS.patches)
     return replace(target_of(resolved, plan, models=Path(DEFAULT_PATHS.models)), **changes)
 
 

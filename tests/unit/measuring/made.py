@@ -5,7 +5,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from deckard_deploy.measuring.records import Acceptance, Ceiling, Percentiles, Record, Request, Run, Subject
+from deckard_deploy.measuring.records import (
+    Acceptance,
+    Ceiling,
+    Percentiles,
+    Record,
+    RecordHeader,
+    Request,
+    Run,
+    Subject,
+)
 from deckard_deploy.measuring.workload import Settings
 
 # `vllm bench serve` of 0.19.1 against the CPU rehearsal: 2 at once, 4 requests of at most 32 tokens.
@@ -48,9 +57,9 @@ def run(speed: float, *, concurrency: int = 1, failed: int = 0, drafts: int = 0,
     )
 
 
-def record(runs: Iterable[Run], *, name: str = "made", ceilings: tuple[Ceiling, ...] = ()) -> Record:
-    """A record of these runs."""
-    return Record(
+def header(*, name: str = "made", ceilings: tuple[Ceiling, ...] = ()) -> RecordHeader:
+    """A record's header."""
+    return RecordHeader(
         id=f"20261125-000000-{name}",
         made_at="2026-11-25T00:00:00+00:00",
         tool_version="0",
@@ -58,6 +67,10 @@ def record(runs: Iterable[Run], *, name: str = "made", ceilings: tuple[Ceiling, 
         host={},
         settings=Settings(),
         command=(),
-        runs=tuple(runs),
         ceilings=ceilings,
     )
+
+
+def record(runs: Iterable[Run], *, name: str = "made", ceilings: tuple[Ceiling, ...] = ()) -> Record:
+    """A record of these runs."""
+    return header(name=name, ceilings=ceilings).record(runs=runs)

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from deckard_deploy.cli.plan_speed import measured_lines
+from deckard_deploy.cli.screens.speed import measured_lines
 from deckard_deploy.errors import IntegrityError
 from deckard_deploy.measuring import speculation, startup_records
 from deckard_deploy.measuring.records import Drafting, Record, Subject
 from deckard_deploy.measuring.speculation import OFF, SpecRecord, Tried, advice, cells, recommended, tried
 from deckard_deploy.measuring.workload import Settings
+from deckard_deploy.operations.plan import measured_drafter
+from deckard_deploy.running.layout import StateDir
 from tests.unit.measuring import made
 from tests.unit.planning.choices import choice
 
@@ -107,7 +109,10 @@ def test_plan_says_what_was_measured_with_its_drafter(tmp_path: Path) -> None:
         profile="spark",
         drafting=drafter,
     )
-    assert measured_lines(resolved, tmp_path) == []
-    speculation.save(tmp_path, spec(tried(5, sweep(8.0, 10), sweep(10.0)), subject=subject))
-    assert "recommended: no drafter" in " ".join(measured_lines(resolved, tmp_path))
-    assert measured_lines(choice("spark"), tmp_path) == []
+    directory = StateDir(tmp_path)
+    folder = directory.bench / "spec"
+    folder.mkdir(parents=True)
+    assert measured_lines(measured_drafter(resolved, directory)) == []
+    speculation.save(folder, spec(tried(5, sweep(8.0, 10), sweep(10.0)), subject=subject))
+    assert "recommended: no drafter" in " ".join(measured_lines(measured_drafter(resolved, directory)))
+    assert measured_lines(measured_drafter(choice("spark"), directory)) == []

@@ -38,7 +38,7 @@ class Container:
         (self.site / target).unlink()
 
     def attest(self) -> str:
-        argv = attestation_argv(self.built, sys.executable)
+        argv = (sys.executable, *attestation_argv(self.built))
         path = os.pathsep.join(str(entry) for entry in self.path)
         done = subprocess.run(argv, env={"PYTHONPATH": path}, capture_output=True, text=True, check=True)
         return done.stdout
@@ -235,6 +235,6 @@ def test_nothing_built_needs_no_proof():
 
 def test_the_program_takes_modules_and_nothing_of_a_shell(container):
     argv = attestation_argv(container.built)
-    assert argv[0] == "python3"
-    assert argv[3:] == tuple(patch.module for patch in container.built)
+    assert argv[0] == "-c"
+    assert argv[2:] == tuple(patch.module for patch in container.built)
     assert isinstance(container.built[0], BuiltPatch)

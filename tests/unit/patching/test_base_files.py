@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from deckard_deploy.errors import BadInputError, EnvironmentUnfitError, IntegrityError, NetworkError
-from deckard_deploy.patching.base_file_sources import find_base
+from deckard_deploy.patching.base_file_sources import Source, find_base
 from deckard_deploy.patching.base_files import MAX_MODULE_BYTES, from_cache, from_package, keep
 from deckard_deploy.patching.wheel import from_wheel
 from tests.unit.patching.conftest import OLD, World
@@ -204,16 +204,16 @@ def test_a_cache_that_was_changed_or_is_not_complete_gives_nothing(world: World,
 
 def test_a_named_source_is_used_and_kept(world: World, tmp_path: Path):
     cache = tmp_path / "cache"
-    assert find_base(world.patch_set, cache=cache, package=str(world.package)).files == CONTENT
-    assert find_base(world.patch_set, cache=cache).origin == f"cache {cache}"
+    assert find_base(world.patch_set, Source(package=str(world.package)), cache=cache).files == CONTENT
+    assert find_base(world.patch_set, Source(), cache=cache).origin == f"cache {cache}"
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(world: World, tmp_path: Path):
     (tmp_path / "file").touch()
-    found = find_base(world.patch_set, cache=tmp_path / "file" / "cache", package=str(world.package))
+    found = find_base(world.patch_set, Source(package=str(world.package)), cache=tmp_path / "file" / "cache")
     assert found.files == CONTENT
 
 
 def test_two_sources_are_one_too_many(world: World, tmp_path: Path):
     with pytest.raises(BadInputError, match="--wheel cannot be combined"):
-        find_base(world.patch_set, cache=tmp_path, wheel="x.whl", image="vllm:1")
+        find_base(world.patch_set, Source(wheel="x.whl", image="vllm:1"), cache=tmp_path)

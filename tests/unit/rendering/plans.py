@@ -3,7 +3,7 @@
 from deckard_deploy.catalog import library, listing
 from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment
-from deckard_deploy.cli.patch_choice import patched
+from deckard_deploy.operations.patches import with_needed_patches
 from deckard_deploy.planning.plan import BindMount, LaunchPlan
 from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
 
@@ -15,7 +15,7 @@ def built_in(profile: str) -> LaunchPlan:
     """The profile's own plan; `cpu` on its docker engine, so that there is an image."""
     engine = DOCKER_ENGINE if profile == "cpu" else None
     resolved = resolve(Deployment(engine=engine), profile=library.profile(profile))
-    return patched(build_plan(resolved), resolved, DEFAULT_PATHS.patches)
+    return with_needed_patches(build_plan(resolved), resolved, DEFAULT_PATHS.patches)
 
 
 def with_text(text: str) -> LaunchPlan:

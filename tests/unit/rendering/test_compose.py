@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from deckard_deploy.catalog import library
 from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment
-from deckard_deploy.cli.patch_choice import patched
+from deckard_deploy.operations.patches import with_needed_patches
 from deckard_deploy.planning.plan import ChosenGpus
 from deckard_deploy.planning.planner import build_plan
 from deckard_deploy.rendering.compose import PIDS_LIMIT, compose_model, render_compose
@@ -97,7 +97,7 @@ def test_what_to_do_by_hand_can_be_pasted(engine: str) -> None:
     """Whatever the folder is called, the command writes where the file mounts from."""
     root = PurePosixPath("/srv/my files/patches")
     resolved = resolve(Deployment(engine=engine), profile=library.profile("spark"))
-    plan = patched(build_plan(resolved), resolved, root)
+    plan = with_needed_patches(build_plan(resolved), resolved, root)
     (line,) = (text for text in render_compose(plan).splitlines() if "# " in text and "--output" in text)
     mounted = (*plan.patches, *((plan.plugin,) if plan.plugin else ()))
     assert {shlex.split(line)[-1]} == {str(PurePosixPath(mount.source).parent) for mount in mounted}

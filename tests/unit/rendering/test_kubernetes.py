@@ -7,7 +7,7 @@ import kubernetes_validate  # type: ignore[import-untyped]  # it has no stubs
 import pytest
 import yaml
 
-from deckard_deploy.cli.patch_choice import patched
+from deckard_deploy.operations.patches import with_needed_patches
 from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
 from deckard_deploy.rendering.kubernetes import ACCESS_LABEL, manifests, name, render_kubernetes
 from tests.unit.planning.choices import choice
@@ -75,7 +75,7 @@ def test_what_is_read_has_to_be_there_and_a_cache_may_be_new() -> None:
     }
     assert "`deckard-deploy pull` and `deckard-deploy patches build` make it there" in render_kubernetes(plan)
     resolved = choice("spark", "engine=vllm-0.32.0")
-    plugged = render_kubernetes(patched(build_plan(resolved), resolved, DEFAULT_PATHS.patches))
+    plugged = render_kubernetes(with_needed_patches(build_plan(resolved), resolved, DEFAULT_PATHS.patches))
     assert "`deckard-deploy pull` and `deckard-deploy patches wheel` make it there" in plugged
 
 

@@ -8,11 +8,11 @@ import pytest
 from deckard_deploy.catalog import library
 from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment
-from deckard_deploy.cli.patch_choice import patched
 from deckard_deploy.doctor.findings import version
 from deckard_deploy.doctor.rules.deployment import quantization
 from deckard_deploy.doctor.rules.engine import Advisory, advisories
 from deckard_deploy.doctor.target import target_of
+from deckard_deploy.operations.patches import with_needed_patches
 from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
 from tests.unit.doctor.cases import facts
 
@@ -44,7 +44,7 @@ def test_every_advisory_is_one_and_can_be_shown_in_a_table():
 
 def test_a_release_with_our_plugin_is_judged_too() -> None:
     resolved = resolve(Deployment(engine="vllm-0.32.0"), profile=library.profile("spark"))
-    plan = patched(build_plan(resolved), resolved, DEFAULT_PATHS.patches)
+    plan = with_needed_patches(build_plan(resolved), resolved, DEFAULT_PATHS.patches)
     target = target_of(resolved, plan, models=Path("/m"))
     verdicts = [quantization.judge(facts(), each) for each in (target, replace(target, patches=()))]
     assert [each.severity if each else None for each in verdicts] == ["ok", "fail"]

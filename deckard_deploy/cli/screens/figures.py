@@ -1,0 +1,52 @@
+"""How `top` writes its figures: `-` where there is nothing to say, units always."""
+
+from deckard_deploy.measuring.window import Figures
+from deckard_deploy.operations.top import Sample
+
+NOTHING = "-"
+
+
+def sample_line(sample: Sample) -> str:
+    """Return a sample as one line, for a log or a pipe."""
+    if sample.figures is None:
+        return f"{sample.at:%H:%M:%S}  no answer: {sample.problem}"
+    return f"{sample.at:%H:%M:%S}  {line(sample.figures)}"
+
+
+def line(figures: Figures) -> str:
+    """Return all figures as one line."""
+    parts = [
+        f"generation {rate(figures.generation_tok_s)}",
+        f"prompt {rate(figures.prompt_tok_s)}",
+        f"running {count(figures.running)}",
+        f"waiting {count(figures.waiting)}",
+        f"first token {seconds(figures.first_token.p50_s)} p95 {seconds(figures.first_token.p95_s)}",
+        f"KV {percent(figures.kv_use)}",
+        f"prefix hits {percent(figures.prefix_hits)}",
+        f"preemptions {count(figures.preemptions)}",
+        f"acceptance {percent(figures.acceptance_rate)}",
+        f"restarts {figures.restarts}",
+    ]
+    return "  ".join(parts)
+
+
+def rate(value: float | None) -> str:
+    """Tokens per second."""
+    return NOTHING if value is None else f"{value:,.1f} tok/s"
+
+
+def count(value: float | None) -> str:
+    """A whole number."""
+    return NOTHING if value is None else f"{value:,.0f}"
+
+
+def percent(share: float | None) -> str:
+    """A share of 0 to 1."""
+    return NOTHING if share is None else f"{share:.0%}"
+
+
+def seconds(value: float | None) -> str:
+    """A time, in milliseconds below one second."""
+    if value is None:
+        return NOTHING
+    return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.1f} s"

@@ -1,0 +1,179 @@
+"""`bench`: sweeps of running deployments, measured in turn, and their records."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from deckard_deploy import __version__
+from deckard_deploy.errors import BadInputError, DeployError
+from deckard_deploy.measuring import records
+from deckard_deploy.measuring.engine_bench import Endpoint, argv_of
+from deckard_deploy.measuring.figures import Row, rows
+from deckard_deploy.measuring.records import Record, RecordHeader, Run
+from deckard_deploy.measuring.report import markdown
+from deckard_deploy.measuring.sweep import sweep
+from deckard_deploy.measuring.tables import cells, notes
+from deckard_deploy.measuring.workload import Settings
+from deckard_deploy.operations.bench_host import host_facts
+from deckard_deploy.operations.bench_target import (
+    ceilings_of,
+    describe_deployment,
+    requests_in_flight,
+    running_endpoint,
+)
+from deckard_deploy.operations.deployments import DeploymentRef, select_deployment
+from deckard_deploy.operations.options import Selection
+from deckard_deploy.operations.reporting import Reporter
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.running.layout import state_directory
+from deckard_deploy.system.files import private_folder
+
+# The model card's: "E4B drafter, 5 speculative tokens, 300 max tokens per request", at 1, 2 and 4 at once.
+PRESETS: dict[str, dict[str, Any]] = {
+    "seed": {"workload": "text", "concurrency": (1, 2, 4), "output_tokens": 300},
+}
+
+
+def sweep_settings(*, preset: str | None = None, runs: int | None = None, **given: Any) -> Settings:
+    """Return the settings of a sweep. runs: of each concurrency; None: from 5 on until their mean is sure.
+
+    given: fields of Settings; None stands for the preset's value or the default.
+    """
+    fields = dict(PRESETS.get(preset or "", {}))
+    fields.update({name: value for name, value in given.items() if value is not None})
+    fields.update({"runs": runs, "most_runs": runs} if runs else {"runs": 5, "most_runs": 15})
+    return Settings(**fields)
+
+
+def select(selection: Selection, beside: str | None) -> list[DeploymentRef]:
+    """Return the deployment, and the one it is measured beside. Raises BadInputError, also for one named twice."""
+    deployments = [select_deployment(selection)]
+    if beside:
+        deployments.append(select_deployment(Selection(selection.state_dir, beside)))
+        if deployments[0].name == deployments[1].name:
+            raise BadInputError("--beside: a deployment cannot be measured beside itself")
+    return deployments
+
+
+def table_rows(record: Record) -> list[tuple[str, ...]]:
+    """Return the figures of a record as a table with a head."""
+    return cells(record)
+
+
+def note_lines(record: Record) -> list[str]:
+    """Return what a reader has to know of a record, in lines of at most 80 columns."""
+    return notes(record)
+
+
+def markdown_text(record: Record) -> str:
+    """Return a record as markdown, for a model card."""
+    return markdown(record)
+
+
+def summary_line(record: Record) -> str:
+    """Return the record in one line: what was measured, and its highest speed."""
+    best = max(rows(record), key=_median_speed)
+    subject = record.subject
+    return (
+        f"{record.id}  {subject.model} on {subject.profile or '?'}, vLLM {subject.vllm_version}, "
+        f"{best.tokens_per_s.median:.1f} tok/s at {best.concurrency}"
+    )
+
+
+def _median_speed(row: Row) -> float:
+    return row.tokens_per_s.median
+
+
+def bench_command(deployment: DeploymentRef, settings: Settings, report: Reporter) -> tuple[str, ...]:
+    """Return the command line of one run of the first concurrency. Raises BadInputError when nothing runs."""
+    _, endpoint = running_endpoint(deployment, report)
+    return _command(endpoint, settings)
+
+
+def _command(endpoint: Endpoint, settings: Settings) -> tuple[str, ...]:
+    first = settings.concurrency[0]
+    arguments = settings.arguments(first, first * settings.requests, 0)
+    return ("vllm", "bench", "serve", *argv_of(endpoint, arguments))
+
+
+def run_sweep(deployments: Sequence[DeploymentRef], settings: Settings, report: Reporter) -> list[Record]:
+    """Measure running deployments in turn, and save a record of each, also of a sweep that ends early.
+
+    Raises BadInputError, EnvironmentUnfitError, NetworkError.
+    """
+    started = datetime.now(UTC)
+    endpoints = []
+    headers = []
+    for deployment in deployments:
+        plan, endpoint = running_endpoint(deployment, report)
+        endpoints.append(endpoint)
+        headers.append(_header(plan, endpoint, settings, started))
+        others = requests_in_flight(plan, deployment)
+        if others:
+            report.say(
+                f"busy     {deployment.name} answers {others} requests of others: "
+                "the figures are of what they leave"
+            )
+    folder = deployments[0].directory.bench
+    private_folder(folder)
+    rounds: list[tuple[Run, ...]] = []
+    try:
+        for runs in sweep(endpoints, settings, report.say):
+            rounds.append(runs)
+    except (DeployError, KeyboardInterrupt) as error:
+        if rounds:
+            save_records(folder, headers, rounds, report, stopped=str(error) or "interrupted")
+        raise
+    return save_records(folder, headers, rounds, report)
+
+
+def _header(plan: LaunchPlan, endpoint: Endpoint, settings: Settings, started: datetime) -> RecordHeader:
+    return RecordHeader(
+        id=f"{started:%Y%m%d-%H%M%S}-{plan.hash}",
+        made_at=started.isoformat("T", "seconds"),
+        tool_version=__version__,
+        subject=describe_deployment(plan),
+        host=host_facts(),
+        settings=settings,
+        command=_command(endpoint, settings),
+        ceilings=ceilings_of(plan, settings),
+    )
+
+
+def save_records(
+    folder: Path,
+    headers: Sequence[RecordHeader],
+    rounds: Sequence[tuple[Run, ...]],
+    report: Reporter,
+    *,
+    stopped: str = "",
+) -> list[Record]:
+    """Save one record for each header. rounds: one run for each header, in turn.
+
+    stopped: the reason why the sweep ended early. Raises EnvironmentUnfitError.
+    """
+    found = []
+    for header, runs in zip(headers, zip(*rounds, strict=True), strict=True):
+        others = [other.id for other in headers if other is not header]
+        record = header.record(runs=runs, stopped=stopped, beside=others[0] if others else None)
+        report.say(f"record   {records.save(folder, record)}")
+        found.append(record)
+    return found
+
+
+def find_record(state_dir: Path | None, name: str) -> Record:
+    """Return a record by its id, the beginning of it, a file, or `last`. Raises BadInputError, IntegrityError."""
+    return records.load(records.find(state_directory(state_dir).bench, name))
+
+
+def all_records(state_dir: Path | None, report: Reporter) -> list[Record]:
+    """Return every record, oldest first. A damaged one is reported and left out."""
+    folder = state_directory(state_dir).bench
+    found = []
+    for name in records.ids(folder):
+        try:
+            found.append(records.load(folder / f"{name}.json"))
+        except DeployError as error:
+            report.say(f"damaged  {error.message}")
+    return found

@@ -1,0 +1,104 @@
+"""`bench compare`: the speeds of two records, or of a record and a published table, as ratios with intervals."""
+
+from math import isfinite
+from pathlib import Path
+from statistics import geometric_mean
+from typing import Any, NamedTuple
+
+from deckard_deploy.errors import RegressionError
+from deckard_deploy.measuring.comparison import Comparison, Ratio, compare, compare_pairs
+from deckard_deploy.measuring.records import Record
+from deckard_deploy.measuring.sides import Side, differences_in_settings, find_side, of_record
+from deckard_deploy.measuring.tables import number
+from deckard_deploy.running.layout import state_directory
+
+
+class ComparedSides(NamedTuple):
+    """Two sides and their comparison. paired: they were measured in turn, and are compared pair by pair."""
+
+    old: Side
+    new: Side
+    found: Comparison
+    paired: bool
+    measured_differently: str
+
+
+def compare_named(old: str, new: str, state_dir: Path | None) -> ComparedSides:
+    """Compare two records or published tables by name. Raises BadInputError, IntegrityError."""
+    return compare_sides(find_named(old, state_dir), find_named(new, state_dir))
+
+
+def find_named(name: str, state_dir: Path | None) -> Side:
+    """Return a record or a published table by its name. Raises BadInputError, IntegrityError."""
+    return find_side(state_directory(state_dir).bench, name)
+
+
+def compare_with(old: Side, new: Record) -> ComparedSides:
+    """Compare a record with what `find_named` returned. Raises BadInputError without a common row."""
+    return compare_sides(old, of_record(new))
+
+
+def compare_records(old: Record, new: Record) -> ComparedSides:
+    """Compare two records."""
+    return compare_sides(of_record(old), of_record(new))
+
+
+def compare_sides(old: Side, new: Side) -> ComparedSides:
+    """Compare two sides: pair by pair if they were measured in turn. Raises BadInputError without a common row."""
+    paired = bool(old.record and new.record and old.record.beside == new.record.id)
+    published = old.record is None or new.record is None
+    if paired:
+        found = compare_pairs(old.speeds, new.speeds)
+    else:
+        found = compare(old.speeds, new.speeds, exact=published)
+    return ComparedSides(old, new, found, paired, differences_in_settings(old, new))
+
+
+def require_speed(compared: ComparedSides, fail_below: float) -> None:
+    """Raise RegressionError if the new side is slower beyond chance, and its overall ratio is below `fail_below`."""
+    overall = compared.found.overall
+    if overall.verdict == "slower" and overall.ratio < fail_below:
+        raise RegressionError(
+            f"{compared.new.name} reaches {overall.ratio:.3f} of {compared.old.name}, "
+            f"less than {fail_below:g}",
+            hint=f"deckard-deploy bench show {compared.new.name}",
+        )
+
+
+def rows(compared: ComparedSides) -> list[tuple[str, ...]]:
+    """Return the comparison as a table with a head: speeds in tok/s, ratios, and the share of the roofline."""
+    ceilings = {}
+    if compared.new.record:
+        ceilings = {each.concurrency: each.tokens_per_s for each in compared.new.record.ceilings}
+    table: list[tuple[str, ...]] = [("at once", "old", "new", "ratio", "interval", "", "of roof")]
+    for concurrency, ratio in compared.found.rows.items():
+        before = geometric_mean(compared.old.speeds[concurrency])
+        after = geometric_mean(compared.new.speeds[concurrency])
+        limit = ceilings.get(concurrency)
+        roof = f"{after / limit:.0%}" if limit else "unknown"
+        table.append((str(concurrency), number(before), number(after), *_words(ratio), roof))
+    table.append(("all", "", "", *_words(compared.found.overall), ""))
+    return table
+
+
+def _words(ratio: Ratio) -> tuple[str, str, str]:
+    return f"{ratio.ratio:.3f}", f"{ratio.low:.3f} to {ratio.high:.3f}", ratio.verdict
+
+
+def as_json(compared: ComparedSides) -> dict[str, Any]:
+    """Return the comparison as plain data."""
+    ratios = []
+    for concurrency, ratio in compared.found.rows.items():
+        ratios.append({"concurrency": concurrency, **_ratio_json(ratio)})
+    return {
+        "old": {"name": compared.old.name, "about": compared.old.about},
+        "new": {"name": compared.new.name, "about": compared.new.about},
+        "rows": ratios,
+        "overall": _ratio_json(compared.found.overall),
+    }
+
+
+def _ratio_json(ratio: Ratio) -> dict[str, Any]:
+    # A row that was measured once has no upper end; JSON has no infinity.
+    high = ratio.high if isfinite(ratio.high) else None
+    return {"ratio": ratio.ratio, "low": ratio.low, "high": high, "verdict": ratio.verdict}

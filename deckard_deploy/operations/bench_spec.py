@@ -1,0 +1,120 @@
+"""`bench spec`: sweeps with several numbers of drafted tokens, and without a drafter."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from deckard_deploy import __version__
+from deckard_deploy.errors import BadInputError, DeployError
+from deckard_deploy.measuring import speculation
+from deckard_deploy.measuring.records import Record
+from deckard_deploy.measuring.speculation import SpecRecord
+from deckard_deploy.measuring.workload import Settings
+from deckard_deploy.operations.bench import run_sweep
+from deckard_deploy.operations.bench_host import host_facts
+from deckard_deploy.operations.bench_target import (
+    current_release,
+    describe_deployment,
+    refuse_foreign_certificate,
+)
+from deckard_deploy.operations.deployments import (
+    DeploymentRef,
+    open_deployment,
+    select_deployment,
+    up_command,
+)
+from deckard_deploy.operations.options import Selection
+from deckard_deploy.operations.release import create_release
+from deckard_deploy.operations.reporting import Reporter
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.running.deploy import Site, bring_up, observe
+from deckard_deploy.running.lock import held
+
+
+def drafting_plan(deployment: DeploymentRef) -> LaunchPlan:
+    """Return the plan of the current release. Raises BadInputError when it has no drafter, or cannot be measured."""
+    plan = current_release(deployment).plan()
+    if plan.speculative is None:
+        raise BadInputError(
+            f"{deployment.name} has no drafter to try", hint=f"{up_command(deployment)} --drafter NAME"
+        )
+    refuse_foreign_certificate(plan)
+    return plan
+
+
+def explain(selection: Selection, tokens: tuple[int, ...]) -> str:
+    """Return one line that says what `run` would do. Raises BadInputError."""
+    plan = drafting_plan(select_deployment(selection))
+    numbers = ", ".join(map(str, tokens))
+    return f"would    restart plan {plan.hash} without its drafter, then drafting {numbers}"
+
+
+def result_of(record: SpecRecord) -> tuple[list[tuple[str, ...]], str]:
+    """Return the record as a table, and the advice in one line."""
+    return list(speculation.cells(record)), speculation.advice(record)
+
+
+def run(selection: Selection, settings: Settings, tokens: tuple[int, ...], report: Reporter) -> SpecRecord:
+    """Measure the deployment without its drafter and with each number of drafted tokens. Return the saved record.
+
+    The endpoint is restarted for each; in the end it runs as before. Raises what `drafting_plan`, `bring_up` and
+    `run_sweep` raise, and DeploymentBusyError.
+    """
+    deployment = select_deployment(selection)
+    plan = drafting_plan(deployment)
+    with held(deployment.directory.create(deployment.name), verb="bench spec"):
+        sweeps = dict(_sweeps(deployment, plan, settings, (0, *tokens), report))
+    record = _record(plan, settings, sweeps)
+    folder = deployment.directory.bench / "spec"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    report.say(f"record   {speculation.save(folder, record)}")
+    return record
+
+
+def _sweeps(
+    deployment: DeploymentRef,
+    plan: LaunchPlan,
+    settings: Settings,
+    tokens: tuple[int, ...],
+    report: Reporter,
+) -> Iterator[tuple[int, Record]]:
+    with open_deployment(deployment.directory, deployment.name, report, also=plan.runtime) as context:
+        try:
+            for number in tokens:
+                what = f"drafting {number}" if number else "without a drafter"
+                report.say(f"start    {what}")
+                _start(context, plan.with_draft_tokens(number))
+                yield number, run_sweep([deployment], settings, report)[0]
+        except (DeployError, KeyboardInterrupt):
+            report.say("back     to what ran before; ^C again leaves it as it is now")
+            _start(context, plan)
+            raise
+        _start(context, plan)
+
+
+def _start(context: Site, plan: LaunchPlan) -> None:
+    current = context.releases.current()
+    running = observe(context.runtimes).plan_hash
+    if current and current.plan_hash == plan.hash and running == plan.hash:
+        return
+    bring_up(context, *create_release(plan, context.releases))
+
+
+def _record(plan: LaunchPlan, settings: Settings, sweeps: dict[int, Record]) -> SpecRecord:
+    off = sweeps[0]
+    attempts = []
+    for number, record in sweeps.items():
+        if number:
+            attempts.append(speculation.tried(number, record, off))
+    now = datetime.now(UTC)
+    return SpecRecord(
+        id=f"{now:%Y%m%d-%H%M%S}-{plan.hash}",
+        made_at=now.isoformat("T", "seconds"),
+        tool_version=__version__,
+        subject=describe_deployment(plan),
+        host=host_facts(),
+        settings=settings,
+        off=off.id,
+        off_tokens_per_s=speculation.medians(off),
+        tried=tuple(attempts),
+        recommended=speculation.recommended(tuple(attempts)),
+    )

@@ -1,0 +1,40 @@
+"""Options, deckard.yaml and this machine, resolved into one choice."""
+
+import os
+from pathlib import Path
+
+from deckard_deploy.catalog import library, listing, overrides
+from deckard_deploy.catalog.resolution import Resolved, resolve
+from deckard_deploy.errors import BadInputError
+from deckard_deploy.operations.options import Choice
+from deckard_deploy.operations.reporting import Reporter
+
+DEFAULT_FILE = Path("deckard.yaml")
+
+
+def resolve_choice(choice: Choice, report: Reporter) -> Resolved:
+    """Return the settings of the catalog and of the user as one resolved choice.
+
+    Raises BadInputError; with `detect` also EnvironmentUnfitError when no profile fits this machine.
+    """
+    config = choice.config
+    # A dangling link is an error, not another deployment.
+    if config is None and os.path.lexists(DEFAULT_FILE):
+        config = DEFAULT_FILE
+    deployment = overrides.with_settings(overrides.read_deployment(config), choice.settings)
+    compatibility = library.compatibility(choice.compat) if choice.compat else None
+    name = choice.profile or deployment.profile
+    if name is None and compatibility:
+        name = compatibility.profile
+    if name is None and choice.detect:
+        from deckard_deploy.operations.host import detect_profile  # noqa: PLC0415  only when no profile is named
+
+        name = detect_profile(report)
+    if name is None:
+        known = ", ".join(listing.names("profiles"))
+        raise BadInputError(
+            f"no hardware profile was named; known: {known}", hint="deckard-deploy … --profile NAME"
+        )
+    is_file = "/" in name or name.endswith((".yaml", ".yml"))
+    spec = library.profile_from_file(Path(name)) if is_file else library.profile(name)
+    return resolve(deployment, profile=spec, compatibility=compatibility)

@@ -1,0 +1,116 @@
+"""Deployments of this host: which one is meant, and one opened with its releases and runtimes."""
+
+import functools
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
+
+from deckard_deploy.errors import BadInputError, IntegrityError
+from deckard_deploy.operations.engine import installed_program
+from deckard_deploy.operations.gateway import ensure_gateway_files
+from deckard_deploy.operations.options import Selection
+from deckard_deploy.operations.readiness import NOTHING_PLANNED, wait_until_ready
+from deckard_deploy.operations.reporting import Reporter
+from deckard_deploy.planning.memory.fit import Memory
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.running.deploy import Site, observe
+from deckard_deploy.running.layout import StateDir, state_directory
+from deckard_deploy.running.process.runtime import ProcessRuntime
+from deckard_deploy.running.releases import COMPOSE, Releases
+from deckard_deploy.running.runtime import Observation, Runtime
+
+
+class DeploymentRef(NamedTuple):
+    """A deployment of this host, by name."""
+
+    directory: StateDir
+    name: str
+
+
+def select_deployment(selection: Selection) -> DeploymentRef:
+    """Return the selected deployment. Raises BadInputError when there is no such one, or several without a name."""
+    directory = state_directory(selection.state_dir)
+    known = directory.deployments()
+    name = selection.name
+    if name is None and len(known) == 1:
+        name = known[0]
+    if name is None and known:
+        raise BadInputError(f"there are several deployments: {', '.join(known)}", hint="--name NAME")
+    if name is None or name not in known:
+        what = f"no deployment named {name[:80]!r}" if name else "nothing was deployed yet"
+        raise BadInputError(
+            f"{what}; known: {', '.join(known) or 'none'}", hint="deckard-deploy up --profile NAME"
+        )
+    return DeploymentRef(directory, name)
+
+
+def up_command(deployment: DeploymentRef) -> str:
+    """Return the command that starts the deployment: its name may differ from its profile's."""
+    name = profile = deployment.name
+    with suppress(IntegrityError):
+        for release in Releases(deployment.directory.deployment(name)).all()[:1]:
+            profile = release.plan().profile
+    if name == profile:
+        return f"deckard-deploy up --profile {profile}"
+    return f"deckard-deploy up --profile {profile} --name {name}"
+
+
+@contextmanager
+def open_deployment(
+    directory: StateDir,
+    name: str,
+    report: Reporter,
+    *,
+    also: str | None = None,
+    planned: Mapping[str, Memory] = NOTHING_PLANNED,
+) -> Iterator[Site]:
+    """Open a deployment with every runtime that may run something of it, and with `also`. Close them at the end.
+
+    The process runtime is always among them: it finds processes by their environment, without any record.
+    planned: the memory that plans expect, by plan hash; reported next to what the engine measured.
+    """
+    deployment = directory.deployment(name)
+    releases = Releases(deployment)
+    runtimes: dict[str, Runtime] = {}
+    environment = dict(os.environ)
+    in_docker = any((release.folder / COMPOSE).exists() for release in releases.all())
+    if in_docker or also == "docker":
+        # The docker SDK, only where docker is used.
+        from deckard_deploy.running.docker.runtime import DockerRuntime  # noqa: PLC0415
+
+        runtimes["docker"] = DockerRuntime(deployment, environment=environment, say=report.command)
+    program = functools.partial(installed_program, directory=directory, say=report.say)
+    runtimes["process"] = ProcessRuntime(
+        deployment, program=program, environment=environment, say=report.command
+    )
+    context = Site(
+        releases=releases,
+        runtimes=runtimes,
+        follow=functools.partial(wait_until_ready, directory=directory, report=report, planned=planned),
+        say=report.say,
+        prepare=lambda release: ensure_gateway_files(release.plan(), directory, report),
+    )
+    try:
+        yield context
+    finally:
+        for runtime in runtimes.values():
+            runtime.close()
+
+
+def running_plan(deployment: DeploymentRef, report: Reporter) -> LaunchPlan:
+    """Return the plan that runs. Raises BadInputError when nothing of the deployment runs."""
+    with open_deployment(deployment.directory, deployment.name, report) as context:
+        plan, _ = observed_plan(deployment, context)
+        return plan
+
+
+def observed_plan(deployment: DeploymentRef, context: Site) -> tuple[LaunchPlan, Observation]:
+    """Return the plan that runs in an open deployment, with the observation. Raises BadInputError."""
+    seen = observe(context.runtimes)
+    release = None
+    if seen.plan_hash and seen.state == "running":
+        release = context.releases.get(seen.plan_hash)
+    if release is None:
+        raise BadInputError(f"{deployment.name} does not run", hint=up_command(deployment))
+    return release.plan(), seen

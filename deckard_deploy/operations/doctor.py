@@ -1,0 +1,112 @@
+"""`doctor`: the findings about this machine, and those of them that stop `up`."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from deckard_deploy.catalog.resolution import Resolved
+from deckard_deploy.doctor import facts as fact_files
+from deckard_deploy.doctor.findings import Finding
+from deckard_deploy.doctor.judge import judge
+from deckard_deploy.doctor.target import Folders, Target, target_of
+from deckard_deploy.errors import EnvironmentUnfitError
+from deckard_deploy.operations.choice import DEFAULT_FILE, resolve_choice
+from deckard_deploy.operations.deployments import open_deployment
+from deckard_deploy.operations.host import read_host_facts
+from deckard_deploy.operations.options import Choice
+from deckard_deploy.operations.plan import plan_for_host
+from deckard_deploy.operations.reporting import Reporter
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.running.deploy import observe
+from deckard_deploy.running.layout import StateDir, home_required, state_directory
+
+# The folders in the user's home that engines outside of this tool compile into.
+_OWN_CACHES = (".cache/vllm", ".cache/flashinfer", ".triton/cache")
+
+
+def select_target(choice: Choice, state_dir: Path | None, report: Reporter, *, here: bool) -> Target:
+    """Return what the rules need for a choice; what concerns every machine when the choice names nothing.
+
+    here: it is this machine, and the deployment may run on it. Raises BadInputError, and EnvironmentUnfitError for a
+    user without a home.
+    """
+    directory = state_directory(state_dir)
+    if choice == Choice() and not DEFAULT_FILE.is_file():
+        with home_required():
+            caches = tuple(Path.home() / folder for folder in _OWN_CACHES)
+        return Target(folders=Folders(weights=directory.models, caches=caches))
+    resolved = resolve_choice(choice, report)
+    plan = plan_for_host(resolved, directory)
+    running = here and _running_plan_hash(directory, plan, report) is not None
+    with home_required():
+        return target_of(resolved, plan, models=directory.models, running=running)
+
+
+class Examination(NamedTuple):
+    """The profile that was judged for, if any, and the findings."""
+
+    profile: str | None
+    findings: list[Finding]
+
+    @property
+    def failed(self) -> bool:
+        """True if a finding would stop the deployment."""
+        return any(finding.severity == "fail" for finding in self.findings)
+
+
+def examine(
+    choice: Choice,
+    state_dir: Path | None,
+    report: Reporter,
+    *,
+    source: Path | None = None,
+    saved: Path | None = None,
+) -> Examination:
+    """Return the findings about this machine, or about facts saved earlier.
+
+    source: a file of facts to judge instead of this machine. saved: a file to write the facts to.
+    Raises BadInputError for a file that cannot be read or written.
+    """
+    target = select_target(choice, state_dir, report, here=source is None)
+    facts = fact_files.load(source) if source else read_host_facts(target)
+    if saved:
+        fact_files.save(facts, saved)
+    return Examination(target.profile, list(judge(facts, target)))
+
+
+def refuse_unfit(
+    resolved: Resolved, plan: LaunchPlan, directory: StateDir, report: Reporter, *, force: bool
+) -> None:
+    """Raise EnvironmentUnfitError with the findings that would stop `up` on a GPU under docker.
+
+    force: report them and go on.
+    """
+    if plan.gpus is None or plan.runtime != "docker":
+        return
+    running = _running_plan_hash(directory, plan, report)
+    if running == plan.hash:
+        return  # nothing is going to be spent
+    target = target_of(resolved, plan, models=directory.models, running=running is not None)
+    findings = judge(read_host_facts(target, quick=True), target, before_up=True)
+    for finding in findings:
+        report.say(f"doctor   {finding.rule}: {finding.what}\n           try: {finding.fix}")
+    if findings and not force:
+        names = ", ".join(finding.rule for finding in findings)
+        raise EnvironmentUnfitError(
+            f"this machine does not fit {plan.profile}: {names}",
+            hint=f"deckard-deploy doctor --profile {plan.profile}, "
+            "or go on all the same: deckard-deploy up --force",
+        )
+
+
+def _running_plan_hash(directory: StateDir, plan: LaunchPlan, report: Reporter) -> str | None:
+    """Return the hash of the plan that the deployment runs: "" for an unknown plan, None when nothing runs."""
+    if plan.deployment not in directory.deployments():
+        return None
+    try:
+        with open_deployment(directory, plan.deployment, report) as context:
+            seen = observe(context.runtimes)
+    except EnvironmentUnfitError:
+        return None  # docker does not answer; a rule says so
+    if seen.state not in ("running", "restarting"):
+        return None
+    return seen.plan_hash or ""

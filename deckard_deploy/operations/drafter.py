@@ -1,0 +1,36 @@
+"""What a start finds out about its drafter."""
+
+from deckard_deploy.errors import NetworkError, StartFailedError
+from deckard_deploy.measuring.draft_acceptance import FLOOR, Advice, judge, measure
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.system.commands import Say
+from deckard_deploy.system.http import Access
+
+
+def check_drafter_acceptance(plan: LaunchPlan, access: Access, say: Say) -> bool:
+    """Measure draft acceptance and report advice. Return False if the plan has no drafter.
+
+    A measurement that fails is reported, and stops nothing.
+    Raises StartFailedError below the floor: such a drafter slows every answer down.
+    """
+    speculative = plan.speculative
+    if speculative is None:
+        return False
+    try:
+        measured = measure(plan.base_url, plan.served_name, access)
+    except NetworkError as error:
+        say(f"drafter  not measured: {error.message}")
+        return True
+    # Left out, the number is the drafter's own: as many positions were counted.
+    tokens = speculative.num_speculative_tokens or len(measured.acceptance_by_position)
+    verdict = judge(measured, tokens)
+    if verdict.advice is Advice.OFF:
+        raise StartFailedError(
+            f"the drafter does not fit: {verdict.detail}, and below {FLOOR:.0%} it only slows the endpoint down",
+            hint="deckard-deploy up --drafter none",
+        )
+    advice = str(verdict.advice)
+    if verdict.advice is Advice.LOWER:
+        advice = f"{verdict.advice}: --set drafter_tokens={verdict.tokens}"
+    say(f"drafter  {advice} ({verdict.detail})")
+    return True

@@ -1,0 +1,94 @@
+"""The engine of a plan: its image or private environment, its patches, and the folders of its caches."""
+
+import os
+import stat
+from pathlib import Path
+
+from deckard_deploy.catalog import library
+from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError
+from deckard_deploy.operations.patch_files import build_patches
+from deckard_deploy.operations.reporting import Reporter
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.running.layout import StateDir
+from deckard_deploy.running.process import environment, locks
+from deckard_deploy.running.runtime import Runtime
+from deckard_deploy.system.commands import Say
+from deckard_deploy.system.files import writing
+from deckard_deploy.weights import lockfile
+from deckard_deploy.weights.folder import OURS
+
+
+def ensure_engine(plan: LaunchPlan, directory: StateDir, runtime: Runtime, report: Reporter) -> None:
+    """Make sure that the image or environment is here, with the patches built from its files and its caches' folders.
+
+    Raises EnvironmentUnfitError, NetworkError and IntegrityError.
+    """
+    runtime.ensure_engine(plan, report.say)
+    for image in plan.images:
+        verify_image_digest(image, runtime.image_digests(image))
+    build_patches(plan, runtime, report)
+    _make_private(directory.cache)
+    # Docker without a user: a root without capabilities, which reads and writes only what everyone may.
+    runs_as_other_user = plan.runtime == "docker" and plan.user is None
+    for mount in plan.mounts:
+        if not mount.read_only:
+            _make_cache_folder(Path(mount.source), for_everyone=runs_as_other_user)
+        elif runs_as_other_user:
+            require_readable_by_everyone(Path(mount.source))
+
+
+def verify_image_digest(image: str, digests: list[str]) -> None:
+    """Raise IntegrityError when ./deckard.lock has the image with a digest that is not among `digests`."""
+    lock = lockfile.read(lockfile.DEFAULT)
+    locked = lock.images.get(image) if lock else None
+    if locked and locked not in digests:
+        found = ", ".join(digests) or "from no registry"
+        raise IntegrityError(
+            f"{image} is {found} here, and {lockfile.DEFAULT} holds it to {locked}",
+            hint=f"docker pull {image}; if the tag has moved, review it: deckard-deploy lock --check",
+        )
+
+
+def require_readable_by_everyone(folder: Path) -> None:
+    """Raise EnvironmentUnfitError for a file that a root without capabilities cannot read: not root's, not public."""
+    for path in (folder, *(path for path in folder.rglob("*") if OURS not in path.parts)):
+        found = path.stat()
+        wanted = 0o5 if stat.S_ISDIR(found.st_mode) else 0o4
+        if found.st_uid != 0 and found.st_mode & wanted != wanted:
+            raise EnvironmentUnfitError(
+                f"{path} may not be read by others, and the engine's container runs as another user",
+                hint=f"chmod -R a+rX {folder}",
+            )
+
+
+def _make_private(cache: Path) -> None:
+    """Make the folder of caches for its owner alone: an engine runs what was compiled there."""
+    with writing(cache):
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if cache.stat().st_uid == os.getuid():
+            cache.chmod(0o700)
+
+
+def _make_cache_folder(folder: Path, *, for_everyone: bool) -> None:
+    """Make one cache's folder. for_everyone: writable by every user; the folder above keeps others out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if for_everyone and folder.stat().st_uid == os.getuid():
+        folder.chmod(0o1777)
+
+
+def installed_program(plan: LaunchPlan, directory: StateDir, say: Say) -> Path:
+    """Return the `vllm` of the plan's engine. Install the engine first if it is missing and has a lock of ours.
+
+    Raises EnvironmentUnfitError, NetworkError, IntegrityError (running.process.environment.install).
+    """
+    lock = library.engine(plan.engine).dependency_lock
+    folder = directory.engines / plan.engine
+    if lock:
+        return environment.install(folder, lock=locks.LOCKS[lock], say=say).vllm
+    program = folder / "bin" / "vllm"
+    if not program.is_file():
+        raise EnvironmentUnfitError(
+            f"{plan.engine} runs in an environment of your own, and {folder} is none",
+            hint=f"ln -sT /path/to/the/venv/with/vllm {folder}",
+        )
+    return program

@@ -1,0 +1,121 @@
+"""The gateway of a deployment: the files it reads, this tool's credentials, and what it exposes."""
+
+import contextlib
+import os
+import time
+
+import requests
+
+from deckard_deploy.errors import BadInputError, EnvironmentUnfitError
+from deckard_deploy.operations.reporting import Reporter
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.rendering.gateway import ROUTES
+from deckard_deploy.running.deploy import Site
+from deckard_deploy.running.gateway import files
+from deckard_deploy.running.gateway.keys import Keys, access_version
+from deckard_deploy.running.layout import StateDir
+from deckard_deploy.system.http import Access, session
+
+RELOAD_TIMEOUT_S = 10.0
+# nginx's old workers still accept for 100 ms after its new ones do (src/os/unix/ngx_process_cycle.c).
+SETTLED_S = 0.5
+_POLL_S = 0.05
+
+
+def credentials(plan: LaunchPlan, directory: StateDir) -> Access:
+    """Return what this tool itself needs to get through to the plan's endpoint."""
+    if plan.gateway is None:
+        return Access()
+    return Access(key=Keys(directory.root).own(), pinned=files.fingerprint(plan))
+
+
+def ensure_gateway_files(plan: LaunchPlan, directory: StateDir, report: Reporter) -> bool:
+    """Write the gateway's files. Return True if any of them changed. Raises as refuse_unfit_gateway."""
+    refuse_unfit_gateway(plan, directory)
+    if plan.gateway is None:
+        report.say(
+            "gateway  none: any program of this machine may ask the engine; "
+            "nginx would ask for keys (docs/gateway.md)"
+        )
+        return False
+    return files.prepare(plan, Keys(directory.root), environment=dict(os.environ), say=report.command)
+
+
+def refuse_unfit_gateway(plan: LaunchPlan, directory: StateDir) -> None:
+    """Raise BadInputError if clients could have no key for an exposed endpoint, or the certificate is unusable."""
+    files.refuse_bad_pair(plan)
+    if plan.gateway and plan.gateway.exposed and not Keys(directory.root).ring().keys:
+        raise BadInputError(
+            f"--expose {plan.address} needs a key for clients", hint="deckard-deploy keys add NAME"
+        )
+
+
+def report_exposure(plan: LaunchPlan, directory: StateDir, report: Reporter) -> None:
+    """Report who reaches which routes, when other machines do."""
+    if plan.gateway is None or not plan.gateway.exposed:
+        return
+    names = ", ".join(sorted(Keys(directory.root).ring().keys))
+    report.say(f"exposed  {plan.base_url} to every machine that reaches {plan.address}; keys: {names}")
+    if plan.gateway.image:
+        report.say("         docker publishes the port past ufw's rules")
+    open_routes = [path for _, path, _ in ROUTES if path != "/metrics"]
+    report.say(f"         open: {', '.join(open_routes)}; nothing else")
+    fingerprint = files.fingerprint(plan)
+    if fingerprint:
+        report.say(f"         certificate SHA-256 {fingerprint}")
+    else:
+        report.say("         without TLS: keys and prompts can be read")
+
+
+def reload_gateway_keys(context: Site, directory: StateDir) -> bool:
+    """Make the deployment's gateway read its folder again, and wait for it. Return False when no endpoint runs.
+
+    A gateway that is starting, or whose engine is away, is told too, without waiting.
+    Raises EnvironmentUnfitError when the gateway does not take the new files.
+    """
+    files.renew_access(context.releases.deployment.gateway, Keys(directory.root))
+    for runtime in context.runtimes.values():
+        runtime.reload()
+        seen = runtime.observe()
+        if seen.plan_hash is None or seen.state != "running":
+            continue
+        release = context.releases.get(seen.plan_hash)
+        plan = release.plan() if release else None
+        if plan and plan.gateway:
+            _wait_for_keys(plan, directory)
+            return True
+    return False
+
+
+def has_stale_keys(plan: LaunchPlan, directory: StateDir) -> bool:
+    """Return whether the gateway answers by other keys than the current ones: a reload was interrupted."""
+    if plan.gateway is None:
+        return False
+    found = _access_version_of(plan, credentials(plan, directory))
+    return found is not None and found != access_version(Keys(directory.root).access())
+
+
+def _wait_for_keys(plan: LaunchPlan, directory: StateDir) -> None:
+    wanted = access_version(Keys(directory.root).access())
+    access = credentials(plan, directory)
+    deadline = time.monotonic() + RELOAD_TIMEOUT_S
+    since = None
+    while since is None or time.monotonic() - since < SETTLED_S:
+        if time.monotonic() > deadline:
+            raise EnvironmentUnfitError(
+                f"the gateway of {plan.deployment} did not take over the new keys "
+                f"within {RELOAD_TIMEOUT_S:g} s",
+                hint=f"deckard-deploy down --name {plan.deployment}, then up",
+            )
+        if _access_version_of(plan, access) != wanted:
+            since = None
+        elif since is None:
+            since = time.monotonic()
+        time.sleep(_POLL_S)
+
+
+def _access_version_of(plan: LaunchPlan, access: Access) -> str | None:
+    """Return the version of the keys that the gateway uses; None when it does not answer."""
+    with contextlib.suppress(requests.RequestException), session(access) as http:
+        return http.get(f"{plan.base_url}/health/live", timeout=2).headers.get("Deckard-Access")
+    return None

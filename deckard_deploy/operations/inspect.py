@@ -1,0 +1,48 @@
+"""`inspect`: a checkpoint, and the patches that it needs."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from deckard_deploy.patching.manifest import load_patch_set, needed
+from deckard_deploy.running.layout import StateDir, state_directory
+from deckard_deploy.weights import inspection
+from deckard_deploy.weights.inspection import Inspection
+
+PATCH_SET = "vllm-0.19.1"
+
+
+class InspectedCheckpoint(NamedTuple):
+    """What a checkpoint holds, and the names of the patches that it needs."""
+
+    found: Inspection
+    patches: list[str]
+
+
+def inspect_checkpoint(
+    model: str, drafter: str | None, state_dir: Path | None, *, count_nan: bool = False
+) -> InspectedCheckpoint:
+    """Inspect a checkpoint by its headers. model, drafter: a folder, or the name of a model.
+
+    count_nan: read the weight scales too. Raises IntegrityError, BadInputError.
+    """
+    directory = state_directory(state_dir)
+    found = inspection.inspect(
+        checkpoint_folder(model, directory),
+        drafter=checkpoint_folder(drafter, directory) if drafter else None,
+        count_nan=count_nan,
+    )
+    return InspectedCheckpoint(found, needed_patch_names(found.quantization, drafter=drafter is not None))
+
+
+def checkpoint_folder(named: str, directory: StateDir) -> Path:
+    """Return the folder if `named` is written like one or exists, else the folder of the model of that name."""
+    path = Path(named)
+    if "/" in named or path.is_dir():
+        return path
+    return directory.models / named
+
+
+def needed_patch_names(quantization: str, *, drafter: bool) -> list[str]:
+    """Return the names of the patches that vLLM 0.19.1 needs for such a checkpoint."""
+    patches = needed(load_patch_set(PATCH_SET), drafter=drafter, quantization=quantization)
+    return [patch.name for patch in patches]

@@ -1,0 +1,63 @@
+"""`logs`: the lines of the engine, or of its last failed start."""
+
+import time
+from collections.abc import Iterator
+
+from deckard_deploy.errors import IntegrityError
+from deckard_deploy.operations.deployments import open_deployment, select_deployment
+from deckard_deploy.operations.options import Selection
+from deckard_deploy.operations.reporting import Reporter
+from deckard_deploy.running.deploy import Site, observe
+from deckard_deploy.running.releases import FAILURE_LOG
+from deckard_deploy.running.runtime import Runtime
+
+POLL_S = 0.2
+
+
+def lines(selection: Selection, report: Reporter, *, follow: bool, tail: int) -> Iterator[str]:
+    """Yield the last `tail` lines; with `follow` also those to come, until the engine stops.
+
+    When the last start has failed and nothing runs, the lines that were kept of it.
+    """
+    deployment = select_deployment(selection)
+    directory, name = deployment
+    with open_deployment(directory, name, report) as context:
+        for runtime in context.runtimes.values():
+            if follow and _runs(runtime):
+                yield from _followed(runtime, tail)
+            else:
+                yield from runtime.tail(tail)
+        if tail:
+            yield from _last_failure(context, report)[-tail:]
+
+
+def _followed(runtime: Runtime, tail: int) -> Iterator[str]:
+    new = runtime.poll_lines(last=tail)
+    running = True
+    yield from new
+    while new or running:
+        # The state is read before the lines: they may be the engine's last words.
+        running = _runs(runtime)
+        time.sleep(POLL_S)
+        new = runtime.poll_lines()
+        yield from new
+
+
+def _last_failure(context: Site, report: Reporter) -> list[str]:
+    """Return what was kept of the last start, if it failed and nothing runs: its own log went with it."""
+    newest = next(iter(context.releases.all()), None)
+    if newest is None or observe(context.runtimes).state != "missing":
+        return []
+    try:
+        launch = newest.launch()
+        if launch is None or launch.state != "failed":
+            return []
+        kept = newest.text(FAILURE_LOG).splitlines()
+    except IntegrityError:
+        return []  # damaged, or never written
+    report.say(f"nothing runs; of the start that failed, from {newest.folder / FAILURE_LOG}:")
+    return kept
+
+
+def _runs(runtime: Runtime) -> bool:
+    return runtime.observe().state in ("running", "restarting")

@@ -1,0 +1,102 @@
+"""The patched files and the plugin of a plan on this host, and the proof that the engine uses them."""
+
+from pathlib import Path, PurePosixPath
+
+from deckard_deploy.catalog import library
+from deckard_deploy.errors import IntegrityError
+from deckard_deploy.operations.reporting import Reporter
+from deckard_deploy.patching import attestation, manifest, plugin
+from deckard_deploy.patching.base_files import BaseFiles, from_image, from_package
+from deckard_deploy.patching.build import BuiltPatch, build
+from deckard_deploy.patching.manifest import Patch, PatchSet
+from deckard_deploy.patching.overlay import overlay
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.planning.planner import OVERLAY, patch_folder
+from deckard_deploy.running.runtime import Runtime
+
+_START_LINES = 5000  # a start writes about 300
+
+
+def build_patches(plan: LaunchPlan, runtime: Runtime, report: Reporter) -> None:
+    """Build the plan's plugin, and its patches from the engine's own files.
+
+    Raises IntegrityError when those files are not the release's, EnvironmentUnfitError.
+    """
+    _build_plugin(plan, report)
+    if not plan.patches:
+        return
+    patch_set, patches = _patches_of(plan)
+    targets = [patch.target for patch in patches]
+    files = runtime.vllm_files(plan)
+    if files.package:
+        base = from_package(Path(files.package), targets)
+    elif files.image:
+        base = from_image(files.image, targets, endpoint=files.endpoint)
+        _require_planned_folder(plan, base, targets[0])
+    else:
+        return
+    built = build(patch_set, base, Path(patch_folder(plan)), patches)
+    report.say(f"patches  {', '.join(patch.name for patch in built)} built from the engine's own files")
+    if files.package:
+        # It goes first on PYTHONPATH.
+        overlay(Path(files.package), built, Path(patch_folder(plan)) / OVERLAY)
+
+
+def _require_planned_folder(plan: LaunchPlan, base: BaseFiles, target: str) -> None:
+    planned = PurePosixPath(plan.patches[0].target.removesuffix(target)) / "vllm"
+    if base.package != planned:
+        raise IntegrityError(
+            f"vLLM lies in {base.package} in {plan.image}, and the plan mounts over {planned}",
+            hint="write an engine file with the right vllm_root",
+        )
+
+
+def _build_plugin(plan: LaunchPlan, report: Reporter) -> None:
+    if not plan.plugin:
+        return
+    if plugin.sha256_of(plan.plugin.name) != plan.plugin.sha256:
+        raise IntegrityError(
+            f"plugin {plan.plugin.name} is not the one that was planned", hint="run `up` again"
+        )
+    plugin.build(plan.plugin.name, Path(plan.plugin.source))
+    report.say(f"plugin   {plan.plugin.name} {plan.plugin.sha256[:12]} built")
+
+
+def attest_plugin(plan: LaunchPlan, runtime: Runtime) -> str:
+    """Check that each process of the engine uses the plan's plugin. Return one line that says so.
+
+    Raises IntegrityError when one has another.
+    """
+    if not plan.plugin:
+        return "none needed"
+    return plugin.judge_log(runtime.tail(_START_LINES), plan.plugin.sha256)
+
+
+def attest(plan: LaunchPlan, runtime: Runtime) -> str:
+    """Ask the engine's own Python whether it imports our files. Return one line that says so.
+
+    Raises IntegrityError when it would import anything else.
+    """
+    if not plan.patches:
+        return "none needed"
+    _, patches = _patches_of(plan)
+    built = [
+        BuiltPatch(
+            name=mount.name,
+            target=patch.target,
+            path=Path(mount.source),
+            base_sha256=patch.base_sha256,
+            sha256=mount.sha256,
+        )
+        for mount, patch in zip(plan.patches, patches, strict=True)
+    ]
+    output = runtime.run_python(plan, attestation.attestation_argv(built))
+    attestation.judge(output, built)
+    return f"{', '.join(patch.name for patch in built)} in use, hashes right"
+
+
+def _patches_of(plan: LaunchPlan) -> tuple[PatchSet, list[Patch]]:
+    """Return the engine's patch set, and of it the plan's patches in the plan's order."""
+    patch_set = manifest.load_patch_set(library.engine(plan.engine).patch_set or plan.engine)
+    by_name = {patch.name: patch for patch in patch_set.patches}
+    return patch_set, [by_name[mount.name] for mount in plan.patches]

@@ -1,0 +1,265 @@
+"""The plan for this host: its folders and its memory. Nothing here starts or writes anything, so `plan` is quick."""
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from deckard_deploy.catalog.resolution import Resolved
+from deckard_deploy.catalog.specs import Generated
+from deckard_deploy.errors import DoesNotFitError, IntegrityError
+from deckard_deploy.measuring import speculation
+from deckard_deploy.measuring.records import Drafting
+from deckard_deploy.operations.choice import resolve_choice
+from deckard_deploy.operations.locked import apply_lock, require_locked
+from deckard_deploy.operations.measured_memory import earlier_starts
+from deckard_deploy.operations.options import Choice
+from deckard_deploy.operations.patches import with_needed_patches
+from deckard_deploy.operations.reporting import Reporter
+from deckard_deploy.planning.difference import difference
+from deckard_deploy.planning.memory.changes import Change, smallest_changes
+from deckard_deploy.planning.memory.fit import NOTHING_KNOWN, Memory, memory_of, with_serve
+from deckard_deploy.planning.memory.parts import EarlierStart, Known, Level
+from deckard_deploy.planning.memory.settings import GIB, UnknownMemoryError
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.planning.planner import HostPaths, build_plan
+from deckard_deploy.running.layout import StateDir, state_directory
+from deckard_deploy.running.releases import Releases
+from deckard_deploy.system.meminfo import MEMINFO, total_and_available
+from deckard_deploy.system.unknown import Unknown
+from deckard_deploy.weights.checkpoint import read_checkpoint
+
+_KV_BYTES = "kv-cache-memory-bytes"
+# A host is the profile's machine with so much of its memory, and no more than 2 GiB above it: firmware keeps more or
+# less for itself. Sparks have 121.69 GiB (profiles/spark.yaml) or 119.68 (leptonai/gpud pull request 1170).
+_LEAST, _MORE = 0.9, 2 * GIB
+
+
+class HostPlan(NamedTuple):
+    """A choice with this host's memory in it, its plan, and the memory that the plan takes."""
+
+    resolved: Resolved
+    plan: LaunchPlan
+    memory: Memory | Unknown
+
+
+class PlanView(NamedTuple):
+    """Everything that `plan` shows.
+
+    current: the plan of the current release. changes: from it to this plan. fitting: changes that would make it fit.
+    drafter: the last record of `bench spec` with this drafter.
+    """
+
+    planned: HostPlan
+    current: LaunchPlan | None
+    changes: list[str]
+    fitting: tuple[Change, ...]
+    drafter: speculation.SpecRecord | None
+
+
+def view_plan(choice: Choice, state_dir: Path | None, report: Reporter, *, locked: bool = False) -> PlanView:
+    """Return what `up` would run on this host, and what would change. Nothing is written.
+
+    locked: refuse what ./deckard.lock does not have. Raises BadInputError, IntegrityError.
+    """
+    directory = state_directory(state_dir)
+    planned = plan_with_memory(resolve_choice(choice, report), directory)
+    if locked:
+        require_locked(planned.resolved, planned.plan)
+    current = current_plan(directory, planned.plan.deployment)
+    return PlanView(
+        planned=planned,
+        current=current,
+        changes=changes_to(planned.plan, current),
+        fitting=changes_that_fit(planned),
+        drafter=measured_drafter(planned.resolved, directory),
+    )
+
+
+def plan_for_host(resolved: Resolved, directory: StateDir) -> LaunchPlan:
+    """Return the plan with this host's folders in it. Nothing is made."""
+    root = PurePosixPath(directory.root)
+    # Debian has nginx in a folder that is not on everyone's PATH.
+    nginx = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    paths = HostPaths(
+        models=root / "models",
+        caches=root / "cache",
+        patches=root / "patches",
+        deployments=root / "deployments",
+        owner=f"{os.getuid()}:{os.getgid()}",
+        nginx=PurePosixPath(nginx) if nginx else None,
+    )
+    return apply_lock(with_needed_patches(build_plan(resolved, paths), resolved, paths.patches))
+
+
+def plan_with_memory(resolved: Resolved, directory: StateDir, *, meminfo: Path = MEMINFO) -> HostPlan:
+    """Return the plan for this host, with the memory it takes.
+
+    On a unified machine the size of the KV cache becomes an option. A plan that is the current release keeps its size.
+    """
+    current = current_plan(directory, resolved.name)
+    known = Known(
+        weight_bytes=_tensor_bytes(resolved, directory), starts=_earlier_starts(resolved, directory)
+    )
+    kept = _kv_bytes_of(current) if current else None
+    if current and kept and _KV_BYTES not in resolved.serve:
+        on_host, _ = on_this_host(resolved, meminfo=meminfo)
+        same = with_serve(on_host, kv_cache_memory_bytes=kept)
+        plan = plan_for_host(same, directory)
+        if plan.hash == current.hash:
+            return HostPlan(same, plan, planned_memory(same, available=None, known=known))
+    resolved, available = with_measured_memory(resolved, current, meminfo=meminfo, known=known)
+    memory = planned_memory(resolved, available=available, known=known)
+    return HostPlan(resolved, plan_for_host(resolved, directory), memory)
+
+
+def _tensor_bytes(resolved: Resolved, directory: StateDir) -> dict[str, dict[str, int]]:
+    """Return the bytes of the tensors by component, for the models that are complete on this host.
+
+    `pull` and `verify` see to a folder that is incomplete or no checkpoint; its size comes from the catalog.
+    """
+    sizes = {}
+    for model in (resolved.model, resolved.drafter):
+        if model is None:
+            continue
+        folder = directory.models / model.name
+        if not folder.is_dir():
+            continue
+        try:
+            sizes[model.name] = read_checkpoint(folder).component_bytes()
+        except IntegrityError:
+            continue
+    return sizes
+
+
+def _earlier_starts(resolved: Resolved, directory: StateDir) -> tuple[EarlierStart, ...]:
+    if not directory.startups.exists():
+        return ()
+    return earlier_starts(resolved, directory.startups)
+
+
+def current_plan(directory: StateDir, name: str) -> LaunchPlan | None:
+    """Return the plan of the deployment's current release."""
+    deployment = directory.deployment(name)
+    if not deployment.folder.exists():
+        return None
+    release = Releases(deployment).current()
+    return release.plan() if release else None
+
+
+def changes_to(plan: LaunchPlan, current: LaunchPlan | None) -> list[str]:
+    """Return the changes from the current plan, one line each; none without a current plan."""
+    if current is None:
+        return []
+    return [str(change) for change in difference(current, plan)]
+
+
+def changes_that_fit(planned: HostPlan) -> tuple[Change, ...]:
+    """Return up to three smallest changes that make the plan fit; none when it fits, or its memory is unknown."""
+    memory = planned.memory
+    if isinstance(memory, Unknown) or memory.verdict == "fits":
+        return ()
+    return smallest_changes(planned.resolved, memory)
+
+
+def measured_drafter(resolved: Resolved, directory: StateDir) -> speculation.SpecRecord | None:
+    """Return the last record of `bench spec` with this drafter on this host. Raises IntegrityError."""
+    drafter = resolved.drafter
+    folder = directory.bench / "spec"
+    if drafter is None or drafter.speculative is None or not folder.is_dir():
+        return None
+    names = {
+        "profile": resolved.profile.name,
+        "model": resolved.model.name,
+        "engine": resolved.engine.name,
+    }
+    drafting = Drafting(
+        method=drafter.speculative.method,
+        model=drafter.name if drafter.weights else None,
+        tokens=drafter.speculative.num_speculative_tokens,
+    )
+    return speculation.latest(folder, names, drafting)
+
+
+def planned_memory(
+    resolved: Resolved, *, available: int | None, known: Known = NOTHING_KNOWN
+) -> Memory | Unknown:
+    """Return the memory that the choice takes (`memory_of`). Raises BadInputError for a layout that vLLM refuses."""
+    try:
+        return memory_of(resolved, available=available, known=known)
+    except UnknownMemoryError as error:
+        return Unknown(str(error))
+
+
+def with_measured_memory(
+    resolved: Resolved, current: LaunchPlan | None, *, meminfo: Path, known: Known = NOTHING_KNOWN
+) -> tuple[Resolved, int | None]:
+    """Return the choice with the KV cache's size as an option, and the free bytes, on a unified machine.
+
+    vLLM sizes the KV cache by what profiling sees, and page cache disturbs that on such a machine. A current release
+    keeps its size: the memory that is free while it runs says nothing about its successor. Elsewhere nothing changes.
+    """
+    if isinstance(resolved.model.weights, Generated) or resolved.compatibility:
+        return resolved, None
+    resolved, available = on_this_host(resolved, meminfo=meminfo)
+    if available is None:
+        return resolved, None
+    free = None if current else available
+    if _KV_BYTES in resolved.serve:
+        return resolved, free
+    memory = planned_memory(resolved, available=free, known=known)
+    if isinstance(memory, Unknown) or memory.problem():
+        return resolved, free
+    size = memory.measured_kv_bytes()
+    if size:
+        resolved = with_serve(resolved, kv_cache_memory_bytes=size)
+    return resolved, free
+
+
+def on_this_host(resolved: Resolved, *, meminfo: Path) -> tuple[Resolved, int | None]:
+    """Return the choice with the memory that this machine has, and the free bytes.
+
+    The choice is unchanged, and the bytes are None, where this is not the profile's unified machine.
+    """
+    hardware = resolved.profile.hardware
+    if hardware.memory != "unified" or not hardware.memory_gib:
+        return resolved, None
+    total, available = total_and_available(meminfo)
+    planned = hardware.memory_gib * GIB
+    if not _LEAST * planned <= total <= planned + _MORE:
+        return resolved, None
+    hardware = hardware.model_copy(update={"memory_gib": total / GIB})
+    profile = resolved.profile.model_copy(update={"hardware": hardware})
+    return replace(resolved, profile=profile), available
+
+
+def _kv_bytes_of(plan: LaunchPlan) -> int | None:
+    size = plan.option(_KV_BYTES)
+    return int(size) if size else None
+
+
+def refuse_what_cannot_run(resolved: Resolved, memory: Memory | Unknown) -> None:
+    """Raise DoesNotFitError if a hub model cannot fit even under the most optimistic assumption."""
+    if isinstance(memory, Unknown) or isinstance(resolved.model.weights, Generated):
+        return
+    if memory.problem(Level.LOW):
+        raise does_not_fit(memory, smallest_changes(resolved, memory))
+
+
+def does_not_fit(memory: Memory, changes: tuple[Change, ...]) -> DoesNotFitError:
+    """Return the error, with the changes that would make it fit."""
+    hint = "; or: ".join(" ".join(change.options) for change in changes)
+    if not hint and memory.available is not None:
+        hint = "stop what holds the memory; deckard-deploy doctor says what that may be"
+    return DoesNotFitError(
+        f"it does not fit: {memory.problem(Level.LOW)}",
+        hint=hint or "a GPU with more memory, or a smaller model",
+    )
+
+
+def require_fit(view: PlanView) -> None:
+    """Raise DoesNotFitError, with the changes that would make it fit, for a plan that surely does not fit."""
+    memory = view.planned.memory
+    if not isinstance(memory, Unknown) and memory.verdict == "no":
+        raise does_not_fit(memory, view.fitting)

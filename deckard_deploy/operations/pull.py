@@ -1,0 +1,46 @@
+"""`pull`: the weights of a choice, fetched and verified."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from deckard_deploy.operations.choice import resolve_choice
+from deckard_deploy.operations.manifests import hub_models, manifest_for
+from deckard_deploy.operations.options import DEFAULT_LOCK, Choice, LockUse
+from deckard_deploy.operations.reporting import Reporter
+from deckard_deploy.operations.weights import ensure_pulled
+from deckard_deploy.running.layout import state_directory
+from deckard_deploy.weights.folder import ModelFolder
+from deckard_deploy.weights.manifest import bytes_of
+
+
+def pull_models(
+    choice: Choice,
+    state_dir: Path | None,
+    report: Reporter,
+    lock: LockUse = DEFAULT_LOCK,
+    *,
+    dry_run: bool = False,
+) -> Iterator[Path]:
+    """Pull each model of the choice, and yield its folder. Files that are complete or begun are not fetched again.
+
+    dry_run: report what is missing, and fetch nothing.
+    Raises what `manifest_for` and `ensure_pulled` raise.
+    """
+    resolved = resolve_choice(choice, report)
+    models = hub_models(resolved)
+    if not models:
+        report.say(f"weights  {resolved.model.name} is written by this tool: nothing to fetch")
+    for model in models:
+        folder = state_directory(state_dir).models / model.name
+        if dry_run:
+            manifest = manifest_for(model, folder, lock)
+            missing = ModelFolder(folder).changed(manifest.needed)
+            report.say(
+                f"would    check or fetch {len(missing)} files, {bytes_of(missing):,} bytes, of {model.name}"
+            )
+        else:
+            size = ensure_pulled(model, folder, report, lock)
+            report.say(
+                f"weights  {model.name} is complete and right; files of {size:,} bytes were not there yet"
+            )
+        yield folder

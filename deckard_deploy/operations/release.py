@@ -1,0 +1,59 @@
+"""Release folders: render and store one, and find the files that this version of the tool would write otherwise."""
+
+import secrets
+from datetime import UTC, datetime
+from hashlib import sha256
+
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.rendering.compose import render_compose
+from deckard_deploy.rendering.gateway import render_gateway
+from deckard_deploy.rendering.shell import render_command
+from deckard_deploy.running.releases import COMPOSE, GATEWAY, PLAN, Launch, Release, Releases
+
+
+def create_release(plan: LaunchPlan, releases: Releases) -> tuple[Release, Launch]:
+    """Render the plan for a new launch, and store its release folder. Raises what `Releases.store` raises."""
+    launch_id = f"deckard-launch-{secrets.token_hex(6)}"
+    files = rendered_files(plan, launch_id)
+    launch = Launch(
+        launch_id=launch_id,
+        started_at=datetime.now(UTC).isoformat("T", "seconds"),
+        state="starting",
+        runtime=plan.runtime,
+        base_url=plan.base_url,
+        rendered=content_hashes(files),
+    )
+    described = {
+        PLAN: plan.model_dump_json(indent=1) + "\n",
+        "command.txt": render_command(plan, launch_id=launch_id),
+    }
+    return releases.store(plan.hash, described | files), launch
+
+
+def stale_files(release: Release) -> tuple[str, ...]:
+    """Return the names of the release's files that this version would render differently.
+
+    A plan holds the hashes of its patches and of its plugin, but none of our templates. Raises IntegrityError.
+    """
+    launch = release.recorded_launch()
+    wanted = content_hashes(rendered_files(release.plan(), launch.launch_id))
+    return tuple(name for name, digest in wanted.items() if launch.rendered.get(name) != digest)
+
+
+def rendered_files(plan: LaunchPlan, launch_id: str) -> dict[str, str]:
+    """Return the files that a launch runs from, by name."""
+    files = {}
+    if plan.gateway:
+        files[GATEWAY] = render_gateway(plan)
+    if plan.runtime == "docker":
+        files[COMPOSE] = render_compose(plan, launch_id=launch_id)
+    return files
+
+
+def content_hashes(files: dict[str, str]) -> dict[str, str]:
+    """Return the SHA-256 of each text without its comments: one of them holds the version of this tool."""
+    hashes = {}
+    for name, text in files.items():
+        lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+        hashes[name] = sha256("\n".join(lines).encode()).hexdigest()
+    return hashes

@@ -1,0 +1,115 @@
+"""`render`: the plan of another host, with the folders it has there."""
+
+import re
+from pathlib import PurePosixPath
+
+from deckard_deploy.errors import BadInputError
+from deckard_deploy.operations.choice import resolve_choice
+from deckard_deploy.operations.locked import apply_lock, require_locked
+from deckard_deploy.operations.options import Choice
+from deckard_deploy.operations.patches import with_needed_patches
+from deckard_deploy.operations.reporting import Reporter
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.planning.planner import HostPaths, build_plan
+from deckard_deploy.rendering.compose import render_compose
+from deckard_deploy.rendering.gateway import render_gateway
+from deckard_deploy.rendering.kubernetes import render_kubernetes
+from deckard_deploy.rendering.shell import render_command, render_run
+from deckard_deploy.rendering.systemd import render_unit
+
+
+def plan_for_folders(
+    choice: Choice, root: str, models_dir: str | None, report: Reporter, *, locked: bool = False
+) -> LaunchPlan:
+    """Return the plan of a host that keeps models/, cache/ and patches/ in `root`.
+
+    models_dir: the folder of the weights, when it is another. locked: refuse what ./deckard.lock does not have.
+    Raises BadInputError, IntegrityError.
+    """
+    resolved = resolve_choice(choice, report)
+    # Compose and the shell expand ~/ in a mount. For a process it would stand in JSON and in variables.
+    home = resolved.engine.runtime == "docker"
+    folder = absolute(root, "--root", home=home)
+    models = absolute(models_dir, "--models-dir", home=home) if models_dir else folder / "models"
+    paths = HostPaths(
+        models=models,
+        caches=folder / "cache",
+        patches=folder / "patches",
+        deployments=folder / "deployments",
+    )
+    plan = apply_lock(with_needed_patches(build_plan(resolved, paths), resolved, paths.patches))
+    if locked:
+        require_locked(resolved, plan)
+    return plan
+
+
+def absolute(path: str, option: str, *, home: bool) -> PurePosixPath:
+    """Return an absolute path of another host. home: ~/ is allowed. Raises BadInputError for any other path."""
+    beginnings = ("/", "~/") if home else ("/",)
+    if not path.startswith(beginnings) or not path.isprintable():
+        raise BadInputError(f"{option}: {path!r}: an absolute path was expected")
+    return PurePosixPath(path)
+
+
+def compose_text(plan: LaunchPlan) -> str:
+    """Return compose.yaml. Raises BadInputError for an engine without an image."""
+    _require_image(plan)
+    return render_compose(plan)
+
+
+def gateway_text(plan: LaunchPlan) -> str:
+    """Return nginx.conf. Raises BadInputError for a plan without a gateway."""
+    if plan.gateway is None:
+        raise BadInputError(
+            f"the plan of {plan.deployment} has no gateway", hint="deckard-deploy render compose …"
+        )
+    return render_gateway(plan)
+
+
+def command_text(plan: LaunchPlan) -> str:
+    """Return the `vllm serve` line."""
+    return render_command(plan)
+
+
+def unit_text(plan: LaunchPlan, *, program: str, state_dir: str | None) -> str:
+    """Return a systemd unit that runs `watch`. program: the path of deckard-deploy on the host of the unit.
+
+    Raises BadInputError for a path that a unit cannot hold.
+    """
+    # systemd takes no others there, however they are quoted.
+    if not re.fullmatch(r"/[A-Za-z0-9._/+-]+", program):
+        raise BadInputError(f"--program: {program!r}: a path of letters, digits and . _ / + -")
+    folder = str(absolute(state_dir, "--state-dir", home=False)) if state_dir else None
+    return render_unit(plan, program=program, state_dir=folder)
+
+
+def run_text(plan: LaunchPlan) -> str:
+    """Return the `docker run` line. Raises BadInputError for a plan that needs a second container."""
+    _require_image(plan)
+    if plan.gateway and (plan.gateway.exposed or plan.gateway.tls):
+        asked = "--expose" if plan.gateway.exposed else "TLS"
+        raise BadInputError(
+            f"{asked} needs the gateway, a second container", hint="deckard-deploy render compose …"
+        )
+    return render_run(plan)
+
+
+def kubernetes_text(plan: LaunchPlan) -> str:
+    """Return the Kubernetes manifests. Raises BadInputError for a plan that Kubernetes cannot run."""
+    _require_image(plan)
+    try:
+        text = render_kubernetes(plan)
+    except ValueError as error:
+        raise BadInputError(
+            str(error), hint="render compose, or leave network, ipc, CUDA_VISIBLE_DEVICES and --compat"
+        ) from error
+    if any(mount.source.startswith("~/") for mount in plan.all_mounts):
+        raise BadInputError(
+            "Kubernetes does not know whose ~/ is meant", hint="--root and --models-dir with a whole path"
+        )
+    return text
+
+
+def _require_image(plan: LaunchPlan) -> None:
+    if plan.image is None:
+        raise BadInputError(f"{plan.engine} runs without Docker", hint="deckard-deploy render command …")

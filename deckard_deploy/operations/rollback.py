@@ -1,0 +1,40 @@
+"""`rollback`: the release before the current one, brought back."""
+
+from deckard_deploy.errors import BadInputError
+from deckard_deploy.operations.deployments import open_deployment, select_deployment
+from deckard_deploy.operations.engine import ensure_engine
+from deckard_deploy.operations.gateway import refuse_unfit_gateway, report_exposure
+from deckard_deploy.operations.options import Selection
+from deckard_deploy.operations.release import create_release
+from deckard_deploy.operations.reporting import Reporter
+from deckard_deploy.planning.difference import difference
+from deckard_deploy.running.deploy import bring_up
+from deckard_deploy.running.lock import held
+
+
+def run(selection: Selection, report: Reporter, *, dry_run: bool = False) -> str | None:
+    """Start and prove the previous release. Return its base URL; None with `dry_run`.
+
+    Raises BadInputError without a previous release, and what `ensure_engine` and `bring_up` raise.
+    """
+    deployment = select_deployment(selection)
+    directory, name = deployment
+    with open_deployment(directory, name, report) as context:
+        current = context.releases.current()
+        previous = context.releases.previous()
+        if current is None or previous is None:
+            raise BadInputError(f"{name} has no release before the current one", hint="deckard-deploy status")
+        word = "would" if dry_run else "rollback"
+        report.say(f"{word:8} {current.plan_hash} -> {previous.plan_hash}")
+        plan = previous.plan()
+        for change in difference(current.plan(), plan):
+            report.say(f"           {change}")
+        if dry_run:
+            return None
+        with held(directory.deployment(name), verb="rollback"):
+            context.releases.clear_leftovers()
+            refuse_unfit_gateway(plan, directory)
+            ensure_engine(plan, directory, context.runtimes[plan.runtime], report)
+            bring_up(context, *create_release(plan, context.releases))
+    report_exposure(plan, directory, report)
+    return plan.base_url

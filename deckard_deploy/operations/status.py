@@ -1,0 +1,93 @@
+"""`status`: the facts of a deployment."""
+
+from pathlib import Path
+from typing import Any
+
+from deckard_deploy.operations.deployments import open_deployment, select_deployment
+from deckard_deploy.operations.options import Selection
+from deckard_deploy.operations.readiness import probe
+from deckard_deploy.operations.reporting import Reporter
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.running import watch
+from deckard_deploy.running.deploy import Site, observe
+from deckard_deploy.running.layout import StateDir
+from deckard_deploy.system.processes import is_alive
+from deckard_deploy.weights.folder import ModelFolder
+
+PROBE_TIMEOUT_S = 10.0
+
+
+def read_status(selection: Selection, report: Reporter) -> dict[str, Any]:
+    """Return what runs, since when, and whether it answers, as plain data. Raises EnvironmentUnfitError."""
+    deployment = select_deployment(selection)
+    directory, name = deployment
+    with open_deployment(directory, name, report) as context:
+        return {"deployment": name, **_facts(context, directory)}
+
+
+def _facts(context: Site, directory: StateDir) -> dict[str, Any]:
+    seen = observe(context.runtimes)
+    if seen.plan_hash:
+        release = context.releases.get(seen.plan_hash)
+    else:
+        release = context.releases.current()
+    if release is None:
+        return {"state": seen.state}
+    plan = release.plan()
+    launch = release.launch()
+    running = seen.state == "running"
+    found = probe(release, directory=directory, timeout_s=PROBE_TIMEOUT_S) if running else None
+    failed = launch is not None and launch.state == "failed"
+    return {
+        "state": seen.state,
+        "answers": str(found.outcome) if found else None,
+        "base_url": plan.base_url if running else None,
+        "gateway": _gateway(plan),
+        "served_name": plan.served_name,
+        "profile": plan.profile,
+        "model": plan.model,
+        "engine": plan.engine,
+        "plan": release.plan_hash,
+        "weights_changed": changed_weights(plan, directory),
+        "since": launch.started_at if launch and running else None,
+        "restarts": seen.restart_count,
+        "exit_code": seen.exit_code,
+        "instance": seen.instance_id,
+        "gives_up": ", ".join(plan.given_up) or None,
+        **_watch_facts(context),
+        "last_failure": launch.reason if launch and failed else None,
+    }
+
+
+def changed_weights(plan: LaunchPlan, directory: StateDir) -> list[str] | None:
+    """Return the pulled files that have changed since their hash was right. No content is read."""
+    folders = {directory.models / plan.model}
+    folders.update(Path(mount.source) for mount in plan.mounts if mount.read_only)
+    changed: list[str] = []
+    for folder in sorted(folders):
+        model = ModelFolder(folder)
+        manifest = model.manifest()
+        if manifest:
+            changed += [f"{folder.name}/{file.path}" for file in model.changed(manifest.needed)]
+    return changed or None
+
+
+def _watch_facts(context: Site) -> dict[str, Any]:
+    """Return what `watch` reports, while it lives or after it has given up, with every restart it remembers."""
+    record = watch.read(context.releases.deployment)
+    if record is None:
+        return {}
+    shown = is_alive(record.process) or record.state == "given up"
+    return {
+        "watch": record.state if shown else "not running",
+        "watch_reason": record.reason if shown else None,
+        "watch_restarts": [f"{one.at} {one.reason}: {one.outcome}" for one in record.restarts],
+    }
+
+
+def _gateway(plan: LaunchPlan) -> str:
+    if plan.gateway is None:
+        return "none"
+    reach = "exposed" if plan.gateway.exposed else "loopback"
+    encryption = "TLS" if plan.gateway.tls else "without TLS"
+    return f"{reach}, {encryption}"

@@ -1,0 +1,79 @@
+"""`verify`: the files of a model against their hashes."""
+
+from pathlib import Path
+
+from deckard_deploy.operations.choice import resolve_choice
+from deckard_deploy.operations.manifests import hub_models, manifest_for
+from deckard_deploy.operations.options import Choice, LockUse
+from deckard_deploy.operations.reporting import Reporter
+from deckard_deploy.running.layout import state_directory
+from deckard_deploy.weights.folder import ModelFolder, Problem
+from deckard_deploy.weights.manifest import Manifest, bytes_of
+from deckard_deploy.weights.strict_json import printable
+
+_STRAY = "not in the repository, and an engine might load it"
+
+
+Problems = dict[str, list[Problem]]
+
+
+def find_problems(
+    choice: Choice, state_dir: Path | None, report: Reporter, lock: LockUse, *, fast: bool = False
+) -> Problems:
+    """Return the files that are wrong, by model. No entry: the model is not from the hub.
+
+    fast: compare size, times and inode with the last full check. Raises what `manifest_for` raises.
+    """
+    directory = state_directory(state_dir)
+    found = {}
+    for model in hub_models(resolve_choice(choice, report)):
+        folder = ModelFolder(directory.models / model.name)
+        manifest = manifest_for(model, folder.folder, lock)
+        found[model.name] = _problems(model.name, folder, manifest, report, fast=fast)
+    return found
+
+
+def repair(
+    choice: Choice, state_dir: Path | None, report: Reporter, lock: LockUse, *, fast: bool = False
+) -> Problems:
+    """Set wrong files aside, and pull them again. Return the files that are wrong after that, by model.
+
+    fast: as for `find_problems`. Raises what `manifest_for` and `ensure_pulled` raise, and DeploymentBusyError.
+    """
+    from deckard_deploy.operations.weights import ensure_pulled  # noqa: PLC0415  requests: checking needs no hub
+
+    directory = state_directory(state_dir)
+    found = {}
+    for model in hub_models(resolve_choice(choice, report)):
+        folder = ModelFolder(directory.models / model.name)
+        manifest = manifest_for(model, folder.folder, lock)
+        problems = _problems(model.name, folder, manifest, report, fast=fast)
+        if problems:
+            _set_strays_aside(folder, manifest, report)
+            ensure_pulled(model, folder.folder, report, lock)
+            problems = _problems(model.name, folder, manifest, report, fast=True)
+        found[model.name] = problems
+    return found
+
+
+def _problems(
+    name: str, folder: ModelFolder, manifest: Manifest, report: Reporter, *, fast: bool
+) -> list[Problem]:
+    strays = [Problem(printable(stray), _STRAY) for stray in folder.unexpected(manifest)]
+    if fast:
+        cause = "not as it was when it was hashed"
+        return [Problem(file.path, cause) for file in folder.changed(manifest.needed)] + strays
+    total = bytes_of(manifest.needed)
+    with report.transfer(name) as display:
+        problems = folder.check(list(manifest.needed), lambda done: display.show(done, total))
+    return problems + strays
+
+
+def _set_strays_aside(folder: ModelFolder, manifest: Manifest, report: Reporter) -> None:
+    """Move the files that do not belong there away. Raises DeploymentBusyError, EnvironmentUnfitError."""
+    strays = folder.unexpected(manifest)
+    if strays:
+        with folder.held():
+            for stray in strays:
+                place = printable(str(folder.quarantine(stray)))
+                report.say(f"weights  {printable(stray)}: {_STRAY}; now {place}")

@@ -1,0 +1,71 @@
+"""`watch`: keep the current release answering, judged by real completions."""
+
+import time
+
+from deckard_deploy.errors import NetworkError
+from deckard_deploy.measuring.metrics import metrics_url, scrape
+from deckard_deploy.operations.deployments import open_deployment, select_deployment
+from deckard_deploy.operations.gateway import credentials
+from deckard_deploy.operations.options import Selection
+from deckard_deploy.operations.readiness import probe
+from deckard_deploy.operations.reporting import Reporter
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.running.layout import StateDir
+from deckard_deploy.running.releases import Release
+from deckard_deploy.running.watch import Canary, Watch, alone
+from deckard_deploy.startup.readiness import Outcome
+
+TOKEN_COUNTERS = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total")
+
+
+def run(selection: Selection, report: Reporter, *, interval_s: float, deadline_s: float) -> None:
+    """Start the current release if nothing runs, then check it every `interval_s` until it is stopped or purged.
+
+    deadline_s: for an answer. Raises DeploymentBusyError (watched already), StartFailedError (given up).
+    """
+    deployment = select_deployment(selection)
+    directory, name = deployment
+    with alone(directory.deployment(name)):
+        watch = Watch(
+            directory.deployment(name), canary=CompletionCanary(directory, deadline_s), say=report.say
+        )
+        started = False
+        goes_on = True
+        while goes_on:
+            with open_deployment(directory, name, report) as context:
+                if started:
+                    goes_on = watch.look(context)
+                else:
+                    started = watch.begin(context)
+            if goes_on:
+                time.sleep(interval_s)
+    report.say(f"stopped  {name}: nothing is left to watch")
+
+
+class CompletionCanary:
+    """Asks for a completion, and remembers the engine's token counters: a busy engine is not a hung one."""
+
+    def __init__(self, directory: StateDir, deadline_s: float) -> None:
+        """deadline_s: seconds for an answer."""
+        self._directory = directory
+        self._deadline_s = deadline_s
+        self._tokens: float | None = None
+
+    def __call__(self, release: Release) -> Canary:
+        """Ask the release once."""
+        found = probe(release, directory=self._directory, timeout_s=self._deadline_s)
+        before = self._tokens
+        self._tokens = _tokens_so_far(release.plan(), self._directory)
+        worked = before is not None and self._tokens is not None and self._tokens > before
+        answered = found.outcome is Outcome.READY or (found.timed_out and worked)
+        final = found.outcome in (Outcome.ENGINE_DEAD, Outcome.OTHER_SERVER)
+        return Canary(answered, f"{found.outcome}: {found.detail}", final)
+
+
+def _tokens_so_far(plan: LaunchPlan, directory: StateDir) -> float | None:
+    """Return the tokens that the engine has read and written so far; None when it does not answer."""
+    try:
+        samples = scrape(metrics_url(plan.base_url), credentials(plan, directory)).samples
+    except NetworkError:
+        return None
+    return sum(sum(samples[name].values()) for name in TOKEN_COUNTERS if name in samples)

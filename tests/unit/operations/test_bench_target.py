@@ -1,0 +1,68 @@
+"""Where `bench` finds the server, and by which certificate it knows it."""
+
+from pathlib import PurePosixPath
+
+import pytest
+
+from deckard_deploy.errors import BadInputError
+from deckard_deploy.operations.bench_target import (
+    _server_address,
+    certificate_variables,
+    refuse_foreign_certificate,
+)
+from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
+from tests.unit.planning.choices import choice
+
+NGINX = DEFAULT_PATHS._replace(nginx=PurePosixPath("/usr/sbin/nginx"))
+OWN = ("publish.certificate=/c.pem", "publish.certificate_key=/c.key")
+
+
+@pytest.mark.parametrize(
+    ("profile", "settings", "server"),
+    [
+        ("cpu", [], "http://127.0.0.1:8000"),
+        ("cpu", ["publish.port=9000"], "http://127.0.0.1:9000"),
+        ("cpu", ["publish.address=::1"], "http://[::1]:8000"),
+        ("cpu", ["publish.expose=192.168.1.20"], "https://192.168.1.20:8000"),
+        ("cpu", ["publish.expose=0.0.0.0", "publish.tls=false"], "http://127.0.0.1:8000"),
+        # In the container.
+        ("spark", ["publish.expose=192.168.1.20", "publish.port=9000"], "http://127.0.0.1:8000"),
+        (
+            "spark",
+            ["container.network=host", "publish.address=::1", 'allow_unsafe=["container.network"]'],
+            "http://[::1]:8000",
+        ),
+    ],
+)
+def test_the_server_is_asked_where_its_python_reaches_it(
+    profile: str, settings: list[str], server: str
+) -> None:
+    assert _server_address(build_plan(choice(profile, *settings), NGINX)) == server
+
+
+@pytest.mark.parametrize(
+    ("address", "server"), [("127.0.0.1", "http://127.0.0.1:8000"), ("::1", "http://[::1]:8000")]
+)
+def test_without_a_gateway_a_process_is_asked_itself(address: str, server: str) -> None:
+    assert _server_address(build_plan(choice("cpu", f"publish.address={address}"))) == server
+
+
+def test_a_certificate_of_this_tool_is_trusted_and_one_of_the_users_cannot_be() -> None:
+    exposed, plain, own, container = (
+        build_plan(choice(profile, *settings), NGINX)
+        for profile, settings in (
+            ("cpu", ["publish.expose=192.168.1.20"]),
+            ("cpu", []),
+            ("cpu", OWN),
+            ("spark", OWN),
+        )
+    )
+    assert certificate_variables(exposed) == {
+        "SSL_CERT_FILE": "/srv/deckard/deployments/cpu/gateway/certificate.pem"
+    }
+    assert certificate_variables(plain) == {}
+    for plan in (exposed, plain, container):
+        refuse_foreign_certificate(plan)
+    with pytest.raises(BadInputError, match=r"/c\.pem") as caught:
+        refuse_foreign_certificate(own)
+    assert caught.value.hint

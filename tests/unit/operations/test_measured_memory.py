@@ -1,0 +1,119 @@
+"""A start's own log beside the plan, and what the next plan makes of it; the log is a GPU's, of target and drafter."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from deckard_deploy.cli.main import run
+from deckard_deploy.operations.measured_memory import earlier_starts, kv_cache_line, memory_line, start_memory
+from deckard_deploy.planning.memory.fit import Memory, memory_of
+from deckard_deploy.planning.memory.settings import GIB
+from deckard_deploy.startup import history
+from deckard_deploy.startup.phases import Facts, PhaseTracker
+from tests.unit.planning.choices import choice
+
+LOG = Path(__file__).parents[1] / "startup" / "logs" / "ready.cuda.log"
+H100 = choice("h100", "drafter=deckard-e4b")
+
+
+@pytest.fixture
+def planned() -> Memory:
+    return memory_of(H100)
+
+
+def facts() -> Facts:
+    tracker = PhaseTracker(0)
+    for line in LOG.read_text().splitlines():
+        tracker.feed(line, 0)
+    return tracker.facts
+
+
+def recorded(memory: Memory, *, model: str = "deckard-31b") -> history.Start:
+    names = {"profile": "h100", "model": model, "engine": H100.engine.name}
+    return history.Start(**names, cold=True, total_s=1, durations={}, memory=start_memory(facts(), memory))
+
+
+def test_every_figure_of_the_log_stands_beside_the_plans(planned: Memory) -> None:
+    # 28.03 GiB loaded, 36.02 GiB left for the KV cache, and 0.49 GiB of graphs, says the log
+    engine = planned.requested / GIB - 28.03 - 36.02
+    assert memory_line(facts(), planned) == (
+        f"weights 28.0 GiB (planned: 28.0 GiB), engine {engine:.1f} GiB (planned: 5.0 GiB), "
+        "CUDA graphs 0.5 GiB (planned: 1.0 GiB)"
+    )
+
+
+def test_the_kv_cache_is_as_planned_or_off_by_so_much(planned: Memory) -> None:
+    same = Facts(kv_cache_tokens=planned.tokens, max_concurrency=2.0)
+    assert (
+        kv_cache_line(same, planned)
+        == f"; KV cache of {planned.tokens:,} tokens, 2.0 full-length requests, as planned"
+    )
+    assert kv_cache_line(same, None).endswith("2.0 full-length requests")
+    half = Facts(kv_cache_tokens=planned.tokens // 2, max_concurrency=1.0)
+    assert kv_cache_line(half, planned).endswith(f"(planned: {planned.tokens:,}, -50.0%)")
+    assert kv_cache_line(Facts(), planned) == ""
+
+
+def test_a_log_that_says_nothing_gives_no_line(planned: Memory) -> None:
+    assert memory_line(Facts(), planned) == ""
+
+
+def test_the_next_plan_takes_what_was_measured(tmp_path: Path, planned: Memory) -> None:
+    path = tmp_path / "startups.jsonl"
+    history.record(path, recorded(planned))
+    history.record(path, recorded(planned, model="another"))
+    (start,) = earlier_starts(H100, path)
+    assert start.step == planned.step
+    assert start.engine == pytest.approx(planned.requested - 64.05 * GIB, abs=1)
+    assert start.graphs == int(0.49 * GIB)
+
+
+def test_a_size_that_was_given_teaches_nothing_of_the_engine(tmp_path: Path) -> None:
+    given = memory_of(choice("h100", "drafter=deckard-e4b", "kv-cache-memory-bytes=20000000000"))
+    history.record(tmp_path / "s", recorded(given))
+    (start,) = earlier_starts(H100, tmp_path / "s")
+    assert (start.engine, start.graphs) == (None, int(0.49 * GIB))
+
+
+def test_graphs_that_the_release_counts_are_no_part_of_the_engine(tmp_path: Path, planned: Memory) -> None:
+    path = tmp_path / "s"
+    history.record(path, recorded(planned))
+    counting = choice("h100", "drafter=deckard-e4b", "environment.VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS=1")
+    (apart,), (together,) = earlier_starts(counting, path), earlier_starts(H100, path)
+    assert together.engine is not None
+    assert apart.engine == together.engine - int(0.49 * GIB)
+    engine = planned.requested / GIB - 28.03 - 36.02 - 0.49
+    assert f", engine {engine:.1f} GiB (planned: 5.0 GiB), " in memory_line(facts(), memory_of(counting))
+
+
+def test_graphs_of_less_than_nothing_are_none(planned: Memory, tmp_path: Path) -> None:
+    start = recorded(planned)
+    assert start.memory is not None
+    below = start.memory.model_copy(update={"graph_capture_gib": -0.7})
+    history.record(tmp_path / "s", start.model_copy(update={"memory": below}))
+    assert earlier_starts(H100, tmp_path / "s")[0].graphs == 0
+
+
+def test_a_start_without_memory_in_its_record_is_passed_over(tmp_path: Path, planned: Memory) -> None:
+    line = json.loads(recorded(planned).model_dump_json())
+    del line["memory"]  # as earlier versions wrote it
+    (tmp_path / "s").write_text(json.dumps(line) + "\n")
+    assert earlier_starts(H100, tmp_path / "s") == ()
+
+
+def test_the_screen_says_which_figures_were_measured(
+    tmp_path: Path, planned: Memory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DECKARD_HOME", str(tmp_path))
+    command = ["plan", "--profile", "h100", "--drafter", "deckard-e4b", "--explain"]
+    assert run(command) == 0
+    assert "  = engine      5.0 GiB (2.0 GiB to 6.7 GiB, assumed)\n" in capsys.readouterr().out
+    history.record(tmp_path / "startups.jsonl", recorded(planned))
+    assert run(command) == 0
+    out = capsys.readouterr().out
+    engine = planned.requested / GIB - 64.05
+    assert f"  = engine      {engine:.1f} GiB (measured here)\n" in out
+    assert "  ~ CUDA graphs 0.5 GiB (measured here)\n" in out
+    assert "engine       measured on this host, in 1 earlier start\n" in out

@@ -1,0 +1,77 @@
+"""Which patches a plan gets."""
+
+from dataclasses import replace
+
+import pytest
+from pydantic import JsonValue
+
+from deckard_deploy.catalog import library
+from deckard_deploy.catalog.resolution import resolve
+from deckard_deploy.catalog.specs import Deployment
+from deckard_deploy.errors import BadInputError
+from deckard_deploy.operations.patches import with_needed_patches
+from deckard_deploy.patching import plugin
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
+
+BY_HAND: dict[str, JsonValue] = {"method": "draft_model", "model": "/models/x", "num_speculative_tokens": 3}
+
+
+@pytest.mark.parametrize(
+    ("deployment", "names"),
+    [
+        (Deployment(), ["serving_chat", "modelopt"]),
+        (Deployment(drafter="deckard-e4b"), ["eagle", "serving_chat", "modelopt"]),
+        # Without the patch the target's own KV cache would be overwritten, and nothing would say so.
+        (Deployment(serve={"speculative-config": BY_HAND}), ["eagle", "serving_chat", "modelopt"]),
+    ],
+)
+def test_a_plan_gets_the_patches_that_it_needs(deployment: Deployment, names: list[str]) -> None:
+    resolved = resolve(deployment, profile=library.profile("spark"))
+    plan = with_needed_patches(build_plan(resolved), resolved, DEFAULT_PATHS.patches)
+    assert [patch.name for patch in plan.patches] == names
+
+
+def test_somebody_elses_launch_line_gets_none() -> None:
+    resolved = resolve(
+        Deployment(), profile=library.profile("spark"), compatibility=library.compatibility("seed")
+    )
+    assert with_needed_patches(build_plan(resolved), resolved, DEFAULT_PATHS.patches).patches == ()
+
+
+def modern(**environment: str) -> LaunchPlan:
+    resolved = resolve(
+        Deployment(engine="vllm-0.32.0", environment=dict(environment)), profile=library.profile("spark")
+    )
+    return with_needed_patches(build_plan(resolved), resolved, DEFAULT_PATHS.patches)
+
+
+def test_a_modern_engine_gets_the_plugin_as_one_read_only_file_on_pythonpath() -> None:
+    plan = modern()
+    assert plan.plugin
+    assert (plan.patches, plan.plugin.sha256) == ((), plugin.sha256_of("nvfp4-awq"))
+    assert plan.environment["PYTHONPATH"] == plan.plugin.target == f"/opt/deckard/{plugin.WHEEL}"
+    assert plan.environment["VLLM_PLUGINS"] == plugin.ENTRY_POINT
+    assert plan.plugin in plan.all_mounts
+    assert plan.plugin.read_only
+
+
+@pytest.mark.parametrize("value", ["", "lora_filesystem_resolver"])
+def test_an_environment_that_turns_the_plugin_off_is_refused(value: str) -> None:
+    with pytest.raises(BadInputError, match=r"VLLM_PLUGINS is .* which turns off plugin deckard_nvfp4_awq"):
+        modern(VLLM_PLUGINS=value)
+
+
+def test_an_environment_that_names_the_plugin_among_others_is_kept() -> None:
+    assert (
+        modern(VLLM_PLUGINS="other,deckard_nvfp4_awq").environment["VLLM_PLUGINS"]
+        == "other,deckard_nvfp4_awq"
+    )
+
+
+def test_a_format_that_the_release_knows_needs_no_plugin() -> None:
+    resolved = resolve(Deployment(engine="vllm-0.32.0"), profile=library.profile("spark"))
+    plain = replace(resolved, model=resolved.model.model_copy(update={"quantization": "nvfp4"}))
+    plan = with_needed_patches(build_plan(plain), plain, DEFAULT_PATHS.patches)
+    assert plan.plugin is None
+    assert "PYTHONPATH" not in plan.environment
