@@ -1,3 +1,3 @@
 """From a hardware profile to a verified, running vLLM endpoint."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

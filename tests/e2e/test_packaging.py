@@ -12,7 +12,8 @@ REPOSITORY = Path(__file__).parents[2]
 SHOW = (
     "from deckard_deploy import resources as r; "
     "print(r.PACKAGE); print(sorted(p.name for p in r.templates_dir().glob('*.j2'))); "
-    "print(sorted(p.name for p in r.patches_dir().iterdir())); print(len(list(r.catalog_dir().rglob('*.yaml'))))"
+    "print(sorted(p.name for p in r.patches_dir().iterdir())); print(len(list(r.catalog_dir().rglob('*.yaml')))); "
+    "print((r.PACKAGE / 'py.typed').is_file())"
 )
 
 

@@ -15,6 +15,7 @@ from deckard_deploy.errors import BadInputError
 
 SPARK, B200, THOR, CPU = (library.profile(name) for name in ("spark", "b200", "thor", "cpu"))
 SEED = library.compatibility("seed")
+LOADS_31B = library.model("deckard-31b").served_by
 
 
 def resolved(profile: HardwareProfile, *settings: str, text: str = "", seed: bool = False) -> Resolved:
@@ -150,7 +151,7 @@ def test_secrets_are_refused_in_the_environment(name: str) -> None:
         (
             CPU,
             ["model=deckard-31b"],
-            "vllm-0.19.1-cpu cannot load deckard-31b; these can: vllm-0.19.1, vllm-0.32.0, aeon-awq",
+            f"vllm-0.19.1-cpu cannot load deckard-31b; these can: {', '.join(LOADS_31B)}",
         ),
         (CPU, ["engine=vllm-0.32.0"], "vllm-0.32.0 needs a GPU, cpu has none; without: vllm-0.19.1-cpu"),
         (SPARK, ["nnodes=2"], "serve.nnodes cannot be set: a deployment is on one machine"),
