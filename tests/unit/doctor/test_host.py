@@ -1,4 +1,4 @@
-"""The one door: every way in which a program or a file can misbehave becomes a line."""
+"""Reading a host: every failure of a program or a file becomes one line."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from deckard_deploy.doctor.host import MAX_FILE, MAX_OUTPUT, Host, one_line
 
 
-def test_a_program_is_found_on_the_hosts_path_and_nowhere_else(host: Host, program):
+def test_program_is_found_on_the_hosts_path_only(host: Host, program):
     assert host.ask("doctor-test").problem == "doctor-test is not installed"
     assert not host.ask("doctor-test").installed
     program("doctor-test", 'echo "$1 and $2"; echo noise >&2')
@@ -16,7 +16,7 @@ def test_a_program_is_found_on_the_hosts_path_and_nowhere_else(host: Host, progr
     assert (answer.out, answer.problem, answer.installed) == ("a and b c\n", None, True)
 
 
-def test_a_failing_program_says_its_last_line_and_keeps_its_output(host: Host, program):
+def test_failing_program_reports_its_last_line(host: Host, program):
     program("doctor-test", "echo fact; echo first >&2; echo last words >&2; exit 3")
     answer = host.ask("doctor-test")
     assert (answer.out, answer.problem) == ("fact\n", "doctor-test: last words")
@@ -26,8 +26,8 @@ def test_a_failing_program_says_its_last_line_and_keeps_its_output(host: Host, p
     assert host.ask("doctor-test").problem == "doctor-test: exit status 3"
 
 
-def test_a_program_that_does_not_answer_is_ended_with_its_children(host: Host, program, tmp_path: Path):
-    # The child would hold the pipe for ever, and would write the file if it lived.
+def test_hanging_program_is_killed_with_its_children(host: Host, program, tmp_path: Path):
+    # The child would hold the pipe open, and would write the file if it lived.
     program("doctor-test", f"echo before; sleep 600; echo late > {tmp_path}/late")
     answer = replace(host, timeout_s=0.2).ask("doctor-test")
     assert (answer.out, answer.problem) == ("", "doctor-test did not answer within 0.2 s")
@@ -43,13 +43,13 @@ def test_endless_output_is_cut_off(host: Host, program, stream: str):
     assert len(answer.problem) < 200
 
 
-def test_a_program_that_is_none(host: Host, program, tmp_path: Path):
+def test_file_that_is_not_a_program_is_a_problem(host: Host, program, tmp_path: Path):
     program("doctor-test", "")
     (tmp_path / "bin/doctor-test").write_bytes(b"\x00\x01\x02")
     assert (host.ask("doctor-test").problem or "").startswith("doctor-test: Exec format error")
 
 
-def test_bytes_that_are_no_text(host: Host, program):
+def test_invalid_utf8_is_replaced(host: Host, program):
     program("doctor-test", r"printf 'a\377\376\n'")
     assert host.ask("doctor-test").out == "a��\n"
 
@@ -59,7 +59,7 @@ def test_standard_input_is_empty(host: Host, program):
     assert host.ask("doctor-test").out == "end\n"
 
 
-def test_files(host: Host, root: Path):
+def test_file_is_read_up_to_the_limit(host: Host, root: Path):
     assert host.read("/proc/none") is None
     (root / "folder").mkdir()
     assert host.read("/folder") is None
@@ -77,5 +77,5 @@ def test_files(host: Host, root: Path):
         ("x" * 500, "x" * 159 + "…"),
     ],
 )
-def test_one_line(text: str, line: str):
+def test_one_line_is_last_printable_line(text: str, line: str):
     assert one_line(text) == line
