@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from deckard_deploy.doctor import programs
-from deckard_deploy.doctor.facts import Checkpoint, Disk, Folder, HostFacts, Memory, Port, TokenFile
+from deckard_deploy.doctor.facts import Checkpoint, Disk, Folder, HostFacts, HostMemory, Port, TokenFile
 from deckard_deploy.doctor.host import Host, one_line
 from deckard_deploy.doctor.target import Target
 
@@ -56,7 +56,7 @@ def collect(target: Target, host: Host, *, port_problem: PortProblem, quick: boo
 def machine(host: Host, target: Target) -> Fields:  # noqa: ARG001  one signature for all
     """Read architecture, kernel, product, firmware, uptime and the names of CDI specifications."""
     return {
-        "architecture": _line(host.ask("uname", "-m").out),
+        "architecture": _line(host.run("uname", "-m").out),
         "kernel": _line(host.read("/proc/sys/kernel/osrelease")),
         "product": _line(host.read("/sys/class/dmi/id/product_name")),
         "bios": _line(host.read("/sys/class/dmi/id/bios_version")),
@@ -93,7 +93,7 @@ def memory(host: Host, target: Target) -> Fields:  # noqa: ARG001  same
         kib[name] = int(value)
     if not {"MemTotal", "MemFree", "MemAvailable"} <= kib.keys():
         return {}
-    found = Memory(
+    found = HostMemory(
         total_kib=kib["MemTotal"],
         free_kib=kib["MemFree"],
         available_kib=kib["MemAvailable"],

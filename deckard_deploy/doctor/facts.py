@@ -43,7 +43,7 @@ class GpuProcess(Fact):
     memory_mib: int | None = None
 
 
-class Memory(Fact):
+class HostMemory(Fact):
     """/proc/meminfo and vm.min_free_kbytes in KiB, `full avg10` of /proc/pressure/memory in percent."""
 
     total_kib: int
@@ -159,7 +159,7 @@ class HostFacts(Fact):
     gpu_problem: str | None = None
     gpus: tuple[Gpu, ...] = ()
     gpu_processes: tuple[GpuProcess, ...] = ()
-    memory: Memory | None = None
+    memory: HostMemory | None = None
     docker: Docker | None = None
     cdi_specs: tuple[str, ...] = ()
     image: Image | None = None

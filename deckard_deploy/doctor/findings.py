@@ -19,7 +19,7 @@ class Severity(StrEnum):
     OK = "ok"
 
 
-class Verdict(NamedTuple):
+class RuleVerdict(NamedTuple):
     """The verdict of a rule: what was found, with its value, and the command that mends it."""
 
     severity: Severity
@@ -27,7 +27,7 @@ class Verdict(NamedTuple):
     fix: str = ""
 
 
-Judge: TypeAlias = Callable[[HostFacts, Target], Verdict | None]
+Judge: TypeAlias = Callable[[HostFacts, Target], RuleVerdict | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,27 +66,27 @@ def rule(name: str, *, when: str, why: str, source: str, stops_up: bool = False)
     return make
 
 
-def ok(what: str) -> Verdict:
+def ok(what: str) -> RuleVerdict:
     """Return the verdict: nothing to do."""
-    return Verdict(Severity.OK, what)
+    return RuleVerdict(Severity.OK, what)
 
 
-def info(what: str, fix: str = "") -> Verdict:
+def info(what: str, fix: str = "") -> RuleVerdict:
     """Return the verdict: worth knowing."""
-    return Verdict(Severity.INFO, what, fix)
+    return RuleVerdict(Severity.INFO, what, fix)
 
 
-def warn(what: str, fix: str) -> Verdict:
+def warn(what: str, fix: str) -> RuleVerdict:
     """Return the verdict: the deployment may go wrong."""
-    return Verdict(Severity.WARN, what, fix)
+    return RuleVerdict(Severity.WARN, what, fix)
 
 
-def fail(what: str, fix: str) -> Verdict:
+def fail(what: str, fix: str) -> RuleVerdict:
     """Return the verdict: the deployment will not run, or is already harmed."""
-    return Verdict(Severity.FAIL, what, fix)
+    return RuleVerdict(Severity.FAIL, what, fix)
 
 
-def fail_if_needed(needed: bool | None, what: str, fix: str) -> Verdict:  # noqa: FBT001  a fact, not a switch
+def fail_if_needed(needed: bool | None, what: str, fix: str) -> RuleVerdict:  # noqa: FBT001  a fact, not a switch
     """Return FAIL if the profile needs it, WARN if no profile was named."""
     return fail(what, fix) if needed else warn(what, fix)
 

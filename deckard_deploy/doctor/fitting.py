@@ -12,7 +12,7 @@ from deckard_deploy.catalog.resolution import Resolved, resolve
 from deckard_deploy.catalog.specs import Deployment, HardwareProfile
 from deckard_deploy.doctor.facts import HostFacts
 from deckard_deploy.doctor.findings import Finding, Severity
-from deckard_deploy.doctor.host import not_installed
+from deckard_deploy.doctor.host import not_installed_text
 from deckard_deploy.doctor.judge import judge
 from deckard_deploy.doctor.target import target_of
 from deckard_deploy.errors import EnvironmentUnfitError
@@ -80,7 +80,7 @@ def _state_changes(findings: Mapping[str, Finding]) -> list[str]:
 
 def made_for(facts: HostFacts, fits: Sequence[Fit]) -> Fit:
     """Return the profile that `up` takes when none is named. Raises EnvironmentUnfitError if unclear."""
-    if not facts.gpus and facts.gpu_problem not in (None, not_installed("nvidia-smi")):
+    if not facts.gpus and facts.gpu_problem not in (None, not_installed_text("nvidia-smi")):
         raise EnvironmentUnfitError(
             f"no profile was named, and the GPU cannot be seen: {facts.gpu_problem}",
             hint="mend the NVIDIA driver, or name one: deckard-deploy up --profile NAME",

@@ -17,7 +17,7 @@ MAX_FILE = 1 << 20
 
 
 @dataclass(frozen=True)
-class Answer:
+class ProgramResult:
     """The output of a program. `problem` is one line, None when the program ended with status 0."""
 
     out: str = ""
@@ -33,11 +33,11 @@ class Host:
     root: Path = Path("/")
     timeout_s: float = TIMEOUT_S
 
-    def ask(self, program: str, *arguments: str) -> Answer:
-        """Run a program that only reads. Never raises: a failure is the answer's `problem`."""
+    def run(self, program: str, *arguments: str) -> ProgramResult:
+        """Run a program that only reads. Never raises: a failure is the result's `problem`."""
         found = shutil.which(program, path=self.environment.get("PATH", ""))
         if found is None:
-            return Answer(problem=not_installed(program), installed=False)
+            return ProgramResult(problem=not_installed_text(program), installed=False)
         try:
             process = subprocess.Popen(
                 [found, *arguments],
@@ -48,10 +48,10 @@ class Host:
                 start_new_session=True,  # so that its children can be killed with it
             )
         except OSError as error:
-            return Answer(problem=f"{program}: {error.strerror or error}")
-        return self._answer(process, program)
+            return ProgramResult(problem=f"{program}: {error.strerror or error}")
+        return self._wait(process, program)
 
-    def _answer(self, process: "subprocess.Popen[bytes]", program: str) -> Answer:
+    def _wait(self, process: "subprocess.Popen[bytes]", program: str) -> ProgramResult:
         timed_out = threading.Event()
 
         def end() -> None:
@@ -65,12 +65,12 @@ class Host:
             process.wait()
             timer.cancel()
         if timed_out.is_set():
-            return Answer(problem=f"{program} did not answer within {self.timeout_s:g} s")
+            return ProgramResult(problem=f"{program} did not answer within {self.timeout_s:g} s")
         text = out.decode("utf-8", "replace")
         if process.returncode == 0:
-            return Answer(text)
+            return ProgramResult(text)
         reason = one_line(err.decode("utf-8", "replace")) or one_line(text)
-        return Answer(text, problem=f"{program}: {reason or f'exit status {process.returncode}'}")
+        return ProgramResult(text, problem=f"{program}: {reason or f'exit status {process.returncode}'}")
 
     def read(self, path: str) -> str | None:
         """Return a file's text; None when it cannot be read."""
@@ -85,7 +85,7 @@ class Host:
         return self.root / path.lstrip("/")
 
 
-def not_installed(program: str) -> str:
+def not_installed_text(program: str) -> str:
     """Return the `problem` of a program that is not on PATH."""
     return f"{program} is not installed"
 

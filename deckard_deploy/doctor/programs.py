@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from deckard_deploy.doctor.facts import Docker, Gpu, GpuProcess, Image, KernelEvent, KernelLog, Services
-from deckard_deploy.doctor.host import Answer, Host, one_line
+from deckard_deploy.doctor.host import Host, ProgramResult, one_line
 from deckard_deploy.doctor.target import Target
 
 Fields = dict[str, Any]
@@ -47,11 +47,11 @@ def gpus(host: Host, target: Target) -> Fields:
     return {"gpus": tuple(found), "gpu_problem": problem}
 
 
-def _query_gpus(host: Host, target: Target, query: str) -> list[Answer]:
+def _query_gpus(host: Host, target: Target, query: str) -> list[ProgramResult]:
     """Return one answer for all GPUs, or one for each that the target names: --id takes a single one."""
     if not target.gpu_ids:
-        return [host.ask("nvidia-smi", query, _CSV)]
-    return [host.ask("nvidia-smi", f"--id={each}", query, _CSV) for each in target.gpu_ids]
+        return [host.run("nvidia-smi", query, _CSV)]
+    return [host.run("nvidia-smi", f"--id={each}", query, _CSV) for each in target.gpu_ids]
 
 
 def _gpus(text: str) -> Iterator[Gpu]:
@@ -99,13 +99,13 @@ def _gpu_process(line: str) -> GpuProcess | None:
 
 def cuda(host: Host, target: Target) -> Fields:  # noqa: ARG001  one signature for all
     """Read the CUDA version of the driver, which only the header of nvidia-smi contains."""
-    version = re.search(r"CUDA Version\s*:\s*(\d{1,3}\.\d{1,3})\b", host.ask("nvidia-smi").out)
+    version = re.search(r"CUDA Version\s*:\s*(\d{1,3}\.\d{1,3})\b", host.run("nvidia-smi").out)
     return {"cuda": version[1] if version else None}
 
 
 def docker(host: Host, target: Target) -> Fields:  # noqa: ARG001  same
     """Read the engine and compose. Without an engine `docker info` prints JSON and ends with status 1."""
-    answer = host.ask("docker", "info", "--format", "{{json .}}")
+    answer = host.run("docker", "info", "--format", "{{json .}}")
     if not answer.installed:
         return {"docker": Docker(installed=False, problem=answer.problem)}
     info = _mapping(answer.out)
@@ -128,7 +128,7 @@ def docker(host: Host, target: Target) -> Fields:  # noqa: ARG001  same
 
 
 def _compose_version(host: Host) -> str | None:
-    answer = host.ask("docker", "compose", "version", "--short")
+    answer = host.run("docker", "compose", "version", "--short")
     version = _matching(r"v?\d+\.\d+.*", answer.out.strip())
     if version is None:
         return None
@@ -137,7 +137,7 @@ def _compose_version(host: Host) -> str | None:
 
 def docker_root(host: Host) -> str | None:
     """Return the folder of the engine's images; None when unknown."""
-    root = host.ask("docker", "info", "--format", "{{.DockerRootDir}}").out.strip()
+    root = host.run("docker", "info", "--format", "{{.DockerRootDir}}").out.strip()
     return root if root.startswith("/") and root.isprintable() else None
 
 
@@ -145,7 +145,7 @@ def image(host: Host, target: Target) -> Fields:
     """Read the plan's image, if it is on this host."""
     if not target.image:
         return {}
-    answer = host.ask("docker", "image", "inspect", "--format", "{{json .}}", target.image)
+    answer = host.run("docker", "image", "inspect", "--format", "{{json .}}", target.image)
     found = _mapping(answer.out)
     if answer.problem or not found:
         return {}
@@ -172,15 +172,15 @@ def kernel_log(host: Host, target: Target) -> Fields:  # noqa: ARG001  same
     """Read events of memory and GPUs in the kernel log, of two boots; from dmesg without a journal."""
     answer = _journal(host, "0")
     if answer.problem or not answer.out.strip():
-        answer = host.ask("dmesg")
+        answer = host.run("dmesg")
     if answer.problem:
         return {"kernel_log": KernelLog(problem=answer.problem)}
     events = [*_events(answer.out, "this boot"), *_events(_journal(host, "-1").out, "the boot before")]
     return {"kernel_log": KernelLog(events=tuple(events))}
 
 
-def _journal(host: Host, boot: str) -> Answer:
-    return host.ask("journalctl", "-k", "-b", boot, "-o", "cat", "-n", LOG_LINES, "--no-pager", "-q")
+def _journal(host: Host, boot: str) -> ProgramResult:
+    return host.run("journalctl", "-k", "-b", boot, "-o", "cat", "-n", LOG_LINES, "--no-pager", "-q")
 
 
 def _events(text: str, boot: str) -> Iterator[KernelEvent]:
@@ -200,7 +200,7 @@ def services(host: Host, target: Target) -> Fields:  # noqa: ARG001  same
         early_oom = True
     elif "inactive" in watchers:
         early_oom = False
-    clock = host.ask("timedatectl", "show", "-p", "NTPSynchronized", "--value").out.strip()
+    clock = host.run("timedatectl", "show", "-p", "NTPSynchronized", "--value").out.strip()
     found = Services(
         early_oom=early_oom,
         desktop={"active": True, "inactive": False}.get(_unit_state(host, "graphical.target")),
@@ -211,7 +211,7 @@ def services(host: Host, target: Target) -> Fields:  # noqa: ARG001  same
 
 
 def _unit_state(host: Host, unit: str) -> str:
-    return host.ask("systemctl", "is-active", unit).out.strip()
+    return host.run("systemctl", "is-active", unit).out.strip()
 
 
 def _firewall(host: Host) -> bool | None:

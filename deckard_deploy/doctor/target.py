@@ -52,12 +52,12 @@ class Target:
     vllm_version: str | None = None
     weights: tuple[Weights, ...] = ()
     patches: tuple[str, ...] = ()
-    patched_inside: bool = False
+    patches_in_image: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
     address: str | None = None
     port: int | None = None
     host_network: bool = False
-    keyed: bool = False  # a gateway asks every client for a key
+    requires_key: bool = False  # a gateway asks every client for a key
     restart: str | None = None
     running: bool = False
 
@@ -90,11 +90,11 @@ def target_of(resolved: Resolved, plan: LaunchPlan, *, models: Path, running: bo
         vllm_version=plan.vllm_version,
         weights=_weights(resolved, models),
         patches=_patch_names(plan),
-        patched_inside=docker and resolved.engine.patch_set is None and resolved.engine.plugin is None,
+        patches_in_image=docker and resolved.engine.patch_set is None and resolved.engine.plugin is None,
         environment=plan.environment,
         address=plan.address,
         port=plan.port,
-        keyed=plan.gateway is not None and plan.gateway.exposed,
+        requires_key=plan.gateway is not None and plan.gateway.exposed,
         host_network=docker and plan.container.network == "host",
         restart=plan.container.restart if docker else None,
         running=running,

@@ -21,7 +21,7 @@ CONFIDENCE = 0.99
 LARGEST_LOG = 700.0  # exp() of more than 709 overflows a float
 Speeds: TypeAlias = Mapping[int, Sequence[float]]
 """Tokens per second of each run, by concurrency."""
-Verdict: TypeAlias = Literal["faster", "slower", "no difference seen"]
+SpeedVerdict: TypeAlias = Literal["faster", "slower", "no difference seen"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Ratio:
     high: float
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> SpeedVerdict:
         """The verdict on the new server: the interval has to exclude 1."""
         if self.low > 1:
             return "faster"

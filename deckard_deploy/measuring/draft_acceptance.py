@@ -18,7 +18,7 @@ from deckard_deploy.system.http import NO_ACCESS, Access, session
 FLOOR = 0.05
 # From this share on a position is worth drafting. A choice: 4 tokens are the knee in github club-3090, with
 # 0.57 of the drafts accepted up to the fourth; more were a loss.
-WORTHWHILE = 0.5
+MIN_POSITION_SHARE = 0.5
 MIN_DRAFTS = 8  # with fewer, one lucky draft moves a share by more than a tenth
 MAX_TOKENS = 96
 TIMEOUT_S = (1.0, 120.0)  # to connect, between two bytes
@@ -41,7 +41,7 @@ class Advice(StrEnum):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class DrafterVerdict:
     """The advice and its reason. tokens: how many to draft, 0 when off. detail: the figures in words."""
 
     advice: Advice
@@ -49,30 +49,30 @@ class Verdict:
     detail: str
 
 
-def judge(measured: SpeculativeDecoding, tokens: int) -> Verdict:
+def judge(measured: SpeculativeDecoding, tokens: int) -> DrafterVerdict:
     """Return the advice for a drafter that drafts `tokens` now.
 
     The share of a position is that of the drafts whose tokens were accepted up to there. The last position
-    before the first share below WORTHWHILE is the last worth drafting. At least one token is kept while the
+    before the first share below MIN_POSITION_SHARE is the last worth drafting. At least one token is kept while the
     rate over all tokens is at least FLOOR.
     """
     shares = measured.acceptance_by_position
     rate = measured.acceptance_rate
     if rate is None or measured.drafts < MIN_DRAFTS:
-        return Verdict(Advice.UNKNOWN, tokens, f"only {measured.drafts:g} drafts were made")
+        return DrafterVerdict(Advice.UNKNOWN, tokens, f"only {measured.drafts:g} drafts were made")
     by_position = ", ".join(f"{share:.0%}" for share in shares)
     detail = f"{rate:.0%} of {measured.draft_tokens:g} drafted tokens accepted; by position {by_position}"
     if rate < FLOOR:
-        return Verdict(Advice.OFF, 0, detail)
+        return DrafterVerdict(Advice.OFF, 0, detail)
     worthwhile = 0
     for share in shares:
-        if share < WORTHWHILE:
+        if share < MIN_POSITION_SHARE:
             break
         worthwhile += 1
     worthwhile = max(1, worthwhile)
     if worthwhile >= tokens:
-        return Verdict(Advice.KEEP, tokens, detail)
-    return Verdict(Advice.LOWER, worthwhile, detail)
+        return DrafterVerdict(Advice.KEEP, tokens, detail)
+    return DrafterVerdict(Advice.LOWER, worthwhile, detail)
 
 
 def measure(base_url: str, served_name: str, access: Access = NO_ACCESS) -> SpeculativeDecoding:

@@ -95,13 +95,13 @@ class DraftFigures(NamedTuple):
 
 def draft_figures(runs: Sequence[Run]) -> DraftFigures:
     """Return the drafter's figures over all runs together."""
-    acceptance = pooled(runs)
+    acceptance = pooled_acceptance(runs)
     if acceptance is None:
         return DraftFigures(None, None, ())
     return DraftFigures(acceptance.rate, acceptance.length, acceptance.by_position)
 
 
-def pooled(runs: Sequence[Run]) -> Acceptance | None:
+def pooled_acceptance(runs: Sequence[Run]) -> Acceptance | None:
     """Return the acceptance over all runs together; None when no run drafted."""
     drafts = draft_tokens = accepted_tokens = 0
     accepted_by_position: list[float] = []

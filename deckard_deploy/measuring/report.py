@@ -8,7 +8,7 @@ from deckard_deploy.measuring.baselines import Baseline
 from deckard_deploy.measuring.comparison import Comparison
 from deckard_deploy.measuring.figures import has_drafter, rows
 from deckard_deploy.measuring.records import Record
-from deckard_deploy.measuring.tables import cells, notes, number, spread_text
+from deckard_deploy.measuring.tables import cells, format_spread, notes, number
 from deckard_deploy.resources import templates_dir
 
 TITLES = {
@@ -44,7 +44,7 @@ def html(
         failed=record.failed,
         why_no_roof=record.unknown_roofline_reasons,
         number=number,
-        spread=spread_text,
+        spread=format_spread,
     )
 
 

@@ -30,7 +30,7 @@ def sweep(endpoints: Sequence[Endpoint], settings: Settings, say: Say) -> Iterat
             say(f"bench    {concurrency} at once: warm-up, then {settings.counted} runs")
             _round(benches, settings, concurrency, requests=concurrency)
             figures: list[float] = []
-            while not enough(figures, settings):
+            while not enough_runs(figures, settings):
                 runs = _ordered_round(benches, settings, concurrency, reverse=len(figures) % 2 == 1)
                 figures.append(_figure(runs))
                 yield runs
@@ -38,7 +38,7 @@ def sweep(endpoints: Sequence[Endpoint], settings: Settings, say: Say) -> Iterat
                 say(f"bench    {concurrency} at once: far apart, so {len(figures)} runs")
 
 
-def enough(figures: Sequence[float], settings: Settings) -> bool:
+def enough_runs(figures: Sequence[float], settings: Settings) -> bool:
     """Return True when no further run is needed: the mean is precise, or `most_runs` is reached."""
     count = len(figures)
     if count < settings.runs:
@@ -83,10 +83,10 @@ def _round(
 def one_run(bench: Bench, settings: Settings, concurrency: int, *, requests: int, seed: int) -> Run:
     """Measure one run. The seed has to be a fresh one. Raises EnvironmentUnfitError, NetworkError."""
     arguments = settings.arguments(concurrency, requests, seed)
-    return run_of(bench.measure(arguments, settings.prompts(requests, seed)), concurrency, seed)
+    return run_from_result(bench.measure(arguments, settings.prompts(requests, seed)), concurrency, seed)
 
 
-def run_of(result: dict[str, Any], concurrency: int, seed: int) -> Run:
+def run_from_result(result: dict[str, Any], concurrency: int, seed: int) -> Run:
     """Convert the result JSON of `vllm bench serve` (benchmarks/serve.py of 0.19.1)."""
     return Run(
         concurrency=concurrency,

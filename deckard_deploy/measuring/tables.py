@@ -102,6 +102,6 @@ def _runs_text(record: Record) -> str:
     return f"{min(counts)} to {max(counts)}"
 
 
-def spread_text(spread: Spread) -> str:
+def format_spread(spread: Spread) -> str:
     """Return the median, the least and the most as text."""
     return f"{number(spread.median)} ({number(spread.low)} to {number(spread.high)})"

@@ -3,7 +3,7 @@
 from ipaddress import ip_address
 
 from deckard_deploy.doctor.facts import Checkpoint, Disk, HostFacts
-from deckard_deploy.doctor.findings import Verdict, fail, fail_if_needed, info, ok, rule, warn
+from deckard_deploy.doctor.findings import RuleVerdict, fail, fail_if_needed, info, ok, rule, warn
 from deckard_deploy.doctor.target import Target
 
 IMAGE_GB = 25.0
@@ -33,12 +33,12 @@ PATCHES_OF_QUANTIZATION = frozenset({"modelopt", "nvfp4-awq"})
     "(github AEON-7/vllm-ultimate-dgx-spark), caches",
     stops_up=True,
 )
-def disk(facts: HostFacts, target: Target) -> Verdict | None:
+def disk(facts: HostFacts, target: Target) -> RuleVerdict | None:
     """Each file system has space for everything that will be stored on it."""
     disks_by_device: dict[int, list[Disk]] = {}
     for each in facts.disks:
         disks_by_device.setdefault(each.device, []).append(each)
-    worst: Verdict | None = None
+    worst: RuleVerdict | None = None
     for _, disks in sorted(disks_by_device.items()):
         needed_gb = sum(_needed_gb(each, facts, target) for each in disks)
         verdict = _judge_space(disks, needed_gb, target)
@@ -61,7 +61,7 @@ def _needed_gb(disk: Disk, facts: HostFacts, target: Target) -> float:
     return needed_gb
 
 
-def _judge_space(disks: list[Disk], needed_gb: float, target: Target) -> Verdict:
+def _judge_space(disks: list[Disk], needed_gb: float, target: Target) -> RuleVerdict:
     free_gb = disks[0].free_bytes / 1e9
     purposes = ", ".join(each.purpose for each in disks)
     what = f"{free_gb:.0f} GB free for {purposes} ({disks[0].path})"
@@ -83,7 +83,7 @@ def _judge_space(disks: list[Disk], needed_gb: float, target: Target) -> Verdict
     why="the container sees that folder alone; vLLM finds a missing shard only after minutes of loading",
     source="model.safetensors.index.json; git-lfs pointer format; hub cache links",
 )
-def weights(facts: HostFacts, target: Target) -> Verdict | None:
+def weights(facts: HostFacts, target: Target) -> RuleVerdict | None:
     """The downloaded weights are complete."""
     checkpoints = {each.model: each for each in facts.checkpoints}
     sizes = []
@@ -121,9 +121,9 @@ def _file_problem(checkpoint: Checkpoint) -> str | None:
     why="vLLM 0.19.1 refuses the checkpoint while it reads the configuration",
     source="vllm 0.19.1 model_executor/layers/quantization/modelopt.py:107; vllm-project/vllm issue 45333",
 )
-def quantization(facts: HostFacts, target: Target) -> Verdict | None:
+def quantization(facts: HostFacts, target: Target) -> RuleVerdict | None:
     """The engine can load the checkpoint's quantization."""
-    if not target.weights or target.patched_inside:
+    if not target.weights or target.patches_in_image:
         return None
     patched = not PATCHES_OF_QUANTIZATION.isdisjoint(target.patches)
     algorithms = set()
@@ -149,7 +149,7 @@ def quantization(facts: HostFacts, target: Target) -> Verdict | None:
     source="vllm 0.19.1 entrypoints/openai/api_server.py:497",
     stops_up=True,
 )
-def port(facts: HostFacts, target: Target) -> Verdict | None:
+def port(facts: HostFacts, target: Target) -> RuleVerdict | None:
     """The port is free."""
     found = facts.port
     if found is None or (found.address, found.port) != (target.address, target.port):
@@ -169,17 +169,17 @@ def port(facts: HostFacts, target: Target) -> Verdict | None:
     source="docs.docker.com/engine/network/packet-filtering-firewalls; "
     "vLLM's own key is bypassable: CVE-2026-48746",
 )
-def exposure(facts: HostFacts, target: Target) -> Verdict | None:
+def exposure(facts: HostFacts, target: Target) -> RuleVerdict | None:
     """Only this host, or a client with a key, reaches the port."""
     if target.address is None:
         return None
     firewall = {True: "; ufw is on", False: "; ufw is off", None: ""}[facts.services.firewall]
-    if not ip_address(target.address).is_loopback and not target.keyed:
+    if not ip_address(target.address).is_loopback and not target.requires_key:
         return fail(
             f"{target.address} is reachable without a key{firewall}",
             f"--expose {target.address}: through a gateway",
         )
-    if target.keyed:
+    if target.requires_key:
         return ok(f"{target.address}, through a gateway that asks for a key{firewall}")
     if target.host_network:
         return warn(f"the container is on the host's network{firewall}", "--set container.network=bridge")
@@ -192,7 +192,7 @@ def exposure(facts: HostFacts, target: Target) -> Verdict | None:
     why="whoever reads it downloads gated models in your name",
     source="huggingface_hub/constants.py, HF_TOKEN_PATH",
 )
-def token_file(facts: HostFacts, target: Target) -> Verdict | None:
+def token_file(facts: HostFacts, target: Target) -> RuleVerdict | None:
     """The token file is private."""
     found = facts.token_file
     if found is None:
@@ -208,7 +208,7 @@ def token_file(facts: HostFacts, target: Target) -> Verdict | None:
     why="without them each start compiles and tunes anew: 13 minutes in place of 2",
     source="github AEON-7/vllm-ultimate-dgx-spark README; vllm 0.19.1 envs.py, VLLM_CACHE_ROOT",
 )
-def caches(facts: HostFacts, target: Target) -> Verdict | None:
+def caches(facts: HostFacts, target: Target) -> RuleVerdict | None:
     """The caches are writable, and not too large."""
     if not facts.cache_folders:
         return None
@@ -231,7 +231,7 @@ def caches(facts: HostFacts, target: Target) -> Verdict | None:
     why="a server that runs out of memory is then started for ever, on a Spark until the host freezes",
     source="vllm-project/vllm issue 46307; compose-spec, restart",
 )
-def restart_policy(facts: HostFacts, target: Target) -> Verdict | None:
+def restart_policy(facts: HostFacts, target: Target) -> RuleVerdict | None:
     """The restart policy is bounded."""
     if target.restart is None:
         return None
@@ -246,7 +246,7 @@ def restart_policy(facts: HostFacts, target: Target) -> Verdict | None:
     why="65536 hung a Spark",
     source="github AEON-7/vllm-dflash issue 1",
 )
-def batched_tokens(facts: HostFacts, target: Target) -> Verdict | None:
+def batched_tokens(facts: HostFacts, target: Target) -> RuleVerdict | None:
     """The batch of a step is not too large."""
     if not target.unified or target.batched_tokens is None:
         return None
@@ -262,7 +262,7 @@ def batched_tokens(facts: HostFacts, target: Target) -> Verdict | None:
     source="github tonyd2wild/DeepSeek-v4-Flash-Vision-Exp issue 38; "
     "MiaAI-Lab/DeepSeek-v4-Flash-DSpark pull 95",
 )
-def nccl_gid(facts: HostFacts, target: Target) -> Verdict | None:
+def nccl_gid(facts: HostFacts, target: Target) -> RuleVerdict | None:
     """NCCL chooses its GID index itself."""
     value = target.environment.get("NCCL_IB_GID_INDEX")
     if target.profile is None:
@@ -280,7 +280,7 @@ def nccl_gid(facts: HostFacts, target: Target) -> Verdict | None:
     why="clients on this host would send their requests for the endpoint to the proxy",
     source="requests.readthedocs.io, Proxies; curl(1), NO_PROXY",
 )
-def proxy(facts: HostFacts, target: Target) -> Verdict | None:
+def proxy(facts: HostFacts, target: Target) -> RuleVerdict | None:
     """Local requests do not go through a proxy."""
     if not facts.proxies:
         return ok("none")
@@ -297,7 +297,7 @@ def proxy(facts: HostFacts, target: Target) -> Verdict | None:
     why="with a wrong clock TLS refuses downloads, and times in logs mislead",
     source="timedatectl show -p NTPSynchronized; /proc/uptime; /sys/class/dmi/id",
 )
-def clock(facts: HostFacts, target: Target) -> Verdict | None:
+def clock(facts: HostFacts, target: Target) -> RuleVerdict | None:
     """The clock is synchronized. Also reports uptime, product and firmware."""
     details = []
     if facts.uptime_s is not None:

@@ -1,7 +1,7 @@
 """Rules about docker: installed, permitted, new enough, able to pass a GPU, with an image for this host."""
 
 from deckard_deploy.doctor.facts import HostFacts
-from deckard_deploy.doctor.findings import Verdict, fail, fail_if_needed, ok, rule, version, warn
+from deckard_deploy.doctor.findings import RuleVerdict, fail, fail_if_needed, ok, rule, version, warn
 from deckard_deploy.doctor.rules.gpu import docker_name
 from deckard_deploy.doctor.target import Target
 
@@ -21,7 +21,7 @@ TOOLKIT = (
     source="docker info",
     stops_up=True,
 )
-def docker(facts: HostFacts, target: Target) -> Verdict | None:
+def docker(facts: HostFacts, target: Target) -> RuleVerdict | None:
     """The engine answers."""
     found = facts.docker
     if found is None or target.needs_docker is False:
@@ -44,7 +44,7 @@ def docker(facts: HostFacts, target: Target) -> Verdict | None:
     why="Spark images and their instructions were made with 24 and newer; older engines are not maintained",
     source="github AEON-7/vllm-ultimate-dgx-spark README",
 )
-def docker_version(facts: HostFacts, target: Target) -> Verdict | None:
+def docker_version(facts: HostFacts, target: Target) -> RuleVerdict | None:
     """The engine is maintained."""
     if facts.docker is None or target.needs_docker is False:
         return None
@@ -63,7 +63,7 @@ def docker_version(facts: HostFacts, target: Target) -> Verdict | None:
     source="docker compose version --short; compose's own documentation covers no older one",
     stops_up=True,
 )
-def compose(facts: HostFacts, target: Target) -> Verdict | None:
+def compose(facts: HostFacts, target: Target) -> RuleVerdict | None:
     """The compose plugin is installed, which docker-compose does not replace."""
     if facts.docker is None or not facts.docker.installed or target.needs_docker is False:
         return None
@@ -83,7 +83,7 @@ def compose(facts: HostFacts, target: Target) -> Verdict | None:
     source="docker 20.10's words; docs.nvidia.com/datacenter/cloud-native/container-toolkit (both ways)",
     stops_up=True,
 )
-def gpu_runtime(facts: HostFacts, target: Target) -> Verdict | None:
+def gpu_runtime(facts: HostFacts, target: Target) -> RuleVerdict | None:
     """A container can use the GPU. Skipped if the engine does not answer, or the machine has no GPU."""
     if facts.docker is None or facts.docker.problem or target.needs_gpu is False:
         return None
@@ -104,7 +104,7 @@ def gpu_runtime(facts: HostFacts, target: Target) -> Verdict | None:
     source="docker image inspect",
     stops_up=True,
 )
-def image_platform(facts: HostFacts, target: Target) -> Verdict | None:
+def image_platform(facts: HostFacts, target: Target) -> RuleVerdict | None:
     """The image on this host is for its architecture. Other images are pulled for the profile's platform."""
     image, host = facts.image, docker_name(facts.architecture)
     if image is None or image.reference != target.image or image.architecture is None or host is None:

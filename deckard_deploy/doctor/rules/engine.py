@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from deckard_deploy.doctor.facts import HostFacts
-from deckard_deploy.doctor.findings import Verdict, ok, rule, version, warn
+from deckard_deploy.doctor.findings import RuleVerdict, ok, rule, version, warn
 from deckard_deploy.doctor.target import Target
 
 
@@ -45,7 +45,7 @@ def advisories() -> tuple[Advisory, ...]:
     why="who reaches the port reaches them; docs/doctor.md says what each is, and what keeps it shut",
     source="deckard_deploy/doctor/rules/advisories.yaml, with the range of each",
 )
-def open_advisories(facts: HostFacts, target: Target) -> Verdict | None:
+def open_advisories(facts: HostFacts, target: Target) -> RuleVerdict | None:
     """No advisory is open for this engine, or only this host can reach the port."""
     if target.vllm_version is None:
         return None

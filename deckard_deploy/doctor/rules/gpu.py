@@ -1,7 +1,7 @@
 """Rules about the machine and its GPUs."""
 
 from deckard_deploy.doctor.facts import Gpu, GpuProcess, HostFacts
-from deckard_deploy.doctor.findings import Verdict, fail, fail_if_needed, info, ok, rule, version, warn
+from deckard_deploy.doctor.findings import RuleVerdict, fail, fail_if_needed, info, ok, rule, version, warn
 from deckard_deploy.doctor.target import Target
 
 OLDEST_DRIVER = 580  # CUDA 13.0
@@ -30,7 +30,7 @@ def docker_name(architecture: str | None) -> str | None:
     source="uname -m; the profile's architecture",
     stops_up=True,
 )
-def architecture(facts: HostFacts, target: Target) -> Verdict | None:
+def architecture(facts: HostFacts, target: Target) -> RuleVerdict | None:
     """The host has the profile's architecture."""
     if facts.architecture is None:
         return None
@@ -49,7 +49,7 @@ def architecture(facts: HostFacts, target: Target) -> Verdict | None:
     source="nvidia-smi --query-gpu",
     stops_up=True,
 )
-def gpu(facts: HostFacts, target: Target) -> Verdict | None:
+def gpu(facts: HostFacts, target: Target) -> RuleVerdict | None:
     """The host has as many GPUs as the plan reserves."""
     if target.needs_gpu is False or (not facts.gpus and facts.gpu_problem is None):
         return None
@@ -72,7 +72,7 @@ def gpu(facts: HostFacts, target: Target) -> Verdict | None:
     source="developer.nvidia.com/cuda-gpus; NVIDIA/NemoClaw issue 3886 (a GB10 named JMJWOA)",
     stops_up=True,
 )
-def gpu_model(facts: HostFacts, target: Target) -> Verdict | None:
+def gpu_model(facts: HostFacts, target: Target) -> RuleVerdict | None:
     """The GPU is the profile's."""
     if not facts.gpus or not target.gpu:
         return None
@@ -102,7 +102,7 @@ def gpu_model(facts: HostFacts, target: Target) -> Verdict | None:
     source="docs.nvidia.com/cuda, release notes of 13.0; github eugr/spark-vllm-docker README, 2026-03-12",
     stops_up=True,
 )
-def driver(facts: HostFacts, target: Target) -> Verdict | None:
+def driver(facts: HostFacts, target: Target) -> RuleVerdict | None:
     """The driver is new enough, and not one that hangs."""
     if not facts.gpus or target.needs_gpu is False:
         return None
@@ -133,7 +133,7 @@ def driver(facts: HostFacts, target: Target) -> Verdict | None:
     why="kernels compiled at run time then end in cudaErrorUnsupportedPtxVersion",
     source="vllm-project/vllm issue 31700; github Blackwellboy/model-serving-minefield, trap 08",
 )
-def cuda(facts: HostFacts, target: Target) -> Verdict | None:
+def cuda(facts: HostFacts, target: Target) -> RuleVerdict | None:
     """The driver supports the image's CUDA."""
     image = facts.image
     if image is None or image.reference != target.image or not version(image.cuda) or not version(facts.cuda):
@@ -150,7 +150,7 @@ def cuda(facts: HostFacts, target: Target) -> Verdict | None:
     why="on a GB10 the driver cannot tell; MemAvailable is what counts there",
     source="docs.nvidia.com/dgx/dgx-spark, known issues; leptonai/gpud pull request 1170",
 )
-def gpu_memory_reading(facts: HostFacts, target: Target) -> Verdict | None:
+def gpu_memory_reading(facts: HostFacts, target: Target) -> RuleVerdict | None:
     """The driver reports the GPU memory, or the memory is unified."""
     if not facts.gpus or target.needs_gpu is False:
         return None
@@ -169,7 +169,7 @@ def gpu_memory_reading(facts: HostFacts, target: Target) -> Verdict | None:
     source="vllm-project/vllm issue 55510; github Blackwellboy/model-serving-minefield, trap 123",
     stops_up=True,
 )
-def gpu_processes(facts: HostFacts, target: Target) -> Verdict | None:
+def gpu_processes(facts: HostFacts, target: Target) -> RuleVerdict | None:
     """No other process uses much memory of the GPU."""
     if not facts.gpus or target.needs_gpu is False:
         return None
@@ -204,7 +204,7 @@ def _process_text(process: GpuProcess) -> str:
     source="github eugr/spark-vllm-docker README; "
     "NVIDIA/open-gpu-kernel-modules issue 1358 (91 to 65 °C at 2100 MHz)",
 )
-def gpu_heat(facts: HostFacts, target: Target) -> Verdict | None:
+def gpu_heat(facts: HostFacts, target: Target) -> RuleVerdict | None:
     """The GPU is not too hot."""
     known = [each.temperature_c for each in facts.gpus if each.temperature_c is not None]
     if not known:
@@ -221,7 +221,7 @@ def gpu_heat(facts: HostFacts, target: Target) -> Verdict | None:
     source="github Blackwellboy/model-serving-minefield, trap 124; "
     "djangodevreng.nl (2515 MHz, 45 W under load)",
 )
-def gpu_clock(facts: HostFacts, target: Target) -> Verdict | None:
+def gpu_clock(facts: HostFacts, target: Target) -> RuleVerdict | None:
     """A busy GPU has its full clock and power. An idle one is not judged."""
     busy = [each for each in facts.gpus if _is_busy_spark(each)]
     if not busy:

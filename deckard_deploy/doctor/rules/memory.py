@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-from deckard_deploy.doctor.facts import HostFacts, Memory
-from deckard_deploy.doctor.findings import Verdict, fail, info, ok, rule, warn
+from deckard_deploy.doctor.facts import HostFacts, HostMemory
+from deckard_deploy.doctor.findings import RuleVerdict, fail, info, ok, rule, warn
 from deckard_deploy.doctor.target import Target
 
 GIB = 1 << 20  # in KiB
@@ -30,7 +30,7 @@ def _gib(kib: float) -> str:
     why="the profile's settings were chosen for its memory; firmware or a carve-out may hold the rest",
     source="github MiaAI-Lab/GLM-5.3-Flash-EXL3-2x-DGX-Sparks issue 47 (121.69 GiB on a Spark)",
 )
-def memory_total(facts: HostFacts, target: Target) -> Verdict | None:
+def memory_total(facts: HostFacts, target: Target) -> RuleVerdict | None:
     """The host has the profile's memory."""
     if facts.memory is None:
         return None
@@ -48,7 +48,7 @@ def memory_total(facts: HostFacts, target: Target) -> Verdict | None:
     source="vllm 0.19.1 v1/worker/utils.py:412, utils/mem_utils.py:105; vllm-project/vllm issue 46307",
     stops_up=True,
 )
-def memory_available(facts: HostFacts, target: Target) -> Verdict | None:
+def memory_available(facts: HostFacts, target: Target) -> RuleVerdict | None:
     """The free memory passes vLLM's own check at start."""
     if target.memory is None or target.running:
         return None
@@ -61,13 +61,13 @@ def memory_available(facts: HostFacts, target: Target) -> Verdict | None:
     return _judge_host(facts.memory.available_kib)
 
 
-def _judge_host(free: int) -> Verdict:
+def _judge_host(free: int) -> RuleVerdict:
     if free < CPU_GIB * GIB:
         return warn(f"{_gib(free)}; the rehearsal's server takes about {CPU_GIB:g}", "free some: free -h")
     return ok(_gib(free))
 
 
-def _judge_unified(memory: Memory, target: Target) -> Verdict:
+def _judge_unified(memory: HostMemory, target: Target) -> RuleVerdict:
     free = memory.available_kib
     wanted = target.utilization * memory.total_kib
     found = f"{_gib(free)} available, {_gib(wanted)} wanted (utilization {target.utilization:g})"
@@ -93,7 +93,7 @@ class _GpuMemory(NamedTuple):
         return self.free_mib - self.wanted_mib
 
 
-def _judge_discrete(facts: HostFacts, target: Target) -> Verdict | None:
+def _judge_discrete(facts: HostFacts, target: Target) -> RuleVerdict | None:
     known = []
     for gpu in facts.gpus[: target.gpu_count]:
         total, used = gpu.memory_total_mib, gpu.memory_used_mib
@@ -120,7 +120,7 @@ def _judge_discrete(facts: HostFacts, target: Target) -> Verdict | None:
     source="NVIDIA/open-gpu-kernel-modules issue 1358; engine 5.4 to 6.7 GiB in public Spark logs",
     stops_up=True,
 )
-def footprint(facts: HostFacts, target: Target) -> Verdict | None:
+def footprint(facts: HostFacts, target: Target) -> RuleVerdict | None:
     """Weights and engine fit, before any KV cache."""
     if facts.memory is None or not target.unified or not target.weights or target.running:
         return None
@@ -142,7 +142,7 @@ def footprint(facts: HostFacts, target: Target) -> Verdict | None:
     source="vllm-project/vllm issue 48140 and pull request 35356; "
     "tonyd2wild/GLM-5.3-Flash-NVFP4-DFlash2 pull 19",
 )
-def page_cache(facts: HostFacts, target: Target) -> Verdict | None:
+def page_cache(facts: HostFacts, target: Target) -> RuleVerdict | None:
     """Memory is free, and not only reclaimable."""
     if facts.memory is None or not target.unified:
         return None
@@ -160,7 +160,7 @@ def page_cache(facts: HostFacts, target: Target) -> Verdict | None:
     why="a server that swaps answers slowly; without swap the host has no slack at all",
     source="proc(5), /proc/meminfo; thresholds are this project's",
 )
-def swap(facts: HostFacts, target: Target) -> Verdict | None:
+def swap(facts: HostFacts, target: Target) -> RuleVerdict | None:
     """Swap exists and is hardly used."""
     if facts.memory is None:
         return None
@@ -178,7 +178,7 @@ def swap(facts: HostFacts, target: Target) -> Verdict | None:
     why="it lowers MemAvailable (6.2 GiB were seen), so that vLLM's check at start fails",
     source="github tonyd2wild/GLM-5.3-Flash-NVFP4-DFlash2-2x-DGX-Spark pull request 19",
 )
-def min_free(facts: HostFacts, target: Target) -> Verdict | None:
+def min_free(facts: HostFacts, target: Target) -> RuleVerdict | None:
     """vm.min_free_kbytes has not been raised."""
     if facts.memory is None or facts.memory.min_free_kib is None:
         return None
@@ -194,7 +194,7 @@ def min_free(facts: HostFacts, target: Target) -> Verdict | None:
     why="all processes stand still for that share of the time, waiting for memory",
     source="docs.kernel.org/accounting/psi.html; thresholds are this project's",
 )
-def memory_pressure(facts: HostFacts, target: Target) -> Verdict | None:
+def memory_pressure(facts: HostFacts, target: Target) -> RuleVerdict | None:
     """Processes do not wait for memory."""
     if facts.memory is None or facts.memory.pressure_full_avg10 is None:
         return None
@@ -216,7 +216,7 @@ def memory_pressure(facts: HostFacts, target: Target) -> Verdict | None:
     source="NVIDIA/open-gpu-kernel-modules issue 1358; vllm-project/vllm issue 56824; "
     "NVIDIA/dgx-spark-playbooks 97",
 )
-def kernel_log(facts: HostFacts, target: Target) -> Verdict | None:
+def kernel_log(facts: HostFacts, target: Target) -> RuleVerdict | None:
     """The kernel log has no event of memory or GPUs."""
     log = facts.kernel_log
     if log is None:
@@ -240,7 +240,7 @@ def kernel_log(facts: HostFacts, target: Target) -> Verdict | None:
     source="spark-arena/sparkrun sets up earlyoom -m 2 -s 80; "
     "NVIDIA/dgx-spark-playbooks issue 97 (no kill, a reset)",
 )
-def early_oom(facts: HostFacts, target: Target) -> Verdict | None:
+def early_oom(facts: HostFacts, target: Target) -> RuleVerdict | None:
     """An early killer of processes is active."""
     if not target.unified or facts.services.early_oom is None:
         return None
@@ -255,7 +255,7 @@ def early_oom(facts: HostFacts, target: Target) -> Verdict | None:
     why="the desktop takes from the same memory; at 0.80 it was killed, on other kits 0.87 works",
     source="sovgrid.org, gemma-4-31b-nvfp4; MiaAI-Lab/GLM-5.3-Flash-EXL3-2x-DGX-Sparks issue 47",
 )
-def desktop(facts: HostFacts, target: Target) -> Verdict | None:
+def desktop(facts: HostFacts, target: Target) -> RuleVerdict | None:
     """No desktop shares the memory, or utilization leaves enough for it."""
     if not target.unified or facts.services.desktop is None:
         return None

@@ -296,7 +296,7 @@ CASES: dict[str, list[Case]] = {
             "fail",
             "192.168.1.20 is reachable",
             target=target(address="192.168.1.20"),
-            content_target=target(address="192.168.1.20", keyed=True),
+            content_target=target(address="192.168.1.20", requires_key=True),
         ),
         Case(
             "fail",

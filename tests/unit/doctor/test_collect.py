@@ -12,7 +12,7 @@ from deckard_deploy.catalog import library
 from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment
 from deckard_deploy.doctor.collect import MAX_FILES, collect
-from deckard_deploy.doctor.facts import Folder, HostFacts, Memory, Port, TokenFile
+from deckard_deploy.doctor.facts import Folder, HostFacts, HostMemory, Port, TokenFile
 from deckard_deploy.doctor.host import Host
 from deckard_deploy.doctor.judge import RULES, judge
 from deckard_deploy.doctor.target import Folders, Target, Weights, target_of
@@ -56,7 +56,7 @@ def test_facts_are_read_from_files_of_a_spark(host: Host, root: Path, program):
     }
     write_files(root, files)
     facts = collect_facts(ANY, host)
-    assert facts.memory == Memory(
+    assert facts.memory == HostMemory(
         total_kib=127601452,
         free_kib=116069580,
         available_kib=118552366,

@@ -11,7 +11,7 @@ import pytest
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.measuring.baselines import baselines
 from deckard_deploy.measuring.comparison import Comparison, _student, compare, compare_pairs
-from deckard_deploy.measuring.sweep import enough
+from deckard_deploy.measuring.sweep import enough_runs
 from deckard_deploy.measuring.workload import Settings
 
 # Tokens per second of runs one after the other against the CPU rehearsal: 4 at once, 8 requests of 64 tokens.
@@ -25,7 +25,7 @@ def draw_sweep(random: Random, settings: Settings, slowed: float = 1.0) -> dict[
     """A sweep of a server whose runs are spread as the recorded ones were."""
     sweep: dict[int, list[float]] = {number: [] for number in CONCURRENCIES}
     for number, speeds in sweep.items():
-        while not enough(speeds, settings):
+        while not enough_runs(speeds, settings):
             speeds.append(slowed * number * random.choice(RECORDED))
     return sweep
 

@@ -17,14 +17,14 @@ from deckard_deploy.errors import BadInputError, EnvironmentUnfitError, Integrit
 from deckard_deploy.measuring import records
 from deckard_deploy.measuring.engine_bench import Endpoint, opened
 from deckard_deploy.measuring.figures import rows
-from deckard_deploy.measuring.sweep import enough, run_of, sweep
+from deckard_deploy.measuring.sweep import enough_runs, run_from_result, sweep
 from deckard_deploy.measuring.tables import WIDTH, cells, notes
 from deckard_deploy.measuring.workload import Settings
 from tests.unit.measuring.made import RESULT, SPECULATIVE, record, run
 
 
 def test_run_matches_vllms_result() -> None:
-    found = run_of(RESULT, concurrency=2, seed=7)
+    found = run_from_result(RESULT, concurrency=2, seed=7)
     assert found.tokens_per_s == RESULT["output_throughput"]
     assert found.output_tokens == sum(request.output_tokens for request in found.requests) == 50
     assert found.ttft.p50 == pytest.approx(1000 * median(request.ttft_s for request in found.requests))
@@ -35,7 +35,7 @@ def test_run_matches_vllms_result() -> None:
 
 
 def test_acceptance_matches_engines_count() -> None:
-    found = run_of(RESULT | SPECULATIVE, concurrency=2, seed=7).acceptance
+    found = run_from_result(RESULT | SPECULATIVE, concurrency=2, seed=7).acceptance
     assert found is not None
     assert 100 * found.rate == pytest.approx(SPECULATIVE["spec_decode_acceptance_rate"])
     assert found.length == pytest.approx(SPECULATIVE["spec_decode_acceptance_length"])
@@ -266,11 +266,11 @@ def test_two_servers_get_same_prompts_in_turn(tmp_path: Path) -> None:
 
 def test_imprecise_runs_are_repeated() -> None:
     settings = Settings(runs=3, most_runs=5)
-    assert not enough([10.0, 10.0], settings)
-    assert enough([10.0, 10.1, 9.9], settings)
-    assert not enough([10.0, 13.0, 9.0], settings)
-    assert enough([10.0, 13.0, 9.0, 14.0, 8.0], settings)
-    assert enough([10.0, 13.0, 9.0], Settings(runs=3))
+    assert not enough_runs([10.0, 10.0], settings)
+    assert enough_runs([10.0, 10.1, 9.9], settings)
+    assert not enough_runs([10.0, 13.0, 9.0], settings)
+    assert enough_runs([10.0, 13.0, 9.0, 14.0, 8.0], settings)
+    assert enough_runs([10.0, 13.0, 9.0], Settings(runs=3))
 
 
 def test_answers_without_tokens_are_an_error(tmp_path: Path) -> None:
