@@ -1,9 +1,9 @@
-"""What the gateway costs, as ratios measured in one run: python benchmarks/gateway.py [--streams 16]
+"""The cost of the gateway, as ratios measured in one run: python benchmarks/gateway.py [--streams 16]
 
-Streamed chats, asked at once, of the same server directly and through nginx as the tool renders it: time to the first
-token, and tokens a second. The server is a small one of ours that reads for 50 ms and then sends a token every 20 ms:
-vLLM on a CPU is neither as fast nor as even, and its noise would hide what is measured. Runs alternate; a ratio is the
-median of pairs.
+Concurrent streamed chats with the same server, directly and through nginx as the tool renders it: time to the
+first token, and tokens a second. The server is a fake that waits for 50 ms and then sends a token every 20
+ms: vLLM on a CPU is slower and less even, and its noise would hide the difference. Runs alternate. A ratio is
+the median of pairs.
 """
 
 import argparse
@@ -35,7 +35,7 @@ EVENT = b'data: {"object":"chat.completion.chunk","choices":[{"index":0,"delta":
 
 
 async def serve(folder: str, port: int) -> None:
-    """The server, on a TCP port and on the socket that nginx asks."""
+    """Run the fake server, on a TCP port and on the socket that nginx connects to."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -60,7 +60,7 @@ async def serve(folder: str, port: int) -> None:
 
 
 async def stream(port: int, key: str) -> tuple[float, int]:
-    """Seconds to the first token of one chat, and how many came."""
+    """Return the seconds to the first token of one chat, and the number of tokens."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n"
     started = time.perf_counter()
@@ -76,7 +76,7 @@ async def stream(port: int, key: str) -> tuple[float, int]:
 
 
 async def run(port: int, key: str, streams: int) -> tuple[float, float]:
-    """Median seconds to the first token, and tokens a second of all streams."""
+    """Return the median seconds to the first token, and tokens a second of all streams."""
     started = time.perf_counter()
     found = await asyncio.gather(*(stream(port, key) for _ in range(streams)))
     took = time.perf_counter() - started
@@ -84,22 +84,23 @@ async def run(port: int, key: str, streams: int) -> tuple[float, float]:
 
 
 def compare(direct: int, proxied: int, key: str, streams: int) -> None:
-    """Print both ratios over 11 pairs, after one that does not count."""
-    pairs = [
-        (asyncio.run(run(proxied, key, streams)), asyncio.run(run(direct, key, streams))) for _ in range(12)
-    ][1:]
+    """Print both ratios over 11 pairs, after one warm-up pair."""
+    pairs = []
+    for _ in range(12):
+        through = asyncio.run(run(proxied, key, streams))
+        pairs.append((through, asyncio.run(run(direct, key, streams))))
+    del pairs[0]
     for name, column in (("time to first token", 0), ("tokens a second", 1)):
         ratio = statistics.median(through[column] / bare[column] for through, bare in pairs)
-        ours, theirs = (
-            statistics.median(side[column] for side in sides) for sides in zip(*pairs, strict=True)
-        )
+        ours = statistics.median(through[column] for through, _ in pairs)
+        theirs = statistics.median(bare[column] for _, bare in pairs)
         print(
             f"{name:20} at {streams}: {ratio:.4f}x  (goal 2 %; {ours:.4f} through nginx, {theirs:.4f} direct)"
         )
 
 
-def prepared(folder: Path, port: int) -> tuple[LaunchPlan, Path, str]:
-    """A plan whose gateway is ready to start, its folder, and a key."""
+def prepare_gateway(folder: Path, port: int) -> tuple[LaunchPlan, Path, str]:
+    """Return a plan whose gateway is ready to start, the folder of its release, and a key."""
     directory = StateDir(folder)
     choice = Deployment(name="cost", publish=Publish(expose="127.0.0.1", port=port, tls=False))
     plan = plan_for_host(resolve(choice, profile=library.profile("cpu")), directory)
@@ -114,7 +115,7 @@ def prepared(folder: Path, port: int) -> tuple[LaunchPlan, Path, str]:
 
 
 def main() -> None:
-    """The command line of the benchmark."""
+    """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -126,7 +127,7 @@ def main() -> None:
         asyncio.run(serve(arguments.serve, arguments.port))
         return
     with tempfile.TemporaryDirectory() as name:
-        plan, release, key = prepared(Path(name), arguments.port + 1)
+        plan, release, key = prepare_gateway(Path(name), arguments.port + 1)
         folder = release.parent.parent
         user = ["-g", "user root;"] if os.geteuid() == 0 else []
         program = plan.gateway.program if plan.gateway else None

@@ -1,8 +1,8 @@
-"""What pulling and verifying cost, as ratios measured in one run: python benchmarks/pull.py [--gb 2] [--rounds 3]
+"""The cost of `pull` and `verify`, as ratios measured in one run: python benchmarks/pull.py [--gb 2] [--rounds 3]
 
-A hub on loopback sends files from memory with sendfile(2). `pull`, hashes included, against `hf download`, which takes
-none; `verify` against sha256sum run in parallel on the same cores; memory of `pull` for a small and a large file. A
-ratio is the median of ratios taken pair by pair, so that a machine whose speed drifts does not spoil it.
+A hub on loopback sends files from memory with sendfile(2). `pull`, hashes included, against `hf download`,
+which computes none; `verify` against sha256sum in parallel on the same cores; memory of `pull`. A ratio is
+the median of the ratios of pairs, so that a machine whose speed drifts does not distort it.
 """
 
 import argparse
@@ -28,21 +28,21 @@ DOWNLOAD = "import sys, huggingface_hub as h; h.snapshot_download('o/m', local_d
 
 
 class Sender(BaseHTTPRequestHandler):
-    """Files of a folder as a repository of any name."""
+    """Serve the files of a folder as a repository of any name."""
 
     protocol_version = "HTTP/1.1"
     folder: Path
     hashes: dict[str, str]
 
     def log_message(self, *_: object) -> None:
-        """Be quiet."""
+        """Log nothing."""
 
     def do_HEAD(self) -> None:
-        """As GET, without the bytes."""
+        """Answer like GET, without the bytes."""
         self.do_GET()
 
     def do_GET(self) -> None:
-        """The listing, or a range of a file."""
+        """Send the listing, or a range of a file."""
         path = urlsplit(self.path).path
         if path.startswith("/api/"):
             self._listing(tree="/tree/" in path)
@@ -91,7 +91,7 @@ class Sender(BaseHTTPRequestHandler):
 
 
 def random_file(path: Path, size: int) -> str:
-    """Write random bytes; returns their sha256."""
+    """Write random bytes and return their SHA-256."""
     block, digest = os.urandom(64 << 20), hashlib.sha256()
     with path.open("wb") as file:
         for _ in range(0, size, len(block)):
@@ -109,7 +109,7 @@ class Cost(NamedTuple):
 
 
 def cost(command: list[str], environment: dict[str, str]) -> Cost:
-    """What a run takes."""
+    """Run a command and return its cost. Raises SystemExit with its messages when it fails."""
     started = time.perf_counter()
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     _, status, usage = os.wait4(process.pid, 0)
@@ -141,7 +141,7 @@ def main() -> None:
 
 
 def measure(root: Path, endpoint: str, rounds: int) -> None:
-    """Rounds of pairs, in turn."""
+    """Measure pairs in turn and print the ratios."""
     own = {"HF_ENDPOINT": endpoint, "HF_HOME": str(root / "home"), "DECKARD_HOME": str(root / "state")}
     environment = os.environ | own | {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program does not compile itself each time
@@ -164,15 +164,14 @@ def measure(root: Path, endpoint: str, rounds: int) -> None:
     print(f"pull / hf download: {statistics.median(ratios):.2f}")
     print(f"verify, start of the program included / parallel sha256sum: {statistics.median(whole):.2f}")
     print(f"hashing of verify alone / parallel sha256sum: {statistics.median(checks):.2f}")
-    wall, cpu = (
-        statistics.median(one) for one in zip(*((each.wall, each.cpu) for each in fast), strict=True)
-    )
+    wall = statistics.median(each.wall for each in fast)
+    cpu = statistics.median(each.cpu for each in fast)
     print(f"verify --fast, the whole command: {wall:.2f} s, of which {cpu:.2f} s of a processor")
     print(f"memory of pull: {statistics.median(memory) / 1024:.0f} MiB")
 
 
 def sums_seconds(names: list[str]) -> float:
-    """sha256sum, one process per file, together."""
+    """Return the elapsed seconds of sha256sum, one process per file, in parallel."""
     started = time.perf_counter()
     running = [subprocess.Popen(["sha256sum", name], stdout=subprocess.DEVNULL) for name in names]
     for process in running:

@@ -1,8 +1,8 @@
-"""What the tool costs, as ratios measured in one run: python benchmarks/run.py [--docker IMAGE] [--process]
+"""The cost of the tool, as ratios measured in one run: python benchmarks/run.py [--docker IMAGE] [--process]
 
-Start-up of the command line, and `verify --fast`, against the imports that they cannot do without; with --process and
---docker also the tool's own share of a start. Times are medians; a ratio is the median of ratios taken pair by pair, so
-that a machine whose speed drifts does not spoil it.
+Start-up of the command line, and `verify --fast`, against the imports that they need; with --process and
+--docker also the tool's own share of a start. Times are medians. A ratio is the median of the ratios of
+pairs, so that a machine whose speed drifts does not distort it.
 """
 
 import argparse
@@ -37,7 +37,7 @@ VALIDATE = [
 
 
 def cpu_seconds(command: list[str]) -> float:
-    """User and system time of one run, output thrown away."""
+    """Return user and system time of one run, without its output."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -45,7 +45,7 @@ def cpu_seconds(command: list[str]) -> float:
 
 
 def wall_seconds(command: list[str]) -> float:
-    """Elapsed time of one run, output thrown away."""
+    """Return the elapsed time of one run, without its output."""
     started = time.perf_counter()
     subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
     return time.perf_counter() - started
@@ -54,16 +54,17 @@ def wall_seconds(command: list[str]) -> float:
 def ratio(
     name: str, command: list[str], base: list[str], clock: Callable[[list[str]], float], limit: float
 ) -> None:
-    """Print the ratio of two commands over 15 pairs, after one pair that does not count."""
+    """Print the ratio of two commands over 15 pairs, after one warm-up pair."""
     clock(command), clock(base)
     pairs = [(clock(command), clock(base)) for _ in range(15)]
     found = statistics.median(a / b for a, b in pairs)
-    ours, theirs = (statistics.median(column) * 1000 for column in zip(*pairs, strict=True))
+    ours = statistics.median(a for a, _ in pairs) * 1000
+    theirs = statistics.median(b for _, b in pairs) * 1000
     print(f"{name:46} {found:5.2f}x  (goal {limit:g}x; {ours:.0f} ms against {theirs:.0f} ms)")
 
 
 def command_line() -> None:
-    """`--help`, `profiles list`, `plan` and `render compose` against bare imports."""
+    """Measure `--help`, `profiles list`, `plan` and `render compose` against bare imports."""
     for what, clock in (("cpu", cpu_seconds), ("wall", wall_seconds)):
         ratio(f"--help / import click ({what})", [*PROGRAM, "--help"], CLICK, clock, 2.5)
         ratio(f"profiles list / import click ({what})", [*PROGRAM, "profiles", "list"], CLICK, clock, 2.5)
@@ -74,7 +75,7 @@ def command_line() -> None:
 
 
 def verify_fast(home: Path) -> None:
-    """`verify --fast` of a pulled model of 12 files, unchanged, against bare imports."""
+    """Measure `verify --fast` of an unchanged model of 12 files against bare imports."""
     model = library.model("deckard-31b")
     assert isinstance(model.weights, HubRepository)  # noqa: S101  for the type checker
     files = []
@@ -94,7 +95,7 @@ def verify_fast(home: Path) -> None:
 
 
 def doctor() -> None:
-    """How long `doctor` takes with all its programs, of which the slowest decides: they are asked at once."""
+    """Measure `doctor`. It runs all programs in parallel, so the slowest one decides."""
     command = [*PROGRAM, "doctor", "--profile", "spark"]
     subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
     seconds = []
@@ -107,7 +108,7 @@ def doctor() -> None:
 
 
 def first_answer(port: int, model: str, seen: list[float], stop: threading.Event) -> None:
-    """Note when a completion first succeeds, asking without pause."""
+    """Append the time of the first successful completion to `seen`, asking without pause."""
     body = {"model": model, "messages": [{"role": "user", "content": "Hello?"}], "max_tokens": 8}
     while not stop.is_set():
         try:
@@ -119,8 +120,8 @@ def first_answer(port: int, model: str, seen: list[float], stop: threading.Event
             time.sleep(0.01)
 
 
-def noticed(port: int, home: Path) -> None:
-    """How long after the first possible completion `up` has printed its base URL."""
+def url_delay(port: int, home: Path) -> None:
+    """Measure the delay between the first possible completion and the base URL that `up` prints."""
     environment = {**os.environ, "DECKARD_HOME": str(home)}
     up = [*PROGRAM, "up", "--profile", "cpu", "--name", "bench", "--port", str(port)]
     subprocess.run(up, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
@@ -148,8 +149,8 @@ def noticed(port: int, home: Path) -> None:
     )
 
 
-def beside_compose(image: str, port: int, home: Path) -> None:
-    """`up` against a bare `docker compose up --detach --wait` of the file that `up` itself wrote."""
+def up_against_compose(image: str, port: int, home: Path) -> None:
+    """Measure `up` against a bare `docker compose up --detach --wait` of the file that `up` wrote."""
     environment = {**os.environ, "DECKARD_HOME": str(home)}
     engine = ["--engine", "vllm-0.19.1-cpu-docker", "--image", image]
     up = [*PROGRAM, "up", "--profile", "cpu", "--name", "benchdock", "--port", str(port), *engine]
@@ -158,7 +159,7 @@ def beside_compose(image: str, port: int, home: Path) -> None:
     subprocess.run(down, env=environment, capture_output=True, check=True)
     (written,) = (home / "deployments" / "benchdock" / "releases").glob("*/compose.yaml")
     with tempfile.TemporaryDirectory() as folder:
-        # Health asked every second: compose's default probes would see it later than we do.
+        # Health probes every second: compose's default interval would notice it later than `up` does.
         file = Path(folder) / "compose.yaml"
         file.write_text(written.read_text().replace('interval: "10s"', 'interval: "1s"'))
         compose = ["docker", "compose", "-f", str(file)]
@@ -175,14 +176,14 @@ def beside_compose(image: str, port: int, home: Path) -> None:
 
 
 def timed(command: list[str], environment: dict[str, str]) -> float:
-    """Elapsed seconds of a command that must succeed."""
+    """Return the elapsed seconds of a command that must succeed."""
     started = time.monotonic()
     subprocess.run(command, env=environment, capture_output=True, check=True)
     return time.monotonic() - started
 
 
 def main() -> None:
-    """The command line of the benchmark."""
+    """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -203,9 +204,9 @@ def main() -> None:
         doctor()
     os.environ.pop("DECKARD_HOME")
     if arguments.process:
-        noticed(arguments.port, arguments.home)
+        url_delay(arguments.port, arguments.home)
     if arguments.docker:
-        beside_compose(arguments.docker, arguments.port + 1, arguments.home)
+        up_against_compose(arguments.docker, arguments.port + 1, arguments.home)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Measure any running vLLM, whoever started it; the record is one that `bench show|compare|report` reads.
+"""Measure any running vLLM, started by any means, into a record that `bench show|compare|report` reads.
 
 scripts/bench_endpoint.py --server http://127.0.0.1:8000 --served-name NAME --model CHECKPOINT --out RECORD.json
 
-Run it with a Python that can import vLLM, as it is on a machine without a network and with an engine of its own making
-(the environment is passed on), or name one: --python. It needs no deployment and no state directory. With
---bandwidth-gb-s the roofline is reckoned from the checkpoint's own headers and configuration.
+Run it with a Python that can import vLLM (the environment is passed on), or name one with --python. It needs
+no deployment and no state directory. With --bandwidth-gb-s the roofline is computed from the checkpoint's own
+headers and configuration.
 """
 
 import argparse
@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from deckard_deploy import __version__
 from deckard_deploy.catalog import library
 from deckard_deploy.measuring.engine_bench import Endpoint, argv_of
-from deckard_deploy.measuring.records import Ceiling, Record, Subject
+from deckard_deploy.measuring.records import Ceiling, RecordHeader, Run, Subject
 from deckard_deploy.measuring.sweep import sweep
 from deckard_deploy.measuring.workload import Settings
 from deckard_deploy.operations.bench_host import host_facts
@@ -34,7 +34,7 @@ ELSEWHERE = ("vision", "audio", "embed_tokens_per_layer", "multi_modal")  # not 
 
 
 def main() -> None:
-    """One sweep, one file."""
+    """Measure one sweep and write one record."""
     options = arguments()
     settings = Settings(
         workload=options.workload,
@@ -53,7 +53,7 @@ def main() -> None:
         key=os.environ.get("OPENAI_API_KEY", ""),
     )
     first, now = settings.concurrency[0], datetime.now(UTC)
-    record = Record(
+    header = RecordHeader(
         id=options.out.stem,
         made_at=now.isoformat("T", "seconds"),
         tool_version=__version__,
@@ -65,18 +65,19 @@ def main() -> None:
             "serve",
             *argv_of(endpoint, settings.arguments(first, first * settings.requests, 0)),
         ),
-        runs=(),
         ceilings=ceilings(options, settings),
         host=host_facts(),
     )
+    runs: list[Run] = []
     for (run,) in sweep([endpoint], settings, lambda text: print(text, file=sys.stderr, flush=True)):
-        record = record.model_copy(update={"runs": (*record.runs, run)})
-        # Each time: it may be killed.
+        runs.append(run)
+        record = header.record(runs=runs)
+        # After each run, because the script may be killed.
         write_atomically(options.out, record.model_dump_json(indent=1) + "\n", mode=UMASK_MODE)
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -108,7 +109,7 @@ def arguments() -> argparse.Namespace:
 
 
 def ceilings(options: argparse.Namespace, settings: Settings) -> tuple[Ceiling, ...]:
-    """Bandwidth over the bytes of a step: the text tower's tensors (the tied head is the embedding) and the KV."""
+    """Return bandwidth over the bytes of a step: tensors of the text tower (its tied head once) and the KV."""
     if options.bandwidth_gb_s is None:
         return tuple(Ceiling(concurrency=n, why="no bandwidth was given") for n in settings.concurrency)
     weights = weight_read(library.model(options.bytes_of)) if options.bytes_of else bytes_in(options.model)
@@ -121,7 +122,7 @@ def ceilings(options: argparse.Namespace, settings: Settings) -> tuple[Ceiling, 
 
 
 def bytes_in(checkpoint: Path) -> int:
-    """The tensors of the text tower."""
+    """Return the bytes of the text tower's tensors."""
     tensors = read_checkpoint(checkpoint).tensors
     return sum(
         tensor.bytes for name, tensor in tensors.items() if not any(part in name for part in ELSEWHERE)
@@ -129,7 +130,7 @@ def bytes_in(checkpoint: Path) -> int:
 
 
 def kv_bytes(config: dict[str, Any], context: int) -> int:
-    """Keys and values that one sequence reads in a step, two bytes each."""
+    """Return the bytes of keys and values that one sequence reads in a step, two bytes each."""
     text = config.get("text_config", config)
     spans = {"sliding_attention": min(context, text["sliding_window"]), "full_attention": context}
     elements: int = sum(layer.kv_heads * layer.head_dim * spans[layer.kind] for layer in layers(text))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Say what changed between two vLLM releases' option schemas, and what of it a profile must answer for.
+"""Print the changes between two vLLM releases' option schemas, and mark those that affect a profile.
 
 python scripts/compare_engines.py vllm-0.19.1 vllm-0.32.0
 
@@ -17,7 +17,7 @@ from deckard_deploy.catalog.translation import Changes, changes
 
 
 def used() -> tuple[set[str], set[str]]:
-    """Options and variables that some profile or model of the catalog sets."""
+    """Return the options and variables that any profile or model of the catalog sets."""
     profiles = [library.profile(name) for name in listing.names("profiles")]
     models = [library.model(name) for name in listing.names("models")]
     serves = [profile.serve for profile in profiles] + [model.serve for model in models]
@@ -26,7 +26,7 @@ def used() -> tuple[set[str], set[str]]:
 
 
 def compared(old: OptionSchema, new: OptionSchema, answers: Changes) -> Iterator[tuple[bool, str]]:
-    """Every change as (answered, line)."""
+    """Yield every change as (answered, line)."""
     options, variables = used()
     for name in sorted(old.options.keys() - new.options.keys()):
         yield name in answers.removed_options or name not in options, f"option removed: --{name}"
@@ -47,7 +47,7 @@ def compared(old: OptionSchema, new: OptionSchema, answers: Changes) -> Iterator
 
 
 def main() -> int:
-    """The command line."""
+    """Run the command line; returns the exit code."""
     if len(sys.argv) != 3:
         print(__doc__, file=sys.stderr)
         return 2

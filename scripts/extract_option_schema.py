@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write what one vLLM release accepts to deckard_deploy/catalog/schemas/vllm-<version>.json.
+"""Write the options of one vLLM release to deckard_deploy/catalog/schemas/vllm-<version>.json.
 
 Run it with the Python of an environment that has that release:
 
@@ -49,7 +49,7 @@ KINDS = {
 
 
 def schema() -> dict[str, Any]:
-    """The schema as plain data."""
+    """Return the schema as plain data."""
     configurations: list[type] = []
 
     def recording(configuration: type) -> dict[str, dict[str, Any]]:
@@ -72,7 +72,7 @@ def schema() -> dict[str, Any]:
 
 
 def bounds(configurations: list[type]) -> dict[str, dict[str, float]]:
-    """`{"max_num_seqs": {"ge": 1}}`: what the fields that options are made of say with pydantic.Field(ge=…)."""
+    """Return the bounds of the fields (pydantic.Field(ge=…)) by name: `{"max_num_seqs": {"ge": 1}}`."""
     return {
         field.name: {
             name: getattr(limit, name)
@@ -87,7 +87,7 @@ def bounds(configurations: list[type]) -> dict[str, dict[str, float]]:
 
 
 def option(action: argparse.Action, limits: dict[str, float]) -> dict[str, Any]:
-    """One option; what equals the format's default is left out."""
+    """Return one option, without values that equal the format's default."""
     kind, converter = kind_of(action), converter_name(action.type)
     choices = ["auto"] if converter == "human_readable_int_or_auto" else []
     # "None" is how an optional value says that it is absent; here the option itself is then absent.
@@ -99,7 +99,7 @@ def option(action: argparse.Action, limits: dict[str, float]) -> dict[str, Any]:
 
 
 def kind_of(action: argparse.Action) -> str:
-    """One of the kinds of option_schema.Option. Raises KeyError for a converter that is not known here."""
+    """Return the kind of an option (option_schema.Option). Raises KeyError for an unknown converter."""
     if isinstance(action, argparse.BooleanOptionalAction):
         return "toggle"
     if isinstance(action, argparse._StoreTrueAction):
@@ -113,7 +113,7 @@ def kind_of(action: argparse.Action) -> str:
 
 
 def converter_name(converter: object) -> str:
-    """The name of the function that reads the value, below vLLM's optional_type and parse_type closures."""
+    """Return the name of the converter inside vLLM's optional_type and parse_type closures."""
     if converter is None:
         return "str"
     while inspect.isfunction(converter) and converter.__name__ in ("_optional_type", "_parse_type"):
@@ -122,7 +122,7 @@ def converter_name(converter: object) -> str:
 
 
 def plain(default: object) -> object:
-    """The default where it is plain JSON; None for configuration objects and enum members."""
+    """Return the default if it is plain JSON; None for configuration objects and enum members."""
     if isinstance(default, set):
         return sorted(default)
     if isinstance(default, enum.Enum) or default is argparse.SUPPRESS:
@@ -133,7 +133,7 @@ def plain(default: object) -> object:
 
 
 def main() -> int:
-    """The command line."""
+    """Run the command line; returns the exit code."""
     arguments = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write every file of this repository that is made from others.
+"""Write every file of this repository that is generated from others.
 
 python scripts/generate.py            write what is stale
 python scripts/generate.py --check    write nothing; name what is stale and exit 1
@@ -55,7 +55,7 @@ JSON_BOUNDS = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximu
 
 
 def targets() -> dict[Path, str]:
-    """Every generated file and the text that it must hold."""
+    """Return every generated file with its text."""
     pages = {
         ROOT / "docs" / "cli.md": command_reference(),
         DOCTOR: doctor_rules(),
@@ -90,7 +90,7 @@ def command_reference() -> str:
 
 
 def walk(command: click.Command, words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """The words that call a command, and all below it."""
+    """Yield the words that call a command, and those of all its subcommands."""
     yield words
     if isinstance(command, click.Group):
         context = click.Context(command)
@@ -101,7 +101,7 @@ def walk(command: click.Command, words: tuple[str, ...]) -> Iterator[tuple[str, 
 
 
 def readme() -> str:
-    """README.md with the text between its `generated` marks made anew."""
+    """Return README.md with the text between its `generated` marks generated again."""
     text = README.read_text(encoding="utf-8")
     rows = "".join(f"| `{entry.name}` | {entry.description} |\n" for entry in listing.entries("profiles"))
     text = between(text, "profiles", f"| profile | machine |\n|---|---|\n{rows}")
@@ -112,7 +112,7 @@ def readme() -> str:
 
 
 def doctor_rules() -> str:
-    """docs/doctor.md with its tables of rules and advisories made anew."""
+    """Return docs/doctor.md with its tables of rules and advisories generated again."""
     heads = "| rule | it says | why | source | stops `up` |\n|---|---|---|---|---|\n"
     rows = "".join(
         f"| `{rule.id}` | {rule.when} | {rule.why} | {rule.source} | {'yes' if rule.stops_up else ''} |\n"
@@ -129,7 +129,7 @@ def doctor_rules() -> str:
 
 
 def faults() -> str:
-    """docs/faults.md with its table made anew, from the catalogue that the tests go through."""
+    """Return docs/faults.md with its table generated again, from the catalogue of the tests."""
     heads = "| | fault | what is said | proven by | the guard is in | what the test sees without it |\n"
     rows = "".join(
         f"| {fault.number} | {fault.fault} | {fault.said} "
@@ -143,14 +143,14 @@ def faults() -> str:
 
 
 def between(text: str, name: str, new: str) -> str:
-    """`text` with what stands between the marks of that name replaced. Raises ValueError without marks."""
+    """Return `text` with the part between the marks of that name replaced. Raises ValueError without marks."""
     first = f"<!-- generated: {name} -->\n"
     start = text.index(first) + len(first)
     return text[:start] + new + text[text.index("<!-- end -->", start) :]
 
 
 def editor_schemas() -> dict[Path, str]:
-    """docs/schemas/: what yaml-language-server checks deckard.yaml and the catalog's files against."""
+    """Return docs/schemas/: the schemas for yaml-language-server of deckard.yaml and the catalog's files."""
     releases = [
         option_schema(name)
         for name in sorted({library.engine(n).option_schema for n in listing.names("engines")})
@@ -193,7 +193,7 @@ def _option(option: Option) -> dict[str, Any]:
 
 
 def stale(texts: dict[Path, str]) -> list[Path]:
-    """The files that do not hold what they must."""
+    """Return the files whose text differs."""
     return [
         path for path, text in texts.items() if not path.exists() or path.read_text(encoding="utf-8") != text
     ]

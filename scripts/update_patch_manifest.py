@@ -18,7 +18,7 @@ from deckard_deploy.patching.wheel import from_wheel, release_wheel
 
 
 def update_hashes(name: str, package: Path) -> None:
-    """Write base and patched hashes as this vLLM package and these diffs give them."""
+    """Write the base and patched hashes of this vLLM package and these diffs."""
     patch_set = load_patch_set(name)
     base = from_package(package, [patch.target for patch in patch_set.patches])
     path = patch_set.folder / "manifest.yaml"
@@ -55,7 +55,7 @@ def read_release(version: str) -> None:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""Read everything that the rules ask for, all at once, changing nothing."""
+"""Read all facts that the rules use, in parallel, changing nothing."""
 
 import itertools
 import json
@@ -7,25 +7,26 @@ import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from deckard_deploy.doctor import programs
-from deckard_deploy.doctor.facts import Checkpoint, Disk, Folder, HostFacts, Memory, Port, TokenFile
+from deckard_deploy.doctor.facts import Checkpoint, Disk, Folder, HostFacts, HostMemory, Port, TokenFile
 from deckard_deploy.doctor.host import Host, one_line
 from deckard_deploy.doctor.target import Target
 
 Fields = dict[str, Any]
 PortProblem = Callable[[str, int], str | None]
 MAX_FILES = 20_000  # of a cache folder, to add up its size
+MAX_JSON_BYTES = 64 << 20
 DEFAULT_DOCKER_ROOT = "/var/lib/docker"
-_POINTER = b"version https://git-lfs"  # a file that git-lfs did not fetch
+_LFS_POINTER = b"version https://git-lfs"  # a file that git-lfs did not fetch
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 
 
 def collect(target: Target, host: Host, *, port_problem: PortProblem, quick: bool = False) -> HostFacts:
-    """The facts of this host. `quick` leaves out what no rule that can stop `up` asks for.
+    """Return the facts of this host. `quick` leaves out facts that no rule that stops `up` uses.
 
-    `port_problem(address, port)`: why the port cannot be bound, None when it can.
+    `port_problem(address, port)` returns the reason why the port cannot be bound, None when it can.
     """
 
     def port(host: Host, target: Target) -> Fields:  # noqa: ARG001  one signature for all
@@ -35,33 +36,32 @@ def collect(target: Target, host: Host, *, port_problem: PortProblem, quick: boo
         return {"port": Port(address=target.address, port=target.port, problem=problem)}
 
     probes = [programs.gpus, programs.gpu_processes, programs.docker, programs.image, machine, memory, port]
-    probes += [disks, checkpoints]  # what is here is not downloaded again
+    probes += [disks, checkpoints]  # the disk rule does not count weights that are here
     if not quick:
         probes += [programs.cuda, programs.kernel_log, programs.services, caches, secrets]
 
-    def ask(probe: Callable[[Host, Target], Fields]) -> Fields:
+    def run(probe: Callable[[Host, Target], Fields]) -> Fields:
         try:
             return probe(host, target)
         except OSError:
-            return {}  # another user's, or gone meanwhile: unknown, as everything that is not set
+            return {}  # a file of another user, or deleted meanwhile: the fact is unknown
 
+    facts: Fields = {}
     with ThreadPoolExecutor(len(probes)) as pool:
-        return HostFacts(**{name: fact for found in pool.map(ask, probes) for name, fact in found.items()})
+        for fields in pool.map(run, probes):
+            facts |= fields
+    return HostFacts(**facts)
 
 
 def machine(host: Host, target: Target) -> Fields:  # noqa: ARG001  one signature for all
-    """Architecture, kernel, product, firmware, uptime, CDI specifications (cncf CDI: /etc/cdi and /var/run/cdi)."""
-    specs = [
-        path for folder in ("/etc/cdi", "/var/run/cdi") for path in sorted(host.path(folder).glob("*nvidia*"))
-    ]
-    uptime = (host.read("/proc/uptime") or "").partition(".")[0]
+    """Read architecture, kernel, product, firmware, uptime and the names of CDI specifications."""
     return {
-        "architecture": _line(host.ask("uname", "-m").out),
+        "architecture": _line(host.run("uname", "-m").out),
         "kernel": _line(host.read("/proc/sys/kernel/osrelease")),
         "product": _line(host.read("/sys/class/dmi/id/product_name")),
         "bios": _line(host.read("/sys/class/dmi/id/bios_version")),
-        "uptime_s": int(uptime) if uptime.isdecimal() and len(uptime) < 12 else None,
-        "cdi_specs": tuple(path.name for path in specs if path.suffix in (".yaml", ".json")),
+        "uptime_s": _uptime_s(host),
+        "cdi_specs": tuple(_cdi_specs(host)),
     }
 
 
@@ -69,56 +69,87 @@ def _line(text: str | None) -> str | None:
     return one_line(text or "", 80).strip() or None
 
 
+def _uptime_s(host: Host) -> int | None:
+    seconds = (host.read("/proc/uptime") or "").partition(".")[0]
+    if not seconds.isdecimal() or len(seconds) >= 12:
+        return None
+    return int(seconds)
+
+
+def _cdi_specs(host: Host) -> Iterator[str]:
+    """Yield NVIDIA's specifications in the folders that CDI names (cncf CDI: /etc/cdi and /var/run/cdi)."""
+    for folder in ("/etc/cdi", "/var/run/cdi"):
+        for path in sorted(host.path(folder).glob("*nvidia*")):
+            if path.suffix in (".yaml", ".json"):
+                yield path.name
+
+
 def memory(host: Host, target: Target) -> Fields:  # noqa: ARG001  same
-    """The kernel's account of memory; nothing when /proc/meminfo lacks what every kernel since 3.14 says."""
-    pairs = re.findall(r"(?m)^(\w+):\s+(\d{1,15}) kB$", host.read("/proc/meminfo") or "", re.ASCII)
-    kib = {name: int(value) for name, value in pairs}
+    """Read the kernel's memory figures. Unknown without the lines that every kernel since 3.14 has."""
+    kib = {}
+    for name, value in re.findall(
+        r"(?m)^(\w+):\s+(\d{1,15}) kB$", host.read("/proc/meminfo") or "", re.ASCII
+    ):
+        kib[name] = int(value)
     if not {"MemTotal", "MemFree", "MemAvailable"} <= kib.keys():
         return {}
-    least = (host.read("/proc/sys/vm/min_free_kbytes") or "").strip()
-    pressure = re.search(
-        r"(?m)^full avg10=(\d{1,3}\.\d+)", host.read("/proc/pressure/memory") or "", re.ASCII
+    found = HostMemory(
+        total_kib=kib["MemTotal"],
+        free_kib=kib["MemFree"],
+        available_kib=kib["MemAvailable"],
+        swap_total_kib=kib.get("SwapTotal", 0),
+        swap_free_kib=kib.get("SwapFree", 0),
+        min_free_kib=_min_free_kib(host),
+        pressure_full_avg10=_pressure(host),
     )
-    return {
-        "memory": Memory(
-            total_kib=kib["MemTotal"],
-            free_kib=kib["MemFree"],
-            available_kib=kib["MemAvailable"],
-            swap_total_kib=kib.get("SwapTotal", 0),
-            swap_free_kib=kib.get("SwapFree", 0),
-            min_free_kib=int(least) if re.fullmatch(r"\d{1,12}", least, re.ASCII) else None,
-            pressure_full_avg10=float(pressure[1]) if pressure else None,
-        )
-    }
+    return {"memory": found}
+
+
+def _min_free_kib(host: Host) -> int | None:
+    text = (host.read("/proc/sys/vm/min_free_kbytes") or "").strip()
+    return int(text) if re.fullmatch(r"\d{1,12}", text, re.ASCII) else None
+
+
+def _pressure(host: Host) -> float | None:
+    text = host.read("/proc/pressure/memory") or ""
+    found = re.search(r"(?m)^full avg10=(\d{1,3}\.\d+)", text, re.ASCII)
+    return float(found[1]) if found else None
 
 
 def disks(host: Host, target: Target) -> Fields:
-    """Room for weights, caches and, where docker is used, images."""
-    places = [
-        ("weights", target.folders.weights),
-        *(("caches", folder) for folder in target.folders.caches[:1]),
-    ]
+    """Read the free space for weights, caches and, where docker is used, images."""
+    found = [_disk("weights", target.folders.weights)]
+    if target.folders.caches:
+        found.append(_disk("caches", target.folders.caches[0]))
     if target.needs_docker is not False:
-        places.append(("images", host.path(programs.docker_root(host) or DEFAULT_DOCKER_ROOT)))
-    found = []
-    for purpose, folder in places:
-        there = next((each for each in (folder, *folder.parents) if each.is_dir()), Path("/"))
-        status, device = os.statvfs(there), there.stat().st_dev
-        sizes = {
-            "size_bytes": status.f_blocks * status.f_frsize,
-            "free_bytes": status.f_bavail * status.f_frsize,
-        }
-        found.append(Disk.model_validate({"purpose": purpose, "path": str(there), "device": device, **sizes}))
+        images = host.path(programs.docker_root(host) or DEFAULT_DOCKER_ROOT)
+        found.append(_disk("images", images))
     return {"disks": tuple(found)}
 
 
+def _disk(purpose: Literal["weights", "caches", "images"], folder: Path) -> Disk:
+    existing = Path("/")
+    for path in (folder, *folder.parents):
+        if path.is_dir():
+            existing = path
+            break
+    status = os.statvfs(existing)
+    return Disk(
+        purpose=purpose,
+        path=str(existing),
+        device=existing.stat().st_dev,
+        size_bytes=status.f_blocks * status.f_frsize,
+        free_bytes=status.f_bavail * status.f_frsize,
+    )
+
+
 def caches(host: Host, target: Target) -> Fields:  # noqa: ARG001  same
-    """The cache folders that are there."""
+    """Read the cache folders that exist."""
     return {"cache_folders": tuple(_folder(path) for path in target.folders.caches if path.is_dir())}
 
 
 def _folder(path: Path) -> Folder:
-    sizes = list(itertools.islice(_sizes(path), MAX_FILES + 1))
+    sizes = list(itertools.islice(_file_sizes(path), MAX_FILES + 1))
     return Folder(
         path=str(path),
         writable=os.access(path, os.W_OK),
@@ -127,7 +158,7 @@ def _folder(path: Path) -> Folder:
     )
 
 
-def _sizes(folder: Path) -> Iterator[int]:
+def _file_sizes(folder: Path) -> Iterator[int]:
     waiting = [str(folder)]
     while waiting:
         try:
@@ -138,40 +169,65 @@ def _sizes(folder: Path) -> Iterator[int]:
                     else:
                         yield entry.stat(follow_symlinks=False).st_size
         except OSError:
-            continue  # another user's, or gone meanwhile
+            continue  # a folder of another user, or deleted meanwhile
 
 
 def checkpoints(host: Host, target: Target) -> Fields:  # noqa: ARG001  same
-    """The plan's models that are here."""
-    here = [each for each in target.weights if (each.folder / "config.json").is_file()]
-    return {"checkpoints": tuple(_checkpoint(each.model, each.folder) for each in here)}
+    """Read the plan's models that are on this host."""
+    found = []
+    for weights in target.weights:
+        if (weights.folder / "config.json").is_file():
+            found.append(_checkpoint(weights.model, weights.folder))
+    return {"checkpoints": tuple(found)}
 
 
 def _checkpoint(model: str, folder: Path) -> Checkpoint:
-    index = _json(folder / "model.safetensors.index.json")
-    weight_map = index.get("weight_map")
-    shards = (
-        {str(name) for name in weight_map.values()} if isinstance(weight_map, dict) else {"model.safetensors"}
-    )
-    quantization = _json(folder / "hf_quant_config.json").get("quantization")
-    algorithm = quantization.get("quant_algo") if isinstance(quantization, dict) else None
-    files = [path for path in sorted(folder.iterdir()) if path.is_file() or path.is_symlink()]
+    size_bytes = 0
+    pointers = []
+    outside = []
     # Path.resolve raises RuntimeError for links in a circle before Python 3.13.
-    real = os.path.realpath(folder)
+    real_folder = os.path.realpath(folder)
+    for path in sorted(folder.iterdir()):
+        if path.is_file():
+            size_bytes += path.stat().st_size
+        elif not path.is_symlink():
+            continue
+        if _is_lfs_pointer(path):
+            pointers.append(path.name)
+        if not Path(os.path.realpath(path)).is_relative_to(real_folder):
+            outside.append(path.name)
     return Checkpoint(
         model=model,
         folder=str(folder),
-        size_bytes=sum(path.stat().st_size for path in files if path.is_file()),
-        quant_algo=algorithm if isinstance(algorithm, str) else None,
-        missing=tuple(sorted(name for name in shards if not _has_content(folder / name))),
-        pointers=tuple(path.name for path in files if _begins_as_pointer(path)),
-        outside=tuple(path.name for path in files if not Path(os.path.realpath(path)).is_relative_to(real)),
+        size_bytes=size_bytes,
+        quant_algo=_quant_algo(folder),
+        missing=tuple(name for name in _shard_names(folder) if not _has_content(folder / name)),
+        pointers=tuple(pointers),
+        outside=tuple(outside),
     )
 
 
+def _shard_names(folder: Path) -> list[str]:
+    weight_map = _json(folder / "model.safetensors.index.json").get("weight_map")
+    if not isinstance(weight_map, dict):
+        return ["model.safetensors"]
+    return sorted({str(name) for name in weight_map.values()})
+
+
+def _quant_algo(folder: Path) -> str | None:
+    quantization = _json(folder / "hf_quant_config.json").get("quantization")
+    if not isinstance(quantization, dict):
+        return None
+    algorithm = quantization.get("quant_algo")
+    return algorithm if isinstance(algorithm, str) else None
+
+
 def _json(path: Path) -> Fields:
+    """Return the object in a file; empty when the file is not one, or too large."""
     try:
-        value = json.loads(path.read_bytes()) if path.stat().st_size < (64 << 20) else {}
+        if path.stat().st_size >= MAX_JSON_BYTES:
+            return {}
+        value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
@@ -181,16 +237,16 @@ def _has_content(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > 0
 
 
-def _begins_as_pointer(path: Path) -> bool:
+def _is_lfs_pointer(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            return file.read(len(_POINTER)) == _POINTER
+            return file.read(len(_LFS_POINTER)) == _LFS_POINTER
     except OSError:
         return False
 
 
 def secrets(host: Host, target: Target) -> Fields:  # noqa: ARG001  same
-    """Who may read the hub's token, and which proxy variables are set; no values."""
+    """Read the mode of the hub's token file, and the names of the proxy variables that are set; no values."""
     home = Path(host.environment.get("HOME", "/"))
     hub = Path(host.environment.get("HF_HOME", home / ".cache/huggingface"))
     token = Path(host.environment.get("HF_TOKEN_PATH", hub / "token"))  # huggingface_hub/constants.py

@@ -1,6 +1,6 @@
-"""What the doctor knows of a host: one frozen value that can be saved, sent to somebody else and judged there.
+"""The facts of a host: one frozen value that can be saved, sent elsewhere and judged there.
 
-Nothing in it names the host or its user, and no secret's value is ever read. None means "could not be read".
+The facts name neither the host nor its user, and contain no secret's value. None means "could not be read".
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ class Fact(BaseModel):
 
 
 class Gpu(Fact):
-    """A line of `nvidia-smi --query-gpu`. Memory is None where the driver says [N/A], as on unified memory."""
+    """A line of `nvidia-smi --query-gpu`. Memory is None for [N/A], as on unified memory."""
 
     index: int
     name: str
@@ -43,8 +43,8 @@ class GpuProcess(Fact):
     memory_mib: int | None = None
 
 
-class Memory(Fact):
-    """/proc/meminfo and what belongs to it, in KiB; pressure is `full avg10` of /proc/pressure/memory, in percent."""
+class HostMemory(Fact):
+    """/proc/meminfo and vm.min_free_kbytes in KiB, `full avg10` of /proc/pressure/memory in percent."""
 
     total_kib: int
     free_kib: int
@@ -56,7 +56,7 @@ class Memory(Fact):
 
 
 class Docker(Fact):
-    """The engine that the docker command talks to; `problem` is why it cannot be used, in docker's own words."""
+    """The engine that the docker command talks to. problem: docker's own error, if it cannot be used."""
 
     installed: bool
     problem: str | None = None
@@ -67,7 +67,7 @@ class Docker(Fact):
 
 
 class Image(Fact):
-    """An image that is on this host; `cuda` is its CUDA_VERSION."""
+    """An image on this host. cuda: its CUDA_VERSION."""
 
     reference: str
     architecture: str | None = None
@@ -75,7 +75,7 @@ class Image(Fact):
 
 
 class Disk(Fact):
-    """The file system that something is kept on; equal `device` numbers are one file system."""
+    """The file system of a folder. Disks with the same `device` are one file system."""
 
     purpose: Literal["weights", "caches", "images"]
     path: str
@@ -85,7 +85,7 @@ class Disk(Fact):
 
 
 class Port(Fact):
-    """A trial bind; `problem` names who has the port."""
+    """A trial bind. problem: names the process that has the port."""
 
     address: str
     port: int
@@ -102,14 +102,14 @@ class KernelEvent(Fact):
 
 
 class KernelLog(Fact):
-    """What was found in it; `problem` is why it could not be read."""
+    """The events in the kernel log. problem: the reason why it could not be read."""
 
     problem: str | None = None
     events: tuple[KernelEvent, ...] = ()
 
 
 class Folder(Fact):
-    """A cache folder; `size_bytes` is None when it holds too many files to add up."""
+    """A cache folder. size_bytes: None when it has too many files to add up."""
 
     path: str
     writable: bool
@@ -118,7 +118,7 @@ class Folder(Fact):
 
 
 class Checkpoint(Fact):
-    """A model's weights here: files that are missing, LFS pointers in place of files, links that lead out."""
+    """A model's weights on this host. pointers: files that are LFS pointers. outside: links that lead out."""
 
     model: str
     folder: str
@@ -130,14 +130,14 @@ class Checkpoint(Fact):
 
 
 class TokenFile(Fact):
-    """Where the hub's token lies and who may read it; never what it says."""
+    """The path and mode of the hub's token file, without its content."""
 
     path: str
     mode: int
 
 
 class Services(Fact):
-    """None: nobody could be asked."""
+    """The state of services. None: unknown, because systemd did not answer."""
 
     early_oom: bool | None = None
     desktop: bool | None = None
@@ -146,7 +146,7 @@ class Services(Fact):
 
 
 class HostFacts(Fact):
-    """Everything that was read of one host."""
+    """All facts of one host."""
 
     format: Literal[1] = 1
     origin: str = "collected"
@@ -159,7 +159,7 @@ class HostFacts(Fact):
     gpu_problem: str | None = None
     gpus: tuple[Gpu, ...] = ()
     gpu_processes: tuple[GpuProcess, ...] = ()
-    memory: Memory | None = None
+    memory: HostMemory | None = None
     docker: Docker | None = None
     cdi_specs: tuple[str, ...] = ()
     image: Image | None = None
@@ -185,7 +185,7 @@ def save(facts: HostFacts, path: Path) -> None:
 
 
 def load(path: Path) -> HostFacts:
-    """Read what `save` wrote. Raises BadInputError with the first thing that is wrong."""
+    """Read saved facts. Raises BadInputError with the first fault of the file."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -204,7 +204,7 @@ def load(path: Path) -> HostFacts:
             f"{path}: {where}: {first['msg']}: not what `doctor --save` writes",
             hint="deckard-deploy doctor --save FILE",
         ) from error
-    if not (facts.gpus or facts.gpu_problem):  # what is not known would count as no fault
+    if not (facts.gpus or facts.gpu_problem):  # rules would pass over the unknown GPU
         raise BadInputError(
             f"{path}: no word of a GPU: not what `doctor --save` writes",
             hint="deckard-deploy doctor --save FILE",

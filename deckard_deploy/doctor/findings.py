@@ -1,5 +1,6 @@
-"""What a rule is and what it says. Rules are pure: facts and a target in, a verdict out."""
+"""Rules and their findings. Rules are pure: facts and a target in, a verdict out."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,7 +11,7 @@ from deckard_deploy.doctor.target import Target
 
 
 class Severity(StrEnum):
-    """Worst first. A fail is what would stop the deployment, or already harms it."""
+    """The severity of a finding, worst first. A fail stops the deployment, or already harms it."""
 
     FAIL = "fail"
     WARN = "warn"
@@ -18,22 +19,22 @@ class Severity(StrEnum):
     OK = "ok"
 
 
-class Verdict(NamedTuple):
-    """What was found, with the value, and what to type next."""
+class RuleVerdict(NamedTuple):
+    """The verdict of a rule: what was found, with its value, and the command that mends it."""
 
     severity: Severity
     what: str
     fix: str = ""
 
 
-Judge: TypeAlias = Callable[[HostFacts, Target], Verdict | None]
+Judge: TypeAlias = Callable[[HostFacts, Target], RuleVerdict | None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """`when` says the thresholds in words. `stops_up`: its fails stop `up` before anything is spent.
+    """A rule. when: the thresholds in words. stops_up: a fail stops `up` before it downloads anything.
 
-    `judge` gives None when the rule does not apply, or the fact that it needs was not read.
+    `judge` returns None when the rule does not apply, or the fact that it needs could not be read.
     """
 
     id: str
@@ -57,45 +58,45 @@ class Finding:
 
 
 def rule(name: str, *, when: str, why: str, source: str, stops_up: bool = False) -> Callable[[Judge], Rule]:
-    """Make a rule of a judging function."""
+    """Make a Rule of a judging function."""
 
-    def made(judge: Judge) -> Rule:
+    def make(judge: Judge) -> Rule:
         return Rule(id=name, when=when, why=why, source=source, stops_up=stops_up, judge=judge)
 
-    return made
+    return make
 
 
-def ok(what: str) -> Verdict:
-    """Nothing to do."""
-    return Verdict(Severity.OK, what)
+def ok(what: str) -> RuleVerdict:
+    """Return the verdict: nothing to do."""
+    return RuleVerdict(Severity.OK, what)
 
 
-def info(what: str, fix: str = "") -> Verdict:
-    """Worth knowing."""
-    return Verdict(Severity.INFO, what, fix)
+def info(what: str, fix: str = "") -> RuleVerdict:
+    """Return the verdict: worth knowing."""
+    return RuleVerdict(Severity.INFO, what, fix)
 
 
-def warn(what: str, fix: str) -> Verdict:
-    """It may go wrong."""
-    return Verdict(Severity.WARN, what, fix)
+def warn(what: str, fix: str) -> RuleVerdict:
+    """Return the verdict: the deployment may go wrong."""
+    return RuleVerdict(Severity.WARN, what, fix)
 
 
-def fail(what: str, fix: str) -> Verdict:
-    """It will not run, or harms already."""
-    return Verdict(Severity.FAIL, what, fix)
+def fail(what: str, fix: str) -> RuleVerdict:
+    """Return the verdict: the deployment will not run, or is already harmed."""
+    return RuleVerdict(Severity.FAIL, what, fix)
 
 
-def fail_if(needed: bool | None, what: str, fix: str) -> Verdict:  # noqa: FBT001  a fact, not a switch
-    """A fail where it is needed; a warning while no profile says whether it is."""
+def fail_if_needed(needed: bool | None, what: str, fix: str) -> RuleVerdict:  # noqa: FBT001  a fact, not a switch
+    """Return FAIL if the profile needs it, WARN if no profile was named."""
     return fail(what, fix) if needed else warn(what, fix)
 
 
 def version(text: str | None) -> tuple[int, ...]:
-    """`580.95.05` -> (580, 95, 5); empty when it is no version."""
+    """Return the numbers of a version: `580.95.05` -> (580, 95, 5); empty when the text is not a version."""
     numbers = []
     for part in (text or "").split("."):
-        digits = part[: len(part) - len(part.lstrip("0123456789"))]
-        if not digits:
+        digits = re.match("[0-9]*", part)
+        if digits is None or not digits[0]:
             break
-        numbers.append(int(digits))
+        numbers.append(int(digits[0]))
     return tuple(numbers)

@@ -1,4 +1,4 @@
-"""The one door through which facts are read: programs with a time limit, files with a size limit, nothing written."""
+"""Reading a host: programs with a time limit, files with a size limit, nothing written."""
 
 import os
 import shutil
@@ -17,8 +17,8 @@ MAX_FILE = 1 << 20
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a program said. `problem` is one line, None when it ended with status 0."""
+class ProgramResult:
+    """The output of a program. `problem` is one line, None when the program ended with status 0."""
 
     out: str = ""
     problem: str | None = None
@@ -27,17 +27,17 @@ class Answer:
 
 @dataclass(frozen=True)
 class Host:
-    """Where programs are looked for (PATH of `environment`) and files are read (below `root`)."""
+    """A host: programs are found by PATH of `environment`, and files are read below `root`."""
 
     environment: Mapping[str, str]
     root: Path = Path("/")
     timeout_s: float = TIMEOUT_S
 
-    def ask(self, program: str, *arguments: str) -> Answer:
-        """Run a program that only reads. Never raises: what went wrong is `problem`."""
+    def run(self, program: str, *arguments: str) -> ProgramResult:
+        """Run a program that only reads. Never raises: a failure is the result's `problem`."""
         found = shutil.which(program, path=self.environment.get("PATH", ""))
         if found is None:
-            return Answer(problem=not_installed(program), installed=False)
+            return ProgramResult(problem=not_installed_text(program), installed=False)
         try:
             process = subprocess.Popen(
                 [found, *arguments],
@@ -45,17 +45,17 @@ class Host:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                start_new_session=True,  # so that its children end with it
+                start_new_session=True,  # so that its children can be killed with it
             )
         except OSError as error:
-            return Answer(problem=f"{program}: {error.strerror or error}")
-        return self._answer(process, program)
+            return ProgramResult(problem=f"{program}: {error.strerror or error}")
+        return self._wait(process, program)
 
-    def _answer(self, process: "subprocess.Popen[bytes]", program: str) -> Answer:
-        late = threading.Event()
+    def _wait(self, process: "subprocess.Popen[bytes]", program: str) -> ProgramResult:
+        timed_out = threading.Event()
 
         def end() -> None:
-            late.set()
+            timed_out.set()
             _kill(process)
 
         timer = threading.Timer(self.timeout_s, end)
@@ -64,20 +64,16 @@ class Host:
             out, err = pool.map(lambda stream: _read(stream, process), (process.stdout, process.stderr))
             process.wait()
             timer.cancel()
+        if timed_out.is_set():
+            return ProgramResult(problem=f"{program} did not answer within {self.timeout_s:g} s")
         text = out.decode("utf-8", "replace")
-        if late.is_set():
-            return Answer(problem=f"{program} did not answer within {self.timeout_s:g} s")
-        if process.returncode:
-            words = (
-                one_line(err.decode("utf-8", "replace"))
-                or one_line(text)
-                or f"exit status {process.returncode}"
-            )
-            return Answer(text, problem=f"{program}: {words}")
-        return Answer(text)
+        if process.returncode == 0:
+            return ProgramResult(text)
+        reason = one_line(err.decode("utf-8", "replace")) or one_line(text)
+        return ProgramResult(text, problem=f"{program}: {reason or f'exit status {process.returncode}'}")
 
     def read(self, path: str) -> str | None:
-        """A file's text, None when it cannot be read."""
+        """Return a file's text; None when it cannot be read."""
         try:
             with self.path(path).open("rb") as file:
                 return file.read(MAX_FILE).decode("utf-8", "replace")
@@ -85,26 +81,34 @@ class Host:
             return None
 
     def path(self, path: str) -> Path:
-        """The same path below this host's root."""
+        """Return the same path below this host's root."""
         return self.root / path.lstrip("/")
 
 
-def not_installed(program: str) -> str:
-    """What an answer's `problem` says of a program that is not on PATH."""
+def not_installed_text(program: str) -> str:
+    """Return the `problem` of a program that is not on PATH."""
     return f"{program} is not installed"
 
 
 def one_line(text: str, limit: int = 160) -> str:
-    """The last line that says something, printable and short."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    words = "".join(letter if letter.isprintable() else " " for letter in lines[-1]) if lines else ""
-    return words if len(words) <= limit else words[: limit - 1] + "…"
+    """Return the last line that is not blank, with spaces for control characters, cut at `limit`."""
+    last = ""
+    for line in reversed(text.splitlines()):
+        if line.strip():
+            last = line.strip()
+            break
+    printable = ""
+    for letter in last:
+        printable += letter if letter.isprintable() else " "
+    if len(printable) > limit:
+        return printable[: limit - 1] + "…"
+    return printable
 
 
 def _read(stream: IO[bytes] | None, process: "subprocess.Popen[bytes]") -> bytes:
     text = stream.read(MAX_OUTPUT) if stream else b""
     if len(text) == MAX_OUTPUT:
-        _kill(process)  # it would wait for a reader for ever
+        _kill(process)  # otherwise it would block on the full pipe
     return text
 
 
@@ -112,4 +116,4 @@ def _kill(process: "subprocess.Popen[bytes]") -> None:
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
-        return  # it has ended meanwhile
+        return  # the process has ended meanwhile

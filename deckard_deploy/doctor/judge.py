@@ -1,4 +1,4 @@
-"""All rules, in the order of the road: machine and GPU, memory, docker, engine, then the deployment's own settings."""
+"""All rules, in the order of a deployment: machine and GPU, memory, docker, engine, then its own settings."""
 
 from types import ModuleType
 
@@ -8,27 +8,37 @@ from deckard_deploy.doctor.rules import deployment, docker, engine, gpu, memory
 from deckard_deploy.doctor.target import Target
 
 
-def _of(module: ModuleType) -> tuple[Rule, ...]:
+def _rules_of(module: ModuleType) -> tuple[Rule, ...]:
     return tuple(value for value in vars(module).values() if isinstance(value, Rule))
 
 
-RULES = (*_of(gpu), *_of(memory), *_of(docker), *_of(engine), *_of(deployment))
+RULES = (
+    *_rules_of(gpu),
+    *_rules_of(memory),
+    *_rules_of(docker),
+    *_rules_of(engine),
+    *_rules_of(deployment),
+)
 
 
 def judge(facts: HostFacts, target: Target, *, before_up: bool = False) -> tuple[Finding, ...]:
-    """Every verdict on these facts, worst first. `before_up`: only the fails that stop `up`."""
-    found = []
+    """Return the findings on these facts, worst first. `before_up`: only the fails that stop `up`."""
+    findings = []
     for rule in RULES:
-        verdict = rule.judge(facts, target) if rule.stops_up or not before_up else None
-        if verdict and (verdict.severity is Severity.FAIL or not before_up):
-            found.append(
-                Finding(
-                    severity=verdict.severity,
-                    rule=rule.id,
-                    what=verdict.what,
-                    why=rule.why,
-                    source=rule.source,
-                    fix=verdict.fix,
-                )
+        if before_up and not rule.stops_up:
+            continue
+        verdict = rule.judge(facts, target)
+        if verdict is None or (before_up and verdict.severity is not Severity.FAIL):
+            continue
+        findings.append(
+            Finding(
+                severity=verdict.severity,
+                rule=rule.id,
+                what=verdict.what,
+                why=rule.why,
+                source=rule.source,
+                fix=verdict.fix,
             )
-    return tuple(sorted(found, key=lambda finding: list(Severity).index(finding.severity)))
+        )
+    order = list(Severity)
+    return tuple(sorted(findings, key=lambda finding: order.index(finding.severity)))

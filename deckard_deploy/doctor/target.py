@@ -1,4 +1,4 @@
-"""What the host is judged for: the part of a plan and its profile that rules and probes ask for."""
+"""The target that a host is judged for: the part of a plan and its profile that rules and probes use."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Literal
 
 from deckard_deploy.catalog.resolution import Resolved
-from deckard_deploy.catalog.specs import HubRepository, ModelSpec
+from deckard_deploy.catalog.specs import HubRepository
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.planning.planner import VISIBLE_GPUS
+
+DEFAULT_UTILIZATION = 0.9  # vLLM's (config/cache.py:41 of 0.19.1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """A model that the plan needs on this host; no `repo` when this tool writes it itself."""
+    """A model that the plan needs on this host. repo: None when this tool writes the model itself."""
 
     model: str
     folder: Path
@@ -23,7 +25,7 @@ class Weights:
 
 @dataclass(frozen=True, kw_only=True)
 class Folders:
-    """Where things are kept on this host."""
+    """The folders of weights and caches on this host."""
 
     weights: Path
     caches: tuple[Path, ...]
@@ -31,7 +33,7 @@ class Folders:
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """All defaults: no profile was named. Then `needs_…` is None, nobody knows yet."""
+    """The requirements of a plan. All defaults: no profile was named, and `needs_…` is None for unknown."""
 
     folders: Folders
     profile: str | None = None
@@ -44,18 +46,18 @@ class Target:
     gpu_ids: tuple[str, ...] = ()  # numbers or UUIDs; empty: the host's first `gpu_count`
     memory: Literal["unified", "discrete", "host"] | None = None
     memory_gib: float | None = None
-    utilization: float = 0.9  # vLLM's default (config/cache.py:41 of 0.19.1)
+    utilization: float = DEFAULT_UTILIZATION
     batched_tokens: int | None = None
     image: str | None = None
     vllm_version: str | None = None
     weights: tuple[Weights, ...] = ()
     patches: tuple[str, ...] = ()
-    patched_inside: bool = False
+    patches_in_image: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
     address: str | None = None
     port: int | None = None
     host_network: bool = False
-    keyed: bool = False  # a gateway asks every client for a key
+    requires_key: bool = False  # a gateway asks every client for a key
     restart: str | None = None
     running: bool = False
 
@@ -66,52 +68,87 @@ class Target:
 
 
 def target_of(resolved: Resolved, plan: LaunchPlan, *, models: Path, running: bool = False) -> Target:
-    """The target of a plan. `running`: the deployment is up, so port, memory and GPU processes are its own."""
-    hardware, docker = resolved.profile.hardware, plan.runtime == "docker"
-    # Somebody's own launch line has the model in a folder of theirs, which it may write to, and no caches.
-    own = Path(resolved.compatibility.model_source).expanduser() if resolved.compatibility else None
-    caches = () if own else tuple(Path(mount.source) for mount in plan.mounts if not mount.read_only)
-    utilization, batched = (
-        resolved.serve.get(key) for key in ("gpu-memory-utilization", "max-num-batched-tokens")
-    )
+    """Return the target of a plan. running: the deployment is up, so its port and processes are its own."""
+    hardware = resolved.profile.hardware
+    docker = plan.runtime == "docker"
+    own_folder = _own_model_folder(resolved)
     return Target(
-        folders=Folders(weights=own or models, caches=caches),
+        folders=Folders(weights=own_folder or models, caches=() if own_folder else _caches(plan)),
         profile=plan.profile,
         needs_gpu=plan.gpus is not None,
         needs_docker=docker,
         architecture=None if hardware.architecture == "any" else hardware.architecture,
         gpu=hardware.gpu if plan.gpus else None,
         compute_capability=hardware.compute_capability,
-        gpu_count=plan.gpus.count if plan.gpus and isinstance(plan.gpus.count, int) else hardware.gpu_count,
-        gpu_ids=plan.gpus.ids if plan.gpus else _visible(plan),
+        gpu_count=_gpu_count(resolved, plan),
+        gpu_ids=plan.gpus.ids if plan.gpus else _visible_gpus(plan),
         memory=hardware.memory,
         memory_gib=hardware.memory_gib,
-        utilization=float(utilization) if isinstance(utilization, int | float) else 0.9,
-        batched_tokens=batched if isinstance(batched, int) else None,
+        utilization=_utilization(resolved),
+        batched_tokens=_batched_tokens(resolved),
         image=plan.image,
         vllm_version=plan.vllm_version,
-        weights=tuple(
-            _weights(model, own or models / model.name)
-            for model in (resolved.model, resolved.drafter)
-            if model and model.weights
-        ),
-        patches=(*(p.name for p in plan.patches), *((plan.plugin.name,) if plan.plugin else ())),
-        patched_inside=docker and resolved.engine.patch_set is None and resolved.engine.plugin is None,
+        weights=_weights(resolved, models),
+        patches=_patch_names(plan),
+        patches_in_image=docker and resolved.engine.patch_set is None and resolved.engine.plugin is None,
         environment=plan.environment,
         address=plan.address,
         port=plan.port,
-        keyed=plan.gateway is not None and plan.gateway.exposed,
+        requires_key=plan.gateway is not None and plan.gateway.exposed,
         host_network=docker and plan.container.network == "host",
         restart=plan.container.restart if docker else None,
         running=running,
     )
 
 
-def _visible(plan: LaunchPlan) -> tuple[str, ...]:
-    """A process sees the host's GPUs by the variable alone."""
+def _own_model_folder(resolved: Resolved) -> Path | None:
+    """Return the model folder of a user's own launch line, which is writable and has no caches next to it."""
+    if resolved.compatibility is None:
+        return None
+    return Path(resolved.compatibility.model_source).expanduser()
+
+
+def _caches(plan: LaunchPlan) -> tuple[Path, ...]:
+    return tuple(Path(mount.source) for mount in plan.mounts if not mount.read_only)
+
+
+def _gpu_count(resolved: Resolved, plan: LaunchPlan) -> int:
+    if plan.gpus and isinstance(plan.gpus.count, int):
+        return plan.gpus.count
+    return resolved.profile.hardware.gpu_count
+
+
+def _visible_gpus(plan: LaunchPlan) -> tuple[str, ...]:
+    """Return the GPUs of a plain process, which only this variable limits."""
     return tuple(filter(None, plan.environment.get(VISIBLE_GPUS, "").split(",")))
 
 
-def _weights(model: ModelSpec, folder: Path) -> Weights:
-    repo = model.weights.repo if isinstance(model.weights, HubRepository) else None
-    return Weights(model=model.name, folder=folder, size_gb=model.size_gb, repo=repo)
+def _utilization(resolved: Resolved) -> float:
+    value = resolved.serve.get("gpu-memory-utilization")
+    if isinstance(value, int | float):
+        return float(value)
+    return DEFAULT_UTILIZATION
+
+
+def _batched_tokens(resolved: Resolved) -> int | None:
+    value = resolved.serve.get("max-num-batched-tokens")
+    return value if isinstance(value, int) else None
+
+
+def _weights(resolved: Resolved, models: Path) -> tuple[Weights, ...]:
+    """Return the models of the plan that have weights, a drafter's included."""
+    found = []
+    for model in (resolved.model, resolved.drafter):
+        if model is None or model.weights is None:
+            continue
+        repo = model.weights.repo if isinstance(model.weights, HubRepository) else None
+        folder = _own_model_folder(resolved) or models / model.name
+        found.append(Weights(model=model.name, folder=folder, size_gb=model.size_gb, repo=repo))
+    return tuple(found)
+
+
+def _patch_names(plan: LaunchPlan) -> tuple[str, ...]:
+    names = [patch.name for patch in plan.patches]
+    if plan.plugin:
+        names.append(plan.plugin.name)
+    return tuple(names)

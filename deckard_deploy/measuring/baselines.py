@@ -1,4 +1,4 @@
-"""Tables that others published, by name: baselines.yaml."""
+"""Published tables to compare with, by name: baselines.yaml."""
 
 from functools import cache
 from pathlib import Path
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, TypeAdap
 
 
 class PublishedRow(BaseModel):
-    """tokens_per_s: of all requests together. each: of one. latency_s: of one answer, in seconds."""
+    """One concurrency. tokens_per_s: of all requests together. each: of one. latency_s: of one answer."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -19,7 +19,7 @@ class PublishedRow(BaseModel):
 
 
 class Baseline(BaseModel):
-    """A published table and where it is from."""
+    """A published table and its source."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -32,12 +32,12 @@ class Baseline(BaseModel):
 
     @property
     def speeds(self) -> dict[int, list[float]]:
-        """Tokens per second by concurrency."""
+        """Tokens per second, by concurrency; one figure each."""
         return {row.concurrency: [row.tokens_per_s] for row in self.rows}
 
 
 @cache
 def baselines() -> dict[str, Baseline]:
-    """All of them."""
+    """Return the published tables by name, in the order of the file."""
     text = Path(__file__).with_name("baselines.yaml").read_text(encoding="utf-8")
     return TypeAdapter(dict[str, Baseline]).validate_python(yaml.safe_load(text))

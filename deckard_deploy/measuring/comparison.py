@@ -1,28 +1,27 @@
-"""Is one server faster than another? Ratios of tokens per second, and how sure they are.
+"""Is one server faster than another? Ratios of tokens per second, with confidence intervals.
 
-A run is the unit: requests of one run share whatever the machine did meanwhile. The interval is a bootstrap over runs
-of the mean logarithm, widened for how few they are: residuals by sqrt(n / (n - 1)), quantiles from the normal to
-Student's distribution (Hesterberg 2015, "What Teachers Should Know About the Bootstrap", section 3.2: the percentile
-interval of a handful of values is too narrow).
-It knows the runs of two records. That the same server started twice may differ by more, it cannot know.
+The unit is a run, because the requests of one run share whatever else the machine did meanwhile. The interval
+of a row is Welch's t interval for the difference of two means of logarithms (Welch 1947, "The generalization
+of 'Student's' problem when several different population variances are involved"). The interval over all rows
+is the same for the mean of the rows' differences, with the degrees of freedom by Satterthwaite's formula. Not
+covered: the same server, started twice, may differ by more than the runs of one start show.
 """
 
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import exp, log, sqrt
-from statistics import NormalDist, fmean
+from statistics import NormalDist, fmean, variance
 from typing import Literal, NamedTuple, TypeAlias
 
 from deckard_deploy.errors import BadInputError
 
-RESAMPLES = 1000
-# Of a difference that is not there one in a hundred is reported, not one in twenty: who compares every night would
-# otherwise be woken every month.
+# One in a hundred A/A comparisons reports a difference, not one in twenty: a nightly comparison would
+# otherwise raise a false alarm every month.
 CONFIDENCE = 0.99
+LARGEST_LOG = 700.0  # exp() of more than 709 overflows a float
 Speeds: TypeAlias = Mapping[int, Sequence[float]]
 """Tokens per second of each run, by concurrency."""
-Verdict: TypeAlias = Literal["faster", "slower", "no difference seen"]
+SpeedVerdict: TypeAlias = Literal["faster", "slower", "no difference seen"]
 
 
 @dataclass(frozen=True)
@@ -34,29 +33,33 @@ class Ratio:
     high: float
 
     @property
-    def verdict(self) -> Verdict:
-        """What can be said of the new one."""
+    def verdict(self) -> SpeedVerdict:
+        """The verdict on the new server: the interval has to exclude 1."""
         if self.low > 1:
             return "faster"
-        return "slower" if self.high < 1 else "no difference seen"
+        if self.high < 1:
+            return "slower"
+        return "no difference seen"
 
 
 @dataclass(frozen=True)
 class Comparison:
     """rows: by concurrency, bounds that hold for all rows at once.
 
-    overall: the geometric mean over those that were repeated; the others have no bounds, for nobody knows the chance.
+    overall: the geometric mean of the repeated rows. A row that was measured once has the bounds 0 and
+    infinity.
     """
 
     rows: Mapping[int, Ratio]
     overall: Ratio
 
 
-def compare(old: Speeds, new: Speeds, *, exact: bool = False, seed: int = 0) -> Comparison:
-    """Compare at every concurrency that both have. Raises BadInputError when there is none, or nothing was repeated.
+def compare(old: Speeds, new: Speeds, *, exact: bool = False) -> Comparison:
+    """Compare at every concurrency that both sides have.
 
-    exact: a single figure beside repeated runs is a published one, and taken as it is. Else it is the one run of a
-    sweep that was cut short, of which nobody knows how far out it is by chance.
+    exact: a single figure next to repeated runs is a published one and has no error. Otherwise it is the only
+    run of an interrupted sweep, whose error is unknown. Raises BadInputError when the sides share no
+    concurrency, or no row was repeated.
     """
     shared = sorted(old.keys() & new.keys())
     if not shared:
@@ -64,106 +67,122 @@ def compare(old: Speeds, new: Speeds, *, exact: bool = False, seed: int = 0) -> 
             f"they share no concurrency: {_listed(old)} and {_listed(new)}",
             hint="deckard-deploy bench --concurrency …",
         )
-    fewest = max if exact else min
-    repeated = [number for number in shared if fewest(len(old[number]), len(new[number])) > 1]
+    repeated = []
+    for number in shared:
+        counts = (len(old[number]), len(new[number]))
+        decisive = max(counts) if exact else min(counts)
+        if decisive > 1:
+            repeated.append(number)
     if not repeated:
         raise BadInputError(
             "no row was measured twice on both sides: no difference can be told from chance", hint="--runs 5"
         )
-    dice = random.Random(seed)
-    rows = {number: _Logs([log(x) for x in old[number]], [log(x) for x in new[number]]) for number in shared}
-    noise = {number: rows[number].noise(dice) for number in repeated}
-    # Bonferroni: the more rows, the more often one is out by chance.
-    each = 1 - (1 - CONFIDENCE) / len(shared)
-    centre = fmean(rows[number].centre for number in repeated)
-    together = [fmean(column) for column in zip(*noise.values(), strict=True)]
-    return Comparison(
-        rows={
-            number: _ratio(row.centre, row.degrees, noise[number], each)
-            if number in noise
-            else Ratio(exp(row.centre), 0.0, float("inf"))
-            for number, row in rows.items()
-        },
-        overall=_ratio(centre, sum(rows[number].degrees for number in repeated), together, CONFIDENCE),
-    )
+    differences = {number: _difference(old[number], new[number]) for number in shared}
+    # Bonferroni: the more rows, the more often one of them is out by chance.
+    row_confidence = 1 - (1 - CONFIDENCE) / len(shared)
+    rows = {}
+    for number, difference in differences.items():
+        if number in repeated:
+            rows[number] = _ratio(difference, row_confidence)
+        else:
+            rows[number] = Ratio(exp(difference.mean), 0.0, float("inf"))
+    overall = _mean_difference([differences[number] for number in repeated])
+    return Comparison(rows=rows, overall=_ratio(overall, CONFIDENCE))
 
 
-def compare_pairs(old: Speeds, new: Speeds, *, seed: int = 0) -> Comparison:
-    """Compare runs that were made in turn: the nth of the one beside the nth of the other. Raises BadInputError.
+def compare_pairs(old: Speeds, new: Speeds) -> Comparison:
+    """Compare runs that were made in turn: the nth run of one side with the nth of the other.
 
-    A machine that is busy for a minute slows both, so that it falls out of their ratio, and the ratio is the unit.
+    The unit is the ratio of a pair: a machine that is busy for a minute slows both runs of the pair alike.
+    Raises BadInputError when the sides share no concurrency, have different numbers of runs, or no pair was
+    repeated.
     """
-    uneven = [number for number in old.keys() & new.keys() if len(old[number]) != len(new[number])]
-    if uneven:
-        raise BadInputError(
-            f"runs at {min(uneven)} at once were made in turn, and one record has {len(old[min(uneven)])} of them and "
-            f"the other {len(new[min(uneven)])}",
-            hint="deckard-deploy bench list",
-        )
-    pairs = {number: zip(old[number], new[number], strict=True) for number in old.keys() & new.keys()}
-    ratios = {number: [after / before for before, after in both] for number, both in pairs.items()}
-    return compare({number: [1.0] for number in ratios} or old, ratios or new, exact=True, seed=seed)
+    ratios = {}
+    unity = {}
+    for number in sorted(old.keys() & new.keys()):
+        before, after = old[number], new[number]
+        if len(before) != len(after):
+            raise BadInputError(
+                f"runs at {number} at once were made in turn, and one record has {len(before)} of them and "
+                f"the other {len(after)}",
+                hint="deckard-deploy bench list",
+            )
+        ratios[number] = [new_speed / old_speed for old_speed, new_speed in zip(before, after, strict=True)]
+        unity[number] = [1.0]
+    if not ratios:
+        return compare(old, new, exact=True)
+    return compare(unity, ratios, exact=True)
 
 
 def _listed(speeds: Speeds) -> str:
     return ",".join(map(str, sorted(speeds))) or "none"
 
 
-class _Logs(NamedTuple):
-    """The logarithms of one row's speeds."""
+class _VarianceTerm(NamedTuple):
+    """An estimated variance and its degrees of freedom."""
 
-    old: list[float]
-    new: list[float]
+    variance: float
+    degrees: int
+
+
+class _Difference(NamedTuple):
+    """The difference of two mean logarithms. terms: independent parts of its variance."""
+
+    mean: float
+    terms: tuple[_VarianceTerm, ...]
 
     @property
-    def centre(self) -> float:
-        return fmean(self.new) - fmean(self.old)
+    def variance(self) -> float:
+        return sum(term.variance for term in self.terms)
 
     @property
-    def degrees(self) -> int:
-        return len(self.old) + len(self.new) - 2
-
-    def noise(self, dice: random.Random) -> list[float]:
-        """By how much the centre of a resample is off."""
-        old, new = _residuals(self.old), _residuals(self.new)
-        return [_mean(new, dice) - _mean(old, dice) for _ in range(RESAMPLES)]
+    def degrees(self) -> float:
+        """The effective degrees of freedom of a sum of variances (Satterthwaite 1946)."""
+        return 1 / sum((term.variance / self.variance) ** 2 / term.degrees for term in self.terms)
 
 
-def _ratio(centre: float, degrees: int, noise: list[float], confidence: float) -> Ratio:
-    # Out on the tails a thousand resamples say little, so the spread of the bulk is read and carried outward.
-    bulk = 0.95
-    wide = _student(confidence, degrees) / NormalDist().inv_cdf((1 + bulk) / 2)
-    edge, ordered = int(RESAMPLES * (1 - bulk) / 2), sorted(noise)
-    return Ratio(
-        *(
-            exp(min(each, 700))
-            for each in (centre, centre + wide * ordered[edge], centre + wide * ordered[-1 - edge])
-        )
-    )
+def _difference(old: Sequence[float], new: Sequence[float]) -> _Difference:
+    """Return new minus old. A single figure adds no term: it is exact, or the row has no interval."""
+    means = []
+    terms = []
+    for speeds in (old, new):
+        logs = [log(speed) for speed in speeds]
+        means.append(fmean(logs))
+        if len(logs) > 1:
+            terms.append(_VarianceTerm(variance(logs) / len(logs), len(logs) - 1))
+    old_mean, new_mean = means
+    return _Difference(new_mean - old_mean, tuple(terms))
 
 
-def _residuals(values: list[float]) -> list[float]:
-    middle, few = fmean(values), len(values)
-    return [(value - middle) * sqrt(few / (few - 1)) for value in values] if few > 1 else [0.0]
+def _mean_difference(differences: Sequence[_Difference]) -> _Difference:
+    """Return the mean of independent differences."""
+    share = 1 / len(differences)
+    terms = []
+    for difference in differences:
+        for term in difference.terms:
+            terms.append(_VarianceTerm(share**2 * term.variance, term.degrees))
+    return _Difference(fmean(difference.mean for difference in differences), tuple(terms))
 
 
-def _mean(values: list[float], dice: random.Random) -> float:
-    if len(values) == 1:
-        return values[0]
-    return sum(dice.choices(values, k=len(values))) / len(values)  # fmean is slow, and this runs 20,000 times
+def _ratio(difference: _Difference, confidence: float) -> Ratio:
+    half_width = 0.0
+    if difference.variance > 0:
+        half_width = _student(confidence, difference.degrees) * sqrt(difference.variance)
+    low, high = difference.mean - half_width, difference.mean + half_width
+    return Ratio(_exp(difference.mean), _exp(low), _exp(high))
 
 
-def _student(confidence: float, degrees: int) -> float:
-    """The two-sided quantile of Student's distribution.
+def _exp(logarithm: float) -> float:
+    return exp(min(logarithm, LARGEST_LOG))
+
+
+def _student(confidence: float, degrees: float) -> float:
+    """Return the two-sided quantile of Student's distribution.
 
     By Cornish and Fisher's expansion (Abramowitz and Stegun 26.7.5): within 2 % from 4 degrees on.
     """
     z = NormalDist().inv_cdf((1 + confidence) / 2)
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-    )
-    return z + sum(
-        term / degree for term, degree in zip(terms, (degrees, degrees**2, degrees**3), strict=True)
-    )
+    first = (z**3 + z) / 4
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + first / degrees + second / degrees**2 + third / degrees**3

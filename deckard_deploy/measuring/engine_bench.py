@@ -1,4 +1,4 @@
-"""`vllm bench serve` of the running engine, started beside it; each result as it wrote it."""
+"""`vllm bench serve` of the running engine, started next to it; each result as vLLM wrote it."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ from typing import IO, Any
 from deckard_deploy.errors import EnvironmentUnfitError, NetworkError
 
 _INSIDE = Path(__file__).with_name("inside_engine.py")
-# PYTHONPATH counts, as it does for the server; the folder that the container happens to start in does not.
+# The current folder of the container must not shadow a module. PYTHONPATH counts, as it does for the server.
 _ELSEWHERE = "import sys; sys.path[:] = [path for path in sys.path if path]\n"
 
 
@@ -20,8 +20,9 @@ _ELSEWHERE = "import sys; sys.path[:] = [path for path in sys.path if path]\n"
 class Endpoint:
     """A server, and a Python with its vLLM in it.
 
-    server: where vLLM is asked, seen by that Python, without /v1. model: what the tokenizer is loaded from, seen
-    by that Python. python: the command line that starts it, as ("docker", "exec", "-i", ID, "python3").
+    server: the URL of vLLM as that Python sees it, without /v1. model: the source of the tokenizer as that
+    Python sees it. python: the command line that starts that Python, such as ("docker", "exec", "-i", ID,
+    "python3").
     """
 
     server: str
@@ -33,39 +34,42 @@ class Endpoint:
 
 
 def argv_of(endpoint: Endpoint, arguments: Sequence[str]) -> tuple[str, ...]:
-    """What a person would type to measure the same; both names mean the one server."""
-    target = (
-        "--base-url",
-        endpoint.server,
-        "--model",
-        endpoint.model,
-        "--served-model-name",
-        endpoint.served_name,
-    )
-    return (*target, *arguments)
+    """Return the options that name the server and the model, followed by `arguments`."""
+    url = ("--base-url", endpoint.server)
+    model = ("--model", endpoint.model, "--served-model-name", endpoint.served_name)
+    return (*url, *model, *arguments)
 
 
 class Bench:
-    """The engine's benchmark, started and waiting for what to measure. See `opened`."""
+    """The engine's benchmark, started and waiting for a task. See `opened`."""
 
-    def __init__(self, endpoint: Endpoint, process: "subprocess.Popen[str]", talk: IO[str]) -> None:
-        self.endpoint, self._process, self._talk = endpoint, process, talk
+    def __init__(self, endpoint: Endpoint, process: "subprocess.Popen[str]", messages: IO[str]) -> None:
+        self.endpoint = endpoint
+        self._process = process
+        self._messages = messages
 
     def measure(self, arguments: Sequence[str], prompts: Sequence[str] = ()) -> dict[str, Any]:
-        """The result JSON of one run, without the texts. prompts: sent as they are, instead of random tokens.
+        """Measure one run and return its result JSON, without the texts.
 
-        Raises EnvironmentUnfitError when the program fails and NetworkError when not one request was answered.
+        prompts: sent as they are, instead of random tokens. Raises EnvironmentUnfitError when the program
+        fails and NetworkError when no request was answered.
         """
         options = [*argv_of(self.endpoint, arguments), "--save-result", "--save-detailed", "--disable-tqdm"]
         task = {"arguments": options, "prompts": list(prompts), "key": self.endpoint.key}
-        result = json.loads(self._ask(json.dumps(task)) or json.dumps({"error": self._last_words()}))
+        line = self._exchange(json.dumps(task))
+        if not line:
+            raise _failed(self._last_message())
+        result: dict[str, Any] = json.loads(line)
+        self._require_answers(result)
+        return result
+
+    def _require_answers(self, result: dict[str, Any]) -> None:
         if "error" in result:
-            raise EnvironmentUnfitError(f"vllm bench serve: {result['error']}", hint="deckard-deploy status")
+            raise _failed(result["error"])
         if not result["completed"]:
-            lines = [line for line in str(result["first_error"]).splitlines() if line.strip()]
+            reason = _last_line(str(result["first_error"])) or "no reason"
             raise NetworkError(
-                f"{self.endpoint.server} answered none of {result['num_prompts']} requests: "
-                f"{(lines or ['no reason'])[-1]}",
+                f"{self.endpoint.server} answered none of {result['num_prompts']} requests: {reason}",
                 hint="deckard-deploy status",
             )
         if not result["total_output_tokens"]:
@@ -73,33 +77,42 @@ class Bench:
                 f"{self.endpoint.server} answered {result['completed']} requests without a single token",
                 hint="deckard-deploy chat",
             )
-        return dict(result)
 
-    def _ask(self, task: str) -> str:
-        """A line for a line; empty when the program has ended."""
+    def _exchange(self, task: str) -> str:
+        """Send a line and return the answer's line; empty when the program has ended."""
         if self._process.stdin is None or self._process.stdout is None:
             return ""
         try:
             self._process.stdin.write(f"{task}\n")
             self._process.stdin.flush()
-        except BrokenPipeError:  # it ended before it read; what it said tells why
-            with contextlib.suppress(BrokenPipeError):
+        except BrokenPipeError:  # the program ended before it read; its messages tell why
+            with contextlib.suppress(BrokenPipeError):  # close() tries to write the rest once more
                 self._process.stdin.close()
         return self._process.stdout.readline()
 
-    def _last_words(self) -> str:
+    def _last_message(self) -> str:
         self._process.wait()
-        self._talk.seek(0)
-        return ([line for line in self._talk.read().splitlines() if line.strip()] or ["it said nothing"])[-1][
-            -300:
-        ]
+        self._messages.seek(0)
+        return (_last_line(self._messages.read()) or "it said nothing")[-300:]
+
+
+def _failed(reason: str) -> EnvironmentUnfitError:
+    return EnvironmentUnfitError(f"vllm bench serve: {reason}", hint="deckard-deploy status")
+
+
+def _last_line(text: str) -> str:
+    """Return the last line that is not blank, or an empty string."""
+    for line in reversed(text.splitlines()):
+        if line.strip():
+            return line
+    return ""
 
 
 @contextlib.contextmanager
 def opened(endpoint: Endpoint) -> Iterator[Bench]:
-    """Start it beside the engine; its stdin stays open for as long as somebody waits. Raises EnvironmentUnfitError."""
+    """Start the benchmark next to the engine; it ends with the context. Raises EnvironmentUnfitError."""
     command = [*endpoint.python, "-c", _ELSEWHERE + _INSIDE.read_text(encoding="utf-8")]
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as talk:
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as messages:
         try:
             process = subprocess.Popen(
                 command,
@@ -107,11 +120,11 @@ def opened(endpoint: Endpoint) -> Iterator[Bench]:
                 cwd="/",
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=talk,
+                stderr=messages,
                 text=True,
             )
         except OSError as error:
             what = f"cannot start {command[0]}: {error.strerror or error}"
             raise EnvironmentUnfitError(what, hint="deckard-deploy status") from error
         with process:  # closes its stdin, which ends it, and waits
-            yield Bench(endpoint, process, talk)
+            yield Bench(endpoint, process, messages)

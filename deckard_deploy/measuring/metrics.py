@@ -1,13 +1,12 @@
-"""The engine's /metrics page, read through prometheus_client's parser, and what lies between two such pages.
+"""The engine's /metrics page, read by prometheus_client's parser, and the increase between two pages.
 
-Counters only grow until the engine restarts; then they begin at nought again. As in PromQL (`increase`), a counter that
-is smaller than before has restarted, and all that it shows is new.
+Counters only grow until the engine restarts, and then begin at zero. As in PromQL (`increase`), a counter
+that is smaller than before has restarted, and its whole value is new.
 """
 
 import math
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from typing import TypeAlias
@@ -15,8 +14,8 @@ from typing import TypeAlias
 from deckard_deploy.errors import NetworkError
 from deckard_deploy.system.http import NO_ACCESS, Access, session
 
-TIMEOUT_S = (1.0, 5.0)  # to connect, of silence; the page is made of numbers that lie ready
-CHUNK, MAX_CHUNKS = 1 << 16, 64  # bytes; 0.19.1's page is 48 kB, another server may send whatever it likes
+TIMEOUT_S = (1.0, 5.0)  # to connect, between two bytes; the server has the numbers at hand
+CHUNK, MAX_CHUNKS = 1 << 16, 64  # bytes; 0.19.1's page is 48 kB, another server may send more
 
 Labels: TypeAlias = frozenset[tuple[str, str]]
 Series: TypeAlias = Mapping[Labels, float]
@@ -26,14 +25,15 @@ DRAFTS = "vllm:spec_decode_num_drafts_total"
 DRAFT_TOKENS = "vllm:spec_decode_num_draft_tokens_total"
 ACCEPTED_TOKENS = "vllm:spec_decode_num_accepted_tokens_total"
 ACCEPTED_PER_POSITION = "vllm:spec_decode_num_accepted_tokens_per_pos_total"
-STARTED = "process_start_time_seconds"  # prometheus_client's own, absent with several API servers
+STARTED = "process_start_time_seconds"  # prometheus_client's own, does not exist with several API servers
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """Observations by upper bound: `buckets` holds (bound, observations up to it), sorted, the last bound infinite."""
+    """Observations by upper bound."""
 
     buckets: tuple[tuple[float, float], ...]
+    """(bound, observations up to it), sorted; the last bound is infinite."""
     total: float = 0.0
     """Sum of all observations, in their own unit."""
 
@@ -44,25 +44,26 @@ class Histogram:
 
     @property
     def mean(self) -> float | None:
-        """None when there were no observations."""
-        return self.total / self.count if self.count else None
-
-    def quantile(self, q: float) -> float | None:
-        """The q-quantile (0 to 1) as PromQL's `histogram_quantile` has it; None when there were no observations.
-
-        Linear inside a bucket, the first one from 0 on. Above the last finite bound nothing is known, so that bound
-        is the answer.
-        """
-        rank = q * self.count
+        """The mean observation; None without observations."""
         if not self.count:
             return None
+        return self.total / self.count
+
+    def quantile(self, q: float) -> float | None:
+        """Return the q-quantile (0 to 1) as PromQL's `histogram_quantile` does; None without observations.
+
+        Linear inside a bucket, the first one from 0 on. In the infinite bucket the answer is the last finite
+        bound.
+        """
+        if not self.count:
+            return None
+        rank = q * self.count
         for (lower, before), (upper, until) in pairwise(((0.0, 0.0), *self.buckets)):
-            if until >= rank and until > before:
-                return (
-                    lower
-                    if math.isinf(upper)
-                    else lower + (upper - lower) * (rank - before) / (until - before)
-                )
+            if until < rank or until <= before:
+                continue
+            if math.isinf(upper):
+                return lower
+            return lower + (upper - lower) * (rank - before) / (until - before)
         return self.buckets[-1][0]
 
 
@@ -71,53 +72,71 @@ class Page:
     """One scraped page: every sample by its name and labels."""
 
     at_s: float
-    """When it was scraped, on the monotonic clock, in seconds."""
+    """The time of the scrape, on the monotonic clock, in seconds."""
     samples: Mapping[str, Series]
     types: Mapping[str, str]
     """Family name -> counter, gauge, histogram …; the parser takes `_total` off counters' families."""
 
     def value(self, name: str) -> float | None:
-        """The sum over all series of that name; None when the page has none."""
+        """Return the sum over all series of that name; None when the page has none."""
         series = self.samples.get(name)
-        return sum(series.values()) if series else None
-
-    def by_label(self, name: str, label: str) -> dict[str, float]:
-        """The same, a sum for each value of `label`."""
-        return _by_label(self.samples.get(name, {}), label)
+        if not series:
+            return None
+        return sum(series.values())
 
     def increase(self, name: str, since: "Page") -> float | None:
-        """What a counter grew by since an earlier page; None when this page does not have it."""
+        """Return the increase of a counter since an earlier page; None when this page does not have it."""
         series = self.samples.get(name)
-        return sum(_increases(series, since.samples.get(name, {})).values()) if series else None
+        if not series:
+            return None
+        return sum(_increases(series, since.samples.get(name, {})).values())
 
     def increase_by_label(self, name: str, label: str, since: "Page") -> dict[str, float]:
-        """The same, for each value of `label`."""
-        return _by_label(_increases(self.samples.get(name, {}), since.samples.get(name, {})), label)
+        """Return the increase of a counter for each value of `label`."""
+        sums: dict[str, float] = {}
+        increases = _increases(self.samples.get(name, {}), since.samples.get(name, {}))
+        for labels, increase in increases.items():
+            key = dict(labels).get(label)
+            if key is not None:
+                sums[key] = sums.get(key, 0.0) + increase
+        return sums
 
     def rate(self, name: str, since: "Page") -> float | None:
-        """Increase per second since an earlier page; None when this page does not have the counter."""
-        grown, elapsed_s = self.increase(name, since), self.at_s - since.at_s
-        return grown / elapsed_s if grown is not None and elapsed_s > 0 else None
+        """Return the increase per second since an earlier page.
+
+        None when this page does not have the counter, or no time has passed.
+        """
+        increase = self.increase(name, since)
+        elapsed_s = self.at_s - since.at_s
+        if increase is None or elapsed_s <= 0:
+            return None
+        return increase / elapsed_s
 
     def histogram(self, name: str, since: "Page") -> Histogram | None:
-        """The observations since an earlier page; None when this page has no such histogram."""
+        """Return the observations since an earlier page; None when this page has no such histogram."""
         buckets = self.increase_by_label(f"{name}_bucket", "le", since)
         if not buckets:
             return None
-        return Histogram(tuple(_by_number(buckets)), self.increase(f"{name}_sum", since) or 0.0)
+        return Histogram(tuple(_sorted_by_number(buckets)), self.increase(f"{name}_sum", since) or 0.0)
 
     def restarted(self, since: "Page") -> bool:
-        """Whether the engine has restarted since an earlier page."""
-        started = [page.value(STARTED) for page in (since, self)]
-        if None not in started and started[0] != started[1]:
+        """Return True if the engine has restarted since an earlier page."""
+        started, started_before = self.value(STARTED), since.value(STARTED)
+        if started is not None and started_before is not None and started != started_before:
             return True
-        counters = [f"{name}_total" for name, kind in self.types.items() if kind == "counter"]
-        return any(_fell(self.samples.get(name, {}), since.samples.get(name, {})) for name in counters)
+        for name, kind in self.types.items():
+            if kind != "counter":
+                continue
+            earlier = since.samples.get(f"{name}_total", {})
+            for labels, value in self.samples.get(f"{name}_total", {}).items():
+                if value < earlier.get(labels, 0.0):
+                    return True
+        return False
 
 
 @dataclass(frozen=True)
 class SpeculativeDecoding:
-    """What the drafter did: counts, of one page or between two."""
+    """The drafter's counters, of one page or between two."""
 
     drafts: float
     draft_tokens: float
@@ -127,22 +146,28 @@ class SpeculativeDecoding:
 
     @property
     def acceptance_rate(self) -> float | None:
-        """Accepted draft tokens of all draft tokens, 0 to 1; None without drafts."""
-        return self.accepted_tokens / self.draft_tokens if self.draft_tokens else None
+        """The share of draft tokens that were accepted, 0 to 1; None without drafts."""
+        if not self.draft_tokens:
+            return None
+        return self.accepted_tokens / self.draft_tokens
 
     @property
     def acceptance_length(self) -> float | None:
-        """Mean tokens per step of the target, with the one it always adds itself; None without drafts."""
-        return 1 + self.accepted_tokens / self.drafts if self.drafts else None
+        """Mean tokens per step of the target, its own one included; None without drafts."""
+        if not self.drafts:
+            return None
+        return 1 + self.accepted_tokens / self.drafts
 
     @property
     def acceptance_by_position(self) -> tuple[float, ...]:
-        """Accepted tokens at each position of all drafts, 0 to 1; empty without drafts."""
-        return tuple(accepted / self.drafts for accepted in self.accepted_per_position) if self.drafts else ()
+        """The share of drafts whose token was accepted, for each position, 0 to 1; empty without drafts."""
+        if not self.drafts:
+            return ()
+        return tuple(accepted / self.drafts for accepted in self.accepted_per_position)
 
 
 def speculative_decoding(page: Page, since: Page | None = None) -> SpeculativeDecoding | None:
-    """The drafter's counters, since an earlier page or since the engine's start; None when nothing drafts."""
+    """Return the drafter's counters since an earlier page, or since the start; None without a drafter."""
     earlier = since or Page(0.0, {}, {})
     drafts = page.increase(DRAFTS, earlier)
     if drafts is None:
@@ -152,17 +177,17 @@ def speculative_decoding(page: Page, since: Page | None = None) -> SpeculativeDe
         drafts=drafts,
         draft_tokens=page.increase(DRAFT_TOKENS, earlier) or 0.0,
         accepted_tokens=page.increase(ACCEPTED_TOKENS, earlier) or 0.0,
-        accepted_per_position=tuple(count for _, count in _by_number(positions)),
+        accepted_per_position=tuple(count for _, count in _sorted_by_number(positions)),
     )
 
 
 def metrics_url(base_url: str) -> str:
-    """The page of the server whose OpenAI endpoint is `base_url`, which ends in /v1."""
+    """Return the URL of the page of the server whose OpenAI endpoint is `base_url`, which ends in /v1."""
     return base_url.rstrip("/").removesuffix("/v1") + "/metrics"
 
 
 def scrape(url: str, access: Access = NO_ACCESS) -> Page:
-    """Fetch and read a page. Goes through no proxy. Raises NetworkError when there is none of vLLM's."""
+    """Fetch and read a page, without a proxy. Raises NetworkError when it is not a page of vLLM's."""
     page = parse(_fetch(url, access), at_s=time.monotonic())
     if not any(name.startswith("vllm:") for name in page.samples):
         raise NetworkError(f"{url} has none of vLLM's metrics", hint="deckard-deploy status")
@@ -170,8 +195,8 @@ def scrape(url: str, access: Access = NO_ACCESS) -> Page:
 
 
 def parse(text: str, *, at_s: float = 0.0) -> Page:
-    """Read a page in Prometheus's text format. Raises NetworkError when it is something else."""
-    from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415  not for --help
+    """Parse a page in Prometheus's text format. Raises NetworkError when it is something else."""
+    from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415  heavy
 
     samples: dict[str, dict[Labels, float]] = {}
     types = {}
@@ -180,12 +205,13 @@ def parse(text: str, *, at_s: float = 0.0) -> Page:
             types[family.name] = family.type
             for sample in family.samples:
                 if not math.isfinite(sample.value):
-                    continue  # a figure that nobody can show, or reckon with
+                    continue  # cannot be shown or added
                 samples.setdefault(sample.name, {})[frozenset(sample.labels.items())] = sample.value
     except (ValueError, IndexError) as error:
-        said = "".join(letter for letter in str(error) if letter.isprintable())  # another server's own words
+        # The parser quotes the server, which may have sent control characters.
+        reason = "".join(letter for letter in str(error) if letter.isprintable())
         raise NetworkError(
-            f"what was sent is no metrics page: {said}"[:200], hint="deckard-deploy status"
+            f"what was sent is no metrics page: {reason}"[:200], hint="deckard-deploy status"
         ) from error
     return Page(at_s, samples, types)
 
@@ -193,9 +219,9 @@ def parse(text: str, *, at_s: float = 0.0) -> Page:
 def _fetch(url: str, access: Access) -> str:
     import requests  # noqa: PLC0415  heavy
 
-    with session(access) as asking:
+    with session(access) as client:
         try:
-            with asking.get(url, timeout=TIMEOUT_S, allow_redirects=False, stream=True) as response:
+            with client.get(url, timeout=TIMEOUT_S, allow_redirects=False, stream=True) as response:
                 if response.status_code != 200:
                     raise NetworkError(
                         f"{url} answered HTTP {response.status_code}", hint="deckard-deploy status"
@@ -207,28 +233,28 @@ def _fetch(url: str, access: Access) -> str:
 
 
 def _increases(later: Series, earlier: Series) -> dict[Labels, float]:
-    """Series by series: one that fell has restarted, one that is new began at nought."""
-    grown = {labels: value - earlier.get(labels, 0.0) for labels, value in later.items()}
-    return {labels: later[labels] if growth < 0 else growth for labels, growth in grown.items()}
+    """Return the increase of each series: one that fell has restarted, and a new one began at zero."""
+    increases = {}
+    for labels, value in later.items():
+        before = earlier.get(labels, 0.0)
+        if value < before:
+            before = 0.0
+        increases[labels] = value - before
+    return increases
 
 
-def _fell(later: Series, earlier: Series) -> bool:
-    return any(value < earlier.get(labels, 0.0) for labels, value in later.items())
-
-
-def _by_label(series: Series, label: str) -> dict[str, float]:
-    sums: dict[str, float] = {}
-    for labels, value in series.items():
-        key = dict(labels).get(label)
-        if key is not None:
-            sums[key] = sums.get(key, 0.0) + value
-    return sums
-
-
-def _by_number(sums: Mapping[str, float]) -> list[tuple[float, float]]:
-    """Sorted by the label's number; a label that is none is left out, as PromQL does with such buckets."""
-    found = []
+def _sorted_by_number(sums: Mapping[str, float]) -> list[tuple[float, float]]:
+    """Return (label, value) pairs, sorted; labels that are not numbers are left out, as PromQL does."""
+    pairs = []
     for text, value in sums.items():
-        with suppress(ValueError):
-            found.append((float(text), value))
-    return sorted(pair for pair in found if not math.isnan(pair[0]))
+        label = _number_or_nan(text)
+        if not math.isnan(label):
+            pairs.append((label, value))
+    return sorted(pairs)
+
+
+def _number_or_nan(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

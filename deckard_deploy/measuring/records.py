@@ -1,4 +1,4 @@
-"""Benchmark records: what was measured, of what, on what, and how, in one JSON file each.
+"""Benchmark records: the figures, the server, the host and the settings of a sweep, in one JSON file each.
 
 bench/<id>.json in the state directory. `format` grows when a reader of the old one would misread the new.
 """
@@ -14,66 +14,68 @@ from deckard_deploy.errors import BadInputError, IntegrityError
 from deckard_deploy.measuring.workload import Settings
 from deckard_deploy.system.files import UMASK_MODE, write_atomically
 
-FORMAT = 1
 MAX_BYTES = 64 << 20
+_MAX_REASON = 500  # characters of the reason why a sweep stopped
 _ID = re.compile(r"[0-9]{8}-[0-9]{6}-[a-z0-9._-]{1,64}")
-# A record may come from anywhere: what is printed of it must not drive the terminal, nor its id name another folder.
+# A record may come from anywhere: printed text must not drive the terminal, and an id must not name another
+# folder.
 Text: TypeAlias = Annotated[str, Field(max_length=2000, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 Measure: TypeAlias = Annotated[float, Field(gt=1e-9, lt=1e12)]
 Count: TypeAlias = Annotated[int, Field(ge=0, lt=10**12)]
-Some: TypeAlias = Annotated[int, Field(gt=0, lt=10**12)]
+PositiveInt: TypeAlias = Annotated[int, Field(gt=0, lt=10**12)]
 
 
-class Part(BaseModel):
+class RecordPart(BaseModel):
     """Base of the parts of a record."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Percentiles(Part):
-    """Of all requests of a run, in milliseconds."""
+class Percentiles(RecordPart):
+    """Percentiles over all requests of a run, in milliseconds."""
 
     p50: float
     p90: float
     p99: float
 
 
-class Acceptance(Part):
-    """What the engine's own counters (vllm:spec_decode_*) grew by during a run; rates of 0 to 1."""
+class Acceptance(RecordPart):
+    """The increase of the engine's own counters (vllm:spec_decode_*) during a run; rates of 0 to 1."""
 
-    drafts: Some
-    draft_tokens: Some
+    drafts: PositiveInt
+    draft_tokens: PositiveInt
     accepted_tokens: Count
     by_position: tuple[Annotated[float, Field(ge=0, lt=1e12)], ...]
 
     @property
     def rate(self) -> float:
-        """Accepted of all draft tokens."""
+        """The share of draft tokens that were accepted, 0 to 1."""
         return self.accepted_tokens / self.draft_tokens
 
     @property
     def length(self) -> float:
-        """Tokens that a step of the target yields, its own included."""
+        """Tokens per step of the target, its own one included."""
         return 1 + self.accepted_tokens / self.drafts
 
 
-class Request(Part):
+class Request(RecordPart):
     """One answered request."""
 
     ttft_s: float
     latency_s: Measure
     input_tokens: Count
-    output_tokens: Some
+    output_tokens: PositiveInt
 
 
-class Run(Part):
+class Run(RecordPart):
     """One run of `vllm bench serve`. tokens_per_s: output tokens of all streams together.
 
-    itl: between two chunks of a stream, which are several tokens with a drafter. tpot: per token after the first.
+    itl: between two chunks of a stream, which hold several tokens with a drafter. tpot: per token after the
+    first.
     """
 
-    concurrency: Some
+    concurrency: PositiveInt
     seed: int
     duration_s: Measure
     completed: Count
@@ -89,24 +91,24 @@ class Run(Part):
     requests: tuple[Request, ...] = Field(min_length=1)
 
 
-class Ceiling(Part):
-    """The roofline beside the runs of one concurrency; None: not known, `why` says why."""
+class Ceiling(RecordPart):
+    """The roofline of one concurrency. tokens_per_s is None when it is unknown, for the reason in `why`."""
 
-    concurrency: Some
+    concurrency: PositiveInt
     tokens_per_s: Measure | None = None
     why: Text = ""
 
 
-class Drafting(Part):
-    """The speculative decoding of the server; tokens: how many a step drafts."""
+class Drafting(RecordPart):
+    """The server's speculative decoding. tokens: drafted per step."""
 
     method: Text
     model: Text | None
     tokens: int
 
 
-class Subject(Part):
-    """What was measured; None where it was not started by this tool."""
+class Subject(RecordPart):
+    """The measured server. Fields are None where this tool did not start it."""
 
     plan: Text | None = None
     deployment: Text | None = None
@@ -120,8 +122,8 @@ class Subject(Part):
     arguments: tuple[str, ...] = ()
 
 
-class Head(Part):
-    """What every kind of record begins with."""
+class RecordBase(RecordPart):
+    """The first fields of every kind of record."""
 
     format: Literal[1] = 1
     id: Name
@@ -131,8 +133,12 @@ class Head(Part):
     host: dict[str, Any]
 
 
-class Record(Head):
-    """One sweep. beside: the record of the deployment that was measured in turn with this one. ended: why too early."""
+class Record(RecordBase):
+    """One sweep. Make it with RecordHeader.record.
+
+    beside: the record of the deployment that was measured in turn with this one. ended: the reason why the
+    sweep stopped early, empty if it did not.
+    """
 
     settings: Settings
     command: tuple[str, ...]
@@ -142,16 +148,26 @@ class Record(Head):
     ended: Text = ""
 
     def of(self, concurrency: int) -> tuple[Run, ...]:
-        """The runs of one concurrency."""
+        """Return the runs of one concurrency."""
         return tuple(run for run in self.runs if run.concurrency == concurrency)
 
     @property
     def concurrencies(self) -> tuple[int, ...]:
-        """Those that were measured, ascending."""
+        """The measured concurrencies, ascending."""
         return tuple(sorted({run.concurrency for run in self.runs}))
 
+    @property
+    def failed(self) -> int:
+        """Failed requests of all runs."""
+        return sum(run.failed for run in self.runs)
 
-class RecordHeader(Head):
+    @property
+    def unknown_roofline_reasons(self) -> list[str]:
+        """The reasons why a roofline is unknown, sorted."""
+        return sorted({ceiling.why for ceiling in self.ceilings if ceiling.why})
+
+
+class RecordHeader(RecordBase):
     """The part of a Record that is known before its first run."""
 
     settings: Settings
@@ -181,26 +197,26 @@ class RecordHeader(Head):
             runs=runs,
             ceilings=self.ceilings,
             beside=beside,
-            ended=reason[:500],
+            ended=reason[:_MAX_REASON],
         )
 
 
 def save(folder: Path, record: Record) -> Path:
-    """Write the record. Raises EnvironmentUnfitError."""
+    """Write the record as FOLDER/ID.json and return the path. Raises EnvironmentUnfitError."""
     path = folder / f"{record.id}.json"
     write_atomically(path, record.model_dump_json(indent=1) + "\n", mode=UMASK_MODE)
     return path
 
 
 def ids(folder: Path) -> list[str]:
-    """The records of the folder, oldest first."""
+    """Return the ids of the folder's records, oldest first."""
     if not folder.is_dir():
         return []
     return sorted(path.stem for path in folder.glob("*.json") if _ID.fullmatch(path.stem))
 
 
 def load(path: Path) -> Record:
-    """Read a record. Raises BadInputError when there is none, IntegrityError when it is damaged."""
+    """Read a record. Raises BadInputError when it cannot be read, IntegrityError when it is damaged."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -220,14 +236,20 @@ def load(path: Path) -> Record:
 
 
 def find(folder: Path, name: str) -> Path:
-    """The record that `name` means: a file, an id, the start of just one, or `last`. Raises BadInputError."""
+    """Return the path of a record, named by a file, an id, the unique start of an id, or `last`.
+
+    Raises BadInputError when no record or more than one matches.
+    """
     if "/" in name or name.endswith(".json"):
         return Path(name)
     known = ids(folder)
-    found = (
-        known[-1:] if name == "last" else [each for each in known if each == name or each.startswith(name)]
-    )
-    if len(found) != 1:
-        what = f"{len(found)} records begin with {name!r}" if found else f"no record {name[:80]!r}"
-        raise BadInputError(what, hint="deckard-deploy bench list")
-    return folder / f"{found[0]}.json"
+    if name == "last":
+        found = known[-1:]
+    else:
+        found = [each for each in known if each.startswith(name)]
+    if len(found) == 1:
+        return folder / f"{found[0]}.json"
+    what = f"no record {name[:80]!r}"
+    if found:
+        what = f"{len(found)} records begin with {name!r}"
+    raise BadInputError(what, hint="deckard-deploy bench list")

@@ -1,4 +1,4 @@
-"""Does the drafter pay here, and with how many tokens? Sweeps with each number and with none, compared."""
+"""Does the drafter pay, and with how many tokens? Sweeps with each number and with none, compared."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -8,18 +8,20 @@ from pydantic import ValidationError
 
 from deckard_deploy.errors import IntegrityError
 from deckard_deploy.measuring.comparison import Speeds, compare
-from deckard_deploy.measuring.figures import pooled, rows
-from deckard_deploy.measuring.records import Drafting, Head, Part, Record
+from deckard_deploy.measuring.figures import draft_figures, rows
+from deckard_deploy.measuring.records import Drafting, Record, RecordBase, RecordPart
+from deckard_deploy.measuring.tables import acceptance_cells
 from deckard_deploy.measuring.workload import Settings
 from deckard_deploy.system.files import UMASK_MODE, write_atomically
 
 OFF = 0
 
 
-class Tried(Part):
-    """One number of drafted tokens. record: the sweep's id. ratio, low, high: its speed over that without a drafter.
+class Trial(RecordPart):
+    """One number of drafted tokens. record: the sweep's id.
 
-    acceptance: of a draft token, 0 to 1. length: tokens a step yields. by_position: 0 to 1.
+    ratio, low, high: the speed over that without a drafter. acceptance: of a draft token, 0 to 1. length:
+    tokens per step. by_position: 0 to 1.
     """
 
     tokens: int
@@ -34,26 +36,29 @@ class Tried(Part):
     by_position: tuple[float, ...]
 
 
-class SpecRecord(Head):
-    """What was tried on one machine with one drafter; recommended: tokens to draft, 0 for no drafter."""
+class SpecRecord(RecordBase):
+    """The trials of one drafter on one machine. recommended: tokens to draft, 0 for no drafter."""
 
     settings: Settings
     off: str
     off_tokens_per_s: dict[int, float]
-    tried: tuple[Tried, ...]
+    tried: tuple[Trial, ...]
     recommended: int
 
     @property
-    def best(self) -> Tried | None:
-        """The evidence for what is recommended; None when that is no drafter."""
-        return next((each for each in self.tried if each.tokens == self.recommended), None)
+    def best(self) -> Trial | None:
+        """The recommended trial; None when no drafter is recommended."""
+        for trial in self.tried:
+            if trial.tokens == self.recommended:
+                return trial
+        return None
 
 
-def tried(tokens: int, record: Record, off: Record) -> Tried:
-    """A sweep beside the one without a drafter."""
+def tried(tokens: int, record: Record, off: Record) -> Trial:
+    """Compare a sweep that drafts `tokens` with the sweep `off`, which has no drafter."""
     overall = compare(speeds(off), speeds(record)).overall
-    drafted = pooled(record.runs)
-    return Tried(
+    draft = draft_figures(record.runs)
+    return Trial(
         tokens=tokens,
         record=record.id,
         tokens_per_s=medians(record),
@@ -61,98 +66,108 @@ def tried(tokens: int, record: Record, off: Record) -> Tried:
         low=overall.low,
         high=overall.high,
         verdict=overall.verdict,
-        acceptance=drafted.rate if drafted else None,
-        length=drafted.length if drafted else None,
-        by_position=drafted.by_position if drafted else (),
+        acceptance=draft.acceptance,
+        length=draft.length,
+        by_position=draft.by_position,
     )
 
 
 def speeds(record: Record) -> Speeds:
-    """Tokens per second of every run, by concurrency."""
-    return {number: [run.tokens_per_s for run in record.of(number)] for number in record.concurrencies}
+    """Return the tokens per second of every run, by concurrency."""
+    found = {}
+    for number in record.concurrencies:
+        found[number] = [run.tokens_per_s for run in record.of(number)]
+    return found
 
 
 def medians(record: Record) -> dict[int, float]:
-    """Tokens per second, by concurrency."""
+    """Return the median tokens per second, by concurrency."""
     return {row.concurrency: row.tokens_per_s.median for row in rows(record)}
 
 
-def recommended(attempts: Iterable[Tried]) -> int:
-    """The number that is surely faster than no drafter, and the fastest of those; else 0.
+def recommended(attempts: Iterable[Trial]) -> int:
+    """Return the fastest number of tokens whose interval is above 1, or 0.
 
-    When nothing is surely faster the drafter goes: it takes memory, and can be turned on again.
+    Without such a number the drafter goes: it takes memory, and can be turned on again.
     """
-    faster = [each for each in attempts if each.verdict == "faster"]
-    return max(faster, key=lambda each: (each.ratio, -each.tokens)).tokens if faster else OFF
+    faster = [trial for trial in attempts if trial.verdict == "faster"]
+    if not faster:
+        return OFF
+    return max(faster, key=lambda trial: (trial.ratio, -trial.tokens)).tokens
 
 
 def save(folder: Path, record: SpecRecord) -> Path:
-    """Write the record. Raises EnvironmentUnfitError."""
+    """Write the record as FOLDER/ID.json and return the path. Raises EnvironmentUnfitError."""
     path = folder / f"{record.id}.json"
     write_atomically(path, record.model_dump_json(indent=1) + "\n", mode=UMASK_MODE)
     return path
 
 
 def latest(folder: Path, wanted: Mapping[str, str], drafting: Drafting) -> SpecRecord | None:
-    """The newest record of the same subject and drafter, whose number of tokens may be another.
+    """Return the newest record of the same subject and drafter, with any number of tokens.
 
-    wanted: fields of the subject that have to agree. Raises IntegrityError for a file that is none.
+    wanted: fields of the subject that have to agree. Raises IntegrityError for a file that is not such a
+    record.
     """
     for path in sorted(folder.glob("*.json"), reverse=True):
         try:
             record = SpecRecord.model_validate_json(path.read_bytes())
         except ValidationError as error:
             raise IntegrityError(f"{path} is damaged", hint=f"rm {path}") from error
-        of = record.subject.drafting
-        same = of is not None and (of.method, _name(of.model)) == (drafting.method, _name(drafting.model))
-        if same and all(getattr(record.subject, field) == value for field, value in wanted.items()):
+        if not _same_drafter(record.subject.drafting, drafting):
+            continue
+        if all(getattr(record.subject, field) == value for field, value in wanted.items()):
             return record
     return None
 
 
-def _name(model: str | None) -> str:
+def _same_drafter(one: Drafting | None, other: Drafting) -> bool:
+    if one is None or one.method != other.method:
+        return False
+    return _model_name(one.model) == _model_name(other.model)
+
+
+def _model_name(model: str | None) -> str:
     return (model or "").rpartition("/")[2]
 
 
 def cells(record: SpecRecord) -> list[tuple[str, ...]]:
-    """A header, a line without a drafter and one for each number of tokens; at most 80 wide for two concurrencies."""
+    """Return a header, a line without a drafter and one for each trial; 80 columns hold two concurrencies."""
     numbers = sorted(record.off_tokens_per_s)
-    header = (
-        "tokens",
-        *(f"tok/s @{number}" for number in numbers),
-        "accepted",
-        "length",
-        "ratio",
-        "interval",
-        "",
-    )
-    off = ("off", *(f"{record.off_tokens_per_s[number]:.1f}" for number in numbers), *("",) * 5)
-    return [header, off, *(_cells(each, numbers) for each in record.tried)]
+    speed_names = [f"tok/s @{number}" for number in numbers]
+    header = ("tokens", *speed_names, "accepted", "length", "ratio", "interval", "")
+    lines = [header, ("off", *_speed_cells(record.off_tokens_per_s, numbers), "", "", "", "", "")]
+    for trial in record.tried:
+        lines.append(_trial_cells(trial, numbers))
+    return lines
 
 
-def _cells(each: Tried, numbers: list[int]) -> tuple[str, ...]:
+def _speed_cells(tokens_per_s: Mapping[int, float], numbers: list[int]) -> list[str]:
+    return [f"{tokens_per_s[number]:.1f}" for number in numbers]
+
+
+def _trial_cells(trial: Trial, numbers: list[int]) -> tuple[str, ...]:
     return (
-        str(each.tokens),
-        *(f"{each.tokens_per_s[number]:.1f}" for number in numbers),
-        f"{each.acceptance:.0%}" if each.acceptance is not None else "-",
-        f"{each.length:.2f}" if each.length is not None else "-",
-        f"{each.ratio:.2f}",
-        f"{each.low:.2f} to {each.high:.2f}",
-        each.verdict,
+        str(trial.tokens),
+        *_speed_cells(trial.tokens_per_s, numbers),
+        *acceptance_cells(trial.acceptance, trial.length),
+        f"{trial.ratio:.2f}",
+        f"{trial.low:.2f} to {trial.high:.2f}",
+        trial.verdict,
     )
 
 
 def advice(record: SpecRecord) -> str:
-    """What to do, in a sentence."""
+    """Return the recommendation as a sentence."""
     best = record.best
-    if best is None:
-        said = "recommended: no drafter; with none of these numbers it was surely faster"
-        likeliest = max(record.tried, key=lambda each: each.ratio, default=None)
-        if likeliest is None or likeliest.verdict == "slower":
-            return said
-        interval = f"{likeliest.ratio:.2f} times as fast, {likeliest.low:.2f} to {likeliest.high:.2f}"
-        return f"{said} (drafting {likeliest.tokens}: {interval}; more --runs would tell)"
-    return (
-        f"recommended: draft {best.tokens}: {best.ratio:.2f} times as fast ({best.low:.2f} to {best.high:.2f}), "
-        f"{best.length or 1:.2f} tokens a step"
-    )
+    if best is not None:
+        return (
+            f"recommended: draft {best.tokens}: {best.ratio:.2f} times as fast "
+            f"({best.low:.2f} to {best.high:.2f}), {best.length or 1:.2f} tokens a step"
+        )
+    text = "recommended: no drafter; with none of these numbers it was surely faster"
+    likeliest = max(record.tried, key=lambda trial: trial.ratio, default=None)
+    if likeliest is None or likeliest.verdict == "slower":
+        return text
+    interval = f"{likeliest.ratio:.2f} times as fast, {likeliest.low:.2f} to {likeliest.high:.2f}"
+    return f"{text} (drafting {likeliest.tokens}: {interval}; more --runs would tell)"

@@ -12,46 +12,65 @@ from deckard_deploy.measuring.records import Acceptance, Percentiles, Request, R
 from deckard_deploy.measuring.workload import Settings
 
 Say = Callable[[str], None]
-# Standard error of the mean logarithm: at five concurrencies together a tenth is then beyond doubt.
-SURE = 0.03
+# Standard error of the mean logarithm: a difference of a tenth is then significant over five concurrencies
+# together.
+MAX_STANDARD_ERROR = 0.03
 
 
 def sweep(endpoints: Sequence[Endpoint], settings: Settings, say: Say) -> Iterator[tuple[Run, ...]]:
-    """One Run of each endpoint after the other, as they end; `say` gets a line before each concurrency.
+    """Yield rounds of one Run per endpoint, as they end. `say` gets a line before each concurrency.
 
-    Several endpoints are asked in turn with the same prompts, so that what else the machine does falls on all alike.
-    vLLM's own --num-warmups is not used: it sends the first measured prompt, which then lies in the prefix cache
-    (benchmarks/serve.py of 0.19.1, `test_input`). Raises EnvironmentUnfitError, NetworkError.
+    Several endpoints are measured in turn with the same prompts, so that other load on the machine slows all
+    alike. vLLM's own --num-warmups is not used: it sends the first measured prompt, which then lies in the
+    prefix cache (benchmarks/serve.py of 0.19.1, `test_input`). Raises EnvironmentUnfitError, NetworkError.
     """
     with ExitStack() as stack:
         benches = [stack.enter_context(opened(endpoint)) for endpoint in endpoints]
         for concurrency in settings.concurrency:
             say(f"bench    {concurrency} at once: warm-up, then {settings.counted} runs")
             _round(benches, settings, concurrency, requests=concurrency)
-            done: list[tuple[Run, ...]] = []
-            while not enough([_figure(runs) for runs in done], settings):
-                # First now the one, now the other: who comes second finds the machine as the first one left it.
-                order = benches[:: -1 if len(done) % 2 else 1]
-                runs = _round(order, settings, concurrency, requests=concurrency * settings.requests)
-                done.append(runs[:: -1 if len(done) % 2 else 1])
-                yield done[-1]
-            if len(done) > settings.runs:
-                say(f"bench    {concurrency} at once: far apart, so {len(done)} runs")
+            figures: list[float] = []
+            while not enough_runs(figures, settings):
+                runs = _ordered_round(benches, settings, concurrency, reverse=len(figures) % 2 == 1)
+                figures.append(_figure(runs))
+                yield runs
+            if len(figures) > settings.runs:
+                say(f"bench    {concurrency} at once: far apart, so {len(figures)} runs")
 
 
-def enough(figures: Sequence[float], settings: Settings) -> bool:
-    """Whether another run is not needed: their mean is sure, or there are as many as there may be."""
-    if len(figures) < settings.runs:
+def enough_runs(figures: Sequence[float], settings: Settings) -> bool:
+    """Return True when no further run is needed: the mean is precise, or `most_runs` is reached."""
+    count = len(figures)
+    if count < settings.runs:
         return False
-    most = settings.most_runs or settings.runs
-    return len(figures) >= most or (
-        len(figures) > 1 and stdev(map(log, figures)) / sqrt(len(figures)) <= SURE
-    )
+    if count >= (settings.most_runs or settings.runs):
+        return True
+    if count == 1:
+        return False
+    standard_error = stdev(map(log, figures)) / sqrt(count)
+    return standard_error <= MAX_STANDARD_ERROR
 
 
 def _figure(runs: Sequence[Run]) -> float:
-    """What has to be sure: a speed, or of two endpoints the ratio."""
-    return runs[-1].tokens_per_s / (runs[0].tokens_per_s if len(runs) > 1 else 1.0)
+    """Return the figure of a round that has to be precise: a speed, or the ratio of two endpoints."""
+    if len(runs) == 1:
+        return runs[0].tokens_per_s
+    return runs[-1].tokens_per_s / runs[0].tokens_per_s
+
+
+def _ordered_round(
+    benches: Sequence[Bench], settings: Settings, concurrency: int, *, reverse: bool
+) -> tuple[Run, ...]:
+    """Measure a round and return its runs in the order of `benches`.
+
+    reverse: measure the last endpoint first. Rounds alternate, because the first run of a round leaves the
+    machine in another state than it found.
+    """
+    requests = concurrency * settings.requests
+    if not reverse:
+        return _round(benches, settings, concurrency, requests=requests)
+    runs = _round(benches[::-1], settings, concurrency, requests=requests)
+    return runs[::-1]
 
 
 def _round(
@@ -62,16 +81,13 @@ def _round(
 
 
 def one_run(bench: Bench, settings: Settings, concurrency: int, *, requests: int, seed: int) -> Run:
-    """Measure once; the seed has to be a fresh one."""
+    """Measure one run. The seed has to be a fresh one. Raises EnvironmentUnfitError, NetworkError."""
     arguments = settings.arguments(concurrency, requests, seed)
-    return run_of(bench.measure(arguments, settings.prompts(requests, seed)), concurrency, seed)
+    return run_from_result(bench.measure(arguments, settings.prompts(requests, seed)), concurrency, seed)
 
 
-def run_of(result: dict[str, Any], concurrency: int, seed: int) -> Run:
-    """The result JSON of `vllm bench serve` (benchmarks/serve.py of 0.19.1) as a Run."""
-    columns = zip(
-        result["ttfts"], result["latencies"], result["input_lens"], result["output_lens"], strict=True
-    )
+def run_from_result(result: dict[str, Any], concurrency: int, seed: int) -> Run:
+    """Convert the result JSON of `vllm bench serve` (benchmarks/serve.py of 0.19.1)."""
     return Run(
         concurrency=concurrency,
         seed=seed,
@@ -86,16 +102,33 @@ def run_of(result: dict[str, Any], concurrency: int, seed: int) -> Run:
         tpot=_percentiles(result, "tpot"),
         latency=_percentiles(result, "e2el"),
         acceptance=_acceptance(result),
-        requests=tuple(
-            Request(ttft_s=first, latency_s=whole, input_tokens=sent, output_tokens=received)
-            for first, whole, sent, received in columns
-            if received  # a request that failed has none
-        ),
+        requests=_requests(result),
     )
 
 
+def _requests(result: dict[str, Any]) -> tuple[Request, ...]:
+    """Return the answered requests; a failed one has no output tokens."""
+    columns = zip(
+        result["ttfts"], result["latencies"], result["input_lens"], result["output_lens"], strict=True
+    )
+    requests = []
+    for ttft_s, latency_s, input_tokens, output_tokens in columns:
+        if output_tokens:
+            requests.append(
+                Request(
+                    ttft_s=ttft_s,
+                    latency_s=latency_s,
+                    input_tokens=input_tokens,
+                    output_tokens=output_tokens,
+                )
+            )
+    return tuple(requests)
+
+
 def _percentiles(result: dict[str, Any], name: str) -> Percentiles:
-    return Percentiles(**{f"p{number}": result[f"p{number}_{name}_ms"] for number in (50, 90, 99)})
+    return Percentiles(
+        p50=result[f"p50_{name}_ms"], p90=result[f"p90_{name}_ms"], p99=result[f"p99_{name}_ms"]
+    )
 
 
 def _acceptance(result: dict[str, Any]) -> Acceptance | None:

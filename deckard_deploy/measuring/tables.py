@@ -1,78 +1,107 @@
-"""A record as columns of text, at most 80 wide, and what has to be said below them."""
+"""A record as columns of text, at most 80 wide, and the notes below them."""
 
 import textwrap
 from collections.abc import Iterator
 
-from deckard_deploy.measuring.figures import Row, Spread, rows
-from deckard_deploy.measuring.records import Record
+from deckard_deploy.measuring.figures import Row, Spread, has_drafter, rows
+from deckard_deploy.measuring.records import Record, Subject
+from deckard_deploy.measuring.workload import Settings
 
 WIDTH = 80
+_HEADER = ("at once", "tok/s", "±", "each", "TTFT", "p99", "ITL", "p99", "roof")
 
 
 def cells(record: Record) -> list[tuple[str, ...]]:
-    """A header and a line for each concurrency; times in milliseconds."""
-    found = rows(record)
-    drafted = any(row.acceptance is not None for row in found)
-    header = ("at once", "tok/s", "±", "each", "TTFT", "p99", "ITL", "p99", "roof")
-    return [(*header, *(("acc", "len") if drafted else ())), *(_cells(row, drafted=drafted) for row in found)]
+    """Return a header and a line for each concurrency; times in milliseconds."""
+    drafted = has_drafter(record)
+    lines: list[tuple[str, ...]] = [(*_HEADER, "acc", "len") if drafted else _HEADER]
+    for row in rows(record):
+        line = _row_cells(row)
+        if drafted:
+            line += acceptance_cells(row.acceptance, row.length)
+        lines.append(line)
+    return lines
 
 
-def _cells(row: Row, *, drafted: bool) -> tuple[str, ...]:
-    accepted = (
-        f"{row.acceptance:.0%}" if row.acceptance is not None else "-",
-        f"{row.length:.2f}" if row.length is not None else "-",
-    )
+def _row_cells(row: Row) -> tuple[str, ...]:
     return (
         str(row.concurrency),
         number(row.tokens_per_s.median),
         f"{row.tokens_per_s.relative:.0%}",
         number(row.each.median),
-        *(number(spread.median) for spread in (row.ttft, row.ttft_p99, row.itl, row.itl_p99)),
-        _share(row.reached),
-        *(accepted if drafted else ()),
+        number(row.ttft.median),
+        number(row.ttft_p99.median),
+        number(row.itl.median),
+        number(row.itl_p99.median),
+        _share_text(row.reached),
     )
 
 
-def _share(reached: float | None) -> str:
+def acceptance_cells(acceptance: float | None, length: float | None) -> tuple[str, str]:
+    """Return a drafter's acceptance in percent and its tokens per step, `-` for None."""
+    rate_text = "-" if acceptance is None else f"{acceptance:.0%}"
+    length_text = "-" if length is None else f"{length:.2f}"
+    return rate_text, length_text
+
+
+def _share_text(reached: float | None) -> str:
     if reached is None:
         return "unknown"
     return f"{reached:.0%}" if reached >= 0.1 else f"{reached:.1%}"
 
 
 def number(value: float) -> str:
-    """Three digits that count."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    """Return the number with three significant digits, or all digits before the point."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    if value >= 10:
+        return f"{value:.1f}"
+    return f"{value:.2f}"
 
 
 def notes(record: Record) -> list[str]:
-    """What was measured, how, and what the table cannot show."""
-    return [line for note in _notes(record) for line in textwrap.wrap(note, WIDTH, subsequent_indent="  ")]
+    """Return the notes of a record as lines of at most 80 columns: subject, method, failures, unknowns."""
+    lines = []
+    for note in _notes(record):
+        lines += textwrap.wrap(note, WIDTH, subsequent_indent="  ")
+    return lines
 
 
 def _notes(record: Record) -> Iterator[str]:
-    subject, settings = record.subject, record.settings
-    drafting = subject.drafting
-    yield f"{subject.model} on {subject.profile or 'an unknown machine'}, {subject.engine}, vLLM {subject.vllm_version}"
-    if drafting:
-        yield f"drafter: {drafting.method}, {drafting.model or 'no model'}, {drafting.tokens} tokens a step"
-    lengths = f"{settings.input_tokens} tokens in, " if settings.workload == "random" else ""
-    yield (
-        f"{settings.workload}: {lengths}{settings.output_tokens} tokens out at most; medians of {_counted(record)} "
-        f"runs of {settings.requests} requests a stream, ± half of least to most; times in ms"
-    )
+    yield from _subject_notes(record.subject)
+    yield _method_note(record.settings, _runs_text(record))
     if record.ended:
         yield f"CUT SHORT: {record.ended}"
-    if failed := sum(run.failed for run in record.runs):
-        yield f"{failed} of {failed + sum(run.completed for run in record.runs)} requests FAILED: not counted above"
-    for why in sorted({ceiling.why for ceiling in record.ceilings if ceiling.why}):
+    if record.failed:
+        sent = record.failed + sum(run.completed for run in record.runs)
+        yield f"{record.failed} of {sent} requests FAILED: not counted above"
+    for why in record.unknown_roofline_reasons:
         yield f"roof: unknown, {why}"
 
 
-def _counted(record: Record) -> str:
-    counts = [len(record.of(number)) for number in record.concurrencies]
-    return str(counts[0]) if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
+def _subject_notes(subject: Subject) -> Iterator[str]:
+    profile = subject.profile or "an unknown machine"
+    yield f"{subject.model} on {profile}, {subject.engine}, vLLM {subject.vllm_version}"
+    drafting = subject.drafting
+    if drafting:
+        yield f"drafter: {drafting.method}, {drafting.model or 'no model'}, {drafting.tokens} tokens a step"
 
 
-def spread_text(spread: Spread) -> str:
-    """Median and the outermost runs."""
+def _method_note(settings: Settings, runs_text: str) -> str:
+    lengths = f"{settings.output_tokens} tokens out at most"
+    if settings.workload == "random":
+        lengths = f"{settings.input_tokens} tokens in, {lengths}"
+    runs = f"medians of {runs_text} runs of {settings.requests} requests a stream"
+    return f"{settings.workload}: {lengths}; {runs}, ± half of least to most; times in ms"
+
+
+def _runs_text(record: Record) -> str:
+    counts = {len(record.of(number)) for number in record.concurrencies}
+    if len(counts) == 1:
+        return str(counts.pop())
+    return f"{min(counts)} to {max(counts)}"
+
+
+def format_spread(spread: Spread) -> str:
+    """Return the median, the least and the most as text."""
     return f"{number(spread.median)} ({number(spread.low)} to {number(spread.high)})"

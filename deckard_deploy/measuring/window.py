@@ -1,4 +1,4 @@
-"""What a server does right now: figures of the last seconds, from pages of its /metrics."""
+"""The figures of a server's last seconds, from pages of its /metrics."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from deckard_deploy.measuring.metrics import STARTED, Page, SpeculativeDecoding, speculative_decoding
 
 WINDOW_S = 15.0
-"""Figures are of this long: a first token every few seconds still gives percentiles."""
+"""The length of the window: a first token every few seconds still gives percentiles."""
 
 GENERATED, PROMPT = "vllm:generation_tokens_total", "vllm:prompt_tokens_total"
 RUNNING, WAITING = "vllm:num_requests_running", "vllm:num_requests_waiting"
@@ -19,7 +19,7 @@ WHOLE_REQUEST = "vllm:e2e_request_latency_seconds"
 
 @dataclass(frozen=True)
 class Latency:
-    """Percentiles in seconds; None where nothing was observed."""
+    """Percentiles in seconds; None without observations."""
 
     p50_s: float | None
     p95_s: float | None
@@ -28,7 +28,7 @@ class Latency:
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """One screen. None: the page does not have it, or nothing happened to measure it by."""
+    """The figures of one window. None: the page lacks the metric, or the window has no observation of it."""
 
     started_at: float | None
     """Seconds since 1970."""
@@ -38,34 +38,34 @@ class Figures:
     running: float | None
     waiting: float | None
     finished: float | None
-    """Requests that ended, however they did, in the window."""
+    """Requests that ended in the window, for any reason."""
     kv_use: float | None
     """Share of the KV cache in use, 0 to 1."""
     preemptions: float | None
-    """Requests thrown out of the KV cache in the window."""
+    """Requests preempted in the window."""
     prefix_hits: float | None
-    """Prompt tokens found in the prefix cache, of all that were looked for in the window, 0 to 1."""
+    """The share of the window's prompt tokens that were in the prefix cache, 0 to 1."""
     first_token: Latency
     between_tokens: Latency
     whole_request: Latency
     acceptance_rate: float | None
-    """Accepted tokens of all drafted ones, 0 to 1."""
+    """The share of draft tokens that were accepted, 0 to 1."""
     acceptance_length: float | None
-    """Tokens that one step of the target yields, with its own one."""
+    """Tokens per step of the target, its own one included."""
     acceptance_by_position: tuple[float, ...]
     restarts: int
-    """Seen since the watching began."""
+    """Restarts since the first page."""
 
 
 class Window:
-    """The pages of the last seconds. A restart empties it: nothing before it says anything about the new engine."""
+    """The pages of the last seconds. A restart empties the window: older pages are another process's."""
 
     def __init__(self) -> None:
         self._pages: deque[Page] = deque()
         self.restarts = 0
 
     def add(self, page: Page) -> Figures:
-        """Take in the newest page and say what the window shows."""
+        """Add the newest page and return the figures of the window."""
         if self._pages and page.restarted(self._pages[-1]):
             self.restarts += 1
             self._pages.clear()
@@ -76,7 +76,7 @@ class Window:
 
 
 def figures(page: Page, since: Page, *, restarts: int = 0) -> Figures:
-    """What happened between two pages of one engine; they may be the same one."""
+    """Return the figures between two pages of one engine, which may be the same page."""
     drafting = speculative_decoding(page, since) or SpeculativeDecoding(0, 0, 0, ())
     return Figures(
         started_at=page.value(STARTED),
@@ -103,8 +103,10 @@ def _latency(page: Page, since: Page, name: str) -> Latency:
     histogram = page.histogram(name, since)
     if histogram is None:
         return Latency(None, None, None)
-    return Latency(*(histogram.quantile(q) for q in (0.5, 0.95, 0.99)))
+    return Latency(histogram.quantile(0.5), histogram.quantile(0.95), histogram.quantile(0.99))
 
 
 def _share(part: float | None, whole: float | None) -> float | None:
-    return part / whole if part is not None and whole else None
+    if part is None or not whole:
+        return None
+    return part / whole

@@ -4,7 +4,7 @@ from tests.faults.fault import Fault, Guard
 
 DOCKER = "tests/unit/running/docker/test_client.py"
 DEPLOY = "tests/unit/running/test_deploy.py"
-RULES = "tests/unit/doctor/test_judge.py::test_a_rule_finds_it_and_is_content_without"
+RULES = "tests/unit/doctor/test_judge.py::test_rule_finds_the_fault_and_accepts_the_rest"
 AWAY = "tests/e2e/test_daemon_faults.py::test_it_is_said_while_it_is_away_and_answers_when_it_is_back"
 
 FAULTS = (

@@ -5,7 +5,7 @@ from tests.faults.fault import Fault, Guard
 DEPLOY = "tests/unit/running/test_deploy.py"
 KILLS = "tests/unit/running/test_kills.py"
 IDENTITY = "tests/unit/system/test_processes.py"
-RULES = "tests/unit/doctor/test_judge.py::test_a_rule_finds_it_and_is_content_without"
+RULES = "tests/unit/doctor/test_judge.py::test_rule_finds_the_fault_and_accepts_the_rest"
 
 FAULTS = (
     Fault(

@@ -1,12 +1,14 @@
-"""Rules about what the plan asks of this host: disk, weights, port, who may reach it, and settings that harm."""
+"""Rules about the plan on this host: disk, weights, port, exposure, and harmful settings."""
 
 from ipaddress import ip_address
 
-from deckard_deploy.doctor.facts import Disk, HostFacts
-from deckard_deploy.doctor.findings import Verdict, fail, fail_if, info, ok, rule, warn
+from deckard_deploy.doctor.facts import Checkpoint, Disk, HostFacts
+from deckard_deploy.doctor.findings import RuleVerdict, fail, fail_if_needed, info, ok, rule, warn
 from deckard_deploy.doctor.target import Target
 
-IMAGE_GB, HEADROOM_GB, COMFORT_GB = 25.0, 10.0, 40.0
+IMAGE_GB = 25.0
+HEADROOM_GB = 10.0
+COMFORT_GB = 40.0
 CACHE_GB = 50.0
 SPARK_BATCHED_TOKENS = 32768
 # quantization/modelopt.py:107 of 0.19.1
@@ -18,73 +20,99 @@ RELEASED_ALGORITHMS = (
     "MXFP8",
     "MIXED_PRECISION",
 )
+PATCHES_OF_QUANTIZATION = frozenset({"modelopt", "nvfp4-awq"})
 
 
 @rule(
     "disk",
     when=f"fail: less free than the missing weights, {IMAGE_GB:g} GB for an image that is not here and "
-    f"{HEADROOM_GB:g} GB; warn: less than {COMFORT_GB:g} GB more (no profile: below {COMFORT_GB:g} GB in all)",
+    f"{HEADROOM_GB:g} GB; warn: less than {COMFORT_GB:g} GB more "
+    f"(no profile: below {COMFORT_GB:g} GB in all)",
     why="a download that fills the disk fails at its end, and takes docker and the host's logs with it",
-    source="20.5 GB of weights (model card), 18 to 25 GB of image (github AEON-7/vllm-ultimate-dgx-spark), caches",
+    source="20.5 GB of weights (model card), 18 to 25 GB of image "
+    "(github AEON-7/vllm-ultimate-dgx-spark), caches",
     stops_up=True,
 )
-def disk(facts: HostFacts, target: Target) -> Verdict | None:
-    """Each file system with all that will land on it."""
-    worst: Verdict | None = None
-    for device in sorted({each.device for each in facts.disks}):
-        disks = [each for each in facts.disks if each.device == device]
-        verdict = _room(disks, sum(_needed_gb(each, facts, target) for each in disks), target)
+def disk(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """Each file system has space for everything that will be stored on it."""
+    disks_by_device: dict[int, list[Disk]] = {}
+    for each in facts.disks:
+        disks_by_device.setdefault(each.device, []).append(each)
+    worst: RuleVerdict | None = None
+    for _, disks in sorted(disks_by_device.items()):
+        needed_gb = sum(_needed_gb(each, facts, target) for each in disks)
+        verdict = _judge_space(disks, needed_gb, target)
         if worst is None or (verdict.fix and (not worst.fix or verdict.severity == "fail")):
             worst = verdict
     return worst
 
 
 def _needed_gb(disk: Disk, facts: HostFacts, target: Target) -> float:
-    if disk.purpose == "images":
-        return 0.0 if facts.image or not target.image else IMAGE_GB
     if disk.purpose == "caches":
         return HEADROOM_GB
-    here = {each.model: each.size_bytes / 1e9 for each in facts.checkpoints}
-    return sum(max(0.0, each.size_gb - here.get(each.model, 0.0)) for each in target.weights)
+    if disk.purpose == "images":
+        if facts.image or not target.image:
+            return 0.0
+        return IMAGE_GB
+    present_gb = {each.model: each.size_bytes / 1e9 for each in facts.checkpoints}
+    needed_gb = 0.0
+    for weights in target.weights:
+        needed_gb += max(0.0, weights.size_gb - present_gb.get(weights.model, 0.0))
+    return needed_gb
 
 
-def _room(disks: list[Disk], needed: float, target: Target) -> Verdict:
-    free = disks[0].free_bytes / 1e9
-    what = f"{free:.0f} GB free for {', '.join(each.purpose for each in disks)} ({disks[0].path})"
+def _judge_space(disks: list[Disk], needed_gb: float, target: Target) -> RuleVerdict:
+    free_gb = disks[0].free_bytes / 1e9
+    purposes = ", ".join(each.purpose for each in disks)
+    what = f"{free_gb:.0f} GB free for {purposes} ({disks[0].path})"
     fix = "free some: docker system df; du -xh --max-depth=1 ~ | sort -h"
     if target.profile is None:
-        return ok(what) if free >= COMFORT_GB else warn(what, fix)
-    what = f"{what}, {needed:.0f} GB to come"
-    if free < needed:
+        return warn(what, fix) if free_gb < COMFORT_GB else ok(what)
+    what = f"{what}, {needed_gb:.0f} GB to come"
+    if free_gb < needed_gb:
         return fail(what, fix)
-    big = needed >= HEADROOM_GB
-    return warn(what, fix) if big and free < needed + COMFORT_GB else ok(what)
+    if needed_gb >= HEADROOM_GB and free_gb < needed_gb + COMFORT_GB:
+        return warn(what, fix)
+    return ok(what)
 
 
 @rule(
     "weights",
-    when="fail: files of a downloaded model are missing, are LFS pointers, or lead out of its folder; info: not here",
+    when="fail: files of a downloaded model are missing, are LFS pointers, or lead out of its folder; "
+    "info: not here",
     why="the container sees that folder alone; vLLM finds a missing shard only after minutes of loading",
     source="model.safetensors.index.json; git-lfs pointer format; hub cache links",
 )
-def weights(facts: HostFacts, target: Target) -> Verdict | None:
-    """Complete?"""
-    wanted = [each for each in target.weights if each.repo]
-    if not wanted:
+def weights(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """The downloaded weights are complete."""
+    checkpoints = {each.model: each for each in facts.checkpoints}
+    sizes = []
+    for model in target.weights:
+        if model.repo is None:
+            continue
+        checkpoint = checkpoints.get(model.model)
+        fix = f"hf download {model.repo} --local-dir {model.folder}"
+        if checkpoint is None:
+            return info(f"{model.model} is not here: {model.size_gb:g} GB", fix)
+        problem = _file_problem(checkpoint)
+        if problem:
+            return fail(f"{model.model}: {problem}", fix)
+        sizes.append(f"{model.model}: {checkpoint.size_bytes / 1e9:.1f} GB")
+    if not sizes:
         return None
-    here = {each.model: each for each in facts.checkpoints}
-    for each in wanted:
-        found, fix = here.get(each.model), f"hf download {each.repo} --local-dir {each.folder}"
-        if found is None:
-            return info(f"{each.model} is not here: {each.size_gb:g} GB", fix)
-        for wrong, why in (
-            (found.missing, "missing"),
-            (found.pointers, "not fetched"),
-            (found.outside, "links out"),
-        ):
-            if wrong:
-                return fail(f"{each.model}: {', '.join(wrong[:3])} {why} ({len(wrong)} of its files)", fix)
-    return ok(", ".join(f"{each.model}: {here[each.model].size_bytes / 1e9:.1f} GB" for each in wanted))
+    return ok(", ".join(sizes))
+
+
+def _file_problem(checkpoint: Checkpoint) -> str | None:
+    problems = (
+        (checkpoint.missing, "missing"),
+        (checkpoint.pointers, "not fetched"),
+        (checkpoint.outside, "links out"),
+    )
+    for names, problem in problems:
+        if names:
+            return f"{', '.join(names[:3])} {problem} ({len(names)} of its files)"
+    return None
 
 
 @rule(
@@ -93,18 +121,25 @@ def weights(facts: HostFacts, target: Target) -> Verdict | None:
     why="vLLM 0.19.1 refuses the checkpoint while it reads the configuration",
     source="vllm 0.19.1 model_executor/layers/quantization/modelopt.py:107; vllm-project/vllm issue 45333",
 )
-def quantization(facts: HostFacts, target: Target) -> Verdict | None:
-    """Can this engine load this checkpoint?"""
-    known = [each for each in facts.checkpoints if each.quant_algo]
-    if not known or not target.weights or target.patched_inside:
+def quantization(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """The engine can load the checkpoint's quantization."""
+    if not target.weights or target.patches_in_image:
         return None
-    for each in known:
-        if each.quant_algo not in RELEASED_ALGORITHMS and not {"modelopt", "nvfp4-awq"} & set(target.patches):
+    patched = not PATCHES_OF_QUANTIZATION.isdisjoint(target.patches)
+    algorithms = set()
+    for checkpoint in facts.checkpoints:
+        algorithm = checkpoint.quant_algo
+        if not algorithm:
+            continue
+        if algorithm not in RELEASED_ALGORITHMS and not patched:
             return fail(
-                f"{each.model} is {each.quant_algo}, without the modelopt patch",
+                f"{checkpoint.model} is {algorithm}, without the modelopt patch",
                 "deckard-deploy patches check",
             )
-    return ok(", ".join(sorted({str(each.quant_algo) for each in known})))
+        algorithms.add(algorithm)
+    if not algorithms:
+        return None
+    return ok(", ".join(sorted(algorithms)))
 
 
 @rule(
@@ -114,14 +149,16 @@ def quantization(facts: HostFacts, target: Target) -> Verdict | None:
     source="vllm 0.19.1 entrypoints/openai/api_server.py:497",
     stops_up=True,
 )
-def port(facts: HostFacts, target: Target) -> Verdict | None:
-    """Free?"""
+def port(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """The port is free."""
     found = facts.port
     if found is None or (found.address, found.port) != (target.address, target.port):
         return None
     where = f"{found.address}:{found.port}"
-    if found.problem is None or target.running:
-        return ok(f"{where} is {'this deployment' if target.running else 'free'}")
+    if target.running:
+        return ok(f"{where} is this deployment")
+    if found.problem is None:
+        return ok(f"{where} is free")
     return fail(found.problem, "--port N, or end what listens there: ss -ltnp")
 
 
@@ -129,23 +166,24 @@ def port(facts: HostFacts, target: Target) -> Verdict | None:
     "exposure",
     when="fail: an address that others reach, while the server asks for no key; warn: the host's network",
     why="whoever reaches the port uses the model; docker publishes past ufw",
-    source="docs.docker.com/engine/network/packet-filtering-firewalls; vLLM's own key is bypassable: CVE-2026-48746",
+    source="docs.docker.com/engine/network/packet-filtering-firewalls; "
+    "vLLM's own key is bypassable: CVE-2026-48746",
 )
-def exposure(facts: HostFacts, target: Target) -> Verdict | None:
-    """Who can reach it?"""
+def exposure(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """Only this host, or a client with a key, reaches the port."""
     if target.address is None:
         return None
-    wall = {True: "; ufw is on", False: "; ufw is off", None: ""}[facts.services.firewall]
-    if not ip_address(target.address).is_loopback and not target.keyed:
+    firewall = {True: "; ufw is on", False: "; ufw is off", None: ""}[facts.services.firewall]
+    if not ip_address(target.address).is_loopback and not target.requires_key:
         return fail(
-            f"{target.address} is reachable without a key{wall}",
+            f"{target.address} is reachable without a key{firewall}",
             f"--expose {target.address}: through a gateway",
         )
-    if target.keyed:
-        return ok(f"{target.address}, through a gateway that asks for a key{wall}")
+    if target.requires_key:
+        return ok(f"{target.address}, through a gateway that asks for a key{firewall}")
     if target.host_network:
-        return warn(f"the container is on the host's network{wall}", "--set container.network=bridge")
-    return ok(f"{target.address} only{wall}")
+        return warn(f"the container is on the host's network{firewall}", "--set container.network=bridge")
+    return ok(f"{target.address} only{firewall}")
 
 
 @rule(
@@ -154,8 +192,8 @@ def exposure(facts: HostFacts, target: Target) -> Verdict | None:
     why="whoever reads it downloads gated models in your name",
     source="huggingface_hub/constants.py, HF_TOKEN_PATH",
 )
-def token_file(facts: HostFacts, target: Target) -> Verdict | None:
-    """Private?"""
+def token_file(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """The token file is private."""
     found = facts.token_file
     if found is None:
         return None
@@ -170,19 +208,20 @@ def token_file(facts: HostFacts, target: Target) -> Verdict | None:
     why="without them each start compiles and tunes anew: 13 minutes in place of 2",
     source="github AEON-7/vllm-ultimate-dgx-spark README; vllm 0.19.1 envs.py, VLLM_CACHE_ROOT",
 )
-def caches(facts: HostFacts, target: Target) -> Verdict | None:
-    """Usable, and not overgrown?"""
+def caches(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """The caches are writable, and not too large."""
     if not facts.cache_folders:
         return None
     for each in facts.cache_folders:
         if not each.writable:
             return warn(f"{each.path} is not writable", f"sudo chown -R $USER {each.path}")
     for each in facts.cache_folders:
-        if (each.size_bytes or 0) / 1e9 > CACHE_GB:
-            return info(f"{each.path} holds {(each.size_bytes or 0) / 1e9:.0f} GB", f"rm -r {each.path}")
-    owned = [each.path for each in facts.cache_folders if each.owner_uid == 0]
-    if owned:
-        return info(f"owned by root: {owned[0]}", f"to remove it: sudo rm -r {owned[0]}")
+        size_gb = (each.size_bytes or 0) / 1e9
+        if size_gb > CACHE_GB:
+            return info(f"{each.path} holds {size_gb:.0f} GB", f"rm -r {each.path}")
+    for each in facts.cache_folders:
+        if each.owner_uid == 0:
+            return info(f"owned by root: {each.path}", f"to remove it: sudo rm -r {each.path}")
     return ok(f"{len(facts.cache_folders)} writable")
 
 
@@ -192,8 +231,8 @@ def caches(facts: HostFacts, target: Target) -> Verdict | None:
     why="a server that runs out of memory is then started for ever, on a Spark until the host freezes",
     source="vllm-project/vllm issue 46307; compose-spec, restart",
 )
-def restart_policy(facts: HostFacts, target: Target) -> Verdict | None:
-    """Does it give up?"""
+def restart_policy(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """The restart policy is bounded."""
     if target.restart is None:
         return None
     if target.restart in ("always", "unless-stopped"):
@@ -207,8 +246,8 @@ def restart_policy(facts: HostFacts, target: Target) -> Verdict | None:
     why="65536 hung a Spark",
     source="github AEON-7/vllm-dflash issue 1",
 )
-def batched_tokens(facts: HostFacts, target: Target) -> Verdict | None:
-    """A step too large?"""
+def batched_tokens(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """The batch of a step is not too large."""
     if not target.unified or target.batched_tokens is None:
         return None
     if target.batched_tokens > SPARK_BATCHED_TOKENS:
@@ -220,16 +259,19 @@ def batched_tokens(facts: HostFacts, target: Target) -> Verdict | None:
     "nccl-gid",
     when="fail: NCCL_IB_GID_INDEX is empty; warn: it is set",
     why="the index differs from host to host and drifts; an empty one is read as 0",
-    source="github tonyd2wild/DeepSeek-v4-Flash-Vision-Exp issue 38; MiaAI-Lab/DeepSeek-v4-Flash-DSpark pull 95",
+    source="github tonyd2wild/DeepSeek-v4-Flash-Vision-Exp issue 38; "
+    "MiaAI-Lab/DeepSeek-v4-Flash-DSpark pull 95",
 )
-def nccl_gid(facts: HostFacts, target: Target) -> Verdict | None:
-    """Pinned?"""
+def nccl_gid(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """NCCL chooses its GID index itself."""
     value = target.environment.get("NCCL_IB_GID_INDEX")
     if target.profile is None:
         return None
     if value is None:
         return ok("not pinned")
-    return fail_if(value == "", f"NCCL_IB_GID_INDEX is {value!r}", "--set environment.NCCL_IB_GID_INDEX=null")
+    return fail_if_needed(
+        value == "", f"NCCL_IB_GID_INDEX is {value!r}", "--set environment.NCCL_IB_GID_INDEX=null"
+    )
 
 
 @rule(
@@ -238,29 +280,36 @@ def nccl_gid(facts: HostFacts, target: Target) -> Verdict | None:
     why="clients on this host would send their requests for the endpoint to the proxy",
     source="requests.readthedocs.io, Proxies; curl(1), NO_PROXY",
 )
-def proxy(facts: HostFacts, target: Target) -> Verdict | None:
-    """Would local requests leave the host?"""
+def proxy(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """Local requests do not go through a proxy."""
     if not facts.proxies:
         return ok("none")
-    spared = {name.strip() for name in facts.no_proxy.split(",")}
-    if spared & {"*", "127.0.0.1", "localhost"}:
-        return ok(f"{', '.join(facts.proxies)}; not for this host")
-    return warn(f"{', '.join(facts.proxies)} set", "export NO_PROXY=127.0.0.1,localhost")
+    names = ", ".join(facts.proxies)
+    exempt = {name.strip() for name in facts.no_proxy.split(",")}
+    if exempt & {"*", "127.0.0.1", "localhost"}:
+        return ok(f"{names}; not for this host")
+    return warn(f"{names} set", "export NO_PROXY=127.0.0.1,localhost")
 
 
 @rule(
     "clock",
-    when="warn: not synchronized; info: nobody could be asked",
+    when="warn: not synchronized; info: unknown, systemd does not answer",
     why="with a wrong clock TLS refuses downloads, and times in logs mislead",
     source="timedatectl show -p NTPSynchronized; /proc/uptime; /sys/class/dmi/id",
 )
-def clock(facts: HostFacts, target: Target) -> Verdict | None:
-    """Right, and since when the host is up, on which firmware."""
-    up = None if facts.uptime_s is None else f"up {facts.uptime_s / 86400:.1f} days"
-    about = ", ".join(text for text in (up, facts.product, facts.bios and f"BIOS {facts.bios}") if text)
+def clock(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """The clock is synchronized. Also reports uptime, product and firmware."""
+    details = []
+    if facts.uptime_s is not None:
+        details.append(f"up {facts.uptime_s / 86400:.1f} days")
+    if facts.product:
+        details.append(facts.product)
+    if facts.bios:
+        details.append(f"BIOS {facts.bios}")
+    host = ", ".join(details)
     synchronized = facts.services.clock_synchronized
     if synchronized is None:
-        return info(f"not known; {about}" if about else "not known")
+        return info(f"not known; {host}" if host else "not known")
     if not synchronized:
-        return warn(f"not synchronized; {about}", "sudo timedatectl set-ntp true")
-    return ok(f"synchronized; {about}")
+        return warn(f"not synchronized; {host}", "sudo timedatectl set-ntp true")
+    return ok(f"synchronized; {host}")

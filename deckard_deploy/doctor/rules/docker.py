@@ -1,14 +1,17 @@
-"""Rules about docker: there, allowed, new enough, able to give a container a GPU, with an image that runs here."""
+"""Rules about docker: installed, permitted, new enough, able to pass a GPU, with an image for this host."""
 
 from deckard_deploy.doctor.facts import HostFacts
-from deckard_deploy.doctor.findings import Verdict, fail, fail_if, ok, rule, version, warn
+from deckard_deploy.doctor.findings import RuleVerdict, fail, fail_if_needed, ok, rule, version, warn
 from deckard_deploy.doctor.rules.gpu import docker_name
 from deckard_deploy.doctor.target import Target
 
 OLD_ENGINE = 24
 OLDEST_COMPOSE = (2, 20)
 INSTALL = "install docker: https://docs.docker.com/engine/install/"
-TOOLKIT = "install nvidia-container-toolkit, then: sudo nvidia-ctk runtime configure && sudo systemctl restart docker"
+TOOLKIT = (
+    "install nvidia-container-toolkit, then: "
+    "sudo nvidia-ctk runtime configure && sudo systemctl restart docker"
+)
 
 
 @rule(
@@ -18,8 +21,8 @@ TOOLKIT = "install nvidia-container-toolkit, then: sudo nvidia-ctk runtime confi
     source="docker info",
     stops_up=True,
 )
-def docker(facts: HostFacts, target: Target) -> Verdict | None:
-    """Does an engine answer?"""
+def docker(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """The engine answers."""
     found = facts.docker
     if found is None or target.needs_docker is False:
         return None
@@ -32,7 +35,7 @@ def docker(facts: HostFacts, target: Target) -> Verdict | None:
         fix = "sudo usermod -aG docker $USER, then log in again"
     elif "connect to the docker daemon" in found.problem.lower():
         fix = "sudo systemctl start docker"
-    return fail_if(target.needs_docker, found.problem, fix)
+    return fail_if_needed(target.needs_docker, found.problem, fix)
 
 
 @rule(
@@ -41,12 +44,16 @@ def docker(facts: HostFacts, target: Target) -> Verdict | None:
     why="Spark images and their instructions were made with 24 and newer; older engines are not maintained",
     source="github AEON-7/vllm-ultimate-dgx-spark README",
 )
-def docker_version(facts: HostFacts, target: Target) -> Verdict | None:
-    """New enough?"""
-    found = facts.docker.version if facts.docker else None
-    if not version(found) or target.needs_docker is False:
+def docker_version(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """The engine is maintained."""
+    if facts.docker is None or target.needs_docker is False:
         return None
-    return ok(str(found)) if version(found)[0] >= OLD_ENGINE else warn(f"{found} is old", INSTALL)
+    found = facts.docker.version
+    if found is None or not version(found):
+        return None
+    if version(found)[0] < OLD_ENGINE:
+        return warn(f"{found} is old", INSTALL)
+    return ok(found)
 
 
 @rule(
@@ -56,19 +63,17 @@ def docker_version(facts: HostFacts, target: Target) -> Verdict | None:
     source="docker compose version --short; compose's own documentation covers no older one",
     stops_up=True,
 )
-def compose(facts: HostFacts, target: Target) -> Verdict | None:
-    """The plugin, not docker-compose."""
+def compose(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """The compose plugin is installed, which docker-compose does not replace."""
     if facts.docker is None or not facts.docker.installed or target.needs_docker is False:
         return None
     found = facts.docker.compose
     fix = "sudo apt-get install docker-compose-plugin"
     if found is None:
-        return fail_if(target.needs_docker, "docker has no compose plugin", fix)
-    return (
-        ok(found)
-        if version(found)[:2] >= OLDEST_COMPOSE
-        else fail_if(target.needs_docker, f"{found} is old", fix)
-    )
+        return fail_if_needed(target.needs_docker, "docker has no compose plugin", fix)
+    if version(found)[:2] < OLDEST_COMPOSE:
+        return fail_if_needed(target.needs_docker, f"{found} is old", fix)
+    return ok(found)
 
 
 @rule(
@@ -78,8 +83,8 @@ def compose(facts: HostFacts, target: Target) -> Verdict | None:
     source="docker 20.10's words; docs.nvidia.com/datacenter/cloud-native/container-toolkit (both ways)",
     stops_up=True,
 )
-def gpu_runtime(facts: HostFacts, target: Target) -> Verdict | None:
-    """Can a container have a GPU? Not asked of an engine that does not answer, or of a machine without a GPU."""
+def gpu_runtime(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """A container can use the GPU. Skipped if the engine does not answer, or the machine has no GPU."""
     if facts.docker is None or facts.docker.problem or target.needs_gpu is False:
         return None
     if not facts.gpus and target.needs_gpu is None:
@@ -88,9 +93,8 @@ def gpu_runtime(facts: HostFacts, target: Target) -> Verdict | None:
         return ok("nvidia runtime")
     if facts.cdi_specs:
         return ok(f"CDI: {', '.join(facts.cdi_specs)}")
-    return fail_if(
-        target.needs_gpu, f"docker's runtimes are {', '.join(facts.docker.runtimes) or 'none'}", TOOLKIT
-    )
+    runtimes = ", ".join(facts.docker.runtimes) or "none"
+    return fail_if_needed(target.needs_gpu, f"docker's runtimes are {runtimes}", TOOLKIT)
 
 
 @rule(
@@ -100,8 +104,8 @@ def gpu_runtime(facts: HostFacts, target: Target) -> Verdict | None:
     source="docker image inspect",
     stops_up=True,
 )
-def image_platform(facts: HostFacts, target: Target) -> Verdict | None:
-    """Only of an image that is here; others are pulled for the profile's platform."""
+def image_platform(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """The image on this host is for its architecture. Other images are pulled for the profile's platform."""
     image, host = facts.image, docker_name(facts.architecture)
     if image is None or image.reference != target.image or image.architecture is None or host is None:
         return None

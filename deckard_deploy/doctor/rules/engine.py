@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from deckard_deploy.doctor.facts import HostFacts
-from deckard_deploy.doctor.findings import Verdict, ok, rule, version, warn
+from deckard_deploy.doctor.findings import RuleVerdict, ok, rule, version, warn
 from deckard_deploy.doctor.target import Target
 
 
@@ -26,7 +26,7 @@ class Advisory(BaseModel):
     test: str
 
     def is_open(self, release: str) -> bool:
-        """Does this release have it?"""
+        """Return True if this release has the fault."""
         before = self.since is not None and version(release) < version(self.since)
         after = self.fixed is not None and version(release) >= version(self.fixed)
         return not before and not after
@@ -34,25 +34,26 @@ class Advisory(BaseModel):
 
 @cache
 def advisories() -> tuple[Advisory, ...]:
-    """All that are known, in the order of the file."""
+    """Return the known advisories, in the order of the file."""
     data = yaml.safe_load(Path(__file__).with_name("advisories.yaml").read_text(encoding="utf-8"))
     return tuple(TypeAdapter(list[Advisory]).validate_python(data["advisories"]))
 
 
 @rule(
     "advisories",
-    when="warn: the release has published ones, and others than this host reach the port",
+    when="warn: the release has open advisories, and other hosts reach the port",
     why="who reaches the port reaches them; docs/doctor.md says what each is, and what keeps it shut",
     source="deckard_deploy/doctor/rules/advisories.yaml, with the range of each",
 )
-def open_advisories(facts: HostFacts, target: Target) -> Verdict | None:
-    """Open for this engine?"""
+def open_advisories(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """No advisory is open for this engine, or only this host can reach the port."""
     if target.vllm_version is None:
         return None
     found = [each for each in advisories() if each.is_open(target.vllm_version)]
-    named = f"vLLM {target.vllm_version}: {', '.join(each.id for each in found) or 'none known'}"
+    names = ", ".join(each.id for each in found) or "none known"
+    what = f"vLLM {target.vllm_version}: {names}"
     if not found or target.address is None:
-        return ok(named)
+        return ok(what)
     if ip_address(target.address).is_loopback:
-        return ok(f"{named}; only this host reaches them")
-    return warn(named, found[0].mitigation)
+        return ok(f"{what}; only this host reaches them")
+    return warn(what, found[0].mitigation)

@@ -1,22 +1,25 @@
 """Rules about the machine and its GPUs."""
 
-from deckard_deploy.doctor.facts import Gpu, HostFacts
-from deckard_deploy.doctor.findings import Verdict, fail, fail_if, info, ok, rule, version, warn
+from deckard_deploy.doctor.facts import Gpu, GpuProcess, HostFacts
+from deckard_deploy.doctor.findings import RuleVerdict, fail, fail_if_needed, info, ok, rule, version, warn
 from deckard_deploy.doctor.target import Target
 
 OLDEST_DRIVER = 580  # CUDA 13.0
 DEADLOCKING_DRIVER = 590
-SPARK = "12.1"  # compute capability of the GB10
+# Compute capabilities
+SPARK = "12.1"  # GB10
+THOR = "11.0"
 HOT_C = 85
 BUSY_PERCENT, SLOW_MHZ, SLOW_W = 90, 1400, 25.0
 MUCH_MIB = 1024
 MEMORY_SHARE = 0.9
 _DOCKER_NAMES = {"aarch64": "arm64", "arm64": "arm64", "x86_64": "amd64", "amd64": "amd64"}
-_BOARD_NAMES = {"JMJWOA"}  # what early GB10 kits call themselves (NVIDIA/NemoClaw issue 3886)
+_ENGINE_NAME = "VLLM::"  # in the names of vLLM's processes: VLLM::EngineCore …
+_BOARD_NAMES = {"JMJWOA"}  # the name of early GB10 kits (NVIDIA/NemoClaw issue 3886)
 
 
 def docker_name(architecture: str | None) -> str | None:
-    """`uname -m` as images name it."""
+    """Return the architecture of `uname -m` as docker images name it; None for an unknown one."""
     return _DOCKER_NAMES.get(architecture or "")
 
 
@@ -27,8 +30,8 @@ def docker_name(architecture: str | None) -> str | None:
     source="uname -m; the profile's architecture",
     stops_up=True,
 )
-def architecture(facts: HostFacts, target: Target) -> Verdict | None:
-    """Host against profile."""
+def architecture(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """The host has the profile's architecture."""
     if facts.architecture is None:
         return None
     if target.architecture in (None, docker_name(facts.architecture)):
@@ -46,20 +49,18 @@ def architecture(facts: HostFacts, target: Target) -> Verdict | None:
     source="nvidia-smi --query-gpu",
     stops_up=True,
 )
-def gpu(facts: HostFacts, target: Target) -> Verdict | None:
-    """Is there a GPU, and are there enough?"""
+def gpu(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """The host has as many GPUs as the plan reserves."""
     if target.needs_gpu is False or (not facts.gpus and facts.gpu_problem is None):
         return None
     fix = "install or load the NVIDIA driver (nvidia-smi); without a GPU: deckard-deploy up --profile cpu"
     if not facts.gpus:
-        return fail_if(target.needs_gpu, facts.gpu_problem or "no GPU", fix)
+        return fail_if_needed(target.needs_gpu, facts.gpu_problem or "no GPU", fix)
     if target.needs_gpu and len(facts.gpus) < target.gpu_count:
-        few = f"{len(facts.gpus)} GPU here, {target.gpu_count} are reserved"
-        others = "others with --set environment.CUDA_VISIBLE_DEVICES=N,…: nvidia-smi -L"
-        return fail(
-            few,
-            others if target.gpu_ids else "lower --set tensor-parallel-size=N or pipeline-parallel-size=N",
-        )
+        fix = "lower --set tensor-parallel-size=N or pipeline-parallel-size=N"
+        if target.gpu_ids:
+            fix = "others with --set environment.CUDA_VISIBLE_DEVICES=N,…: nvidia-smi -L"
+        return fail(f"{len(facts.gpus)} GPU here, {target.gpu_count} are reserved", fix)
     return ok(f"{len(facts.gpus)} x {facts.gpus[0].name}")
 
 
@@ -71,8 +72,8 @@ def gpu(facts: HostFacts, target: Target) -> Verdict | None:
     source="developer.nvidia.com/cuda-gpus; NVIDIA/NemoClaw issue 3886 (a GB10 named JMJWOA)",
     stops_up=True,
 )
-def gpu_model(facts: HostFacts, target: Target) -> Verdict | None:
-    """Is it the profile's GPU?"""
+def gpu_model(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """The GPU is the profile's."""
     if not facts.gpus or not target.gpu:
         return None
     first = facts.gpus[0]
@@ -83,41 +84,47 @@ def gpu_model(facts: HostFacts, target: Target) -> Verdict | None:
     named = target.gpu.removeprefix("NVIDIA ").lower() in first.name.lower()
     if not named and not (first.name in _BOARD_NAMES and target.compute_capability == SPARK):
         return warn(f"{found}; {target.profile} expects the name {target.gpu}", fix)
-    size, whole = (first.memory_total_mib or 0) / 1024, target.memory_gib or 0.0
-    # "NVIDIA GeForce RTX 5090 Laptop GPU": 24 GB.
-    if target.memory == "discrete" and 0 < size < MEMORY_SHARE * whole:
-        return warn(f"{found}; {target.profile} is for {whole:g} GiB, this one has {size:.1f}", fix)
+    size_gib = (first.memory_total_mib or 0) / 1024
+    profile_gib = target.memory_gib or 0.0
+    # The name contains the profile's, but the memory is smaller: "NVIDIA GeForce RTX 5090 Laptop GPU" has 24
+    # GB.
+    if target.memory == "discrete" and 0 < size_gib < MEMORY_SHARE * profile_gib:
+        return warn(f"{found}; {target.profile} is for {profile_gib:g} GiB, this one has {size_gib:.1f}", fix)
     return ok(found)
 
 
 @rule(
     "driver",
-    when=f"fail: below {OLDEST_DRIVER} (warn: the image here has CUDA 12, or no profile was named); on a GB10 "
-    f"warn: {DEADLOCKING_DRIVER}.x, info: newer",
-    why="CUDA 13 images need 580; 590 deadlocks in CUDA graphs on a GB10, 580 is what Sparks are known to run on",
+    when=f"fail: below {OLDEST_DRIVER} (warn: the image here has CUDA 12, or no profile was named); "
+    f"on a GB10 warn: {DEADLOCKING_DRIVER}.x, info: newer",
+    why="CUDA 13 images need 580; 590 deadlocks in CUDA graphs on a GB10, "
+    "580 is what Sparks are known to run on",
     source="docs.nvidia.com/cuda, release notes of 13.0; github eugr/spark-vllm-docker README, 2026-03-12",
     stops_up=True,
 )
-def driver(facts: HostFacts, target: Target) -> Verdict | None:
-    """Old, or known to hang?"""
-    found = facts.gpus[0] if facts.gpus else None
-    major = version(found.driver)[:1] if found else ()
-    if found is None or not major or target.needs_gpu is False:
+def driver(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """The driver is new enough, and not one that hangs."""
+    if not facts.gpus or target.needs_gpu is False:
         return None
-    if major[0] < OLDEST_DRIVER:
+    first = facts.gpus[0]
+    numbers = version(first.driver)
+    if not numbers:
+        return None
+    major = numbers[0]
+    if major < OLDEST_DRIVER:
         cuda_12 = facts.image is not None and version(facts.image.cuda)[:1] == (12,)
-        return fail_if(
+        return fail_if_needed(
             bool(target.needs_gpu) and not cuda_12,
-            f"{found.driver} is older than {OLDEST_DRIVER}",
+            f"{first.driver} is older than {OLDEST_DRIVER}",
             f"install driver {OLDEST_DRIVER}, then reboot",
         )
-    if found.compute_capability == SPARK and major[0] == DEADLOCKING_DRIVER:
+    if first.compute_capability == SPARK and major == DEADLOCKING_DRIVER:
         return warn(
-            f"{found.driver}: CUDA graphs deadlock on a GB10", f"go back to a driver {OLDEST_DRIVER}.x"
+            f"{first.driver}: CUDA graphs deadlock on a GB10", f"go back to a driver {OLDEST_DRIVER}.x"
         )
-    if found.compute_capability == SPARK and major[0] > DEADLOCKING_DRIVER:
-        return info(f"{found.driver}: newer than what most Sparks run; 610 has been seen working")
-    return ok(str(found.driver))
+    if first.compute_capability == SPARK and major > DEADLOCKING_DRIVER:
+        return info(f"{first.driver}: newer than what most Sparks run; 610 has been seen working")
+    return ok(str(first.driver))
 
 
 @rule(
@@ -126,8 +133,8 @@ def driver(facts: HostFacts, target: Target) -> Verdict | None:
     why="kernels compiled at run time then end in cudaErrorUnsupportedPtxVersion",
     source="vllm-project/vllm issue 31700; github Blackwellboy/model-serving-minefield, trap 08",
 )
-def cuda(facts: HostFacts, target: Target) -> Verdict | None:
-    """Image against driver."""
+def cuda(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """The driver supports the image's CUDA."""
     image = facts.image
     if image is None or image.reference != target.image or not version(image.cuda) or not version(facts.cuda):
         return None
@@ -143,16 +150,16 @@ def cuda(facts: HostFacts, target: Target) -> Verdict | None:
     why="on a GB10 the driver cannot tell; MemAvailable is what counts there",
     source="docs.nvidia.com/dgx/dgx-spark, known issues; leptonai/gpud pull request 1170",
 )
-def gpu_memory_reading(facts: HostFacts, target: Target) -> Verdict | None:
-    """Can GPU memory be judged?"""
+def gpu_memory_reading(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """The driver reports the GPU memory, or the memory is unified."""
     if not facts.gpus or target.needs_gpu is False:
         return None
-    silent = [each for each in facts.gpus if each.memory_total_mib is None]
-    if not silent:
+    unknown = [each for each in facts.gpus if each.memory_total_mib is None]
+    if not unknown:
         return ok(f"{facts.gpus[0].memory_total_mib} MiB")
-    if target.unified or all(each.compute_capability in (SPARK, "11.0") for each in silent):
+    if target.unified or {each.compute_capability for each in unknown} <= {SPARK, THOR}:
         return ok("[N/A], as on every machine with unified memory: /proc/meminfo is used")
-    return warn(f"GPU {silent[0].index} tells no memory", "nvidia-smi -q -d MEMORY")
+    return warn(f"GPU {unknown[0].index} tells no memory", "nvidia-smi -q -d MEMORY")
 
 
 @rule(
@@ -162,35 +169,43 @@ def gpu_memory_reading(facts: HostFacts, target: Target) -> Verdict | None:
     source="vllm-project/vllm issue 55510; github Blackwellboy/model-serving-minefield, trap 123",
     stops_up=True,
 )
-def gpu_processes(facts: HostFacts, target: Target) -> Verdict | None:
-    """Who else is there?"""
+def gpu_processes(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """No other process uses much memory of the GPU."""
     if not facts.gpus or target.needs_gpu is False:
         return None
-    large = [
-        each for each in facts.gpu_processes if "VLLM::" in each.name or (each.memory_mib or 0) > MUCH_MIB
-    ]
-    named = ", ".join(f"{each.name} (pid {each.pid}, {_mib(each.memory_mib)})" for each in large[:3])
+    large = []
+    engine_found = False
+    for process in facts.gpu_processes:
+        if _ENGINE_NAME in process.name:
+            engine_found = True
+            large.append(process)
+        elif (process.memory_mib or 0) > MUCH_MIB:
+            large.append(process)
     if not large:
         return ok("nobody else computes")
+    names = ", ".join(map(_process_text, large[:3]))
     if target.running:
-        return ok(f"this deployment's: {named}")
+        return ok(f"this deployment's: {names}")
     fix = f"if nobody needs it: kill {large[0].pid}; a deployment of this tool: deckard-deploy down"
-    engine = any("VLLM::" in each.name for each in large)
-    return fail_if(engine and target.unified, f"{len(large)} on the GPU: {named}", fix)
+    return fail_if_needed(engine_found and target.unified, f"{len(large)} on the GPU: {names}", fix)
 
 
-def _mib(value: int | None) -> str:
-    return "memory unknown" if value is None else f"{value} MiB"
+def _process_text(process: GpuProcess) -> str:
+    memory = "memory unknown"
+    if process.memory_mib is not None:
+        memory = f"{process.memory_mib} MiB"
+    return f"{process.name} (pid {process.pid}, {memory})"
 
 
 @rule(
     "gpu-heat",
     when=f"warn: {HOT_C} °C or more",
     why="hot Sparks have switched off without a word",
-    source="github eugr/spark-vllm-docker README; NVIDIA/open-gpu-kernel-modules issue 1358 (91 to 65 °C at 2100 MHz)",
+    source="github eugr/spark-vllm-docker README; "
+    "NVIDIA/open-gpu-kernel-modules issue 1358 (91 to 65 °C at 2100 MHz)",
 )
-def gpu_heat(facts: HostFacts, target: Target) -> Verdict | None:
-    """Too hot?"""
+def gpu_heat(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """The GPU is not too hot."""
     known = [each.temperature_c for each in facts.gpus if each.temperature_c is not None]
     if not known:
         return None
@@ -203,11 +218,12 @@ def gpu_heat(facts: HostFacts, target: Target) -> Verdict | None:
     "gpu-clock",
     when=f"GB10 at {BUSY_PERCENT} % or more: warn: below {SLOW_MHZ} MHz or {SLOW_W:g} W",
     why="a GB10 can be stuck in a low-power state, at half speed (799 MHz, 19.5 W at 96 %)",
-    source="github Blackwellboy/model-serving-minefield, trap 124; djangodevreng.nl (2515 MHz, 45 W under load)",
+    source="github Blackwellboy/model-serving-minefield, trap 124; "
+    "djangodevreng.nl (2515 MHz, 45 W under load)",
 )
-def gpu_clock(facts: HostFacts, target: Target) -> Verdict | None:
-    """Only a busy GPU shows it."""
-    busy = [each for each in facts.gpus if each.compute_capability == SPARK and _busy(each)]
+def gpu_clock(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """A busy GPU has its full clock and power. An idle one is not judged."""
+    busy = [each for each in facts.gpus if _is_busy_spark(each)]
     if not busy:
         return None
     first = busy[0]
@@ -217,6 +233,7 @@ def gpu_clock(facts: HostFacts, target: Target) -> Verdict | None:
     return ok(found)
 
 
-def _busy(gpu: Gpu) -> bool:
-    known = gpu.sm_clock_mhz is not None and gpu.power_w is not None
-    return known and (gpu.utilization_percent or 0) >= BUSY_PERCENT
+def _is_busy_spark(gpu: Gpu) -> bool:
+    if gpu.compute_capability != SPARK or gpu.sm_clock_mhz is None or gpu.power_w is None:
+        return False
+    return (gpu.utilization_percent or 0) >= BUSY_PERCENT

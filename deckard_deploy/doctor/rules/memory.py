@@ -1,7 +1,9 @@
-"""Rules about memory, the kernel's log and what runs beside the server."""
+"""Rules about memory, the kernel log and the services next to the server."""
 
-from deckard_deploy.doctor.facts import HostFacts, Memory
-from deckard_deploy.doctor.findings import Verdict, fail, info, ok, rule, warn
+from typing import NamedTuple
+
+from deckard_deploy.doctor.facts import HostFacts, HostMemory
+from deckard_deploy.doctor.findings import RuleVerdict, fail, info, ok, rule, warn
 from deckard_deploy.doctor.target import Target
 
 GIB = 1 << 20  # in KiB
@@ -13,8 +15,9 @@ CPU_GIB = 2.0
 SWAP_GIB, MIN_FREE_GIB = 1.0, 2.0
 PRESSURE_WARN, PRESSURE_FAIL = 1.0, 10.0
 DESKTOP_UTILIZATION = 0.8
-LEAST_UTILIZATION = 0.3  # below, weights and engine alone do not fit: 28 GiB of 121.69, and some KV cache
-DROP = "sudo sh -c 'sync; echo 3 > /proc/sys/vm/drop_caches'"
+# Below it, weights and engine with some KV cache do not fit: 28 of 121.69 GiB.
+LEAST_UTILIZATION = 0.3
+DROP_CACHES = "sudo sh -c 'sync; echo 3 > /proc/sys/vm/drop_caches'"
 
 
 def _gib(kib: float) -> str:
@@ -27,8 +30,8 @@ def _gib(kib: float) -> str:
     why="the profile's settings were chosen for its memory; firmware or a carve-out may hold the rest",
     source="github MiaAI-Lab/GLM-5.3-Flash-EXL3-2x-DGX-Sparks issue 47 (121.69 GiB on a Spark)",
 )
-def memory_total(facts: HostFacts, target: Target) -> Verdict | None:
-    """All of it there?"""
+def memory_total(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """The host has the profile's memory."""
     if facts.memory is None:
         return None
     total = facts.memory.total_kib
@@ -45,24 +48,28 @@ def memory_total(facts: HostFacts, target: Target) -> Verdict | None:
     source="vllm 0.19.1 v1/worker/utils.py:412, utils/mem_utils.py:105; vllm-project/vllm issue 46307",
     stops_up=True,
 )
-def memory_available(facts: HostFacts, target: Target) -> Verdict | None:
-    """Enough for vLLM's own check at start?"""
+def memory_available(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """The free memory passes vLLM's own check at start."""
     if target.memory is None or target.running:
         return None
     if target.memory == "discrete":
-        return _discrete(facts, target)
+        return _judge_discrete(facts, target)
     if facts.memory is None:
         return None
-    return _unified(facts.memory, target) if target.unified else _host(facts.memory.available_kib)
+    if target.unified:
+        return _judge_unified(facts.memory, target)
+    return _judge_host(facts.memory.available_kib)
 
 
-def _host(free: int) -> Verdict:
-    small = f"{_gib(free)}; the rehearsal's server takes about {CPU_GIB:g}"
-    return ok(_gib(free)) if free >= CPU_GIB * GIB else warn(small, "free some: free -h")
+def _judge_host(free: int) -> RuleVerdict:
+    if free < CPU_GIB * GIB:
+        return warn(f"{_gib(free)}; the rehearsal's server takes about {CPU_GIB:g}", "free some: free -h")
+    return ok(_gib(free))
 
 
-def _unified(memory: Memory, target: Target) -> Verdict:
-    free, wanted = memory.available_kib, target.utilization * memory.total_kib
+def _judge_unified(memory: HostMemory, target: Target) -> RuleVerdict:
+    free = memory.available_kib
+    wanted = target.utilization * memory.total_kib
     found = f"{_gib(free)} available, {_gib(wanted)} wanted (utilization {target.utilization:g})"
     if free >= wanted + RESERVE_GIB * GIB:
         return ok(found)
@@ -70,21 +77,34 @@ def _unified(memory: Memory, target: Target) -> Verdict:
     smaller = f"deckard-deploy up with --set gpu-memory-utilization={lower}"
     if free >= wanted:
         return warn(f"{found}: less than {RESERVE_GIB:g} GiB stay for the host", smaller)
-    stop = "stop what holds memory: ps aux --sort=-rss | head"
-    return fail(found, f"{stop}; or {smaller}" if lower >= LEAST_UTILIZATION else stop)
+    fix = "stop what holds memory: ps aux --sort=-rss | head"
+    if lower >= LEAST_UTILIZATION:
+        fix = f"{fix}; or {smaller}"
+    return fail(found, fix)
 
 
-def _discrete(facts: HostFacts, target: Target) -> Verdict | None:
-    known = [
-        (each, each.memory_total_mib - each.memory_used_mib, target.utilization * each.memory_total_mib)
-        for each in facts.gpus[: target.gpu_count]
-        if each.memory_total_mib is not None and each.memory_used_mib is not None
-    ]
+class _GpuMemory(NamedTuple):
+    gpu_index: int
+    free_mib: float
+    wanted_mib: float
+
+    @property
+    def reserve_mib(self) -> float:
+        return self.free_mib - self.wanted_mib
+
+
+def _judge_discrete(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    known = []
+    for gpu in facts.gpus[: target.gpu_count]:
+        total, used = gpu.memory_total_mib, gpu.memory_used_mib
+        if total is not None and used is not None:
+            known.append(_GpuMemory(gpu.index, total - used, target.utilization * total))
     if not known:
         return None
-    gpu, free, wanted = min(known, key=lambda entry: entry[1] - entry[2])
-    found = f"GPU {gpu.index}: {_gib(free * 1024)} free, {_gib(wanted * 1024)} wanted"
-    if free >= wanted:
+    worst = min(known, key=lambda each: each.reserve_mib)
+    free, wanted = _gib(worst.free_mib * 1024), _gib(worst.wanted_mib * 1024)
+    found = f"GPU {worst.gpu_index}: {free} free, {wanted} wanted"
+    if worst.reserve_mib >= 0:
         return ok(found)
     other = "another GPU: --set environment.CUDA_VISIBLE_DEVICES=N"
     return fail(
@@ -94,37 +114,43 @@ def _discrete(facts: HostFacts, target: Target) -> Verdict | None:
 
 @rule(
     "footprint",
-    when=f"unified memory: fail: weights, drafter, {ENGINE_GIB:g} GiB of engine and {GRAPHS_GIB:g} of CUDA graphs, "
-    f"before any KV cache, exceed utilization or what is available less {RESERVE_GIB:g} GiB",
+    when=f"unified memory: fail: weights, drafter, {ENGINE_GIB:g} GiB of engine and {GRAPHS_GIB:g} "
+    f"of CUDA graphs, before any KV cache, exceed utilization or what is available less {RESERVE_GIB:g} GiB",
     why="an allocation that cannot be met freezes a machine with unified memory instead of failing",
     source="NVIDIA/open-gpu-kernel-modules issue 1358; engine 5.4 to 6.7 GiB in public Spark logs",
     stops_up=True,
 )
-def footprint(facts: HostFacts, target: Target) -> Verdict | None:
-    """Can anything but a KV cache be held at all?"""
+def footprint(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """Weights and engine fit, before any KV cache."""
     if facts.memory is None or not target.unified or not target.weights or target.running:
         return None
-    weights = sum(each.size_gb for each in target.weights) * 1e9 / 1024
-    needed = weights + (ENGINE_GIB + GRAPHS_GIB) * GIB
-    room = min(target.utilization * facts.memory.total_kib, facts.memory.available_kib - RESERVE_GIB * GIB)
-    found = f"{_gib(needed)} before any KV cache, room for {_gib(max(room, 0.0))}"
-    return ok(found) if needed < room else fail(found, "stop what holds memory, or choose a smaller model")
+    weights_kib = sum(each.size_gb for each in target.weights) * 1e9 / 1024
+    needed_kib = weights_kib + (ENGINE_GIB + GRAPHS_GIB) * GIB
+    utilized_kib = target.utilization * facts.memory.total_kib
+    usable_kib = min(utilized_kib, facts.memory.available_kib - RESERVE_GIB * GIB)
+    found = f"{_gib(needed_kib)} before any KV cache, room for {_gib(max(usable_kib, 0.0))}"
+    if needed_kib >= usable_kib:
+        return fail(found, "stop what holds memory, or choose a smaller model")
+    return ok(found)
 
 
 @rule(
     "page-cache",
-    when=f"unified memory: warn: more than {CACHE_GIB:g} GiB of cache, or MemFree below {LEAST_FREE_GIB:g} GiB",
+    when=f"unified memory: warn: more than {CACHE_GIB:g} GiB of cache, "
+    f"or MemFree below {LEAST_FREE_GIB:g} GiB",
     why="MemAvailable counts page cache as free, but cudaMalloc can fail before the kernel gives it back",
-    source="vllm-project/vllm issue 48140 and pull request 35356; tonyd2wild/GLM-5.3-Flash-NVFP4-DFlash2 pull 19",
+    source="vllm-project/vllm issue 48140 and pull request 35356; "
+    "tonyd2wild/GLM-5.3-Flash-NVFP4-DFlash2 pull 19",
 )
-def page_cache(facts: HostFacts, target: Target) -> Verdict | None:
-    """Free, or only reclaimable?"""
+def page_cache(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """Memory is free, and not only reclaimable."""
     if facts.memory is None or not target.unified:
         return None
-    cache = facts.memory.available_kib - facts.memory.free_kib
-    found = f"{_gib(max(cache, 0))} of cache, {_gib(facts.memory.free_kib)} free"
-    if cache > CACHE_GIB * GIB or (facts.memory.free_kib < LEAST_FREE_GIB * GIB and not target.running):
-        return warn(found, DROP)
+    free = facts.memory.free_kib
+    cache = facts.memory.available_kib - free
+    found = f"{_gib(max(cache, 0))} of cache, {_gib(free)} free"
+    if cache > CACHE_GIB * GIB or (free < LEAST_FREE_GIB * GIB and not target.running):
+        return warn(found, DROP_CACHES)
     return ok(found)
 
 
@@ -134,8 +160,8 @@ def page_cache(facts: HostFacts, target: Target) -> Verdict | None:
     why="a server that swaps answers slowly; without swap the host has no slack at all",
     source="proc(5), /proc/meminfo; thresholds are this project's",
 )
-def swap(facts: HostFacts, target: Target) -> Verdict | None:
-    """In use?"""
+def swap(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """Swap exists and is hardly used."""
     if facts.memory is None:
         return None
     if facts.memory.swap_total_kib == 0:
@@ -152,14 +178,14 @@ def swap(facts: HostFacts, target: Target) -> Verdict | None:
     why="it lowers MemAvailable (6.2 GiB were seen), so that vLLM's check at start fails",
     source="github tonyd2wild/GLM-5.3-Flash-NVFP4-DFlash2-2x-DGX-Spark pull request 19",
 )
-def min_free(facts: HostFacts, target: Target) -> Verdict | None:
-    """Raised by somebody?"""
+def min_free(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """vm.min_free_kbytes has not been raised."""
     if facts.memory is None or facts.memory.min_free_kib is None:
         return None
-    least = facts.memory.min_free_kib
-    if least > MIN_FREE_GIB * GIB:
-        return warn(f"vm.min_free_kbytes is {least}", "sudo sysctl vm.min_free_kbytes=65536")
-    return ok(f"{least} KiB")
+    min_free_kib = facts.memory.min_free_kib
+    if min_free_kib > MIN_FREE_GIB * GIB:
+        return warn(f"vm.min_free_kbytes is {min_free_kib}", "sudo sysctl vm.min_free_kbytes=65536")
+    return ok(f"{min_free_kib} KiB")
 
 
 @rule(
@@ -168,14 +194,17 @@ def min_free(facts: HostFacts, target: Target) -> Verdict | None:
     why="all processes stand still for that share of the time, waiting for memory",
     source="docs.kernel.org/accounting/psi.html; thresholds are this project's",
 )
-def memory_pressure(facts: HostFacts, target: Target) -> Verdict | None:
-    """Is the host short right now?"""
-    share = facts.memory.pressure_full_avg10 if facts.memory else None
-    if share is None:
+def memory_pressure(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """Processes do not wait for memory."""
+    if facts.memory is None or facts.memory.pressure_full_avg10 is None:
         return None
+    share = facts.memory.pressure_full_avg10
+    what = f"{share:g} % of the last 10 s"
+    fix = "stop what needs memory: ps aux --sort=-rss | head"
+    if share > PRESSURE_FAIL:
+        return fail(what, fix)
     if share > PRESSURE_WARN:
-        judged = fail if share > PRESSURE_FAIL else warn
-        return judged(f"{share:g} % of the last 10 s", "stop what needs memory: ps aux --sort=-rss | head")
+        return warn(what, fix)
     return ok(f"{share:g} %")
 
 
@@ -184,10 +213,11 @@ def memory_pressure(facts: HostFacts, target: Target) -> Verdict | None:
     when="warn: NV_ERR_NO_MEMORY, a process killed for memory, or an Xid, in this boot or the one before; "
     "info: it could not be read",
     why="Sparks have frozen after the first; alone it proves nothing, healthy starts log it too",
-    source="NVIDIA/open-gpu-kernel-modules issue 1358; vllm-project/vllm issue 56824; NVIDIA/dgx-spark-playbooks 97",
+    source="NVIDIA/open-gpu-kernel-modules issue 1358; vllm-project/vllm issue 56824; "
+    "NVIDIA/dgx-spark-playbooks 97",
 )
-def kernel_log(facts: HostFacts, target: Target) -> Verdict | None:
-    """What happened here before?"""
+def kernel_log(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """The kernel log has no event of memory or GPUs."""
     log = facts.kernel_log
     if log is None:
         return None
@@ -197,9 +227,9 @@ def kernel_log(facts: HostFacts, target: Target) -> Verdict | None:
         )
     if not log.events:
         return ok("nothing of memory or GPUs")
-    found = "; ".join(f"{each.kind}: {each.count} in {each.boot}" for each in log.events)
+    events = "; ".join(f"{each.kind}: {each.count} in {each.boot}" for each in log.events)
     return warn(
-        f"{found}; last: {log.events[0].last}", "journalctl -k -b; after a freeze, switch it off and on"
+        f"{events}; last: {log.events[0].last}", "journalctl -k -b; after a freeze, switch it off and on"
     )
 
 
@@ -207,15 +237,16 @@ def kernel_log(facts: HostFacts, target: Target) -> Verdict | None:
     "early-oom",
     when="unified memory: info: neither earlyoom nor systemd-oomd is active",
     why="they end a process before the machine freezes; the kernel's own killer comes too late there",
-    source="spark-arena/sparkrun sets up earlyoom -m 2 -s 80; NVIDIA/dgx-spark-playbooks issue 97 (no kill, a reset)",
+    source="spark-arena/sparkrun sets up earlyoom -m 2 -s 80; "
+    "NVIDIA/dgx-spark-playbooks issue 97 (no kill, a reset)",
 )
-def early_oom(facts: HostFacts, target: Target) -> Verdict | None:
-    """Does anybody watch?"""
+def early_oom(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """An early killer of processes is active."""
     if not target.unified or facts.services.early_oom is None:
         return None
-    return (
-        ok("active") if facts.services.early_oom else info("nobody watches", "sudo apt-get install earlyoom")
-    )
+    if not facts.services.early_oom:
+        return info("nobody watches", "sudo apt-get install earlyoom")
+    return ok("active")
 
 
 @rule(
@@ -224,11 +255,13 @@ def early_oom(facts: HostFacts, target: Target) -> Verdict | None:
     why="the desktop takes from the same memory; at 0.80 it was killed, on other kits 0.87 works",
     source="sovgrid.org, gemma-4-31b-nvfp4; MiaAI-Lab/GLM-5.3-Flash-EXL3-2x-DGX-Sparks issue 47",
 )
-def desktop(facts: HostFacts, target: Target) -> Verdict | None:
-    """Does a desktop share the memory?"""
+def desktop(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """No desktop shares the memory, or utilization leaves enough for it."""
     if not target.unified or facts.services.desktop is None:
         return None
-    if facts.services.desktop and target.utilization >= DESKTOP_UTILIZATION:
+    if not facts.services.desktop:
+        return ok("no graphical session")
+    if target.utilization >= DESKTOP_UTILIZATION:
         found = f"graphical.target, and utilization is {target.utilization:g}"
         return warn(found, "sudo systemctl isolate multi-user.target, or --set gpu-memory-utilization=0.75")
-    return ok("graphical" if facts.services.desktop else "no graphical session")
+    return ok("graphical")

@@ -1,7 +1,7 @@
-"""For every rule one host, or one plan, that it finds something at, and one that it is content with.
+"""For every rule a host or plan with its fault, and one without.
 
-The content one is the healthy Spark unless a case says otherwise. Changes of facts are laid over the healthy Spark's:
-mappings merge, everything else is replaced.
+The one without is the healthy Spark unless a case says otherwise. Changes of facts are merged into the healthy
+Spark's: mappings merge, everything else is replaced.
 """
 
 import json
@@ -36,24 +36,28 @@ def facts(changes: dict[str, Any] | None = None, *, of: str = "spark-healthy") -
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    both = {
-        key for key, value in changes.items() if isinstance(value, dict) and isinstance(base.get(key), dict)
-    }
-    return {**base, **changes, **{key: _merged(base[key], changes[key]) for key in both}}
+    merged = {**base}
+    for key, value in changes.items():
+        old = base.get(key)
+        if isinstance(value, dict) and isinstance(old, dict):
+            merged[key] = _merged(old, value)
+        else:
+            merged[key] = value
+    return merged
 
 
-def _with_one(key: str, **changes: Any) -> dict[str, Any]:
+def _with_changed_entry(key: str, **changes: Any) -> dict[str, Any]:
     (base,) = json.loads((FACTS / "spark-healthy.json").read_text())[key]
     return {key: [{**base, **changes}]}
 
 
-spark_gpu, checkpoint = partial(_with_one, "gpus"), partial(_with_one, "checkpoints")
+spark_gpu, checkpoint = partial(_with_changed_entry, "gpus"), partial(_with_changed_entry, "checkpoints")
 HEALTHY, SPARK = facts(), target()
 
 
 @dataclass(frozen=True)
 class Case:
-    """What the rule says of `facts` and `target`, and of the content ones."""
+    """A severity and a part of the text for `facts` and `target`. The rule finds no fault in the content ones."""
 
     severity: str
     says: str
@@ -292,7 +296,7 @@ CASES: dict[str, list[Case]] = {
             "fail",
             "192.168.1.20 is reachable",
             target=target(address="192.168.1.20"),
-            content_target=target(address="192.168.1.20", keyed=True),
+            content_target=target(address="192.168.1.20", requires_key=True),
         ),
         Case(
             "fail",

@@ -1,4 +1,4 @@
-"""What keeps each published advisory shut is there, in what is rendered for every profile."""
+"""The mitigation of each published advisory is rendered for every profile."""
 
 import ast
 from pathlib import Path
@@ -24,25 +24,25 @@ ROOT = Path(__file__).parents[3]
 PROFILES = [name for name in listing.names("profiles") if name != "cpu"]
 
 
-def planned(profile: str) -> LaunchPlan:
+def plan_of(profile: str) -> LaunchPlan:
     return build_plan(resolve(Deployment(), profile=library.profile(profile)))
 
 
-def settings(profile: str) -> list[list[str]]:
-    return [line.strip().rstrip(";").split() for line in render_gateway(planned(profile)).splitlines()]
+def nginx_settings(profile: str) -> list[list[str]]:
+    return [line.strip().rstrip(";").split() for line in render_gateway(plan_of(profile)).splitlines()]
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_the_engine_sees_no_host_of_a_client(profile: str) -> None:
-    hosts = [words[2] for words in settings(profile) if words[:2] == ["proxy_set_header", "Host"]]
+def test_engine_sees_no_host_of_a_client(profile: str) -> None:
+    hosts = [words[2] for words in nginx_settings(profile) if words[:2] == ["proxy_set_header", "Host"]]
     assert hosts
     assert not any("$" in host for host in hosts)
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_the_gateway_limits_bodies_and_rates(profile: str) -> None:
-    assert is_loopback(planned(profile).address)
-    first = {words[0] for words in settings(profile) if words}
+def test_gateway_limits_bodies_and_rates(profile: str) -> None:
+    assert is_loopback(plan_of(profile).address)
+    first = {words[0] for words in nginx_settings(profile) if words}
     assert {"client_max_body_size", "limit_req", "limit_conn"} <= first
 
 
@@ -52,24 +52,24 @@ def test_no_route_takes_audio() -> None:
 
 @pytest.mark.parametrize("profile", listing.names("profiles"))
 def test_no_model_takes_video(profile: str) -> None:
-    arguments = planned(profile).arguments
+    arguments = plan_of(profile).arguments
     assert '"video":0' in arguments[arguments.index("--limit-mm-per-prompt") + 1]
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_restarts_are_bounded(profile: str) -> None:
-    assert planned(profile).container.restart == f"on-failure:{MAX_RESTARTS}"
+    assert plan_of(profile).container.restart == f"on-failure:{MAX_RESTARTS}"
     assert WATCH_RESTARTS <= MAX_RESTARTS
 
 
-def test_the_drafting_method_that_crashes_is_refused() -> None:
+def test_crashing_drafting_method_is_refused() -> None:
     method = 'speculative-config={"method": "extract_hidden_states", "num_speculative_tokens": 1}'
     with pytest.raises(BadInputError, match="speculative-config"):
         resolve(with_settings(parse("", source="deckard.yaml"), [method]), profile=library.profile("h100"))
 
 
 @pytest.mark.parametrize("advisory", advisories(), ids=lambda each: each.id)
-def test_every_advisory_names_a_test_that_is_there(advisory) -> None:
+def test_every_advisory_names_an_existing_test(advisory) -> None:
     path, _, name = advisory.test.partition("::")
     functions = [
         node.name for node in ast.parse((ROOT / path).read_text()).body if isinstance(node, ast.FunctionDef)

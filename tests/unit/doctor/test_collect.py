@@ -12,7 +12,7 @@ from deckard_deploy.catalog import library
 from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment
 from deckard_deploy.doctor.collect import MAX_FILES, collect
-from deckard_deploy.doctor.facts import Folder, HostFacts, Memory, Port, TokenFile
+from deckard_deploy.doctor.facts import Folder, HostFacts, HostMemory, Port, TokenFile
 from deckard_deploy.doctor.host import Host
 from deckard_deploy.doctor.judge import RULES, judge
 from deckard_deploy.doctor.target import Folders, Target, Weights, target_of
@@ -30,18 +30,18 @@ HugePages_Total:       0
 PRESSURE = "some avg10=0.31 avg60=0.00 avg300=0.00 total=1\nfull avg10=0.25 avg60=0.00 avg300=0.00 total=1\n"
 
 
-def write(root: Path, files: dict[str, str]) -> None:
+def write_files(root: Path, files: dict[str, str]) -> None:
     for name, text in files.items():
         path = root / name.lstrip("/")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
 
-def read(target: Target, host: Host, **options: bool) -> HostFacts:
+def collect_facts(target: Target, host: Host, **options: bool) -> HostFacts:
     return collect(target, host, port_problem=lambda address, port: None, **options)  # noqa: ARG005  a free port
 
 
-def test_files_of_a_spark(host: Host, root: Path, program):
+def test_facts_are_read_from_files_of_a_spark(host: Host, root: Path, program):
     program("uname", "echo aarch64")
     files = {
         "/proc/meminfo": MEMINFO,
@@ -54,9 +54,9 @@ def test_files_of_a_spark(host: Host, root: Path, program):
         "/etc/cdi/nvidia.txt": "",
         "/var/run/cdi/other.yaml": "",
     }
-    write(root, files)
-    facts = read(ANY, host)
-    assert facts.memory == Memory(
+    write_files(root, files)
+    facts = collect_facts(ANY, host)
+    assert facts.memory == HostMemory(
         total_kib=127601452,
         free_kib=116069580,
         available_kib=118552366,
@@ -73,8 +73,8 @@ def test_files_of_a_spark(host: Host, root: Path, program):
     assert (facts.uptime_s, facts.bios, facts.cdi_specs) == (6816, None, ("nvidia.yaml",))
 
 
-def test_an_empty_host_has_no_facts_and_no_fails(host: Host):
-    facts = read(ANY, host)
+def test_empty_host_has_no_facts_and_no_fails(host: Host):
+    facts = collect_facts(ANY, host)
     assert (facts.memory, facts.architecture, facts.gpus, facts.kernel) == (None, None, (), None)
     assert {finding.severity for finding in judge(facts, ANY)} <= {"ok", "info", "warn"}
 
@@ -94,7 +94,7 @@ HOSTILE = {
 def test_hostile_programs_and_files_are_survived(host: Host, root: Path, program, script: str):
     for name in PROGRAMS:
         program(name, script)
-    write(
+    write_files(
         root,
         {
             "/proc/meminfo": "MemTotal: many kB\nMemFree: 1 kB\n\x00",
@@ -104,7 +104,7 @@ def test_hostile_programs_and_files_are_survived(host: Host, root: Path, program
             "/proc/sys/kernel/osrelease": "x" * 5000,
         },
     )
-    facts = read(SPARK, host)
+    facts = collect_facts(SPARK, host)
     assert HostFacts.model_validate_json(facts.model_dump_json()) == facts
     assert facts.memory is None
     assert facts.gpus == () or all(gpu.driver is None or len(gpu.driver) < 60 for gpu in facts.gpus)
@@ -113,35 +113,37 @@ def test_hostile_programs_and_files_are_survived(host: Host, root: Path, program
         assert finding.what.isprintable()
 
 
-def test_programs_that_hang_are_facts_too(host: Host, program):
+def test_hanging_programs_are_reported_as_problems(host: Host, program):
     for name in PROGRAMS:
         program(name, "sleep 600")
-    facts = read(SPARK, replace(host, timeout_s=0.2))
+    facts = collect_facts(SPARK, replace(host, timeout_s=0.2))
     assert facts.gpu_problem == "nvidia-smi did not answer within 0.2 s"
     assert facts.docker is not None
     assert facts.docker.problem == "docker did not answer within 0.2 s"
 
 
-def model(folder: Path, **files: str) -> Target:
+def make_model(folder: Path, **files: str) -> Target:
     weights = Weights(model="m", folder=folder, size_gb=1.0, repo="a/m")
-    write(folder, {"config.json": "{}", **{name.replace("__", "."): text for name, text in files.items()}})
+    write_files(
+        folder, {"config.json": "{}", **{name.replace("__", "."): text for name, text in files.items()}}
+    )
     return replace(SPARK, weights=(weights,), folders=Folders(weights=folder, caches=()))
 
 
-def test_a_complete_checkpoint(host: Host, tmp_path: Path):
-    target = model(
+def test_complete_checkpoint_has_no_problems(host: Host, tmp_path: Path):
+    target = make_model(
         tmp_path / "m",
         model__safetensors="weights",
         hf_quant_config__json='{"quantization":{"quant_algo":"NVFP4_AWQ"}}',
     )
-    (found,) = read(target, host).checkpoints
+    (found,) = collect_facts(target, host).checkpoints
     assert (found.missing, found.pointers, found.outside, found.quant_algo) == ((), (), (), "NVFP4_AWQ")
     assert found.size_bytes == sum(path.stat().st_size for path in (tmp_path / "m").iterdir())
 
 
-def test_what_a_checkpoint_lacks(host: Host, tmp_path: Path):
+def test_incomplete_checkpoint_names_its_files(host: Host, tmp_path: Path):
     shards = {"weight_map": {"a": "one.safetensors", "b": "two.safetensors", "c": "three.safetensors"}}
-    target = model(
+    target = make_model(
         tmp_path / "m", two__safetensors="", tokenizer__json="version https://git-lfs.github.com/spec/v1\n"
     )
     folder = tmp_path / "m"
@@ -149,23 +151,23 @@ def test_what_a_checkpoint_lacks(host: Host, tmp_path: Path):
     (tmp_path / "elsewhere").write_text("weights")
     (folder / "three.safetensors").symlink_to(tmp_path / "elsewhere")
     (folder / "circle").symlink_to("circle")
-    (found,) = read(target, host).checkpoints
+    (found,) = collect_facts(target, host).checkpoints
     assert found.missing == ("one.safetensors", "two.safetensors")
     assert found.pointers == ("tokenizer.json",)
     assert found.outside == ("three.safetensors",)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"weight_map": []}', "\x00", "[" * 100_000])
-def test_an_index_that_is_none_leaves_the_one_file(host: Host, tmp_path: Path, text: str):
-    target = model(tmp_path / "m", model__safetensors__index__json=text, hf_quant_config__json=text)
-    (found,) = read(target, host).checkpoints
+def test_invalid_index_means_one_weights_file(host: Host, tmp_path: Path, text: str):
+    target = make_model(tmp_path / "m", model__safetensors__index__json=text, hf_quant_config__json=text)
+    (found,) = collect_facts(target, host).checkpoints
     assert (found.missing, found.quant_algo) == (("model.safetensors",), None)
 
 
-def test_caches_disks_port_and_token(host: Host, tmp_path: Path):
+def test_caches_disks_port_and_token_are_read(host: Host, tmp_path: Path):
     caches = tmp_path / "cache"
-    write(caches, {"a/b": "12345", "c": "678"})
-    write(tmp_path / "home/.cache/huggingface", {"token": "a secret"})
+    write_files(caches, {"a/b": "12345", "c": "678"})
+    write_files(tmp_path / "home/.cache/huggingface", {"token": "a secret"})
     (tmp_path / "home/.cache/huggingface/token").chmod(0o640)
     target = replace(SPARK, folders=Folders(weights=tmp_path / "not/yet", caches=(caches, tmp_path / "none")))
     facts = collect(target, host, port_problem=lambda address, port: f"{address}:{port} is busy")
@@ -182,33 +184,35 @@ def test_caches_disks_port_and_token(host: Host, tmp_path: Path):
     assert "a secret" not in facts.model_dump_json()
 
 
-def test_a_cache_with_too_many_files_has_no_size(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_cache_with_too_many_files_has_no_size(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert MAX_FILES > 1000
     monkeypatch.setattr("deckard_deploy.doctor.collect.MAX_FILES", 1)
-    write(tmp_path / "cache", {"a": "1", "b": "2"})
-    (found,) = read(
+    write_files(tmp_path / "cache", {"a": "1", "b": "2"})
+    (found,) = collect_facts(
         replace(ANY, folders=Folders(weights=tmp_path, caches=(tmp_path / "cache",))), host
     ).cache_folders
     assert found.size_bytes is None
 
 
-def test_proxies_by_name_alone(host: Host):
+def test_proxies_are_read_by_name_only(host: Host):
     environment = {
         **host.environment,
         "https_proxy": "http://user:secret@proxy:3128",
         "NO_PROXY": "localhost",
     }
-    facts = read(ANY, replace(host, environment=environment))
+    facts = collect_facts(ANY, replace(host, environment=environment))
     assert (facts.proxies, facts.no_proxy) == (("https_proxy",), "localhost")
     assert "secret" not in facts.model_dump_json()
 
 
-def test_quick_reads_all_that_the_rules_which_stop_up_need(host: Host, root: Path, program):
+def test_quick_reads_all_facts_that_can_stop_up(host: Host, root: Path, program):
     """The same fails, quick or not: a rule that stops `up` must not rest on a fact that quick leaves out."""
     program("uname", "echo x86_64")
     program("nvidia-smi", "echo '0, NVIDIA GB10, 12.1, 550.1, [N/A], [N/A], 36, 208, 3.00, P8, 0'")
-    write(root, {"/proc/meminfo": MEMINFO.replace("118552366", "1000000")})
-    quick, whole = (judge(read(SPARK, host, quick=quick), SPARK, before_up=True) for quick in (True, False))
+    write_files(root, {"/proc/meminfo": MEMINFO.replace("118552366", "1000000")})
+    quick, whole = (
+        judge(collect_facts(SPARK, host, quick=quick), SPARK, before_up=True) for quick in (True, False)
+    )
     assert quick == whole
     assert {finding.rule for finding in quick} >= {
         "architecture",
@@ -219,23 +223,19 @@ def test_quick_reads_all_that_the_rules_which_stop_up_need(host: Host, root: Pat
     }
 
 
-def test_weights_that_are_here_need_no_room_when_up_asks(
-    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_present_weights_need_no_space_before_up(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     # An image of 25 GB and 10 GB, not 20 GB more.
     room = SimpleNamespace(f_blocks=1000, f_bavail=45, f_frsize=10**9)
     monkeypatch.setattr("deckard_deploy.doctor.collect.os.statvfs", lambda _: room)
-    target = model(tmp_path / "m", model__safetensors="")
+    target = make_model(tmp_path / "m", model__safetensors="")
     target = replace(target, weights=(replace(target.weights[0], size_gb=20.45),))
     os.truncate(tmp_path / "m/model.safetensors", 20_450_000_000)
     for quick in (True, False):
-        findings = judge(read(target, host, quick=quick), target, before_up=True)
+        findings = judge(collect_facts(target, host, quick=quick), target, before_up=True)
         assert "disk" not in {finding.rule for finding in findings}
 
 
-def test_somebodys_own_launch_line_is_judged_by_its_own_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_own_launch_line_is_judged_by_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     kept = library.compatibility("seed")
     resolved = resolve(Deployment(), profile=library.profile(kept.profile), compatibility=kept)
@@ -244,8 +244,8 @@ def test_somebodys_own_launch_line_is_judged_by_its_own_folder(
     assert found.folders == Folders(weights=tmp_path / "models/deckard-31b", caches=())
 
 
-def test_this_machine_for_real():
-    """Whatever this machine is, reading it works, changes nothing, and is judged."""
+def test_this_machine_is_read_and_judged():
+    """Any machine can be read, without changes, and judged."""
     facts = collect(ANY, Host(environment=dict(os.environ)), port_problem=lambda address, port: None)  # noqa: ARG005
     assert facts.architecture == os.uname().machine
     assert facts.memory is not None

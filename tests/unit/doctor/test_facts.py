@@ -1,4 +1,4 @@
-"""Facts are saved and read again, or refused in a line."""
+"""Facts are saved and loaded, or refused with one line."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from tests.unit.doctor.cases import FACTS, facts
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in FACTS.glob("*.json")))
-def test_what_was_saved_is_what_is_loaded(name: str, tmp_path: Path):
+def test_saved_facts_are_loaded_unchanged(name: str, tmp_path: Path):
     saved = facts(of=name)
     save(saved, tmp_path / "facts.json")
     assert load(tmp_path / "facts.json") == saved == load(FACTS / f"{name}.json")
@@ -30,14 +30,14 @@ def test_what_was_saved_is_what_is_loaded(name: str, tmp_path: Path):
         (b" " * (MAX_BYTES + 1), "not a set of facts"),
     ],
 )
-def test_what_is_no_set_of_facts_is_refused(content: bytes, message: str, tmp_path: Path):
+def test_invalid_facts_file_is_refused(content: bytes, message: str, tmp_path: Path):
     (tmp_path / "f").write_bytes(content)
     with pytest.raises(BadInputError, match=message) as refused:
         load(tmp_path / "f")
     assert "\n" not in refused.value.message
 
 
-def test_files_that_cannot_be_read_or_written(tmp_path: Path):
+def test_unreadable_or_unwritable_file_is_an_error(tmp_path: Path):
     with pytest.raises(BadInputError, match="No such file"):
         load(tmp_path / "none")
     with pytest.raises(BadInputError, match="Is a directory"):

@@ -1,4 +1,4 @@
-"""Which profiles a machine can run, over the recorded facts and some made from them; and the one that is taken."""
+"""The profiles that recorded and constructed machines can run, and the one that matches."""
 
 from typing import Any
 
@@ -43,23 +43,23 @@ def refusal(host: HostFacts) -> EnvironmentUnfitError:
     return caught.value
 
 
-def test_every_recorded_machine_is_here() -> None:
+def test_every_recorded_machine_has_a_case() -> None:
     assert set(MADE_FOR) == {path.stem for path in FACTS.glob("*.json")}
 
 
 @pytest.mark.parametrize(("name", "profile"), MADE_FOR.items())
-def test_the_profile_that_is_made_for_a_machine(name: str, profile: str) -> None:
+def test_machine_gets_its_profile(name: str, profile: str) -> None:
     host = facts(of=name)
     assert made_for(host, fits(host)).profile == profile
 
 
-def test_a_healthy_spark_runs_its_own_profile_and_the_rehearsal_and_no_other() -> None:
+def test_healthy_spark_runs_spark_and_cpu_only() -> None:
     found = verdicts(facts())
     assert {name for name, verdict in found.items() if verdict == "runs"} == {"spark", "cpu"}
     assert {verdict for name, verdict in found.items() if name not in ("spark", "cpu")} == {"no"}
 
 
-def test_what_somebody_can_mend_is_a_change_with_its_fix() -> None:
+def test_mendable_state_is_a_change_with_its_fix() -> None:
     (h100,) = (each for each in fits(facts(of="h100-no-docker")) if each.profile == "h100")
     assert h100.verdict == "with changes"
     assert h100.changes[0].startswith("docker is not installed: install docker: https://")
@@ -67,7 +67,7 @@ def test_what_somebody_can_mend_is_a_change_with_its_fix() -> None:
     assert any("kill 21950" in change for change in spark.changes)
 
 
-def test_what_only_another_machine_mends_says_why() -> None:
+def test_wrong_hardware_says_why() -> None:
     found = {each.profile: each for each in fits(facts(of="b200"))}
     assert found["spark"].why == "x86_64, and spark is for arm64"
     assert found["h100"].why.endswith("h100 is for NVIDIA H100 80GB HBM3, 9.0")
@@ -76,13 +76,13 @@ def test_what_only_another_machine_mends_says_why() -> None:
     }
 
 
-def test_a_board_name_of_early_sparks_is_a_spark() -> None:
+def test_board_name_of_early_sparks_is_a_spark() -> None:
     gpu = facts().gpus[0].model_dump()
     host = facts({"gpus": [{**gpu, "name": "JMJWOA"}]})
     assert made_for(host, fits(host)).profile == "spark"
 
 
-def test_another_gpu_of_the_same_kind_is_judged_by_its_own_memory() -> None:
+def test_similar_gpu_is_judged_by_its_own_memory() -> None:
     small = with_gpu(name="NVIDIA GeForce RTX 5080", compute_capability="12.0", memory_total_mib=16303)
     assert {verdicts(small)[name] for name in ("rtx-5090", "rtx-pro-6000")} == {"no"}
     middle = with_gpu(name="NVIDIA RTX PRO 5000 Blackwell", compute_capability="12.0", memory_total_mib=48935)
@@ -93,7 +93,7 @@ def test_another_gpu_of_the_same_kind_is_judged_by_its_own_memory() -> None:
     assert "--set " in change
 
 
-def test_a_laptops_gpu_of_the_same_name_is_not_the_card() -> None:
+def test_laptop_gpu_of_same_name_does_not_match() -> None:
     """24 GB where the card has 32: the settings of its profile do not fit."""
     name = "NVIDIA GeForce RTX 5090 Laptop GPU"
     laptop = with_gpu(name=name, compute_capability="12.0", memory_total_mib=24463)
@@ -103,7 +103,7 @@ def test_a_laptops_gpu_of_the_same_name_is_not_the_card() -> None:
     assert made_for(card, fits(card)).profile == "rtx-5090"
 
 
-def test_two_profiles_that_are_near_are_no_choice() -> None:
+def test_two_similar_profiles_are_no_match() -> None:
     error = refusal(
         with_gpu(name="NVIDIA RTX PRO 5000 Blackwell", compute_capability="12.0", memory_total_mib=48935)
     )
@@ -111,7 +111,7 @@ def test_two_profiles_that_are_near_are_no_choice() -> None:
     assert "--profile rtx-5090 or --profile rtx-pro-6000" in error.hint
 
 
-def test_two_profiles_for_one_machine_are_a_tie() -> None:
+def test_two_matching_profiles_are_refused() -> None:
     host = facts()
     twice = [*fits(host), Fit(profile="mine", verdict="runs", why="NVIDIA GB10", made_for_it=True)]
     with pytest.raises(EnvironmentUnfitError, match="several profiles are made for NVIDIA GB10") as caught:
@@ -119,7 +119,7 @@ def test_two_profiles_for_one_machine_are_a_tie() -> None:
     assert caught.value.hint == "deckard-deploy up --profile spark or --profile mine"
 
 
-def test_a_gpu_that_no_profile_knows_is_not_left_idle_without_a_word() -> None:
+def test_unknown_gpu_is_refused_with_a_hint() -> None:
     error = refusal(
         with_gpu(name="NVIDIA GeForce RTX 4090", compute_capability="8.9", memory_total_mib=24564)
     )
@@ -127,12 +127,12 @@ def test_a_gpu_that_no_profile_knows_is_not_left_idle_without_a_word() -> None:
     assert "--profile cpu" in error.hint
 
 
-def test_a_driver_that_does_not_answer_is_no_machine_without_a_gpu() -> None:
+def test_silent_driver_is_not_a_missing_gpu() -> None:
     host = facts({"gpus": [], "gpu_problem": "nvidia-smi: NVIDIA-SMI has failed"}, of="b200")
     assert "the GPU cannot be seen: nvidia-smi: NVIDIA-SMI has failed" in refusal(host).message
 
 
-def test_the_size_of_the_memory_counts_not_what_is_free_just_now() -> None:
+def test_match_goes_by_total_not_free_memory() -> None:
     full = facts({"memory": {"available_kib": 20 << 20}})
     (spark,) = (each for each in fits(full) if each.profile == "spark")
     assert spark.verdict == "with changes"

@@ -1,4 +1,4 @@
-"""The one door: every way in which a program or a file can misbehave becomes a line."""
+"""Reading a host: every failure of a program or a file becomes one line."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,28 +8,28 @@ import pytest
 from deckard_deploy.doctor.host import MAX_FILE, MAX_OUTPUT, Host, one_line
 
 
-def test_a_program_is_found_on_the_hosts_path_and_nowhere_else(host: Host, program):
-    assert host.ask("doctor-test").problem == "doctor-test is not installed"
-    assert not host.ask("doctor-test").installed
+def test_program_is_found_on_the_hosts_path_only(host: Host, program):
+    assert host.run("doctor-test").problem == "doctor-test is not installed"
+    assert not host.run("doctor-test").installed
     program("doctor-test", 'echo "$1 and $2"; echo noise >&2')
-    answer = host.ask("doctor-test", "a", "b c")
+    answer = host.run("doctor-test", "a", "b c")
     assert (answer.out, answer.problem, answer.installed) == ("a and b c\n", None, True)
 
 
-def test_a_failing_program_says_its_last_line_and_keeps_its_output(host: Host, program):
+def test_failing_program_reports_its_last_line(host: Host, program):
     program("doctor-test", "echo fact; echo first >&2; echo last words >&2; exit 3")
-    answer = host.ask("doctor-test")
+    answer = host.run("doctor-test")
     assert (answer.out, answer.problem) == ("fact\n", "doctor-test: last words")
     program("doctor-test", "echo only this; exit 3")
-    assert host.ask("doctor-test").problem == "doctor-test: only this"
+    assert host.run("doctor-test").problem == "doctor-test: only this"
     program("doctor-test", "exit 3")
-    assert host.ask("doctor-test").problem == "doctor-test: exit status 3"
+    assert host.run("doctor-test").problem == "doctor-test: exit status 3"
 
 
-def test_a_program_that_does_not_answer_is_ended_with_its_children(host: Host, program, tmp_path: Path):
-    # The child would hold the pipe for ever, and would write the file if it lived.
+def test_hanging_program_is_killed_with_its_children(host: Host, program, tmp_path: Path):
+    # The child would hold the pipe open, and would write the file if it lived.
     program("doctor-test", f"echo before; sleep 600; echo late > {tmp_path}/late")
-    answer = replace(host, timeout_s=0.2).ask("doctor-test")
+    answer = replace(host, timeout_s=0.2).run("doctor-test")
     assert (answer.out, answer.problem) == ("", "doctor-test did not answer within 0.2 s")
     assert not (tmp_path / "late").exists()
 
@@ -37,29 +37,29 @@ def test_a_program_that_does_not_answer_is_ended_with_its_children(host: Host, p
 @pytest.mark.parametrize("stream", ["1", "2"])
 def test_endless_output_is_cut_off(host: Host, program, stream: str):
     program("doctor-test", f"exec yes >&{stream}")
-    answer = host.ask("doctor-test")
+    answer = host.run("doctor-test")
     assert answer.problem is not None
     assert len(answer.out) <= MAX_OUTPUT
     assert len(answer.problem) < 200
 
 
-def test_a_program_that_is_none(host: Host, program, tmp_path: Path):
+def test_file_that_is_not_a_program_is_a_problem(host: Host, program, tmp_path: Path):
     program("doctor-test", "")
     (tmp_path / "bin/doctor-test").write_bytes(b"\x00\x01\x02")
-    assert (host.ask("doctor-test").problem or "").startswith("doctor-test: Exec format error")
+    assert (host.run("doctor-test").problem or "").startswith("doctor-test: Exec format error")
 
 
-def test_bytes_that_are_no_text(host: Host, program):
+def test_invalid_utf8_is_replaced(host: Host, program):
     program("doctor-test", r"printf 'a\377\376\n'")
-    assert host.ask("doctor-test").out == "a��\n"
+    assert host.run("doctor-test").out == "a��\n"
 
 
 def test_standard_input_is_empty(host: Host, program):
     program("doctor-test", "cat; echo end")
-    assert host.ask("doctor-test").out == "end\n"
+    assert host.run("doctor-test").out == "end\n"
 
 
-def test_files(host: Host, root: Path):
+def test_file_is_read_up_to_the_limit(host: Host, root: Path):
     assert host.read("/proc/none") is None
     (root / "folder").mkdir()
     assert host.read("/folder") is None
@@ -77,5 +77,5 @@ def test_files(host: Host, root: Path):
         ("x" * 500, "x" * 159 + "…"),
     ],
 )
-def test_one_line(text: str, line: str):
+def test_one_line_is_last_printable_line(text: str, line: str):
     assert one_line(text) == line

@@ -1,4 +1,4 @@
-"""Every rule finds what it is for, and is content without it; nothing it says is empty, and it never fails."""
+"""Every rule finds its fault, accepts a host without it, and never raises."""
 
 import json
 from itertools import product
@@ -14,7 +14,7 @@ BY_ID = {rule.id: rule for rule in RULES}
 ALL = [(rule, case) for rule, cases in CASES.items() for case in cases]
 
 
-def test_every_rule_has_cases_and_is_named_once():
+def test_every_rule_has_cases_and_a_unique_id():
     assert sorted(CASES) == sorted(rule.id for rule in RULES)
     assert len(BY_ID) == len(RULES)
 
@@ -22,7 +22,7 @@ def test_every_rule_has_cases_and_is_named_once():
 @pytest.mark.parametrize(
     ("rule", "case"), ALL, ids=[f"{rule}-{case.severity}-{case.says[:20]}" for rule, case in ALL]
 )
-def test_a_rule_finds_it_and_is_content_without(rule: str, case: Case):
+def test_rule_finds_the_fault_and_accepts_the_rest(rule: str, case: Case):
     found = BY_ID[rule].judge(case.facts, case.target)
     assert found is not None
     assert (found.severity, case.says in found.what) == (case.severity, True), found
@@ -32,7 +32,7 @@ def test_a_rule_finds_it_and_is_content_without(rule: str, case: Case):
 
 
 @pytest.mark.parametrize(("rule", "case"), ALL, ids=[rule for rule, _ in ALL])
-def test_a_finding_says_why_its_source_and_what_to_type(rule: str, case: Case):
+def test_finding_has_reason_source_and_fix(rule: str, case: Case):
     (finding,) = (each for each in judge(case.facts, case.target) if each.rule == rule)
     assert finding.what
     assert finding.why
@@ -41,7 +41,7 @@ def test_a_finding_says_why_its_source_and_what_to_type(rule: str, case: Case):
     assert "\n" not in finding.what + finding.why + finding.fix
 
 
-def test_every_documented_severity_is_shown_by_a_case():
+def test_every_documented_severity_has_a_case():
     """`when` names what a rule can say; a threshold without a case would be an untested one."""
     for rule in RULES:
         named = {word for word in ("fail", "warn", "info") if f"{word}:" in rule.when}
@@ -55,7 +55,7 @@ def test_any_facts_can_be_judged_for_any_profile(of: str, profile: str | None):
 
 
 @pytest.mark.parametrize("profile", ["spark", "b200", "cpu", None])
-def test_nothing_known_is_nothing_wrong(profile: str | None):
+def test_unknown_facts_give_no_fail_or_warning(profile: str | None):
     """A host of which nothing could be read gets no fail from a fact that is not there."""
     found = judge(HostFacts(), target(profile) if profile else ANY)
     assert [finding.rule for finding in found if finding.severity in ("fail", "warn")] == []
@@ -64,21 +64,21 @@ def test_nothing_known_is_nothing_wrong(profile: str | None):
 @pytest.mark.parametrize(
     "name", sorted(json.loads((FACTS / "spark-healthy.json").read_text()).keys() - {"format"})
 )
-def test_any_one_fact_may_be_missing(name: str):
+def test_any_single_fact_may_be_missing(name: str):
     data = json.loads((FACTS / "spark-healthy.json").read_text())
     del data[name]
     found = judge(HostFacts.model_validate_json(json.dumps(data)), target())
     assert {finding.severity for finding in found} <= {"ok", "info"}
 
 
-def test_findings_come_worst_first():
+def test_findings_are_sorted_worst_first():
     order = list(Severity)
     for of, profile in product(("spark-page-cache", "laptop-no-docker"), ("spark", "b200")):
         ranks = [order.index(finding.severity) for finding in judge(facts(of=of), target(profile))]
         assert ranks == sorted(ranks)
 
 
-def test_before_up_only_fails_of_rules_that_stop_it_are_said():
+def test_before_up_reports_only_stopping_fails():
     broken = facts({"architecture": "x86_64", "memory": {"pressure_full_avg10": 50.0, "swap_free_kib": 0}})
     assert [finding.rule for finding in judge(broken, target()) if finding.severity == "fail"] == [
         "architecture",
@@ -88,7 +88,7 @@ def test_before_up_only_fails_of_rules_that_stop_it_are_said():
     assert judge(facts(), target(), before_up=True) == ()
 
 
-def test_the_rules_that_stop_up():
+def test_rules_that_stop_up_are_these():
     assert [rule.id for rule in RULES if rule.stops_up] == [
         "architecture",
         "gpu",
@@ -106,7 +106,7 @@ def test_the_rules_that_stop_up():
     ]
 
 
-def test_the_cpu_profile_needs_neither_docker_nor_gpu():
+def test_cpu_profile_needs_neither_docker_nor_gpu():
     found = {finding.rule: finding for finding in judge(facts(of="laptop-no-docker"), target("cpu"))}
     assert found.keys().isdisjoint({"docker", "compose", "gpu", "gpu-runtime", "driver"})
     assert not [finding for finding in found.values() if finding.severity == "fail"]

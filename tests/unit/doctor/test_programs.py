@@ -1,4 +1,4 @@
-"""What programs print, as it was seen, and as nobody should print it."""
+"""Output of programs: recorded, and malformed."""
 
 import json
 from pathlib import Path
@@ -44,7 +44,7 @@ def gpus(host: Host) -> tuple[tuple[Gpu, ...], str | None]:
     return found["gpus"], found["gpu_problem"]
 
 
-def test_an_h100_as_it_was_seen(host: Host, program):
+def test_recorded_h100_line_is_parsed(host: Host, program):
     program("nvidia-smi", f"echo '{H100}'")
     gpu = Gpu(
         index=0,
@@ -62,7 +62,7 @@ def test_an_h100_as_it_was_seen(host: Host, program):
     assert gpus(host) == ((gpu,), None)
 
 
-def test_a_gb10_tells_no_memory(host: Host, program):
+def test_gb10_reports_no_memory(host: Host, program):
     program("nvidia-smi", f"echo '{GB10}'")
     (gpu,), problem = gpus(host)
     assert problem is None
@@ -75,7 +75,7 @@ def test_a_gb10_tells_no_memory(host: Host, program):
 
 
 @pytest.mark.parametrize("text", GARBAGE, ids=range(len(GARBAGE)))
-def test_garbage_is_no_gpu(host: Host, program, text: str, tmp_path):
+def test_garbage_is_not_a_gpu(host: Host, program, text: str, tmp_path):
     (tmp_path / "text").write_text(text)
     program("nvidia-smi", f"cat {tmp_path}/text")
     found, problem = gpus(host)
@@ -84,19 +84,19 @@ def test_garbage_is_no_gpu(host: Host, program, text: str, tmp_path):
     assert len(problem or "") < 250
 
 
-def test_cells_that_are_not_what_they_should_be_are_unknown(host: Host, program):
+def test_malformed_cells_are_unknown(host: Host, program):
     program("nvidia-smi", "echo '0, GPU, [N/A], [N/A], 1e9, -5, hot, ١٢, NaN, fast, 100 %'")
     assert gpus(host) == ((Gpu(index=0, name="GPU"),), None)
 
 
-def test_why_there_is_none(host: Host, program):
+def test_missing_gpu_has_a_reason(host: Host, program):
     assert gpus(host) == ((), "nvidia-smi is not installed")
     words = "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver."
     program("nvidia-smi", f'echo "{words}"; exit 9')
     assert gpus(host) == ((), f"nvidia-smi: {words}")
 
 
-def test_only_the_chosen_gpus_are_looked_at(host: Host, program):
+def test_only_the_chosen_gpus_are_queried(host: Host, program):
     program(
         "nvidia-smi",
         'case "$*" in *--id=3*) echo "3, B, , , 9, 1, , , , , ";; *--id=9*) exit 6;; *) echo 0;; esac',
@@ -111,14 +111,14 @@ def test_only_the_chosen_gpus_are_looked_at(host: Host, program):
     assert [each.pid for each in programs.gpu_processes(host, chosen)["gpu_processes"]] == [7]
 
 
-def test_a_process_is_judged_by_the_gpus_that_it_will_see():
+def test_process_target_has_its_visible_gpus():
     resolved = resolve(
         Deployment(environment={"CUDA_VISIBLE_DEVICES": "3,5"}), profile=library.profile("cpu")
     )
     assert target_of(resolved, build_plan(resolved), models=Path("/m")).gpu_ids == ("3", "5")
 
 
-def test_processes(host: Host, program):
+def test_gpu_processes_are_parsed(host: Host, program):
     seen = "406, python3, 3590"  # on an H100 with driver 580.159.04
     lines = (seen, "21950, VLLM::EngineCore, 104277", "8, a, b, [N/A]", "no, line", "9")
     program("nvidia-smi", "; ".join(f"echo '{line}'" for line in lines))
@@ -129,7 +129,7 @@ def test_processes(host: Host, program):
     )
 
 
-def test_the_drivers_cuda(host: Host, program, tmp_path):
+def test_cuda_version_is_read_from_the_header(host: Host, program, tmp_path):
     assert programs.cuda(host, ANY) == {"cuda": None}
     (tmp_path / "header").write_text(HEADER)
     program("nvidia-smi", f"cat {tmp_path}/header")
@@ -156,7 +156,7 @@ esac""",
     )
 
 
-def test_docker(host: Host, program):
+def test_docker_info_is_parsed(host: Host, program):
     fake_docker(program, INFO)
     assert programs.docker(host, ANY)["docker"] == Docker(
         installed=True,
@@ -167,7 +167,7 @@ def test_docker(host: Host, program):
     )
 
 
-def test_docker_is_not_installed(host: Host):
+def test_missing_docker_is_reported(host: Host):
     assert programs.docker(host, ANY)["docker"] == Docker(installed=False, problem="docker is not installed")
 
 
@@ -179,7 +179,7 @@ def test_docker_is_not_installed(host: Host):
         "permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock",
     ],
 )
-def test_docker_does_not_answer(host: Host, program, words: str):
+def test_unreachable_docker_reports_its_error(host: Host, program, words: str):
     fake_docker(program, {"ServerVersion": "", "Runtimes": None}, status=1, words=words)
     found = programs.docker(host, ANY)["docker"]
     assert (found.installed, found.problem, found.version) == (True, f"docker: {words}", None)
@@ -188,7 +188,7 @@ def test_docker_does_not_answer(host: Host, program, words: str):
 @pytest.mark.parametrize(
     "info", ["", "null", "[]", '"text"', "{", "[" * 100_000, '{"ServerVersion": 5}', "{}"]
 )
-def test_docker_answers_garbage(host: Host, program, info: str):
+def test_garbage_from_docker_is_a_problem(host: Host, program, info: str):
     fake_docker(program, info, compose="echo docker: \\'compose\\' is not a docker command. >&2; exit 1")
     found = programs.docker(host, ANY)["docker"]
     assert (found.problem, found.compose) == ("docker info: not the JSON that was expected", None)
@@ -197,12 +197,12 @@ def test_docker_answers_garbage(host: Host, program, info: str):
 @pytest.mark.parametrize(
     ("text", "version"), [("v2.20.0", "2.20.0"), ("2.26.1-4", "2.26.1-4"), ("dev", None)]
 )
-def test_compose_versions(host: Host, program, text: str, version: str | None):
+def test_compose_version_is_parsed(host: Host, program, text: str, version: str | None):
     fake_docker(program, INFO, compose=f"echo {text}")
     assert programs.docker(host, ANY)["docker"].compose == version
 
 
-def test_the_image(host: Host, program):
+def test_image_is_read_if_present(host: Host, program):
     environment = ["PATH=/usr/bin", "CUDA_VERSION=13.0.1", "NVIDIA_REQUIRE_CUDA=cuda>=13.0"]
     fake_docker(program, {"Architecture": "arm64", "Os": "linux", "Config": {"Env": environment}})
     expected = Image(reference=IMAGE, architecture="arm64", cuda="13.0.1")
@@ -223,7 +223,7 @@ FULL = (  # NVIDIA/open-gpu-kernel-modules issue 1358
 KILLED = "Out of memory: Killed process 3113 (VLLM::EngineCor) total-vm:1kB"  # mm/oom_kill.c
 
 
-def test_the_kernels_log_of_both_boots(host: Host, program):
+def test_kernel_log_of_two_boots_is_read(host: Host, program):
     program(
         "journalctl",
         f'case "$*" in *"-b 0"*) echo "{FULL}"; echo "{FULL}" ;; *) echo "{KILLED}"; echo "{XID}" ;; esac',
@@ -238,7 +238,7 @@ def test_the_kernels_log_of_both_boots(host: Host, program):
     assert log.events[0].last == FULL
 
 
-def test_dmesg_where_there_is_no_journal(host: Host, program):
+def test_dmesg_is_read_without_a_journal(host: Host, program):
     assert programs.kernel_log(host, ANY)["kernel_log"] == KernelLog(problem="dmesg is not installed")
     program("journalctl", "echo No journal files were found. >&2; exit 1")
     program("dmesg", f'echo "[  1.0] {XID}"; echo "[  1.1] usb 1-1: new device"')
@@ -249,7 +249,7 @@ def test_dmesg_where_there_is_no_journal(host: Host, program):
     assert problem == "dmesg: dmesg: read kernel buffer failed: Operation not permitted"
 
 
-def test_services(host: Host, program, root):
+def test_services_are_read_from_systemd(host: Host, program, root):
     assert programs.services(host, ANY)["services"] == Services()
     program("systemctl", 'case "$2" in earlyoom) echo active ;; *) echo inactive; exit 3 ;; esac')
     program("timedatectl", "echo no")
@@ -260,7 +260,7 @@ def test_services(host: Host, program, root):
     )
 
 
-def test_services_of_a_machine_without_systemd(host: Host, program):
+def test_services_are_unknown_without_systemd(host: Host, program):
     words = "System has not been booted with systemd as init system (PID 1). Can't operate."
     program("systemctl", f'echo "{words}" >&2; exit 1')
     program("timedatectl", f'echo "{words}" >&2; exit 1')

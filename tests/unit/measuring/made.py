@@ -1,4 +1,4 @@
-"""Records made by hand, on the ground of results that vLLM wrote."""
+"""Sample records, based on results that vLLM wrote."""
 
 import json
 from collections.abc import Iterable
@@ -32,7 +32,7 @@ TIMES = Percentiles(p50=1.0, p90=2.0, p99=3.0)
 
 
 def run(speed: float, *, concurrency: int = 1, failed: int = 0, drafts: int = 0, accepted: int = 0) -> Run:
-    """A run of so many tokens per second; each draft has four tokens, of which at most the first is accepted."""
+    """A run of `speed` tokens per second; drafts have four tokens, of which at most the first is accepted."""
     acceptance = drafts and Acceptance(
         drafts=drafts,
         draft_tokens=4 * drafts,

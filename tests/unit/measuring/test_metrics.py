@@ -26,34 +26,34 @@ def tokens(count: float, at_s: float, start: float = 100.0) -> Page:
     )
 
 
-def test_a_rate_is_what_a_counter_grew_by_per_second() -> None:
+def test_rate_is_increase_per_second() -> None:
     assert tokens(70, at_s=12).rate("vllm:generation_tokens_total", tokens(10, at_s=10)) == 30
 
 
-def test_a_counter_that_fell_has_restarted_at_nought() -> None:
+def test_fallen_counter_has_restarted_at_zero() -> None:
     before, after = tokens(1000, at_s=10), tokens(40, at_s=12, start=111.0)
     assert after.rate("vllm:generation_tokens_total", before) == 20
     assert after.restarted(before)
 
 
-def test_a_restart_is_seen_though_the_counters_are_higher_already() -> None:
+def test_restart_is_detected_by_start_time() -> None:
     assert tokens(50, at_s=12, start=111.0).restarted(tokens(40, at_s=10))
 
 
-def test_a_restart_is_seen_without_the_process_metrics() -> None:
+def test_restart_is_detected_without_start_time() -> None:
     text = "# TYPE vllm:generation_tokens counter\nvllm:generation_tokens_total {}\n"
     assert page(text.format(5)).restarted(page(text.format(9)))
     assert not page(text.format(9)).restarted(page(text.format(9)))
 
 
-def test_one_engine_of_two_that_restarts_does_not_hide_behind_the_other() -> None:
+def test_restart_of_one_engine_of_two_is_detected() -> None:
     text = '# TYPE n counter\nn_total{{engine="0"}} {}\nn_total{{engine="1"}} {}\n'
     before, after = page(text.format(100, 100)), page(text.format(300, 10))
     assert after.increase("n_total", before) == 210
     assert after.restarted(before)
 
 
-def test_what_the_page_lacks_is_none_and_not_nought() -> None:
+def test_missing_metric_is_none() -> None:
     assert EMPTY.value("n") is None
     assert EMPTY.increase("n_total", EMPTY) is None
     assert EMPTY.histogram("n", EMPTY) is None
@@ -78,12 +78,14 @@ def test_what_the_page_lacks_is_none_and_not_nought() -> None:
         ((), 0.5, None),
     ],
 )
-def test_quantiles(buckets: tuple[tuple[float, float], ...], q: float, expected: float | None) -> None:
+def test_quantile_matches_promql(
+    buckets: tuple[tuple[float, float], ...], q: float, expected: float | None
+) -> None:
     assert Histogram(buckets).quantile(q) == expected
 
 
 @given(st.lists(st.integers(0, 50), min_size=2, max_size=8), st.floats(0, 1), st.floats(0, 1))
-def test_quantiles_never_fall_and_stay_inside(counts: list[int], one: float, other: float) -> None:
+def test_quantiles_are_monotonic_and_bounded(counts: list[int], one: float, other: float) -> None:
     bounds = [*[float(2**n) for n in range(len(counts) - 1)], INF]
     histogram = Histogram(tuple((bound, float(sum(counts[: n + 1]))) for n, bound in enumerate(bounds)))
     low, high = (histogram.quantile(q) for q in sorted((one, other)))
@@ -100,7 +102,7 @@ def histogram_page(*counts: int) -> Page:
     )
 
 
-def test_percentiles_are_of_what_happened_in_between() -> None:
+def test_percentiles_are_of_the_interval() -> None:
     # 100 fast ones before, 10 slow ones since: the page's own median is fast, the one of the interval is slow.
     before, after = histogram_page(100, 100, 100), histogram_page(100, 110, 110)
     between = after.histogram("t", before)
@@ -126,14 +128,14 @@ def test_acceptance_between_two_pages() -> None:
     assert found.acceptance_by_position == (0.9, 0.45, 0.15)
 
 
-def test_positions_are_in_the_order_of_numbers() -> None:
+def test_positions_are_sorted_as_numbers() -> None:
     lines = [f'{metrics.ACCEPTED_PER_POSITION}{{position="{n}"}} {100 - n}' for n in (10, 2, 0, 1)]
     found = metrics.speculative_decoding(page("\n".join([f"{metrics.DRAFTS} 100", *lines]) + "\n"))
     assert found is not None
     assert found.accepted_per_position == (100, 99, 98, 90)
 
 
-def test_labels_that_are_no_numbers_count_for_nothing() -> None:
+def test_labels_that_are_not_numbers_are_ignored() -> None:
     lines = [f'{metrics.ACCEPTED_PER_POSITION}{{position="{n}"}} 9' for n in ("1", "first", "\u00b2", "")]
     found = metrics.speculative_decoding(page("\n".join([f"{metrics.DRAFTS} 10", *lines]) + "\n"))
     assert found is not None
@@ -144,18 +146,18 @@ def test_labels_that_are_no_numbers_count_for_nothing() -> None:
 
 
 @pytest.mark.parametrize("number", ["NaN", "+Inf", "-Inf", "1e400"])
-def test_a_figure_that_is_no_number_is_not_there(number: str) -> None:
+def test_value_that_is_not_finite_is_ignored(number: str) -> None:
     found = page(f'n {number}\nm{{engine="0"}} {number}\nm{{engine="1"}} 2\n')
     assert (found.value("n"), found.value("m")) == (None, 2)
 
 
-def test_no_drafter_is_none_and_no_draft_has_no_rate() -> None:
+def test_rates_are_none_without_drafter_or_drafts() -> None:
     assert metrics.speculative_decoding(EMPTY) is None
     idle = SpeculativeDecoding(0, 0, 0, (0, 0))
     assert (idle.acceptance_rate, idle.acceptance_length, idle.acceptance_by_position) == (None, None, ())
 
 
-def test_another_servers_page_is_refused_in_one_line() -> None:
+def test_page_of_another_server_is_refused_in_one_line() -> None:
     for text in ("<html>\n<body>It works!</body>\n</html>\n", 'a{\x1b[2J"} 1\n', 'a{b="c",\x1b[2Jb="c"} 1\n'):
         with pytest.raises(NetworkError, match="no metrics page") as refused:
             parse(text)
@@ -163,5 +165,5 @@ def test_another_servers_page_is_refused_in_one_line() -> None:
 
 
 @pytest.mark.parametrize("base_url", ["http://127.0.0.1:8000/v1", "http://127.0.0.1:8000/v1/"])
-def test_the_page_lies_beside_v1(base_url: str) -> None:
+def test_metrics_url_replaces_v1(base_url: str) -> None:
     assert metrics.metrics_url(base_url) == "http://127.0.0.1:8000/metrics"

@@ -1,4 +1,4 @@
-"""The page and its pictures: everything in it, nothing outside it, and one line when the plots cannot be drawn."""
+"""The report page and its pictures: self-contained, and a one-line error without matplotlib."""
 
 import re
 import struct
@@ -17,14 +17,14 @@ from deckard_deploy.measuring.report import html, machine, markdown
 from tests.unit.measuring import made
 
 
-def full() -> Record:
+def full_record() -> Record:
     runs = [made.run(speed, concurrency=1, drafts=10, accepted=7, failed=1) for speed in (9.0, 10.0, 11.0)]
     whole = made.record(runs, ceilings=(Ceiling(concurrency=1, tokens_per_s=20.0),))
     return whole.model_copy(update={"subject": whole.subject.model_copy(update={"model": "<script>"})})
 
 
-def test_a_picture_for_each_thing_that_was_measured() -> None:
-    drawn = plots.pictures(rows(full()), baselines()["seed"])
+def test_one_picture_per_measured_figure() -> None:
+    drawn = plots.pictures(rows(full_record()), baselines()["seed"])
     assert list(drawn) == ["throughput", "latency", "acceptance", "roofline"]
     for picture in drawn.values():
         width, height = struct.unpack(">II", picture[16:24])  # PNG: signature, length, IHDR, width, height
@@ -32,8 +32,8 @@ def test_a_picture_for_each_thing_that_was_measured() -> None:
     assert list(plots.pictures(rows(made.record([made.run(1.0)])))) == ["throughput", "latency"]
 
 
-def test_the_page_needs_nothing_beside_it_and_says_what_failed() -> None:
-    record = full()
+def test_page_is_self_contained_and_shows_failures() -> None:
+    record = full_record()
     comparison = compare(baselines()["seed"].speeds, {1: [9.0, 10.0, 11.0]}, exact=True)
     page = html(record, {"throughput": b"PNG"}, published=baselines()["seed"], comparison=comparison)
     assert re.findall(r'(?:src|href)="(?!data:)[^"]*"', page) == []
@@ -47,19 +47,17 @@ def test_the_page_needs_nothing_beside_it_and_says_what_failed() -> None:
     assert "&lt;script&gt;" in page
 
 
-def test_markdown_is_a_table() -> None:
-    header, line, *body = markdown(full()).split("\n\n")[0].splitlines()
+def test_markdown_has_equal_columns() -> None:
+    header, line, *body = markdown(full_record()).split("\n\n")[0].splitlines()
     assert {text.count("|") for text in (header, line, *body)} == {12}
 
 
-def test_a_machine_that_is_none() -> None:
+def test_undescribed_machine_has_a_text() -> None:
     for host in ({"gpus": 1}, {"memory": {"total_kib": 10**400}}):
         assert machine(host) == "a machine that the record does not describe"
 
 
-def test_files_are_written_where_they_are_asked_for(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_report_writes_files_into_output_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = records.save(tmp_path, made.record([made.run(2.0), made.run(3.0)]))
     assert tool(["bench", "report", str(path), "-o", str(tmp_path / "out"), "--compare", "seed"]) == 0
     page = Path(capsys.readouterr().out.strip())
@@ -70,7 +68,7 @@ def test_files_are_written_where_they_are_asked_for(
     ]
 
 
-def test_without_the_extra_it_is_one_line(
+def test_missing_matplotlib_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = records.save(tmp_path, made.record([made.run(2.0), made.run(3.0)]))

@@ -1,4 +1,4 @@
-"""Which number of drafted tokens is recommended, on what evidence, and which record a plan is shown."""
+"""The recommended number of drafted tokens, its evidence, and the record that `plan` shows."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from deckard_deploy.cli.screens.speed import measured_lines
 from deckard_deploy.errors import IntegrityError
 from deckard_deploy.measuring import speculation, startup_records
 from deckard_deploy.measuring.records import Drafting, Record, Subject
-from deckard_deploy.measuring.speculation import OFF, SpecRecord, Tried, advice, cells, recommended, tried
+from deckard_deploy.measuring.speculation import OFF, SpecRecord, Trial, advice, cells, recommended, tried
 from deckard_deploy.measuring.workload import Settings
 from deckard_deploy.operations.plan import measured_drafter
 from deckard_deploy.running.layout import StateDir
@@ -19,13 +19,13 @@ DRAFTING = Drafting(method="mtp", model="/models/assistant", tokens=4)
 SUBJECT = Subject(model="m", engine="e", vllm_version="0.32.0", profile="spark", drafting=DRAFTING)
 
 
-def sweep(speed: float, accepted: int = 0) -> Record:
+def sweep_record(speed: float, accepted: int = 0) -> Record:
     drafts = 100 if accepted else 0
     speeds = (0.99 * speed, speed, 1.01 * speed, 0.995 * speed, 1.005 * speed)
     return made.record([made.run(each, drafts=drafts, accepted=accepted) for each in speeds])
 
 
-def spec(*attempts: Tried, name: str = "a", subject: Subject = SUBJECT) -> SpecRecord:
+def spec_record(*attempts: Trial, name: str = "a", subject: Subject = SUBJECT) -> SpecRecord:
     return SpecRecord(
         id=f"20261125-000000-{name}",
         made_at="2026-11-25T00:00:00+00:00",
@@ -40,36 +40,40 @@ def spec(*attempts: Tried, name: str = "a", subject: Subject = SUBJECT) -> SpecR
     )
 
 
-def test_the_fastest_number_that_is_surely_faster() -> None:
-    off = sweep(10.0)
-    attempts = [tried(1, sweep(13.0, 90), off), tried(2, sweep(15.0, 80), off), tried(5, sweep(8.0, 10), off)]
+def test_fastest_significant_number_is_recommended() -> None:
+    off = sweep_record(10.0)
+    attempts = [
+        tried(1, sweep_record(13.0, 90), off),
+        tried(2, sweep_record(15.0, 80), off),
+        tried(5, sweep_record(8.0, 10), off),
+    ]
     assert [each.verdict for each in attempts] == ["faster", "faster", "slower"]
     assert recommended(attempts) == 2
-    assert "recommended: draft 2: 1.50 times as fast" in advice(spec(*attempts))
+    assert "recommended: draft 2: 1.50 times as fast" in advice(spec_record(*attempts))
     assert (attempts[0].acceptance, attempts[0].length) == (90 / 400, 1.9)
 
 
-def test_off_when_nothing_is_surely_faster() -> None:
-    off = sweep(10.0)
-    attempts = [tried(1, sweep(10.02, 90), off), tried(2, sweep(7.0, 5), off)]
+def test_no_drafter_if_nothing_is_surely_faster() -> None:
+    off = sweep_record(10.0)
+    attempts = [tried(1, sweep_record(10.02, 90), off), tried(2, sweep_record(7.0, 5), off)]
     assert attempts[0].ratio > 1
     assert recommended(attempts) == OFF
-    assert "recommended: no drafter" in advice(spec(*attempts))
-    assert "drafting 1: 1.00 times as fast" in advice(spec(*attempts))
-    assert "more --runs" not in advice(spec(attempts[1]))  # surely slower: nothing is left to be told
+    assert "recommended: no drafter" in advice(spec_record(*attempts))
+    assert "drafting 1: 1.00 times as fast" in advice(spec_record(*attempts))
+    assert "more --runs" not in advice(spec_record(attempts[1]))  # surely slower: nothing is left to be told
 
 
-def test_the_table_fits_a_terminal() -> None:
-    table = cells(spec(tried(1, sweep(13.0, 90), sweep(10.0))))
+def test_spec_table_fits_a_terminal() -> None:
+    table = cells(spec_record(tried(1, sweep_record(13.0, 90), sweep_record(10.0))))
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     assert sum(widths) + 2 * len(widths) + 10 <= 80  # and a second concurrency
 
 
-def test_a_plan_is_shown_the_newest_record_of_its_own_kind(tmp_path: Path) -> None:
+def test_latest_record_of_subject_and_drafter_is_found(tmp_path: Path) -> None:
     wanted = {"profile": "spark", "model": "m", "engine": "e"}
     assert speculation.latest(tmp_path, wanted, DRAFTING) is None
     for name in ("a", "b"):
-        speculation.save(tmp_path, spec(name=name))
+        speculation.save(tmp_path, spec_record(name=name))
     other = Drafting(method="mtp", model="/elsewhere/assistant", tokens=2)
     found = speculation.latest(tmp_path, wanted, other)
     assert found is not None
@@ -81,7 +85,7 @@ def test_a_plan_is_shown_the_newest_record_of_its_own_kind(tmp_path: Path) -> No
         speculation.latest(tmp_path, wanted, DRAFTING)
 
 
-def test_starts_side_by_side_by_phase() -> None:
+def test_startup_table_has_a_line_per_phase() -> None:
     timed = startup_records.Timed
     found = startup_records.cells(
         [
@@ -99,7 +103,7 @@ def test_starts_side_by_side_by_phase() -> None:
     ]
 
 
-def test_plan_says_what_was_measured_with_its_drafter(tmp_path: Path) -> None:
+def test_plan_shows_measured_drafter(tmp_path: Path) -> None:
     resolved = choice("spark", "drafter=deckard-e4b")
     drafter = Drafting(method="draft_model", model="/models/deckard-e4b", tokens=5)
     subject = Subject(
@@ -113,6 +117,8 @@ def test_plan_says_what_was_measured_with_its_drafter(tmp_path: Path) -> None:
     folder = directory.bench / "spec"
     folder.mkdir(parents=True)
     assert measured_lines(measured_drafter(resolved, directory)) == []
-    speculation.save(folder, spec(tried(5, sweep(8.0, 10), sweep(10.0)), subject=subject))
+    speculation.save(
+        folder, spec_record(tried(5, sweep_record(8.0, 10), sweep_record(10.0)), subject=subject)
+    )
     assert "recommended: no drafter" in " ".join(measured_lines(measured_drafter(resolved, directory)))
     assert measured_lines(measured_drafter(choice("spark"), directory)) == []

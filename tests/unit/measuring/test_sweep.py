@@ -1,4 +1,4 @@
-"""From vLLM's own result to a record and its figures; what is sent; failures of the program beside the engine."""
+"""From vLLM's own result to a record and its figures; the requests; failures of the benchmark process."""
 
 import json
 import os
@@ -17,14 +17,14 @@ from deckard_deploy.errors import BadInputError, EnvironmentUnfitError, Integrit
 from deckard_deploy.measuring import records
 from deckard_deploy.measuring.engine_bench import Endpoint, opened
 from deckard_deploy.measuring.figures import rows
-from deckard_deploy.measuring.sweep import enough, run_of, sweep
+from deckard_deploy.measuring.sweep import enough_runs, run_from_result, sweep
 from deckard_deploy.measuring.tables import WIDTH, cells, notes
 from deckard_deploy.measuring.workload import Settings
 from tests.unit.measuring.made import RESULT, SPECULATIVE, record, run
 
 
-def test_a_run_is_what_vllm_wrote() -> None:
-    found = run_of(RESULT, concurrency=2, seed=7)
+def test_run_matches_vllms_result() -> None:
+    found = run_from_result(RESULT, concurrency=2, seed=7)
     assert found.tokens_per_s == RESULT["output_throughput"]
     assert found.output_tokens == sum(request.output_tokens for request in found.requests) == 50
     assert found.ttft.p50 == pytest.approx(1000 * median(request.ttft_s for request in found.requests))
@@ -34,14 +34,14 @@ def test_a_run_is_what_vllm_wrote() -> None:
     assert found.acceptance is None
 
 
-def test_acceptance_is_the_engines_own_count() -> None:
-    found = run_of(RESULT | SPECULATIVE, concurrency=2, seed=7).acceptance
+def test_acceptance_matches_engines_count() -> None:
+    found = run_from_result(RESULT | SPECULATIVE, concurrency=2, seed=7).acceptance
     assert found is not None
     assert 100 * found.rate == pytest.approx(SPECULATIVE["spec_decode_acceptance_rate"])
     assert found.length == pytest.approx(SPECULATIVE["spec_decode_acceptance_length"])
 
 
-def test_a_row_is_the_median_of_its_runs_and_pools_the_drafts() -> None:
+def test_row_has_median_speed_and_pooled_acceptance() -> None:
     few = run(10.0, drafts=10, accepted=10)
     many = run(30.0, drafts=90, accepted=0)
     (row,) = rows(record([few, run(20.0), many]))
@@ -49,7 +49,7 @@ def test_a_row_is_the_median_of_its_runs_and_pools_the_drafts() -> None:
     assert (row.acceptance, row.length, row.by_position) == (10 / 400, 1.1, (0.1, 0.0, 0.0, 0.0))
 
 
-def test_the_table_fits_a_terminal_and_failed_requests_are_shouted() -> None:
+def test_table_fits_terminal_and_names_failures() -> None:
     made = record(
         [run(12345.6, concurrency=16, failed=3, drafts=9, accepted=9), run(1.5, drafts=9, accepted=9)]
     )
@@ -60,7 +60,7 @@ def test_the_table_fits_a_terminal_and_failed_requests_are_shouted() -> None:
     assert "FAILED" not in " ".join(notes(record([run(1.0)])))
 
 
-def test_each_prompt_begins_in_its_own_way_and_each_seed_has_others() -> None:
+def test_prompts_differ_from_their_first_word_on() -> None:
     settings = Settings()
     prompts = [*settings.prompts(300, seed=1), *settings.prompts(300, seed=2)]
     assert len({prompt[:24] for prompt in prompts}) == 600
@@ -68,13 +68,13 @@ def test_each_prompt_begins_in_its_own_way_and_each_seed_has_others() -> None:
 
 
 @pytest.mark.parametrize("workload", ["text", "random"])
-def test_only_options_that_a_person_could_type(workload) -> None:
+def test_arguments_are_options_of_vllm_bench(workload) -> None:
     words = Settings(workload=workload).arguments(4, 8, 1)
     assert all(name.startswith("--") for name in words[::2])
     assert "--num-warmups" not in words  # it would put the first measured prompt into the prefix cache
 
 
-def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_saved_record_is_loaded_unchanged(tmp_path: Path) -> None:
     made = record([run(1.0, drafts=4, accepted=2)])
     path = records.save(tmp_path, made)
     assert records.load(path) == made
@@ -82,7 +82,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [f"{made.id}.json"]
 
 
-def damage(name: str, value: object) -> Callable[[dict[str, Any]], None]:
+def set_field(name: str, value: object) -> Callable[[dict[str, Any]], None]:
     def change(whole: dict[str, Any]) -> None:
         *way, last = name.split(".")
         for step in way:
@@ -95,26 +95,26 @@ def damage(name: str, value: object) -> Callable[[dict[str, Any]], None]:
 @pytest.mark.parametrize(
     "change",
     [
-        damage("runs", []),
-        damage("runs.0.requests", []),
-        damage("runs.0.tokens_per_s", 0),
-        damage("runs.0.tokens_per_s", 1e300),
-        damage("runs.0.concurrency", 0),
-        damage("runs.0.requests.0.latency_s", 0),
-        damage("runs.0.completed", -1),
-        damage("runs.0.concurrency", 10**30),
-        damage("runs.0.requests.0.output_tokens", 10**400),
-        damage("runs.0.acceptance.drafts", 0),
-        damage("runs.0.acceptance.draft_tokens", 0),
-        damage("runs.0.acceptance.accepted_tokens", 10**400),
-        damage("runs.0.acceptance.by_position", [1e308]),
-        damage("id", "../../elsewhere"),
-        damage("subject.model", "\x1b[2Jred"),
-        damage("ended", "two\nlines"),
-        damage("unknown", 1),
+        set_field("runs", []),
+        set_field("runs.0.requests", []),
+        set_field("runs.0.tokens_per_s", 0),
+        set_field("runs.0.tokens_per_s", 1e300),
+        set_field("runs.0.concurrency", 0),
+        set_field("runs.0.requests.0.latency_s", 0),
+        set_field("runs.0.completed", -1),
+        set_field("runs.0.concurrency", 10**30),
+        set_field("runs.0.requests.0.output_tokens", 10**400),
+        set_field("runs.0.acceptance.drafts", 0),
+        set_field("runs.0.acceptance.draft_tokens", 0),
+        set_field("runs.0.acceptance.accepted_tokens", 10**400),
+        set_field("runs.0.acceptance.by_position", [1e308]),
+        set_field("id", "../../elsewhere"),
+        set_field("subject.model", "\x1b[2Jred"),
+        set_field("ended", "two\nlines"),
+        set_field("unknown", 1),
     ],
 )
-def test_what_no_sweep_writes_is_refused(tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+def test_damaged_record_is_refused(tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     path = records.save(tmp_path, record([run(1.0, drafts=4, accepted=2)]))
     whole = json.loads(path.read_text())
     change(whole)
@@ -123,7 +123,7 @@ def test_what_no_sweep_writes_is_refused(tmp_path: Path, change: Callable[[dict[
         records.load(path)
 
 
-def test_records_that_are_none_are_named(tmp_path: Path) -> None:
+def test_unknown_record_is_named_in_error(tmp_path: Path) -> None:
     path = records.save(tmp_path, record([run(1.0)]))
     path.write_text(path.read_text().replace('"tokens_per_s": 1.0', '"tokens_per_s": "fast"'))
     with pytest.raises(IntegrityError, match=r"runs\.0\.tokens_per_s"):
@@ -137,8 +137,8 @@ def test_records_that_are_none_are_named(tmp_path: Path) -> None:
         records.load(records.find(tmp_path, str(tmp_path / "gone.json")))
 
 
-def endpoint(tmp_path: Path, bench: str) -> Endpoint:
-    """A vLLM of our own making, whose `bench serve` is the code given."""
+def fake_endpoint(tmp_path: Path, bench: str) -> Endpoint:
+    """An endpoint with a fake vLLM, whose `bench serve` runs the given code."""
     package = tmp_path / "vllm"
     (package / "benchmarks").mkdir(parents=True)
     (package / "entrypoints" / "cli").mkdir(parents=True)
@@ -153,7 +153,7 @@ def endpoint(tmp_path: Path, bench: str) -> Endpoint:
     )
 
 
-SEEN = """
+WRITE_PROBE = """
     folder = sys.argv[sys.argv.index("--result-dir") + 1]
     prompts = json.load(open(sys.argv[sys.argv.index("--dataset-path") + 1]))
     seen = {"completed": 1, "total_output_tokens": 1, "argv": sys.argv, "prompts": prompts,
@@ -166,8 +166,8 @@ SEEN = """
 """
 
 
-def test_the_key_is_in_no_command_line(tmp_path: Path) -> None:
-    there = endpoint(tmp_path, SEEN)
+def test_key_is_in_no_command_line(tmp_path: Path) -> None:
+    there = fake_endpoint(tmp_path, WRITE_PROBE)
     with opened(there) as bench:
         found = bench.measure(["--seed", "1"], ["first", "second"])
     assert found["key"] == "k"
@@ -177,15 +177,15 @@ def test_the_key_is_in_no_command_line(tmp_path: Path) -> None:
     assert "key='k'" not in repr(there)
 
 
-def test_each_run_is_a_process_of_its_own(tmp_path: Path) -> None:
-    with opened(endpoint(tmp_path, f"{SEEN}\n    global main; main = None")) as bench:
+def test_each_run_has_its_own_process(tmp_path: Path) -> None:
+    with opened(fake_endpoint(tmp_path, f"{WRITE_PROBE}\n    global main; main = None")) as bench:
         found = [bench.measure([], ["a"])["pid"] for _ in range(3)]
     assert len(set(found)) == 3
 
 
-def test_a_run_that_fails_leaves_the_next_one_alone(tmp_path: Path) -> None:
-    code = f"if '--bad' in sys.argv: raise RuntimeError('no such option')\n{textwrap.dedent(SEEN)}"
-    with opened(endpoint(tmp_path, code)) as bench:
+def test_failed_run_does_not_affect_the_next(tmp_path: Path) -> None:
+    code = f"if '--bad' in sys.argv: raise RuntimeError('no such option')\n{textwrap.dedent(WRITE_PROBE)}"
+    with opened(fake_endpoint(tmp_path, code)) as bench:
         with pytest.raises(EnvironmentUnfitError, match="vllm bench serve: RuntimeError: no such option"):
             bench.measure(["--bad"])
         assert bench.measure([], ["a"])["completed"] == 1
@@ -203,24 +203,24 @@ def test_a_run_that_fails_leaves_the_next_one_alone(tmp_path: Path) -> None:
         ("os.kill(os.getppid(), 9)", "it said nothing"),
     ],
 )
-def test_what_the_program_says_last_is_the_error(tmp_path: Path, code: str, said: str) -> None:
-    with opened(endpoint(tmp_path, code)) as bench, pytest.raises(EnvironmentUnfitError, match=said):
+def test_last_line_of_output_is_the_error(tmp_path: Path, code: str, said: str) -> None:
+    with opened(fake_endpoint(tmp_path, code)) as bench, pytest.raises(EnvironmentUnfitError, match=said):
         bench.measure([])
 
 
-def test_a_python_that_ends_before_it_reads() -> None:
+def test_python_that_ends_early_is_an_error() -> None:
     there = Endpoint(server="s", served_name="m", model="/m", python=("/bin/false",), environment={})
     with opened(there) as bench, pytest.raises(EnvironmentUnfitError, match="it said nothing"):
         bench.measure([], ["more than a pipe holds" * 10_000])
 
 
-def test_a_python_that_has_no_vllm() -> None:
+def test_python_without_vllm_is_an_error() -> None:
     there = Endpoint(server="s", served_name="m", model="/m", python=(sys.executable,), environment={})
     with opened(there) as bench, pytest.raises(EnvironmentUnfitError, match="No module named 'vllm'"):
         bench.measure([])
 
 
-def test_a_python_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_python_is_an_error(tmp_path: Path) -> None:
     gone = Endpoint(
         server="s", served_name="m", model="/m", python=(str(tmp_path / "python"),), environment={}
     )
@@ -228,7 +228,7 @@ def test_a_python_that_is_not_there(tmp_path: Path) -> None:
         pass
 
 
-def test_a_server_that_answers_nothing(tmp_path: Path) -> None:
+def test_server_that_answers_nothing_is_an_error(tmp_path: Path) -> None:
     result = {
         "completed": 0,
         "num_prompts": 4,
@@ -238,13 +238,13 @@ def test_a_server_that_answers_nothing(tmp_path: Path) -> None:
     }
     code = f'json.dump({result!r}, open(sys.argv[sys.argv.index("--result-dir") + 1] + "/result.json", "w"))'
     with (
-        opened(endpoint(tmp_path, code)) as bench,
+        opened(fake_endpoint(tmp_path, code)) as bench,
         pytest.raises(NetworkError, match="http://s answered none of 4 requests: refused"),
     ):
         bench.measure([])
 
 
-def test_two_servers_are_asked_in_turn_with_the_same_prompts(tmp_path: Path) -> None:
+def test_two_servers_get_same_prompts_in_turn(tmp_path: Path) -> None:
     whole = {**RESULT, "itls": [[]] * len(RESULT["ttfts"]), "errors": []}
     code = f"""
         result = {whole!r}
@@ -252,7 +252,7 @@ def test_two_servers_are_asked_in_turn_with_the_same_prompts(tmp_path: Path) -> 
             log.write(sys.argv[sys.argv.index("--base-url") + 1][-1] + sys.argv[sys.argv.index("--seed") + 1] + "\\n")
         json.dump(result, open(sys.argv[sys.argv.index("--result-dir") + 1] + "/result.json", "w"))
     """
-    first = endpoint(tmp_path, code)
+    first = fake_endpoint(tmp_path, code)
     settings = Settings(workload="random", concurrency=(2,), runs=2)
     rounds = list(sweep([first, replace(first, server="http://t")], settings, lambda _: None))
     seeds = [[run.seed for run in runs] for runs in rounds]
@@ -264,28 +264,28 @@ def test_two_servers_are_asked_in_turn_with_the_same_prompts(tmp_path: Path) -> 
     assert warmed[1:] not in {str(seed) for seed, _ in seeds}
 
 
-def test_runs_that_differ_are_repeated_for_longer() -> None:
+def test_imprecise_runs_are_repeated() -> None:
     settings = Settings(runs=3, most_runs=5)
-    assert not enough([10.0, 10.0], settings)
-    assert enough([10.0, 10.1, 9.9], settings)
-    assert not enough([10.0, 13.0, 9.0], settings)
-    assert enough([10.0, 13.0, 9.0, 14.0, 8.0], settings)
-    assert enough([10.0, 13.0, 9.0], Settings(runs=3))
+    assert not enough_runs([10.0, 10.0], settings)
+    assert enough_runs([10.0, 10.1, 9.9], settings)
+    assert not enough_runs([10.0, 13.0, 9.0], settings)
+    assert enough_runs([10.0, 13.0, 9.0, 14.0, 8.0], settings)
+    assert enough_runs([10.0, 13.0, 9.0], Settings(runs=3))
 
 
-def test_a_server_that_answers_without_a_token(tmp_path: Path) -> None:
+def test_answers_without_tokens_are_an_error(tmp_path: Path) -> None:
     result = {"completed": 4, "total_output_tokens": 0, "ttfts": [], "itls": [], "errors": []}
     code = f'json.dump({result!r}, open(sys.argv[sys.argv.index("--result-dir") + 1] + "/result.json", "w"))'
     with (
-        opened(endpoint(tmp_path, code)) as bench,
+        opened(fake_endpoint(tmp_path, code)) as bench,
         pytest.raises(NetworkError, match="4 requests without a single"),
     ):
         bench.measure([])
 
 
-def test_the_measuring_ends_with_the_one_who_waits_for_it(tmp_path: Path) -> None:
+def test_measuring_ends_when_stdin_ends(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "begun")
-    there = endpoint(
+    there = fake_endpoint(
         tmp_path, f"open({str(tmp_path / 'begun')!r}, 'w').write(str(os.getpid())); time.sleep(600)"
     )
     task = json.dumps({"arguments": [], "prompts": [], "key": ""})

@@ -29,12 +29,12 @@ from tests.unit.doctor.cases import facts
         ("0.3.0", None, "9.0", True),
     ],
 )
-def test_a_range(since: str | None, fixed: str | None, release: str, is_open: bool):  # noqa: FBT001
+def test_advisory_is_open_within_its_range(since: str | None, fixed: str | None, release: str, is_open: bool):  # noqa: FBT001
     one = Advisory(id="i", about="a", since=since, fixed=fixed, here="no", mitigation="none", test="x")
     assert one.is_open(release) is is_open
 
 
-def test_every_advisory_is_one_and_can_be_shown_in_a_table():
+def test_advisories_are_unique_and_fit_a_table():
     ids = [each.id for each in advisories()]
     assert len(ids) == len(set(ids)) > 0
     for each in advisories():
@@ -42,7 +42,7 @@ def test_every_advisory_is_one_and_can_be_shown_in_a_table():
         assert all(version(bound) for bound in (each.since, each.fixed) if bound)
 
 
-def test_a_release_with_our_plugin_is_judged_too() -> None:
+def test_release_with_plugin_loads_the_quantization() -> None:
     resolved = resolve(Deployment(engine="vllm-0.32.0"), profile=library.profile("spark"))
     plan = with_needed_patches(build_plan(resolved), resolved, DEFAULT_PATHS.patches)
     target = target_of(resolved, plan, models=Path("/m"))
@@ -60,5 +60,5 @@ def test_a_release_with_our_plugin_is_judged_too() -> None:
         ("dev", ()),
     ],
 )
-def test_versions(text: str, numbers: tuple[int, ...]):
+def test_version_is_parsed_into_numbers(text: str, numbers: tuple[int, ...]):
     assert version(text) == numbers
