@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from deckard_deploy.catalog.option_schema import option_schema
 from deckard_deploy.catalog.resolution import Resolved
-from deckard_deploy.catalog.specs import ModelSpec, Serve, ranks_of
+from deckard_deploy.catalog.specs import ModelSpec, Serve, rank_count
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.planning.arguments import serve_arguments
 from deckard_deploy.planning.gateway import SOCKET, plan_gateway
@@ -98,7 +98,7 @@ def build_plan(resolved: Resolved, paths: HostPaths = DEFAULT_PATHS) -> LaunchPl
         container_port=port,
         startup_timeout_s=resolved.startup_timeout_s,
         compatibility=resolved.compatibility.name if resolved.compatibility else None,
-        given_up=resolved.given_up,
+        given_up=resolved.disabled_protections,
     )
 
 
@@ -268,7 +268,7 @@ def _gpus(resolved: Resolved) -> Gpus | ChosenGpus | None:
     hardware = resolved.profile.hardware
     if resolved.engine.runtime == "process" or hardware.gpu_count == 0:
         return None
-    ranks = ranks_of(resolved.serve)
+    ranks = rank_count(resolved.serve)
     if (chosen := resolved.environment.get(VISIBLE_GPUS)) is not None:
         return ChosenGpus(ids=_chosen(chosen, ranks))
     # A unified machine has one GPU and gives all it has, as the model card does; `all` would hide that more are wanted.

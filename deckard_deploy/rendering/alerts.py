@@ -100,7 +100,7 @@ def alert_rules(plan: LaunchPlan, names: MetricNames) -> dict[str, Any]:
     rules = [
         _rule(alert, plan, threshold)
         for alert in ALERTS
-        if names.has_all_of(alert.query, drafter=threshold is not None)
+        if names.exports_all_of(alert.query, drafter=threshold is not None)
     ]
     return {"groups": [{"name": "deckard-deploy", "rules": rules}]}
 

@@ -119,7 +119,7 @@ def dashboard(plan: LaunchPlan, names: MetricNames) -> dict[str, Any]:
     known = [
         panel
         for panel in PANELS
-        if all(names.has_all_of(query, drafter=threshold is not None) for query, _ in panel.queries)
+        if all(names.exports_all_of(query, drafter=threshold is not None) for query, _ in panel.queries)
     ]
     graphs = [_graph(panel, place, threshold) for place, panel in enumerate(known)]
     return {
