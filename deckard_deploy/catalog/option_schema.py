@@ -80,8 +80,8 @@ def _mismatch(option: Option, value: JsonValue) -> str:
 
 
 def _integer_mismatch(option: Option, value: JsonValue) -> str:
-    # vLLM also reads 64k and 1.5M (human_readable_int, vllm/engine/arg_utils.py); only digits are accepted
-    # here.
+    # Only digits: 64k and 1.5M, which vLLM reads too (human_readable_int, vllm/engine/arg_utils.py), are
+    # refused.
     if isinstance(value, str) and value in option.choices:
         return ""
     if not isinstance(value, int) or isinstance(value, bool):

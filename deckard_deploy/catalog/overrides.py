@@ -70,16 +70,14 @@ def _key_path(key: str) -> tuple[str, ...]:
     top_level = key.replace("-", "_")
     if top_level in Deployment.model_fields:
         return (top_level,)
-    # Any other word is read as a vLLM option: only resolution knows the engine, and so the options that
-    # exist.
+    # Any other word may be a vLLM option: only resolution knows the engine and its options.
     return ("serve", key.replace("_", "-"))
 
 
 def _parse_value(setting: str, text: str) -> Json:
     if text.startswith(("{", "[", '"', "'")):
         return strict_yaml.parse(f"value: {text}", source=f"--set {printable(setting)}").data["value"]
-    # Other text may contain ': ' or '#', so it is no YAML. It stays text unless it is null, true, false or a
-    # number.
+    # Other text may contain ': ' or '#', so it is not parsed: it is null, true, false, a number, or text.
     parsed = strict_yaml.plain_scalar(text)
     if parsed is None and not strict_yaml.is_null(text):
         return text

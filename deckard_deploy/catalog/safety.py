@@ -16,8 +16,7 @@ from deckard_deploy.errors import BadInputError
 
 MAX_SEQUENCES = 64
 MAX_RESTARTS = 2
-# An empty list allows every host (multimodal/media/connector.py:158). RFC 2606 reserves this name, so no host
-# has it.
+# An empty list allows every host (multimodal/media/connector.py:158). No host has this name (RFC 2606).
 NO_DOMAIN = "media.invalid"
 # Loaders that unpickle nothing (model_executor/model_loader/__init__.py:46).
 _PLAIN_LOADERS = ("safetensors", "fastsafetensors", "dummy")

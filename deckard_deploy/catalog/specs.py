@@ -1,7 +1,7 @@
 """The specs of profiles, models and engines: frozen, strict, closed.
 
-The YAML files in this folder are instances of the specs, and scripts/generate.py writes JSON schemas for editors
-from them. Option names below `serve` are vLLM's own, without the dashes in front.
+The YAML files in this folder are instances of the specs, and scripts/generate.py writes JSON schemas for
+editors from them. Option names below `serve` are vLLM's own, without the dashes in front.
 """
 
 from ipaddress import ip_address

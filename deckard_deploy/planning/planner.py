@@ -239,8 +239,7 @@ def _environment(resolved: Resolved, paths: HostPaths) -> dict[str, str]:
     # The device reservation selects these GPUs, and inside the container they are numbered from 0.
     environment.pop(VISIBLE_GPUS, None)
     if resolved.engine.home and not resolved.compatibility:
-        # PyTorch asks for a user name (getpass.getuser) to place compiled code, and the image may not know
-        # the user.
+        # PyTorch needs a user name for compiled code (getpass.getuser), and the image may not know the user.
         environment |= {"HOME": resolved.engine.home, "USER": "vllm"}
     return dict(sorted(environment.items()))
 

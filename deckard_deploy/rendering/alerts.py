@@ -11,9 +11,8 @@ from deckard_deploy.planning.break_even import break_even
 from deckard_deploy.planning.plan import LaunchPlan
 
 JOB = "vllm"
-SLOW_FIRST_TOKEN_S = (
-    10  # people do not wait longer; on a Spark one prompt of the full context may take longer
-)
+# People do not wait longer. On a Spark one prompt of the full context may take longer.
+SLOW_FIRST_TOKEN_S = 10
 FULL_CACHE = 0.9
 MIN_DRAFTS = 200  # in a quarter of an hour; fewer drafts say little about the acceptance
 

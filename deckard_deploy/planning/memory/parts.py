@@ -137,7 +137,7 @@ def counts_graphs(resolved: Resolved) -> bool:
 
 
 def engine_parts(resolved: Resolved, hardware: Hardware, alike: Sequence[EarlierStart]) -> list[Part]:
-    """Return the engine's own memory and its CUDA graphs. alike: earlier starts with the same Step."""
+    """Return the engine's own memory and its CUDA graphs. alike: earlier starts of the same shape."""
     if hardware.gpu_count == 0:
         return []
     measured = "measured on a Spark with vLLM 0.28 (github llamastash/llamastash issue 80)"

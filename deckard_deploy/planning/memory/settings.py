@@ -67,8 +67,7 @@ def cache_settings(resolved: Resolved) -> CacheSettings:
         raise UnknownMemoryError(f"--max-model-len {length} leaves the length to vLLM")
     sequences, in_flight = _batch_limits(resolved, length, ranks)
     _check_batch(serve, sequences, in_flight, length)
-    # platforms/cpu.py:156 on a CPU; config/cache.py DEFAULT_BLOCK_SIZE and platforms/interface.py:427
-    # elsewhere
+    # CPU: platforms/cpu.py:156. GPU: config/cache.py DEFAULT_BLOCK_SIZE and platforms/interface.py:427.
     default_block_size = 128 if _on_cpu(hardware) else 16
     return CacheSettings(
         max_model_len=length,
@@ -113,8 +112,7 @@ def cache_of(resolved: Resolved, settings: CacheSettings) -> KvCache:
     if drafter:
         if _drafting_method(resolved) in ("dflash", "eagle3"):
             raise UnknownMemoryError(f"the KV cache of {drafter.name} is not computed")
-        # Empty for MTP, which reads the target's cache (vLLM 0.32.0, v1/spec_decode/gemma4.py), and for
-        # ngram.
+        # No layers for ngram and MTP: MTP reads the target's cache (0.32.0, v1/spec_decode/gemma4.py).
         layers += layers_of(drafter.architecture, settings)
     return kv_cache(layers, hybrid=settings.hybrid)
 
