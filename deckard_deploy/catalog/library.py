@@ -11,49 +11,50 @@ from deckard_deploy.catalog.validation import closest, validate
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.resources import catalog_dir
 
-S = TypeVar("S", bound=Spec)
+SpecT = TypeVar("SpecT", bound=Spec)
 
 
 @cache
 def profile(name: str) -> HardwareProfile:
-    """A built-in hardware profile. Raises BadInputError for a name that is not in the catalog."""
+    """Return a built-in hardware profile. Raises BadInputError for an unknown name."""
     return _load("profiles", name, HardwareProfile)
 
 
 @cache
 def model(name: str) -> ModelSpec:
-    """A built-in model. Raises BadInputError for a name that is not in the catalog."""
+    """Return a built-in model. Raises BadInputError for an unknown name."""
     return _load("models", name, ModelSpec)
 
 
 @cache
 def engine(name: str) -> EngineSpec:
-    """A built-in engine. Raises BadInputError for a name that is not in the catalog."""
+    """Return a built-in engine. Raises BadInputError for an unknown name."""
     return _load("engines", name, EngineSpec)
 
 
 @cache
 def compatibility(name: str) -> Compatibility:
-    """A built-in compatibility launch line. Raises BadInputError for an unknown name."""
+    """Return a built-in compatibility launch line. Raises BadInputError for an unknown name."""
     return _load("compat", name, Compatibility)
 
 
 def profile_from_file(path: Path) -> HardwareProfile:
-    """A user's own profile. Raises BadInputError when it cannot be read or is not a profile."""
+    """Read a user's own profile. Raises BadInputError when the file cannot be read or is not a profile."""
     return validate(strict_yaml.parse(read_text(path), source=str(path)), HardwareProfile)
 
 
 def source(kind: Kind, name: str) -> str:
-    """The YAML of a built-in entry, comments and all."""
+    """Return the YAML of a built-in entry, with its comments."""
     return read_text(catalog_dir() / kind / f"{name}.yaml")
 
 
 def read_text(path: Path) -> str:
-    """A user's file as UTF-8 text. Raises BadInputError in one line for whatever is wrong with it."""
+    """Read a user's file as UTF-8 text. Raises BadInputError with one line for every failure."""
     try:
-        if path.exists() and not path.is_file():  # a FIFO would wait for ever, a device would never end
+        if path.exists() and not path.is_file():  # reading a FIFO may block, reading a device may not end
             raise BadInputError(f"{path}: not a regular file")
-        if (size := path.stat().st_size) > strict_yaml.MAX_BYTES:
+        size = path.stat().st_size
+        if size > strict_yaml.MAX_BYTES:
             raise BadInputError(f"{path}: {size} bytes: a deployment file is at most {strict_yaml.MAX_BYTES}")
         return path.read_text(encoding="utf-8")
     except OSError as error:
@@ -62,10 +63,10 @@ def read_text(path: Path) -> str:
         raise BadInputError(f"{path}: not UTF-8 text (byte {error.start})") from error
 
 
-def _load(kind: Kind, name: str, spec: type[S]) -> S:
+def _load(kind: Kind, name: str, spec: type[SpecT]) -> SpecT:
     path = catalog_dir() / kind / f"{name}.yaml"
-    if name not in names(kind):
-        known = names(kind)
+    known = names(kind)
+    if name not in known:
         hint = closest(name, known) or "; known: " + ", ".join(known)
         noun = "compatibility line" if kind == "compat" else kind.removesuffix("s")
         raise BadInputError(f"no {noun} named {name[:80]!r}{hint}")

@@ -1,4 +1,4 @@
-"""The catalog in one line an entry, read without YAML or pydantic: `profiles list` must start as fast as `--help`."""
+"""The catalog with one line per entry, without YAML or pydantic, so that `profiles list` starts quickly."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,19 +12,19 @@ Kind: TypeAlias = Literal["profiles", "models", "engines", "compat"]
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A catalog file in one line."""
+    """The name and description of a catalog file."""
 
     name: str
     description: str
 
 
 def names(kind: Kind) -> list[str]:
-    """The names of the built-in entries, sorted."""
+    """Return the sorted names of the built-in entries."""
     return sorted(path.stem for path in (catalog_dir() / kind).glob("*.yaml"))
 
 
 def entries(kind: Kind) -> list[Entry]:
-    """Name and description of every entry. Tests validate the files themselves."""
+    """Return name and description of every entry. Tests validate the files themselves."""
     return [_entry(catalog_dir() / kind / f"{name}.yaml") for name in names(kind)]
 
 

@@ -1,4 +1,4 @@
-"""deckard.yaml and `--set key=value` as one `Deployment`."""
+"""Merge deckard.yaml and `--set key=value` into one `Deployment`."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -15,61 +15,77 @@ SECTIONS = ("serve", "environment", "container", "publish")
 
 
 def read_deployment(path: Path | None) -> Document:
-    """deckard.yaml as a document; empty when `path` is None. Raises BadInputError."""
+    """Read deckard.yaml as a document; empty when `path` is None. Raises BadInputError."""
     if path is None:
         return Document(source="command line", data={}, lines={})
     return strict_yaml.parse(library.read_text(path), source=str(path))
 
 
 def with_settings(document: Document, settings: Iterable[str]) -> Deployment:
-    """The document with each `key=value` laid over it.
+    """Return the document with each `key=value` applied over it.
 
-    A key is a dotted path of deckard.yaml (`publish.port`, `serve.max-model-len`), or a bare vLLM option
-    (`max-model-len`, `max_model_len`), or a bare top-level key, with either again. Values are YAML scalars or JSON.
+    A key is a dotted path of deckard.yaml (`publish.port`, `serve.max-model-len`), a bare vLLM option
+    (`max-model-len`, `max_model_len`), or a bare top-level key with '-' or '_'. Values are YAML scalars or
+    JSON.
 
-    Raises BadInputError, naming the setting.
+    Raises BadInputError, which names the setting.
     """
-    data: dict[str, Any] = _copied(document.data)
+    data: dict[str, Any] = _copy_sections(document.data)
     origins: dict[KeyPath, str] = {}
     for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals or not key:
-            raise BadInputError(f"--set {printable(setting)}: KEY=VALUE was expected")
-        if key in SECTIONS:
-            raise BadInputError(
-                f"--set {printable(setting)}: {key} is a section: name a key in it, {key}.KEY=VALUE"
-            )
-        *sections, leaf = _path(key)
+        path, text = _split_setting(setting)
+        *sections, leaf = path
         target = data
         for section in sections:
             inner = target.setdefault(section, {})
             if not isinstance(inner, dict):
                 raise BadInputError(f"--set {printable(setting)}: {section} is not a section")
             target = inner
-        # A variable is text whatever it looks like.
-        is_text = sections == ["environment"] and not strict_yaml.is_null(text)
-        target[leaf] = text if is_text else _value(setting, text)
-        origins[(*sections, leaf)] = f"--set {printable(setting)}"
+        if sections == ["environment"] and not strict_yaml.is_null(text):
+            target[leaf] = text  # a variable's value is always text
+        else:
+            target[leaf] = _parse_value(setting, text)
+        origins[path] = f"--set {printable(setting)}"
     return validate(replace(document, data=data, origins=origins), Deployment)
 
 
-def _path(key: str) -> tuple[str, ...]:
+def _split_setting(setting: str) -> tuple[tuple[str, ...], str]:
+    """Split `key=value` into the key's path in deckard.yaml and the value's text. Raises BadInputError."""
+    key, equals, text = setting.partition("=")
+    if not equals or not key:
+        raise BadInputError(f"--set {printable(setting)}: KEY=VALUE was expected")
+    if key in SECTIONS:
+        raise BadInputError(
+            f"--set {printable(setting)}: {key} is a section: name a key in it, {key}.KEY=VALUE"
+        )
+    return _key_path(key), text
+
+
+def _key_path(key: str) -> tuple[str, ...]:
     section, dot, rest = key.partition(".")
     if dot and section in SECTIONS:
-        return (section, rest.replace("_", "-") if section == "serve" else rest)
-    if (own := key.replace("-", "_")) in Deployment.model_fields:
-        return (own,)
-    # Any other word is taken for a vLLM option; resolution knows the engine, and so whether it has that option.
+        if section == "serve":
+            rest = rest.replace("_", "-")
+        return (section, rest)
+    top_level = key.replace("-", "_")
+    if top_level in Deployment.model_fields:
+        return (top_level,)
+    # Any other word may be a vLLM option: only resolution knows the engine and its options.
     return ("serve", key.replace("_", "-"))
 
 
-def _value(setting: str, text: str) -> Json:
+def _parse_value(setting: str, text: str) -> Json:
     if text.startswith(("{", "[", '"', "'")):
         return strict_yaml.parse(f"value: {text}", source=f"--set {printable(setting)}").data["value"]
-    # Other text is taken to the letter (it may hold ': ' or '#') unless it is null, true, false or a number.
+    # Other text may contain ': ' or '#', so it is not parsed: it is null, true, false, a number, or text.
     parsed = strict_yaml.plain_scalar(text)
-    return text if parsed is None and not strict_yaml.is_null(text) else parsed
+    if parsed is None and not strict_yaml.is_null(text):
+        return text
+    return parsed
 
 
-def _copied(data: dict[str, Json]) -> dict[str, Any]:
-    return {key: dict(value) if isinstance(value, dict) else value for key, value in data.items()}
+def _copy_sections(data: dict[str, Json]) -> dict[str, Any]:
+    copy: dict[str, Any] = {}
+    for key, value in data.items():
+        copy[key] = dict(value) if isinstance(value, dict) else value
+    return copy

@@ -1,4 +1,4 @@
-"""Profile, model, engine and the user's changes become one resolved choice."""
+"""Resolve profile, model, engine and the user's changes into one choice."""
 
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -10,7 +10,7 @@ from deckard_deploy.catalog import library, safety
 from deckard_deploy.catalog.listing import names
 from deckard_deploy.catalog.option_schema import OptionSchema, option_schema
 from deckard_deploy.catalog.specs import (
-    PARALLEL,
+    PARALLEL_OPTIONS,
     Compatibility,
     Container,
     Deployment,
@@ -21,13 +21,13 @@ from deckard_deploy.catalog.specs import (
     Publish,
     Serve,
 )
-from deckard_deploy.catalog.translation import translated
+from deckard_deploy.catalog.translation import migrate_options
 from deckard_deploy.errors import BadInputError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resolved:
-    """Everything that was chosen, before paths are known: the input of planning."""
+    """The complete choice before the host's paths are known: the input of planning."""
 
     name: str
     profile: HardwareProfile
@@ -40,7 +40,7 @@ class Resolved:
     publish: Publish
     startup_timeout_s: int
     compatibility: Compatibility | None
-    given_up: tuple[str, ...] = ()
+    disabled_protections: tuple[str, ...] = ()
     gateway_image: str | None = None
 
 
@@ -49,37 +49,39 @@ def resolve(
 ) -> Resolved:
     """Merge all sources of settings.
 
-    Precedence, weakest first: what keeps an endpoint shut (safety.py), the profile, the model, `--compat` (which
-    replaces these three), deckard.yaml, the command line (`--set` and the named options; `catalog.overrides` puts both
-    into `deployment`). Mappings (serve, environment, container) merge key by key; a `null` takes a key out again.
+    Precedence, weakest first: the protections (safety.py), the profile, the model, `--compat` (which replaces
+    these three), deckard.yaml, the command line (`--set` and the named options; `catalog.overrides` puts both
+    into `deployment`). Mappings (serve, environment, container) merge key by key; a `null` removes a key.
 
-    Raises BadInputError when a name is unknown, the parts do not belong together, or the engine's vLLM does not
-    have an option or a variable that was asked for.
+    Raises BadInputError when a name is unknown, the parts do not fit together, or the engine's vLLM lacks a
+    requested option or variable.
     """
     if compatibility:
         _check_compatibility(compatibility, deployment, profile)
     _check_publish(deployment.publish)
     base = compatibility or profile
     model = library.model(deployment.model or base.model)
-    drafter = _drafter(deployment, model)
-    engine = _engine(deployment, profile, model, drafter, base.engine)
+    drafter = _choose_drafter(deployment, model)
+    engine = _choose_engine(deployment, profile, model, drafter, base.engine)
     schema = option_schema(engine.option_schema)
     if compatibility:
-        serve = _merged(base.serve, deployment.serve)
-        environment = _merged(base.environment, deployment.environment)
+        serve = _merge(compatibility.serve, deployment.serve)
+        environment = _merge(compatibility.environment, deployment.environment)
     else:
-        own = {**model.serve, **(drafter.serve if drafter else {})}
-        serve = _merged(safety.safe_serve(schema), base.serve, own, deployment.serve)
-        environment = _merged(safety.safe_environment(schema), base.environment, deployment.environment)
-        serve, environment = translated(engine.option_schema, serve, environment)
+        drafter_serve = drafter.serve if drafter else {}
+        serve = _merge(
+            safety.safe_serve(schema), profile.serve, model.serve | drafter_serve, deployment.serve
+        )
+        environment = _merge(safety.safe_environment(schema), profile.environment, deployment.environment)
+        serve, environment = migrate_options(engine.option_schema, serve, environment)
     container = _container(base.container, deployment)
-    _check_together(profile, model, engine)
+    _check_parts(profile, model, engine)
     _check_options(schema, serve, model)
     _check_ranks(serve, model, drafter)
     _check_environment(schema, environment, engine)
-    given_up = safety.given_up(serve, environment, container, schema)
+    disabled = safety.disabled_protections(serve, environment, container, schema)
     if not compatibility:
-        _check_safety(given_up, serve, deployment)
+        _check_safety(disabled, serve, deployment)
     return Resolved(
         name=deployment.name or profile.name,
         profile=profile,
@@ -92,13 +94,13 @@ def resolve(
         publish=compatibility.publish if compatibility else deployment.publish,
         startup_timeout_s=deployment.startup_timeout_s or profile.startup_timeout_s,
         compatibility=compatibility,
-        given_up=tuple(guard.setting for guard in given_up),
+        disabled_protections=tuple(protection.setting for protection in disabled),
         gateway_image=deployment.gateway_image,
     )
 
 
 def _check_publish(publish: Publish) -> None:
-    """This machine alone, unless it is said with the word for it."""
+    """Raise BadInputError for an exposed address other than by `expose`, and for half a certificate."""
     if not ip_address(publish.address).is_loopback:
         raise BadInputError(
             f"publish.address {publish.address} is not a loopback address: other machines would reach it",
@@ -115,21 +117,21 @@ def _check_publish(publish: Publish) -> None:
 def _check_compatibility(
     compatibility: Compatibility, deployment: Deployment, profile: HardwareProfile
 ) -> None:
-    """Its folder, names and address are somebody else's: what they do not fit with is refused."""
-    asked = {
+    """Raise BadInputError for settings that conflict with the fixed folder, names and address of the line."""
+    requested = {
         "profile": (profile.name, compatibility.profile),
         "model": (deployment.model, compatibility.model),
         "engine": (deployment.engine, compatibility.engine),
         "drafter": (deployment.drafter, "none"),
     }
-    for what, (value, fixed) in asked.items():
+    for what, (value, fixed) in requested.items():
         if value not in (None, fixed):
             raise BadInputError(f"--compat {compatibility.name} is for {what} {fixed!r}, not {value!r}")
     if deployment.publish != Publish():
         raise BadInputError(f"--compat {compatibility.name} keeps its own address: take publish out")
 
 
-def _engine(
+def _choose_engine(
     deployment: Deployment,
     profile: HardwareProfile,
     model: ModelSpec,
@@ -137,12 +139,10 @@ def _engine(
     default: str,
 ) -> EngineSpec:
     engine = library.engine(deployment.engine or _default_engine(profile, model, drafter, default))
-    if drafter and not _drafts(engine, drafter):
-        hint = (
-            "--drafter none"
-            if deployment.engine is None
-            else "--drafter none, or another --engine, or leave it out"
-        )
+    if drafter and not _can_draft(engine, drafter):
+        hint = "--drafter none"
+        if deployment.engine is not None:
+            hint = "--drafter none, or another --engine, or leave it out"
         raise BadInputError(f"{engine.name} cannot draft with {drafter.name}", hint=hint)
     if deployment.image is None:
         return engine
@@ -154,71 +154,75 @@ def _engine(
 def _default_engine(
     profile: HardwareProfile, model: ModelSpec, drafter: ModelSpec | None, default: str
 ) -> str:
-    """The profile's engine; where it cannot draft as asked, the first one for this model and machine that can."""
+    """Return the profile's engine, or the first one for this model and machine that can use the drafter."""
     first = library.engine(default)
-    if drafter is None or _drafts(first, drafter):
+    if drafter is None or _can_draft(first, drafter):
         return default
     for name in model.served_by or names("engines"):
         engine = library.engine(name)
-        fits = (
-            profile.hardware.architecture in ("any", *engine.architectures)
-            and engine.runtime == first.runtime
-        )
-        if fits and _drafts(engine, drafter):
+        if engine.runtime != first.runtime:
+            continue
+        if profile.hardware.architecture not in ("any", *engine.architectures):
+            continue
+        if _can_draft(engine, drafter):
             return name
     return default
 
 
-def _drafts(engine: EngineSpec, drafter: ModelSpec) -> bool:
-    by_method = drafter.speculative is not None and drafter.speculative.method in engine.drafter_methods
-    return by_method and (not drafter.served_by or engine.name in drafter.served_by)
+def _can_draft(engine: EngineSpec, drafter: ModelSpec) -> bool:
+    if drafter.speculative is None or drafter.speculative.method not in engine.drafter_methods:
+        return False
+    return not drafter.served_by or engine.name in drafter.served_by
 
 
-def _drafter(deployment: Deployment, model: ModelSpec) -> ModelSpec | None:
+def _choose_drafter(deployment: Deployment, model: ModelSpec) -> ModelSpec | None:
+    tokens = deployment.drafter_tokens
     if deployment.drafter in (None, "none"):
-        if deployment.drafter_tokens is not None:
+        if tokens is not None:
             raise BadInputError("drafter_tokens is set without a drafter: name one with --drafter")
         return None
-    drafter = _named_drafter(str(deployment.drafter), model)
+    drafter = _find_drafter(str(deployment.drafter), model)
     if deployment.serve.get("speculative-config") is not None:
         raise BadInputError(
             f"--drafter {drafter.name} and serve.speculative-config exclude each other: keep one"
         )
-    if deployment.drafter_tokens is None or drafter.speculative is None:
+    if tokens is None or drafter.speculative is None:
         return drafter
-    tokens, measured = deployment.drafter_tokens, drafter.measured_speedup
     speculative = drafter.speculative.model_copy(update={"num_speculative_tokens": tokens})
-    # It was of so many tokens.
-    measured = measured if tokens == drafter.speculative.num_speculative_tokens else None
-    return drafter.model_copy(update={"speculative": speculative, "measured_speedup": measured})
+    changes: dict[str, Any] = {"speculative": speculative}
+    if tokens != drafter.speculative.num_speculative_tokens:
+        changes["measured_speedup"] = None  # it was measured with another number of tokens
+    return drafter.model_copy(update=changes)
 
 
-def _named_drafter(name: str, model: ModelSpec) -> ModelSpec:
-    """One of the model's drafters, by its name or by its method."""
+def _find_drafter(name: str, model: ModelSpec) -> ModelSpec:
+    """Return the drafter of the model with this name or method. Raises BadInputError."""
     own = [library.model(each) for each in model.drafters]
     for drafter in own:
-        if name in (drafter.name, drafter.speculative.method if drafter.speculative else None):
+        if name == drafter.name or (drafter.speculative and name == drafter.speculative.method):
             return drafter
     known = ", ".join(drafter.name for drafter in own) or "none"
     if name in names("models") and library.model(name).role != "drafter":
         raise BadInputError(f"{name} is not a drafter; {model.name} has: {known}")
-    library.model(name)  # an unknown name says what is near
+    library.model(name)  # raises for an unknown name, with the closest known one
     raise BadInputError(f"{name} does not draft for {model.name}; it has: {known}")
 
 
 def _container(base: Container, deployment: Deployment) -> Container:
     changes = deployment.container.model_dump(exclude_unset=True)
-    return Container.model_validate(_merged(base.model_dump(), changes))
+    return Container.model_validate(_merge(base.model_dump(), changes))
 
 
-def _merged(*layers: dict[str, Any]) -> dict[str, Any]:
+def _merge(*layers: dict[str, Any]) -> dict[str, Any]:
+    """Merge mappings, later ones over earlier ones, and leave out the keys that end as None."""
     merged: dict[str, Any] = {}
     for layer in layers:
         merged |= layer
     return {key: value for key, value in merged.items() if value is not None}
 
 
-def _check_together(profile: HardwareProfile, model: ModelSpec, engine: EngineSpec) -> None:
+def _check_parts(profile: HardwareProfile, model: ModelSpec, engine: EngineSpec) -> None:
+    """Raise BadInputError when profile, model and engine do not fit together."""
     if model.role != "target":
         raise BadInputError(f"{model.name} is a drafter: name it with --drafter beside a model")
     if model.served_by and engine.name not in model.served_by:
@@ -229,24 +233,31 @@ def _check_together(profile: HardwareProfile, model: ModelSpec, engine: EngineSp
         raise BadInputError(
             f"{engine.name} cannot load {model.quantization}; it loads: {', '.join(engine.quantizations)}"
         )
-    architecture = profile.hardware.architecture
-    if architecture != "any" and architecture not in engine.architectures:
+    _check_hardware(profile, engine)
+
+
+def _check_hardware(profile: HardwareProfile, engine: EngineSpec) -> None:
+    """Raise BadInputError when the engine does not run on the profile's hardware."""
+    hardware = profile.hardware
+    if hardware.architecture not in ("any", *engine.architectures):
         raise BadInputError(
-            f"{engine.name} is for {', '.join(engine.architectures)}, {profile.name} is {architecture}"
+            f"{engine.name} is for {', '.join(engine.architectures)}, "
+            f"{profile.name} is {hardware.architecture}"
         )
-    if engine.gpu and profile.hardware.gpu_count == 0:
+    if engine.gpu and hardware.gpu_count == 0:
         without = ", ".join(name for name in names("engines") if not library.engine(name).gpu)
         raise BadInputError(f"{engine.name} needs a GPU, {profile.name} has none; without: {without}")
-    kinds, kind = engine.compute_capabilities, profile.hardware.compute_capability
-    if kinds and kind not in kinds:
+    capabilities = engine.compute_capabilities
+    if capabilities and hardware.compute_capability not in capabilities:
         raise BadInputError(
-            f"{engine.name} is built for compute capability {', '.join(kinds)}, {profile.name} has {kind or 'no GPU'}"
+            f"{engine.name} is built for compute capability {', '.join(capabilities)}, "
+            f"{profile.name} has {hardware.compute_capability or 'no GPU'}"
         )
-    if engine.runtime == "docker" and profile.hardware.gpu_count == 0 and engine.image is None:
+    if engine.runtime == "docker" and hardware.gpu_count == 0 and engine.image is None:
         raise BadInputError(f"{engine.name} has no image")
 
 
-RESERVED = {
+RESERVED_OPTIONS = {
     "model": "the plan names the model's folder",
     "host": "use publish.address",
     "port": "use publish.port",
@@ -263,24 +274,30 @@ RESERVED = {
     "ssl-keyfile": "the endpoint is plain HTTP on this host; put a proxy with TLS in front",
     "ssl-certfile": "the endpoint is plain HTTP on this host; put a proxy with TLS in front",
     "ssl-ca-certs": "the endpoint is plain HTTP on this host; put a proxy with TLS in front",
-    # 0.32.0 writes these three into speculative-config, which is what is looked at here.
+    # 0.32.0 writes these three into speculative-config, the only one that is checked here.
     "spec-method": "use --drafter, drafter_tokens or serve.speculative-config",
     "spec-model": "use --drafter, drafter_tokens or serve.speculative-config",
     "spec-tokens": "use --drafter, drafter_tokens or serve.speculative-config",
 }
 
 
-# Whoever may `docker inspect` or read a rendered file would read them.
-SECRETS = ("VLLM_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY")
+# Everyone who may run `docker inspect` or read a rendered file reads the environment.
+SECRET_VARIABLES = (
+    "VLLM_API_KEY",
+    "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN",
+    "S3_ACCESS_KEY_ID",
+    "S3_SECRET_ACCESS_KEY",
+)
 
 
 def _check_environment(schema: OptionSchema, environment: Environment, engine: EngineSpec) -> None:
     for name in environment:
-        if name in SECRETS:
+        if name in SECRET_VARIABLES:
             raise BadInputError(
                 f"environment.{name} cannot be set: it is a secret, and the environment is shown"
             )
-        # The root is read-only, but for the mounts.
+        # The container's root is read-only outside the mounts.
         if name == "VLLM_CACHE_ROOT" and engine.runtime == "docker":
             raise BadInputError(
                 f"environment.{name} cannot be set: a container's caches lie where they are mounted"
@@ -288,20 +305,20 @@ def _check_environment(schema: OptionSchema, environment: Environment, engine: E
         schema.check_environment(name, engine.environment)
 
 
-def _check_safety(given_up: tuple[safety.Guard, ...], serve: Serve, deployment: Deployment) -> None:
-    if serve.get("trust-remote-code"):  # whatever is allowed
+def _check_safety(disabled: tuple[safety.Protection, ...], serve: Serve, deployment: Deployment) -> None:
+    if serve.get("trust-remote-code"):  # allow_unsafe cannot allow it
         raise BadInputError(
             "serve.trust-remote-code cannot be set: vLLM has Gemma 4 itself, so no repository's code need run"
         )
-    safety.check(given_up, deployment.allow_unsafe)
+    safety.require_allowed(disabled, deployment.allow_unsafe)
 
 
 def _check_options(schema: OptionSchema, serve: Serve, model: ModelSpec) -> None:
     for name, value in serve.items():
-        if name in RESERVED:
-            raise BadInputError(f"serve.{name} cannot be set: {RESERVED[name]}")
+        if name in RESERVED_OPTIONS:
+            raise BadInputError(f"serve.{name} cannot be set: {RESERVED_OPTIONS[name]}")
         schema.check_option(name, value)
-    for name in ("block-size", *PARALLEL):
+    for name in ("block-size", *PARALLEL_OPTIONS):
         value = serve.get(name)
         if isinstance(value, int) and value < 1:  # the parser of 0.19.1 has no bounds for these
             raise BadInputError(f"--{name} {value}: a value >= 1 was expected")
@@ -316,11 +333,18 @@ def _check_options(schema: OptionSchema, serve: Serve, model: ModelSpec) -> None
 
 
 def _check_ranks(serve: Serve, model: ModelSpec, drafter: ModelSpec | None) -> None:
-    """Every rank has as many attention heads (config/model.py:1111 of 0.19.1); a drafter is split as its target."""
+    """Raise BadInputError when the ranks do not divide the attention heads (config/model.py:1111 of 0.19.1).
+
+    A drafter is split like its target.
+    """
     ranks = serve.get("tensor-parallel-size")
+    if not isinstance(ranks, int):
+        return
     for each in (model, drafter):
-        heads = each.architecture.attention_heads if each else 0
-        if each and isinstance(ranks, int) and heads % ranks:
+        if each is None:
+            continue
+        heads = each.architecture.attention_heads
+        if heads % ranks:
             raise BadInputError(
                 f"--tensor-parallel-size {ranks} does not divide {each.name}'s {heads} attention heads"
             )

@@ -1,6 +1,7 @@
-"""What keeps an endpoint shut: settings that every deployment gets, and which of them a deployment gives up.
+"""The protections of an endpoint: settings that every deployment gets, and those that a deployment disables.
 
-Somebody else's launch line (`--compat`) keeps its own settings; what it gives up is listed all the same.
+A compatibility launch line (`--compat`) keeps its own settings; the protections that it disables are listed
+too.
 """
 
 import json
@@ -9,15 +10,15 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from deckard_deploy.catalog.option_schema import OptionSchema
-from deckard_deploy.catalog.specs import Container, Environment, Serve, ranks_of
+from deckard_deploy.catalog.specs import Container, Environment, Serve, rank_count
 from deckard_deploy.catalog.validation import closest
 from deckard_deploy.errors import BadInputError
 
 MAX_SEQUENCES = 64
 MAX_RESTARTS = 2
-# An empty list allows every host (multimodal/media/connector.py:158); RFC 2606 keeps this name from ever being one.
+# An empty list allows every host (multimodal/media/connector.py:158). No host has this name (RFC 2606).
 NO_DOMAIN = "media.invalid"
-# Loaders that read nothing pickled (model_executor/model_loader/__init__.py:46).
+# Loaders that unpickle nothing (model_executor/model_loader/__init__.py:46).
 _PLAIN_LOADERS = ("safetensors", "fastsafetensors", "dummy")
 
 _SERVE: Serve = {
@@ -31,155 +32,191 @@ _ENVIRONMENT: Environment = {
     "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",  # envs.py:787
 }
 
-_Kept: TypeAlias = Callable[[Any], bool]
+_Predicate: TypeAlias = Callable[[Any], bool]
 
 
 @dataclass(frozen=True)
-class Guard:
-    """One protection: the setting that holds it, by its path in deckard.yaml, and what is open without it.
+class Protection:
+    """One protection: the setting that keeps it, by its path in deckard.yaml, and what is open without it.
 
-    kept: whether a value keeps it; None stands for a setting that is absent. release: the only one that needs it.
+    kept_by: True for a value that keeps the protection; None stands for an absent setting. release: the only
+    vLLM release that needs it; None: every release.
     """
 
     setting: str
     opens: str
-    kept: _Kept
+    kept_by: _Predicate
     release: str | None = None
 
 
-def _off(value: object) -> bool:
+def _is_off(value: object) -> bool:
     return value in (None, False, "", "0")
 
 
-def _on(value: object) -> bool:
+def _is_on(value: object) -> bool:
     return value is True
 
 
-def _is(*values: object) -> _Kept:
+def _is_any_of(*values: object) -> _Predicate:
     return lambda value: value in values
 
 
-def _bounded(policy: str) -> bool:
+def _bounds_restarts(policy: str) -> bool:
     name, _, count = policy.partition(":")
-    return policy == "no" or (name == "on-failure" and _up_to(MAX_RESTARTS, count))
+    return policy == "no" or (name == "on-failure" and _is_at_most(MAX_RESTARTS, count))
 
 
-def _few(count: str | None) -> bool:
-    return count is not None and _up_to(MAX_SEQUENCES, count)
+def _bounds_sequences(count: str | None) -> bool:
+    return count is not None and _is_at_most(MAX_SEQUENCES, count)
 
 
-def _up_to(most: int, count: str) -> bool:
-    # Not every digit is one to int(), as "²", nor is a text of thousands a number to it.
-    return count.isascii() and count.isdecimal() and len(count) < 10 and int(count) <= most
+def _is_at_most(limit: int, count: str) -> bool:
+    # int() refuses some digits, such as "²", and numbers of thousands of digits.
+    return count.isascii() and count.isdecimal() and len(count) < 10 and int(count) <= limit
 
 
-def _plain_drafting(config: object) -> bool:
-    # CVE-2026-44223; text is JSON that vLLM parses.
+def _drafts_plainly(config: object) -> bool:
+    # CVE-2026-44223. The config may be text: JSON that vLLM parses.
     return "extract_hidden_states" not in str(config)
 
 
-def _no_video(limits: object) -> bool:
-    found = json.loads(limits) if isinstance(limits, str) else limits  # it was held against the schema before
-    video = found.get("video") if isinstance(found, dict) else None  # a kind that is not named has no limit
-    return (video.get("count") if isinstance(video, dict) else video) == 0  # CVE-2026-5497
+def _forbids_video(limits: object) -> bool:
+    """Return True if the limit of videos is 0 (CVE-2026-5497); a kind without an entry has no limit."""
+    if isinstance(limits, str):
+        limits = json.loads(limits)  # valid JSON: it was checked against the schema before
+    if not isinstance(limits, dict):
+        return False
+    video = limits.get("video")
+    if isinstance(video, dict):
+        video = video.get("count")
+    return video == 0
 
 
-GUARDS = (
-    Guard("serve.trust-remote-code", "this host to code in the weights' repository", _off),
-    Guard("serve.disable-fastapi-docs", "/docs and /openapi.json", _on),
-    Guard("serve.load-format", "loaders that unpickle weights, which runs code", _is(*_PLAIN_LOADERS)),
-    Guard("serve.allowed-origins", "the endpoint to every web page in a browser on this host", _is([], "[]")),
-    Guard("serve.allow-credentials", "the endpoint to web pages, with the browser's credentials", _off),
-    Guard("serve.allowed-media-domains", "hosts that clients make the server fetch from", _is([NO_DOMAIN])),
-    Guard("serve.allowed-local-media-path", "files of the server to its clients", _off),
-    Guard("serve.trust-request-chat-template", "templates that clients send", _off),
-    Guard("serve.trust-request-mm-kwargs", "how images are read, and in how much memory, to clients", _off),
-    Guard(
+PROTECTIONS = (
+    Protection("serve.trust-remote-code", "this host to code in the weights' repository", _is_off),
+    Protection("serve.disable-fastapi-docs", "/docs and /openapi.json", _is_on),
+    Protection(
+        "serve.load-format", "loaders that unpickle weights, which runs code", _is_any_of(*_PLAIN_LOADERS)
+    ),
+    Protection(
+        "serve.allowed-origins",
+        "the endpoint to every web page in a browser on this host",
+        _is_any_of([], "[]"),
+    ),
+    Protection(
+        "serve.allow-credentials", "the endpoint to web pages, with the browser's credentials", _is_off
+    ),
+    Protection(
+        "serve.allowed-media-domains",
+        "hosts that clients make the server fetch from",
+        _is_any_of([NO_DOMAIN]),
+    ),
+    Protection("serve.allowed-local-media-path", "files of the server to its clients", _is_off),
+    Protection("serve.trust-request-chat-template", "templates that clients send", _is_off),
+    Protection(
+        "serve.trust-request-mm-kwargs", "how images are read, and in how much memory, to clients", _is_off
+    ),
+    Protection(
         "serve.limit-mm-per-prompt",
         'videos, whose frames fill the memory, without "video":0',
-        _no_video,
+        _forbids_video,
         "0.19.1",
     ),
-    Guard("serve.enable-mm-embeds", "tensors that clients send, which can crash the engine", _off),
-    Guard("serve.enable-prompt-embeds", "tensors that clients send, which can crash the engine", _off),
-    Guard("serve.enable-tokenizer-info-endpoint", "/tokenizer_info", _off),
-    Guard(
+    Protection("serve.enable-mm-embeds", "tensors that clients send, which can crash the engine", _is_off),
+    Protection(
+        "serve.enable-prompt-embeds", "tensors that clients send, which can crash the engine", _is_off
+    ),
+    Protection("serve.enable-tokenizer-info-endpoint", "/tokenizer_info", _is_off),
+    Protection(
         "serve.enable-scale-out",
         "/render, /derender and /inference/v1, which pass the chat template by",
-        _off,
+        _is_off,
     ),
-    Guard("serve.grpc-port", "a second server, past the gateway", _off),
-    Guard("serve.kv-events-config", "a port that tells the tokens of every prompt to whoever connects", _off),
-    Guard("serve.tool-server", "tools that run the model's own code or ask other hosts", _off),
-    Guard("serve.enable-log-requests", "prompts in the log", _off),
-    Guard("serve.profiler-config", "/start_profile and /stop_profile", _off),
-    Guard(
-        "serve.speculative-config", "a crash by any request with penalties (CVE-2026-44223)", _plain_drafting
+    Protection("serve.grpc-port", "a second server, past the gateway", _is_off),
+    Protection(
+        "serve.kv-events-config", "a port that tells the tokens of every prompt to whoever connects", _is_off
     ),
-    Guard("environment.VLLM_SERVER_DEV_MODE", "/collective_rpc, /sleep and /server_info", _off),
-    Guard("environment.VLLM_ALLOW_INSECURE_SERIALIZATION", "pickled messages, which run code", _off),
-    Guard("environment.VLLM_ALLOW_RUNTIME_LORA_UPDATING", "loading of adapters by clients", _off),
-    Guard("environment.VLLM_DEBUG_LOG_API_SERVER_RESPONSE", "answers in the log", _off),
-    Guard(
-        "environment.VLLM_MAX_N_SEQUENCES", f"requests for more than {MAX_SEQUENCES} answers at once", _few
+    Protection("serve.tool-server", "tools that run the model's own code or ask other hosts", _is_off),
+    Protection("serve.enable-log-requests", "prompts in the log", _is_off),
+    Protection("serve.profiler-config", "/start_profile and /stop_profile", _is_off),
+    Protection(
+        "serve.speculative-config", "a crash by any request with penalties (CVE-2026-44223)", _drafts_plainly
     ),
-    Guard(
+    Protection("environment.VLLM_SERVER_DEV_MODE", "/collective_rpc, /sleep and /server_info", _is_off),
+    Protection("environment.VLLM_ALLOW_INSECURE_SERIALIZATION", "pickled messages, which run code", _is_off),
+    Protection("environment.VLLM_ALLOW_RUNTIME_LORA_UPDATING", "loading of adapters by clients", _is_off),
+    Protection("environment.VLLM_DEBUG_LOG_API_SERVER_RESPONSE", "answers in the log", _is_off),
+    Protection(
+        "environment.VLLM_MAX_N_SEQUENCES",
+        f"requests for more than {MAX_SEQUENCES} answers at once",
+        _bounds_sequences,
+    ),
+    Protection(
         "environment.VLLM_MEDIA_URL_ALLOW_REDIRECTS",
         "redirects of media to hosts inside the network",
-        _is("0"),
+        _is_any_of("0"),
     ),
-    Guard("container.network", "every listener of vLLM and torch on the host's own addresses", _is("bridge")),
-    Guard("container.ipc", "the shared memory of other processes", _is("private")),
-    Guard("container.restart", f"more than {MAX_RESTARTS} starts of a server that cannot start", _bounded),
+    Protection(
+        "container.network",
+        "every listener of vLLM and torch on the host's own addresses",
+        _is_any_of("bridge"),
+    ),
+    Protection("container.ipc", "the shared memory of other processes", _is_any_of("private")),
+    Protection(
+        "container.restart",
+        f"more than {MAX_RESTARTS} starts of a server that cannot start",
+        _bounds_restarts,
+    ),
 )
 
 
 def safe_serve(schema: OptionSchema) -> Serve:
-    """The options that every deployment gets, as far as this release has them."""
+    """Return the options that every deployment gets, if this release has them."""
     return {name: value for name, value in _SERVE.items() if name in schema.options}
 
 
 def safe_environment(schema: OptionSchema) -> Environment:
-    """The variables that every deployment gets, as far as this release reads them."""
+    """Return the variables that every deployment gets, if this release reads them."""
     return {name: value for name, value in _ENVIRONMENT.items() if name in schema.environment}
 
 
-def given_up(
+def disabled_protections(
     serve: Serve, environment: Environment, container: Container, schema: OptionSchema
-) -> tuple[Guard, ...]:
-    """The protections that these settings do without, in the order of GUARDS."""
+) -> tuple[Protection, ...]:
+    """Return the protections that these settings disable, in the order of PROTECTIONS."""
     settings: dict[str, Mapping[str, Any]] = {
         "serve": serve,
         "environment": environment,
-        "container": _multi_gpu(container, serve),
+        "container": _container_settings(container, serve),
     }
     known = {"serve": schema.options, "environment": schema.environment, "container": Container.model_fields}
-    found = []
-    for guard in GUARDS:
-        section, name = guard.setting.split(".", 1)
-        needed = guard.release in (None, schema.vllm_version)
-        if needed and name in known[section] and not guard.kept(settings[section].get(name)):
-            found.append(guard)
-    return tuple(found)
+    disabled = []
+    for protection in PROTECTIONS:
+        section, name = protection.setting.split(".", 1)
+        needed = protection.release in (None, schema.vllm_version)
+        if needed and name in known[section] and not protection.kept_by(settings[section].get(name)):
+            disabled.append(protection)
+    return tuple(disabled)
 
 
-def check(guards: Iterable[Guard], allowed: tuple[str, ...]) -> None:
-    """Raise BadInputError for the first protection that is given up without being named in `allow_unsafe`."""
-    known = [guard.setting for guard in GUARDS]
+def require_allowed(disabled: Iterable[Protection], allowed: tuple[str, ...]) -> None:
+    """Raise BadInputError for the first disabled protection that `allow_unsafe` does not name."""
+    known = [protection.setting for protection in PROTECTIONS]
     for name in allowed:
         if name not in known:
             raise BadInputError(f"allow_unsafe: no protection is called {name!r}{closest(name, known)}")
-    for guard in guards:
-        if guard.setting not in allowed:
+    for protection in disabled:
+        setting = protection.setting
+        if setting not in allowed:
             raise BadInputError(
-                f"{guard.setting} as it is set opens {guard.opens}",
-                hint=f"""take it out, or, knowing that: --set 'allow_unsafe=["{guard.setting}"]'""",
+                f"{setting} as it is set opens {protection.opens}",
+                hint=f"""take it out, or, knowing that: --set 'allow_unsafe=["{setting}"]'""",
             )
 
 
-def _multi_gpu(container: Container, serve: Serve) -> dict[str, Any]:
-    """The container's settings; sharing the host's IPC is no loss where several GPUs need it (NCCL)."""
+def _container_settings(container: Container, serve: Serve) -> dict[str, Any]:
+    """Return the container's settings. ipc counts as private with several GPUs: NCCL needs the host's."""
     settings = container.model_dump()
-    if ranks_of(serve) > 1:
+    if rank_count(serve) > 1:
         settings["ipc"] = "private"
     return settings

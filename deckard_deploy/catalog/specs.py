@@ -1,22 +1,21 @@
-"""What a profile, a model and an engine are: frozen, strict, closed.
+"""The specs of profiles, models and engines: frozen, strict, closed.
 
-The YAML files beside this module are instances of these; the JSON schemas for editors are generated from them
-(scripts/generate.py). Option names below `serve` are vLLM's own, without the dashes in front.
+The YAML files in this folder are instances of the specs, and scripts/generate.py writes JSON schemas for
+editors from them. Option names below `serve` are vLLM's own, without the dashes in front.
 """
 
-import math
 from ipaddress import ip_address
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
-from deckard_deploy.catalog.pattern import Pattern
+from deckard_deploy.catalog.pattern import MatchesText
 
 Name: TypeAlias = Annotated[
-    str, Pattern(r"[a-z0-9][a-z0-9._-]{0,62}", "a name of a-z, 0-9, '.', '_' and '-'")
+    str, MatchesText(r"[a-z0-9][a-z0-9._-]{0,62}", "a name of a-z, 0-9, '.', '_' and '-'")
 ]
 EnvironmentName: TypeAlias = Annotated[
-    str, Pattern(r"[A-Za-z_][A-Za-z0-9_]*", "a name of A-Z, a-z, 0-9 and '_'")
+    str, MatchesText(r"[A-Za-z_][A-Za-z0-9_]*", "a name of A-Z, a-z, 0-9 and '_'")
 ]
 
 
@@ -29,22 +28,22 @@ def _ip_address(text: str) -> str:
 
 IpAddress: TypeAlias = Annotated[str, AfterValidator(_ip_address)]
 Port: TypeAlias = Annotated[int, Field(ge=1, le=65535)]
-AbsolutePath: TypeAlias = Annotated[str, Pattern(r"/[^:\x00-\x1f]*", "an absolute path without ':'")]
+AbsolutePath: TypeAlias = Annotated[str, MatchesText(r"/[^:\x00-\x1f]*", "an absolute path without ':'")]
 HomePath: TypeAlias = Annotated[
-    str, Pattern(r"(~/|/)[^:\x00-\x1f]*", "a path that begins with / or ~/, without ':'")
+    str, MatchesText(r"(~/|/)[^:\x00-\x1f]*", "a path that begins with / or ~/, without ':'")
 ]
 Ipc: TypeAlias = Literal["private", "shareable", "host"]
 Network: TypeAlias = Literal["bridge", "host"]
-ShmSize: TypeAlias = Annotated[str, Pattern(r"[1-9][0-9]{0,5}[mg]", "a size like 512m or 16g")]
-MOST_SECONDS = 1_000_000  # compose counts nanoseconds in 64 bits
+ShmSize: TypeAlias = Annotated[str, MatchesText(r"[1-9][0-9]{0,5}[mg]", "a size like 512m or 16g")]
+MAX_SECONDS = 1_000_000  # compose counts nanoseconds in 64 bits
 Restart: TypeAlias = Annotated[
     str,
-    Pattern(
+    MatchesText(
         r"no|always|unless-stopped|on-failure(:[0-9]{1,9})?", "no, always, unless-stopped or on-failure:N"
     ),
 ]
 Serve: TypeAlias = dict[str, JsonValue]  # the engine's option schema knows the names
-PARALLEL = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
+PARALLEL_OPTIONS = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
 Environment: TypeAlias = dict[EnvironmentName, str]
 # github distribution/reference, reference.go: domain, path, tag, digest.
 _DOMAIN = r"(localhost|[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+)(:[0-9]+)?|[A-Za-z0-9-]+:[0-9]+"
@@ -52,7 +51,7 @@ _PATH = "[a-z0-9]+([._-]+[a-z0-9]+)*"
 _TAG, _DIGEST = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", "sha256:[0-9a-f]{64}"
 ImageReference: TypeAlias = Annotated[
     str,
-    Pattern(
+    MatchesText(
         f"(({_DOMAIN})/)?{_PATH}(/{_PATH})*(:{_TAG})?(@{_DIGEST})?",
         "an image reference like registry.example:5000/name:tag",
     ),
@@ -60,21 +59,21 @@ ImageReference: TypeAlias = Annotated[
 
 
 class Spec(BaseModel):
-    """Base of everything read from YAML: nothing is coerced, nothing unknown passes, nothing changes later."""
+    """Base class of everything read from YAML: without coercion, closed to unknown keys, and frozen."""
 
-    # Built when it is first used: a verb uses few of these, and together they would take as long as `import click`.
+    # Built at first use: a verb uses few specs, and building all of them takes as long as `import click`.
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", defer_build=True)
 
 
 class Measured(Spec):
-    """A figure that somebody measured, and where it was read."""
+    """A measured figure and its source."""
 
     value: float
     source: str
 
 
 class Hardware(Spec):
-    """One machine, as far as planning needs it."""
+    """The numbers of one machine that planning needs."""
 
     gpu: str = Field(description="what nvidia-smi calls the GPU, or 'none'")
     architecture: Literal["amd64", "arm64", "any"]
@@ -94,7 +93,7 @@ class Hardware(Spec):
 
 
 class Publish(Spec):
-    """Where clients reach the endpoint on this host."""
+    """The address of the endpoint on this host, and its TLS settings."""
 
     address: IpAddress = Field(default="127.0.0.1", description="a loopback address: this machine alone")
     port: Port = 8000
@@ -111,32 +110,37 @@ class Publish(Spec):
 
 
 class Container(Spec):
-    """How the container runs; the process runtime has none of this."""
+    """Settings of the container; the process runtime has none."""
 
     ipc: Ipc = "private"
     network: Network = "bridge"
     shm_size: ShmSize | None = None
     restart: Restart = "on-failure:2"
-    stop_grace_period_s: int = Field(default=30, ge=0, le=MOST_SECONDS)
+    stop_grace_period_s: int = Field(default=30, ge=0, le=MAX_SECONDS)
 
 
 class ContainerChanges(Spec):
-    """The same, each key optional: what a deployment changes of the profile's container."""
+    """The settings of the profile's container that a deployment changes; every key is optional."""
 
     ipc: Ipc | None = None
     network: Network | None = None
     shm_size: ShmSize | None = None
     restart: Restart | None = None
-    stop_grace_period_s: int | None = Field(default=None, ge=0, le=MOST_SECONDS)
+    stop_grace_period_s: int | None = Field(default=None, ge=0, le=MAX_SECONDS)
 
 
-def ranks_of(serve: Serve) -> int:
-    """How many GPUs the engine is split over."""
-    return math.prod(size for name in PARALLEL if isinstance(size := serve.get(name, 1), int))
+def rank_count(serve: Serve) -> int:
+    """Return the number of GPUs that the engine is split over: the product of its parallel sizes."""
+    ranks = 1
+    for name in PARALLEL_OPTIONS:
+        size = serve.get(name, 1)
+        if isinstance(size, int):
+            ranks *= size
+    return ranks
 
 
 class HardwareProfile(Spec):
-    """A kind of machine, and what serves a 4-bit Gemma 4 well on it."""
+    """A kind of machine, and the settings that serve a 4-bit Gemma 4 well on it."""
 
     name: Name
     description: str
@@ -148,14 +152,14 @@ class HardwareProfile(Spec):
     environment: Environment = Field(default_factory=dict)
     container: Container = Field(default_factory=Container)
     startup_timeout_s: int = Field(
-        ge=1, le=MOST_SECONDS, description="without progress for this long, start-up has failed"
+        ge=1, le=MAX_SECONDS, description="without progress for this long, start-up has failed"
     )
 
 
 class HubRepository(Spec):
     """Weights on the hub."""
 
-    repo: Annotated[str, Pattern("[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9_.-]+", "owner/name")]
+    repo: Annotated[str, MatchesText("[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9_.-]+", "owner/name")]
     revision: str | None = Field(default=None, description="a commit; null until `lock` resolves it")
 
 
@@ -191,7 +195,7 @@ class Architecture(Spec):
 
 
 class Speculative(Spec):
-    """How a drafter drafts: vLLM's speculative config, without the drafter's folder."""
+    """A drafter's method: vLLM's speculative config without the drafter's folder."""
 
     method: str
     num_speculative_tokens: int = Field(ge=1)
@@ -246,7 +250,7 @@ class ModelSpec(Spec):
 
 
 class EngineSpec(Spec):
-    """A vLLM release, where it runs and what it accepts."""
+    """A vLLM release, the machines and the runtime that it needs, and the settings that it accepts."""
 
     name: Name
     description: str
@@ -284,7 +288,7 @@ class EngineSpec(Spec):
 
 
 class Deployment(Spec):
-    """deckard.yaml: what to run and what to change. Every key is optional."""
+    """deckard.yaml: a deployment and its changes of the defaults. Every key is optional."""
 
     profile: Name | None = None
     name: Name | None = None
@@ -306,7 +310,7 @@ class Deployment(Spec):
     serve: Serve = Field(default_factory=dict)
     environment: dict[EnvironmentName, str | None] = Field(default_factory=dict)
     container: ContainerChanges = Field(default_factory=ContainerChanges)
-    startup_timeout_s: int | None = Field(default=None, ge=1, le=MOST_SECONDS)
+    startup_timeout_s: int | None = Field(default=None, ge=1, le=MAX_SECONDS)
     allow_unsafe: tuple[str, ...] = Field(
         default=(),
         description="settings, as in container.network, that may give up a protection (docs/safety.md)",
@@ -314,7 +318,7 @@ class Deployment(Spec):
 
 
 class Compatibility(Spec):
-    """A launch line of somebody else's, kept as it is: it replaces what profile and model would give."""
+    """A launch line from elsewhere, kept as it is: it replaces the settings of profile and model."""
 
     name: Name
     description: str

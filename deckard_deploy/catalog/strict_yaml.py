@@ -1,8 +1,8 @@
-"""YAML that says what it means, or a one-line error with file, line and key path.
+"""Read unambiguous YAML, or raise a one-line error with file, line and key path.
 
-PyYAML silently accepts duplicate keys (the last wins), and YAML 1.1 reads `on` as true, `22:22` as 1342, `010` as 8
-and 2026-01-01 as a date. None of that belongs in a deployment file, so this loader refuses all of it, together
-with anchors, aliases, tags and merge keys.
+PyYAML silently accepts duplicate keys (the last wins), and YAML 1.1 reads `on` as true, `22:22` as 1342,
+`010` as 8 and 2026-01-01 as a date. A deployment file needs none of that, so this loader refuses all of it,
+together with anchors, aliases, tags and merge keys.
 """
 
 import math
@@ -24,13 +24,16 @@ MAX_DIGITS = 40  # Python refuses to read thousands of digits, and nothing here 
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)\Z")
 _FLOAT = re.compile(r"[-+]?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?\Z")
 _LITERALS: dict[str, bool | None] = {"": None, "~": None, "null": None, "true": True, "false": False}
-# PyYAML's C parser where libyaml is there: five times faster, same nodes.
-_Composer: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# PyYAML's C parser, where libyaml is installed: five times faster, same nodes.
+_Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
-    """Plain data, the line each key path stands on, and what replaced it from outside the file."""
+    """Plain data, with the line of each key path.
+
+    origins: key paths that a source outside the file has set -> the name of that source.
+    """
 
     source: str
     data: dict[str, Json]
@@ -38,18 +41,22 @@ class Document:
     origins: dict[KeyPath, str] = field(default_factory=dict)
 
     def where(self, path: KeyPath) -> str:
-        """`file:line: key.path`, for the nearest enclosing path that has a line; or the origin that set it."""
-        for length in range(len(path), 0, -1):
-            if origin := self.origins.get(path[:length]):
-                return origin
-        known = next((path[:n] for n in range(len(path), -1, -1) if path[:n] in self.lines), ())
-        return _where(self.source, self.lines.get(known, 1), path)
+        """Return the origin of the path, or `file:line: key.path` with the line of the nearest parent."""
+        parents = [path[:length] for length in range(len(path), -1, -1)]
+        for parent in parents:
+            if parent in self.origins:
+                return self.origins[parent]
+        for parent in parents:
+            if parent in self.lines:
+                return _location(self.source, self.lines[parent], path)
+        return _location(self.source, 1, path)
 
 
 def parse(text: str, *, source: str) -> Document:
     """Read one YAML mapping.
 
-    Raises BadInputError with `source:line: key.path: …` for anything but a plain mapping of plain values.
+    Raises BadInputError with `source:line: key.path: …` for everything except a plain mapping of plain
+    values.
     """
     if len(text) > MAX_BYTES:
         raise BadInputError(f"{source}: {len(text)} characters: a deployment file is at most {MAX_BYTES}")
@@ -57,10 +64,11 @@ def parse(text: str, *, source: str) -> Document:
     try:
         text.encode()
         _refuse_references(text, source)
-        node = yaml.compose(text, Loader=_Composer)
+        node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise BadInputError(f"{source}:{mark.line + 1 if mark else 1}: not YAML: {error.problem}") from error
+        line = mark.line + 1 if mark else 1
+        raise BadInputError(f"{source}:{line}: not YAML: {error.problem}") from error
     except (yaml.YAMLError, RecursionError, UnicodeEncodeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise BadInputError(f"{source}:1: not YAML: {reason}") from error
@@ -74,15 +82,22 @@ def parse(text: str, *, source: str) -> Document:
 
 
 def _refuse_references(text: str, source: str) -> None:
-    """Anchors and tags vanish when nodes are composed, so they are refused on the event stream."""
+    """Raise BadInputError for anchors, aliases, tags and deep nesting.
+
+    Composed nodes no longer show anchors and tags, so this function reads the event stream.
+    """
     depth = 0
-    for event in yaml.parse(text, Loader=_Composer):
+    for event in yaml.parse(text, Loader=_Loader):
         line = event.start_mark.line + 1 if event.start_mark else 1
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise BadInputError(f"{source}:{line}: anchors and aliases are not accepted: write the value out")
-        if tag := getattr(event, "tag", None):
+        tag = getattr(event, "tag", None)
+        if tag:
             raise BadInputError(f"{source}:{line}: tag {tag!r} is not accepted: remove it")
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
         if depth > MAX_DEPTH:
             raise BadInputError(f"{source}:{line}: nested deeper than {MAX_DEPTH} levels")
 
@@ -106,7 +121,7 @@ def _items(
             raise BadInputError(f"{source}:{line}: only plain text can be a key here")
         key = str(key_node.value)
         if key in seen:
-            where = _where(source, line, (*path, key))
+            where = _location(source, line, (*path, key))
             raise BadInputError(f"{where}: key given twice (first on line {seen[key]}): keep one")
         seen[key] = line
         value = _value(value_node, (*path, key), source, lines)
@@ -116,7 +131,7 @@ def _items(
 
 def _scalar(node: yaml.Node, path: KeyPath, source: str) -> Json:
     text = str(node.value)
-    where = _where(source, node.start_mark.line + 1, path)
+    where = _location(source, node.start_mark.line + 1, path)
     if "\0" in text:
         raise BadInputError(f"{where}: a NUL character: no option, variable or path can hold one")
     if getattr(node, "style", None):  # quoted, or a block: always text
@@ -132,34 +147,38 @@ def _scalar(node: yaml.Node, path: KeyPath, source: str) -> Json:
     return text
 
 
-def _where(source: str, line: int, path: KeyPath) -> str:
+def _location(source: str, line: int, path: KeyPath) -> str:
     dotted = ".".join(printable(str(part)) for part in path)
-    return f"{source}:{line}" + (f": {dotted}" if dotted else "")
+    if not dotted:
+        return f"{source}:{line}"
+    return f"{source}:{line}: {dotted}"
 
 
 def printable(text: str) -> str:
-    """The text as it is, or escaped where it would break the line or the terminal."""
+    """Return the text, escaped if it would break the line or the terminal."""
     return text if text.isprintable() else ascii(text)[1:-1]
 
 
 def shortened(value: object) -> str:
-    """Its repr, on one line of at most 60 characters."""
+    """Return the value's repr, cut to one line of at most 60 characters."""
     shown = repr(value)
     return shown if len(shown) <= 60 else shown[:57] + "…"
 
 
 def plain_scalar(text: str) -> bool | int | float | None:
-    """The number or truth value that unquoted text stands for; None for null and for all other text."""
+    """Return the number or truth value of unquoted text; None for null and for all other text."""
     if text in _LITERALS:
         return _LITERALS[text]
     if len(text) > MAX_DIGITS:
         return None
     if _INT.match(text):
         return int(text)
-    number = float(text) if _FLOAT.match(text) else math.inf
+    if not _FLOAT.match(text):
+        return None
+    number = float(text)
     return number if math.isfinite(number) else None
 
 
 def is_null(text: str) -> bool:
-    """Whether unquoted text means null."""
+    """Return True if unquoted text means null."""
     return _LITERALS.get(text, False) is None

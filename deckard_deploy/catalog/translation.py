@@ -1,6 +1,7 @@
-"""What settings written for an earlier vLLM mean on a later one: schemas/<engine's schema>.changes.yaml.
+"""The meaning of settings for an earlier vLLM on a later one: schemas/<engine's schema>.changes.yaml.
 
-A release is added by its schema and such a file; scripts/compare_engines.py says what the file must answer for.
+A new release needs its schema and such a file; scripts/compare_engines.py lists the changes that the file
+must cover.
 """
 
 from functools import cache
@@ -16,11 +17,11 @@ from deckard_deploy.resources import catalog_dir
 
 
 class Changes(Spec):
-    """Between the release before and this one.
+    """The changes between the previous release and this one.
 
-    variables: variable -> option -> the variable's value -> the option's. defaults: options that are always rendered,
-    with the value that they had before; accepted_defaults: those whose new one is as good. removed_options,
-    removed_variables: name -> what to do instead.
+    variables: variable -> option -> value of the variable -> value of the option. defaults: options that are
+    always rendered, with their previous default. accepted_defaults: options whose new default is as good.
+    removed_options, removed_variables: name -> advice.
     """
 
     variables: dict[str, dict[str, dict[str, str]]] = Field(default_factory=dict)
@@ -32,37 +33,49 @@ class Changes(Spec):
 
 @cache
 def changes(schema: str) -> Changes:
-    """The changes of that schema; none when it is the first one."""
+    """Return the changes of that schema; empty for the first one."""
     path = catalog_dir() / "schemas" / f"{schema}.changes.yaml"
     if not path.exists():
         return Changes()
     return validate(strict_yaml.parse(path.read_text("utf-8"), source=path.name), Changes)
 
 
-def translated(schema: str, serve: Serve, environment: Environment) -> tuple[Serve, Environment]:
-    """The same settings in the words of that schema. Raises BadInputError for one that has no words there."""
+def migrate_options(schema: str, serve: Serve, environment: Environment) -> tuple[Serve, Environment]:
+    """Return the options and variables that mean the same on that schema.
+
+    Raises BadInputError for a setting that no option of the schema expresses.
+    """
     known = changes(schema)
+    _refuse_removed(known, schema, serve, environment)
+    kept: Environment = {}
+    options: Serve = {}
+    for name, value in environment.items():
+        if name in known.variables:
+            options |= _variable_as_options(known.variables[name], schema, name, value)
+        else:
+            kept[name] = value
+    for name, option_value in options.items():
+        if name in serve and serve[name] != option_value:
+            raise BadInputError(f"a variable and serve.{name} say different things: keep serve.{name}")
+    return {**known.defaults, **serve, **options}, kept
+
+
+def _refuse_removed(known: Changes, schema: str, serve: Serve, environment: Environment) -> None:
     for name in serve:
         if name in known.removed_options:
             raise BadInputError(f"{schema} has no option --{name} any more: {known.removed_options[name]}")
     for name in environment:
         if name in known.removed_variables:
             raise BadInputError(f"{schema} does not read {name} any more: {known.removed_variables[name]}")
-    options: Serve = {}
-    for name, value in environment.items():
-        options |= _as_options(known, schema, name, value)
-    both = [name for name in options if name in serve and serve[name] != options[name]]
-    if both:
-        raise BadInputError(f"a variable and serve.{both[0]} say different things: keep serve.{both[0]}")
-    left = {name: value for name, value in environment.items() if name not in known.variables}
-    return {**known.defaults, **serve, **options}, left
 
 
-def _as_options(known: Changes, schema: str, name: str, value: str) -> Serve:
-    by_option = known.variables.get(name, {})
-    words = {word for values in by_option.values() for word in values}
-    if by_option and value not in words:
-        near = closest(value, words) or f"; known: {', '.join(sorted(words))}"
+def _variable_as_options(by_option: dict[str, dict[str, str]], schema: str, name: str, value: str) -> Serve:
+    """Return the options for one value of a variable. Raises BadInputError for an unknown value."""
+    known_values: set[str] = set()
+    for values in by_option.values():
+        known_values |= set(values)
+    if by_option and value not in known_values:
+        near = closest(value, known_values) or f"; known: {', '.join(sorted(known_values))}"
         raise BadInputError(
             f"environment.{printable(name)} {shortened(value)} has no option in {schema}{near}"
         )

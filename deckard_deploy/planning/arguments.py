@@ -1,4 +1,4 @@
-"""vLLM options as argv tokens. One token a value, never a shell string."""
+"""vLLM options as argv tokens: one token per value, never a shell string."""
 
 import json
 
@@ -11,17 +11,18 @@ Line = tuple[str, ...]
 
 
 def serve_arguments(serve: Serve, schema: OptionSchema) -> tuple[str, ...]:
-    """`{"max-num-seqs": 4}` to `("--max-num-seqs", "4")`, in the order of `serve`.
+    """Turn `{"max-num-seqs": 4}` into `("--max-num-seqs", "4")`, in the order of `serve`.
 
     Values were checked against `schema` when they were resolved.
     """
-    return tuple(
-        token for name, value in serve.items() for token in _tokens(name, value, schema.options[name])
-    )
+    tokens: list[str] = []
+    for name, value in serve.items():
+        tokens += _option_tokens(name, value, schema.options[name])
+    return tuple(tokens)
 
 
 def option_lines(arguments: tuple[str, ...]) -> list[Line]:
-    """argv cut in front of each option, for one option a line."""
+    """Cut argv in front of each option, to show one option per line."""
     lines: list[list[str]] = [[]]
     for token in arguments:
         if token.startswith("--"):
@@ -30,18 +31,22 @@ def option_lines(arguments: tuple[str, ...]) -> list[Line]:
     return [tuple(line) for line in lines if line]
 
 
-def _tokens(name: str, value: JsonValue, option: Option) -> tuple[str, ...]:
+def _option_tokens(name: str, value: JsonValue, option: Option) -> list[str]:
     match option.kind:
         case "flag":
-            return (f"--{name}",) if value else ()
+            return [f"--{name}"] if value else []
         case "toggle":  # argparse.BooleanOptionalAction
-            return (f"--{name}",) if value else (f"--no-{name}",)
+            return [f"--{name}"] if value else [f"--no-{name}"]
         case "list":
-            return (f"--{name}", *(_text(item) for item in value)) if isinstance(value, list) else ()
+            if not isinstance(value, list):
+                return []
+            return [f"--{name}", *map(_value_text, value)]
         case _:
-            return (f"--{name}", _text(value))
+            return [f"--{name}", _value_text(value)]
 
 
-def _text(value: JsonValue) -> str:
-    # Sorted keys: the same mapping gives the same plan hash however it was written.
-    return value if isinstance(value, str) else json.dumps(value, sort_keys=True, separators=(",", ":"))
+def _value_text(value: JsonValue) -> str:
+    if isinstance(value, str):
+        return value
+    # Sorted keys: equal mappings give equal plan hashes, in whatever order they were written.
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))

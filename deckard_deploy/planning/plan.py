@@ -1,6 +1,6 @@
-"""The LaunchPlan: one frozen value that says everything about what will run.
+"""The LaunchPlan: one frozen value with everything about the deployment that will run.
 
-Nobody downstream asks the profile, the environment or the command line again. Pure: same input, same plan.
+Later steps read neither the profile, nor the environment, nor the command line. Pure: same input, same plan.
 """
 
 import hashlib
@@ -10,16 +10,16 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from deckard_deploy.catalog.specs import PARALLEL, Container
+from deckard_deploy.catalog.specs import PARALLEL_OPTIONS, Container
 
 
-class Part(BaseModel):
-    """Base of the plan's parts."""
+class PlanPart(BaseModel):
+    """Base class of the plan and its parts."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", defer_build=True)
 
 
-class BindMount(Part):
+class BindMount(PlanPart):
     """A host path seen inside the container."""
 
     source: str
@@ -28,41 +28,41 @@ class BindMount(Part):
 
 
 class PatchMount(BindMount):
-    """A patched module over the engine's own; its hash is part of the plan, and proven inside the engine."""
+    """A patched module mounted over the engine's own; the running engine attests its hash."""
 
     name: str
     module: str
     sha256: str
 
 
-class Gpus(Part):
+class Gpus(PlanPart):
     """A device reservation: all GPUs of the host, or a number of them."""
 
     count: int | Literal["all"]
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """None in particular."""
+        """An empty tuple: no GPU is chosen by name."""
         return ()
 
 
-class ChosenGpus(Part):
-    """A reservation of these GPUs of the host: numbers or UUIDs, as `nvidia-smi -L` prints them."""
+class ChosenGpus(PlanPart):
+    """A reservation of certain GPUs of the host: numbers or UUIDs, as `nvidia-smi -L` prints them."""
 
     ids: tuple[str, ...]
 
     @property
     def count(self) -> int:
-        """How many."""
+        """The number of chosen GPUs."""
         return len(self.ids)
 
 
-class Gateway(Part):
-    """nginx in front of the engine: what clients reach instead of it.
+class Gateway(PlanPart):
+    """nginx in front of the engine: the server that clients connect to.
 
-    image, user: of the docker runtime; program: of the process runtime. folder: the host's, with keys and certificate.
-    exposed: other machines reach it, so a key is always asked for. certificate, certificate_key: the user's own files;
-    None: self-signed.
+    image, user: for the docker runtime. program: for the process runtime. folder: the host's, with keys and
+    certificate. exposed: other machines reach the gateway, so every request needs a key. certificate,
+    certificate_key: the user's own files; None: self-signed.
     """
 
     image: str | None
@@ -75,8 +75,8 @@ class Gateway(Part):
     certificate_key: str | None
 
 
-class Healthcheck(Part):
-    """Docker's own probe: liveness for `docker ps`; readiness is proven by startup.readiness."""
+class Healthcheck(PlanPart):
+    """Docker's own probe: liveness for `docker ps`. startup.readiness proves readiness."""
 
     command: tuple[str, ...]
     interval_s: int
@@ -96,8 +96,8 @@ class SpeculativeConfig(NamedTuple):
     num_speculative_tokens: int | None
 
 
-class LaunchPlan(Part):
-    """What runs, on which runtime, seen from which address."""
+class LaunchPlan(PlanPart):
+    """An engine, its arguments and files, the runtime that starts it, and the address of its endpoint."""
 
     deployment: str
     profile: str
@@ -112,12 +112,12 @@ class LaunchPlan(Part):
     environment: dict[str, str]
     mounts: tuple[BindMount, ...]
     scratch: tuple[str, ...] = ()
-    """Folders in memory, gone with the container; beside these and `mounts` its root is read-only."""
+    """Folders in memory, gone with the container. Apart from these and `mounts`, the root is read-only."""
     user: str | None = None
     """`uid:gid` in the container; None is the image's own user."""
     patches: tuple[PatchMount, ...] = ()
     plugin: PatchMount | None = None
-    """The wheel that teaches the engine this checkpoint's format; proven in each of its processes."""
+    """The wheel with a vLLM plugin for this checkpoint's format; each engine process attests its hash."""
     gpus: Gpus | ChosenGpus | None
     container: Container
     container_name: str
@@ -130,39 +130,38 @@ class LaunchPlan(Part):
     startup_timeout_s: int
     compatibility: str | None = None
     given_up: tuple[str, ...] = ()
-    """Settings that give up a protection (catalog.safety)."""
+    """Settings that disable a protection (catalog.safety)."""
 
     @property
     def hash(self) -> str:
-        """Twelve hex digits of the SHA-256 over the canonical JSON: folder name, label, and reason for a no-op."""
+        """Twelve hex digits of the canonical JSON's SHA-256: folder name, label, and test for equal plans."""
         return plan_hash(self.model_dump(mode="json"))
 
     @property
     def all_mounts(self) -> tuple[BindMount, ...]:
-        """What the container sees of the host: folders, patched modules, the plugin."""
-        return (*self.mounts, *self.patches, *((self.plugin,) if self.plugin else ()))
+        """Every host path in the container: folders, patched modules, the plugin."""
+        if self.plugin is None:
+            return (*self.mounts, *self.patches)
+        return (*self.mounts, *self.patches, self.plugin)
 
     @property
     def images(self) -> tuple[str, ...]:
-        """The engine's and the gateway's, as far as they run from images."""
-        return tuple(image for image in (self.image, self.gateway.image if self.gateway else None) if image)
+        """The images of the engine and the gateway; empty for the process runtime."""
+        images = []
+        if self.image:
+            images.append(self.image)
+        if self.gateway and self.gateway.image:
+            images.append(self.gateway.image)
+        return tuple(images)
 
     @property
     def base_url(self) -> str:
-        """Where OpenAI clients point, seen from this host."""
+        """The URL for OpenAI clients on this host."""
         host = "127.0.0.1" if self.address in ("0.0.0.0", "::") else self.address
+        if ":" in host:
+            host = f"[{host}]"
         scheme = "https" if self.gateway and self.gateway.tls else "http"
-        return f"{scheme}://[{host}]:{self.port}/v1" if ":" in host else f"{scheme}://{host}:{self.port}/v1"
-
-    def launched(self, launch_id: str) -> "LaunchPlan":
-        """The plan with one more served model name, by which readiness knows that it talks to this very launch.
-
-        vLLM lists every served name on /v1/models and answers with the first (vllm/entrypoints/openai/models/
-        serving.py), so clients see nothing of it. The plan's hash is taken before.
-        """
-        at = self.arguments.index(self.served_name, self.arguments.index("--served-model-name")) + 1
-        arguments = (*self.arguments[:at], launch_id, *self.arguments[at:])
-        return self.model_copy(update={"arguments": arguments})
+        return f"{scheme}://{host}:{self.port}/v1"
 
     def option(self, name: str) -> str | None:
         """Return the first value of `--name` in `arguments`: "" for a flag, None without the option.
@@ -200,7 +199,7 @@ class LaunchPlan(Part):
     @property
     def ranks(self) -> int:
         """The number of GPUs that the engine is split over: the product of its parallel sizes."""
-        sizes = [self.option(name) for name in PARALLEL]
+        sizes = [self.option(name) for name in PARALLEL_OPTIONS]
         return math.prod(int(size) for size in sizes if size)
 
     def with_draft_tokens(self, tokens: int) -> "LaunchPlan":
@@ -217,8 +216,18 @@ class LaunchPlan(Part):
         arguments = (*self.arguments[:at], *replacement, *self.arguments[at + 2 :])
         return self.model_copy(update={"arguments": arguments})
 
+    def launched(self, launch_id: str) -> "LaunchPlan":
+        """Return the plan with one more served model name, by which readiness recognizes this very launch.
+
+        vLLM lists every served name on /v1/models and answers with the first (vllm/entrypoints/openai/models/
+        serving.py), so clients do not see the additional name. The plan's hash is taken before.
+        """
+        at = self.arguments.index(self.served_name, self.arguments.index("--served-model-name")) + 1
+        arguments = (*self.arguments[:at], launch_id, *self.arguments[at:])
+        return self.model_copy(update={"arguments": arguments})
+
 
 def plan_hash(plan: dict[str, Any]) -> str:
-    """The same of a plan as JSON has it: one that an earlier version of this tool wrote has fewer fields."""
+    """Return the hash of a plan in JSON form; plans of earlier versions of this tool have fewer fields."""
     canonical = json.dumps(plan, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""Resolved choice + host paths -> LaunchPlan."""
+"""Turn a resolved choice and the host's paths into a LaunchPlan."""
 
 import hashlib
 import re
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from deckard_deploy.catalog.option_schema import option_schema
 from deckard_deploy.catalog.resolution import Resolved
-from deckard_deploy.catalog.specs import ModelSpec, Serve, ranks_of
+from deckard_deploy.catalog.specs import ModelSpec, Serve, rank_count
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.planning.arguments import serve_arguments
 from deckard_deploy.planning.gateway import SOCKET, plan_gateway
@@ -27,13 +27,14 @@ HEALTHCHECK_TIMEOUT_S = 10
 PLUGINS = PurePosixPath("/opt/deckard")  # in the container
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 _GPU_ID = re.compile(r"[0-9]{1,4}|GPU-[0-9a-f-]{36}")  # nvidia-smi -L
-OVERLAY = "overlay"  # beside the patched files, as `patches build --overlay` makes it
+OVERLAY = "overlay"  # next to the patched files; `patches build --overlay` creates it
 
 
 class HostPaths(NamedTuple):
-    """Where weights, caches and patched files lie on the host that will run the plan; absolute.
+    """Absolute folders of weights, caches and patched files on the host that will run the plan.
 
-    owner: `uid:gid` of whose they are; None where that is not known. nginx: the host's own, for the process runtime.
+    owner: `uid:gid` that owns them; None where it is not known. nginx: the host's program, for the process
+    runtime.
     """
 
     models: PurePosixPath
@@ -44,7 +45,7 @@ class HostPaths(NamedTuple):
     nginx: PurePosixPath | None = None
 
 
-# What `render` writes when no folders are named: the same on every machine that renders.
+# `render` writes these folders by default: the same on every machine that renders.
 DEFAULT_PATHS = HostPaths(
     models=PurePosixPath("/srv/deckard/models"),
     caches=PurePosixPath("/srv/deckard/cache"),
@@ -54,7 +55,7 @@ DEFAULT_PATHS = HostPaths(
 
 
 class PatchedFile(NamedTuple):
-    """A patch that the plan needs: the module's path below site-packages, and the hash of the patched file."""
+    """A patch of the plan. target: the module's path below site-packages. sha256: of the patched file."""
 
     name: str
     target: str
@@ -62,13 +63,20 @@ class PatchedFile(NamedTuple):
 
 
 def build_plan(resolved: Resolved, paths: HostPaths = DEFAULT_PATHS) -> LaunchPlan:
-    """Decide everything that runs. Pure; every later step reads only the result."""
+    """Return the plan of a resolved choice. Pure: every later step reads only the result.
+
+    Raises BadInputError for publish settings that need a missing gateway, and for wrong GPU ids.
+    """
     in_container = resolved.engine.runtime == "docker"
-    publish, container = resolved.publish, resolved.container
-    on_host_network = in_container and container.network == "host"
-    port = publish.port if on_host_network or not in_container else CONTAINER_PORT
-    folder = paths.deployments / resolved.name / "gateway"
-    gateway = plan_gateway(resolved, folder=folder, nginx=paths.nginx, owner=paths.owner)
+    publish = resolved.publish
+    kept = resolved.compatibility
+    port = _engine_port(resolved)
+    gateway = plan_gateway(
+        resolved,
+        folder=paths.deployments / resolved.name / "gateway",
+        nginx=paths.nginx,
+        owner=paths.owner,
+    )
     return LaunchPlan(
         deployment=resolved.name,
         profile=resolved.profile.name,
@@ -78,72 +86,70 @@ def build_plan(resolved: Resolved, paths: HostPaths = DEFAULT_PATHS) -> LaunchPl
         runtime=resolved.engine.runtime,
         image=resolved.engine.image,
         platform=_platform(resolved),
-        arguments=_arguments(resolved, paths, _listening(resolved, gateway, port)),
+        arguments=_arguments(resolved, paths, _listen_options(resolved, gateway, port)),
         environment=_environment(resolved, paths),
         mounts=_mounts(resolved, paths) if in_container else (),
-        scratch=_scratch(resolved) if in_container else (),
-        user=paths.owner
-        if in_container and resolved.engine.user == "caller" and not resolved.compatibility
-        else None,
+        scratch=_scratch_folders(resolved) if in_container else (),
+        user=_container_user(resolved, paths),
         gpus=_gpus(resolved),
-        container=container,
-        container_name=resolved.compatibility.container_name
-        if resolved.compatibility
-        else f"deckard-{resolved.name}",
-        healthcheck=_healthcheck(resolved, port) if in_container and not resolved.compatibility else None,
+        container=resolved.container,
+        container_name=kept.container_name if kept else f"deckard-{resolved.name}",
+        healthcheck=_healthcheck(resolved, port) if in_container and not kept else None,
         gateway=gateway,
         served_name=resolved.model.served_name,
         address=publish.expose or publish.address,
         port=publish.port,
         container_port=port,
         startup_timeout_s=resolved.startup_timeout_s,
-        compatibility=resolved.compatibility.name if resolved.compatibility else None,
-        given_up=resolved.given_up,
+        compatibility=kept.name if kept else None,
+        given_up=resolved.disabled_protections,
     )
 
 
 def with_patches(
     plan: LaunchPlan, files: Sequence[PatchedFile], *, root: PurePosixPath, vllm_root: str
 ) -> LaunchPlan:
-    """The plan with `files` over the engine's own.
+    """Return the plan with the patched `files` over the engine's own.
 
-    root: the host's folder of patches. vllm_root: the folder of the vllm package in the image. In a container each file
-    is a read-only bind mount; the process runtime puts an overlay of the package first on PYTHONPATH instead, and
-    leaves site-packages alone. The folder is named by the files' hashes, so that another build changes the plan and
-    an older release keeps its own files.
+    root: the host's folder of patches. vllm_root: the folder of the vllm package in the image. In a container
+    each file is a read-only bind mount. The process runtime leaves site-packages alone: PYTHONPATH names an
+    overlay of the package first. The files' hashes name the folder, so another build changes the plan, and an
+    older release keeps its own files.
     """
     if not files:
         return plan
     digest = hashlib.sha256("".join(sorted(file.sha256 for file in files)).encode()).hexdigest()[:12]
     folder = root / f"vllm-{plan.vllm_version}-{digest}"
-    mounts = tuple(
-        PatchMount(
+    mounts = []
+    for file in files:
+        mount = PatchMount(
             name=file.name,
             module=file.target.removesuffix(".py").replace("/", "."),
             sha256=file.sha256,
             source=str(folder / f"{file.name}_patched.py"),
             target=str(PurePosixPath(vllm_root).parent / file.target),
         )
-        for file in files
-    )
+        mounts.append(mount)
     environment = plan.environment
     if plan.runtime == "process":
         environment = {**environment, "PYTHONPATH": str(folder / OVERLAY)}
-    return plan.model_copy(update={"patches": mounts, "environment": environment})
+    return plan.model_copy(update={"patches": tuple(mounts), "environment": environment})
 
 
 def with_plugin(plan: LaunchPlan, name: str, *, wheel: str, sha256: str, root: PurePosixPath) -> LaunchPlan:
-    """The plan with plugin `name` in every process of the engine: one read-only file, first on PYTHONPATH.
+    """Return the plan with plugin `name` in every engine process: one read-only file, first on PYTHONPATH.
 
-    wheel: its file name. VLLM_PLUGINS names it and nothing else, so that what the image sets cannot turn it off;
-    raises BadInputError when it is set to something that does.
+    wheel: its file name. VLLM_PLUGINS names this plugin alone, so settings of the image cannot turn it off.
+    Raises BadInputError when the plan sets VLLM_PLUGINS without it.
     """
     module = wheel.partition("-")[0]
-    asked = plan.environment.get("VLLM_PLUGINS")
-    if asked is not None and module not in asked.split(","):
+    requested = plan.environment.get("VLLM_PLUGINS")
+    if requested is not None and module not in requested.split(","):
+        plugins = f"{requested},{module}" if requested else module
         raise BadInputError(
-            f"environment.VLLM_PLUGINS is {asked!r}, which turns off plugin {module} that this checkpoint needs",
-            hint=f"leave it out, or add the name: VLLM_PLUGINS={','.join(filter(None, (asked, module)))}",
+            f"environment.VLLM_PLUGINS is {requested!r}, "
+            f"which turns off plugin {module} that this checkpoint needs",
+            hint=f"leave it out, or add the name: VLLM_PLUGINS={plugins}",
         )
     source = str(root / f"{name}-{sha256[:12]}" / wheel)
     target = str(PLUGINS / wheel) if plan.runtime == "docker" else source
@@ -153,54 +159,71 @@ def with_plugin(plan: LaunchPlan, name: str, *, wheel: str, sha256: str, root: P
 
 
 def patch_folder(plan: LaunchPlan) -> PurePosixPath:
-    """The folder that `with_patches` chose, for a plan that has patches."""
+    """Return the folder that `with_patches` chose, for a plan with patches."""
     return PurePosixPath(plan.patches[0].source).parent
 
 
 def model_folder(resolved: Resolved, paths: HostPaths) -> PurePosixPath:
-    """Where the host keeps the target's weights."""
+    """Return the host's folder of the target's weights."""
     return paths.models / resolved.model.name
 
 
 def drafter_folder(drafter: ModelSpec, paths: HostPaths) -> PurePosixPath:
-    """Where the host keeps a drafter's weights."""
+    """Return the host's folder of a drafter's weights."""
     return paths.models / drafter.name
 
 
-def _arguments(resolved: Resolved, paths: HostPaths, listening: tuple[str, ...]) -> tuple[str, ...]:
+def _engine_port(resolved: Resolved) -> int:
+    """Return the port that vLLM listens on: the published one, or the container's own behind a bridge."""
+    if resolved.engine.runtime == "docker" and resolved.container.network != "host":
+        return CONTAINER_PORT
+    return resolved.publish.port
+
+
+def _container_user(resolved: Resolved, paths: HostPaths) -> str | None:
+    if resolved.engine.runtime != "docker" or resolved.engine.user != "caller" or resolved.compatibility:
+        return None
+    return paths.owner
+
+
+def _arguments(resolved: Resolved, paths: HostPaths, listen_options: tuple[str, ...]) -> tuple[str, ...]:
     schema = option_schema(resolved.engine.option_schema)
     options = serve_arguments({**resolved.serve, **_speculative(resolved, paths)}, schema)
-    model = _model_target(resolved, paths)
+    model = _model_path(resolved, paths)
     name = ("--served-model-name", resolved.model.served_name)
     if resolved.compatibility:
         return (model, *name, *options)
-    return (model, *listening, *name, *options)
+    return (model, *listen_options, *name, *options)
 
 
-def _listening(resolved: Resolved, gateway: Gateway | None, port: int) -> tuple[str, ...]:
-    """Where vLLM listens, as options."""
+def _listen_options(resolved: Resolved, gateway: Gateway | None, port: int) -> tuple[str, ...]:
+    """Return the options with the address that vLLM listens on."""
     if gateway and gateway.program:
         return ("--uds", SOCKET)
-    # Inside the container vLLM listens on all of the container's own addresses, which only the gateway reaches.
-    bridged = resolved.engine.runtime == "docker" and resolved.container.network == "bridge"
-    address = "0.0.0.0" if bridged else resolved.publish.address
+    address = resolved.publish.address
+    if resolved.engine.runtime == "docker" and resolved.container.network == "bridge":
+        # All of the container's own addresses: only the gateway reaches them.
+        address = "0.0.0.0"
     return ("--host", address, "--port", str(port))
 
 
 def _speculative(resolved: Resolved, paths: HostPaths) -> Serve:
-    """The drafter as one option; its keys are those of vllm/config/speculative.py."""
+    """Return the drafter as one option; its keys are those of vllm/config/speculative.py."""
     drafter = resolved.drafter
     if drafter is None or drafter.speculative is None:
         return {}
     settings = drafter.speculative.model_dump(exclude_none=True)
     if drafter.weights is None:
         return {"speculative-config": settings}
-    in_container = resolved.engine.runtime == "docker"
-    folder = f"/models/{drafter.name}" if in_container else str(drafter_folder(drafter, paths))
+    if resolved.engine.runtime == "docker":
+        folder = f"/models/{drafter.name}"
+    else:
+        folder = str(drafter_folder(drafter, paths))
     return {"speculative-config": {"model": folder, **settings}}
 
 
-def _model_target(resolved: Resolved, paths: HostPaths) -> str:
+def _model_path(resolved: Resolved, paths: HostPaths) -> str:
+    """Return the target's folder, as the engine sees it."""
     if resolved.compatibility:
         return resolved.compatibility.model_mount
     if resolved.engine.runtime == "process":
@@ -213,48 +236,51 @@ def _environment(resolved: Resolved, paths: HostPaths) -> dict[str, str]:
     if resolved.engine.runtime == "process":
         environment.setdefault("VLLM_CACHE_ROOT", str(paths.caches / resolved.engine.name / "vllm"))
         return dict(sorted(environment.items()))
-    # They are the ones that are reserved, and in the container they begin at 0.
+    # The device reservation selects these GPUs, and inside the container they are numbered from 0.
     environment.pop(VISIBLE_GPUS, None)
     if resolved.engine.home and not resolved.compatibility:
-        # The image need not know the user: PyTorch asks for a name (getpass.getuser) where it keeps compiled code.
+        # PyTorch needs a user name for compiled code (getpass.getuser), and the image may not know the user.
         environment |= {"HOME": resolved.engine.home, "USER": "vllm"}
     return dict(sorted(environment.items()))
 
 
 def _mounts(resolved: Resolved, paths: HostPaths) -> tuple[BindMount, ...]:
-    if (kept := resolved.compatibility) is not None:
-        return (
-            BindMount(
-                source=kept.model_source, target=kept.model_mount, read_only=kept.model_mount_read_only
-            ),
+    kept = resolved.compatibility
+    if kept is not None:
+        model = BindMount(
+            source=kept.model_source, target=kept.model_mount, read_only=kept.model_mount_read_only
         )
-    weights = [BindMount(source=str(model_folder(resolved, paths)), target=_model_target(resolved, paths))]
+        return (model,)
+    weights = [BindMount(source=str(model_folder(resolved, paths)), target=_model_path(resolved, paths))]
     if resolved.drafter and resolved.drafter.weights:
         source = str(drafter_folder(resolved.drafter, paths))
         weights.append(BindMount(source=source, target=f"/models/{resolved.drafter.name}"))
     return (*weights, *_cache_mounts(resolved, paths))
 
 
-def _cache_mounts(resolved: Resolved, paths: HostPaths) -> tuple[BindMount, ...]:
-    # Compiled kernels are only valid for the engine that made them, so each engine has its own caches.
-    # vLLM: envs.py VLLM_CACHE_ROOT; Triton: knobs.py cache.dir; FlashInfer: jit/env.py FLASHINFER_WORKSPACE_DIR.
-    home, caches = resolved.engine.home, paths.caches / resolved.engine.name
+def _cache_mounts(resolved: Resolved, paths: HostPaths) -> list[BindMount]:
+    # Compiled kernels are only valid for the engine that compiled them, so each engine has its own caches.
+    # vLLM: envs.py VLLM_CACHE_ROOT; Triton: knobs.py cache.dir; FlashInfer: jit/env.py
+    # FLASHINFER_WORKSPACE_DIR.
+    home = resolved.engine.home
     if home is None:
-        return ()
+        return []
+    caches = paths.caches / resolved.engine.name
     folders = {"vllm": ".cache/vllm", "triton": ".triton/cache", "flashinfer": ".cache/flashinfer"}
-    return tuple(
-        BindMount(source=str(caches / name), target=f"{home}/{folder}", read_only=False)
-        for name, folder in folders.items()
-    )
+    mounts = []
+    for name, folder in folders.items():
+        mounts.append(BindMount(source=str(caches / name), target=f"{home}/{folder}", read_only=False))
+    return mounts
 
 
-def _scratch(resolved: Resolved) -> tuple[str, ...]:
+def _scratch_folders(resolved: Resolved) -> tuple[str, ...]:
+    home = resolved.engine.home
     if resolved.compatibility:
         return ()
-    home = resolved.engine.home
-    # The folders between home and the caches too: docker would make them for root alone.
-    below_home = (home, f"{home}/.cache", f"{home}/.triton") if home else ()
-    return ("/tmp", *below_home)
+    if home is None:
+        return ("/tmp",)
+    # The folders between home and the caches too: docker would create them for root alone.
+    return ("/tmp", home, f"{home}/.cache", f"{home}/.triton")
 
 
 def _platform(resolved: Resolved) -> str | None:
@@ -268,18 +294,22 @@ def _gpus(resolved: Resolved) -> Gpus | ChosenGpus | None:
     hardware = resolved.profile.hardware
     if resolved.engine.runtime == "process" or hardware.gpu_count == 0:
         return None
-    ranks = ranks_of(resolved.serve)
-    if (chosen := resolved.environment.get(VISIBLE_GPUS)) is not None:
-        return ChosenGpus(ids=_chosen(chosen, ranks))
-    # A unified machine has one GPU and gives all it has, as the model card does; `all` would hide that more are wanted.
-    # Of a machine with eight, `all` would take seven too many: a GPU for each rank.
+    ranks = rank_count(resolved.serve)
+    chosen = resolved.environment.get(VISIBLE_GPUS)
+    if chosen is not None:
+        return ChosenGpus(ids=_parse_gpu_ids(chosen, ranks))
+    # A unified machine has one GPU, and gets `all` as on the model card; but `all` would hide that ranks need
+    # more. On a machine with eight GPUs `all` would reserve seven too many: reserve one per rank.
     if hardware.memory == "unified" and ranks <= hardware.gpu_count:
         return Gpus(count="all")
     return Gpus(count=max(hardware.gpu_count, ranks))
 
 
-def _chosen(text: str, ranks: int) -> tuple[str, ...]:
-    """What CUDA would make of the variable; a container has no other way to be given certain GPUs."""
+def _parse_gpu_ids(text: str, ranks: int) -> tuple[str, ...]:
+    """Parse CUDA_VISIBLE_DEVICES as CUDA does: a container can be given certain GPUs in no other way.
+
+    Raises BadInputError for other values, and for fewer GPUs than `ranks`.
+    """
     ids = tuple(text.split(","))
     if not all(map(_GPU_ID.fullmatch, ids)) or len(set(ids)) < len(ids):
         raise BadInputError(
@@ -294,14 +324,14 @@ def _chosen(text: str, ranks: int) -> tuple[str, ...]:
 
 
 def _healthcheck(resolved: Resolved, port: int) -> Healthcheck:
-    # python3 is in every vLLM image, curl is not; http.client goes through no proxy, urllib would. The start period
-    # must outlast the slowest start, or compose's `--wait` gives up on a server that is still loading (vLLM does not
-    # listen before the engine is ready).
+    host = "127.0.0.1"
     published = resolved.publish.address
-    own = resolved.container.network == "host" and published not in ("0.0.0.0", "::")
-    host = published if own else "127.0.0.1"
+    if resolved.container.network == "host" and published not in ("0.0.0.0", "::"):
+        host = published
+    # Every vLLM image has python3, but not curl. urllib would use a proxy; http.client uses none.
     probe = (
-        f'import http.client as h; c = h.HTTPConnection("{host}", {port}, timeout={HEALTHCHECK_TIMEOUT_S - 1}); '
+        "import http.client as h; "
+        f'c = h.HTTPConnection("{host}", {port}, timeout={HEALTHCHECK_TIMEOUT_S - 1}); '
         'c.request("GET", "/health"); raise SystemExit(c.getresponse().status != 200)'
     )
     return Healthcheck(
@@ -309,5 +339,7 @@ def _healthcheck(resolved: Resolved, port: int) -> Healthcheck:
         interval_s=10,
         timeout_s=HEALTHCHECK_TIMEOUT_S,
         retries=3,
+        # vLLM does not listen before its engine is ready. compose's `--wait` gives up on a server that is
+        # still loading when the start period ends, so this period outlasts the slowest start.
         start_period_s=max(900, resolved.startup_timeout_s),
     )

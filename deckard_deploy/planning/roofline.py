@@ -1,8 +1,9 @@
-"""How fast decoding can be, and what a drafter changes: bytes read in a step against the memory's bandwidth.
+"""The decode speed that memory bandwidth allows, and the gain from a drafter.
 
-One step of decoding reads every weight of the text tower and the KV cache of every sequence once; on one token per
-sequence there is little else to do. So bandwidth over bytes is a ceiling, and the share of it that is reached has to
-be measured. Speculative decoding after Leviathan et al., "Fast Inference from Transformers via Speculative Decoding".
+A decode step reads every weight of the text tower and the KV cache of every sequence once, and computes
+little: one token per sequence. Bandwidth / bytes is therefore a ceiling; the reached share of it has to be
+measured. Speculative decoding follows Leviathan et al., "Fast Inference from Transformers via Speculative
+Decoding".
 """
 
 from collections.abc import Iterator
@@ -10,17 +11,21 @@ from typing import NamedTuple
 
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.catalog.specs import Architecture, Hardware, Measured, ModelSpec
+from deckard_deploy.planning.memory.parts import NVFP4_BYTES
 from deckard_deploy.planning.memory.settings import CacheSettings
 
-# ModelOpt 0.42.0: 4 bits a parameter and a byte of scale for 16 (NVFP4 group_size 16); SVDQuant adds two matrices of
-# rank 32 to a linear, in BF16 (NVFP4_SVDQUANT_DEFAULT_CFG).
-NVFP4_BYTES = 0.5625
+# SVDQuant adds two BF16 matrices of rank 32 to each linear (ModelOpt 0.42.0, NVFP4_SVDQUANT_DEFAULT_CFG).
 SVD_RANK = 32
-MOST_DRAFTED = 16  # tokens; nobody drafts more
+MAX_DRAFT_TOKENS = 16  # the limit of drafter_tokens (catalog/specs.py)
+_PRECISION = 1e-6  # of an acceptance that bisection finds
 
 
 class Roofline(NamedTuple):
-    """weights: bytes of one step. bandwidth: bytes per second. ranks: GPUs that share both (communication left out)."""
+    """The ceiling of decode speed.
+
+    weights: bytes read in one step. bandwidth: bytes per second. ranks: GPUs that share both, communication
+    left out.
+    """
 
     weights: int
     bandwidth: float
@@ -30,59 +35,69 @@ class Roofline(NamedTuple):
     efficiency: Measured | None
 
     def step_bytes(self, sequences: int, context: int) -> int:
-        """Bytes that one step reads over all GPUs."""
+        """Return the bytes that one step reads on all GPUs together."""
         return self.weights + sequences * kv_read(self.architecture, self.element_bytes, context)
 
     def tokens_per_s(self, sequences: int, context: int) -> float:
-        """The ceiling of all sequences together."""
+        """Return the ceiling in tokens per second for all sequences together."""
         return sequences * self.bandwidth * self.ranks / self.step_bytes(sequences, context)
 
 
 class Drafting(NamedTuple):
-    """A drafter that proposes `tokens` tokens a step; `cost`: its step in steps of the target."""
+    """A drafter that proposes `tokens` tokens per step. cost: one drafter step, in steps of the target."""
 
     tokens: int
     cost: float
 
     def speedup(self, acceptance: float, tokens: int | None = None) -> float:
-        """Tokens per second, relative to no drafter. acceptance: of one token, 0 to 1; verifying is taken as free."""
+        """Return tokens per second relative to no drafter, if verification costs nothing.
+
+        acceptance: probability of one token, 0 to 1. tokens: drafted per step; None: `self.tokens`.
+        """
         drafted = self.tokens if tokens is None else tokens
         return accepted(acceptance, drafted) / (1 + self.cost * drafted)
 
     def break_even(self, tokens: int | None = None) -> float | None:
-        """The acceptance below which the drafter is slower than none; None when no acceptance is enough."""
-        low, high = 0.0, 1.0
+        """Return the acceptance below which the drafter slows decoding; None when no acceptance is enough."""
         if self.speedup(1.0, tokens) <= 1:
             return None
-        while high - low > 1e-6:
-            middle = (low + high) / 2
-            low, high = (low, middle) if self.speedup(middle, tokens) > 1 else (middle, high)
-        return high
+        return self._acceptance_for(1, tokens)
 
     def share(self, acceptance: float) -> float:
-        """Accepted tokens of all drafted ones, as the engine counts them; each is only asked for after the last."""
+        """Return accepted / drafted tokens as the engine counts them: none after the first rejected one."""
         return (accepted(acceptance, self.tokens) - 1) / self.tokens
 
     def best_tokens(self, acceptance: float) -> int:
-        """How many tokens to propose; 0: none."""
-        return max(range(MOST_DRAFTED + 1), key=lambda tokens: (self.speedup(acceptance, tokens), -tokens))
+        """Return the fastest number of tokens to propose per step; 0: do not draft."""
+        best = 0
+        for tokens in range(1, MAX_DRAFT_TOKENS + 1):
+            if self.speedup(acceptance, tokens) > self.speedup(acceptance, best):
+                best = tokens
+        return best
 
     def implied_acceptance(self, speedup: float) -> float:
-        """The acceptance at which the speed-up would be as measured, if drafting cost no more than its bytes."""
+        """Return the acceptance behind a measured speed-up, if drafting costs no more than its bytes."""
+        return self._acceptance_for(speedup, None)
+
+    def _acceptance_for(self, speedup: float, tokens: int | None) -> float:
+        """Find by bisection the acceptance above which the speed-up exceeds `speedup`."""
         low, high = 0.0, 1.0
-        while high - low > 1e-6:
+        while high - low > _PRECISION:
             middle = (low + high) / 2
-            low, high = (low, middle) if self.speedup(middle) > speedup else (middle, high)
+            if self.speedup(middle, tokens) > speedup:
+                high = middle
+            else:
+                low = middle
         return high
 
 
 def accepted(acceptance: float, tokens: int) -> float:
-    """Tokens that a step yields on average: 1 + a + a^2 + ... + a^k."""
+    """Return the mean number of tokens that a step yields: 1 + a + a^2 + ... + a^k."""
     return sum(acceptance**power for power in range(tokens + 1))
 
 
 def roofline_of(resolved: Resolved, settings: CacheSettings) -> Roofline | None:
-    """The roofline of the target; None where the bandwidth is not known."""
+    """Return the roofline of the target; None where the bandwidth is not known."""
     hardware: Hardware = resolved.profile.hardware
     if hardware.bandwidth_gb_s is None:
         return None
@@ -97,41 +112,52 @@ def roofline_of(resolved: Resolved, settings: CacheSettings) -> Roofline | None:
 
 
 def drafting_of(resolved: Resolved) -> Drafting | None:
-    """What the chosen drafter costs: its weights against the target's; both read theirs once a pass."""
-    return drafting(resolved.model, resolved.drafter) if resolved.drafter else None
+    """Return the cost of the chosen drafter; None without one."""
+    if resolved.drafter is None:
+        return None
+    return drafting(resolved.model, resolved.drafter)
 
 
 def drafting(target: ModelSpec, drafter: ModelSpec) -> Drafting | None:
-    """The same, of two models; None when nobody says how the drafter drafts."""
+    """Return the cost of drafting: the drafter's weights against the target's, each read once per pass.
+
+    None when the catalog has no speculative config of the drafter.
+    """
     if drafter.speculative is None:
         return None
-    method, tokens = drafter.speculative.method, drafter.speculative.num_speculative_tokens
-    # A drafter of which the catalog has no layers is read as a whole: its head is its embedding, as in the target.
-    read = weight_read(drafter) if drafter.architecture.layers else int(drafter.size_gb * 1e9)
-    # A block in one pass; the others a pass for each token.
-    passes = 1 / tokens if method == "dflash" else 1.0
-    return Drafting(tokens=tokens, cost=passes * read / weight_read(target))
+    tokens = drafter.speculative.num_speculative_tokens
+    if drafter.architecture.layers:
+        drafter_bytes = weight_read(drafter)
+    else:
+        # Without layers in the catalog, count the whole file: its head is its embedding, as in the target.
+        drafter_bytes = int(drafter.size_gb * 1e9)
+    # DFlash drafts a block in one pass; the other methods need a pass for each token.
+    passes_per_token = 1 / tokens if drafter.speculative.method == "dflash" else 1.0
+    return Drafting(tokens=tokens, cost=passes_per_token * drafter_bytes / weight_read(target))
 
 
 def weight_read(model: ModelSpec) -> int:
-    """Bytes of weights that one step reads: all linears and the head.
+    """Return the bytes of weights that one step reads: all linears and the head.
 
-    Not the embedding's rows, nor the vision tower. The head is the embedding (tied), BF16 in every quantization here.
+    Neither the embedding's rows nor the vision tower count. The head is the embedding (tied), in BF16 in
+    every quantization here.
     """
     shape = model.architecture
-    linears = list(_linears(shape))
+    linears = list(_linear_shapes(shape))
     parameters = sum(inputs * outputs for inputs, outputs in linears)
     head = shape.vocabulary_size * shape.hidden_size * 2
     if model.quantization == "none":
         return parameters * 2 + head
-    residual = sum(map(sum, linears)) * SVD_RANK * 2 if model.quantization == "nvfp4_svd" else 0
+    residual = 0
+    if model.quantization == "nvfp4_svd":
+        residual = sum(inputs + outputs for inputs, outputs in linears) * SVD_RANK * 2
     return int(parameters * NVFP4_BYTES) + residual + head
 
 
 def kv_read(shape: Architecture, element_bytes: int, context: int) -> int:
-    """Bytes of keys and values that one sequence of `context` tokens reads in a step.
+    """Return the bytes of keys and values that one sequence of `context` tokens reads in a step.
 
-    A layer that shares another's cache reads it again.
+    A layer that shares the cache of another layer reads that cache again.
     """
     full_layers = shape.layers - shape.sliding_layers
     full = full_layers * shape.global_kv_heads * shape.global_head_dim * context
@@ -139,10 +165,11 @@ def kv_read(shape: Architecture, element_bytes: int, context: int) -> int:
     return 2 * element_bytes * (full + sliding)
 
 
-def _linears(shape: Architecture) -> Iterator[tuple[int, int]]:
-    """Inputs and outputs of every linear of the text tower (models/gemma4.py of vLLM 0.19.1).
+def _linear_shapes(shape: Architecture) -> Iterator[tuple[int, int]]:
+    """Yield inputs and outputs of every linear of the text tower (models/gemma4.py of vLLM 0.19.1).
 
-    With k_eq_v vLLM copies a full layer's keys' weights into the values' place, and reads both.
+    With k_eq_v vLLM copies the key weights of a full layer into the place of the value weights, and reads
+    both.
     """
     hidden = shape.hidden_size
     kinds = (
@@ -151,10 +178,13 @@ def _linears(shape: Architecture) -> Iterator[tuple[int, int]]:
     )
     for layers, kv_heads, head_dim in kinds:
         attention = shape.attention_heads * head_dim
+        key_or_value = (hidden, kv_heads * head_dim)
+        feed_forward = (hidden, shape.intermediate_size)
         for _ in range(layers):
-            yield from ((hidden, attention), (hidden, kv_heads * head_dim), (hidden, kv_heads * head_dim))
-            yield from ((attention, hidden), *[(hidden, shape.intermediate_size)] * 3)
+            yield from ((hidden, attention), key_or_value, key_or_value, (attention, hidden))
+            yield from (feed_forward, feed_forward, feed_forward)
             if shape.per_layer_input_size:
-                yield from [(hidden, shape.per_layer_input_size)] * 2
+                yield (hidden, shape.per_layer_input_size)
+                yield (hidden, shape.per_layer_input_size)
     if shape.per_layer_input_size:
         yield (hidden, shape.layers * shape.per_layer_input_size)

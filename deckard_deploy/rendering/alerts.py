@@ -1,6 +1,6 @@
-"""The alerts that an owner of one machine needs, as Prometheus rules, each with what to type when it fires.
+"""Prometheus alerts for the owner of one machine, each with the command to type when it fires.
 
-Thresholds are choices, not measurements; only the acceptance's is computed (planning/break_even.py).
+Thresholds are choices, not measurements; only the draft acceptance's is computed (planning/break_even.py).
 """
 
 from dataclasses import dataclass
@@ -11,20 +11,21 @@ from deckard_deploy.planning.break_even import break_even
 from deckard_deploy.planning.plan import LaunchPlan
 
 JOB = "vllm"
-SLOW_FIRST_TOKEN_S = 10  # people leave before; a prompt of the full context alone may take longer on a Spark
+# People do not wait longer. On a Spark one prompt of the full context may take longer.
+SLOW_FIRST_TOKEN_S = 10
 FULL_CACHE = 0.9
-FEW_DRAFTS = 200  # in a quarter of an hour; fewer say little about the acceptance
+MIN_DRAFTS = 200  # in a quarter of an hour; fewer drafts say little about the acceptance
 
 
 @dataclass(frozen=True, kw_only=True)
 class Alert:
-    """One rule. `lasting`: how long its query must hold. `command`: the first thing to type."""
+    """One rule. duration: time for which the query must hold. command: the first command to type."""
 
     name: str
     severity: Literal["critical", "warning"]
     query: str
-    lasting: str
-    says: str
+    duration: str
+    summary: str
     command: str
 
 
@@ -34,8 +35,8 @@ ALERTS = (
         name="ServerDown",
         severity="critical",
         query=f'up{{job="{JOB}"}} == 0',
-        lasting="2m",
-        says="/metrics has not answered for two minutes: the engine is down, or still loads",
+        duration="2m",
+        summary="/metrics has not answered for two minutes: the engine is down, or still loads",
         command="deckard-deploy status --name {name}; deckard-deploy logs --name {name}",
     ),
     Alert(
@@ -43,16 +44,17 @@ ALERTS = (
         severity="critical",
         query='sum by (instance) (increase(http_requests_total{status="5xx"}[5m])) > 0'
         ' or sum by (instance) (increase(vllm:request_success_total{finished_reason="error"}[5m])) > 0',
-        lasting="0m",
-        says="completions or canaries were answered with an error of the server in the last five minutes",
+        duration="0m",
+        summary="completions or canaries were answered with an error of the server in the last five minutes",
         command="deckard-deploy chat --name {name} hi; deckard-deploy logs --name {name}",
     ),
     Alert(
         name="Stalled",
         severity="critical",
-        query=f"{_QUEUE} and rate(vllm:generation_tokens_total[5m]) == 0 and rate(vllm:prompt_tokens_total[5m]) == 0",
-        lasting="1m",
-        says="requests wait, and no token came for five minutes: the engine hangs while it looks alive",
+        query=f"{_QUEUE} and rate(vllm:generation_tokens_total[5m]) == 0"
+        " and rate(vllm:prompt_tokens_total[5m]) == 0",
+        duration="1m",
+        summary="requests wait, and no token came for five minutes: the engine hangs while it looks alive",
         command="deckard-deploy logs --name {name}; deckard-deploy down --name {name}, then up again",
     ),
     Alert(
@@ -60,48 +62,49 @@ ALERTS = (
         severity="warning",
         query=f"avg_over_time(vllm:kv_cache_usage_perc[5m]) > {FULL_CACHE}"
         " and increase(vllm:num_preemptions_total[5m]) > 0",
-        lasting="5m",
-        says="the KV cache is full and requests are thrown out of it, to be computed again",
-        command="deckard-deploy plan --profile {profile} --name {name} --set max-num-seqs=N, with a smaller N than now",
+        duration="5m",
+        summary="the KV cache is full and requests are thrown out of it, to be computed again",
+        command="deckard-deploy plan --profile {profile} --name {name} --set max-num-seqs=N,"
+        " with a smaller N than now",
     ),
     Alert(
         name="DrafterSlows",
         severity="warning",
         query="sum by (instance) (rate(vllm:spec_decode_num_accepted_tokens_total[15m]))"
         " / sum by (instance) (rate(vllm:spec_decode_num_draft_tokens_total[15m])) < {break_even}"
-        f" and sum by (instance) (increase(vllm:spec_decode_num_drafts_total[15m])) > {FEW_DRAFTS}",
-        lasting="15m",
-        says="too few drafted tokens are accepted for the drafter to pay: decoding is faster without it",
+        f" and sum by (instance) (increase(vllm:spec_decode_num_drafts_total[15m])) > {MIN_DRAFTS}",
+        duration="15m",
+        summary="too few drafted tokens are accepted for the drafter to pay: decoding is faster without it",
         command="deckard-deploy up --profile {profile} --name {name} --drafter none",
     ),
     Alert(
         name="FirstTokenSlow",
         severity="warning",
-        query="histogram_quantile(0.95, sum by (instance, le) (rate(vllm:time_to_first_token_seconds_bucket[10m])))"
+        query="histogram_quantile(0.95,"
+        " sum by (instance, le) (rate(vllm:time_to_first_token_seconds_bucket[10m])))"
         f" > {SLOW_FIRST_TOKEN_S}",
-        lasting="10m",
-        says=f"one request in twenty waits longer than {SLOW_FIRST_TOKEN_S} s for its first token",
+        duration="10m",
+        summary=f"one request in twenty waits longer than {SLOW_FIRST_TOKEN_S} s for its first token",
         command="deckard-deploy top --name {name}, and see whether requests wait or prompts are long",
     ),
     Alert(
         name="Restarted",
         severity="warning",
         query=f'changes(process_start_time_seconds{{job="{JOB}"}}[15m]) > 0',
-        lasting="0m",
-        says="the engine has restarted in the last quarter of an hour; what it was answering is lost",
+        duration="0m",
+        summary="the engine has restarted in the last quarter of an hour; what it was answering is lost",
         command="deckard-deploy status --name {name}; deckard-deploy logs --name {name}",
     ),
 )
 
 
 def alert_rules(plan: LaunchPlan, names: MetricNames) -> dict[str, Any]:
-    """The rule file as data: every alert whose metrics a server of this plan exports."""
+    """Return the rule file as data: every alert whose metrics a server of this plan exports."""
     threshold = break_even(plan)
-    rules = [
-        _rule(alert, plan, threshold)
-        for alert in ALERTS
-        if names.has_all_of(alert.query, drafter=threshold is not None)
-    ]
+    rules = []
+    for alert in ALERTS:
+        if names.exports_all_of(alert.query, drafter=threshold is not None):
+            rules.append(_rule(alert, plan, threshold))
     return {"groups": [{"name": "deckard-deploy", "rules": rules}]}
 
 
@@ -110,10 +113,10 @@ def _rule(alert: Alert, plan: LaunchPlan, threshold: float | None) -> dict[str, 
     return {
         "alert": alert.name,
         "expr": alert.query.replace("{break_even}", limit),
-        "for": alert.lasting,
+        "for": alert.duration,
         "labels": {"severity": alert.severity, "deployment": plan.deployment},
         "annotations": {
-            "summary": f"{plan.deployment}: {alert.says}",
+            "summary": f"{plan.deployment}: {alert.summary}",
             "runbook": alert.command.format(name=plan.deployment, profile=plan.profile),
         },
     }

@@ -1,4 +1,4 @@
-"""LaunchPlan -> compose.yaml. The text is parsed back and must equal the model it was made from."""
+"""Render compose.yaml from a LaunchPlan. The text is parsed back and must equal its model."""
 
 from typing import Any
 
@@ -11,43 +11,44 @@ from deckard_deploy.planning.planner import patch_folder
 from deckard_deploy.rendering.gateway import CONFIG
 from deckard_deploy.rendering.templates import environment, shell_word
 
-SERVICE, GATEWAY = "vllm", "gateway"
-# The engine's network reaches nothing else; `public` is only there for the published port.
-PRIVATE, PUBLIC = "private", "public"
-# `internal` alone lets a container reach every address of the host itself, by the bridge's own; so the bridge has none
-# (seen with docker 20.10; docs.docker.com/engine/network/drivers/bridge, "Options").
-_NO_HOST = {"com.docker.network.bridge.inhibit_ipv4": "true"}
-# Threads count too: a machine of 224 cores, compiling, has some thousands.
+SERVICE = "vllm"
+GATEWAY = "gateway"
+# The engine is on a network without any other host; the gateway's published port needs `public`.
+PRIVATE = "private"
+PUBLIC = "public"
+# Without an address on the bridge: on an `internal` network a container reaches all addresses of the host by
+# the bridge's own address (docker 20.10; docs.docker.com/engine/network/drivers/bridge, "Options").
+_NO_HOST_ACCESS = {"com.docker.network.bridge.inhibit_ipv4": "true"}
+# Threads count too: compiling on a machine with 224 cores starts some thousands.
 PIDS_LIMIT = 8192
-# exec: code is compiled into it and loaded from there. Nobody else is in the container, so it may be open to all.
+# exec: vLLM compiles code into this folder and loads it. mode=1777: the container has no other users.
 SCRATCH_OPTIONS = "exec,nosuid,nodev,mode=1777,size=2g"
 LOGGING = {"driver": "json-file", "options": {"max-size": "20m", "max-file": "5"}}
 
 
 def render_compose(plan: LaunchPlan, *, launch_id: str | None = None) -> str:
-    """The compose file of a plan; with `launch_id`, of one launch of it.
+    """Return the compose file of a plan, or of one launch with `launch_id`.
 
-    Raises AssertionError, a bug of ours, when the text does not mean what the model says.
+    Raises AssertionError, a bug of this project, when the text does not mean the same as the model.
     """
     model = compose_model(plan, launch_id=launch_id)
     title = f"{plan.model} on {plan.profile}, {plan.engine}"
     if plan.compatibility:
         title += f", kept as the {plan.compatibility} has it"
-    patch_command = _patch_command(plan)
-    text = (
-        environment()
-        .get_template("compose.yaml.j2")
-        .render(model=model, plan=plan, version=__version__, title=title, patch_command=patch_command)
+    template = environment().get_template("compose.yaml.j2")
+    text = template.render(
+        model=model, plan=plan, version=__version__, title=title, patch_command=_patch_command(plan)
     )
-    # C parser where libyaml is there: `render` must be quick.
-    parsed = _undollared(yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))  # noqa: S506  both safe
+    # `render` must be quick: PyYAML's C parser, where libyaml is installed.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    parsed = _undouble_dollars(yaml.load(text, Loader=loader))  # noqa: S506  both safe
     if parsed != model:
         raise AssertionError(f"compose.yaml of plan {plan.hash} does not mean what its model says")
     return text
 
 
 def _patch_command(plan: LaunchPlan) -> str:
-    """What builds the patched files where the plan mounts them from."""
+    """Return the command that builds the patched files into the folder that the plan mounts, or ""."""
     if not plan.patches:
         return ""
     names = {patch.name for patch in plan.patches}
@@ -58,13 +59,26 @@ def _patch_command(plan: LaunchPlan) -> str:
 
 
 def compose_model(plan: LaunchPlan, *, launch_id: str | None = None) -> dict[str, Any]:
-    """The same as plain data, `$` not yet doubled (compose-spec: services, ports, volumes in long form)."""
-    labels = {"deckard.deployment": plan.deployment, "deckard.plan": plan.hash}
-    if launch_id:
-        labels["deckard.launch"] = launch_id
+    """Return the compose file as plain data, before `$` is doubled.
+
+    compose-spec: services, ports, volumes in long form.
+    """
+    service = _engine_service(plan, launch_id)
+    model: dict[str, Any] = {
+        # compose allows no dot in a project's name
+        "name": f"deckard-{plan.deployment.replace('.', '_')}",
+        "services": {SERVICE: {key: value for key, value in service.items() if value is not None}},
+    }
     if plan.gateway:
-        labels["deckard.gateway"] = "true"
+        model["services"][GATEWAY] = _gateway_service(plan, plan.gateway)
+        model["networks"] = {PRIVATE: {"internal": True, "driver_opts": _NO_HOST_ACCESS}, PUBLIC: {}}
+    return model
+
+
+def _engine_service(plan: LaunchPlan, launch_id: str | None) -> dict[str, Any]:
+    """Return the engine's service; absent keys are None."""
     arguments = plan.launched(launch_id).arguments if launch_id else plan.arguments
+    container = plan.container
     service: dict[str, Any] = {
         "container_name": plan.container_name,
         "image": plan.image,
@@ -72,34 +86,34 @@ def compose_model(plan: LaunchPlan, *, launch_id: str | None = None) -> dict[str
         "entrypoint": list(plan.entrypoint),
         "command": list(arguments),
         "init": True,
-        "labels": labels,
+        "labels": _labels(plan, launch_id),
         "environment": plan.environment or None,
         "volumes": [_volume(mount) for mount in plan.all_mounts],
-        "restart": plan.container.restart,
-        "stop_grace_period": f"{plan.container.stop_grace_period_s}s",
+        "restart": container.restart,
+        "stop_grace_period": f"{container.stop_grace_period_s}s",
         **_network(plan),
-        "ipc": None if plan.container.ipc == "private" else plan.container.ipc,
-        "shm_size": plan.container.shm_size,
+        "ipc": None if container.ipc == "private" else container.ipc,
+        "shm_size": container.shm_size,
         "healthcheck": _healthcheck(plan),
         "deploy": _devices(plan),
     }
     if not plan.compatibility:
-        service |= _confined(plan)
+        service |= _confinement(plan)
         service["logging"] = LOGGING
-    present = {key: value for key, value in service.items() if value is not None}
-    # compose allows no dot in a project's name
-    model: dict[str, Any] = {
-        "name": f"deckard-{plan.deployment.replace('.', '_')}",
-        "services": {SERVICE: present},
-    }
+    return service
+
+
+def _labels(plan: LaunchPlan, launch_id: str | None = None) -> dict[str, str]:
+    labels = {"deckard.deployment": plan.deployment, "deckard.plan": plan.hash}
+    if launch_id:
+        labels["deckard.launch"] = launch_id
     if plan.gateway:
-        model["services"][GATEWAY] = _gateway(plan, plan.gateway)
-        model["networks"] = {PRIVATE: {"internal": True, "driver_opts": _NO_HOST}, PUBLIC: {}}
-    return model
+        labels["deckard.gateway"] = "true"
+    return labels
 
 
-def _gateway(plan: LaunchPlan, gateway: Gateway) -> dict[str, Any]:
-    """nginx, which alone publishes a port."""
+def _gateway_service(plan: LaunchPlan, gateway: Gateway) -> dict[str, Any]:
+    """Return the service of nginx, the only one that publishes a port."""
     config = BindMount(source=f"./{CONFIG}", target=f"{FOLDER}-{CONFIG}")
     return {
         "container_name": f"{plan.container_name}-gateway",
@@ -107,11 +121,7 @@ def _gateway(plan: LaunchPlan, gateway: Gateway) -> dict[str, Any]:
         "entrypoint": ["nginx"],
         "command": ["-e", "stderr", "-c", config.target],
         "user": gateway.user,
-        "labels": {
-            "deckard.deployment": plan.deployment,
-            "deckard.plan": plan.hash,
-            "deckard.gateway": "true",
-        },
+        "labels": _labels(plan),
         "volumes": [_volume(config), _volume(BindMount(source=gateway.folder, target=FOLDER))],
         "networks": [PRIVATE, PUBLIC],
         "ports": [_port(plan, PORT)],
@@ -122,13 +132,13 @@ def _gateway(plan: LaunchPlan, gateway: Gateway) -> dict[str, Any]:
         "security_opt": ["no-new-privileges:true"],
         "pids_limit": 64,
         "restart": plan.container.restart,
-        "stop_signal": "SIGTERM",  # at once: the engine that it speaks for ends too
+        "stop_signal": "SIGTERM",  # a fast shutdown, because the engine behind it stops too
         "logging": LOGGING,
     }
 
 
-def _confined(plan: LaunchPlan) -> dict[str, Any]:
-    """What the container may not do."""
+def _confinement(plan: LaunchPlan) -> dict[str, Any]:
+    """Return the settings that restrict the container."""
     return {
         "user": plan.user,
         "cap_drop": ["ALL"],
@@ -177,15 +187,21 @@ def _healthcheck(plan: LaunchPlan) -> dict[str, Any] | None:
 def _devices(plan: LaunchPlan) -> dict[str, Any] | None:
     if plan.gpus is None:
         return None
-    which = {"device_ids": list(plan.gpus.ids)} if plan.gpus.ids else {"count": plan.gpus.count}
-    device = {"driver": "nvidia", **which, "capabilities": ["gpu"]}
+    device: dict[str, Any] = {"driver": "nvidia"}
+    if plan.gpus.ids:
+        device["device_ids"] = list(plan.gpus.ids)
+    else:
+        device["count"] = plan.gpus.count
+    device["capabilities"] = ["gpu"]
     return {"resources": {"reservations": {"devices": [device]}}}
 
 
-def _undollared(value: Any) -> Any:  # noqa: ANN401  YAML of any shape
-    """What compose makes of the parsed text: `$$` is `$`."""
+def _undouble_dollars(value: Any) -> Any:  # noqa: ANN401  YAML of any shape
+    """Replace `$$` by `$`, as compose does with the parsed text."""
     if isinstance(value, dict):
-        return {_undollared(key): _undollared(item) for key, item in value.items()}
+        return {_undouble_dollars(key): _undouble_dollars(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_undollared(item) for item in value]
-    return value.replace("$$", "$") if isinstance(value, str) else value
+        return [_undouble_dollars(item) for item in value]
+    if isinstance(value, str):
+        return value.replace("$$", "$")
+    return value

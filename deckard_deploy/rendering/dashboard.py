@@ -1,4 +1,4 @@
-"""The Grafana dashboard, as data: panels of queries, left out where a server does not export what they ask for."""
+"""The Grafana dashboard as data, without panels whose metrics the server does not export."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,17 +13,21 @@ WIDTH, HEIGHT, COLUMNS = 8, 8, 3  # Grafana's grid is 24 wide
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """A graph: a unit of Grafana's, and queries with the name of their line."""
+    """A graph. unit: Grafana's name of it. queries: (PromQL expression, name of its line)."""
 
     title: str
     unit: str
     queries: tuple[tuple[str, str], ...]
-    most: float | None = None
+    maximum: float | None = None
 
 
 def _percentiles(name: str) -> tuple[tuple[str, str], ...]:
     rates = f"sum by (le) (rate({name}_bucket[$__rate_interval]))"
-    return tuple((f"histogram_quantile({q}, {rates})", f"p{q * 100:.0f}") for q in (0.5, 0.95, 0.99))
+    return (
+        (f"histogram_quantile(0.5, {rates})", "p50"),
+        (f"histogram_quantile(0.95, {rates})", "p95"),
+        (f"histogram_quantile(0.99, {rates})", "p99"),
+    )
 
 
 def _rate(name: str) -> str:
@@ -72,7 +76,7 @@ PANELS = (
         title="KV cache in use",
         unit="percentunit",
         queries=(("max(vllm:kv_cache_usage_perc)", "used"),),
-        most=1,
+        maximum=1,
     ),
     Panel(
         title="Preemptions per second",
@@ -83,7 +87,7 @@ PANELS = (
         title="Prompt tokens found in the prefix cache",
         unit="percentunit",
         queries=((_share("vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total"), "found"),),
-        most=1,
+        maximum=1,
     ),
     Panel(
         title="Drafted tokens accepted",
@@ -97,13 +101,13 @@ PANELS = (
             ),
             ("{break_even}", "the drafter pays above this"),
         ),
-        most=1,
+        maximum=1,
     ),
     Panel(
         title="Drafted tokens accepted, by position",
         unit="percentunit",
         queries=((_BY_POSITION, "{{position}}"),),
-        most=1,
+        maximum=1,
     ),
     Panel(
         title="Age of the engine's process",
@@ -114,14 +118,12 @@ PANELS = (
 
 
 def dashboard(plan: LaunchPlan, names: MetricNames) -> dict[str, Any]:
-    """The dashboard as data, for Grafana's file provisioning."""
+    """Return the dashboard as data, for Grafana's file provisioning."""
     threshold = break_even(plan)
-    known = [
-        panel
-        for panel in PANELS
-        if all(names.has_all_of(query, drafter=threshold is not None) for query, _ in panel.queries)
-    ]
-    graphs = [_graph(panel, place, threshold) for place, panel in enumerate(known)]
+    graphs: list[dict[str, Any]] = []
+    for panel in PANELS:
+        if _is_exported(panel, names, drafter=threshold is not None):
+            graphs.append(_graph(panel, len(graphs), threshold))
     return {
         "uid": "deckard-deploy",
         "title": f"{plan.deployment}: {plan.model} on {plan.profile}",
@@ -135,21 +137,27 @@ def dashboard(plan: LaunchPlan, names: MetricNames) -> dict[str, Any]:
     }
 
 
+def _is_exported(panel: Panel, names: MetricNames, *, drafter: bool) -> bool:
+    return all(names.exports_all_of(query, drafter=drafter) for query, _ in panel.queries)
+
+
 def _graph(panel: Panel, place: int, threshold: float | None) -> dict[str, Any]:
-    limits = {"min": 0} | ({"max": panel.most} if panel.most is not None else {})
+    defaults: dict[str, Any] = {"unit": panel.unit, "min": 0}
+    if panel.maximum is not None:
+        defaults["max"] = panel.maximum
     limit = "" if threshold is None else f"{threshold:.3f}"
-    targets = [
-        {
-            "refId": chr(ord("A") + n),
+    targets = []
+    for number, (query, line_name) in enumerate(panel.queries):
+        target = {
+            "refId": chr(ord("A") + number),
             "datasource": SOURCE,
             "expr": query.replace("{break_even}", limit),
-            "legendFormat": of,
+            "legendFormat": line_name,
         }
-        for n, (query, of) in enumerate(panel.queries)
-    ]
+        targets.append(target)
     return {
         **_frame(panel.title, "timeseries", place),
-        "fieldConfig": {"defaults": {"unit": panel.unit, **limits}, "overrides": []},
+        "fieldConfig": {"defaults": defaults, "overrides": []},
         "targets": targets,
     }
 

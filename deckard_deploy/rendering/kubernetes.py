@@ -1,9 +1,11 @@
-"""LaunchPlan -> Deployment, Service, NetworkPolicy and ConfigMap for one node that has the weights and the GPUs.
+"""Render Kubernetes manifests from a LaunchPlan, for a node that has the weights and the GPUs.
 
-As confined as the compose file: no root that can be written, no capability, no way out, and nobody in but pods with a
-label. The gateway is a second container of the pod, and vLLM listens on the loopback address that only these two share.
-Keys are a Secret that the user makes: nothing secret is rendered. Kubernetes resolves `$(NAME)` in commands, arguments
-and variables and takes `$$` for `$`
+Deployment, Service, NetworkPolicy and ConfigMap.
+
+The pod is as confined as the compose file: a read-only root, no capabilities, no egress, and ingress only
+from pods with a label. The gateway is a second container of the pod, and vLLM listens on the loopback address
+that only the two share. Keys are a Secret that the user creates, so no secret is rendered. Kubernetes
+resolves `$(NAME)` in commands, arguments and variables and reads `$$` as `$`
 (kubernetes.io/docs/tasks/inject-data-application/define-command-argument-container).
 """
 
@@ -21,8 +23,10 @@ ACCESS_LABEL = "deckard.access"
 GPU = "nvidia.com/gpu"  # NVIDIA's device plugin
 PORT = "http"
 CONFIG_FOLDER = "/etc/deckard-nginx"
-# running/gateway/files.py.
-ACCESS, CERTIFICATE, CERTIFICATE_KEY = "access.conf", "certificate.pem", "certificate.key"
+# The names in running/gateway/files.py.
+ACCESS = "access.conf"
+CERTIFICATE = "certificate.pem"
+CERTIFICATE_KEY = "certificate.key"
 CONFINED = {
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,
@@ -31,65 +35,74 @@ CONFINED = {
 _UNITS = {"g": "Gi", "m": "Mi"}
 
 
-class _Plain(yaml.SafeDumper):
-    """Without anchors, and text of several lines as such: a person reads it."""
+class _ReadableDumper(yaml.SafeDumper):
+    """A dumper without anchors, and with literal blocks for text of several lines."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ANN401, ARG002  PyYAML's signature
         return True
 
 
-_Plain.add_representer(
-    str,
-    lambda dumper, text: dumper.represent_scalar(
-        "tag:yaml.org,2002:str", text, style="|" if "\n" in text else None
-    ),
-)
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_ReadableDumper.add_representer(str, _represent_text)
 
 
 def render_kubernetes(plan: LaunchPlan) -> str:
-    """The manifests. Raises ValueError for a plan that shares the host's network or memory, or has no image."""
+    """Return the manifests as YAML.
+
+    Raises ValueError for a plan that shares the host's network or memory, or has no image.
+    """
     shares = plan.container.network == "host" or plan.container.ipc == "host"
     if plan.gateway is None or plan.image is None or plan.compatibility or shares:
         raise ValueError(f"{plan.deployment} does not run confined in a pod")
     if plan.gpus and plan.gpus.ids:
         raise ValueError("Kubernetes chooses the GPUs itself: environment.CUDA_VISIBLE_DEVICES cannot be set")
-    files = " ".join(f"--from-file={file}" for file in secrets(plan))
-    makers = [
-        "pull",
-        *(["patches build"] if plan.patches else []),
-        *(["patches wheel"] if plan.plugin else []),
-    ]
-    head = (
+    body = yaml.dump_all(
+        manifests(plan), Dumper=_ReadableDumper, sort_keys=False, allow_unicode=True, width=10_000
+    )
+    return _comment(plan) + body
+
+
+def _comment(plan: LaunchPlan) -> str:
+    """Return the comment on top: the commands that prepare the node and the Secret."""
+    files = " ".join(f"--from-file={file}" for file in secret_files(plan))
+    commands = ["`deckard-deploy pull`"]
+    if plan.patches:
+        commands.append("`deckard-deploy patches build`")
+    if plan.plugin:
+        commands.append("`deckard-deploy patches wheel`")
+    return (
         f"# {plan.model} on {plan.profile}, {plan.engine}\n"
-        f"# Rendered by deckard-deploy {__version__} from plan {plan.hash}. The node must have what `hostPath` names:\n"
-        f"# {' and '.join(f'`deckard-deploy {maker}`' for maker in makers)} make it there; a cache makes itself.\n"
+        f"# Rendered by deckard-deploy {__version__} from plan {plan.hash}. "
+        "The node must have what `hostPath` names:\n"
+        f"# {' and '.join(commands)} make it there; a cache makes itself.\n"
         f"# A pod that may ask carries the label {ACCESS_LABEL}: {plan.deployment}, and has a key:\n"
         f"# deckard-deploy keys access > {ACCESS}\n"
-        f"# kubectl create secret generic {access_name(plan)} {files}\n"
-    )
-    return head + yaml.dump_all(
-        manifests(plan), Dumper=_Plain, sort_keys=False, allow_unicode=True, width=10_000
+        f"# kubectl create secret generic {secret_name(plan)} {files}\n"
     )
 
 
 def manifests(plan: LaunchPlan) -> list[dict[str, Any]]:
-    """The same as data."""
+    """Return the manifests as data."""
     labels = {"app.kubernetes.io/name": "deckard-deploy", "app.kubernetes.io/instance": plan.deployment}
-    named = {"name": name(plan), "labels": {**labels, "deckard.plan": plan.hash}}
+    named = {"name": resource_name(plan), "labels": {**labels, "deckard.plan": plan.hash}}
     selected = {"matchLabels": labels}
     deployment = {
         "replicas": 1,
         "strategy": {"type": "Recreate"},  # the GPUs hold one engine, not an old and a new one
-        "progressDeadlineSeconds": _patience_s(plan) + 60,
+        "progressDeadlineSeconds": _start_timeout_s(plan) + 60,
         "selector": selected,
         "template": {"metadata": {"labels": named["labels"]}, "spec": _pod(plan)},
     }
     service = {"selector": labels, "ports": [{"name": PORT, "port": plan.port, "targetPort": PORT}]}
-    caller = {"podSelector": {"matchLabels": {ACCESS_LABEL: plan.deployment}}}
+    client = {"podSelector": {"matchLabels": {ACCESS_LABEL: plan.deployment}}}
     policy = {
         "podSelector": selected,
         "policyTypes": ["Ingress", "Egress"],
-        "ingress": [{"from": [caller], "ports": [{"port": planned.PORT}]}],
+        "ingress": [{"from": [client], "ports": [{"port": planned.PORT}]}],
         "egress": [],
     }
     config = {CONFIG: render_gateway(plan, in_pod=True)}
@@ -101,74 +114,85 @@ def manifests(plan: LaunchPlan) -> list[dict[str, Any]]:
     ]
 
 
-def name(plan: LaunchPlan) -> str:
-    """A name that a Service may have (RFC 1035): letters, digits and dashes, 63 at most."""
+def resource_name(plan: LaunchPlan) -> str:
+    """Return a valid name for a Service (RFC 1035): letters, digits and dashes, 63 at most."""
     return re.sub("[^a-z0-9-]", "-", f"deckard-{plan.deployment}")[:63].rstrip("-")
 
 
-def access_name(plan: LaunchPlan) -> str:
-    """Of the Secret with the files that the gateway reads."""
-    return f"{name(plan)}-access"
+def secret_name(plan: LaunchPlan) -> str:
+    """Return the name of the Secret with the files that the gateway reads."""
+    return f"{resource_name(plan)}-access"
 
 
-def secrets(plan: LaunchPlan) -> list[str]:
-    """The files that it has to hold."""
-    with_tls = plan.gateway is not None and plan.gateway.tls
-    return [ACCESS, *([CERTIFICATE, CERTIFICATE_KEY] if with_tls else [])]
+def secret_files(plan: LaunchPlan) -> list[str]:
+    """Return the names of the files that the Secret holds."""
+    if plan.gateway and plan.gateway.tls:
+        return [ACCESS, CERTIFICATE, CERTIFICATE_KEY]
+    return [ACCESS]
 
 
 def _pod(plan: LaunchPlan) -> dict[str, Any]:
-    mounts = plan.all_mounts
-    volumes = [_host_volume(mount, number) for number, mount in enumerate(mounts)]
-    seen = [
-        {"name": f"host-{number}", "mountPath": mount.target, "readOnly": mount.read_only}
-        for number, mount in enumerate(mounts)
-    ]
-    scratch = {
-        **dict.fromkeys(plan.scratch, ""),
-        **({"/dev/shm": _size(plan)} if plan.container.shm_size else {}),
-    }
-    for number, (folder, size) in enumerate(scratch.items()):
-        limit = {"sizeLimit": size} if size else {}
-        volumes.append({"name": f"memory-{number}", "emptyDir": {"medium": "Memory", **limit}})
-        seen.append({"name": f"memory-{number}", "mountPath": folder})
-    # Of nobody else in the pod; the gateway's user is not the one that owns what Kubernetes writes.
+    volumes, mounts = _engine_volumes(plan)
+    # The engine mounts none of the gateway's volumes. Mode 444, because the gateway's user does not own the
+    # files that Kubernetes writes.
     volumes += [
-        {"name": "gateway", "configMap": {"name": name(plan)}},
-        {"name": "access", "secret": {"secretName": access_name(plan), "defaultMode": 0o444}},
+        {"name": "gateway", "configMap": {"name": resource_name(plan)}},
+        {"name": "access", "secret": {"secretName": secret_name(plan), "defaultMode": 0o444}},
         {"name": "gateway-memory", "emptyDir": {"medium": "Memory", "sizeLimit": "256Mi"}},
     ]
-    return {
+    containers = [_engine_container(plan, mounts)]
+    if plan.gateway:
+        containers.append(_gateway_container(plan, plan.gateway))
+    pod: dict[str, Any] = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,  # a Service called vllm would set VLLM_PORT, which vLLM reads (envs.py)
         "terminationGracePeriodSeconds": plan.container.stop_grace_period_s,
-        **(
-            {"nodeSelector": {"kubernetes.io/arch": plan.platform.rpartition("/")[2]}}
-            if plan.platform
-            else {}
-        ),
+    }
+    if plan.platform:
+        pod["nodeSelector"] = {"kubernetes.io/arch": plan.platform.rpartition("/")[2]}
+    return pod | {
         "securityContext": {**_user(plan), "seccompProfile": {"type": "RuntimeDefault"}},
-        "containers": [_container(plan, seen), *([_gateway(plan, plan.gateway)] if plan.gateway else [])],
+        "containers": containers,
         "volumes": volumes,
     }
 
 
-def _container(plan: LaunchPlan, mounts: list[dict[str, Any]]) -> dict[str, Any]:
-    gpus = {GPU: str(_gpus(plan))}
-    return {
+def _engine_volumes(plan: LaunchPlan) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the pod's volumes for the engine, and the engine's mounts of them."""
+    volumes: list[dict[str, Any]] = []
+    mounts: list[dict[str, Any]] = []
+    for number, mount in enumerate(plan.all_mounts):
+        volume_name = f"host-{number}"
+        volumes.append(_host_volume(volume_name, mount))
+        mounts.append({"name": volume_name, "mountPath": mount.target, "readOnly": mount.read_only})
+    size_limits = dict.fromkeys(plan.scratch, "")
+    if plan.container.shm_size:
+        size_limits["/dev/shm"] = _kubernetes_size(plan.container.shm_size)
+    for number, (folder, size_limit) in enumerate(size_limits.items()):
+        volume_name = f"memory-{number}"
+        memory = {"medium": "Memory"}
+        if size_limit:
+            memory["sizeLimit"] = size_limit
+        volumes.append({"name": volume_name, "emptyDir": memory})
+        mounts.append({"name": volume_name, "mountPath": folder})
+    return volumes, mounts
+
+
+def _engine_container(plan: LaunchPlan, mounts: list[dict[str, Any]]) -> dict[str, Any]:
+    container: dict[str, Any] = {
         "name": "vllm",
         "image": plan.image,
-        "command": [_escaped(word) for word in plan.entrypoint],
-        "args": [_escaped(word) for word in _on_loopback(plan.arguments)],
-        "env": [{"name": key, "value": _escaped(value)} for key, value in plan.environment.items()],
-        **({"resources": {"limits": gpus, "requests": gpus}} if plan.gpus else {}),
-        "securityContext": CONFINED,
-        "volumeMounts": mounts,
-        **_probes(plan),
+        "command": [_escape(word) for word in plan.entrypoint],
+        "args": [_escape(word) for word in _on_loopback(plan.arguments)],
+        "env": [{"name": key, "value": _escape(value)} for key, value in plan.environment.items()],
     }
+    if plan.gpus:
+        gpus = {GPU: str(_gpu_count(plan))}
+        container["resources"] = {"limits": gpus, "requests": gpus}
+    return container | {"securityContext": CONFINED, "volumeMounts": mounts, **_engine_probes(plan)}
 
 
-def _gateway(plan: LaunchPlan, gateway: Gateway) -> dict[str, Any]:
+def _gateway_container(plan: LaunchPlan, gateway: Gateway) -> dict[str, Any]:
     user, _, group = (gateway.user or planned.IMAGE_USER).partition(":")
     return {
         "name": "gateway",
@@ -186,65 +210,72 @@ def _gateway(plan: LaunchPlan, gateway: Gateway) -> dict[str, Any]:
             {"name": "access", "mountPath": planned.FOLDER, "readOnly": True},
             {"name": "gateway-memory", "mountPath": "/tmp"},
         ],
-        "readinessProbe": _asked(plan, "ready"),
-        "livenessProbe": _asked(plan, "live"),
+        "readinessProbe": _health_probe(plan, "ready"),
+        "livenessProbe": _health_probe(plan, "live"),
     }
 
 
 def _on_loopback(arguments: tuple[str, ...]) -> list[str]:
-    """Containers of a pod share one network: only there may nobody but the gateway reach the engine."""
+    """Make the engine listen on the loopback address, which only containers of its pod reach."""
     words = list(arguments)
     words[words.index("--host") + 1] = "127.0.0.1"
     return words
 
 
-def _asked(plan: LaunchPlan, what: str) -> dict[str, Any]:
-    """A question that the gateway answers without a key."""
+def _health_probe(plan: LaunchPlan, route: str) -> dict[str, Any]:
+    """Return a probe of one of the gateway's health routes, which need no key."""
     scheme = "HTTPS" if plan.gateway and plan.gateway.tls else "HTTP"
-    check = {"path": f"/v1/health/{what}", "port": planned.PORT, "scheme": scheme}
+    check = {"path": f"/v1/health/{route}", "port": planned.PORT, "scheme": scheme}
     return {"httpGet": check, "periodSeconds": 10, "timeoutSeconds": 10}
 
 
-def _probes(plan: LaunchPlan) -> dict[str, Any]:
-    """Liveness as compose has it, through the gateway; until it first holds, as long as the profile is patient."""
-    check = _asked(plan, "ready")
+def _engine_probes(plan: LaunchPlan) -> dict[str, Any]:
+    """Return compose's liveness probe, through the gateway, and one for start-up with the plan's timeout."""
+    probe = _health_probe(plan, "ready")
     return {
-        "startupProbe": {**check, "failureThreshold": _patience_s(plan) // 10},
-        "livenessProbe": {**check, "failureThreshold": 3},
+        "startupProbe": {**probe, "failureThreshold": _start_timeout_s(plan) // 10},
+        "livenessProbe": {**probe, "failureThreshold": 3},
     }
 
 
-def _patience_s(plan: LaunchPlan) -> int:
-    return max(plan.startup_timeout_s, plan.healthcheck.start_period_s if plan.healthcheck else 0)
+def _start_timeout_s(plan: LaunchPlan) -> int:
+    if plan.healthcheck is None:
+        return plan.startup_timeout_s
+    return max(plan.startup_timeout_s, plan.healthcheck.start_period_s)
 
 
-def _host_volume(mount: BindMount, number: int) -> dict[str, Any]:
-    """What is read has to be there already: a missing one is an error, not a new empty folder. A cache may be new."""
-    kind = (
-        "File" if isinstance(mount, PatchMount) else "Directory" if mount.read_only else "DirectoryOrCreate"
-    )
-    return {"name": f"host-{number}", "hostPath": {"path": mount.source, "type": kind}}
+def _host_volume(volume_name: str, mount: BindMount) -> dict[str, Any]:
+    """Return a hostPath volume: a missing source is an error, except for a cache, which may be new."""
+    if isinstance(mount, PatchMount):
+        kind = "File"
+    elif mount.read_only:
+        kind = "Directory"
+    else:
+        kind = "DirectoryOrCreate"
+    return {"name": volume_name, "hostPath": {"path": mount.source, "type": kind}}
 
 
 def _user(plan: LaunchPlan) -> dict[str, Any]:
     if plan.user is None:
         return {}
     user, _, group = plan.user.partition(":")
-    return {"runAsUser": int(user), **({"runAsGroup": int(group)} if group else {})}
+    ids = {"runAsUser": int(user)}
+    if group:
+        ids["runAsGroup"] = int(group)
+    return ids
 
 
-def _gpus(plan: LaunchPlan) -> int:
-    """Kubernetes has no word for all of them: as many as the plan is split over."""
+def _gpu_count(plan: LaunchPlan) -> int:
+    """Return the number of GPUs to request. Kubernetes has no `all`: then the plan's ranks need one each."""
     if plan.gpus and plan.gpus.count != "all":
         return plan.gpus.count
-    words = plan.arguments
-    return int(words[words.index("--tensor-parallel-size") + 1]) if "--tensor-parallel-size" in words else 1
+    return plan.ranks
 
 
-def _size(plan: LaunchPlan) -> str:
-    size = plan.container.shm_size or ""
+def _kubernetes_size(size: str) -> str:
+    """Return `16g` as `16Gi`."""
     return size[:-1] + _UNITS[size[-1]]
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     return text.replace("$", "$$")

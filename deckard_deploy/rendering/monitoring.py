@@ -1,6 +1,6 @@
-"""LaunchPlan -> Prometheus and Grafana beside it: a compose project of its own, and everything that it mounts.
+"""Render Prometheus and Grafana for a LaunchPlan: a separate compose project, and the files that it mounts.
 
-The files are data written by PyYAML and json, each with a line on top that says where it comes from.
+PyYAML and json write the files; the first line of each YAML file names its plan.
 """
 
 import json
@@ -23,12 +23,17 @@ from deckard_deploy.rendering.dashboard import SOURCE, dashboard
 # AndreiGavriliu/homelab pull request 4847.
 PROMETHEUS_IMAGE = "prom/prometheus:v3.7.3"
 GRAFANA_IMAGE = "grafana/grafana:12.3.0"
-SCRAPE, EVALUATE = "5s", "15s"
-KEPT, KEPT_BYTES = "15d", "2GB"  # a Spark's disk is for models
-COMPOSE, PASSWORD = "compose.yaml", "secrets/grafana_admin_password"
-KEY, CERTIFICATE = "prometheus/key", "prometheus/certificate.pem"
+SCRAPE_INTERVAL = "5s"
+EVALUATION_INTERVAL = "15s"
+RETENTION_TIME = "15d"
+RETENTION_SIZE = "2GB"  # a Spark's disk is for models
+COMPOSE = "compose.yaml"
+PASSWORD = "secrets/grafana_admin_password"  # noqa: S105  a file name
+KEY = "prometheus/key"
+CERTIFICATE = "prometheus/certificate.pem"
 DATA = ("data/prometheus", "data/grafana")
-# conf/defaults.ini of Grafana; the image takes GF_<SECTION>_<KEY>, and __FILE for a secret (packaging/docker/run.sh).
+# conf/defaults.ini of Grafana; the image takes GF_<SECTION>_<KEY>, and __FILE for a secret
+# (packaging/docker/run.sh).
 GRAFANA_SETTINGS = {
     "GF_SECURITY_ADMIN_PASSWORD__FILE": "/run/secrets/grafana_admin_password",
     "GF_AUTH_ANONYMOUS_ENABLED": "false",
@@ -43,7 +48,7 @@ GRAFANA_SETTINGS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where it runs. folder: of these files on the host. user: uid:gid that owns them, and that both run as."""
+    """The folder of these files on the host, the uid:gid of the files and both services, and the ports."""
 
     folder: str
     user: str
@@ -52,7 +57,10 @@ class Place:
 
 
 def render_monitoring(plan: LaunchPlan, place: Place) -> dict[str, str]:
-    """Every file by its path below the folder. Raises BadInputError for an engine whose metrics nobody has listed."""
+    """Return every file by its path below the folder.
+
+    Raises BadInputError for an engine whose metrics are not listed.
+    """
     names = metric_names(library.engine(plan.engine).option_schema)
     source = {
         **SOURCE,
@@ -68,7 +76,7 @@ def render_monitoring(plan: LaunchPlan, place: Place) -> dict[str, str]:
         "options": {"path": "/etc/dashboards"},
     }
     return {
-        COMPOSE: _yaml(plan, _doubled(monitoring_model(plan, place))),
+        COMPOSE: _yaml(plan, _double_dollars(monitoring_model(plan, place))),
         "prometheus/prometheus.yml": _yaml(plan, _prometheus(plan)),
         "prometheus/rules.yml": _yaml(plan, alert_rules(plan, names)),
         "provisioning/datasources/deckard.yaml": _yaml(plan, {"apiVersion": 1, "datasources": [source]}),
@@ -78,49 +86,19 @@ def render_monitoring(plan: LaunchPlan, place: Place) -> dict[str, str]:
 
 
 def project(deployment: str) -> str:
-    """The compose project, beside the deployment's own; compose allows no dot in its name."""
+    """Return the name of the compose project, in which compose allows no dot."""
     return f"deckard-{deployment.replace('.', '_')}-monitoring"
 
 
 def monitoring_model(plan: LaunchPlan, place: Place) -> dict[str, Any]:
-    """The compose file as data, `$` not yet doubled."""
+    """Return the compose file as data, before `$` is doubled."""
     network = engine_network(plan)
-    listen = "0.0.0.0:9090" if network else f"127.0.0.1:{place.prometheus_port}"
-    arguments = [
-        "--config.file=/etc/prometheus/prometheus.yml",
-        "--storage.tsdb.path=/prometheus",
-        f"--storage.tsdb.retention.time={KEPT}",
-        f"--storage.tsdb.retention.size={KEPT_BYTES}",
-        f"--web.listen-address={listen}",
-    ]
-    prometheus = {
-        **_service(PROMETHEUS_IMAGE, place),
-        "command": arguments,
-        "volumes": [
-            _bind(place, "prometheus", "/etc/prometheus"),
-            _bind(place, DATA[0], "/prometheus", read_only=False),
-        ],
-        **_reached(network, place.prometheus_port, 9090, ["engine", "monitoring"]),
-    }
-    address = (
-        {}
-        if network
-        else {"GF_SERVER_HTTP_ADDR": "127.0.0.1", "GF_SERVER_HTTP_PORT": str(place.grafana_port)}
-    )
-    grafana = {
-        **_service(GRAFANA_IMAGE, place),
-        "environment": {**GRAFANA_SETTINGS, **address},
-        "secrets": ["grafana_admin_password"],
-        "volumes": [
-            _bind(place, "provisioning", "/etc/grafana/provisioning"),
-            _bind(place, "dashboards", "/etc/dashboards"),
-            _bind(place, DATA[1], "/var/lib/grafana", read_only=False),
-        ],
-        **_reached(network, place.grafana_port, 3000, ["monitoring"]),
-    }
     model: dict[str, Any] = {
         "name": project(plan.deployment),
-        "services": {"prometheus": prometheus, "grafana": grafana},
+        "services": {
+            "prometheus": _prometheus_service(network, place),
+            "grafana": _grafana_service(network, place),
+        },
         "secrets": {"grafana_admin_password": {"file": f"{place.folder}/{PASSWORD}"}},
     }
     if network:
@@ -128,45 +106,89 @@ def monitoring_model(plan: LaunchPlan, place: Place) -> dict[str, Any]:
     return model
 
 
+def _prometheus_service(network: str | None, place: Place) -> dict[str, Any]:
+    listen = "0.0.0.0:9090" if network else f"127.0.0.1:{place.prometheus_port}"
+    return {
+        **_service(PROMETHEUS_IMAGE, place),
+        "command": [
+            "--config.file=/etc/prometheus/prometheus.yml",
+            "--storage.tsdb.path=/prometheus",
+            f"--storage.tsdb.retention.time={RETENTION_TIME}",
+            f"--storage.tsdb.retention.size={RETENTION_SIZE}",
+            f"--web.listen-address={listen}",
+        ],
+        "volumes": [
+            _bind(place, "prometheus", "/etc/prometheus"),
+            _bind(place, DATA[0], "/prometheus", read_only=False),
+        ],
+        **_network_settings(network, place.prometheus_port, 9090, ["engine", "monitoring"]),
+    }
+
+
+def _grafana_service(network: str | None, place: Place) -> dict[str, Any]:
+    settings = dict(GRAFANA_SETTINGS)
+    if network is None:
+        settings["GF_SERVER_HTTP_ADDR"] = "127.0.0.1"
+        settings["GF_SERVER_HTTP_PORT"] = str(place.grafana_port)
+    return {
+        **_service(GRAFANA_IMAGE, place),
+        "environment": settings,
+        "secrets": ["grafana_admin_password"],
+        "volumes": [
+            _bind(place, "provisioning", "/etc/grafana/provisioning"),
+            _bind(place, "dashboards", "/etc/dashboards"),
+            _bind(place, DATA[1], "/var/lib/grafana", read_only=False),
+        ],
+        **_network_settings(network, place.grafana_port, 3000, ["monitoring"]),
+    }
+
+
 def engine_network(plan: LaunchPlan) -> str | None:
-    """The network on which the engine's container is reached by its name; None where it listens on the host itself."""
+    """Return the network of the engine's container; None where the engine listens on the host itself."""
     if plan.runtime != "docker" or plan.container.network == "host":
         return None
     model = compose_model(plan)
-    return f"{model['name']}_{next(iter(model['services'][SERVICE].get('networks', ['default'])))}"
+    networks = model["services"][SERVICE].get("networks", ["default"])
+    return f"{model['name']}_{networks[0]}"
 
 
 def _prometheus(plan: LaunchPlan) -> dict[str, Any]:
-    target = f"{SERVICE}:{plan.container_port}" if engine_network(plan) else urlsplit(plan.base_url).netloc
+    if engine_network(plan):
+        target = f"{SERVICE}:{plan.container_port}"
+    else:
+        target = urlsplit(plan.base_url).netloc
+    job = {
+        "job_name": JOB,
+        **_gateway_access(plan),
+        "static_configs": [{"targets": [target], "labels": {"deployment": plan.deployment}}],
+    }
     return {
-        "global": {"scrape_interval": SCRAPE, "evaluation_interval": EVALUATE},
+        "global": {"scrape_interval": SCRAPE_INTERVAL, "evaluation_interval": EVALUATION_INTERVAL},
         "rule_files": ["rules.yml"],
-        "scrape_configs": [
-            {
-                "job_name": JOB,
-                **_through_gateway(plan),
-                "static_configs": [{"targets": [target], "labels": {"deployment": plan.deployment}}],
-            }
-        ],
+        "scrape_configs": [job],
     }
 
 
 def asks_the_gateway(plan: LaunchPlan) -> bool:
-    """Whether /metrics is reached through nginx, with a key: a process behind it listens nowhere else."""
+    """Return True if only nginx serves /metrics, with a key: a process behind nginx listens nowhere else."""
     return engine_network(plan) is None and plan.gateway is not None
 
 
-def _through_gateway(plan: LaunchPlan) -> dict[str, Any]:
-    """How it is asked; files are looked for beside prometheus.yml."""
+def _gateway_access(plan: LaunchPlan) -> dict[str, Any]:
+    """Return Prometheus' settings for the gateway; Prometheus resolves file names next to prometheus.yml."""
     if plan.gateway is None or not asks_the_gateway(plan):
         return {}
-    key = {"authorization": {"credentials_file": PurePosixPath(KEY).name}}
-    tls = {"scheme": "https", "tls_config": {"ca_file": PurePosixPath(CERTIFICATE).name}}
-    return key | tls if plan.gateway.tls else key
+    access: dict[str, Any] = {"authorization": {"credentials_file": PurePosixPath(KEY).name}}
+    if plan.gateway.tls:
+        access["scheme"] = "https"
+        access["tls_config"] = {"ca_file": PurePosixPath(CERTIFICATE).name}
+    return access
 
 
 def _prometheus_url(plan: LaunchPlan, place: Place) -> str:
-    return "http://prometheus:9090" if engine_network(plan) else f"http://127.0.0.1:{place.prometheus_port}"
+    if engine_network(plan):
+        return "http://prometheus:9090"
+    return f"http://127.0.0.1:{place.prometheus_port}"
 
 
 def _service(image: str, place: Place) -> dict[str, Any]:
@@ -183,11 +205,13 @@ def _service(image: str, place: Place) -> dict[str, Any]:
     }
 
 
-def _reached(network: str | None, port: int, inside: int, networks: list[str]) -> dict[str, Any]:
-    """From this host only: on a port of its loopback, or as a process of it that listens there."""
+def _network_settings(
+    network: str | None, port: int, container_port: int, networks: list[str]
+) -> dict[str, Any]:
+    """Make only this host reach the service: by a loopback port, or on the host's own network."""
     if network is None:
         return {"network_mode": "host"}
-    published = {"target": inside, "published": str(port), "host_ip": "127.0.0.1", "protocol": "tcp"}
+    published = {"target": container_port, "published": str(port), "host_ip": "127.0.0.1", "protocol": "tcp"}
     return {"networks": networks, "ports": [published]}
 
 
@@ -206,10 +230,12 @@ def _yaml(plan: LaunchPlan, data: dict[str, Any]) -> str:
     return head + yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=10_000)
 
 
-def _doubled(value: Any) -> Any:  # noqa: ANN401  YAML of any shape
-    """What compose reads as `value`: it takes `$` for the beginning of a variable."""
+def _double_dollars(value: Any) -> Any:  # noqa: ANN401  YAML of any shape
+    """Double every `$`, which compose would read as the start of a variable."""
     if isinstance(value, dict):
-        return {key: _doubled(item) for key, item in value.items()}
+        return {key: _double_dollars(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_doubled(item) for item in value]
-    return value.replace("$", "$$") if isinstance(value, str) else value
+        return [_double_dollars(item) for item in value]
+    if isinstance(value, str):
+        return value.replace("$", "$$")
+    return value

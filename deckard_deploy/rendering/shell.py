@@ -1,4 +1,4 @@
-"""LaunchPlan -> shell lines that can be pasted: `vllm serve …` and `docker run …`."""
+"""Render shell lines that can be pasted, `vllm serve …` and `docker run …`, from a LaunchPlan."""
 
 import csv
 import io
@@ -6,33 +6,37 @@ import shlex
 from collections.abc import Iterable
 
 from deckard_deploy.planning.arguments import Line, option_lines
-from deckard_deploy.planning.plan import BindMount, LaunchPlan
+from deckard_deploy.planning.plan import BindMount, ChosenGpus, Gpus, LaunchPlan
 from deckard_deploy.rendering.compose import PIDS_LIMIT, SCRATCH_OPTIONS
+from deckard_deploy.rendering.gateway import endpoint
 from deckard_deploy.rendering.templates import environment, shell_word
 
 
 def render_command(plan: LaunchPlan, *, launch_id: str | None = None) -> str:
-    """The `vllm serve` line, environment in front."""
+    """Return the `vllm serve` line with the environment in front."""
     notes = []
     if plan.runtime == "docker" and plan.container.network == "bridge":
         notes.append(
-            f"inside the container, whose port {plan.container_port} the host publishes on {_endpoint(plan)}"
+            f"inside the container, whose port {plan.container_port} the host publishes on {endpoint(plan)}"
         )
-    arguments = plan.launched(launch_id).arguments if launch_id else plan.arguments
-    assignments = [f"{name}={shlex.quote(value)}" for name, value in plan.environment.items()]
-    first, *rest = option_lines(arguments)
-    return _script(notes, [*assignments, _quoted((*plan.entrypoint, *first)), *map(_quoted, rest)])
+    first, *rest = option_lines(_arguments(plan, launch_id))
+    lines = [f"{name}={shlex.quote(value)}" for name, value in plan.environment.items()]
+    lines.append(_join((*plan.entrypoint, *first)))
+    lines += map(_join, rest)
+    return _script(notes, lines)
 
 
 def render_run(plan: LaunchPlan, *, launch_id: str | None = None) -> str:
-    """The `docker run` line, without a gateway. Raises ValueError for a plan without an image, or one that needs it."""
+    """Return the `docker run` line, which starts no gateway.
+
+    Raises ValueError for a plan without an image, and for one that needs the gateway.
+    """
     if plan.image is None:
         raise ValueError(f"{plan.engine} runs without an image")
     if plan.gateway and (plan.gateway.exposed or plan.gateway.tls):
         raise ValueError(f"{plan.deployment} is exposed or speaks TLS, which needs the gateway")
-    arguments = plan.launched(launch_id).arguments if launch_id else plan.arguments
     entrypoint, *inner = plan.entrypoint
-    first, *rest = option_lines(arguments)
+    first, *rest = option_lines(_arguments(plan, launch_id))
     lines = [
         ("docker", "run", "--detach", "--name", plan.container_name, "--init"),
         ("--entrypoint", entrypoint),
@@ -40,33 +44,32 @@ def render_run(plan: LaunchPlan, *, launch_id: str | None = None) -> str:
         (plan.image, *inner, *first),
         *rest,
     ]
-    return _script([], map(_quoted, lines))
+    return _script([], map(_join, lines))
+
+
+def _arguments(plan: LaunchPlan, launch_id: str | None) -> tuple[str, ...]:
+    if not launch_id:
+        return plan.arguments
+    return plan.launched(launch_id).arguments
 
 
 def _docker_options(plan: LaunchPlan, launch_id: str | None) -> list[Line]:
     container = plan.container
-    lines: list[Line] = [
-        ("--label", f"deckard.deployment={plan.deployment}"),
-        ("--label", f"deckard.plan={plan.hash}"),
-    ]
-    if launch_id:
-        lines.append(("--label", f"deckard.launch={launch_id}"))
+    lines = _label_options(plan, launch_id)
     if plan.platform:
         lines.append(("--platform", plan.platform))
     if plan.gpus:
-        # The inner quotes are docker's own: its value is a line of CSV.
-        chosen = f'"device={",".join(plan.gpus.ids)}"'
-        lines.append(("--gpus", chosen if plan.gpus.ids else str(plan.gpus.count)))
+        lines.append(("--gpus", _gpus_value(plan.gpus)))
     if container.network == "host":
         lines.append(("--network", "host"))
     else:
-        lines.append(("--publish", f"{_endpoint(plan)}:{plan.container_port}"))
+        lines.append(("--publish", f"{endpoint(plan)}:{plan.container_port}"))
     if container.ipc != "private":
         lines.append(("--ipc", container.ipc))
     if container.shm_size:
         lines.append(("--shm-size", container.shm_size))
     lines += [("--env", f"{name}={value}") for name, value in plan.environment.items()]
-    lines += [_mount(mount) for mount in plan.all_mounts]
+    lines += map(_mount, plan.all_mounts)
     if not plan.compatibility:
         lines += _confinement(plan)
         lines.append(("--log-driver", "json-file", "--log-opt", "max-size=20m", "--log-opt", "max-file=5"))
@@ -74,12 +77,33 @@ def _docker_options(plan: LaunchPlan, launch_id: str | None) -> list[Line]:
     return [*lines, *_health_options(plan)]
 
 
+def _label_options(plan: LaunchPlan, launch_id: str | None) -> list[Line]:
+    lines: list[Line] = [
+        ("--label", f"deckard.deployment={plan.deployment}"),
+        ("--label", f"deckard.plan={plan.hash}"),
+    ]
+    if launch_id:
+        lines.append(("--label", f"deckard.launch={launch_id}"))
+    return lines
+
+
+def _gpus_value(gpus: Gpus | ChosenGpus) -> str:
+    if not gpus.ids:
+        return str(gpus.count)
+    # docker reads the value as a line of CSV, so the commas need inner quotes.
+    return f'"device={",".join(gpus.ids)}"'
+
+
 def _confinement(plan: LaunchPlan) -> list[Line]:
-    """As compose._confined."""
-    user = [("--user", plan.user)] if plan.user else []
-    scratch = [("--tmpfs", f"{folder}:{SCRATCH_OPTIONS}") for folder in plan.scratch]
-    options = ("--security-opt", "no-new-privileges:true", "--read-only", "--pids-limit", str(PIDS_LIMIT))
-    return [*user, ("--cap-drop", "ALL", *options), *scratch]
+    """Return the options for the same confinement as compose._confinement."""
+    lines: list[Line] = []
+    if plan.user:
+        lines.append(("--user", plan.user))
+    security = ("--security-opt", "no-new-privileges:true", "--read-only", "--pids-limit", str(PIDS_LIMIT))
+    lines.append(("--cap-drop", "ALL", *security))
+    for folder in plan.scratch:
+        lines.append(("--tmpfs", f"{folder}:{SCRATCH_OPTIONS}"))
+    return lines
 
 
 def _health_options(plan: LaunchPlan) -> list[Line]:
@@ -94,23 +118,25 @@ def _health_options(plan: LaunchPlan) -> list[Line]:
 
 
 def _mount(mount: BindMount) -> Line:
-    """docker reads `--mount` as one CSV record, so a comma in a path needs CSV quotes."""
     if mount.source.startswith("~/"):  # the shell expands it at the start of a word only
-        return ("--volume", f"{mount.source}:{mount.target}" + (":ro" if mount.read_only else ""))
+        volume = f"{mount.source}:{mount.target}"
+        if mount.read_only:
+            volume += ":ro"
+        return ("--volume", volume)
     fields = ["type=bind", f"source={mount.source}", f"target={mount.target}"]
+    if mount.read_only:
+        fields.append("readonly")
+    # docker reads `--mount` as one CSV record, so a comma in a path needs CSV quotes.
     record = io.StringIO()
-    csv.writer(record, lineterminator="").writerow([*fields, "readonly"] if mount.read_only else fields)
+    csv.writer(record, lineterminator="").writerow(fields)
     return ("--mount", record.getvalue())
 
 
-def _endpoint(plan: LaunchPlan) -> str:
-    address = f"[{plan.address}]" if ":" in plan.address else plan.address
-    return f"{address}:{plan.port}"
-
-
-def _quoted(line: Iterable[str]) -> str:
+def _join(line: Iterable[str]) -> str:
+    """Quote the words of a line and join them."""
     return " ".join(map(shell_word, line))
 
 
 def _script(notes: Iterable[str], lines: Iterable[str]) -> str:
-    return environment().get_template("command.sh.j2").render(notes=list(notes), lines=list(lines))
+    template = environment().get_template("command.sh.j2")
+    return template.render(notes=list(notes), lines=list(lines))

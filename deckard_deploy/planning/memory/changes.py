@@ -1,6 +1,6 @@
-"""When a plan does not fit: the smallest changes with which it does, each of them tried."""
+"""The smallest changes with which a plan fits into memory, each of them verified."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import combinations
 from math import ceil, floor
@@ -10,15 +10,15 @@ from deckard_deploy.errors import BadInputError
 from deckard_deploy.planning.memory.fit import RESERVE, Memory, memory_of, with_serve
 
 LENGTH_STEP = 1024  # tokens; a length is rounded down to it
-SHORTEST = 2048  # tokens: less is no context for a chat model
-# Discrete: the rest is for CUDA graphs, which 0.19.1 does not count, and a display. Unified: the model card's value;
-# more is not free when a Spark has booted (github MiaAI-Lab/GLM-5.3-Flash-EXL3-2x-DGX-Sparks issue 47).
-_MOST_UTILIZATION = {"discrete": 0.95, "unified": 0.85}
+MIN_LENGTH = 2048  # tokens; less context is too little for a chat model
+# Discrete: the rest is for a display, and for CUDA graphs, which 0.19.1 does not count. Unified: the model
+# card's value; a booted Spark has no more free (github MiaAI-Lab/GLM-5.3-Flash-EXL3-2x-DGX-Sparks issue 47).
+_MAX_UTILIZATION = {"discrete": 0.95, "unified": 0.85}
 
 
 @dataclass(frozen=True)
 class Change:
-    """What to type, and the memory that results."""
+    """Options to type, and the choice and memory that result."""
 
     options: tuple[str, ...]
     resolved: Resolved
@@ -26,125 +26,126 @@ class Change:
 
     @property
     def length(self) -> int:
-        """The context that it leaves, in tokens."""
+        """The context in tokens that is left."""
         return self.memory.settings.max_model_len
 
 
-Step = Callable[[Resolved, Memory], tuple[str, Resolved] | None]
+ChangeStep = Callable[[Resolved, Memory], tuple[str, Resolved] | None]
 
 
 def smallest_changes(resolved: Resolved, memory: Memory, *, number: int = 3) -> tuple[Change, ...]:
-    """Up to `number` sets of changes with which the plan fits; single ones first, the least costly of them first.
+    """Return up to `number` sets of changes with which the plan fits: the smallest first, then the cheapest.
 
-    A set that contains another one is left out, unless it leaves twice the context. Every change was computed again as
-    a whole plan.
+    A set that contains another one is left out, unless it leaves twice the context. The memory of every set
+    is computed again for the whole plan.
     """
-    found: list[tuple[set[Step], Change]] = []
+    found: list[tuple[set[ChangeStep], Change]] = []
     for size in (1, 2, 3):
         for steps in combinations(_STEPS, size):
-            change = _changed(resolved, memory, steps)
-            contained = [one for smaller, one in found if smaller <= set(steps)]
-            if (
-                change
-                and not change.memory.problem()
-                and all(change.length >= 2 * one.length for one in contained)
-            ):
+            change = _apply(steps, resolved, memory)
+            if change and _is_useful(set(steps), change, found):
                 found.append((set(steps), change))
         if len(found) >= number:
             break
     return tuple(change for _, change in found[:number])
 
 
-def _changed(resolved: Resolved, memory: Memory, steps: tuple[Step, ...]) -> Change | None:
+def _is_useful(steps: set[ChangeStep], change: Change, found: list[tuple[set[ChangeStep], Change]]) -> bool:
+    """Return True if the plan fits, and with twice the context of each smaller set that `steps` contains."""
+    if change.memory.problem():
+        return False
+    for smaller_steps, smaller in found:
+        if smaller_steps <= steps and change.length < 2 * smaller.length:
+            return False
+    return True
+
+
+def _apply(steps: tuple[ChangeStep, ...], resolved: Resolved, memory: Memory) -> Change | None:
+    """Apply the steps one after the other; None where a step changes nothing, or vLLM refuses the layout."""
     options = []
     for step in steps:
-        done = step(resolved, memory)
-        if done is None:
+        changed = step(resolved, memory)
+        if changed is None:
             return None
-        option, resolved = done
+        option, resolved = changed
         try:
             memory = memory_of(resolved, available=memory.available, known=memory.known)
-        except BadInputError:  # a layout that the engine refuses is no way out
+        except BadInputError:
             return None
         options.append(option)
     return Change(tuple(options), resolved, memory)
 
 
-def _hybrid(resolved: Resolved, memory: Memory) -> tuple[str, Resolved] | None:
+def _enable_hybrid_cache(resolved: Resolved, memory: Memory) -> tuple[str, Resolved] | None:
     if memory.settings.hybrid:
         return None
     name = "disable-hybrid-kv-cache-manager"
     return f"--set {name}=null", with_serve(resolved, **{name: None})
 
 
-def _smaller_batch(resolved: Resolved, memory: Memory) -> tuple[str, Resolved] | None:
-    """vLLM's own value for small GPUs (engine/arg_utils.py:2067)."""
+def _shrink_batch(resolved: Resolved, memory: Memory) -> tuple[str, Resolved] | None:
+    """Use vLLM's own value for small GPUs (engine/arg_utils.py:2067)."""
     if memory.settings.in_flight <= 2048:
         return None
     return "--set max-num-batched-tokens=2048", with_serve(resolved, max_num_batched_tokens=2048)
 
 
-def _utilization(resolved: Resolved, memory: Memory) -> tuple[str, Resolved] | None:
-    """As much more as is missing, or the most that is safe; less where vLLM would not find so much free."""
+def _adjust_utilization(resolved: Resolved, memory: Memory) -> tuple[str, Resolved] | None:
+    """Raise the utilization as far as needed, up to a safe maximum; lower it where less memory is free."""
     if memory.total is None:
         return None
-    most = _MOST_UTILIZATION["unified" if memory.unified else "discrete"]
     if memory.available is not None:
-        most = floor(100 * (memory.available - RESERVE) / memory.total) / 100
+        maximum = floor(100 * (memory.available - RESERVE) / memory.total) / 100
+    else:
+        maximum = _MAX_UTILIZATION["unified" if memory.unified else "discrete"]
     missing = max(0, memory.need - memory.kv_bytes())
-    wanted = min(most, ceil(100 * (memory.utilization + missing / memory.total)) / 100)
-    if (
-        wanted <= 0
-        or wanted == memory.utilization
-        or (wanted < memory.utilization and memory.available is None)
-    ):
+    wanted = min(maximum, ceil(100 * (memory.utilization + missing / memory.total)) / 100)
+    if wanted <= 0 or wanted == memory.utilization:
+        return None
+    if wanted < memory.utilization and memory.available is None:
         return None
     return f"--set gpu-memory-utilization={wanted:g}", with_serve(resolved, gpu_memory_utilization=wanted)
 
 
-def _fp8(resolved: Resolved, memory: Memory) -> tuple[str, Resolved] | None:
+def _use_fp8_cache(resolved: Resolved, memory: Memory) -> tuple[str, Resolved] | None:
     if memory.settings.element_bytes == 1 or memory.total is None:
         return None
     return "--set kv-cache-dtype=fp8", with_serve(resolved, kv_cache_dtype="fp8")
 
 
-def _no_drafter(resolved: Resolved, _: Memory) -> tuple[str, Resolved] | None:
-    return ("--drafter none", replace(resolved, drafter=None)) if resolved.drafter else None
+def _drop_drafter(resolved: Resolved, _: Memory) -> tuple[str, Resolved] | None:
+    if resolved.drafter is None:
+        return None
+    return "--drafter none", replace(resolved, drafter=None)
 
 
-def _shorter(resolved: Resolved, memory: Memory) -> tuple[str, Resolved] | None:
+def _shorten_context(resolved: Resolved, memory: Memory) -> tuple[str, Resolved] | None:
     length = memory.longest(memory.settings.max_model_len) // LENGTH_STEP * LENGTH_STEP
-    if not SHORTEST <= length < memory.settings.max_model_len:
+    if not MIN_LENGTH <= length < memory.settings.max_model_len:
         return None
     return f"--set max-model-len={length}", with_serve(resolved, max_model_len=length)
 
 
-def _second_gpu(resolved: Resolved, memory: Memory) -> tuple[str, Resolved] | None:
+def _add_second_gpu(resolved: Resolved, memory: Memory) -> tuple[str, Resolved] | None:
     if memory.unified or memory.total is None or memory.settings.tensor_parallel > 1:
         return None
     return "--set tensor-parallel-size=2 (a second GPU)", with_serve(resolved, tensor_parallel_size=2)
 
 
-def _own_kv_bytes(resolved: Resolved, _: Memory) -> tuple[str, Resolved] | None:
+def _drop_fixed_cache_size(resolved: Resolved, _: Memory) -> tuple[str, Resolved] | None:
     if "kv-cache-memory-bytes" not in resolved.serve:
         return None
     return "--set kv-cache-memory-bytes=null", with_serve(resolved, kv_cache_memory_bytes=None)
 
 
-# From what costs nothing to what costs most.
-_STEPS: tuple[Step, ...] = (
-    _hybrid,
-    _own_kv_bytes,
-    _utilization,
-    _smaller_batch,
-    _fp8,
-    _no_drafter,
-    _shorter,
-    _second_gpu,
+# From the change that costs nothing to the most costly one.
+_STEPS: tuple[ChangeStep, ...] = (
+    _enable_hybrid_cache,
+    _drop_fixed_cache_size,
+    _adjust_utilization,
+    _shrink_batch,
+    _use_fp8_cache,
+    _drop_drafter,
+    _shorten_context,
+    _add_second_gpu,
 )
-
-
-def in_words(changes: tuple[Change, ...]) -> Iterator[str]:
-    """A line for each: what to type, and what is left for the KV cache then."""
-    for change in changes:
-        yield " ".join(change.options)

@@ -1,4 +1,4 @@
-"""What takes memory beside the KV cache: weights, and the engine's share, assumed or as earlier starts had it."""
+"""The memory outside the KV cache: weights, and the engine's share, assumed or measured in earlier starts."""
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -10,12 +10,12 @@ from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.catalog.specs import Hardware, ModelSpec
 from deckard_deploy.planning.memory.settings import GIB, CacheSettings
 
-# Per parameter: 4 bits, and a byte of scale for 16 (ModelOpt 0.42.0, NVFP4 group_size 16)
+# Per parameter: 4 bits, and one byte of scale for 16 parameters (ModelOpt 0.42.0, NVFP4 group_size 16).
 NVFP4_BYTES = 0.5625
 
 
 class Level(StrEnum):
-    """Which end of the assumptions is meant."""
+    """A point in the range of an assumption."""
 
     LOW = "low"
     EXPECTED = "expected"
@@ -23,9 +23,10 @@ class Level(StrEnum):
 
 
 class Part(NamedTuple):
-    """Memory taken by something other than the KV cache.
+    """A share of the memory outside the KV cache, in bytes.
 
-    profiled: vLLM subtracts it before it sizes the KV cache. measured: the figures are of earlier starts on this host.
+    profiled: vLLM subtracts it before it sizes the KV cache. measured: the figures are from earlier starts on
+    this host.
     """
 
     name: str
@@ -37,12 +38,13 @@ class Part(NamedTuple):
     measured: bool = False
 
     def bytes_at(self, level: Level) -> int:
-        """The size at that end of the range."""
-        return {Level.LOW: self.low, Level.EXPECTED: self.expected, Level.HIGH: self.high}[level]
+        """Return the size at that point of the range."""
+        sizes = {Level.LOW: self.low, Level.EXPECTED: self.expected, Level.HIGH: self.high}
+        return sizes[level]
 
 
 class Step(NamedTuple):
-    """What decides about the engine's share: the most that one step computes, on how many GPUs, with which drafter."""
+    """The settings that decide the engine's share: the largest step, the number of GPUs, and the drafter."""
 
     in_flight: int
     max_num_seqs: int
@@ -51,7 +53,10 @@ class Step(NamedTuple):
 
 
 class EarlierStart(NamedTuple):
-    """What a start of the same profile, model and engine took on this host, by its log; None where that did not say."""
+    """The bytes that the log of an earlier start names; None where it does not.
+
+    A start of the same profile, model and engine on this host.
+    """
 
     step: Step
     engine: int | None
@@ -59,92 +64,120 @@ class EarlierStart(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What this host has shown: what the components of models take that are here, by name, and its earlier starts."""
+    """Measurements on this host: its earlier starts, and the bytes of local models.
+
+    weight_bytes: model name -> component -> bytes.
+    """
 
     weight_bytes: Mapping[str, Mapping[str, int]] = MappingProxyType({})
     starts: Sequence[EarlierStart] = ()
 
 
 def readable(size: int) -> str:
-    """A size for people: GiB, or MiB of what is small."""
-    return f"{size / GIB:.1f} GiB" if size >= GIB // 10 else f"{size / 2**20:.0f} MiB"
+    """Format bytes for people: in GiB, or in MiB below 0.1 GiB."""
+    if size >= GIB // 10:
+        return f"{size / GIB:.1f} GiB"
+    return f"{size / 2**20:.0f} MiB"
 
 
 def weight_parts(
     resolved: Resolved, settings: CacheSettings, measured: Mapping[str, Mapping[str, int]]
 ) -> list[Part]:
+    """Return the weights per GPU of target and drafter. measured: model name -> component -> bytes."""
     parts = []
-    for model in (resolved.model, resolved.drafter):
+    for name, model in (("weights", resolved.model), ("drafter", resolved.drafter)):
         if model and model.weights:
-            known, copied = measured.get(model.name), _copied_values(model)
-            size = (
-                (sum(known.values()) if known else int(model.size_gb * 1e9)) + copied
-            ) // settings.tensor_parallel
-            source = f"its tensors: {_listed(known)}" if known else "its size in the catalog"
-            if copied:
-                source += f"; and {readable(copied)} that vLLM copies (a full layer's keys for its values)"
-            name = "weights" if model is resolved.model else "drafter"
-            parts.append(Part(name=name, expected=size, low=size, high=size, source=source))
+            parts.append(_weight_part(name, model, settings, measured))
     return parts
 
 
-def _listed(components: Mapping[str, int]) -> str:
+def _weight_part(
+    name: str, model: ModelSpec, settings: CacheSettings, measured: Mapping[str, Mapping[str, int]]
+) -> Part:
+    components = measured.get(model.name)
+    if components:
+        total = sum(components.values())
+        source = f"its tensors: {_component_sizes(components)}"
+    else:
+        total = int(model.size_gb * 1e9)
+        source = "its size in the catalog"
+    copied = _copied_value_bytes(model)
+    if copied:
+        source += f"; and {readable(copied)} that vLLM copies (a full layer's keys for its values)"
+    size = (total + copied) // settings.tensor_parallel
+    return Part(name=name, expected=size, low=size, high=size, source=source)
+
+
+def _component_sizes(components: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {readable(size)}" for name, size in components.items())
 
 
-def _copied_values(model: ModelSpec) -> int:
-    """vLLM copies k_proj into the place of a full layer's missing v_proj (models/gemma4.py, `attention_k_eq_v`)."""
+def _copied_value_bytes(model: ModelSpec) -> int:
+    """Return the bytes of k_proj that vLLM copies into the place of a full layer's missing v_proj.
+
+    models/gemma4.py, `attention_k_eq_v`.
+    """
     shape = model.architecture
     if not shape.k_eq_v:
         return 0
-    parameters = (
-        (shape.layers - shape.sliding_layers)
-        * shape.hidden_size
-        * shape.global_kv_heads
-        * shape.global_head_dim
-    )
-    return int(parameters * (2 if model.quantization == "none" else NVFP4_BYTES))
+    full_layers = shape.layers - shape.sliding_layers
+    parameters = full_layers * shape.hidden_size * shape.global_kv_heads * shape.global_head_dim
+    bytes_per_parameter = 2 if model.quantization == "none" else NVFP4_BYTES
+    return int(parameters * bytes_per_parameter)
 
 
 def counts_graphs(resolved: Resolved) -> bool:
-    """Whether vLLM takes the CUDA graphs off before it sizes the KV cache.
+    """Return True if vLLM subtracts the CUDA graphs before it sizes the KV cache.
 
-    Not 0.19.1 by itself (v1/worker/gpu_worker.py:395); by default since 0.21.0 (0.32.0, v1/worker/gpu_worker.py:709).
+    0.19.1 does not by default (v1/worker/gpu_worker.py:395); releases since 0.21.0 do (0.32.0,
+    v1/worker/gpu_worker.py:709).
     """
     default = "0" if resolved.engine.vllm_version == "0.19.1" else "1"
     return resolved.environment.get("VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS", default) != "0"
 
 
 def engine_parts(resolved: Resolved, hardware: Hardware, alike: Sequence[EarlierStart]) -> list[Part]:
+    """Return the engine's own memory and its CUDA graphs. alike: earlier starts of the same shape."""
     if hardware.gpu_count == 0:
         return []
-    unified = hardware.memory == "unified"
-    expected, low, high = (6.05, 5.4, 6.7) if unified else (5.0, 2.0, 6.7)
     measured = "measured on a Spark with vLLM 0.28 (github llamastash/llamastash issue 80)"
+    if hardware.memory == "unified":
+        expected, low, high = 6.05, 5.4, 6.7
+        source = measured
+    else:
+        expected, low, high = 5.0, 2.0, 6.7
+        source = f"assumed; {high:g} GiB at most were {measured}"
     engine = Part(
         name="engine",
         expected=int(expected * GIB),
         low=int(low * GIB),
         high=int(high * GIB),
-        source=measured if unified else f"assumed; {high:g} GiB at most were {measured}",
+        source=source,
     )
-    engine = _as_measured(engine, [start.engine for start in alike])
+    engine = _with_measured_sizes(engine, [start.engine for start in alike])
     if resolved.serve.get("enforce-eager") is True:
         return [engine]
-    profiled = counts_graphs(resolved)
-    graphs = Part(name="CUDA graphs", expected=GIB, low=0, high=2 * GIB, source="assumed", profiled=profiled)
-    return [engine, _as_measured(graphs, [start.graphs for start in alike])]
+    graphs = Part(
+        name="CUDA graphs",
+        expected=GIB,
+        low=0,
+        high=2 * GIB,
+        source="assumed",
+        profiled=counts_graphs(resolved),
+    )
+    return [engine, _with_measured_sizes(graphs, [start.graphs for start in alike])]
 
 
-def _as_measured(assumed: Part, sizes: Sequence[int | None]) -> Part:
-    """The part as earlier starts had it, where they say."""
-    seen = [size for size in sizes if size is not None]
-    if not seen:
+def _with_measured_sizes(assumed: Part, sizes: Sequence[int | None]) -> Part:
+    """Return the part with the sizes of earlier starts, or unchanged when no start names one."""
+    known = [size for size in sizes if size is not None]
+    if not known:
         return assumed
+    plural = "s" if len(known) > 1 else ""
     return assumed._replace(
-        expected=int(median(seen)),
-        low=min(seen),
-        high=max(seen),
-        source=f"measured on this host, in {len(seen)} earlier start" + ("s" if len(seen) > 1 else ""),
+        expected=int(median(known)),
+        low=min(known),
+        high=max(known),
+        source=f"measured on this host, in {len(known)} earlier start{plural}",
         measured=True,
     )

@@ -1,4 +1,4 @@
-"""A drafter is named by its name or its method, and brings an engine that can draft with it."""
+"""A drafter is selected by name or method, together with an engine that can draft with it."""
 
 import json
 
@@ -17,11 +17,12 @@ def resolved(*settings: str, profile: str = "spark") -> Resolved:
 
 
 def speculative(found: Resolved) -> dict[str, object]:
-    arguments = build_plan(found).arguments
-    return dict(json.loads(arguments[arguments.index("--speculative-config") + 1]))
+    config = build_plan(found).option("speculative-config")
+    assert config is not None
+    return dict(json.loads(config))
 
 
-def test_a_method_names_the_drafter_and_brings_its_engine() -> None:
+def test_method_selects_drafter_and_engine() -> None:
     found = resolved("drafter=mtp", "engine=vllm-0.32.0")
     assert found.drafter is not None
     assert found.drafter.name == "gemma-4-31b-assistant"
@@ -30,7 +31,7 @@ def test_a_method_names_the_drafter_and_brings_its_engine() -> None:
     assert resolved("drafter=draft_model").engine.name == "vllm-0.19.1"
 
 
-def test_the_speculative_config_of_each_method() -> None:
+def test_speculative_config_of_each_method() -> None:
     assert speculative(resolved("drafter=mtp")) == {
         "method": "mtp",
         "model": "/models/gemma-4-31b-assistant",
@@ -43,23 +44,23 @@ def test_the_speculative_config_of_each_method() -> None:
         "prompt_lookup_min": 2,
     }
     dflash = resolved("drafter=dflash")
-    # FLASH_ATTN is refused on a Spark, beside a target that sees.
+    # With a multimodal target vLLM refuses FLASH_ATTN on a Spark.
     assert "attention_backend" not in speculative(dflash)
     assert dflash.serve["attention-backend"] == "TRITON_ATTN"
 
 
-def test_fewer_tokens_can_be_asked_for() -> None:
+def test_drafter_tokens_override_default() -> None:
     assert speculative(resolved("drafter=mtp", "drafter_tokens=2"))["num_speculative_tokens"] == 2
 
 
-def test_weights_are_mounted_where_there_are_any() -> None:
+def test_drafter_weights_are_mounted() -> None:
     assert "/models/gemma-4-31b-assistant" in {
         mount.target for mount in build_plan(resolved("drafter=mtp")).mounts
     }
     assert "/models/ngram" not in {mount.target for mount in build_plan(resolved("drafter=ngram")).mounts}
 
 
-def test_the_cost_of_a_draft() -> None:
+def test_draft_cost_by_method() -> None:
     mtp, dflash, ngram = (drafting_of(resolved(f"drafter={name}")) for name in ("mtp", "dflash", "ngram"))
     assert mtp
     assert dflash
@@ -80,15 +81,15 @@ def test_the_cost_of_a_draft() -> None:
         (["drafter=deckard-e4b", "engine=vllm-0.32.0"], "vllm-0.32.0 cannot draft with deckard-e4b"),
     ],
 )
-def test_what_cannot_draft_is_refused_in_one_line(settings: list[str], message: str) -> None:
+def test_unusable_drafters_raise_one_line(settings: list[str], message: str) -> None:
     with pytest.raises(BadInputError) as caught:
         resolved(*settings)
     assert message in caught.value.message
 
 
-def test_a_measured_speedup_is_of_the_tokens_that_it_was_measured_with() -> None:
+def test_other_token_count_drops_measured_speedup() -> None:
     """With one token MTP cannot be 2.35 times as fast, however many are accepted."""
-    as_it_is, same, fewer = (
+    default, same, fewer = (
         resolved(*settings).drafter
         for settings in (
             ["drafter=mtp"],
@@ -96,8 +97,8 @@ def test_a_measured_speedup_is_of_the_tokens_that_it_was_measured_with() -> None
             ["drafter=mtp", "drafter_tokens=1"],
         )
     )
-    assert as_it_is
-    assert as_it_is.measured_speedup
-    assert same == as_it_is
+    assert default
+    assert default.measured_speedup
+    assert same == default
     assert fewer
     assert fewer.measured_speedup is None

@@ -1,4 +1,4 @@
-"""Every built-in file is valid, and belongs together with the others."""
+"""Every built-in file is valid and refers to existing entries."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ import yaml
 from deckard_deploy.catalog import library, listing
 from deckard_deploy.catalog.listing import Kind
 from deckard_deploy.catalog.option_schema import option_schema
-from deckard_deploy.catalog.resolution import RESERVED, SECRETS, resolve
+from deckard_deploy.catalog.resolution import RESERVED_OPTIONS, SECRET_VARIABLES, resolve
 from deckard_deploy.catalog.specs import Deployment
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.resources import catalog_dir
@@ -28,7 +28,7 @@ KINDS: tuple[Kind, ...] = ("profiles", "models", "engines", "compat")
 FILES = [(kind, entry) for kind in KINDS for entry in listing.entries(kind)]
 
 
-def test_the_catalog_holds_what_it_promises() -> None:
+def test_catalog_has_promised_entries() -> None:
     promised = {"spark", "b200", "gb200", "b300", "rtx-pro-6000", "rtx-5090", "h200", "h100", "thor", "cpu"}
     assert promised <= set(PROFILES)
     assert {"deckard-31b", "deckard-31b-svdquant", "deckard-e4b", "tiny-gemma4"} <= set(MODELS)
@@ -36,7 +36,7 @@ def test_the_catalog_holds_what_it_promises() -> None:
 
 
 @pytest.mark.parametrize(("kind", "entry"), FILES, ids=[f"{kind}/{entry.name}" for kind, entry in FILES])
-def test_a_file_is_valid_and_listed_as_it_is(kind: Kind, entry: listing.Entry) -> None:
+def test_entry_is_valid_and_listed(kind: Kind, entry: listing.Entry) -> None:
     spec = LOAD[kind](entry.name)
     assert spec.name == entry.name  # type: ignore[attr-defined]
     assert spec.description == entry.description  # type: ignore[attr-defined]
@@ -47,14 +47,14 @@ def test_a_file_is_valid_and_listed_as_it_is(kind: Kind, entry: listing.Entry) -
 
 
 @pytest.mark.parametrize(("kind", "entry"), FILES, ids=[f"{kind}/{entry.name}" for kind, entry in FILES])
-def test_a_file_means_the_same_to_any_yaml_reader(kind: Kind, entry: listing.Entry) -> None:
+def test_entry_reads_equal_with_plain_yaml(kind: Kind, entry: listing.Entry) -> None:
     text = library.source(kind, entry.name)
     plain: Any = yaml.safe_load(text)
     assert LOAD[kind](entry.name).model_dump(mode="json", exclude_unset=True) == plain
 
 
 @pytest.mark.parametrize("name", PROFILES)
-def test_a_profile_says_where_its_numbers_are_from(name: str) -> None:
+def test_profile_numbers_have_sources(name: str) -> None:
     text = library.source("profiles", name)
     for key in ("memory_gib", "bandwidth_gb_s", "startup_timeout_s", "max-num-seqs"):
         (at,) = (
@@ -65,14 +65,14 @@ def test_a_profile_says_where_its_numbers_are_from(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PROFILES)
-def test_a_profile_resolves_with_its_own_model_and_engine(name: str) -> None:
+def test_profile_resolves_with_its_defaults(name: str) -> None:
     profile = library.profile(name)
     resolved = resolve(Deployment(), profile=profile)
     schema = option_schema(resolved.engine.option_schema)
     assert set(resolved.serve) <= set(schema.options)
-    assert not set(resolved.serve) & set(RESERVED)
+    assert not set(resolved.serve) & set(RESERVED_OPTIONS)
     assert set(resolved.environment) <= {*schema.environment, *resolved.engine.environment}
-    assert not set(resolved.environment) & set(SECRETS)
+    assert not set(resolved.environment) & set(SECRET_VARIABLES)
     assert "trust-remote-code" not in resolved.serve
     assert resolved.publish.address == "127.0.0.1"
     assert resolved.container.network == "bridge"
@@ -80,7 +80,7 @@ def test_a_profile_resolves_with_its_own_model_and_engine(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_model_names_what_exists(name: str) -> None:
+def test_model_references_exist(name: str) -> None:
     model = library.model(name)
     assert set(model.served_by) <= set(ENGINES)
     for drafter in model.drafters:
@@ -94,7 +94,7 @@ def test_a_model_names_what_exists(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_an_engine_runs_where_it_says(name: str) -> None:
+def test_engine_fields_are_consistent(name: str) -> None:
     engine = library.engine(name)
     assert (engine.image is None) == (engine.runtime == "process")
     assert engine.dependency_lock is None or engine.runtime == "process"
@@ -112,13 +112,13 @@ def test_an_engine_runs_where_it_says(name: str) -> None:
         ("compat", "sead", "no compatibility line named 'sead'; did you mean 'seed'?"),
     ],
 )
-def test_an_unknown_name_is_one_line(kind: Kind, name: str, message: str) -> None:
+def test_unknown_name_raises_one_line(kind: Kind, name: str, message: str) -> None:
     with pytest.raises(BadInputError) as caught:
         LOAD[kind](name)
     assert caught.value.message.startswith(message)
 
 
-def test_a_profile_of_ones_own(tmp_path: Path) -> None:
+def test_profile_from_file_is_read(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(library.source("profiles", "spark").replace("name: spark", "name: mine"))
     assert library.profile_from_file(file).model_copy(update={"name": "spark"}) == library.profile("spark")
@@ -133,7 +133,7 @@ def test_a_profile_of_ones_own(tmp_path: Path) -> None:
         (b"name: x\nhardwear: {}\n", ":2: hardwear: unknown key; did you mean 'hardware'?"),
     ],
 )
-def test_a_file_that_is_no_profile_is_one_line(tmp_path: Path, content: bytes | None, message: str) -> None:
+def test_invalid_profile_file_raises_one_line(tmp_path: Path, content: bytes | None, message: str) -> None:
     file = tmp_path / "mine.yaml"
     if content is not None:
         file.write_bytes(content)
@@ -144,7 +144,7 @@ def test_a_file_that_is_no_profile_is_one_line(tmp_path: Path, content: bytes | 
     assert "\n" not in caught.value.message
 
 
-def test_a_folder_is_no_profile(tmp_path: Path) -> None:
+def test_folder_as_profile_raises(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="not a regular file"):
         library.profile_from_file(tmp_path)
 

@@ -1,4 +1,4 @@
-"""What the committed schema of vLLM 0.19.1 says, and how values are held against such a schema."""
+"""The committed schema of vLLM 0.19.1, and validation of values against a schema."""
 
 import pytest
 from pydantic import JsonValue
@@ -46,7 +46,7 @@ SMALL = OptionSchema(
         ("traces", ["model"]),
     ],
 )
-def test_a_value_that_fits_passes(name: str, value: JsonValue) -> None:
+def test_valid_option_value_passes(name: str, value: JsonValue) -> None:
     SMALL.check_option(name, value)
 
 
@@ -81,7 +81,7 @@ def test_a_value_that_fits_passes(name: str, value: JsonValue) -> None:
         ("traces", ["--x"], "a value cannot begin with '-'"),
     ],
 )
-def test_a_value_that_does_not_fit_is_one_line(name: str, value: JsonValue, reason: str) -> None:
+def test_invalid_option_value_raises_one_line(name: str, value: JsonValue, reason: str) -> None:
     with pytest.raises(BadInputError) as caught:
         SMALL.check_option(name, value)
     assert caught.value.message.startswith(f"--{name} ")
@@ -95,13 +95,13 @@ def test_a_value_that_does_not_fit_is_one_line(name: str, value: JsonValue, reas
         ("a\nb", "vLLM 1.2.3 has no option --a\\nb"),
     ],
 )
-def test_an_unknown_option_is_one_line(name: str, message: str) -> None:
+def test_unknown_option_raises_one_line(name: str, message: str) -> None:
     with pytest.raises(BadInputError) as caught:
         SMALL.check_option(name, 1)
     assert caught.value.message == message
 
 
-def test_only_variables_that_something_reads_pass() -> None:
+def test_unknown_variables_raise() -> None:
     SMALL.check_environment("VLLM_LOGGING_LEVEL", ())
     SMALL.check_environment("OMP_NUM_THREADS", ("OMP_NUM_THREADS",))
     with pytest.raises(
@@ -129,11 +129,11 @@ def test_only_variables_that_something_reads_pass() -> None:
         ("headless", "flag"),
     ],
 )
-def test_the_kind_behind_each_closure_of_the_parser(name: str, kind: str) -> None:
+def test_option_kinds_of_0_19_1(name: str, kind: str) -> None:
     assert RELEASE.options[name].kind == kind
 
 
-def test_what_0_19_1_says_of_its_values() -> None:
+def test_option_values_of_0_19_1() -> None:
     assert RELEASE.options["max-model-len"].choices == ("auto",)
     assert RELEASE.options["max-num-seqs"].bounds == {"ge": 1}
     assert RELEASE.options["gpu-memory-utilization"].bounds == {"gt": 0, "le": 1}
@@ -141,6 +141,6 @@ def test_what_0_19_1_says_of_its_values() -> None:
     assert "fp8" in RELEASE.options["kv-cache-dtype"].choices
     assert RELEASE.options["cudagraph-capture-sizes"].items == "integer"
     assert 16 in RELEASE.options["max-lora-rank"].choices
-    # Both came with later releases (vLLM 0.20 and later): a schema that had them would be another release's.
+    # Later releases (vLLM 0.20 and later) have --linear-backend instead of the variable.
     assert "linear-backend" not in RELEASE.options
     assert "VLLM_NVFP4_GEMM_BACKEND" in RELEASE.environment

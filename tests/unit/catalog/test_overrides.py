@@ -1,4 +1,4 @@
-"""deckard.yaml and --set as one deployment."""
+"""deckard.yaml and --set merged into one deployment."""
 
 from pathlib import Path
 
@@ -45,18 +45,18 @@ def deployment(*settings: str, text: str = "") -> Deployment:
         ("environment.A={b", {"environment": {"A": "{b"}}),
     ],
 )
-def test_a_setting_lands_where_deckard_yaml_has_it(setting: str, expected: dict[str, object]) -> None:
+def test_setting_lands_at_its_key_path(setting: str, expected: dict[str, object]) -> None:
     assert deployment(setting).model_dump(exclude_unset=True) == expected
 
 
-def test_settings_win_over_the_file_and_later_ones_over_earlier_ones() -> None:
+def test_later_settings_override_earlier_and_file() -> None:
     text = "serve:\n  max-num-seqs: 1\n  dtype: auto\npublish:\n  port: 1\n"
     found = deployment("max-num-seqs=2", "serve.max-num-seqs=3", "publish.address=::", text=text)
     assert found.serve == {"max-num-seqs": 3, "dtype": "auto"}
     assert (found.publish.address, found.publish.port) == ("::", 1)
 
 
-def test_the_document_itself_is_left_alone() -> None:
+def test_with_settings_keeps_the_document() -> None:
     document = parse("serve:\n  seed: 1\n", source="f")
     with_settings(document, ["seed=2"])
     assert document.data == {"serve": {"seed": 1}}
@@ -87,7 +87,7 @@ def test_the_document_itself_is_left_alone() -> None:
         ("name=\udcff", "\\udcff"),
     ],
 )
-def test_a_bad_setting_is_one_line_that_names_it(setting: str, message: str) -> None:
+def test_bad_setting_raises_one_line_with_its_name(setting: str, message: str) -> None:
     with pytest.raises(BadInputError) as caught:
         deployment(setting)
     assert message in caught.value.message
@@ -109,14 +109,14 @@ def test_a_bad_setting_is_one_line_that_names_it(setting: str, message: str) -> 
         ('"a\\nb": 1', "deckard.yaml:1: a\\nb: unknown key"),
     ],
 )
-def test_a_bad_file_is_one_line_with_its_place(text: str, message: str) -> None:
+def test_bad_file_raises_one_line_with_location(text: str, message: str) -> None:
     with pytest.raises(BadInputError) as caught:
         deployment(text=text)
     assert caught.value.message.startswith(message)
     assert len(caught.value.message.splitlines()) == 1
 
 
-def test_a_setting_over_a_key_that_is_no_section() -> None:
+def test_setting_below_a_scalar_raises() -> None:
     with pytest.raises(BadInputError, match="publish is not a section"):
         deployment("publish.port=1", text="publish: 3")
 
@@ -125,6 +125,6 @@ def test_no_file_is_an_empty_deployment() -> None:
     assert with_settings(read_deployment(None), []) == Deployment()
 
 
-def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
+def test_missing_file_raises_one_line(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="No such file"):
         read_deployment(tmp_path / "deckard.yaml")

@@ -1,4 +1,4 @@
-"""Text of a form: the whole of it, in ASCII."""
+"""The whole text must match the expression, in ASCII."""
 
 import re
 from typing import Annotated
@@ -6,26 +6,26 @@ from typing import Annotated
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from deckard_deploy.catalog.pattern import Pattern
+from deckard_deploy.catalog.pattern import MatchesText
 from deckard_deploy.catalog.specs import Deployment
 
 
 class Model(BaseModel):
-    name: Annotated[str, Pattern(r"[a-z]\w*|x:.*", "a word")]
+    name: Annotated[str, MatchesText(r"[a-z]\w*|x:.*", "a word")]
 
 
 @pytest.mark.parametrize("text", ["a", "a_1", "x:y z"])
-def test_a_match_passes(text: str) -> None:
+def test_matching_text_passes(text: str) -> None:
     assert Model(name=text).name == text
 
 
 @pytest.mark.parametrize("text", ["", "A", "a b", "a\n", "\na", "aé", "1a"])
-def test_anything_else_says_the_form_in_words(text: str) -> None:
+def test_other_text_raises_form_in_words(text: str) -> None:
     with pytest.raises(ValidationError, match="a word was expected"):
         Model(name=text)
 
 
-def test_editors_get_the_expression() -> None:
+def test_json_schema_has_expression() -> None:
     pattern = Model.model_json_schema()["properties"]["name"]["pattern"]
     assert re.search(pattern, "a_1")
     assert not re.search(pattern, "b a")
@@ -44,7 +44,7 @@ def test_editors_get_the_expression() -> None:
         "ghcr.io/a/b:tag@sha256:" + "0f" * 32,
     ],
 )
-def test_what_docker_takes_for_an_image(image: str) -> None:
+def test_valid_image_references_pass(image: str) -> None:
     assert Deployment(image=image).image == image
 
 
@@ -67,6 +67,6 @@ def test_what_docker_takes_for_an_image(image: str) -> None:
         "a;id",
     ],
 )
-def test_what_docker_does_not_take(image: str) -> None:
+def test_invalid_image_references_raise(image: str) -> None:
     with pytest.raises(ValidationError, match="an image reference"):
         Deployment(image=image)

@@ -1,4 +1,4 @@
-"""Who wins, what is refused, and that the parts belong together."""
+"""Precedence of sources, refused settings, and parts that do not fit together."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from deckard_deploy.catalog import library
 from deckard_deploy.catalog.overrides import with_settings
-from deckard_deploy.catalog.resolution import RESERVED, SECRETS, Resolved, resolve
+from deckard_deploy.catalog.resolution import RESERVED_OPTIONS, SECRET_VARIABLES, Resolved, resolve
 from deckard_deploy.catalog.specs import Deployment, HardwareProfile
 from deckard_deploy.catalog.strict_yaml import parse
 from deckard_deploy.errors import BadInputError
@@ -31,17 +31,21 @@ def refusal(profile: HardwareProfile, *settings: str, text: str = "", seed: bool
 
 
 @given(st.sets(st.sampled_from(["profile", "file", "setting"])))
-def test_the_later_source_wins(levels: set[str]) -> None:
-    """The model always says 1024; profile, deckard.yaml and --set say 1, 3 and 4, or nothing."""
+def test_later_source_wins(levels: set[str]) -> None:
+    """The model always has 1024; profile, deckard.yaml and --set have 1, 3 and 4, or nothing."""
     profile = CPU.model_copy(update={"serve": {"max-model-len": 1} if "profile" in levels else {}})
     text = "serve: {max-model-len: 3}" if "file" in levels else ""
     settings = ["max-model-len=4"] if "setting" in levels else []
-    expected = 4 if "setting" in levels else 3 if "file" in levels else 1024
+    expected = 1024
+    if "file" in levels:
+        expected = 3
+    if "setting" in levels:
+        expected = 4
     assert resolved(profile, *settings, text=text).serve["max-model-len"] == expected
 
 
 @pytest.mark.parametrize(("text", "expected"), [("", 4), ("serve: {max-num-seqs: 5}", 5)])
-def test_the_profile_counts_where_nothing_later_speaks(text: str, expected: int) -> None:
+def test_profile_value_stays_without_later_source(text: str, expected: int) -> None:
     assert resolved(SPARK, text=text).serve["max-num-seqs"] == expected
 
 
@@ -49,12 +53,12 @@ def test_the_profile_counts_where_nothing_later_speaks(text: str, expected: int)
     ("settings", "text"),
     [(["max-num-batched-tokens=null"], ""), ([], "serve:\n  max-num-batched-tokens: null\n")],
 )
-def test_null_takes_an_option_out(settings: list[str], text: str) -> None:
+def test_null_removes_an_option(settings: list[str], text: str) -> None:
     assert "max-num-batched-tokens" in resolved(SPARK).serve
     assert "max-num-batched-tokens" not in resolved(SPARK, *settings, text=text).serve
 
 
-def test_null_takes_a_variable_out() -> None:
+def test_null_removes_a_variable() -> None:
     assert "PYTORCH_CUDA_ALLOC_CONF" in resolved(SPARK).environment
     assert (
         "PYTORCH_CUDA_ALLOC_CONF"
@@ -66,7 +70,7 @@ def test_a_null_in_the_file_can_be_set_again() -> None:
     assert resolved(SPARK, "max-num-seqs=9", text="serve: {max-num-seqs: null}").serve["max-num-seqs"] == 9
 
 
-def test_the_container_merges_key_by_key() -> None:
+def test_container_merges_key_by_key() -> None:
     found = resolved(SPARK, "container.restart=no", text="container: {shm_size: null}").container
     assert (found.ipc, found.shm_size, found.restart) == ("private", None, "no")
     assert resolved(SPARK).container.shm_size == "16g"
@@ -92,7 +96,7 @@ def test_an_image_replaces_the_engines() -> None:
 
 @pytest.mark.parametrize("name", ["NCCL_P2P_DISABLE", "CUDA_LAUNCH_BLOCKING", "TRITON_PTXAS_BLACKWELL_PATH"])
 @pytest.mark.parametrize("engine", ["vllm-0.19.1", "vllm-0.32.0"])
-def test_what_the_libraries_under_vllm_read_can_be_set(engine: str, name: str) -> None:
+def test_library_variables_can_be_set(engine: str, name: str) -> None:
     assert resolved(B200, f"engine={engine}", f"environment.{name}=1").environment[name] == "1"
 
 
@@ -101,8 +105,8 @@ def test_a_cpu_profile_runs_in_docker_too() -> None:
     assert (found.engine.runtime, found.engine.image) == ("docker", "example.test/cpu:1")
 
 
-@pytest.mark.parametrize("name", RESERVED)
-def test_reserved_options_are_refused_wherever_they_are_set(name: str) -> None:
+@pytest.mark.parametrize("name", RESERVED_OPTIONS)
+def test_reserved_options_raise_from_every_source(name: str) -> None:
     assert f"serve.{name} cannot be set" in refusal(SPARK, f"serve.{name}=x").message
     profile = SPARK.model_copy(update={"serve": {**SPARK.serve, name: "x"}})
     assert f"serve.{name} cannot be set" in refusal(profile).message
@@ -111,13 +115,13 @@ def test_reserved_options_are_refused_wherever_they_are_set(name: str) -> None:
 @pytest.mark.parametrize(
     "setting", ["spec-method=extract_hidden_states", "spec-model=/models/x", "spec-tokens=2"]
 )
-def test_a_drafter_comes_by_no_second_door(setting: str) -> None:
-    """0.32.0's short names for speculative-config, which the guards, the memory and the acceptance do not look at."""
+def test_short_speculative_options_are_reserved(setting: str) -> None:
+    """0.32.0's short options set speculative-config, which only its long name shows to the checks."""
     assert "use --drafter" in refusal(B200, "engine=vllm-0.32.0", setting).message
 
 
-@pytest.mark.parametrize("name", SECRETS)
-def test_secrets_are_refused_in_the_environment(name: str) -> None:
+@pytest.mark.parametrize("name", SECRET_VARIABLES)
+def test_secret_variables_raise(name: str) -> None:
     message = refusal(SPARK, f"environment.{name}=hunter2").message
     assert message.startswith(f"environment.{name} cannot be set")
     assert "hunter2" not in message
@@ -173,18 +177,18 @@ def test_secrets_are_refused_in_the_environment(name: str) -> None:
         (B200, ["environment.TORCH_MATMUL_PRECISION=high"], "nothing in vLLM 0.19.1 reads"),
     ],
 )
-def test_parts_that_do_not_belong_together_are_one_line(
+def test_incompatible_parts_raise_one_line(
     profile: HardwareProfile, settings: list[str], message: str
 ) -> None:
     assert message in refusal(profile, *settings).message
 
 
 @pytest.mark.parametrize("length", ["262144", "auto", "-1"])
-def test_a_context_that_the_model_has_passes(length: str) -> None:
+def test_context_at_model_limit_passes(length: str) -> None:
     assert str(resolved(SPARK, f"max-model-len={length}").serve["max-model-len"]) == length
 
 
-def test_a_too_long_context_says_what_to_type() -> None:
+def test_too_long_context_has_hint() -> None:
     assert refusal(SPARK, "max-model-len=1000000").hint == "--set max-model-len=262144"
 
 
@@ -207,16 +211,14 @@ def test_compat_replaces_profile_and_model() -> None:
         (SPARK, ["publish.port=9000"], "--compat seed keeps its own address"),
     ],
 )
-def test_compat_refuses_what_its_line_does_not_fit(
-    profile: HardwareProfile, settings: list[str], message: str
-) -> None:
+def test_compat_conflicts_raise(profile: HardwareProfile, settings: list[str], message: str) -> None:
     assert message in refusal(profile, *settings, seed=True).message
 
 
-def test_compat_takes_its_own_names() -> None:
+def test_compat_accepts_its_own_names() -> None:
     settings: list[Any] = ["model=deckard-31b", "engine=aeon-awq", "drafter=none"]
     assert resolved(SPARK, *settings, seed=True) == resolved(SPARK, seed=True)
 
 
-def test_a_deployment_of_nothing_is_the_profile() -> None:
+def test_empty_deployment_is_the_profile() -> None:
     assert resolve(Deployment(), profile=SPARK) == resolved(SPARK)

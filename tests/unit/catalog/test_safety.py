@@ -1,4 +1,4 @@
-"""Every protection is on by default, is refused when it is taken out, and is listed when that was allowed."""
+"""Protections are on by default; disabling one raises, or lists it when `allow_unsafe` names it."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from deckard_deploy.catalog.resolution import Resolved, resolve
 from deckard_deploy.catalog.strict_yaml import parse
 from deckard_deploy.errors import BadInputError
 
-# Each gives up the protection of the setting that it names; the others hold.
+# Each disables only the protection of its own setting.
 OPENING = [
     "serve.disable-fastapi-docs=null",
     "serve.disable-fastapi-docs=false",
@@ -58,7 +58,7 @@ OPENING = [
     "container.restart=on-failure:3",
     "container.restart=on-failure:999999999",
 ]
-# Of vLLM 0.32.0 alone.
+# Only vLLM 0.32.0 has these.
 OPENING_LATER = ["serve.trust-request-mm-kwargs=true", "serve.enable-scale-out=true", "serve.grpc-port=50051"]
 LATER = "engine=vllm-0.32.0"
 HARMLESS = [
@@ -86,38 +86,38 @@ def setting_of(opening: str) -> str:
 
 
 @pytest.mark.parametrize("profile", listing.names("profiles"))
-def test_no_profile_gives_anything_up(profile: str) -> None:
-    assert chosen(profile=profile).given_up == ()
+def test_no_profile_disables_protections(profile: str) -> None:
+    assert chosen(profile=profile).disabled_protections == ()
 
 
 @pytest.mark.parametrize("opening", OPENING)
-def test_what_opens_is_refused_and_named(opening: str) -> None:
+def test_disabled_protection_raises_with_setting(opening: str) -> None:
     with pytest.raises(BadInputError, match=setting_of(opening).replace(".", r"\.")) as refused:
         chosen(opening)
     assert "allow_unsafe" in refused.value.hint
 
 
 @pytest.mark.parametrize("opening", OPENING)
-def test_what_was_allowed_is_listed(opening: str) -> None:
+def test_allowed_settings_are_listed(opening: str) -> None:
     setting = setting_of(opening)
-    assert chosen(opening, f"allow_unsafe={json.dumps([setting])}").given_up == (setting,)
+    assert chosen(opening, f"allow_unsafe={json.dumps([setting])}").disabled_protections == (setting,)
 
 
 @pytest.mark.parametrize("opening", OPENING_LATER)
-def test_what_a_later_release_opens_is_refused_and_listed_too(opening: str) -> None:
+def test_protections_of_later_release_raise(opening: str) -> None:
     with pytest.raises(BadInputError, match=rf"{setting_of(opening)} as it is set opens"):
         chosen(opening, LATER)
     setting = setting_of(opening)
-    assert chosen(opening, LATER, f"allow_unsafe={json.dumps([setting])}").given_up == (setting,)
+    assert chosen(opening, LATER, f"allow_unsafe={json.dumps([setting])}").disabled_protections == (setting,)
 
 
 @pytest.mark.parametrize("harmless", HARMLESS)
-def test_what_opens_nothing_needs_no_leave(harmless: str) -> None:
-    assert chosen(harmless).given_up == ()
+def test_safe_values_need_no_allow_unsafe(harmless: str) -> None:
+    assert chosen(harmless).disabled_protections == ()
 
 
-def test_what_a_later_release_has_mended_needs_no_leave_there() -> None:
-    assert chosen('serve.limit-mm-per-prompt={"image": 4}', LATER).given_up == ()
+def test_protection_ends_with_its_release() -> None:
+    assert chosen('serve.limit-mm-per-prompt={"image": 4}', LATER).disabled_protections == ()
 
 
 def settings_of(release: str) -> set[str]:
@@ -127,25 +127,25 @@ def settings_of(release: str) -> set[str]:
     }
 
 
-def test_every_protection_is_tried_and_is_a_setting_of_the_release() -> None:
+def test_every_protection_has_a_case() -> None:
     of_container = {"container.network", "container.ipc", "container.restart"}
     now = {setting_of(opening) for opening in OPENING} | {"serve.trust-remote-code"}
     later = {setting_of(opening) for opening in OPENING_LATER}
-    assert {guard.setting for guard in safety.GUARDS} == now | later
+    assert {protection.setting for protection in safety.PROTECTIONS} == now | later
     assert now <= settings_of("vllm-0.19.1") | of_container
     assert later <= settings_of("vllm-0.32.0") - settings_of("vllm-0.19.1")
 
 
-SOUNDS_OPEN = re.compile(
+SUSPICIOUS = re.compile(
     r"trust|allow|insecure|unsafe|expose|-embeds|-endpoint$|log-(requests|outputs)|grpc|dev_mode"
 )
-OPENS_NOTHING = {
+REVIEWED = {
     "serve.allow-deprecated-quantization",
-    "serve.allowed-headers",  # of CORS, which has no origin
+    "serve.allowed-headers",  # CORS allows no origin
     "serve.allowed-methods",
-    "serve.enable-log-outputs",  # only beside enable-log-requests
+    "serve.enable-log-outputs",  # only with enable-log-requests
     "serve.grpc",  # reserved
-    "serve.otlp-traces-endpoint",  # where it sends, not what it opens; the engine's network leads nowhere
+    "serve.otlp-traces-endpoint",  # sends, but opens nothing; the engine's network has no way out
     "environment.VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE",
     "environment.VLLM_ALLOW_LONG_MAX_MODEL_LEN",
     "environment.VLLM_DEEPEP_V2_ALLOW_HYBRID_MODE",
@@ -154,35 +154,35 @@ OPENS_NOTHING = {
 
 
 @pytest.mark.parametrize("release", ["vllm-0.19.1", "vllm-0.32.0"])
-def test_what_sounds_open_was_judged(release: str) -> None:
-    """A release with a new one of these fails here, and somebody reads what it does."""
-    sounding = {setting for setting in settings_of(release) if SOUNDS_OPEN.search(setting.lower())}
-    assert sounding <= {guard.setting for guard in safety.GUARDS} | OPENS_NOTHING
+def test_suspicious_options_are_reviewed(release: str) -> None:
+    """A release with a new suspicious option fails here, until a person has reviewed the option."""
+    suspicious = {setting for setting in settings_of(release) if SUSPICIOUS.search(setting.lower())}
+    assert suspicious <= {protection.setting for protection in safety.PROTECTIONS} | REVIEWED
 
 
-def test_leave_for_one_is_no_leave_for_another() -> None:
+def test_allow_unsafe_covers_only_named_settings() -> None:
     with pytest.raises(BadInputError, match=r"container\.ipc"):
         chosen("container.ipc=host", 'allow_unsafe=["container.network"]')
 
 
-def test_a_mistyped_name_is_refused() -> None:
+def test_unknown_allow_unsafe_name_raises() -> None:
     with pytest.raises(BadInputError, match=r"'container.netwrok'; did you mean 'container.network'\?"):
         chosen('allow_unsafe=["container.netwrok"]')
 
 
-def test_code_of_a_repository_is_never_run() -> None:
+def test_trust_remote_code_always_raises() -> None:
     with pytest.raises(BadInputError, match="vLLM has Gemma 4 itself"):
         chosen("serve.trust-remote-code=true", 'allow_unsafe=["serve.trust-remote-code"]')
 
 
-def test_several_gpus_may_share_the_hosts_ipc() -> None:
-    assert chosen("container.ipc=host", "tensor-parallel-size=2", profile="b200").given_up == ()
+def test_multiple_gpus_may_share_host_ipc() -> None:
+    assert chosen("container.ipc=host", "tensor-parallel-size=2", profile="b200").disabled_protections == ()
 
 
-def test_somebody_elses_line_keeps_its_settings_and_says_what_it_gives_up() -> None:
+def test_compat_lists_its_disabled_protections() -> None:
     kept = chosen(compat="seed")
     assert "disable-fastapi-docs" not in kept.serve
     assert kept.serve["trust-remote-code"] is True
     assert {"container.network", "container.ipc", "container.restart", "serve.trust-remote-code"} <= set(
-        kept.given_up
+        kept.disabled_protections
     )

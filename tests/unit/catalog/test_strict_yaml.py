@@ -1,4 +1,4 @@
-"""What YAML may say here, and the one line that a file gets when it says something else."""
+"""The accepted YAML, and the one-line errors for all other YAML."""
 
 import re
 
@@ -64,7 +64,7 @@ DEEP_MAPPING = "a: " + "{b: " * 30 + "1" + "}" * 30
         pytest.param("a: @x", 1, "not YAML", id="at-sign"),
     ],
 )
-def test_surprising_yaml_is_refused_with_its_line(text: str, line: int, reason: str) -> None:
+def test_ambiguous_yaml_raises_with_line(text: str, line: int, reason: str) -> None:
     with pytest.raises(BadInputError) as caught:
         strict_yaml.parse(text, source="deckard.yaml")
     assert caught.value.message.startswith(f"deckard.yaml:{line}: ")
@@ -73,7 +73,7 @@ def test_surprising_yaml_is_refused_with_its_line(text: str, line: int, reason: 
     assert len(caught.value.message) < 250
 
 
-def test_a_huge_file_is_refused_before_it_is_parsed() -> None:
+def test_huge_file_raises_before_parsing() -> None:
     with pytest.raises(BadInputError, match="1048577 characters"):
         strict_yaml.parse("x" * (strict_yaml.MAX_BYTES + 1), source="deckard.yaml")
 
@@ -102,7 +102,7 @@ def test_a_huge_file_is_refused_before_it_is_parsed() -> None:
         ("a: expandable_segments:True", {"a": "expandable_segments:True"}),
     ],
 )
-def test_plain_yaml_means_what_it_says(text: str, data: object) -> None:
+def test_plain_yaml_is_read(text: str, data: object) -> None:
     assert strict_yaml.parse(text, source="deckard.yaml").data == data
 
 
@@ -115,12 +115,12 @@ def message_of(text: str) -> str | None:
 
 
 @given(st.text(max_size=60))
-def test_any_text_is_data_or_one_line(text: str) -> None:
+def test_any_text_is_data_or_one_line_error(text: str) -> None:
     message = message_of(text)
     assert message is None or re.fullmatch(r"f(:[0-9]+)?: .+", message)
 
 
-def test_lines_are_those_of_the_keys() -> None:
+def test_where_names_the_line_of_the_key() -> None:
     document = strict_yaml.parse("# head\nserve:\n  a: 1\n\n  b:\n    - x\n", source="f.yaml")
     assert document.where(("serve", "a")) == "f.yaml:3: serve.a"
     assert document.where(("serve", "b", 0)) == "f.yaml:6: serve.b.0"
@@ -141,13 +141,13 @@ def test_lines_are_those_of_the_keys() -> None:
         ("1" * 50, None),
     ],
 )
-def test_unquoted_text_is_a_number_a_truth_value_or_neither(text: str, value: object) -> None:
+def test_plain_scalar_reads_numbers_and_booleans(text: str, value: object) -> None:
     found = strict_yaml.plain_scalar(text)
     assert found == value
     assert type(found) is type(value)
 
 
-def test_what_is_shown_stays_on_one_short_line() -> None:
+def test_printable_and_shortened_stay_on_one_line() -> None:
     assert strict_yaml.printable("größe") == "größe"
     assert strict_yaml.printable("a\nb\x1b[31m") == "a\\nb\\x1b[31m"
     assert strict_yaml.shortened("x" * 100).endswith("…")

@@ -1,4 +1,4 @@
-"""Settings for an earlier vLLM keep their meaning on a later one, or are refused with what to say instead."""
+"""Settings for an earlier vLLM keep their meaning on a later one, or raise with advice."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import pytest
 from deckard_deploy.catalog import library, overrides
 from deckard_deploy.catalog.option_schema import option_schema
 from deckard_deploy.catalog.resolution import Resolved, resolve
-from deckard_deploy.catalog.translation import changes, translated
+from deckard_deploy.catalog.translation import changes, migrate_options
 from deckard_deploy.errors import BadInputError
 
 NEW = "vllm-0.32.0"
@@ -36,13 +36,13 @@ def test_a_variable_becomes_options(value: str, options: dict[str, str]) -> None
     assert ("moe-backend" in found.serve) == ("moe-backend" in options)
 
 
-def test_on_the_release_that_reads_it_a_variable_stays() -> None:
+def test_variable_stays_on_release_that_reads_it() -> None:
     found = resolved("engine=vllm-0.19.1", f"environment.{VARIABLE}=marlin")
     assert found.environment[VARIABLE] == "marlin"
     assert "linear-backend" not in found.serve
 
 
-def test_every_translation_is_in_the_schema_that_it_is_for() -> None:
+def test_every_translation_fits_its_schema() -> None:
     schema, known = option_schema(NEW), changes(NEW)
     for variable, by_option in known.variables.items():
         assert variable not in schema.environment
@@ -56,10 +56,10 @@ def test_every_translation_is_in_the_schema_that_it_is_for() -> None:
     assert not set(known.removed_variables) & set(schema.environment)
 
 
-def test_a_changed_default_is_rendered_unless_it_was_set() -> None:
-    assert translated(NEW, {}, {})[0] == {"gpu-memory-utilization": 0.9}
-    assert translated(NEW, {"gpu-memory-utilization": 0.7}, {})[0] == {"gpu-memory-utilization": 0.7}
-    assert translated("vllm-0.19.1", {}, {}) == ({}, {})
+def test_changed_default_is_rendered_unless_set() -> None:
+    assert migrate_options(NEW, {}, {})[0] == {"gpu-memory-utilization": 0.9}
+    assert migrate_options(NEW, {"gpu-memory-utilization": 0.7}, {})[0] == {"gpu-memory-utilization": 0.7}
+    assert migrate_options("vllm-0.19.1", {}, {}) == ({}, {})
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_changed_default_is_rendered_unless_it_was_set() -> None:
         (["environment.VLLM_RPC_TIMEOUT=5"], "nothing in vLLM 0.32.0 reads"),
     ],
 )
-def test_what_is_gone_is_refused_in_one_line(settings: list[str], message: str) -> None:
+def test_removed_settings_raise_one_line(settings: list[str], message: str) -> None:
     with pytest.raises(BadInputError) as caught:
         resolved(f"engine={NEW}", *settings)
     assert message in caught.value.message
@@ -86,14 +86,14 @@ def compare(old: str, new: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, script, old, new], capture_output=True, text=True, check=False)
 
 
-def test_the_comparison_has_an_answer_to_everything() -> None:
+def test_compare_engines_passes_for_upgrade() -> None:
     done = compare("vllm-0.19.1", NEW)
     assert done.returncode == 0, done.stdout
     assert "  variable removed: VLLM_NVFP4_GEMM_BACKEND\n" in done.stdout
     assert "  default changed: --gpu-memory-utilization 0.9 -> 0.92\n" in done.stdout
 
 
-def test_the_comparison_names_what_has_no_answer() -> None:
-    done = compare(NEW, "vllm-0.19.1")  # backwards: nobody wrote answers for that
+def test_compare_engines_fails_for_downgrade() -> None:
+    done = compare(NEW, "vllm-0.19.1")  # the files cover upgrades only
     assert done.returncode == 1
     assert "! default changed: --gpu-memory-utilization 0.92 -> 0.9\n" in done.stdout

@@ -1,4 +1,4 @@
-"""The one line that names the first thing that is wrong with a document."""
+"""One-line errors that name the first problem of a document."""
 
 from typing import Annotated
 
@@ -40,18 +40,18 @@ class Outer(Spec):
         ("title: [" + "x, " * 100 + "]", "f:1: title: ['x', 'x'"),
     ],
 )
-def test_the_first_thing_that_is_wrong(text: str, message: str) -> None:
+def test_first_problem_is_named(text: str, message: str) -> None:
     with pytest.raises(BadInputError) as caught:
         validate(parse(text, source="f"), Outer)
     assert caught.value.message.startswith(message)
     assert len(caught.value.message) < 200
 
 
-def test_a_valid_document_is_the_spec() -> None:
+def test_valid_document_becomes_spec() -> None:
     found = validate(parse("title: x\ninner: {port: 3, names: [a]}", source="f"), Outer)
     assert found == Outer(title="x", inner=Inner(port=3, names=("a",)))
 
 
-def test_only_a_near_word_is_suggested() -> None:
+def test_closest_suggests_only_near_words() -> None:
     assert closest("sparc", ["spark", "b200"]) == "; did you mean 'spark'?"
     assert closest("zebra", ["spark", "b200"]) == ""

@@ -1,4 +1,4 @@
-"""A resolved choice of the catalog with settings of a test."""
+"""Resolved choices for tests: a catalog profile with `--set` settings."""
 
 from deckard_deploy.catalog import library
 from deckard_deploy.catalog.overrides import with_settings

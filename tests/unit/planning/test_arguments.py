@@ -1,4 +1,4 @@
-"""Options as tokens."""
+"""vLLM options as argv tokens."""
 
 import json
 import shlex
@@ -47,12 +47,12 @@ SCHEMA = OptionSchema(
         ({"share": 0.5, "eager": True}, ("--share", "0.5", "--eager")),
     ],
 )
-def test_one_token_a_value(serve: dict[str, JsonValue], tokens: tuple[str, ...]) -> None:
+def test_values_become_tokens(serve: dict[str, JsonValue], tokens: tuple[str, ...]) -> None:
     assert serve_arguments(serve, SCHEMA) == tokens
 
 
 @given(st.dictionaries(st.text(), st.integers() | st.text() | st.booleans() | st.none()))
-def test_a_mapping_survives_as_json_whatever_its_order(mapping: dict[str, JsonValue]) -> None:
+def test_mapping_order_does_not_change_json(mapping: dict[str, JsonValue]) -> None:
     (_, token) = serve_arguments({"config": mapping}, SCHEMA)
     assert json.loads(token) == mapping
     backwards = dict(reversed(list(mapping.items())))
@@ -60,13 +60,13 @@ def test_a_mapping_survives_as_json_whatever_its_order(mapping: dict[str, JsonVa
 
 
 @given(st.text(alphabet=st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
-def test_text_is_not_touched(text: str) -> None:
+def test_text_is_unchanged(text: str) -> None:
     tokens = serve_arguments({"name": text}, SCHEMA)
     assert tokens == ("--name", text)
     assert tuple(shlex.split(shlex.join(tokens))) == tokens
 
 
 @given(st.lists(st.from_regex(r"--?[a-z]{1,3}|[a-z0-9 ]{0,3}", fullmatch=True)))
-def test_cutting_into_lines_loses_nothing(tokens: list[str]) -> None:
+def test_option_lines_keep_all_tokens(tokens: list[str]) -> None:
     lines = option_lines(tuple(tokens))
     assert [token for line in lines for token in line] == tokens

@@ -1,4 +1,4 @@
-"""What changed between two plans, in words."""
+"""Differences between two plans as lines of text."""
 
 import pytest
 
@@ -31,19 +31,19 @@ def planned(*settings: str) -> LaunchPlan:
         (["cudagraph-capture-sizes=[1, 2]"], ["+ --cudagraph-capture-sizes 1 2"]),
     ],
 )
-def test_a_change_is_a_line(settings: list[str], lines: list[str]) -> None:
+def test_each_change_is_one_line(settings: list[str], lines: list[str]) -> None:
     assert [str(change) for change in difference(planned(), planned(*settings))] == lines
 
 
-def test_the_other_way_round_is_the_opposite() -> None:
-    (there,), (back,) = (
+def test_reversed_difference_swaps_values() -> None:
+    (forward,), (backward,) = (
         difference(planned(), planned("max-num-seqs=8")),
         difference(planned("max-num-seqs=8"), planned()),
     )
-    assert (there.before, there.after) == (back.after, back.before)
+    assert (forward.before, forward.after) == (backward.after, backward.before)
 
 
-def test_plans_differ_exactly_when_their_hashes_do() -> None:
+def test_difference_is_empty_exactly_for_equal_hashes() -> None:
     plans = [planned(), planned(), planned("seed=1"), planned("image=x/y:1"), planned("drafter=deckard-e4b")]
     for one in plans:
         for two in plans:

@@ -1,4 +1,4 @@
-"""Whether there is a gateway, and what a plan says of it."""
+"""Plans with and without a gateway, and the gateway's settings."""
 
 from pathlib import PurePosixPath
 
@@ -19,7 +19,7 @@ def planned(profile: str, *settings: str, paths: HostPaths = DEFAULT_PATHS) -> L
     return build_plan(resolve(deployment, profile=library.profile(profile)), paths)
 
 
-def test_docker_has_one_on_loopback_without_tls() -> None:
+def test_docker_gateway_is_on_loopback_without_tls() -> None:
     plan = planned("spark")
     assert plan.gateway is not None
     assert (plan.gateway.exposed, plan.gateway.tls, plan.address) == (False, False, "127.0.0.1")
@@ -30,22 +30,22 @@ def test_docker_has_one_on_loopback_without_tls() -> None:
 @pytest.mark.parametrize(
     ("owner", "user"), [(None, "101:101"), ("0:0", "101:101"), ("1000:1000", "1000:1000")]
 )
-def test_it_runs_as_who_may_read_the_keys_and_never_as_root(owner: str | None, user: str) -> None:
+def test_gateway_runs_as_owner_never_as_root(owner: str | None, user: str) -> None:
     gateway = planned("spark", paths=DEFAULT_PATHS._replace(owner=owner)).gateway
     assert gateway is not None
     assert gateway.user == user
 
 
-def test_a_process_has_one_where_nginx_is_installed() -> None:
-    with_one, without = planned("cpu", paths=WITH_NGINX), planned("cpu")
-    assert with_one.gateway is not None
-    assert with_one.gateway.program == "/usr/sbin/nginx"
-    assert with_one.arguments[1:3] == ("--uds", "vllm.sock")
+def test_process_gateway_needs_nginx() -> None:
+    with_nginx, without = planned("cpu", paths=WITH_NGINX), planned("cpu")
+    assert with_nginx.gateway is not None
+    assert with_nginx.gateway.program == "/usr/sbin/nginx"
+    assert with_nginx.arguments[1:3] == ("--uds", "vllm.sock")
     assert without.gateway is None
     assert without.arguments[1:5] == ("--host", "127.0.0.1", "--port", "8000")
 
 
-def test_an_exposed_one_has_tls_unless_it_is_turned_off() -> None:
+def test_exposed_gateway_has_tls_by_default() -> None:
     plan = planned("spark", "publish.expose=192.168.1.20")
     assert (plan.address, plan.base_url) == ("192.168.1.20", "https://192.168.1.20:8000/v1")
     assert plan.gateway is not None
@@ -56,7 +56,7 @@ def test_an_exposed_one_has_tls_unless_it_is_turned_off() -> None:
 
 
 @pytest.mark.parametrize(
-    ("profile", "settings", "says"),
+    ("profile", "settings", "message"),
     [
         ("cpu", ["publish.expose=0.0.0.0"], "nginx is not installed"),
         ("spark", ["publish.expose=0.0.0.0", "container.network=host"], "host's network"),
@@ -86,16 +86,14 @@ def test_an_exposed_one_has_tls_unless_it_is_turned_off() -> None:
         ),
     ],
 )
-def test_what_would_be_open_is_refused(profile: str, settings: list[str], says: str) -> None:
-    with pytest.raises(BadInputError, match=says):
-        planned(
-            profile,
-            *settings,
-            *(["allow_unsafe=[container.network]"] if "network=host" in settings[-1] else []),
-        )
+def test_unsafe_publish_settings_raise(profile: str, settings: list[str], message: str) -> None:
+    if "container.network=host" in settings:
+        settings = [*settings, "allow_unsafe=[container.network]"]
+    with pytest.raises(BadInputError, match=message):
+        planned(profile, *settings)
 
 
-def test_somebodys_own_line_has_none() -> None:
+def test_compat_plan_has_no_gateway() -> None:
     kept = library.compatibility("seed")
     resolved = resolve(
         with_settings(read_deployment(None), []), profile=library.profile(kept.profile), compatibility=kept

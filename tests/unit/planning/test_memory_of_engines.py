@@ -1,4 +1,4 @@
-"""The KV cache that is planned is the one that each release's own log names."""
+"""The planned KV cache equals the figures in the logs of each release."""
 
 import pytest
 
@@ -17,7 +17,7 @@ from tests.unit.planning.choices import choice
         ("vllm-0.32.0-cpu", "mtp", 316_551),  # ready.mtp.log: the drafter reads the target's cache
     ],
 )
-def test_as_its_log_says(engine: str, drafter: str, tokens: int) -> None:
+def test_tokens_match_log_of_release(engine: str, drafter: str, tokens: int) -> None:
     memory = memory_of(resolve(Deployment(engine=engine, drafter=drafter), profile=library.profile("cpu")))
     assert (memory.tokens, round(memory.concurrency, 2)) == (tokens, 309.13)
 
@@ -31,7 +31,7 @@ def test_as_its_log_says(engine: str, drafter: str, tokens: int) -> None:
         (("engine=vllm-0.32.0", "environment.VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS=0"), 0),
     ],
 )
-def test_who_takes_the_graphs_off_the_kv_cache(settings: tuple[str, ...], graphs: int) -> None:
-    """Off by default until 0.21.0, on since (the log line that 0.32.0 prints of it)."""
+def test_graphs_are_subtracted_by_release(settings: tuple[str, ...], graphs: int) -> None:
+    """The default is off before 0.21.0 and on since (a log line of 0.32.0)."""
     eager, compiled = (memory_of(choice("b200", *settings, *more)) for more in (("enforce-eager=true",), ()))
     assert eager.kv_bytes() - compiled.kv_bytes() == graphs

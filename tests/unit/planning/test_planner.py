@@ -1,4 +1,4 @@
-"""What a resolved choice becomes: arguments, mounts, device, address; the same bytes everywhere."""
+"""Plans of resolved choices: arguments, mounts, devices, address, and equal bytes on every machine."""
 
 import json
 import os
@@ -34,44 +34,40 @@ def planned(profile: str, *settings: str, compat: str | None = None) -> LaunchPl
     )
 
 
-def value_of(plan: LaunchPlan, option: str) -> str:
-    return plan.arguments[plan.arguments.index(option) + 1]
-
-
 @pytest.mark.parametrize("profile", PROFILES)
-def test_the_default_plan_of_every_profile(profile: str) -> None:
+def test_default_plan_of_every_profile(profile: str) -> None:
     plan = planned(profile)
     resolved_profile = library.profile(profile)
     assert plan.profile == plan.deployment == profile
     assert plan.arguments[0].endswith(plan.model)
-    assert value_of(plan, "--served-model-name") == plan.served_name
+    assert plan.option("served-model-name") == plan.served_name
     assert len(set(plan.arguments)) >= 10
     assert (plan.gpus is None) == (resolved_profile.hardware.gpu_count == 0 or plan.runtime == "process")
     assert plan.base_url == "http://127.0.0.1:8000/v1"
     assert LaunchPlan.model_validate_json(plan.model_dump_json()) == plan
 
 
-def test_docker_listens_inside_and_publishes_on_loopback() -> None:
+def test_docker_publishes_on_loopback() -> None:
     plan = planned("spark", "publish.port=9000")
-    assert (value_of(plan, "--host"), value_of(plan, "--port")) == ("0.0.0.0", "8000")
+    assert (plan.option("host"), plan.option("port")) == ("0.0.0.0", "8000")
     assert (plan.address, plan.port, plan.container_port) == ("127.0.0.1", 9000, 8000)
     assert plan.healthcheck is not None
     assert "8000" in plan.healthcheck.command[-1]
     assert "9000" not in plan.healthcheck.command[-1]
 
 
-def test_on_the_hosts_network_the_server_itself_keeps_to_the_address() -> None:
+def test_host_network_listens_on_publish_address() -> None:
     plan = planned(
         "spark", "publish.port=9000", "container.network=host", 'allow_unsafe=["container.network"]'
     )
-    assert (value_of(plan, "--host"), value_of(plan, "--port")) == ("127.0.0.1", "9000")
+    assert (plan.option("host"), plan.option("port")) == ("127.0.0.1", "9000")
     assert plan.container_port == 9000
 
 
-def test_a_process_has_no_mounts_and_host_paths() -> None:
+def test_process_plan_has_host_paths_and_no_mounts() -> None:
     plan = planned("cpu", "publish.port=9000")
     assert plan.arguments[0] == "/m/tiny-gemma4"
-    assert (value_of(plan, "--host"), value_of(plan, "--port")) == ("127.0.0.1", "9000")
+    assert (plan.option("host"), plan.option("port")) == ("127.0.0.1", "9000")
     assert (plan.mounts, plan.gpus, plan.image, plan.platform, plan.healthcheck) == (
         (),
         None,
@@ -82,7 +78,7 @@ def test_a_process_has_no_mounts_and_host_paths() -> None:
     assert plan.environment["VLLM_CACHE_ROOT"] == "/c/vllm-0.19.1-cpu/vllm"
 
 
-def test_weights_are_read_only_and_caches_are_the_engines_own() -> None:
+def test_weights_are_read_only_caches_per_engine() -> None:
     plan = planned("spark")
     assert plan.mounts[0] == BindMount(source="/m/deckard-31b", target="/models/deckard-31b", read_only=True)
     assert [(mount.source, mount.target, mount.read_only) for mount in plan.mounts[1:]] == [
@@ -94,7 +90,7 @@ def test_weights_are_read_only_and_caches_are_the_engines_own() -> None:
     assert (plan.environment["HOME"], plan.environment["USER"]) == ("/home/deckard", "vllm")
 
 
-def test_the_container_runs_as_the_folders_owner_where_the_image_allows_it() -> None:
+def test_container_runs_as_owner_if_image_allows() -> None:
     owned = PATHS._replace(owner="1000:100")
     spark = resolve(Deployment(), profile=library.profile("spark"))
     cpu = resolve(Deployment(engine="vllm-0.19.1-cpu-docker"), profile=library.profile("cpu"))
@@ -103,9 +99,11 @@ def test_the_container_runs_as_the_folders_owner_where_the_image_allows_it() -> 
     assert build_plan(spark, owned).user is None
 
 
-def test_a_drafter_is_mounted_and_named_in_one_option() -> None:
+def test_drafter_is_mounted_and_one_option() -> None:
     plan = planned("spark", "drafter=deckard-e4b")
-    assert json.loads(value_of(plan, "--speculative-config")) == {
+    config = plan.option("speculative-config")
+    assert config is not None
+    assert json.loads(config) == {
         "method": "draft_model",
         "model": "/models/deckard-e4b",
         "num_speculative_tokens": 5,
@@ -121,14 +119,14 @@ def test_a_drafter_is_mounted_and_named_in_one_option() -> None:
     ("profile", "settings", "count"),
     [
         ("spark", [], "all"),
-        ("spark", ["tensor-parallel-size=2"], 2),  # one is here: `doctor` says so, and `up` stops
+        ("spark", ["tensor-parallel-size=2"], 2),  # a Spark has one GPU: `doctor` reports it, and `up` stops
         ("b200", [], 1),
         ("b200", ["tensor-parallel-size=2"], 2),
         ("b200", ["tensor-parallel-size=2", "pipeline-parallel-size=2"], 4),
         ("rtx-5090", [], 1),
     ],
 )
-def test_a_gpu_for_each_rank(profile: str, settings: list[str], count: int | str) -> None:
+def test_every_rank_has_a_gpu(profile: str, settings: list[str], count: int | str) -> None:
     gpus = planned(profile, *settings).gpus
     assert gpus is not None
     assert gpus.count == count
@@ -138,7 +136,7 @@ UUID = "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6"
 
 
 @pytest.mark.parametrize(("chosen", "ids"), [("3", ("3",)), ("3,5", ("3", "5")), (UUID, (UUID,))])
-def test_chosen_gpus_are_reserved_and_begin_at_0_inside(chosen: str, ids: tuple[str, ...]) -> None:
+def test_chosen_gpus_are_reserved(chosen: str, ids: tuple[str, ...]) -> None:
     plan = planned("b200", f"environment.CUDA_VISIBLE_DEVICES={chosen}")
     assert plan.gpus is not None
     assert (plan.gpus.ids, plan.gpus.count) == (ids, len(ids))
@@ -150,21 +148,21 @@ def test_chosen_gpus_are_reserved_and_begin_at_0_inside(chosen: str, ids: tuple[
 
 
 @pytest.mark.parametrize("chosen", ["-1", "3,", "3,3", "all", "3 ", "GPU-1", "²", "MIG-1"])
-def test_what_names_no_gpu_is_refused(chosen: str) -> None:
+def test_wrong_gpu_ids_raise(chosen: str) -> None:
     with pytest.raises(BadInputError, match=r"CUDA_VISIBLE_DEVICES .*: numbers or UUIDs"):
         planned("b200", f"environment.CUDA_VISIBLE_DEVICES={chosen}")
 
 
-def test_each_rank_needs_a_chosen_gpu() -> None:
+def test_fewer_chosen_gpus_than_ranks_raise() -> None:
     with pytest.raises(BadInputError, match="names 1 GPU, and 2 ranks"):
         planned("b200", "environment.CUDA_VISIBLE_DEVICES=3", "tensor-parallel-size=2")
 
 
-def test_the_platform_is_the_machines() -> None:
+def test_platform_follows_profile() -> None:
     assert (planned("spark").platform, planned("b200").platform) == ("linux/arm64", "linux/amd64")
 
 
-def test_compat_keeps_the_card() -> None:
+def test_compat_plan_matches_model_card() -> None:
     plan = planned("spark", compat="seed")
     assert plan.mounts == (
         BindMount(source="~/models/deckard-31b", target="/models/deckard", read_only=False),
@@ -199,7 +197,7 @@ def hashes(folder: Path, **environment: str) -> str:
     return done.stdout
 
 
-def test_the_hash_is_the_same_on_any_machine(tmp_path: Path) -> None:
+def test_hash_is_equal_on_every_machine(tmp_path: Path) -> None:
     here = hashes(
         Path(__file__).parents[3],
         PYTHONHASHSEED="0",
@@ -225,11 +223,11 @@ def test_the_hash_is_the_same_on_any_machine(tmp_path: Path) -> None:
         "image=x:1",
     ],
 )
-def test_every_change_changes_the_hash(setting: str) -> None:
+def test_every_setting_changes_the_hash(setting: str) -> None:
     assert planned("spark", setting).hash != planned("spark").hash
 
 
-def test_the_order_of_settings_does_not() -> None:
+def test_order_of_settings_keeps_the_hash() -> None:
     one = planned("spark", 'limit-mm-per-prompt={"image": 1, "video": 0}', "environment.OMP_NUM_THREADS=1")
     two = planned("spark", 'limit-mm-per-prompt={"video": 0, "image": 1}', "environment.OMP_NUM_THREADS=1")
     assert one.hash == two.hash

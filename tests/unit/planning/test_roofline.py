@@ -1,4 +1,4 @@
-"""Ceilings against bytes counted by hand, and the mathematics of drafting against its closed forms."""
+"""Ceilings against bytes counted by hand, and drafting against its closed forms."""
 
 import pytest
 
@@ -29,22 +29,23 @@ def roofline(profile: str, *settings: str) -> Roofline:
 @pytest.mark.parametrize(
     ("model", "expected"),
     [
-        # 29,286,727,680 parameters of linears, 10 copies of a full layer's keys, 4.5 bits each; the head in BF16
+        # 29,286,727,680 parameters of linears, 10 copies of a full layer's keys, 4.5 bits each; the head in
+        # BF16
         ("deckard-31b", int((29_286_727_680 + 10 * 5376 * 2048) * 0.5625) + 262_144 * 5376 * 2),
         ("deckard-e4b", int(4_027_842_560 * 0.5625) + 262_144 * 2560 * 2),
     ],
 )
-def test_weights_that_a_step_reads(model: str, expected: int) -> None:
+def test_weight_bytes_per_step(model: str, expected: int) -> None:
     assert weight_read(library.model(model)) == expected
 
 
-def test_a_residual_of_rank_32_is_read_too() -> None:
+def test_svdquant_reads_rank_32_residual() -> None:
     dimensions = 7_651_840 + 10 * (5376 + 2048)  # and of the copied keys
     more = weight_read(library.model("deckard-31b-svdquant")) - weight_read(library.model("deckard-31b"))
     assert more == dimensions * 32 * 2
 
 
-def test_a_sliding_layer_reads_its_window_and_no_more() -> None:
+def test_sliding_layer_reads_only_its_window() -> None:
     shape = library.model("deckard-31b").architecture
     assert kv_read(shape, 2, 1024) == 1024 * (81_920 + 819_200)
     assert kv_read(shape, 2, 65_536) == 65_536 * 81_920 + 1024 * 819_200
@@ -54,11 +55,11 @@ def test_a_sliding_layer_reads_its_window_and_no_more() -> None:
 @pytest.mark.parametrize(
     ("profile", "expected"), [("spark", 14.1), ("rtx-5090", 92.6), ("b200", 413), ("h200", 248)]
 )
-def test_the_ceiling_without_context(profile: str, expected: float) -> None:
+def test_ceiling_without_context(profile: str, expected: float) -> None:
     assert roofline(profile).tokens_per_s(1, 0) == pytest.approx(expected, rel=2e-3)
 
 
-def test_more_sequences_are_faster_together_and_slower_each() -> None:
+def test_more_sequences_raise_total_speed() -> None:
     found = roofline("spark")
     one, four = found.tokens_per_s(1, 8192), found.tokens_per_s(4, 8192)
     assert one < four < 4 * one
@@ -70,7 +71,7 @@ def test_two_ranks_have_twice_the_bandwidth() -> None:
     assert two.tokens_per_s(1, 0) == 2 * one.tokens_per_s(1, 0)
 
 
-def test_efficiency_is_measured_or_unknown() -> None:
+def test_efficiency_is_measured_or_none() -> None:
     measured = roofline("spark").efficiency
     assert measured is not None
     assert measured.value == 0.78
@@ -82,7 +83,7 @@ def test_efficiency_is_measured_or_unknown() -> None:
 
 @pytest.mark.parametrize("tokens", [1, 3, 7])
 @pytest.mark.parametrize("acceptance", [0.0, 0.3, 0.9])
-def test_tokens_of_a_step_follow_the_closed_form(acceptance: float, tokens: int) -> None:
+def test_accepted_follows_closed_form(acceptance: float, tokens: int) -> None:
     assert accepted(acceptance, tokens) == pytest.approx((1 - acceptance ** (tokens + 1)) / (1 - acceptance))
     assert accepted(1.0, tokens) == tokens + 1
 
@@ -103,7 +104,7 @@ def test_break_even(drafting: Drafting, expected: dict[int, float]) -> None:
 
 
 @pytest.mark.parametrize("drafting", [E4B, MTP])
-def test_the_share_of_all_drafted_tokens_breaks_even_at_their_cost(drafting: Drafting) -> None:
+def test_share_at_break_even_is_cost(drafting: Drafting) -> None:
     even = drafting.break_even()
     assert even is not None
     assert drafting.share(even) == pytest.approx(drafting.cost, abs=1e-4)
@@ -114,19 +115,17 @@ def test_the_share_of_all_drafted_tokens_breaks_even_at_their_cost(drafting: Dra
     ("drafting", "acceptance", "tokens", "speedup"),
     [(E4B, 0.5, 2, 1.27), (E4B, 0.7, 3, 1.62), (E4B, 0.8, 4, 1.93), (MTP, 0.5, 3, 1.64), (MTP, 0.7, 6, 2.37)],
 )
-def test_the_best_number_of_tokens(
-    drafting: Drafting, acceptance: float, tokens: int, speedup: float
-) -> None:
+def test_best_number_of_tokens(drafting: Drafting, acceptance: float, tokens: int, speedup: float) -> None:
     assert drafting.best_tokens(acceptance) == tokens
     assert drafting.speedup(acceptance, tokens) == pytest.approx(speedup, abs=0.01)
 
 
-def test_a_drafter_that_is_never_accepted_should_not_draft() -> None:
+def test_never_accepted_drafter_should_not_draft() -> None:
     assert E4B.best_tokens(0.0) == 0
     assert Drafting(tokens=1, cost=1.0).break_even() is None
 
 
-def test_the_e4b_on_a_spark_was_below_break_even() -> None:
+def test_e4b_on_spark_is_below_break_even() -> None:
     drafting = drafting_of(choice("spark", "drafter=deckard-e4b"))
     measured = library.model("deckard-e4b").measured_speedup
     assert drafting is not None

@@ -1,4 +1,4 @@
-"""Plans for rendering tests: every built-in profile, and one with hostile text in every place that takes text."""
+"""Plans for rendering tests: every built-in profile, and one with hostile text in its free-text fields."""
 
 from deckard_deploy.catalog import library, listing
 from deckard_deploy.catalog.resolution import resolve
@@ -12,14 +12,14 @@ DOCKER_ENGINE = "vllm-0.19.1-cpu-docker"
 
 
 def built_in(profile: str) -> LaunchPlan:
-    """The profile's own plan; `cpu` on its docker engine, so that there is an image."""
+    """Return the profile's own plan; `cpu` on its docker engine, so that every plan has an image."""
     engine = DOCKER_ENGINE if profile == "cpu" else None
     resolved = resolve(Deployment(engine=engine), profile=library.profile(profile))
     return with_needed_patches(build_plan(resolved), resolved, DEFAULT_PATHS.patches)
 
 
 def with_text(text: str) -> LaunchPlan:
-    """The spark plan with `text` as a value of an option, a variable and a mount."""
+    """Return the spark plan with `text` as a value of an option, a variable and a mount."""
     plan = built_in("spark")
     return plan.model_copy(
         update={

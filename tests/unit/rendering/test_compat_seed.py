@@ -1,7 +1,7 @@
-"""`--compat seed` means what the model card says: same image, flags, environment, mounts.
+"""`--compat seed` has the same image, options, environment and mounts as the model card.
 
-The card's own text is compared when DECKARD_MODEL_CARD names a file that holds it (CI does); what it says is also
-stated here in our own words, so that nothing goes untested without it.
+The constants here state the card's content. Where DECKARD_MODEL_CARD names a copy of the card (in CI), its
+own text is compared too.
 """
 
 import os
@@ -54,7 +54,7 @@ def plan() -> LaunchPlan:
 
 
 def serve_options(tokens: list[str]) -> dict[str, str]:
-    """`exec vllm serve MODEL --a 1 --b` as a mapping."""
+    """Parse `exec vllm serve MODEL --a 1 --b` into a mapping."""
     assert "serve" in tokens
     model, *rest = tokens[tokens.index("serve") + 1 :]
     options, name = {"model": model}, ""
@@ -112,7 +112,7 @@ def run_meaning(line: str) -> dict[str, Any]:
     }
 
 
-def test_the_compose_file_means_the_card(plan: LaunchPlan) -> None:
+def test_compose_file_matches_model_card(plan: LaunchPlan) -> None:
     meaning = compose_meaning(render_compose(plan))
     assert meaning["image"] == IMAGE
     assert meaning["options"] == OPTIONS
@@ -121,7 +121,7 @@ def test_the_compose_file_means_the_card(plan: LaunchPlan) -> None:
     assert (meaning["restart"], meaning["network"], meaning["ipc"]) == ("unless-stopped", "host", "host")
 
 
-def test_the_run_line_means_the_card(plan: LaunchPlan) -> None:
+def test_run_line_matches_model_card(plan: LaunchPlan) -> None:
     meaning = run_meaning(render_run(plan))
     assert meaning["options"] == OPTIONS
     assert meaning["environment"] == ENVIRONMENT
@@ -134,7 +134,7 @@ def block(card: str, first: str, last: str) -> str:
     return card[start : card.index(last, start)]
 
 
-def test_both_mean_the_card_itself(plan: LaunchPlan) -> None:
+def test_renderings_match_model_card_text(plan: LaunchPlan) -> None:
     if "DECKARD_MODEL_CARD" not in os.environ:
         pytest.skip("DECKARD_MODEL_CARD does not name a copy of the model card")
     card = Path(os.environ["DECKARD_MODEL_CARD"]).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""compose.yaml means what the plan says, whatever text is in it."""
+"""compose.yaml means the same as its plan, with any text in it."""
 
 import os
 import shlex
@@ -41,21 +41,21 @@ AWKWARD = [
 ]
 
 
-def undollared(value: object) -> object:
+def undouble_dollars(value: object) -> object:
     if isinstance(value, dict):
-        return {key: undollared(item) for key, item in value.items()}
+        return {key: undouble_dollars(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [undollared(item) for item in value]
+        return [undouble_dollars(item) for item in value]
     return value.replace("$$", "$") if isinstance(value, str) else value
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_a_profile_renders_to_its_model(profile: str) -> None:
+def test_profile_text_parses_to_model(profile: str) -> None:
     plan = built_in(profile)
     assert yaml.safe_load(render_compose(plan)) == compose_model(plan)
 
 
-def test_chosen_gpus_are_the_ones_that_are_reserved() -> None:
+def test_chosen_gpus_become_device_ids() -> None:
     plan = built_in("b200").model_copy(update={"gpus": ChosenGpus(ids=("3", "5"))})
     (device,) = yaml.safe_load(render_compose(plan))["services"]["vllm"]["deploy"]["resources"][
         "reservations"
@@ -67,24 +67,24 @@ def test_chosen_gpus_are_the_ones_that_are_reserved() -> None:
 @pytest.mark.parametrize("text", AWKWARD, ids=ascii)
 def test_awkward_text_survives(text: str) -> None:
     plan = with_text(text)
-    service = undollared(yaml.safe_load(render_compose(plan))["services"]["vllm"])
+    service = undouble_dollars(yaml.safe_load(render_compose(plan))["services"]["vllm"])
     assert isinstance(service, dict)
     assert service["command"][-1] == text
     assert service["environment"]["NOTE"] == text
     assert service["volumes"][-1]["source"] == f"/data/{text}"
 
 
-# Surrogates are no text, and NUL cannot be in an argument, a variable or a path.
+# No surrogates, which are not text, and no NUL, which no argument, variable or path can hold.
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")))
-def test_every_scalar_is_one_line_that_reads_back(text: str) -> None:
+def test_scalar_is_one_line_and_round_trips(text: str) -> None:
     written = yaml_scalar(text)
     assert "\n" not in written
-    assert undollared(yaml.safe_load(written)) == text
+    assert undouble_dollars(yaml.safe_load(written)) == text
 
 
 @pytest.mark.parametrize("text", ["$HOME", "on", "\x7f"])
-def test_an_unquoted_scalar_would_be_seen(text: str) -> None:
-    """The control of the two tests above: plain text does not survive."""
+def test_control_unquoted_scalar_is_detected(text: str) -> None:
+    """Control of the two tests above: unquoted text does not survive."""
     try:
         read = yaml.safe_load(f"value: {text}")["value"]
     except yaml.YAMLError:
@@ -93,8 +93,8 @@ def test_an_unquoted_scalar_would_be_seen(text: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ["vllm-0.19.1", "vllm-0.32.0"])
-def test_what_to_do_by_hand_can_be_pasted(engine: str) -> None:
-    """Whatever the folder is called, the command writes where the file mounts from."""
+def test_build_command_writes_to_mounted_folder(engine: str) -> None:
+    """The command writes into the mounted folder, also with a space in its name."""
     root = PurePosixPath("/srv/my files/patches")
     resolved = resolve(Deployment(engine=engine), profile=library.profile("spark"))
     plan = with_needed_patches(build_plan(resolved), resolved, root)
@@ -103,7 +103,7 @@ def test_what_to_do_by_hand_can_be_pasted(engine: str) -> None:
     assert {shlex.split(line)[-1]} == {str(PurePosixPath(mount.source).parent) for mount in mounted}
 
 
-def test_a_launch_is_in_its_own_file_only() -> None:
+def test_launch_id_is_only_in_launch_file() -> None:
     plan = built_in("spark")
     launched = compose_model(plan, launch_id="deckard-launch-1")["services"]["vllm"]
     at = launched["command"].index("--served-model-name")
@@ -114,7 +114,7 @@ def test_a_launch_is_in_its_own_file_only() -> None:
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_no_profile_is_open_or_unbounded(profile: str) -> None:
+def test_no_profile_is_exposed_or_unbounded(profile: str) -> None:
     services = compose_model(built_in(profile))["services"]
     service = services["vllm"]
     assert "ports" not in service
@@ -126,7 +126,7 @@ def test_no_profile_is_open_or_unbounded(profile: str) -> None:
     assert all(volume["read_only"] for volume in service["volumes"] if volume["target"].startswith("/models"))
 
 
-def test_rendering_does_not_depend_on_the_machine(tmp_path: Path) -> None:
+def test_rendering_is_equal_on_every_machine(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "deckard_deploy", "render", "compose", "--profile", "spark"]
     here = {
         "PATH": os.environ["PATH"],
@@ -164,7 +164,7 @@ def test_every_profile_is_confined(profile: str) -> None:
     assert all("/cache" in target or "/.cache" in target for target in writable)
 
 
-def test_somebody_elses_line_is_not_confined() -> None:
+def test_compat_service_is_not_confined() -> None:
     kept = resolve(
         Deployment(), profile=library.profile("spark"), compatibility=library.compatibility("seed")
     )

@@ -9,11 +9,11 @@ import yaml
 
 from deckard_deploy.operations.patches import with_needed_patches
 from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
-from deckard_deploy.rendering.kubernetes import ACCESS_LABEL, manifests, name, render_kubernetes
+from deckard_deploy.rendering.kubernetes import ACCESS_LABEL, manifests, render_kubernetes, resource_name
 from tests.unit.planning.choices import choice
 from tests.unit.rendering.plans import PROFILES, built_in, with_text
 
-VERSION = "1.30"  # of Kubernetes: what is rendered has to be in it already
+VERSION = "1.30"  # the oldest Kubernetes that must accept the manifests
 
 
 def container(plan: Any) -> dict[str, Any]:
@@ -25,14 +25,14 @@ def gateway(plan: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_the_schemas_accept_it_and_the_text_means_it(profile: str) -> None:
+def test_manifests_are_valid_and_round_trip(profile: str) -> None:
     plan = built_in(profile)
     for manifest in manifests(plan):
         kubernetes_validate.validate(manifest, VERSION, strict=True)
     assert list(yaml.safe_load_all(render_kubernetes(plan))) == manifests(plan)
 
 
-def test_a_wrong_key_is_refused_by_the_schemas() -> None:
+def test_control_wrong_key_fails_validation() -> None:
     wrong = copy.deepcopy(manifests(built_in("spark"))[0])
     wrong["spec"]["template"]["spec"]["containers"][0]["volumeMount"] = []
     with pytest.raises(kubernetes_validate.ValidationError):
@@ -40,7 +40,7 @@ def test_a_wrong_key_is_refused_by_the_schemas() -> None:
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_it_is_confined(profile: str) -> None:
+def test_pod_is_confined(profile: str) -> None:
     plan = built_in(profile)
     deployment, _, policy, _ = manifests(plan)
     pod = deployment["spec"]["template"]["spec"]
@@ -61,8 +61,8 @@ def test_it_is_confined(profile: str) -> None:
     ]
 
 
-def test_what_is_read_has_to_be_there_and_a_cache_may_be_new() -> None:
-    """Nobody but `up` makes the caches, and a pod whose folder is missing never starts."""
+def test_only_caches_may_be_created() -> None:
+    """A pod with a missing folder never starts, and only `up` creates the caches."""
     plan = built_in("spark")
     kinds = {
         volume["hostPath"]["path"]: volume["hostPath"]["type"]
@@ -79,7 +79,7 @@ def test_what_is_read_has_to_be_there_and_a_cache_may_be_new() -> None:
     assert "`deckard-deploy pull` and `deckard-deploy patches wheel` make it there" in plugged
 
 
-def test_it_runs_what_the_plan_says() -> None:
+def test_container_runs_the_plan() -> None:
     plan = built_in("spark")
     made = container(plan)
     words = ["127.0.0.1" if word == "0.0.0.0" else word for word in plan.arguments]
@@ -106,10 +106,10 @@ def test_only_the_gateway_is_reached() -> None:
     text = config["data"]["nginx.conf"]
     assert 'set $vllm "127.0.0.1:8000";' in text
     assert "resolver" not in text
-    assert '"~^local [01]? 1$" pass;' not in text  # a Host header says nothing of where a pod asks from
+    assert '"~^local [01]? 1$" pass;' not in text  # a Host header does not prove which pod sends a request
 
 
-def test_keys_are_a_secret_that_is_only_named() -> None:
+def test_secret_is_referenced_by_name_only() -> None:
     plan = built_in("spark")
     pod = manifests(plan)[0]["spec"]["template"]["spec"]
     assert {"name": "access", "secret": {"secretName": "deckard-spark-access", "defaultMode": 0o444}} in pod[
@@ -123,7 +123,7 @@ def test_keys_are_a_secret_that_is_only_named() -> None:
     }  # fmt: skip
 
 
-def test_tls_wants_the_certificate_and_is_asked_by_it() -> None:
+def test_tls_adds_certificate_and_https_probes() -> None:
     plan = built_in("spark")
     assert plan.gateway is not None
     plan = plan.model_copy(update={"gateway": plan.gateway.model_copy(update={"tls": True})})
@@ -132,37 +132,37 @@ def test_tls_wants_the_certificate_and_is_asked_by_it() -> None:
         assert made["livenessProbe"]["httpGet"]["scheme"] == "HTTPS"
 
 
-def test_a_person_can_read_it() -> None:
+def test_yaml_is_readable() -> None:
     text = render_kubernetes(built_in("spark"))
     assert "&id" not in text
     assert "\n    events {\n" in text
 
 
-def test_a_dollar_stays_a_dollar() -> None:
+def test_dollars_are_escaped() -> None:
     made = container(with_text("$(HOME) $x $$"))
     assert made["args"][-1] == "$$(HOME) $$x $$$$"
     assert {"name": "NOTE", "value": "$$(HOME) $$x $$$$"} in made["env"]
 
 
-def test_gpus_are_as_many_as_the_plan_is_split_over() -> None:
+def test_gpu_request_equals_ranks() -> None:
     plan = build_plan(choice("b200", "tensor-parallel-size=2"))
     assert container(plan)["resources"]["requests"] == {"nvidia.com/gpu": "2"}
 
 
-def test_certain_gpus_are_kubernetes_own_to_choose() -> None:
+def test_chosen_gpus_raise() -> None:
     with pytest.raises(ValueError, match="Kubernetes chooses the GPUs itself"):
         render_kubernetes(build_plan(choice("b200", "environment.CUDA_VISIBLE_DEVICES=3")))
 
 
-def test_a_name_is_one_that_a_service_may_have() -> None:
+def test_resource_name_is_valid_for_services() -> None:
     plan = built_in("spark").model_copy(update={"deployment": "my_box.2-" + "x" * 60})
-    assert len(name(plan)) <= 63
-    assert name(plan).startswith("deckard-my-box-2-xx")
-    assert set(name(plan)) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+    assert len(resource_name(plan)) <= 63
+    assert resource_name(plan).startswith("deckard-my-box-2-xx")
+    assert set(resource_name(plan)) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
 
 
 @pytest.mark.parametrize("change", [{"network": "host"}, {"ipc": "host"}])
-def test_a_plan_that_shares_the_hosts_is_refused(change: dict[str, str]) -> None:
+def test_plan_on_host_network_or_ipc_raises(change: dict[str, str]) -> None:
     plan = built_in("spark")
     plan = plan.model_copy(update={"container": plan.container.model_copy(update=change)})
     with pytest.raises(ValueError, match="confined"):

@@ -1,4 +1,4 @@
-"""Prometheus and Grafana: names that exist, this host only, nothing secret in a file that is rendered."""
+"""Prometheus and Grafana: existing metrics, this host only, and no secrets in rendered files."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,7 @@ def drafting() -> LaunchPlan:
 
 
 def queries(plan: LaunchPlan, names: MetricNames = NAMES) -> list[str]:
-    """Every query of the dashboard and the rules."""
+    """Return every query of the dashboard and the rules."""
     rules = alerts.alert_rules(plan, names)["groups"][0]["rules"]
     panels = dashboard.dashboard(plan, names)["panels"]
     asked = [target["expr"] for panel in panels for target in panel["targets"]]
@@ -42,35 +42,35 @@ def queries(plan: LaunchPlan, names: MetricNames = NAMES) -> list[str]:
 
 
 @pytest.mark.parametrize("path", sorted(PAGES.glob("*.txt")), ids=lambda path: path.stem)
-def test_every_name_is_on_the_real_page(path: Path) -> None:
+def test_every_metric_is_on_the_real_page(path: Path) -> None:
     page = parse(path.read_text(encoding="utf-8"))
-    # A counter by status has no sample before the first answer of that kind; its TYPE line is there.
+    # A counter by status has no sample before the first answer with that status, only a TYPE line.
     exported = {*page.samples, *(f"{name}_total" for name, kind in page.types.items() if kind == "counter")}
     asked = {name for query in queries(drafting(), metric_names(path.stem)) for name in names_in(query)}
     assert len(asked) > 15
     assert {name for name in asked if name not in exported} == set()
 
 
-def test_with_a_drafter_nothing_is_left_out() -> None:
+def test_drafter_plan_has_all_alerts_and_panels() -> None:
     assert len(alerts.alert_rules(drafting(), NAMES)["groups"][0]["rules"]) == len(alerts.ALERTS)
     assert len(dashboard.dashboard(drafting(), NAMES)["panels"]) == len(dashboard.PANELS) + 1
 
 
 @pytest.mark.parametrize("path", sorted(PAGES.glob("*.txt")), ids=lambda path: path.stem)
-def test_without_a_drafter_nothing_asks_for_one(path: Path) -> None:
+def test_no_drafter_metrics_without_drafter(path: Path) -> None:
     asked = queries(built_in("spark"), metric_names(path.stem))
     assert asked
     assert [query for query in asked if "spec_decode" in query or "{break_even}" in query] == []
 
 
-def test_what_an_engine_does_not_export_is_not_asked_for() -> None:
+def test_missing_metrics_are_not_queried() -> None:
     fewer = {name: metric for name, metric in NAMES.metrics.items() if name != "vllm:num_preemptions_total"}
     asked = queries(drafting(), MetricNames(vllm_version="0", metrics=fewer))
     assert "vllm:num_preemptions_total" not in "".join(asked)
     assert len(asked) < len(queries(drafting()))
 
 
-def test_every_alert_says_what_to_type() -> None:
+def test_every_alert_has_a_command() -> None:
     for rule in alerts.alert_rules(drafting(), NAMES)["groups"][0]["rules"]:
         assert rule["annotations"]["runbook"].startswith("deckard-deploy ")
         assert "{" not in rule["annotations"]["runbook"]
@@ -85,7 +85,7 @@ def parsed(plan: LaunchPlan) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_the_compose_file_means_its_model(profile: str) -> None:
+def test_compose_file_parses_to_model(profile: str) -> None:
     plan = built_in(profile)
     text = json.dumps(parsed(plan)[COMPOSE])
     assert json.loads(text.replace("$$", "$")) == monitoring_model(plan, PLACE)
@@ -93,7 +93,7 @@ def test_the_compose_file_means_its_model(profile: str) -> None:
 
 
 @pytest.mark.parametrize("plan", [built_in("spark"), build_plan(choice("cpu"))], ids=["container", "process"])
-def test_only_this_host_reaches_them_and_nobody_without_a_password(plan: LaunchPlan) -> None:
+def test_services_are_local_and_need_password(plan: LaunchPlan) -> None:
     model = monitoring_model(plan, PLACE)
     for service in model["services"].values():
         assert {port["host_ip"] for port in service.get("ports", [])} <= {"127.0.0.1"}
@@ -109,7 +109,7 @@ def test_only_this_host_reaches_them_and_nobody_without_a_password(plan: LaunchP
     assert writable == ["/prometheus", "/var/lib/grafana"]
 
 
-def test_a_container_is_reached_on_its_own_network() -> None:
+def test_container_is_scraped_on_its_network() -> None:
     plan = built_in("spark")
     assert engine_network(plan) == "deckard-spark_private"
     found = parsed(plan)
@@ -120,7 +120,7 @@ def test_a_container_is_reached_on_its_own_network() -> None:
     assert "engine" not in found[COMPOSE]["services"]["grafana"]["networks"]
 
 
-def test_a_process_is_reached_on_the_host() -> None:
+def test_process_is_scraped_on_the_host() -> None:
     plan = build_plan(choice("cpu"))
     found = parsed(plan)
     assert found["prometheus/prometheus.yml"]["scrape_configs"][0]["static_configs"][0]["targets"] == [
@@ -132,8 +132,8 @@ def test_a_process_is_reached_on_the_host() -> None:
     assert services["grafana"]["environment"]["GF_SERVER_HTTP_ADDR"] == "127.0.0.1"
 
 
-def behind(**more: Any) -> LaunchPlan:
-    """A process behind nginx."""
+def process_behind_nginx(**more: Any) -> LaunchPlan:
+    """Return the plan of a process behind nginx."""
     facts = {
         "image": None,
         "program": "/usr/sbin/nginx",
@@ -150,19 +150,19 @@ def scraped(plan: LaunchPlan) -> dict[str, Any]:
     return dict(parsed(plan)["prometheus/prometheus.yml"]["scrape_configs"][0])
 
 
-def test_a_process_behind_a_gateway_is_asked_with_a_key() -> None:
-    assert scraped(behind())["authorization"] == {"credentials_file": "key"}
-    assert "scheme" not in scraped(behind())
-    found = scraped(behind(tls=True))
+def test_process_gateway_is_scraped_with_key() -> None:
+    assert scraped(process_behind_nginx())["authorization"] == {"credentials_file": "key"}
+    assert "scheme" not in scraped(process_behind_nginx())
+    found = scraped(process_behind_nginx(tls=True))
     assert (found["scheme"], found["tls_config"]) == ("https", {"ca_file": "certificate.pem"})
 
 
-def test_a_container_needs_no_key_whatever_stands_in_front() -> None:
+def test_container_is_scraped_without_key() -> None:
     assert built_in("spark").gateway is not None
     assert "authorization" not in scraped(built_in("spark"))
 
 
-def test_the_dashboard_finds_its_source() -> None:
+def test_dashboard_uses_the_provisioned_source() -> None:
     found = parsed(drafting())
     assert found["provisioning/datasources/deckard.yaml"]["datasources"][0]["uid"] == dashboard.SOURCE["uid"]
     places = [
@@ -171,6 +171,6 @@ def test_the_dashboard_finds_its_source() -> None:
     assert len(set(places)) == len(places)
 
 
-def test_an_engine_whose_metrics_nobody_listed_is_refused() -> None:
+def test_engine_without_metric_list_raises() -> None:
     with pytest.raises(BadInputError, match=r"known: vllm-0\.19\.1, vllm-0\.32\.0"):
         metric_names("vllm-0.1.0")

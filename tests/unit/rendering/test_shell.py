@@ -1,4 +1,4 @@
-"""Lines for the shell give back, token by token, what the plan says."""
+"""Shell lines contain the tokens of the plan, one by one."""
 
 import csv
 import shlex
@@ -13,12 +13,12 @@ from deckard_deploy.planning.plan import ChosenGpus
 from deckard_deploy.rendering.shell import render_command, render_run
 from tests.unit.rendering.plans import PROFILES, built_in, with_text
 
-# No line breaks: the verbs refuse them in paths.
+# No line breaks: the commands refuse them in paths.
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\n\r"), min_size=1)
 
 
 def shell_words(script: str) -> list[str]:
-    """What bash itself makes of the line: the command is replaced by one that prints its arguments."""
+    """Return the arguments as bash parses them: functions that print them replace the commands."""
     done = subprocess.run(
         [
             "bash",
@@ -32,13 +32,13 @@ def shell_words(script: str) -> list[str]:
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_the_serve_line_is_the_plan(profile: str) -> None:
+def test_serve_line_has_plan_arguments(profile: str) -> None:
     plan = built_in(profile)
     assert shell_words(render_command(plan)) == ["serve", *plan.arguments]
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_the_run_line_is_the_plan(profile: str) -> None:
+def test_run_line_has_plan_arguments(profile: str) -> None:
     plan = built_in(profile)
     words = shell_words(render_run(plan))
     assert plan.image is not None
@@ -47,7 +47,7 @@ def test_the_run_line_is_the_plan(profile: str) -> None:
     assert words[words.index("--publish") + 1] == f"127.0.0.1:{plan.port}:8000"
 
 
-def test_chosen_gpus_come_through_dockers_own_quoting() -> None:
+def test_chosen_gpus_survive_docker_csv() -> None:
     plan = built_in("b200").model_copy(update={"gpus": ChosenGpus(ids=("3", "5"))})
     words = shell_words(render_run(plan))
     # docker reads the value as a line of CSV (docker/cli, opts/gpus.go).

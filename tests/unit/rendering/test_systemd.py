@@ -1,4 +1,4 @@
-"""The unit watches and stops the deployment, and systemd itself finds nothing wrong with it."""
+"""The unit watches and stops the deployment, and systemd-analyze accepts it."""
 
 import shutil
 import subprocess
@@ -17,7 +17,7 @@ def settings(unit: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines)
 
 
-def test_it_watches_and_stops_the_deployment() -> None:
+def test_unit_watches_and_stops_deployment() -> None:
     found = settings(
         render_unit(built_in("spark"), program="/usr/local/bin/deckard-deploy", state_dir="/data")
     )
@@ -31,8 +31,8 @@ def test_it_watches_and_stops_the_deployment() -> None:
     )
 
 
-def verified(unit: str, folder: Path) -> str:
-    """What systemd-analyze says of the unit: nothing, when it is right."""
+def systemd_problems(unit: str, folder: Path) -> str:
+    """Return the complaints of systemd-analyze about the unit; "" for a valid one."""
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed")
     file = folder / "deckard-spark.service"
@@ -42,11 +42,13 @@ def verified(unit: str, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("text", ["/plain", *HOSTILE])
-def test_systemd_accepts_it(tmp_path: Path, text: str) -> None:
-    assert verified(render_unit(built_in("spark"), program="/bin/true", state_dir=text), tmp_path) == ""
+def test_systemd_accepts_unit(tmp_path: Path, text: str) -> None:
+    assert (
+        systemd_problems(render_unit(built_in("spark"), program="/bin/true", state_dir=text), tmp_path) == ""
+    )
 
 
-def test_systemd_would_say_what_is_wrong(tmp_path: Path) -> None:
-    """The control of the test above."""
+def test_control_systemd_reports_problems(tmp_path: Path) -> None:
+    """Control of the test above."""
     unit = render_unit(built_in("spark"), program=str(tmp_path / "not there"))
-    assert "not there" in verified(unit, tmp_path)
+    assert "not there" in systemd_problems(unit, tmp_path)

@@ -1,4 +1,4 @@
-"""What is proposed when a plan does not fit: it works, it is small, and there are three where three exist."""
+"""Changes for a plan that does not fit: each one works, is small, and up to three are returned."""
 
 import pytest
 
@@ -27,7 +27,7 @@ UNFIT = [
 
 
 @pytest.mark.parametrize(("profile", "settings"), UNFIT)
-def test_every_proposal_fits_when_it_is_typed(profile: str, settings: tuple[str, ...]) -> None:
+def test_every_proposed_change_fits(profile: str, settings: tuple[str, ...]) -> None:
     changes = proposed(profile, *settings)
     assert 1 <= len(changes) <= 3
     for change in changes:
@@ -36,7 +36,7 @@ def test_every_proposal_fits_when_it_is_typed(profile: str, settings: tuple[str,
         assert memory_of(choice(profile, *settings, *typed)).verdict == "fits", change.options
 
 
-def test_three_where_there_are_three_and_what_costs_nothing_comes_first() -> None:
+def test_changes_are_ordered_by_cost() -> None:
     changes = proposed("spark", "disable-hybrid-kv-cache-manager=true", "max-model-len=131072")
     assert [change.options for change in changes] == [
         ("--set disable-hybrid-kv-cache-manager=null",),
@@ -45,7 +45,7 @@ def test_three_where_there_are_three_and_what_costs_nothing_comes_first() -> Non
     ]
 
 
-def test_no_proposal_holds_another_that_leaves_as_much() -> None:
+def test_larger_sets_leave_twice_the_context() -> None:
     changes = proposed(
         "rtx-5090", "max-model-len=262144", "kv-cache-dtype=auto", "max-num-batched-tokens=8192"
     )
@@ -55,17 +55,17 @@ def test_no_proposal_holds_another_that_leaves_as_much() -> None:
                 assert other.length >= 2 * one.length
 
 
-def test_a_utilization_is_raised_no_further_than_needed() -> None:
+def test_utilization_is_raised_only_as_needed() -> None:
     (change, *_) = proposed("spark", "gpu-memory-utilization=0.3")
     assert change.options == ("--set gpu-memory-utilization=0.32",)
     lower = choice("spark", "gpu-memory-utilization=0.31")
     assert memory_of(lower).problem()
 
 
-def test_what_is_not_free_is_not_asked_for() -> None:
+def test_utilization_is_lowered_to_free_memory() -> None:
     (change, *_) = proposed("spark", available=90 * GIB)
     assert change.options == ("--set gpu-memory-utilization=0.67",)
 
 
-def test_nothing_is_proposed_where_nothing_helps() -> None:
+def test_no_changes_when_nothing_helps() -> None:
     assert proposed("spark", "gpu-memory-utilization=0.05", available=20 * GIB) == ()

@@ -1,4 +1,4 @@
-"""What a deployment takes of the memory: known cases, and where the figures come from."""
+"""The memory of known deployments, and the sources of the figures."""
 
 import pytest
 
@@ -13,29 +13,30 @@ def memory(profile: str, *changes: str, available: int | None = None) -> Memory:
     return memory_of(choice(profile, *changes), available=available)
 
 
-def test_a_sequence_of_64k_takes_12_gib() -> None:
+def test_64k_sequence_takes_12_gib() -> None:
     assert f"{memory('spark').need / GIB:.2f}" == "12.04"
 
 
-def test_a_b200_holds_15_of_16_full_sequences_as_vllm_counts() -> None:
+def test_b200_holds_15_of_16_full_sequences() -> None:
     found = memory("b200")
     assert 14.9 < found.concurrency < 15.1
     assert found.verdict == "fits"
     assert found.sequences(131_072) > found.concurrency
 
 
-def test_weights_are_the_catalogs_and_the_values_that_vllm_copies() -> None:
+def test_weights_include_copied_value_projections() -> None:
     (weights, *_) = memory("spark").parts
     copied = 10 * 5376 * 4 * 512 * 0.5625
     assert weights.expected == int(20.45e9) + copied == weights.low == weights.high
 
 
-def test_measured_weights_replace_the_catalogs() -> None:
+def test_measured_weights_replace_catalog_size() -> None:
     found = memory_of(
         choice("spark"), known=Known(weight_bytes={"deckard-31b": {"language": 9 * 10**8, "vision": 10**8}})
     )
     assert found.parts[0].source == (
-        "its tensors: language 0.8 GiB, vision 95 MiB; and 59 MiB that vLLM copies (a full layer's keys for its values)"
+        "its tensors: language 0.8 GiB, vision 95 MiB; "
+        "and 59 MiB that vLLM copies (a full layer's keys for its values)"
     )
     assert found.parts[0].expected == 10**9 + 10 * 5376 * 4 * 512 * 0.5625
     assert found.parts[0].expected < 2 * 10**9
@@ -47,39 +48,39 @@ def test_two_ranks_halve_weights_and_heads() -> None:
     assert two.need == one.need // 2
 
 
-def test_a_drafter_is_counted() -> None:
+def test_drafter_takes_memory() -> None:
     without, found = memory("spark"), memory("spark", "drafter=deckard-e4b")
     assert [part.name for part in found.parts] == ["weights", "drafter", "engine", "CUDA graphs"]
     assert found.need > without.need
     assert found.kv_bytes() < without.kv_bytes() - 9 * 10**9
 
 
-def test_utilization_bounds_a_discrete_gpu_and_graphs_come_on_top() -> None:
+def test_utilization_bounds_discrete_gpu() -> None:
     found = memory("b200")
     assert found.ceiling() == found.requested == pytest.approx(178.35 * 0.85 * GIB)
     assert found.kv_bytes() == found.ceiling() - found.parts[0].expected - 5 * GIB
     assert [part.name for part in memory("b200", "enforce-eager=true").parts] == ["weights", "engine"]
 
 
-def test_free_memory_less_a_reserve_bounds_a_unified_machine() -> None:
+def test_free_memory_bounds_unified_machine() -> None:
     found = memory("spark", available=100 * GIB)
     assert found.ceiling() == 100 * GIB - RESERVE
     assert memory("b200", available=10 * GIB).available is None
 
 
-def test_vllm_must_find_free_what_it_may_take() -> None:
+def test_requested_memory_must_be_free() -> None:
     found = memory("spark", available=90 * GIB)  # 0.8 of 121.69 GiB are 97.4
     assert "97.4 GiB free" in found.problem()
     assert found.verdict == "no"
 
 
 @pytest.mark.parametrize("available", [104 * GIB, 110 * GIB, 117 * GIB])
-def test_the_size_that_is_written_does_not_follow_every_byte_that_is_free(available: int) -> None:
+def test_measured_kv_bytes_ignores_small_changes(available: int) -> None:
     found = memory("spark", available=available)
     assert found.measured_kv_bytes() == 4 * found.need
 
 
-def test_the_size_that_is_written_is_whole_sequences() -> None:
+def test_measured_kv_bytes_is_whole_sequences() -> None:
     found = memory("spark", "max-num-seqs=64", available=104 * GIB)
     size = found.measured_kv_bytes()
     assert size is not None
@@ -88,15 +89,15 @@ def test_the_size_that_is_written_is_whole_sequences() -> None:
     assert memory("spark", "gpu-memory-utilization=0.2").measured_kv_bytes() is None
 
 
-def test_beside_a_given_size_the_graphs_take_memory_too() -> None:
-    """Nothing is sized by what is left then, so all of it has to be there."""
+def test_given_kv_size_leaves_memory_for_graphs() -> None:
+    """No part is sized by the rest of the memory then, so all parts must fit."""
     weights, engine, graphs = memory("b200").parts
     room = int(178.35 * GIB) - weights.expected - engine.expected
     assert memory("b200", f"kv-cache-memory-bytes={room - graphs.expected - 1}").problem() == ""
     assert memory("b200", f"kv-cache-memory-bytes={room - graphs.expected // 2}").verdict == "doubtful"
 
 
-def test_a_given_size_makes_it_exact() -> None:
+def test_given_kv_size_is_exact() -> None:
     size = 4 * memory("spark").need
     found = memory("spark", f"kv-cache-memory-bytes={size}")
     assert (found.kv_bytes(), found.kv_bytes(Level.LOW)) == (size, size)
@@ -105,7 +106,7 @@ def test_a_given_size_makes_it_exact() -> None:
     assert memory("spark", f"kv-cache-memory-bytes={100 * GIB}").verdict == "no"
 
 
-def test_a_cpu_has_the_cache_that_it_is_told_to() -> None:
+def test_cpu_kv_size_is_the_variable() -> None:
     found = memory("cpu", "environment.VLLM_CPU_KVCACHE_SPACE=2")
     assert found.kv_bytes() == 2 * GIB
     assert memory("cpu").tokens == 349_440
@@ -113,8 +114,8 @@ def test_a_cpu_has_the_cache_that_it_is_told_to() -> None:
     assert found.problem() == ""
 
 
-def test_the_newer_engine_keeps_a_block_for_no_request() -> None:
-    """A size that is one sequence's exactly starts 0.19.1 and not 0.32.0; a block more starts both."""
+def test_newer_engine_subtracts_null_block() -> None:
+    """Exactly the size of one sequence starts 0.19.1 but not 0.32.0; one more block starts both."""
     for engine in ("vllm-0.19.1-cpu", "vllm-0.32.0-cpu"):
         found = memory("cpu", f"engine={engine}")
         block, sequence = found.cache.block_bytes, found.cache.sequence_bytes(1024, found.settings.unsettled)
@@ -125,14 +126,14 @@ def test_the_newer_engine_keeps_a_block_for_no_request() -> None:
         assert (found._replace(given=sequence).longest(1024) < 1024) is newer
 
 
-def test_between_the_ends_of_an_assumption_it_is_doubtful() -> None:
+def test_verdict_between_range_ends_is_doubtful() -> None:
     assert memory("rtx-5090").verdict == "fits"
     assert memory("rtx-5090", "max-model-len=131072").verdict == "doubtful"
     assert memory("rtx-5090", "max-model-len=262144", "kv-cache-dtype=auto").verdict == "no"
     assert "a sequence of 131,072 tokens" in memory("rtx-5090", "max-model-len=131072").problem()
 
 
-def test_every_assumption_has_a_source_and_a_range() -> None:
+def test_every_part_has_source_and_range() -> None:
     for profile in ("spark", "b200"):
         for part in memory(profile).parts:
             assert part.source
@@ -144,12 +145,12 @@ def test_every_assumption_has_a_source_and_a_range() -> None:
     [choice("thor"), choice("cpu", "environment.VLLM_CPU_KVCACHE_SPACE=null")],
     ids=["thor", "cpu without a limit"],
 )
-def test_what_is_not_known_is_said(resolved: Resolved) -> None:
+def test_unknown_memory_raises(resolved: Resolved) -> None:
     with pytest.raises(UnknownMemoryError):
         memory_of(resolved)
 
 
-def test_options_change_by_their_names() -> None:
+def test_with_serve_changes_options_by_name() -> None:
     changed = with_serve(choice("spark"), max_model_len=None, kv_cache_dtype="fp8")
     assert "max-model-len" not in changed.serve
     assert changed.serve["kv-cache-dtype"] == "fp8"
@@ -159,7 +160,7 @@ def test_sizes_are_readable() -> None:
     assert [readable(size) for size in (10**7, 12 * GIB)] == ["10 MiB", "12.0 GiB"]
 
 
-def as_planned(profile: str, *changes: str) -> Step:
+def planned_step(profile: str, *changes: str) -> Step:
     return memory(profile, *changes).step
 
 
@@ -167,8 +168,8 @@ def with_starts(*starts: EarlierStart, changes: tuple[str, ...] = ()) -> Memory:
     return memory_of(choice("b200", *changes), known=Known(starts=starts))
 
 
-def test_what_earlier_starts_took_replaces_what_is_assumed() -> None:
-    step = as_planned("b200")
+def test_earlier_starts_replace_assumptions() -> None:
+    step = planned_step("b200")
     found = with_starts(*(EarlierStart(step=step, engine=size * GIB, graphs=None) for size in (3, 2, 7)))
     _, engine, graphs = found.parts
     assert (engine.low, engine.expected, engine.high) == (2 * GIB, 3 * GIB, 7 * GIB)
@@ -180,13 +181,13 @@ def test_what_earlier_starts_took_replaces_what_is_assumed() -> None:
 @pytest.mark.parametrize(
     "change", ["max-num-batched-tokens=2048", "max-num-seqs=2", "tensor-parallel-size=2"]
 )
-def test_a_start_that_computed_other_steps_says_nothing(change: str) -> None:
-    earlier = EarlierStart(step=as_planned("b200"), engine=GIB, graphs=GIB)
+def test_start_with_other_step_is_ignored(change: str) -> None:
+    earlier = EarlierStart(step=planned_step("b200"), engine=GIB, graphs=GIB)
     assert with_starts(earlier).parts[1].measured
     assert not with_starts(earlier, changes=(change,)).parts[1].measured
 
 
-def test_a_start_with_a_drafter_says_nothing_of_one_without() -> None:
-    step = as_planned("b200", "drafter=deckard-e4b")
+def test_start_with_other_drafter_is_ignored() -> None:
+    step = planned_step("b200", "drafter=deckard-e4b")
     assert step.drafter == "deckard-e4b"
     assert not with_starts(EarlierStart(step=step, engine=GIB, graphs=GIB)).parts[1].measured

@@ -1,4 +1,4 @@
-"""The KV cache against figures that vLLM 0.19.1 itself gave; tests/e2e/test_kv_oracle.py compares thousands more."""
+"""The KV cache against figures of vLLM 0.19.1; tests/e2e/test_kv_oracle.py compares thousands more."""
 
 import pytest
 
@@ -40,7 +40,7 @@ def test_one_sequence_of_the_31b(length: int, in_flight: int, settings: CacheSet
     assert cache("deckard-31b", settings=settings).sequence_bytes(length, in_flight) == expected
 
 
-def test_the_31b_is_six_groups_of_ten_layers() -> None:
+def test_31b_is_six_groups_of_ten_layers() -> None:
     found = cache("deckard-31b")
     assert [(len(group.layers), group.block_size) for group in found.groups] == [(10, 16)] * 5 + [(10, 32)]
     assert found.block_bytes == 2_621_440
@@ -60,14 +60,14 @@ def test_shared_layers_own_no_cache() -> None:
     assert found.sequence_bytes(131_072, 8192) == pytest.approx(2.333 * 2**30, rel=1e-3)
 
 
-def test_a_drafter_makes_22_groups_and_padding() -> None:
+def test_drafter_makes_22_padded_groups() -> None:
     found = cache("deckard-31b", "deckard-e4b", settings=FP8)
     assert len(found.groups) == 22
     assert {len(group.layers) for group in found.groups} == {3, 4}
     assert found.sequence_bytes(131_072, 8192) == pytest.approx(10.831 * 2**30, rel=1e-4)
 
 
-def test_the_log_lines_of_a_cpu_rehearsal() -> None:
+def test_figures_match_cpu_log() -> None:
     # tests/unit/startup/logs/ready.eager.log: 1 GiB, 1,024 tokens
     found = cache("tiny-gemma4", settings=SETTINGS._replace(block_size=128))
     blocks = found.blocks(2**30)
@@ -75,13 +75,13 @@ def test_the_log_lines_of_a_cpu_rehearsal() -> None:
     assert f"{found.concurrency(blocks, 1024, 2048):.2f}" == "309.13"
 
 
-def test_what_the_engine_estimates_when_nothing_fits() -> None:
+def test_longest_matches_engine_estimate() -> None:
     found = cache("deckard-31b")
     assert found.longest(5 * 2**30, 262_144, 8192) == 5936  # in its refusal of 262,144 tokens in 5 GiB
     assert found.longest(0, 262_144, 8192) == 0
 
 
-def test_in_practice_more_sequences_fit_than_the_engine_counts() -> None:
+def test_more_sequences_fit_than_vllm_counts() -> None:
     found = cache("deckard-31b")
     blocks = found.blocks(48 * 2**30)
     assert found.sequences(blocks, 65_536, 8192) > found.concurrency(blocks, 65_536, 8192)
@@ -100,7 +100,7 @@ def test_uniform_models_are_one_group() -> None:
     assert kv_cache([sliding] * 32).sequence_blocks(65_536, 1) == 65
 
 
-def test_what_the_engine_refuses() -> None:
+def test_layouts_that_vllm_refuses_raise() -> None:
     with pytest.raises(BadInputError, match="512 and 1024"):
         cache("deckard-31b", "deckard-e4b", settings=SETTINGS._replace(hybrid=False))
     full = LayerKv(heads=3, head_size=128, element_bytes=2, block_size=16)
@@ -108,7 +108,7 @@ def test_what_the_engine_refuses() -> None:
         kv_cache([full, full._replace(heads=2, window=1024)])
 
 
-def test_ranks_share_heads_but_have_one_at_least() -> None:
+def test_every_rank_has_at_least_one_head() -> None:
     heads = [layer.heads for layer in layers_of(library.model("tiny-gemma4").architecture, SETTINGS)]
     shared = layers_of(library.model("tiny-gemma4").architecture, SETTINGS._replace(tensor_parallel=2))
     assert heads == [2, 2, 2, 2, 2, 1]

@@ -1,4 +1,4 @@
-"""What vLLM makes of its options: engine/arg_utils.py and platforms/cpu.py of 0.19.1."""
+"""Settings that vLLM derives from its options: engine/arg_utils.py and platforms/cpu.py of 0.19.1."""
 
 import pytest
 
@@ -24,14 +24,16 @@ def settings(profile: str, *changes: str) -> CacheSettings:
         ("b200", ("max-num-seqs=null",), 1024, 8192),
         ("b200", ("max-num-seqs=null", "max-num-batched-tokens=512"), 512, 512),
         ("rtx-5090", ("max-num-batched-tokens=null",), 2, 2048),  # less than 70 GiB
-        # No more than all sequences hold.
+        # At most the tokens of all sequences.
         ("rtx-5090", ("max-num-batched-tokens=null", "max-model-len=512"), 2, 1024),
         ("b200", ("enable-chunked-prefill=false",), 16, 131_072),
         ("cpu", (), 4, 2048),
         ("cpu", ("tensor-parallel-size=2",), 4, 4096),
     ],
 )
-def test_the_batch(profile: str, changes: tuple[str, ...], sequences: int, in_flight: int) -> None:
+def test_batch_limits_follow_vllm_defaults(
+    profile: str, changes: tuple[str, ...], sequences: int, in_flight: int
+) -> None:
     found = settings(profile, *changes)
     assert (found.max_num_seqs, found.in_flight) == (sequences, in_flight)
 
@@ -48,7 +50,7 @@ def test_the_batch(profile: str, changes: tuple[str, ...], sequences: int, in_fl
         ),
     ],
 )
-def test_a_step_that_the_scheduler_refuses(profile: str, changes: tuple[str, ...], message: str) -> None:
+def test_batch_limits_that_vllm_refuses_raise(profile: str, changes: tuple[str, ...], message: str) -> None:
     with pytest.raises(BadInputError, match=message):
         settings(profile, *changes)
 
@@ -64,20 +66,20 @@ def test_a_step_that_the_scheduler_refuses(profile: str, changes: tuple[str, ...
         ("cpu", ("kv-cache-dtype=fp8",), 2),  # a CPU falls back to auto
     ],
 )
-def test_bytes_of_an_element(profile: str, changes: tuple[str, ...], expected: int) -> None:
+def test_element_bytes_follow_dtype(profile: str, changes: tuple[str, ...], expected: int) -> None:
     assert settings(profile, *changes).element_bytes == expected
 
 
-def test_weights_that_are_not_moved_are_counted() -> None:
+def test_zero_cpu_offload_changes_nothing() -> None:
     assert settings("rtx-5090", "cpu-offload-gb=0") == settings("rtx-5090")
 
 
-def test_block_sizes() -> None:
+def test_block_size_is_default_or_option() -> None:
     assert [settings(profile).block_size for profile in ("spark", "cpu")] == [16, 128]
     assert settings("cpu", "block-size=32").block_size == 32
 
 
-def test_the_hybrid_manager() -> None:
+def test_hybrid_unless_disabled() -> None:
     assert settings("spark").hybrid
     assert not settings("spark", "disable-hybrid-kv-cache-manager=true").hybrid
 
@@ -93,7 +95,7 @@ def test_the_hybrid_manager() -> None:
         ("cpu", ("engine=vllm-0.32.0-cpu",), 1),
     ],
 )
-def test_how_many_steps_hold_blocks(profile: str, changes: tuple[str, ...], steps: int) -> None:
+def test_unsettled_steps_by_engine(profile: str, changes: tuple[str, ...], steps: int) -> None:
     found = settings(profile, *changes)
     assert (found.steps, found.unsettled) == (steps, steps * found.in_flight)
 
@@ -109,12 +111,12 @@ def test_how_many_steps_hold_blocks(profile: str, changes: tuple[str, ...], step
         ("thor", "max-num-batched-tokens=null"),
     ],
 )
-def test_what_is_not_computed_is_said(profile: str, change: str) -> None:
+def test_unsupported_options_raise(profile: str, change: str) -> None:
     with pytest.raises(UnknownMemoryError):
         settings(profile, change)
 
 
 @pytest.mark.parametrize("kind", ["nvfp4", "int8_per_token_head", "fp8_per_token_head", "turboquant_4bit_nc"])
-def test_a_kv_cache_that_only_0_32_0_has_is_not_computed(kind: str) -> None:
+def test_quantized_caches_of_0_32_0_raise(kind: str) -> None:
     with pytest.raises(UnknownMemoryError, match=kind):
         settings("spark", "engine=vllm-0.32.0", f"kv-cache-dtype={kind}")
