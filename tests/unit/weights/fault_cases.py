@@ -195,7 +195,7 @@ def no_ranges(site: Site) -> None:
     "F7",
     "the server sends another range than the one asked for",
     "asked for bytes …, and Content-Range is …, 2 times in a row",
-    guard=("weights/responses.py", 'raise Transient(f"asked for bytes', 'str(f"asked for bytes'),
+    guard=("weights/responses.py", 'raise RetryableError(f"asked for bytes', 'str(f"asked for bytes'),
     otherwise="the hub sent other bytes",
 )
 def wrong_range(site: Site) -> None:

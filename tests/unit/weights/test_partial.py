@@ -42,7 +42,7 @@ def started(folder: Path) -> Path:
 
 def test_what_came_is_there_again(tmp_path):
     partial = opened(started(tmp_path))
-    assert (partial.done(), partial.frontier(0), partial.unfinished(), partial.etag) == (
+    assert (partial.done(), partial.contiguous_until(0), partial.unfinished(), partial.etag) == (
         1800,
         1300,
         [1, 2],
