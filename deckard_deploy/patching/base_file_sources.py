@@ -1,11 +1,11 @@
-"""Where base files are looked for when nobody says where they are."""
+"""The choice of the source of base files: the named one, else the nearest."""
 
 import contextlib
 import importlib.util
 from pathlib import Path, PurePosixPath
 
 from deckard_deploy.errors import BadInputError
-from deckard_deploy.patching.base_files import BaseFiles, from_cache, from_image, from_package, keep
+from deckard_deploy.patching.base_files import BaseFiles, from_cache, from_image, from_package, save_to_cache
 from deckard_deploy.patching.manifest import PatchSet
 from deckard_deploy.patching.wheel import from_wheel, release_wheel
 
@@ -18,11 +18,11 @@ def find_base(
     image: str | None = None,
     wheel: str | None = None,
 ) -> BaseFiles:
-    """The engine's own files: from the source that is named, else from the nearest one.
+    """Read the engine's own files from the named or the nearest source, and save them to the cache.
 
-    package: folder of a vllm package; together with `image`, its folder inside the image. wheel: path or URL. Without
-    any: a vLLM that this Python can import, the cache, the wheel of the set's release. What was read goes into the
-    cache, if that can be written. Raises what the sources raise, and BadInputError when two are named.
+    package: folder of a vllm package; together with `image`, its folder inside the image. wheel: path or URL.
+    Without a source: a vLLM that this Python can import, the cache, the wheel of the patch set's release.
+    Raises as the sources do, and BadInputError if two are named.
     """
     if "" in (image, package, wheel):
         raise BadInputError(
@@ -32,16 +32,18 @@ def find_base(
         raise BadInputError("--wheel cannot be combined with --image or --package")
     targets = [patch.target for patch in patch_set.patches]
     if image:
-        base = from_image(image, targets, package=PurePosixPath(package) if package else None)
+        folder = PurePosixPath(package) if package else None
+        base = from_image(image, targets, package=folder)
     elif package:
         base = from_package(Path(package), targets)
     elif wheel:
         base = from_wheel(wheel, targets)
     else:
         base = _nearest(patch_set, targets, cache)
-    # A home that is full or read-only: the next build reads them where they are.
+    # The cache may be on a full or read-only disk. Then the next build reads the files from their source
+    # again.
     with contextlib.suppress(OSError):
-        keep(cache, base)
+        save_to_cache(cache, base)
     return base
 
 

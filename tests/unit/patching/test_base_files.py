@@ -15,7 +15,7 @@ import pytest
 
 from deckard_deploy.errors import BadInputError, EnvironmentUnfitError, IntegrityError, NetworkError
 from deckard_deploy.patching.base_file_sources import find_base
-from deckard_deploy.patching.base_files import MAX_MODULE_BYTES, from_cache, from_package, keep
+from deckard_deploy.patching.base_files import MAX_MODULE_BYTES, from_cache, from_package, save_to_cache
 from deckard_deploy.patching.wheel import from_wheel
 from tests.unit.patching.conftest import OLD, World
 
@@ -171,7 +171,7 @@ def test_a_wheel_that_is_not_there(tmp_path: Path):
 
 
 def test_the_cache_gives_back_what_it_was_given(world: World, tmp_path: Path):
-    keep(tmp_path / "cache", world.base)
+    save_to_cache(tmp_path / "cache", world.base)
     cached = from_cache(tmp_path / "cache", world.patch_set)
     assert cached is not None
     assert cached.files == CONTENT
@@ -180,9 +180,9 @@ def test_the_cache_gives_back_what_it_was_given(world: World, tmp_path: Path):
 def test_two_processes_keep_the_same_file_at_once(tmp_path: Path):
     code = """
 import pathlib, sys
-from deckard_deploy.patching.base_files import BaseFiles, keep
+from deckard_deploy.patching.base_files import BaseFiles, save_to_cache
 for _ in range(1000):
-    keep(pathlib.Path(sys.argv[1]), BaseFiles(files={"vllm/a.py": b"x"}, origin="here"))
+    save_to_cache(pathlib.Path(sys.argv[1]), BaseFiles(files={"vllm/a.py": b"x"}, origin="here"))
 """
     command = [sys.executable, "-c", code, str(tmp_path / "cache")]
     processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
@@ -193,7 +193,7 @@ for _ in range(1000):
 
 def test_a_cache_that_was_changed_or_is_not_complete_gives_nothing(world: World, tmp_path: Path):
     cache = tmp_path / "cache"
-    keep(cache, world.base)
+    save_to_cache(cache, world.base)
     first, second = (cache / patch.base_sha256 for patch in world.patch_set.patches)
     first.write_text("something else")
     assert from_cache(cache, world.patch_set) is None

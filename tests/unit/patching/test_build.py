@@ -7,7 +7,7 @@ import pytest
 
 from deckard_deploy.errors import IntegrityError
 from deckard_deploy.patching.base_files import BaseFiles
-from deckard_deploy.patching.build import Verdict, build, check, check_release, import_built
+from deckard_deploy.patching.build import PatchState, build, check, check_release, import_built
 from deckard_deploy.patching.manifest import needed
 from deckard_deploy.patching.overlay import overlay
 from tests.unit.patching.conftest import NAMES, NEW, OLD, World, digest
@@ -92,36 +92,36 @@ def test_a_missing_diff_is_refused(world, tmp_path):
 @pytest.mark.parametrize(
     ("text", "verdict", "fits", "detail"),
     [
-        (OLD[EAGLE], Verdict.APPLIES, True, ""),
-        (NEW[EAGLE], Verdict.APPLIED, True, ""),
+        (OLD[EAGLE], PatchState.APPLIES, True, ""),
+        (NEW[EAGLE], PatchState.APPLIED, True, ""),
         (
             OLD[EAGLE] + "# more\n",
-            Verdict.OTHER_BASE,
+            PatchState.OTHER_BASE,
             False,
             "every hunk fits, but the rest of the file is another",
         ),
-        ("def propose():\n    pass\n", Verdict.CONFLICTS, False, "hunk 1 of 1, line 2"),
+        ("def propose():\n    pass\n", PatchState.CONFLICTS, False, "hunk 1 of 1, line 2"),
     ],
 )
 def test_check_tells_what_a_patch_is_to_a_file(world, text, verdict, fits, detail):
     found = check(world.patch_set, with_file(world, EAGLE, text), drafter=True, quantization="none")
     assert (found[0].verdict, found[0].fits, found[0].detail) == (verdict, fits, detail)
-    assert found[1].verdict is Verdict.NEEDLESS
+    assert found[1].verdict is PatchState.NOT_NEEDED
 
 
 @pytest.mark.parametrize(
     ("version", "verdict"),
     [
-        ("0.19.1", Verdict.APPLIES),
-        ("0.30.9", Verdict.APPLIES),
-        ("0.31.0", Verdict.UPSTREAM),
-        ("0.100.0", Verdict.UPSTREAM),
+        ("0.19.1", PatchState.APPLIES),
+        ("0.30.9", PatchState.APPLIES),
+        ("0.31.0", PatchState.UPSTREAM),
+        ("0.100.0", PatchState.UPSTREAM),
     ],
 )
 def test_a_release_that_has_the_change_needs_no_patch(world, version, verdict):
     eagle, modelopt = check_release(world.patch_set, world.base, version)
     assert eagle.verdict is verdict
-    assert modelopt.verdict is Verdict.APPLIES  # no release has it
+    assert modelopt.verdict is PatchState.APPLIES  # no release has it
 
 
 def test_what_was_built_imports_in_a_real_python(world, tmp_path):

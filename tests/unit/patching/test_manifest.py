@@ -9,7 +9,7 @@ import pytest
 from deckard_deploy.catalog import library, listing
 from deckard_deploy.errors import BadInputError, IntegrityError
 from deckard_deploy.patching.manifest import PatchSet, load_patch_set, needed, patch_set_names
-from deckard_deploy.patching.release_hashes import looks_like, release_hashes, releases_of
+from deckard_deploy.patching.release_hashes import describe_file, release_hashes, releases_of
 from tests.unit.patching.conftest import World
 
 SERVING = "vllm/entrypoints/openai/chat_completion/serving.py"
@@ -106,9 +106,9 @@ def test_a_diff_that_is_not_text_is_refused(world: World):
 def test_a_file_is_known_by_its_hash():
     digest = release_hashes()["0.20.1"][SERVING]
     assert releases_of(SERVING, digest) == ("0.20.1", "0.20.2")
-    assert looks_like(SERVING, digest) == "the file of vLLM 0.20.1 or 0.20.2"
-    assert "no release that is known" in looks_like(SERVING, hashlib.sha256(b"").hexdigest())
-    assert looks_like(
+    assert describe_file(SERVING, digest) == "the file of vLLM 0.20.1 or 0.20.2"
+    assert "no release that is known" in describe_file(SERVING, hashlib.sha256(b"").hexdigest())
+    assert describe_file(
         "vllm/v1/spec_decode/eagle.py", release_hashes()["0.33.0"]["vllm/v1/spec_decode/eagle.py"]
     ) == ("the file of vLLM 0.20.0 up to 0.33.0")
 
