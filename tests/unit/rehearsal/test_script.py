@@ -2,7 +2,7 @@
 
 import pytest
 
-from deckard_deploy.rehearsal.layers import _NO_MODE, SAID
+from deckard_deploy.rehearsal.layers import _NO_MODE, VOTE
 from deckard_deploy.rehearsal.script import CHAINS, MARKERS, MODES, TURN_END, scripted_tokens, transitions
 
 
@@ -15,7 +15,7 @@ def test_no_other_word_of_a_mode_follows_the_same_token(mode):
 
 
 def test_the_scripted_tokens_fit_their_coordinates():
-    assert len(scripted_tokens()) <= SAID
+    assert len(scripted_tokens()) <= VOTE
     assert len(MODES) <= _NO_MODE  # the value slots of a head
 
 
