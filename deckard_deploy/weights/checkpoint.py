@@ -115,7 +115,7 @@ def _short_algorithm(quantization: dict[str, Any]) -> str:
 
 
 def _producer_text(producer: object) -> str:
-    """Return "NAME VERSION", or what of it is there."""
+    """Return "NAME VERSION", or the one of the two that is present."""
     if not isinstance(producer, dict):
         return ""
     words = []

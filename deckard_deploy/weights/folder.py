@@ -219,7 +219,7 @@ class ModelFolder:
         return sorted(problems, key=lambda problem: problem.path)
 
     def _cause(self, file: RemoteFile) -> str:
-        """Return what is wrong with a file, "" if nothing is."""
+        """Return the fault of a file in a few words, "" if it has none."""
         path = self.folder / file.path
         try:
             return self._mismatch(path, file)
@@ -231,7 +231,7 @@ class ModelFolder:
             return error.strerror or "cannot be read"
 
     def _mismatch(self, path: Path, file: RemoteFile) -> str:
-        """Return how the file at `path` differs from `file`, "" if it does not. Raises OSError."""
+        """Return the difference between the file at `path` and `file`, "" if there is none. Raises OSError."""
         size = path.stat().st_size
         link = self.link_to(file)
         if link is not None:

@@ -103,7 +103,7 @@ def resolve(repo: str, revision: str | None, *, backoff_s: float = 1.0) -> Manif
 
 
 def _remote_file(sibling: "RepoSibling") -> RemoteFile:
-    """Raises ValidationError; an unknown size becomes -1, which is invalid."""
+    """Convert a file of the listing. Raises ValidationError, also for an unknown size."""
     size = -1
     if sibling.size is not None:
         size = sibling.size
@@ -135,7 +135,10 @@ def _model_info(repo: str, revision: str | None, backoff_s: float) -> "ModelInfo
 def _try_model_info(
     api: "HfApi", address: str, repo: str, revision: str | None, *, last_try: bool
 ) -> "ModelInfo | None":
-    """Return None for a failure that may pass, unless it is the last try. Raises NetworkError."""
+    """Ask the hub once. Return None for a failure that may pass, unless it is the last try.
+
+    Raises NetworkError.
+    """
     from huggingface_hub.errors import (  # type: ignore[attr-defined]  # noqa: PLC0415  slow (0.3 s)
         HfHubHTTPError,
         HTTPError,  # of httpx in 1.x and of httpx2 in 2.x
