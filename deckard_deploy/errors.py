@@ -1,4 +1,4 @@
-"""Every error that a user can meet, and the exit code of each class.
+"""The errors that a user can meet, and the exit code of each class.
 
     DeployError
     ├── BadInputError          2    usage, YAML, flags: nothing was written, nothing was started
@@ -9,14 +9,14 @@
     ├── TimedOutError          7    a deadline passed while nothing advanced
     ├── DeploymentBusyError    8    another deckard-deploy holds the deployment
     ├── DoesNotFitError        9    the plan needs more memory than the machine has
-    └── RegressionError       10    a benchmark is slower than it may be
+    └── RegressionError       10    a benchmark is slower than allowed
 
-0 is success, 1 is a bug of ours (its traceback is kept), 130 is an interrupt.
+0 is success, 1 is a bug in this program (its traceback is kept), 130 is an interrupt.
 """
 
 
 class DeployError(Exception):
-    """What happened, with the value, in one line; `hint` is what to type next."""
+    """An expected failure: a message of one line that names the value, and in `hint` the next command."""
 
     exit_code = 1
 
@@ -39,7 +39,7 @@ class EnvironmentUnfitError(DeployError):
 
 
 class IntegrityError(DeployError):
-    """A file is not the file that was asked for."""
+    """A file is not the expected file."""
 
     exit_code = 4
 
@@ -75,6 +75,6 @@ class DoesNotFitError(DeployError):
 
 
 class RegressionError(DeployError):
-    """A benchmark is slower than the one that it was compared with, beyond chance and by more than was allowed."""
+    """A benchmark is slower than its baseline, significantly and by more than allowed."""
 
     exit_code = 10

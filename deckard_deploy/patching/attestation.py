@@ -1,8 +1,9 @@
-"""The proof, read from inside the environment that serves, that our files are the ones Python imports there.
+"""The proof, made inside the serving environment, that the engine imports the patched files.
 
-A bind mount to a path that the image does not have makes docker create that path and start happily with the original
-file; a replaced host file leaves the container on the old one; bytecode of the original can win over a new source.
-Only the interpreter in the container can say what it would import.
+Three things can go wrong unnoticed. If the image does not have the path of a bind mount, docker creates it
+and starts with the original file. If a file on the host is replaced, the container keeps the old one.
+Bytecode of the original can win over a new source. Only the interpreter in the container knows what it would
+import.
 """
 
 import json
@@ -12,11 +13,11 @@ from pathlib import PurePosixPath
 
 from deckard_deploy.errors import IntegrityError
 from deckard_deploy.patching.build import BuiltPatch
-from deckard_deploy.patching.release_hashes import looks_like
+from deckard_deploy.patching.release_hashes import describe_file
 
-# Runs in the engine's Python, 3.10 or later, with nothing but the standard library. It asks the import system where
-# each module would come from without importing it, because importing vLLM takes ten seconds. `flags` are the bytecode
-# file's (PEP 552): 1 means that Python takes it without a look at the source.
+# Runs in the engine's Python, 3.10 or later, with only the standard library. It asks the import system for
+# the origin of each module without importing it, because importing vLLM takes ten seconds. `flags` are those
+# of the bytecode file (PEP 552): 1 means that Python uses the bytecode without checking the source.
 _SCRIPT = r"""
 import hashlib, importlib.machinery, importlib.util, json, os, sys
 sys.path[:] = [entry for entry in sys.path if entry]
@@ -51,8 +52,8 @@ _UNCHECKED_BYTECODE = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attested:
-    """A patched module as the engine's Python sees it."""
+class AttestedModule:
+    """A patched module as the engine's Python would import it; `path` is the real path."""
 
     name: str
     path: str
@@ -64,46 +65,58 @@ def attestation_argv(built: Sequence[BuiltPatch]) -> tuple[str, ...]:
     return ("-c", _SCRIPT, *(patch.module for patch in built))
 
 
-def judge(output: str, built: Sequence[BuiltPatch]) -> tuple[Attested, ...]:
-    """Check that each built file is what the engine would import; the script's `output` says.
+def judge(output: str, built: Sequence[BuiltPatch]) -> tuple[AttestedModule, ...]:
+    """Verify, from the output of the attestation command, that the engine would import each built file.
 
-    Raises IntegrityError that names the first module that is not ours, what is there instead, and how many more.
+    Raises IntegrityError that names the first other module, its file, and the number of further ones.
     """
+    faults = []
     try:
         answer = json.loads(output.strip().splitlines()[-1])
-        modules, python = dict(answer["modules"]), "{}.{}".format(*answer["python"])
+        modules = dict(answer["modules"])
+        python = "{}.{}".format(*answer["python"])
         entries = [(patch, dict(modules[patch.module])) for patch in built]
-        faults = [fault for patch, entry in entries if (fault := _fault(patch, entry, python))]
+        for patch, entry in entries:
+            fault = _fault(patch, entry, python)
+            if fault is not None:
+                faults.append(fault)
     except (ValueError, LookupError, TypeError) as error:
         raise IntegrityError(
             f"no attestation came back: {output.strip()[:120]!r}", hint="look at the logs"
         ) from error
     if faults:
-        more = f" (and {len(faults) - 1} more)" if faults[1:] else ""
-        raise IntegrityError(f"{faults[0]}{more}", hint="deckard-deploy down, then up")
-    return tuple(
-        Attested(name=patch.name, path=entry["realpath"], sha256=entry["sha256"]) for patch, entry in entries
-    )
+        message = faults[0]
+        if len(faults) > 1:
+            message += f" (and {len(faults) - 1} more)"
+        raise IntegrityError(message, hint="deckard-deploy down, then up")
+    attested = []
+    for patch, entry in entries:
+        attested.append(
+            AttestedModule(name=patch.name, path=entry["realpath"], sha256=entry["sha256"]),
+        )
+    return tuple(attested)
 
 
 def _fault(patch: BuiltPatch, entry: dict[str, object], python: str) -> str | None:
+    """Return why the module is not the patched file; None if it is."""
     path, digest = entry["path"], entry["sha256"]
     if path is None:
-        return f"{patch.module} cannot be imported by Python {python}: no such module, or a folder is in its place"
+        reason = "no such module, or a folder is in its place"
+        return f"{patch.module} cannot be imported by Python {python}: {reason}"
     if digest is None:
         return f"{path} is not a regular file"
     if digest != patch.sha256:
-        return _other_file(patch, str(path), str(digest), python)
+        return _describe_other_file(patch, str(path), str(digest), python)
     if entry["flags"] == _UNCHECKED_BYTECODE:
         return f"Python {python} would run the old bytecode of {path} without a look at patch {patch.name}"
     return None
 
 
-def _other_file(patch: BuiltPatch, path: str, digest: str, python: str) -> str:
+def _describe_other_file(patch: BuiltPatch, path: str, digest: str, python: str) -> str:
     if digest == patch.base_sha256:
-        return f"the original {path} is in use, not patch {patch.name}: it was mounted somewhere else (Python {python})"
+        reason = f"it was mounted somewhere else (Python {python})"
+        return f"the original {path} is in use, not patch {patch.name}: {reason}"
     if PurePosixPath(path).name == "__init__.py":
-        return (
-            f"{path} is imported in place of patch {patch.name}: a package of the same name stands before it"
-        )
-    return f"{path} is {looks_like(patch.target, digest)}, not patch {patch.name}"
+        reason = "a package of the same name stands before it"
+        return f"{path} is imported in place of patch {patch.name}: {reason}"
+    return f"{path} is {describe_file(patch.target, digest)}, not patch {patch.name}"

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from deckard_deploy.errors import BadInputError
-from deckard_deploy.patching.base_files import BaseFiles, from_cache, from_image, from_package, keep
+from deckard_deploy.patching.base_files import BaseFiles, from_cache, from_image, from_package, save_to_cache
 from deckard_deploy.patching.manifest import PatchSet
 from deckard_deploy.patching.wheel import from_wheel, release_wheel
 
@@ -48,9 +48,10 @@ def find_base(patch_set: PatchSet, source: Source, *, cache: Path) -> BaseFiles:
         base = from_wheel(wheel, targets)
     else:
         base = _nearest(patch_set, targets, cache)
-    # A home that is full or read-only: the next build reads them where they are.
+    # The cache may be on a full or read-only disk. Then the next build reads the files from their source
+    # again.
     with contextlib.suppress(OSError):
-        keep(cache, base)
+        save_to_cache(cache, base)
     return base
 
 

@@ -1,6 +1,6 @@
-"""The engine's own files, from where they are nearest: an installed vLLM, its image, a wheel of the release, a cache.
+"""The engine's own files, read from an installed vLLM, an image or the cache (wheels: wheel.py).
 
-What comes back is bytes; whether they are the right ones is decided by their hash in `build`, wherever they came from.
+The functions return bytes; `build` verifies their hashes, whatever the source.
 """
 
 import io
@@ -23,7 +23,7 @@ MAX_MODULE_BYTES = 4 << 20  # vLLM's largest module is a quarter of a megabyte
 
 @dataclass(frozen=True, kw_only=True)
 class BaseFiles:
-    """target -> content. `package` is the folder of the vllm package where the files lie, if it is known."""
+    """The content of files by target. `package` is the folder of their vllm package, if it is known."""
 
     files: Mapping[str, bytes]
     origin: str
@@ -31,14 +31,16 @@ class BaseFiles:
 
 
 def from_package(package: Path, targets: Iterable[str]) -> BaseFiles:
-    """Read from an installed `vllm` package folder. Raises EnvironmentUnfitError when a file is not there."""
+    """Read from the folder of an installed `vllm` package.
+
+    Raises EnvironmentUnfitError if a file is missing.
+    """
     files = {}
     for target in targets:
-        path = (
-            package.parent / target
-            if package.name == "vllm"
-            else package / PurePosixPath(target).relative_to("vllm")
-        )
+        if package.name == "vllm":
+            path = package.parent / target
+        else:
+            path = package / PurePosixPath(target).relative_to("vllm")
         try:
             files[target] = path.read_bytes()
         except OSError as error:
@@ -51,77 +53,86 @@ def from_package(package: Path, targets: Iterable[str]) -> BaseFiles:
 def from_image(
     image: str, targets: Iterable[str], *, package: PurePosixPath | None = None, endpoint: str | None = None
 ) -> BaseFiles:
-    """Read out of a local image, from a container that is created and never started.
+    """Read from a local image, through a container that is created and never started.
 
-    package: where the vllm package lies in the image; found when it is not given. endpoint: of the docker engine; the
-    environment's when it is not given.
-    Raises EnvironmentUnfitError: no docker, no such image here, no vLLM in it.
+    package: folder of the vllm package in the image; None: search the usual places. endpoint: of the docker
+    engine; None: the one of the environment. Raises EnvironmentUnfitError: no docker, no such image here, no
+    vLLM in it.
     """
     import docker  # noqa: PLC0415  heavy
     from docker.errors import DockerException, ImageNotFound  # noqa: PLC0415  same
     from requests import RequestException  # noqa: PLC0415  same
 
     try:
-        with closing(docker.DockerClient(base_url=endpoint) if endpoint else docker.from_env()) as client:
+        opened = docker.DockerClient(base_url=endpoint) if endpoint else docker.from_env()
+        with closing(opened) as client:
             container = client.containers.create(image, entrypoint=["true"], network_disabled=True)
             try:
                 found = package or _find_package(container, image)
-                files = {target: _archived(container, found.parent / target) for target in targets}
+                files = {target: _read_file(container, found.parent / target) for target in targets}
             finally:
                 container.remove(v=True, force=True)
     except ImageNotFound as error:
         raise EnvironmentUnfitError(
             f"image {image} is not on this host", hint=f"docker pull {image}"
         ) from error
-    except (DockerException, RequestException, tarfile.TarError) as error:  # or its archive was cut off
+    except (DockerException, RequestException, tarfile.TarError) as error:  # or a truncated archive
         raise EnvironmentUnfitError(f"docker: {error}", hint="docker info") from error
-    missing = [target for target, content in files.items() if content is None]
-    if missing:
-        raise EnvironmentUnfitError(f"image {image} has no {missing[0]} under {found.parent}")
-    content = {target: data for target, data in files.items() if data is not None}
-    return BaseFiles(files=content, origin=f"image {image}", package=found)
+    present = {}
+    for target, content in files.items():
+        if content is None:
+            raise EnvironmentUnfitError(f"image {image} has no {target} under {found.parent}")
+        present[target] = content
+    return BaseFiles(files=present, origin=f"image {image}", package=found)
 
 
 def from_cache(cache: Path, patch_set: PatchSet) -> BaseFiles | None:
-    """What `keep` kept of this patch set's base files, all of them or nothing."""
+    """Return the patch set's base files from the cache; None unless all are there with the right hashes."""
     files = {}
     for patch in patch_set.patches:
         path = cache / patch.base_sha256
-        if not path.is_file() or sha256(content := path.read_bytes()) != patch.base_sha256:
+        if not path.is_file():
+            return None
+        content = path.read_bytes()
+        if sha256(content) != patch.base_sha256:
             return None
         files[patch.target] = content
     return BaseFiles(files=files, origin=f"cache {cache}")
 
 
-def keep(cache: Path, base: BaseFiles) -> None:
-    """Keep base files by their hash, for a build without the engine at hand."""
+def save_to_cache(cache: Path, base: BaseFiles) -> None:
+    """Save base files by their hash, for a later build without the engine. Raises OSError."""
     cache.mkdir(parents=True, exist_ok=True)
     for content in base.files.values():
         write_atomically(cache / sha256(content), content, mode=0o644)
 
 
 def _find_package(container: "Container", image: str) -> PurePosixPath:
-    places = [
-        root / "vllm"
-        for root in _site_packages()
-        if _archived(container, root / "vllm/version.py") is not None
-    ]
-    if len(places) != 1:
-        seen = " and ".join(map(str, places)) or "no vllm package in the usual places"
-        raise EnvironmentUnfitError(f"image {image}: {seen}", hint="say where it is: --package PATH")
-    return places[0]
+    """Return the folder of the image's only vllm package. Raises EnvironmentUnfitError."""
+    found = []
+    for site_packages in _site_packages():
+        if _read_file(container, site_packages / "vllm/version.py") is not None:
+            found.append(site_packages / "vllm")
+    if len(found) != 1:
+        places = " and ".join(map(str, found)) or "no vllm package in the usual places"
+        raise EnvironmentUnfitError(f"image {image}: {places}", hint="say where it is: --package PATH")
+    return found[0]
 
 
 def _site_packages() -> Iterable[PurePosixPath]:
-    # vLLM's releases support Python 3.10 to 3.13 (its wheel metadata); Debian and Ubuntu say dist-packages.
+    # vLLM supports Python 3.10 to 3.13 (its wheel metadata). Debian and Ubuntu use dist-packages.
     for minor in (12, 13, 11, 10):
         for prefix in ("/usr/local/lib", "/opt/venv/lib", "/usr/lib"):
             for name in ("dist-packages", "site-packages"):
                 yield PurePosixPath(prefix, f"python3.{minor}", name)
 
 
-def _archived(container: "Container", path: PurePosixPath) -> bytes | None:
-    """A regular file's content, None when nothing is there. Docker resolves links on the way, not the last one."""
+def _read_file(container: "Container", path: PurePosixPath) -> bytes | None:
+    """Return the content of a regular file; None if it does not exist.
+
+    Docker follows links in the folders of the path, not a link at its end. Raises IntegrityError for another
+    kind of file, and for one that is too large.
+    """
     from docker.errors import NotFound  # noqa: PLC0415  heavy
 
     try:
@@ -129,7 +140,7 @@ def _archived(container: "Container", path: PurePosixPath) -> bytes | None:
     except NotFound:
         return None
     data = bytearray()
-    # To its end in any case: docker removes no container whose archive is still being read.
+    # Read to the end in any case: docker cannot remove a container while its archive is being read.
     for chunk in stream:
         if len(data) <= MAX_MODULE_BYTES:
             data += chunk
@@ -137,7 +148,9 @@ def _archived(container: "Container", path: PurePosixPath) -> bytes | None:
         raise IntegrityError(f"{path} in the image is larger than any module of vLLM")
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         member = archive.next()
-        content = archive.extractfile(member) if member and member.isfile() else None
+        content = None
+        if member and member.isfile():
+            content = archive.extractfile(member)
         if content is None:
             raise IntegrityError(f"{path} in the image is not a regular file")
         return content.read()

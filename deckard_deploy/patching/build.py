@@ -1,4 +1,4 @@
-"""Patched files: base checked by hash, diff applied exactly, result checked by hash and compiled."""
+"""The build of patched files: verify the base, apply the diff exactly, verify and compile the result."""
 
 import os
 import subprocess
@@ -10,8 +10,8 @@ from pathlib import Path
 from deckard_deploy.errors import IntegrityError
 from deckard_deploy.patching.base_files import BaseFiles
 from deckard_deploy.patching.manifest import Patch, PatchSet, as_numbers, is_needed, sha256
-from deckard_deploy.patching.release_hashes import looks_like
-from deckard_deploy.patching.unified_diff import HunkMismatchError, apply, reverse
+from deckard_deploy.patching.release_hashes import describe_file
+from deckard_deploy.patching.unified_diff import FileDiff, HunkMismatchError, apply, reverse
 from deckard_deploy.system.files import write_atomically
 
 _NEXT = "deckard-deploy patches check"
@@ -19,7 +19,7 @@ _NEXT = "deckard-deploy patches check"
 
 @dataclass(frozen=True, kw_only=True)
 class BuiltPatch:
-    """A patched file on this host, and what it replaces."""
+    """A patched file on this host, and the file that it replaces."""
 
     name: str
     target: str
@@ -29,35 +29,38 @@ class BuiltPatch:
 
     @property
     def module(self) -> str:
-        """The dotted name under which Python imports it."""
+        """The dotted name under which Python imports the file."""
         return self.target.removesuffix(".py").replace("/", ".")
 
 
-class Verdict(Enum):
-    """What a patch is to a file."""
+class PatchState(Enum):
+    """The relation of a patch to a file."""
 
     APPLIES = "applies"
     APPLIED = "already applied"
     UPSTREAM = "already upstream"
-    NEEDLESS = "not needed by this plan"
+    NOT_NEEDED = "not needed by this plan"
     CONFLICTS = "conflicts"
     OTHER_BASE = "other base file"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PatchVerdict:
-    """One patch against one file; `detail` says more where there is more, `found` what the file looks like."""
+    """The state of one patch for one file.
+
+    detail: an explanation. found: a description of the file if it is not the base.
+    """
 
     name: str
     target: str
-    verdict: Verdict
+    verdict: PatchState
     detail: str = ""
     found: str = ""
 
     @property
     def fits(self) -> bool:
-        """Whether a deployment can go on."""
-        return self.verdict not in (Verdict.CONFLICTS, Verdict.OTHER_BASE)
+        """True unless the patch prevents a deployment."""
+        return self.verdict not in (PatchState.CONFLICTS, PatchState.OTHER_BASE)
 
 
 def build(
@@ -65,8 +68,8 @@ def build(
 ) -> tuple[BuiltPatch, ...]:
     """Write the patched files into `out`, each as NAME_patched.py.
 
-    patches: which ones; all of the set when not given. A file that is there already with the right content keeps its
-    inode, because a running container has it mounted. Raises IntegrityError; then nothing of it was written.
+    patches: the patches to build; None: all of the set. An existing file with the right content keeps its
+    inode, because a running container may have it mounted. Raises IntegrityError, and then writes no file.
     """
     chosen = tuple(patch_set.patches if patches is None else patches)
     results = [(patch, patched_text(patch_set, patch, base)) for patch in chosen]
@@ -74,20 +77,19 @@ def build(
 
 
 def patched_text(patch_set: PatchSet, patch: Patch, base: BaseFiles) -> str:
-    """The patched module. Raises IntegrityError when base, diff or result is not what the manifest says."""
+    """Return the patched module. Raises IntegrityError if base, diff or result do not match the manifest."""
     content = base.files[patch.target]
     digest = sha256(content)
     if digest != patch.base_sha256:
         raise IntegrityError(
-            f"{patch.target} in {base.origin} is {looks_like(patch.target, digest)}; "
+            f"{patch.target} in {base.origin} is {describe_file(patch.target, digest)}; "
             f"patch {patch.name} is for vLLM {patch_set.vllm}",
             hint=_NEXT,
         )
     text = apply(patch_set.diff(patch), content.decode())
-    if sha256(text.encode()) != patch.patched_sha256:
-        raise IntegrityError(
-            f"patch {patch.name} gives {sha256(text.encode())[:12]}…, not what its manifest says"
-        )
+    patched_digest = sha256(text.encode())
+    if patched_digest != patch.patched_sha256:
+        raise IntegrityError(f"patch {patch.name} gives {patched_digest[:12]}…, not what its manifest says")
     try:
         compile(text, patch.target, "exec", dont_inherit=True)
     except (SyntaxError, ValueError) as error:
@@ -98,40 +100,39 @@ def patched_text(patch_set: PatchSet, patch: Patch, base: BaseFiles) -> str:
 def check(
     patch_set: PatchSet, base: BaseFiles, *, drafter: bool, quantization: str
 ) -> tuple[PatchVerdict, ...]:
-    """What each patch of the set is to these files, for a plan with or without a drafter and this quantization."""
-    return tuple(
-        _verdict(patch_set, patch, base)
-        if is_needed(patch, drafter=drafter, quantization=quantization)
-        else PatchVerdict(name=patch.name, target=patch.target, verdict=Verdict.NEEDLESS)
-        for patch in patch_set.patches
-    )
+    """Return the state of each patch of the set for these files and this plan."""
+    verdicts = []
+    for patch in patch_set.patches:
+        if is_needed(patch, drafter=drafter, quantization=quantization):
+            verdicts.append(_verdict(patch_set, patch, base))
+        else:
+            state = PatchState.NOT_NEEDED
+            verdicts.append(PatchVerdict(name=patch.name, target=patch.target, verdict=state))
+    return tuple(verdicts)
 
 
 def check_release(patch_set: PatchSet, base: BaseFiles, version: str) -> tuple[PatchVerdict, ...]:
-    """The same for the files of another release, where a patch can be superfluous."""
-    return tuple(
-        PatchVerdict(
-            name=patch.name,
-            target=patch.target,
-            verdict=Verdict.UPSTREAM,
-            detail=f"since {patch.not_needed_from}",
-        )
-        if patch.not_needed_from and as_numbers(version) >= as_numbers(patch.not_needed_from)
-        else _verdict(patch_set, patch, base)
-        for patch in patch_set.patches
-    )
+    """Return the state of each patch for the files of another release, which may have the change."""
+    verdicts = []
+    for patch in patch_set.patches:
+        if patch.not_needed_from and as_numbers(version) >= as_numbers(patch.not_needed_from):
+            detail = f"since {patch.not_needed_from}"
+            state = PatchState.UPSTREAM
+            verdicts.append(PatchVerdict(name=patch.name, target=patch.target, verdict=state, detail=detail))
+        else:
+            verdicts.append(_verdict(patch_set, patch, base))
+    return tuple(verdicts)
 
 
 def import_built(built: Sequence[BuiltPatch], python: Path, overlay: Path) -> None:
-    """Import the patched modules with a Python that has vLLM. Takes ten seconds or more, because torch is imported.
+    """Import the patched modules with a Python that has vLLM. torch makes it take ten seconds or more.
 
-    overlay: as made by `overlay.overlay`. Raises IntegrityError with the import's last line.
+    overlay: a folder made by `overlay.overlay`. Raises IntegrityError with the last line of the error output.
     """
     code = "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]"
     argv = (str(python), "-P", "-c", code, *(patch.module for patch in built))
-    done = subprocess.run(
-        argv, env={**os.environ, "PYTHONPATH": str(overlay)}, capture_output=True, text=True, check=False
-    )
+    environment = {**os.environ, "PYTHONPATH": str(overlay)}
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise IntegrityError(f"the patched vLLM does not import with {python}: {reason}")
@@ -141,25 +142,30 @@ def _verdict(patch_set: PatchSet, patch: Patch, base: BaseFiles) -> PatchVerdict
     content = base.files[patch.target]
     digest = sha256(content)
     diff = patch_set.diff(patch)
-
-    def says(verdict: Verdict, detail: str = "") -> PatchVerdict:
-        found = "" if digest == patch.base_sha256 else looks_like(patch.target, digest)
-        return PatchVerdict(name=patch.name, target=patch.target, verdict=verdict, detail=detail, found=found)
-
     if digest == patch.base_sha256:
-        return says(Verdict.APPLIES)
-    text = content.decode(errors="replace")
-    try:
-        apply(reverse(diff), text)
-    except HunkMismatchError:
-        pass  # the usual case: the file does not hold our changes
-    else:
-        return says(Verdict.APPLIED)
+        return PatchVerdict(name=patch.name, target=patch.target, verdict=PatchState.APPLIES)
+    state, detail = _state_of_other_file(diff, content.decode(errors="replace"))
+    found = describe_file(patch.target, digest)
+    return PatchVerdict(name=patch.name, target=patch.target, verdict=state, detail=detail, found=found)
+
+
+def _state_of_other_file(diff: FileDiff, text: str) -> tuple[PatchState, str]:
+    """Return the state of a patch, with its explanation, for a file that is not its base."""
+    if _mismatch(reverse(diff), text) is None:
+        return PatchState.APPLIED, ""
+    mismatch = _mismatch(diff, text)
+    if mismatch is not None:
+        return PatchState.CONFLICTS, f"hunk {mismatch.number} of {len(diff.hunks)}, line {mismatch.line}"
+    return PatchState.OTHER_BASE, "every hunk fits, but the rest of the file is another"
+
+
+def _mismatch(diff: FileDiff, text: str) -> HunkMismatchError | None:
+    """Return the error of the first hunk that does not apply; None if all apply."""
     try:
         apply(diff, text)
     except HunkMismatchError as error:
-        return says(Verdict.CONFLICTS, f"hunk {error.number} of {len(diff.hunks)}, line {error.line}")
-    return says(Verdict.OTHER_BASE, "every hunk fits, but the rest of the file is another")
+        return error
+    return None
 
 
 def _write(patch: Patch, content: bytes, out: Path) -> BuiltPatch:

@@ -1,4 +1,4 @@
-"""Patch sets: which of vLLM's files we change in a release, why, and when a deployment needs it."""
+"""Patch sets: the changed files of a vLLM release, with the reason and the condition of each change."""
 
 import hashlib
 from pathlib import Path
@@ -16,26 +16,26 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Version = Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$")]
 
 
-class _Entry(BaseModel):
+class _StrictModel(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", defer_build=True)
 
 
-class Need(_Entry):
-    """What makes a plan need a patch: any one of these."""
+class NeededWhen(_StrictModel):
+    """The conditions under which a plan needs a patch: one of them is enough."""
 
     always: bool = False
     drafter: bool = False
     quantization: tuple[Literal["nvfp4", "nvfp4_awq", "nvfp4_svd"], ...] = ()
 
 
-class Patch(_Entry):
-    """One changed file. The hashes are of whole files, before and after."""
+class Patch(_StrictModel):
+    """One changed file. The hashes are of the whole file before and after the change."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     target: Annotated[str, Field(pattern=r"^vllm(/[A-Za-z0-9_]+)+\.py$")]
     base_sha256: Sha256
     patched_sha256: Sha256
-    needed_when: Need
+    needed_when: NeededWhen
     reason: str
     unpatched: str | None = Field(
         default=None, description="what can be had without the patch, and at what price"
@@ -46,8 +46,8 @@ class Patch(_Entry):
     )
 
 
-class PatchSet(_Entry):
-    """All patches of one vLLM release; `name` is the folder's."""
+class PatchSet(_StrictModel):
+    """All patches of one vLLM release; `name` is the name of the folder."""
 
     name: str
     folder: Path = Field(exclude=True)
@@ -55,7 +55,7 @@ class PatchSet(_Entry):
     patches: tuple[Patch, ...]
 
     def diff(self, patch: Patch) -> "FileDiff":
-        """The patch's diff. Raises IntegrityError when it is damaged or for another file."""
+        """Read the diff of a patch. Raises IntegrityError if it is damaged or changes another file."""
         path = self.diff_file(patch)
         source = f"patches/{self.name}/{path.name}"
         try:
@@ -67,24 +67,25 @@ class PatchSet(_Entry):
         return diff
 
     def diff_file(self, patch: Patch) -> Path:
-        """Where the patch's diff lies."""
+        """Return the path of the diff of a patch."""
         return self.folder / f"{patch.name}.patch"
 
 
-class _Manifest(_Entry):
+class _Manifest(_StrictModel):
     vllm: Version
     patches: tuple[Patch, ...]
 
 
 def patch_set_names(root: Path | None = None) -> tuple[str, ...]:
-    """Every patch set there is; `root` is the folder of patch sets, the program's own when not given."""
-    return tuple(sorted(path.parent.name for path in (root or patches_dir()).glob("*/manifest.yaml")))
+    """Return the sorted names of all patch sets in the folder `root`; None: the program's own folder."""
+    manifests = (root or patches_dir()).glob("*/manifest.yaml")
+    return tuple(sorted(path.parent.name for path in manifests))
 
 
 def load_patch_set(name: str, root: Path | None = None) -> PatchSet:
-    """The patch set in the folder `name`, for example `vllm-0.19.1`.
+    """Load the patch set in the folder `name`, for example `vllm-0.19.1`.
 
-    Raises BadInputError when there is none, or its manifest is not one.
+    Raises BadInputError if it does not exist or its manifest is invalid.
     """
     known = patch_set_names(root)
     if name not in known:
@@ -97,26 +98,28 @@ def load_patch_set(name: str, root: Path | None = None) -> PatchSet:
 
 
 def needed(patch_set: PatchSet, *, drafter: bool, quantization: str) -> tuple[Patch, ...]:
-    """The patches without which a plan would not start, or would answer wrongly.
+    """Return the patches without which a plan would not start or would answer wrongly.
 
-    quantization: the checkpoint's, as the catalog names it (`none`, `nvfp4`, `nvfp4_awq`, `nvfp4_svd`).
+    quantization: of the checkpoint, as in the catalog (`none`, `nvfp4`, `nvfp4_awq`, `nvfp4_svd`).
     """
-    return tuple(
-        patch for patch in patch_set.patches if is_needed(patch, drafter=drafter, quantization=quantization)
-    )
+    found = []
+    for patch in patch_set.patches:
+        if is_needed(patch, drafter=drafter, quantization=quantization):
+            found.append(patch)
+    return tuple(found)
 
 
 def is_needed(patch: Patch, *, drafter: bool, quantization: str) -> bool:
-    """Whether this plan needs this patch."""
+    """Return True if a plan with this drafter and quantization needs the patch."""
     when = patch.needed_when
     return when.always or (when.drafter and drafter) or quantization in when.quantization
 
 
 def sha256(data: bytes) -> str:
-    """Hexadecimal."""
+    """Return the hash in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 
 def as_numbers(version: str) -> tuple[int, ...]:
-    """0.20.1 as (0, 20, 1), to compare releases."""
+    """Return a release as numbers that can be compared: 0.20.1 as (0, 20, 1)."""
     return tuple(int(part) for part in version.split("."))

@@ -1,13 +1,13 @@
-"""A `vllm` package made of links, with our files in place of theirs: a bind mount for a vLLM without a container.
+"""A `vllm` package made of links with the patched files in it, for a vLLM that runs without a container.
 
-site-packages stays as the installer left it. The folder goes first on PYTHONPATH; the distribution's metadata is still
-found where it was, so `importlib.metadata` answers as before.
+site-packages is not changed. The folder goes first on PYTHONPATH. `importlib.metadata` answers as before,
+because the metadata of the distribution stays in site-packages.
 """
 
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from filelock import FileLock
@@ -16,76 +16,87 @@ from deckard_deploy.errors import EnvironmentUnfitError
 from deckard_deploy.patching.build import BuiltPatch
 from deckard_deploy.patching.manifest import sha256
 
-_SKIPPED = "__pycache__"  # of a real folder: its files are compiled afresh beside the links
+_SKIPPED = "__pycache__"  # of a real folder: its files are compiled again next to the links
 
 
 def overlay(package: Path, built: Sequence[BuiltPatch], out: Path) -> Path:
-    """Make `out/vllm` and return `out`, which belongs first on PYTHONPATH.
+    """Create `out/vllm` and return `out`, which must be first on PYTHONPATH.
 
-    package: the folder of the installed vllm package. Whole folders are linked except on the way to a patched file.
-    A tree of the same package and patches is left alone, because a running server imports from it; another is
-    replaced. Raises EnvironmentUnfitError when there is no such package.
+    package: the folder of the installed vllm package. Its folders are linked as a whole, except those that
+    contain a patched file. An existing tree of the same package and patches stays, because a running server
+    imports from it; another one is replaced. Raises EnvironmentUnfitError if `package` is not a package.
     """
     package = package.resolve()
     if not (package / "__init__.py").is_file():
         raise EnvironmentUnfitError(
             f"{package} is not the folder of a Python package", hint="name the folder of vllm"
         )
-    tree, made_of = out / "vllm", out / "made-of"
-    wanted = "\n".join([str(package), *sorted(f"{patch.target} {patch.sha256}" for patch in built)])
+    tree, description_file = out / "vllm", out / "made-of"
+    patches = sorted(f"{patch.target} {patch.sha256}" for patch in built)
+    description = "\n".join([str(package), *patches])
     out.mkdir(parents=True, exist_ok=True)
     with FileLock(out / ".lock"):
-        if (
-            tree.is_dir()
-            and made_of.is_file()
-            and made_of.read_text() == wanted
-            and _is_whole(package, tree, built)
-        ):
+        is_current = (
+            tree.is_dir() and description_file.is_file() and description_file.read_text() == description
+        )
+        if is_current and _is_complete(package, tree, built):
             return out
-        made_of.unlink(missing_ok=True)
+        description_file.unlink(missing_ok=True)
         with tempfile.TemporaryDirectory(prefix=".vllm-", dir=out) as scratch:
             fresh = Path(scratch) / "vllm"
-            _link(
-                package,
-                fresh,
-                [(PurePosixPath(patch.target).relative_to("vllm"), patch.path) for patch in built],
-            )
-            _remove(tree)
+            _create_tree(package, fresh, {_path_in_package(patch): patch.path for patch in built})
+            if os.path.lexists(tree):
+                shutil.rmtree(tree)
             fresh.rename(tree)
-        made_of.write_text(wanted)
+        description_file.write_text(description)
     return out
 
 
-def _is_whole(package: Path, tree: Path, built: Sequence[BuiltPatch]) -> bool:
-    """Whether our files are in it, and a link for whatever the package has now: another build may have come there."""
-    files = [(tree.parent / patch.target, patch.sha256) for patch in built]
-    folders = {
-        folder for patch in built for folder in PurePosixPath(patch.target).relative_to("vllm").parents
-    }
-    return all(_names(package / folder) <= _names(tree / folder) for folder in folders) and all(
-        file.is_file() and sha256(file.read_bytes()) == digest for file, digest in files
-    )
+def _path_in_package(patch: BuiltPatch) -> PurePosixPath:
+    return PurePosixPath(patch.target).relative_to("vllm")
+
+
+def _is_complete(package: Path, tree: Path, built: Sequence[BuiltPatch]) -> bool:
+    """Return True if the tree has every patched file, and an entry for each current entry of the package.
+
+    The package may have got new entries: another build may have been installed in the same folder.
+    """
+    for patch in built:
+        for folder in _path_in_package(patch).parents:
+            if not _names(package / folder) <= _names(tree / folder):
+                return False
+    for patch in built:
+        file = tree.parent / patch.target
+        if not file.is_file() or sha256(file.read_bytes()) != patch.sha256:
+            return False
+    return True
 
 
 def _names(folder: Path) -> set[str]:
-    return {entry.name for entry in folder.iterdir()} - {_SKIPPED} if folder.is_dir() else set()
+    if not folder.is_dir():
+        return set()
+    return {entry.name for entry in folder.iterdir()} - {_SKIPPED}
 
 
-def _link(source: Path, folder: Path, patched: Sequence[tuple[PurePosixPath, Path]]) -> None:
+def _create_tree(source: Path, folder: Path, patched: Mapping[PurePosixPath, Path]) -> None:
+    """Link the entries of `source` into the new `folder`, and copy the patched files.
+
+    patched: the patched file by its path relative to `folder`.
+    """
     folder.mkdir(parents=True)
-    ours = {PurePosixPath(path.parts[0]).name for path, _ in patched}
-    for entry in sorted(source.iterdir()):
-        if entry.name not in ours and entry.name != _SKIPPED:
-            (folder / entry.name).symlink_to(entry)
-    for name in sorted(ours):
-        below = [(path, file) for path, file in patched if path.parts[0] == name]
-        if below[0][0].parts[1:]:
-            _link(source / name, folder / name, [(path.relative_to(name), file) for path, file in below])
+    files: dict[str, Path] = {}
+    subfolders: dict[str, dict[PurePosixPath, Path]] = {}
+    for path, file in patched.items():
+        name = path.parts[0]
+        if len(path.parts) == 1:
+            files[name] = file
         else:
-            # A copy, so that a later build does not change what a running process may still import.
-            shutil.copyfile(below[0][1], folder / name)
-
-
-def _remove(tree: Path) -> None:
-    if os.path.lexists(tree):
-        shutil.rmtree(tree)
+            subfolders.setdefault(name, {})[path.relative_to(name)] = file
+    for entry in sorted(source.iterdir()):
+        if entry.name not in files and entry.name not in subfolders and entry.name != _SKIPPED:
+            (folder / entry.name).symlink_to(entry)
+    for name, below in sorted(subfolders.items()):
+        _create_tree(source / name, folder / name, below)
+    for name, file in sorted(files.items()):
+        # Not a link: a later build must not change a file that a running process may still import.
+        shutil.copyfile(file, folder / name)

@@ -1,7 +1,7 @@
-"""The plugin for engines that have extension points: one wheel, the same bytes wherever it is built.
+"""The plugin for engines with extension points: one wheel, built reproducibly.
 
-It is mounted as a single read-only file and put on PYTHONPATH: Python imports from the wheel, and importlib.metadata
-finds its entry point in it, so nothing is installed and no folder of the image is touched.
+The wheel is mounted as a single read-only file and put on PYTHONPATH. Python imports from it, and
+importlib.metadata finds the entry point in it, so nothing is installed and no folder of the image is changed.
 """
 
 import hashlib
@@ -15,34 +15,41 @@ from deckard_deploy.errors import IntegrityError
 from deckard_deploy.resources import plugins_dir
 from deckard_deploy.system.files import write_atomically
 
-NAME = "nvfp4-awq"  # its folder in plugins/, and what an engine calls it
-ENTRY_POINT = "deckard_nvfp4_awq"  # the name that VLLM_PLUGINS must hold, if that is set
-WHEEL = f"{ENTRY_POINT}-1-py3-none-any.whl"  # importlib.metadata reads name and version from this
+NAME = "nvfp4-awq"  # the folder in plugins/, and the name in an engine of the catalog
+ENTRY_POINT = "deckard_nvfp4_awq"  # the name that VLLM_PLUGINS must contain, if it is set
+WHEEL = f"{ENTRY_POINT}-1-py3-none-any.whl"  # importlib.metadata reads the name and the version
 
 _FORMATS = ("nvfp4_awq", "nvfp4_svd")  # as a model's `quantization` names them
 
 _METADATA = {
-    "METADATA": f"Metadata-Version: 2.1\nName: {ENTRY_POINT}\nVersion: 1\nRequires-Dist: vllm (>=0.32,<0.33)\n",
+    "METADATA": (
+        f"Metadata-Version: 2.1\nName: {ENTRY_POINT}\nVersion: 1\nRequires-Dist: vllm (>=0.32,<0.33)\n"
+    ),
     "WHEEL": "Wheel-Version: 1.0\nGenerator: deckard-deploy\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     "entry_points.txt": f"[vllm.general_plugins]\n{ENTRY_POINT} = {ENTRY_POINT}:register\n",
 }
-_WORD = re.compile(r"deckard_nvfp4_awq registered: sha256=([0-9a-f]{64}) pid=(\d+)")
+_REGISTERED = re.compile(r"deckard_nvfp4_awq registered: sha256=([0-9a-f]{64}) pid=(\d+)")
 _HINT = "deckard-deploy down, then up; `deckard-deploy logs` shows what PYTHONPATH lost"
-_BEGINNING = "non-default args"  # api_utils.py, the API server's second line
-_PROCESS = re.compile(r"^\((APIServer|EngineCore|Worker)\w* pid=(\d+)\)")  # vLLM's prefix of a line
+_STARTUP_LINE = "non-default args"  # api_utils.py, the second line of the API server
+_PROCESS = re.compile(r"^\((APIServer|EngineCore|Worker)\w* pid=(\d+)\)")  # the prefix of vLLM's lines
 
 
 def serves(quantization: str) -> bool:
-    """Whether a checkpoint of this quantization needs the plugin."""
+    """Return True if a checkpoint of this quantization needs the plugin."""
     return quantization in _FORMATS
 
 
 def wheel_bytes(name: str) -> bytes:
-    """The wheel of plugin `name`, from plugins/NAME: sorted, stored, dated 1980, with no trace of who built it."""
+    """Return the wheel of plugin `name`, made from plugins/NAME.
+
+    It is reproducible: sorted, not compressed, dated 1980, without a trace of the build environment.
+    """
     info = f"{WHEEL.partition('-py3')[0]}.dist-info"
     files = {file.name: file.read_bytes() for file in sorted((plugins_dir() / name).glob("*.py"))}
     files |= {f"{info}/{file}": text.encode() for file, text in _METADATA.items()}
-    record = "".join(f"{file},sha256={_digest(data)},{len(data)}\n" for file, data in files.items())
+    record = ""
+    for file, data in files.items():
+        record += f"{file},sha256={_record_digest(data)},{len(data)}\n"
     files[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as wheel:
@@ -54,12 +61,15 @@ def wheel_bytes(name: str) -> bytes:
 
 
 def sha256_of(name: str) -> str:
-    """The hash of that wheel: part of the plan, and said by every process of the engine."""
+    """Return the hash of the wheel, which is part of the plan and logged by every process of the engine."""
     return hashlib.sha256(wheel_bytes(name)).hexdigest()
 
 
 def build(name: str, file: Path) -> Path:
-    """Write the wheel to `file`; one that is there with these bytes keeps its inode, because an engine may run it."""
+    """Write the wheel to `file`.
+
+    An existing file with these bytes keeps its inode, because a running engine may use it.
+    """
     content = wheel_bytes(name)
     if not file.is_file() or file.read_bytes() != content:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -68,29 +78,38 @@ def build(name: str, file: Path) -> Path:
 
 
 def judge_log(lines: list[str], sha256: str) -> str:
-    """Check that every process of the engine said that it runs this wheel; returns a line that says so.
+    """Verify by the log that every process of the engine runs this wheel, and return a line for the user.
 
-    Raises IntegrityError that names the process that said nothing, or another hash.
+    Raises IntegrityError that names a process that logged nothing or another hash.
     """
-    if not any(_BEGINNING in line for line in lines):
+    if not any(_STARTUP_LINE in line for line in lines):
         return "not asked: the log does not reach back to the start"
-    # By number, not by name: the API server speaks before vLLM prefixes its lines.
-    said = {match[2]: match[1] for line in lines if (match := _WORD.search(line))}
-    seen = {match[2]: match[1] for line in lines if (match := _PROCESS.match(line))}
+    # Both by process number: the API server logs the hash before vLLM adds the prefix to its lines.
+    hashes: dict[str, str] = {}
+    processes: dict[str, str] = {}
+    for line in lines:
+        registered = _REGISTERED.search(line)
+        if registered:
+            hashes[registered[2]] = registered[1]
+        prefix = _PROCESS.match(line)
+        if prefix:
+            processes[prefix[2]] = prefix[1]
     for process in ("APIServer", "EngineCore"):
-        if process not in seen.values():
+        if process not in processes.values():
             raise IntegrityError(
                 f"the log knows no {process}, which has to run plugin {ENTRY_POINT}", hint=_HINT
             )
-    for pid, process in sorted(seen.items()):
-        if said.get(pid) != sha256:
-            found = said.get(pid, "nothing")[:12]
+    for pid, process in sorted(processes.items()):
+        if hashes.get(pid) != sha256:
+            found = hashes.get(pid, "nothing")[:12]
             raise IntegrityError(
                 f"{process} {pid} does not run plugin {ENTRY_POINT} {sha256[:12]}: it said {found}",
                 hint=_HINT,
             )
-    return f"in use by {', '.join(sorted(set(seen.values())))}, hashes right"
+    names = ", ".join(sorted(set(processes.values())))
+    return f"in use by {names}, hashes right"
 
 
-def _digest(data: bytes) -> str:
+def _record_digest(data: bytes) -> str:
+    """Return the sha256 as RECORD has it."""
     return urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()

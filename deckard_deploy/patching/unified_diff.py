@@ -1,7 +1,7 @@
-"""Unified diffs, applied where they say and nowhere else.
+"""Unified diffs, applied exactly at their line numbers.
 
-`patch` looks around for a place where a hunk fits (fuzz, offsets). For a file that is mounted over somebody else's
-program that is the wrong virtue: a diff either belongs to this exact file, or it is refused.
+`patch` searches for a place where a hunk fits (fuzz, offsets). That is wrong for a file that replaces a part
+of vLLM: a diff must belong to exactly this file, else it is refused.
 """
 
 import re
@@ -16,7 +16,7 @@ _TARGET = re.compile(r"vllm(?:/[A-Za-z0-9_]+)+\.py\Z")
 
 @dataclass(frozen=True, kw_only=True)
 class Hunk:
-    """Lines without their newlines; `start` counts from 1 in the old file."""
+    """The lines of one hunk, without newlines; `start` and `new_start` are line numbers, from 1."""
 
     start: int
     new_start: int
@@ -26,14 +26,14 @@ class Hunk:
 
 @dataclass(frozen=True, kw_only=True)
 class FileDiff:
-    """The hunks of one file, in order, none overlapping; `target` is like `vllm/v1/spec_decode/eagle.py`."""
+    """The hunks of one file, in order and without overlap; `target` like `vllm/v1/spec_decode/eagle.py`."""
 
     target: str
     hunks: tuple[Hunk, ...]
 
 
 class HunkMismatchError(IntegrityError):
-    """A hunk does not find its lines where it says they are."""
+    """The file does not have the lines of a hunk at its line number."""
 
     def __init__(self, target: str, number: int, line: int) -> None:
         super().__init__(f"{target}: hunk {number} does not match at line {line}")
@@ -42,20 +42,20 @@ class HunkMismatchError(IntegrityError):
 
 
 def parse(text: str, *, source: str) -> FileDiff:
-    """Read a unified diff of exactly one vLLM module.
+    """Parse a unified diff of exactly one vLLM module.
 
-    Raises IntegrityError, with `source` and the line, for anything else: another path, a created, deleted or renamed
-    file, text outside hunks, counts that do not add up, hunks that overlap, carriage returns.
+    Raises IntegrityError, with `source` and the line, for anything else: another path, a created, deleted or
+    renamed file, text outside hunks, counts that do not add up, hunks that overlap, carriage returns.
     """
     if "\r" in text or "\0" in text or not text.endswith("\n"):
         raise IntegrityError(f"{source}: not a text diff with plain newlines")
     lines = text.split("\n")[:-1]
-    target = _target(lines, source)
+    target = _parse_target(lines, source)
     hunks: list[Hunk] = []
     at = 2
     while at < len(lines):
-        hunk, at = _hunk(lines, at, source)
-        _follows(hunks, hunk, f"{source}:{at}")
+        hunk, at = _parse_hunk(lines, at, source)
+        _check_order(hunks, hunk, f"{source}:{at}")
         hunks.append(hunk)
     if not hunks:
         raise IntegrityError(f"{source}: no hunk")
@@ -63,14 +63,14 @@ def parse(text: str, *, source: str) -> FileDiff:
 
 
 def apply(diff: FileDiff, base: str) -> str:
-    """The patched text. Raises HunkMismatchError where a context or removed line is not the base's."""
+    """Return the patched text. Raises HunkMismatchError if the base lacks an old line of a hunk."""
     lines = base.split("\n")
     result: list[str] = []
     copied = 0
     for number, hunk in enumerate(diff.hunks, start=1):
         begin = hunk.start - 1
         for offset, line in enumerate(hunk.old):
-            # The last item is what follows the final newline: not a line.
+            # The last item is the text after the final newline, which is not a line.
             if begin + offset >= len(lines) - 1 or lines[begin + offset] != line:
                 raise HunkMismatchError(diff.target, number, hunk.start + offset)
         result += lines[copied:begin] + list(hunk.new)
@@ -79,14 +79,14 @@ def apply(diff: FileDiff, base: str) -> str:
 
 
 def reverse(diff: FileDiff) -> FileDiff:
-    """The diff that takes the changes back: it applies to a file that has them already."""
-    hunks = (
-        Hunk(start=hunk.new_start, new_start=hunk.start, old=hunk.new, new=hunk.old) for hunk in diff.hunks
-    )
+    """Return the diff that reverts the changes; it applies to a file that has them."""
+    hunks = []
+    for hunk in diff.hunks:
+        hunks.append(Hunk(start=hunk.new_start, new_start=hunk.start, old=hunk.new, new=hunk.old))
     return FileDiff(target=diff.target, hunks=tuple(hunks))
 
 
-def _target(lines: Sequence[str], source: str) -> str:
+def _parse_target(lines: Sequence[str], source: str) -> str:
     if len(lines) < 2 or not lines[0].startswith("--- a/") or not lines[1].startswith("+++ b/"):
         raise IntegrityError(f"{source}: a diff starts with '--- a/…' and '+++ b/…'")
     old, new = lines[0].removeprefix("--- a/"), lines[1].removeprefix("+++ b/")
@@ -95,7 +95,8 @@ def _target(lines: Sequence[str], source: str) -> str:
     return old
 
 
-def _hunk(lines: Sequence[str], at: int, source: str) -> tuple[Hunk, int]:
+def _parse_hunk(lines: Sequence[str], at: int, source: str) -> tuple[Hunk, int]:
+    """Parse the hunk whose header is line `at`; return it with the index of the line after it."""
     header = _HUNK.fullmatch(lines[at])
     if header is None:
         raise IntegrityError(f"{source}:{at + 1}: a hunk header was expected")
@@ -103,7 +104,7 @@ def _hunk(lines: Sequence[str], at: int, source: str) -> tuple[Hunk, int]:
     old: list[str] = []
     new: list[str] = []
     at += 1
-    for line in _body(lines, at, source):
+    for line in _hunk_lines(lines, at, source):
         at += 1
         if line[0] != "+":
             old.append(line[1:])
@@ -116,7 +117,7 @@ def _hunk(lines: Sequence[str], at: int, source: str) -> tuple[Hunk, int]:
     return Hunk(start=start, new_start=new_start, old=tuple(old), new=tuple(new)), at
 
 
-def _body(lines: Sequence[str], at: int, source: str) -> Iterator[str]:
+def _hunk_lines(lines: Sequence[str], at: int, source: str) -> Iterator[str]:
     for number, line in enumerate(lines[at:], start=at + 1):
         if line.startswith("@@"):
             return
@@ -125,7 +126,8 @@ def _body(lines: Sequence[str], at: int, source: str) -> Iterator[str]:
         yield line
 
 
-def _follows(hunks: Sequence[Hunk], hunk: Hunk, where: str) -> None:
+def _check_order(hunks: Sequence[Hunk], hunk: Hunk, where: str) -> None:
+    """Check the line numbers of a hunk against the hunks before it. Raises IntegrityError."""
     shift = sum(len(earlier.new) - len(earlier.old) for earlier in hunks)
     if hunk.new_start != hunk.start + shift:
         raise IntegrityError(

@@ -1,4 +1,4 @@
-"""Single files out of a release's wheel, local or remote, without downloading the rest of its 400 MB."""
+"""Single files from the wheel of a release, local or remote, without downloading all of its 400 MB."""
 
 import importlib.util
 import io
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 TIMEOUT_S = 30
-# The index of a zip of vLLM's size fits; each file then costs one more request.
-READ_AHEAD = 1 << 18
-# What zipfile lets out of a damaged archive, by the place; RuntimeError: encrypted, or packed in another way.
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError)
+# Large enough for the index of vLLM's wheel. Each file then takes one more request.
+READ_AHEAD_BYTES = 1 << 18
+# Errors that zipfile raises for a damaged archive. RuntimeError: encrypted, or another compression.
+_DAMAGE_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError)
 
 
 def from_wheel(wheel: str, targets: Iterable[str]) -> BaseFiles:
@@ -30,24 +30,28 @@ def from_wheel(wheel: str, targets: Iterable[str]) -> BaseFiles:
 
     Raises NetworkError, EnvironmentUnfitError (no such file), IntegrityError (not a wheel of vLLM).
     """
-    source = RemoteFile(wheel) if wheel.startswith(("https://", "http://")) else _local(wheel)
+    source: io.RawIOBase
+    if wheel.startswith(("https://", "http://")):
+        source = HttpFile(wheel)
+    else:
+        source = _open_local(wheel)
     try:
-        with io.BufferedReader(source, READ_AHEAD) as stream, zipfile.ZipFile(stream) as archive:
-            files = {target: _member(archive, target, wheel) for target in targets}
-    except _DAMAGE as error:
+        with io.BufferedReader(source, READ_AHEAD_BYTES) as stream, zipfile.ZipFile(stream) as archive:
+            files = {target: _read_member(archive, target, wheel) for target in targets}
+    except _DAMAGE_ERRORS as error:
         raise IntegrityError(f"{wheel}: not a wheel ({error})") from error
     return BaseFiles(files=files, origin=f"wheel {wheel.rsplit('/', 1)[-1]}")
 
 
 def release_wheel(version: str) -> str:
-    """The URL of a release's x86_64 wheel, as pip resolves it: from the index and mirrors that this host uses.
+    """Return the URL of a release's x86_64 wheel, as pip resolves it with the index and mirrors of this host.
 
-    Any platform's wheel has the same Python files. Raises EnvironmentUnfitError without pip, NetworkError when the
-    index does not answer or has no such wheel.
+    The wheels of all platforms have the same Python files. Raises EnvironmentUnfitError without pip,
+    NetworkError if the index does not answer or has no such wheel.
     """
     if importlib.util.find_spec("pip") is None:
         raise EnvironmentUnfitError("pip is not installed beside deckard-deploy", hint="--wheel PATH_OR_URL")
-    # `manylinux_2_N` tags are not implied by newer ones when pip resolves for another machine.
+    # When pip resolves for another machine, a newer `manylinux_2_N` tag does not imply the older ones.
     platforms = [f"--platform=manylinux_2_{glibc}_x86_64" for glibc in range(17, 40)]
     resolve = (
         "install",
@@ -68,8 +72,8 @@ def release_wheel(version: str) -> str:
     return str(url)
 
 
-class RemoteFile(io.RawIOBase):
-    """A file on a web server, read by ranges."""
+class HttpFile(io.RawIOBase):
+    """A read-only file on a web server, read by ranges."""
 
     def __init__(self, url: str) -> None:
         from requests import Session  # noqa: PLC0415  heavy
@@ -93,9 +97,8 @@ class RemoteFile(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._position = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[
-            whence
-        ] + offset
+        origins = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}
+        self._position = origins[whence] + offset
         return self._position
 
     def readinto(self, buffer: "WriteableBuffer") -> int:
@@ -109,17 +112,16 @@ class RemoteFile(io.RawIOBase):
         return len(content)
 
     def _fetch(self, begin: int, end: int) -> tuple[bytes, int]:
-        """Bytes begin..end and the size of the whole file."""
+        """Return the bytes begin..end - 1 and the size of the whole file. Raises NetworkError."""
         from requests import RequestException  # noqa: PLC0415  heavy
 
         wanted = {"Range": f"bytes={begin}-{end - 1}"}
         try:
             with self._session.get(self._url, headers=wanted, timeout=TIMEOUT_S, stream=True) as response:
                 response.raise_for_status()
-                size = re.fullmatch(
-                    rf"bytes {begin}-{end - 1}/([0-9]+)", response.headers.get("Content-Range", "")
-                )
-                if response.status_code != 206 or size is None:  # a whole wheel would follow
+                content_range = response.headers.get("Content-Range", "")
+                size = re.fullmatch(rf"bytes {begin}-{end - 1}/([0-9]+)", content_range)
+                if response.status_code != 206 or size is None:  # the whole wheel would follow
                     raise NetworkError(f"{self._url}: the server does not answer ranges", hint="--wheel PATH")
                 content = response.content
         except RequestException as error:
@@ -131,14 +133,14 @@ class RemoteFile(io.RawIOBase):
         return content, int(size[1])
 
 
-def _local(wheel: str) -> io.FileIO:
+def _open_local(wheel: str) -> io.FileIO:
     try:
         return io.FileIO(wheel)
     except OSError as error:
         raise EnvironmentUnfitError(f"{Path(wheel)}: {error.strerror}") from error
 
 
-def _member(archive: zipfile.ZipFile, target: str, wheel: str) -> bytes:
+def _read_member(archive: zipfile.ZipFile, target: str, wheel: str) -> bytes:
     try:
         member = archive.getinfo(target)
     except KeyError:

@@ -1,22 +1,23 @@
-"""Write a tiny MTP drafter (Gemma4AssistantForCausalLM) for the tiny Gemma 4: one that is right, and two that are not.
+"""A tiny MTP drafter (Gemma4AssistantForCausalLM) for the tiny Gemma 4, in three kinds.
 
-An assistant sees the embedding of the last token and the target's hidden state at the token before, both as wide as
-the target; its layers have queries only, and read the target's KV cache. This one is narrower than its target (128
-and 256), so that a mix-up of the two widths cannot pass. What it needs for its drafts it copies: which token it is from
-the embedding, which mode the prompt set from the hidden state, and hands the mode on to its own next step. Its layers
-compute, but what they add is damped to 1/512.
+An assistant gets the embedding of the last token and the target's hidden state at the token before, both as
+wide as the target. Its layers have only queries and read the target's KV cache. This drafter is narrower than
+its target (128 and 256), so that a mix-up of the two widths fails. It reads the token from the embedding and
+the mode of the prompt from the hidden state, and passes the mode on to its next step. Its layers compute, but
+their output is damped to 1/512.
 
-kind `good`: follows the script. `short`: the first token of a draft is right, all later ones are LOST. `random`: noise.
+Kind `good` follows the script. With `short` the first token of a draft is right and all later ones are LOST.
+`random` is noise.
 """
 
 import json
 from pathlib import Path
 from typing import Literal
 
-from deckard_deploy.rehearsal import folder as tiny_folder
 from deckard_deploy.rehearsal import layers as target
+from deckard_deploy.rehearsal.folder import ensure_generated
 from deckard_deploy.rehearsal.gemma4 import CONTEXT_TOKENS, text_config
-from deckard_deploy.rehearsal.layers import Tensors
+from deckard_deploy.rehearsal.layers import Tensors, noise, ones
 from deckard_deploy.rehearsal.script import LOST, MODES, scripted_tokens, transitions
 from deckard_deploy.rehearsal.tokenizer import VOCABULARY_SIZE, tokenizer_config, tokenizer_json, vocabulary
 
@@ -24,19 +25,19 @@ Kind = Literal["good", "short", "random"]
 
 GENERATOR_VERSION = 1
 HIDDEN, INTERMEDIATE = 128, 128
-SAID, MODE, LATER, ALWAYS = 0, 64, 80, 81  # coordinates of the draft's own residual stream
-_DAMPED = 1 / 512
+TOKEN, MODE, LATER, ALWAYS = 0, 64, 80, 81  # coordinates of the drafter's residual stream
+_DAMPING = 1 / 512
 
 
 def write(folder: Path, *, kind: Kind = "good") -> Path:
-    """Write the drafter to `folder` (1 MB) and return it; raises as tiny_folder.have does."""
-    what = {"generator_version": GENERATOR_VERSION, "assistant": kind}
-    return tiny_folder.have(folder, what, lambda fresh: _write_files(fresh, kind))
+    """Write the drafter (1 MB) to `folder` and return the folder. Raises as ensure_generated does."""
+    description = {"generator_version": GENERATOR_VERSION, "assistant": kind}
+    return ensure_generated(folder, description, lambda fresh: _write_files(fresh, kind))
 
 
 def _write_files(folder: Path, kind: Kind) -> None:
-    import ml_dtypes  # noqa: PLC0415
-    from safetensors.numpy import save_file  # noqa: PLC0415
+    import ml_dtypes  # noqa: PLC0415  slow
+    from safetensors.numpy import save_file  # noqa: PLC0415  slow
 
     texts = {
         "config.json": _config(),
@@ -48,11 +49,14 @@ def _write_files(folder: Path, kind: Kind) -> None:
     tensors = {name: tensor.astype(ml_dtypes.bfloat16) for name, tensor in all_tensors(kind).items()}
     file = folder / "model.safetensors"
     save_file(tensors, file, metadata={"format": "pt"})
-    file.chmod(0o644)  # safetensors makes it 0600, but the user of a container reads it too
+    file.chmod(0o644)  # safetensors creates it with 0600, but the user of a container must read it
 
 
 def _config() -> dict[str, object]:
-    """The keys of transformers 5.19's Gemma4AssistantConfig; attention as in the target, whose cache it reads."""
+    """Return `config.json` with the keys of transformers 5.19's Gemma4AssistantConfig.
+
+    The attention is that of the target, because the drafter reads its cache.
+    """
     text = {
         **text_config(),
         "vocab_size_per_layer_input": 0,
@@ -72,12 +76,12 @@ def _config() -> dict[str, object]:
     }
 
 
-def all_tensors(kind: Kind) -> "Tensors":
-    """Every tensor of the checkpoint, named as transformers saves it; float32."""
-    ones, noise = target.ones, target.noise
+def all_tensors(kind: Kind) -> Tensors:
+    """Return every tensor of the checkpoint in float32, with the names that transformers saves."""
+    layer_gain = 1.0 if kind == "random" else _DAMPING
     tensors = {"model.norm.weight": ones(HIDDEN)}
     shapes = {
-        "model.embed_tokens.weight": (VOCABULARY_SIZE, HIDDEN),  # vLLM takes the target's in its place
+        "model.embed_tokens.weight": (VOCABULARY_SIZE, HIDDEN),  # vLLM uses the target's instead
         "lm_head.weight": (VOCABULARY_SIZE, HIDDEN),
         "pre_projection.weight": (HIDDEN, 2 * target.HIDDEN),
         "post_projection.weight": (target.HIDDEN, HIDDEN),
@@ -96,27 +100,29 @@ def all_tensors(kind: Kind) -> "Tensors":
         for name in ("input_layernorm", "pre_feedforward_layernorm"):
             tensors[f"{layer}{name}.weight"] = ones(HIDDEN)
         for name in ("post_attention_layernorm", "post_feedforward_layernorm"):
-            tensors[f"{layer}{name}.weight"] = ones(HIDDEN, 1.0 if kind == "random" else _DAMPED)
-    tensors |= {name: noise(f"assistant {name}", *shape, amplitude=1 / 4) for name, shape in shapes.items()}
+            tensors[f"{layer}{name}.weight"] = ones(HIDDEN, layer_gain)
+    for name, shape in shapes.items():
+        tensors[name] = noise(f"assistant {name}", *shape, amplitude=1 / 4)
     if kind != "random":
         tensors |= _scripted(later_lost=kind == "short")
     return tensors
 
 
-def _scripted(*, later_lost: bool) -> "Tensors":
-    """The projections and the head that follow the script.
+def _scripted(*, later_lost: bool) -> Tensors:
+    """Return the projections and the head that follow the script.
 
-    The target's state lays OTHER of a scripted token at nought, so that is where a step of the draft says that it was
-    not the first.
+    In the target's hidden state OTHER is zero for a scripted token. The drafter sets it to mark a step after
+    the first.
     """
-    import numpy as np  # noqa: PLC0415
+    import numpy as np  # noqa: PLC0415  slow
 
-    ids, index = vocabulary(), {token: number for number, token in enumerate(scripted_tokens())}
+    ids = vocabulary()
+    index = {token: number for number, token in enumerate(scripted_tokens())}
     into = np.zeros((HIDDEN, 2 * target.HIDDEN), np.float32)
     back = np.zeros((target.HIDDEN, HIDDEN), np.float32)
     head = np.zeros((VOCABULARY_SIZE, HIDDEN), np.float32)
     for number in index.values():
-        into[SAID + number, target.TOKEN + number] = 1 / 2  # the embedding is 16 high
+        into[TOKEN + number, target.TOKEN + number] = 1 / 2  # the embedding has the height 16
     for number in range(len(MODES)):
         into[MODE + number, target.HIDDEN + target.MODE + number] = 1
         back[target.MODE + number, MODE + number] = 1
@@ -124,7 +130,7 @@ def _scripted(*, later_lost: bool) -> "Tensors":
     into[LATER, target.HIDDEN + target.OTHER] = 1
     back[target.OTHER, ALWAYS] = 1
     for mode, token, follower in transitions():
-        head[ids[follower], [SAID + index[token], MODE + MODES.index(mode)]] = 1
+        head[ids[follower], [TOKEN + index[token], MODE + MODES.index(mode)]] = 1
     if later_lost:
         head[ids[LOST], LATER] = 4
     return {"pre_projection.weight": into, "post_projection.weight": back, "lm_head.weight": head}

@@ -1,4 +1,4 @@
-"""A folder of generated weights, which appears whole or not at all."""
+"""A folder of generated weights, created atomically."""
 
 import importlib.util
 import json
@@ -13,13 +13,16 @@ from deckard_deploy.errors import BadInputError, EnvironmentUnfitError
 MANIFEST = "tiny-gemma4.json"
 
 
-def have(folder: Path, what: Mapping[str, object], write_files: Callable[[Path], None]) -> Path:
-    """Have `folder` as `write_files` fills it, and return it; one that is complete is left as it is.
+def ensure_generated(
+    folder: Path, description: Mapping[str, object], write_files: Callable[[Path], None]
+) -> Path:
+    """Ensure that `folder` has the files that `write_files` writes, and return it.
 
-    what: names the content; a folder with another one is replaced. EnvironmentUnfitError: numpy, ml_dtypes or
-    safetensors is missing. BadInputError: the folder holds something else.
+    description: names the content. A complete folder with this description stays, another one is replaced.
+    Raises EnvironmentUnfitError if numpy, ml_dtypes or safetensors is missing, and BadInputError if the
+    folder has other files.
     """
-    if _is_complete(folder, what):
+    if _is_complete(folder, description):
         return folder
     _require_libraries()
     if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
@@ -28,30 +31,33 @@ def have(folder: Path, what: Mapping[str, object], write_files: Callable[[Path],
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent / f".{folder.name}.lock"):
-        if not _is_complete(folder, what):  # another process may have written it meanwhile
-            _replace(folder, what, write_files)
+        if not _is_complete(folder, description):  # another process may have written it meanwhile
+            _replace(folder, description, write_files)
     return folder
 
 
-def _replace(folder: Path, what: Mapping[str, object], write_files: Callable[[Path], None]) -> None:
+def _replace(folder: Path, description: Mapping[str, object], write_files: Callable[[Path], None]) -> None:
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
         fresh, stale = Path(scratch) / "fresh", Path(scratch) / "stale"
         fresh.mkdir()
         write_files(fresh)
-        (fresh / MANIFEST).write_bytes(_manifest(fresh, what))
+        (fresh / MANIFEST).write_bytes(_manifest(fresh, description))
         if folder.exists():
             folder.rename(stale)
         fresh.rename(folder)
 
 
-def _is_complete(folder: Path, what: Mapping[str, object]) -> bool:
+def _is_complete(folder: Path, description: Mapping[str, object]) -> bool:
     manifest = folder / MANIFEST
-    return manifest.is_file() and manifest.read_bytes() == _manifest(folder, what)
+    return manifest.is_file() and manifest.read_bytes() == _manifest(folder, description)
 
 
-def _manifest(folder: Path, what: Mapping[str, object]) -> bytes:
-    sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.name != MANIFEST}
-    return (json.dumps({**what, "file_bytes": sizes}, indent=2) + "\n").encode()
+def _manifest(folder: Path, description: Mapping[str, object]) -> bytes:
+    sizes = {}
+    for path in sorted(folder.iterdir()):
+        if path.name != MANIFEST:
+            sizes[path.name] = path.stat().st_size
+    return (json.dumps({**description, "file_bytes": sizes}, indent=2) + "\n").encode()
 
 
 def _require_libraries() -> None:

@@ -1,19 +1,18 @@
-"""Write a tiny Gemma 4 checkpoint that follows a script, for rehearsals of a deployment without the real weights.
+"""A tiny Gemma 4 checkpoint that follows a script, for rehearsals of a deployment without the real weights.
 
-The architecture is the real one, Gemma4ForConditionalGeneration: five sliding layers and a full one with other head
-sizes and k_eq_v, a vision tower, softcapped logits. What it says is in `tiny_script`, why it says it in `tiny_layers`,
-how it is packed to 4 bits in `nvfp4`. Differences from the real model: lm_head is not tied to the embedding, there
-are no merges in the tokenizer, and head sizes are 64/128 because vLLM's CPU attention has none of 512
-(vLLM 0.19.1 v1/attention/backends/cpu_attn.py:41).
+The architecture is the real one, Gemma4ForConditionalGeneration: five sliding layers and a full one with
+other head sizes and k_eq_v, a vision tower, softcapped logits. The text is in `script`, the network that
+generates it in `layers`, its packing to 4 bits in `nvfp4`. Differences from the real model: lm_head is not
+tied to the embedding, the tokenizer has no merges, and the head sizes are 64 and 128, because vLLM's CPU
+attention does not support 512 (vLLM 0.19.1 v1/attention/backends/cpu_attn.py:41).
 """
 
 import json
 from pathlib import Path
 from typing import Literal
 
-from deckard_deploy.rehearsal import folder as tiny_folder
 from deckard_deploy.rehearsal import layers, nvfp4
-from deckard_deploy.rehearsal import layers as net
+from deckard_deploy.rehearsal.folder import ensure_generated
 from deckard_deploy.rehearsal.script import BOS, EOS, TURN_END
 from deckard_deploy.rehearsal.tokenizer import (
     CHAT_TEMPLATE,
@@ -30,17 +29,15 @@ CONTEXT_TOKENS = 4096
 
 
 def write(folder: Path, *, quantization: Quantization = "none") -> Path:
-    """Write the checkpoint to `folder` (3 to 8 MB) and return it; an earlier, complete one is left as it is.
+    """Write the checkpoint (3 to 8 MB) to `folder` and return the folder; a complete one stays.
 
-    One that another version of this generator wrote, or with another quantization, is replaced. Raises as
-    tiny_folder.have does.
+    A checkpoint of another generator version or quantization is replaced. Raises as ensure_generated does.
     """
-    what = {"generator_version": GENERATOR_VERSION, "quantization": quantization}
-    return tiny_folder.have(folder, what, lambda fresh: _write_files(fresh, quantization))
+    description = {"generator_version": GENERATOR_VERSION, "quantization": quantization}
+    return ensure_generated(folder, description, lambda fresh: _write_files(fresh, quantization))
 
 
 def _write_files(folder: Path, quantization: Quantization) -> None:
-
     texts = {
         "config.json": _config(),
         "generation_config.json": _generation_config(),
@@ -49,9 +46,9 @@ def _write_files(folder: Path, quantization: Quantization) -> None:
         "tokenizer_config.json": tokenizer_config(CONTEXT_TOKENS),
     }
     if quantization != "none":
-        texts["hf_quant_config.json"], texts["config.json"]["quantization_config"] = (
-            nvfp4.quantization_config(quantization)
-        )
+        hf_quant_config, quantization_config = nvfp4.quantization_config(quantization)
+        texts["hf_quant_config.json"] = hf_quant_config
+        texts["config.json"]["quantization_config"] = quantization_config
     for name, content in texts.items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n")
     (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE)
@@ -59,8 +56,8 @@ def _write_files(folder: Path, quantization: Quantization) -> None:
 
 
 def _write_tensors(file: Path, quantization: Quantization) -> None:
-    import ml_dtypes  # noqa: PLC0415
-    from safetensors.numpy import save_file  # noqa: PLC0415
+    import ml_dtypes  # noqa: PLC0415  slow
+    from safetensors.numpy import save_file  # noqa: PLC0415  slow
 
     exact = layers.all_tensors()
     if quantization == "none":
@@ -68,11 +65,11 @@ def _write_tensors(file: Path, quantization: Quantization) -> None:
     else:
         tensors = nvfp4.quantize(exact, quantization)
     save_file(tensors, file, metadata={"format": "pt"})
-    file.chmod(0o644)  # safetensors makes it 0600, but the user of a container reads it too
+    file.chmod(0o644)  # safetensors creates it with 0600, but the user of a container must read it
 
 
 def _config() -> dict[str, object]:
-    """`config.json` with the keys that transformers 5.6.2 saves for Gemma4Config, defaults left out."""
+    """Return `config.json` with the keys that transformers 5.6.2 saves for Gemma4Config, without defaults."""
     ids = vocabulary()
     return {
         "architectures": ["Gemma4ForConditionalGeneration"],
@@ -93,22 +90,22 @@ def _config() -> dict[str, object]:
 
 
 def text_config() -> dict[str, object]:
-
+    """Return the `text_config` of config.json."""
     ids = vocabulary()
     return {
         "model_type": "gemma4_text",
         "vocab_size": VOCABULARY_SIZE,
         "vocab_size_per_layer_input": VOCABULARY_SIZE,
-        "hidden_size": net.HIDDEN,
+        "hidden_size": layers.HIDDEN,
         "hidden_size_per_layer_input": 0,
-        "intermediate_size": net.INTERMEDIATE,
-        "num_hidden_layers": net.LAYERS,
-        "layer_types": ["sliding_attention"] * net.FULL_LAYER + ["full_attention"],
-        "num_attention_heads": net.HEADS,
-        "num_key_value_heads": net.SLIDING_KV_HEADS,
-        "num_global_key_value_heads": net.FULL_KV_HEADS,
-        "head_dim": net.SLIDING_HEAD_SIZE,
-        "global_head_dim": net.FULL_HEAD_SIZE,
+        "intermediate_size": layers.INTERMEDIATE,
+        "num_hidden_layers": layers.LAYERS,
+        "layer_types": ["sliding_attention"] * layers.FULL_LAYER + ["full_attention"],
+        "num_attention_heads": layers.HEADS,
+        "num_key_value_heads": layers.SLIDING_KV_HEADS,
+        "num_global_key_value_heads": layers.FULL_KV_HEADS,
+        "head_dim": layers.SLIDING_HEAD_SIZE,
+        "global_head_dim": layers.FULL_HEAD_SIZE,
         "attention_k_eq_v": True,
         "attention_bias": False,
         "num_kv_shared_layers": 0,
@@ -131,16 +128,15 @@ def text_config() -> dict[str, object]:
 
 
 def _vision_config() -> dict[str, object]:
-
     return {
         "model_type": "gemma4_vision",
-        "hidden_size": net.VISION_HIDDEN,
-        "intermediate_size": net.VISION_INTERMEDIATE,
-        "num_hidden_layers": net.VISION_LAYERS,
-        "num_attention_heads": net.VISION_HEADS,
-        "num_key_value_heads": net.VISION_HEADS,
-        "head_dim": net.VISION_HIDDEN // net.VISION_HEADS,
-        "position_embedding_size": net.VISION_POSITIONS,
+        "hidden_size": layers.VISION_HIDDEN,
+        "intermediate_size": layers.VISION_INTERMEDIATE,
+        "num_hidden_layers": layers.VISION_LAYERS,
+        "num_attention_heads": layers.VISION_HEADS,
+        "num_key_value_heads": layers.VISION_HEADS,
+        "head_dim": layers.VISION_HIDDEN // layers.VISION_HEADS,
+        "position_embedding_size": layers.VISION_POSITIONS,
         "patch_size": 16,
         "pooling_kernel_size": 3,
         "default_output_length": 280,  # soft tokens per image
@@ -148,7 +144,10 @@ def _vision_config() -> dict[str, object]:
 
 
 def _generation_config() -> dict[str, object]:
-    """top_k 1 keeps to the script at any temperature: vLLM takes it as the default of every request."""
+    """Return `generation_config.json`.
+
+    vLLM uses its top_k 1 as the default of every request, so the temperature has no effect.
+    """
     ids = vocabulary()
     return {
         "bos_token_id": ids[BOS],

@@ -1,28 +1,30 @@
 """The weights of the tiny Gemma 4, as float32 arrays: a network built by hand that needs each of its parts.
 
-The residual stream (256 wide) is a switchboard; every coordinate has a meaning:
+The residual stream is 256 wide, and every coordinate has a meaning:
 
     TOKEN + i     the current token is scripted token i            written by the embedding
-    SAID + i      "the current token is i", in words of the MLP    written by the MLPs of all layers
+    VOTE + i      the current token is scripted token i            written by the MLPs of all layers
     MODE + m      the prompt ends with the marker of mode m        written by the 5 sliding-attention layers
     ANCHOR        the prompt starts with <bos>                     written by the full-attention layer
     CONSTANT + i  always on, 16 coordinates wide                   written by the embedding
     STRAY         nothing, if the two halves of a layer agree      written by o_proj and down_proj, see below
     NOTHING       attention found no key                           written by o_proj
-    OTHER + i     tokens that no script knows                      written by the embedding
+    OTHER + i     tokens that are not in the script                written by the embedding
 
-`lm_head` adds the three votes SAID (of the previous token), MODE and ANCHOR, each worth 1, and says LOST when their
-sum is below THRESHOLD. So a wrong attention kernel, a wrong linear or a spoiled KV cache is visible in the text,
-which layers that are damped away would hide. Gemma normalizes the output of each attention and MLP, hence a linear
-that is off by one factor everywhere changes nothing in a Gemma; one that is off differently per channel does: o_proj
-and down_proj write +3 and -3 to STRAY from the first and the second half of their inputs, equal as long as the
-halves are, and the norm that follows gives that share to STRAY and not to the vote. One wrong MLP of six, or one wrong
-sliding layer of five, costs 0.2 votes and is not seen; a kind of linear that is wrong in all layers is.
+`lm_head` adds the three votes VOTE (of the previous token), MODE and ANCHOR, each worth 1, and gives LOST if
+their sum is below THRESHOLD. So a wrong attention kernel, a wrong linear or a damaged KV cache is visible in
+the text; it would not be if the output of the layers were damped. Gemma normalizes the output of each
+attention and MLP. A linear that is wrong by the same factor everywhere therefore changes nothing in any
+Gemma. One that is wrong by another factor per channel does: o_proj and down_proj write +3 and -3 to STRAY
+from the first and the second half of their inputs. As long as the halves are equal, the two cancel. If not,
+the following norm gives a share to STRAY at the cost of the vote. One wrong MLP of six, or one wrong sliding
+layer of five, costs 0.2 votes and is not visible. A kind of linear that is wrong in all layers is.
 
-The scripted token leads LOST, always the second, by 2.3 softcapped logits in bfloat16 and by 2.2 with weights and
-inputs in NVFP4, where bfloat16 resolves 0.125 (tests/unit/rehearsal/test_layers.py).
+The scripted token leads LOST, always the second, by 2.3 softcapped logits in bfloat16, and by 2.2 with
+weights and inputs in NVFP4. bfloat16 resolves 0.125 there (tests/unit/rehearsal/test_layers.py).
 
-All values are small dyadic fractions and no product of matrices is taken: each machine computes the same bytes.
+All values are small dyadic fractions and no matrices are multiplied, so every machine computes the same
+bytes.
 """
 
 import zlib
@@ -39,21 +41,24 @@ HIDDEN, INTERMEDIATE, HEADS = 256, 512, 4
 SLIDING_KV_HEADS, SLIDING_HEAD_SIZE = 2, 64
 FULL_KV_HEADS, FULL_HEAD_SIZE = 1, 128
 LAYERS = 6
-FULL_LAYER = 5  # the last; the five before it slide
+FULL_LAYER = 5  # the last; the five before it have sliding attention
 VISION_HIDDEN, VISION_INTERMEDIATE, VISION_LAYERS, VISION_HEADS = 64, 128, 2, 2
 PATCH_VALUES, VISION_POSITIONS = 3 * 16 * 16, 512
 
-TOKEN, SAID, MODE, ANCHOR, CONSTANT, STRAY, NOTHING, OTHER = 0, 64, 128, 144, slice(160, 176), 176, 177, 192
+TOKEN, VOTE, MODE, ANCHOR, CONSTANT, STRAY, NOTHING, OTHER = 0, 64, 128, 144, slice(160, 176), 176, 177, 192
 THRESHOLD = 2.5  # of 3 votes
-_VOTE = 3.0  # height of each of SAID, MODE and ANCHOR in the residual stream; TOKEN and CONSTANT are 1
-# Makes the three votes a logit of 30 before the softcap of 30, inside the range that bf16 resolves.
+_VOTE = 3.0  # height of each of VOTE, MODE and ANCHOR in the residual stream; TOKEN and CONSTANT are 1
+# The three votes give a logit of 30 before the softcap of 30, in the range that bf16 resolves.
 _LOGIT = 1.375
 _NOISE = 1 / 512
 _NO_MODE = 7  # of the 8 value slots of a head
 
 
 def noise(name: str, *shape: int, amplitude: float = _NOISE) -> NDArray[np.float32]:
-    """Values in amplitude * {-8…7}/8, from the tensor's name alone: the raw PCG64 stream is stable across numpy."""
+    """Return values in amplitude * {-8…7}/8 that depend only on the tensor's name.
+
+    The raw PCG64 stream is the same in all versions of numpy.
+    """
     count = int(np.prod(shape))
     raw = np.random.PCG64(zlib.crc32(name.encode())).random_raw(-(-count // 8))
     nibbles = (raw.view(np.uint8)[:count] & 15).astype(np.float32) - 8
@@ -61,15 +66,16 @@ def noise(name: str, *shape: int, amplitude: float = _NOISE) -> NDArray[np.float
 
 
 def ones(size: int, value: float = 1.0) -> NDArray[np.float32]:
-    """A vector of one value."""
+    """Return a vector of `size` equal values."""
     return np.full(size, value, np.float32)
 
 
 def _key_slots(head_size: int) -> slice:
-    """Where queries meet keys: the last quarter of the first half of a head, which rotary embedding turns least.
+    """Return the slots of a head in which queries match keys: the last quarter of its first half.
 
-    Sliding layers: frequencies 10000**-(24…31)/32, below 0.07 rad over the window of 64. Full layer: not turned at
-    all (partial_rotary_factor 0.25, transformers modeling_rope_utils.py, `_compute_proportional_rope_parameters`).
+    The rotary embedding turns these least. Sliding layers: frequencies 10000**-(24…31)/32, below 0.07 rad
+    over the window of 64. Full layer: not turned at all (partial_rotary_factor 0.25, transformers
+    modeling_rope_utils.py, `_compute_proportional_rope_parameters`).
     """
     return slice(3 * head_size // 8, head_size // 2)
 
@@ -82,9 +88,9 @@ def _value_slots(head_size: int, mode: int) -> slice:
 def _keys_and_values(
     name: str, token_slots: dict[int, int], kv_heads: int, head_size: int
 ) -> NDArray[np.float32]:
-    """[kv_heads * head_size, HIDDEN]: each coordinate of `token_slots` writes the common key and its own value.
+    """Return [kv_heads * head_size, HIDDEN]: the coordinates of `token_slots` write the key and their values.
 
-    All other tokens have no key and the value _NO_MODE: without it the norm of values would blow up their noise.
+    All other tokens have no key and the value _NO_MODE. Without a value, the norm would amplify their noise.
     """
     weight = noise(name, kv_heads, head_size, HIDDEN)
     weight[:, _value_slots(head_size, _NO_MODE), CONSTANT] = 1 / 16
@@ -96,49 +102,69 @@ def _keys_and_values(
 
 
 def _write_both_halves(weight: NDArray[np.float32], row: int, columns: NDArray[np.bool_]) -> None:
-    """Inputs `columns` vote for `row`; what they write to STRAY cancels between the halves of the inputs."""
+    """Make the inputs `columns` vote for `row`; the two halves of the inputs cancel in STRAY."""
     half = weight.shape[1] // 2
     weight[row, columns] = 1
     weight[STRAY, :half][columns[:half]] = 3
     weight[STRAY, half:][columns[half:]] = -3
 
 
+def _token_coordinates() -> dict[str, int]:
+    return {token: TOKEN + number for number, token in enumerate(scripted_tokens())}
+
+
+def _full_slots() -> tuple[dict[int, int], dict[int, int]]:
+    """Return the value slot of each token that the full layer looks for, and the row of each slot."""
+    return {_token_coordinates()[BOS]: 0}, {0: ANCHOR}
+
+
+def _sliding_slots() -> tuple[dict[int, int], dict[int, int]]:
+    """Return the value slot of each token that the sliding layers look for, and the row of each slot."""
+    coordinates = _token_coordinates()
+    token_slots = {}
+    rows = {}
+    for slot, mode in enumerate(MODES):
+        token_slots[coordinates[MARKERS[mode]]] = slot
+        rows[slot] = MODE + slot
+    # A count is longer than the window, so each of its rounds sets the marker again.
+    token_slots[coordinates["one "]] = MODES.index("count")
+    return token_slots, rows
+
+
 def _attention(prefix: str, *, full: bool) -> Tensors:
-    index = {token: TOKEN + i for i, token in enumerate(scripted_tokens())}
-    head_size, kv_heads = (FULL_HEAD_SIZE, FULL_KV_HEADS) if full else (SLIDING_HEAD_SIZE, SLIDING_KV_HEADS)
-    finds = {index[BOS]: 0} if full else {index[MARKERS[mode]]: slot for slot, mode in enumerate(MODES)}
-    if not full:
-        # A count outlives the window: each round sets its own marker.
-        finds[index["one "]] = MODES.index("count")
+    token_slots, rows = _full_slots() if full else _sliding_slots()
+    head_size, kv_heads = SLIDING_HEAD_SIZE, SLIDING_KV_HEADS
+    if full:
+        head_size, kv_heads = FULL_HEAD_SIZE, FULL_KV_HEADS
     query = noise(prefix + "q_proj", HEADS, head_size, HIDDEN)
     query[:, _key_slots(head_size), CONSTANT] = 1
     out = noise(prefix + "o_proj", HIDDEN, HEADS * head_size)
-    rows = {_NO_MODE: NOTHING} | {slot: ANCHOR if full else MODE + slot for slot in finds.values()}
-    for slot, row in rows.items():
+    for slot, row in {_NO_MODE: NOTHING, **rows}.items():
         columns = np.zeros((HEADS, head_size), bool)
         columns[:, _value_slots(head_size, slot)] = True
         _write_both_halves(out, row, columns.reshape(-1))
     tensors = {
         "q_proj.weight": query.reshape(-1, HIDDEN),
-        "k_proj.weight": _keys_and_values(prefix + "k_proj", finds, kv_heads, head_size),
+        "k_proj.weight": _keys_and_values(prefix + "k_proj", token_slots, kv_heads, head_size),
         "o_proj.weight": out,
-        "q_norm.weight": ones(head_size, 80 / head_size),  # a found key scores 65, an unrelated one 0 ± 10
+        "q_norm.weight": ones(head_size, 80 / head_size),  # a matching key scores 65, another one 0 ± 10
         "k_norm.weight": ones(head_size),
     }
     if not full:  # the full layer's values are its keys (attention_k_eq_v)
-        tensors["v_proj.weight"] = _keys_and_values(prefix + "v_proj", finds, kv_heads, head_size)
+        tensors["v_proj.weight"] = _keys_and_values(prefix + "v_proj", token_slots, kv_heads, head_size)
     return {prefix + name: tensor for name, tensor in tensors.items()}
 
 
 def _mlp(prefix: str) -> Tensors:
-    """Eight neurons per token, four in each half; gate and up see the same token, down says it."""
-    gate, up = (noise(prefix + name, INTERMEDIATE, HIDDEN) for name in ("gate_proj", "up_proj"))
+    """Return eight neurons per token, four in each half: gate and up detect the token, down votes for it."""
+    gate = noise(prefix + "gate_proj", INTERMEDIATE, HIDDEN)
+    up = noise(prefix + "up_proj", INTERMEDIATE, HIDDEN)
     down = noise(prefix + "down_proj", HIDDEN, INTERMEDIATE)
     for i in range(len(scripted_tokens())):
         neurons = np.arange(INTERMEDIATE) % (INTERMEDIATE // 2) // 4 == i
         gate[neurons, TOKEN + i] = 1
         up[neurons, TOKEN + i] = 1
-        _write_both_halves(down, SAID + i, neurons)
+        _write_both_halves(down, VOTE + i, neurons)
     return {
         prefix + "gate_proj.weight": gate,
         prefix + "up_proj.weight": up,
@@ -147,22 +173,22 @@ def _mlp(prefix: str) -> Tensors:
 
 
 def _layer(prefix: str, *, full: bool) -> Tensors:
+    attention_share = _VOTE if full else _VOTE / (LAYERS - 1)
     norms = {
         "input_layernorm": 1.0,
-        "post_attention_layernorm": _VOTE if full else _VOTE / (LAYERS - 1),
+        "post_attention_layernorm": attention_share,
         "pre_feedforward_layernorm": 1.0,
         "post_feedforward_layernorm": _VOTE / LAYERS,
     }
-    return {
-        **_attention(prefix + "self_attn.", full=full),
-        **_mlp(prefix + "mlp."),
-        **{f"{prefix}{name}.weight": ones(HIDDEN, share) for name, share in norms.items()},
-        prefix + "layer_scalar": ones(1),
-    }
+    tensors = _attention(prefix + "self_attn.", full=full) | _mlp(prefix + "mlp.")
+    for name, share in norms.items():
+        tensors[f"{prefix}{name}.weight"] = ones(HIDDEN, share)
+    tensors[prefix + "layer_scalar"] = ones(1)
+    return tensors
 
 
 def _embedding() -> NDArray[np.float32]:
-    """[vocabulary, HIDDEN]; the model multiplies it by sqrt(HIDDEN) = 16."""
+    """Return [vocabulary, HIDDEN]; the model multiplies it by sqrt(HIDDEN) = 16."""
     table = np.zeros((VOCABULARY_SIZE, HIDDEN), np.float32)
     table[np.arange(VOCABULARY_SIZE), OTHER + np.arange(VOCABULARY_SIZE) % (HIDDEN - OTHER)] = 1
     ids = vocabulary()
@@ -174,19 +200,21 @@ def _embedding() -> NDArray[np.float32]:
 
 
 def _head() -> NDArray[np.float32]:
-    """[vocabulary, HIDDEN]: who may follow whom, and in which modes."""
+    """Return [vocabulary, HIDDEN]: the tokens that may follow each token, by mode."""
     weight = noise("lm_head", VOCABULARY_SIZE, HIDDEN)
-    ids, index = vocabulary(), {token: i for i, token in enumerate(scripted_tokens())}
+    ids = vocabulary()
+    index = {token: i for i, token in enumerate(scripted_tokens())}
     for mode, token, follower in transitions():
-        weight[ids[follower], [SAID + index[token], MODE + MODES.index(mode), ANCHOR]] = _LOGIT
+        weight[ids[follower], [VOTE + index[token], MODE + MODES.index(mode), ANCHOR]] = _LOGIT
     weight[ids[LOST], CONSTANT] = THRESHOLD * _VOTE * _LOGIT / 16
     return weight
 
 
 def _vision() -> Tensors:
-    """A vision tower of noise: it must load and run, no script looks at an image.
+    """Return a vision tower of noise, which must load and run; no script depends on an image.
 
-    An image's tokens keep to OTHER, as text outside the script does: anything else would look like a marker.
+    The tokens of an image write only to OTHER, like text outside the script. Elsewhere they could act as a
+    marker.
     """
     tower = "model.vision_tower."
     projection = noise("embedding_projection", HIDDEN, VISION_HIDDEN, amplitude=1 / 4)
@@ -195,7 +223,7 @@ def _vision() -> Tensors:
         tower + "patch_embedder.input_proj.weight": (VISION_HIDDEN, PATCH_VALUES),
         tower + "patch_embedder.position_embedding_table": (2, VISION_POSITIONS, VISION_HIDDEN),
     }
-    rest = {"model.embed_vision.embedding_projection.weight": projection}
+    tensors = {"model.embed_vision.embedding_projection.weight": projection}
     for number in range(VISION_LAYERS):
         layer = f"{tower}encoder.layers.{number}."
         for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
@@ -204,14 +232,19 @@ def _vision() -> Tensors:
             shapes[f"{layer}mlp.{name}.linear.weight"] = (VISION_INTERMEDIATE, VISION_HIDDEN)
         shapes[f"{layer}mlp.down_proj.linear.weight"] = (VISION_HIDDEN, VISION_INTERMEDIATE)
         for name in ("input", "post_attention", "pre_feedforward", "post_feedforward"):
-            rest[f"{layer}{name}_layernorm.weight"] = ones(VISION_HIDDEN)
+            tensors[f"{layer}{name}_layernorm.weight"] = ones(VISION_HIDDEN)
         for name in ("q_norm", "k_norm"):
-            rest[f"{layer}self_attn.{name}.weight"] = ones(VISION_HIDDEN // VISION_HEADS)
-    return {**{name: noise(name, *shape, amplitude=1 / 16) for name, shape in shapes.items()}, **rest}
+            tensors[f"{layer}self_attn.{name}.weight"] = ones(VISION_HIDDEN // VISION_HEADS)
+    for name, shape in shapes.items():
+        tensors[name] = noise(name, *shape, amplitude=1 / 16)
+    return tensors
 
 
 def all_tensors() -> Tensors:
-    """Every tensor of Gemma4ForConditionalGeneration's checkpoint, named as transformers saves it; float32."""
+    """Return every tensor of the Gemma4ForConditionalGeneration checkpoint in float32.
+
+    The names are those that transformers saves.
+    """
     language = "model.language_model."
     tensors = {
         "lm_head.weight": _head(),

@@ -1,14 +1,14 @@
-"""Pack a checkpoint's language-model linears to NVFP4 in the layouts that ModelOpt 0.42.0 exports.
+"""The packing of a checkpoint's language-model linears to NVFP4, in the layouts that ModelOpt 0.42.0 exports.
 
-    nvfp4      weights rounded as they are
-    nvfp4_awq  inputs scaled per channel first: o_proj and down_proj keep `pre_quant_scale`, the others have theirs
-               folded into the RMSNorm before them, as ModelOpt's export does for Gemma (export/unified_export_hf.py,
-               export/quant_utils.py, PQS_FUSE_MODULE_MAPPING)
+    nvfp4      weights are rounded without scaling
+    nvfp4_awq  inputs are first scaled per channel. o_proj and down_proj keep `pre_quant_scale`; that of the
+               others is folded into the RMSNorm before them, as ModelOpt's export does for Gemma
+               (export/unified_export_hf.py, export/quant_utils.py, PQS_FUSE_MODULE_MAPPING)
     nvfp4_svd  every linear keeps `pre_quant_scale`, and 32 input channels go through a 16-bit low-rank branch
 
-A linear [out, in] becomes weight uint8 [out, in / 2] (two e2m1 codes a byte, the even column in the low nibble),
-weight_scale float8_e4m3fn [out, in / 16], weight_scale_2 and input_scale float32 scalars. A weight is
-code * weight_scale * weight_scale_2; an input is multiplied by pre_quant_scale [in] before it is rounded.
+A linear [out, in] becomes weight uint8 [out, in / 2] (two e2m1 codes a byte, the even column in the low
+nibble), weight_scale float8_e4m3fn [out, in / 16], weight_scale_2 and input_scale float32 scalars. A weight
+is code * weight_scale * weight_scale_2; an input is multiplied by pre_quant_scale [in] before it is rounded.
 """
 
 from collections.abc import Iterator
@@ -25,8 +25,9 @@ GROUP_SIZE = 16
 LOW_RANK = 32  # ModelOpt's NVFP4_SVDQUANT_DEFAULT_CFG
 _LARGEST_CODE, _LARGEST_SCALE = 6.0, 448.0  # of e2m1 and of e4m3
 
-# Linears that read the same input, by the norm that makes it ("" where it is no norm), and that input's largest
-# magnitude before smoothing. vLLM fuses the first two groups, so each group shares weight_scale_2 and input_scale.
+# Groups of linears that read the same input: the norm that makes the input ("" if it is not a norm), the
+# linears, and the largest magnitude of the input before smoothing. vLLM fuses the first two groups, so each
+# group shares weight_scale_2 and input_scale.
 _GROUPS = (
     ("input_layernorm", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), 16.0),
     ("", ("self_attn.o_proj",), 4.0),
@@ -36,65 +37,86 @@ _GROUPS = (
 
 
 def quantization_config(layout: Layout) -> tuple[dict[str, object], dict[str, object]]:
-    """`hf_quant_config.json`, and `quantization_config` of config.json.
+    """Return hf_quant_config.json, and `quantization_config` of config.json.
 
-    ModelOpt 0.42.0: export/quant_utils.py, process_layer_quant_config; export/convert_hf_config.py, which writes
-    config_groups for NVFP4 alone.
+    ModelOpt 0.42.0: export/quant_utils.py, process_layer_quant_config; export/convert_hf_config.py, which
+    writes config_groups for NVFP4 only.
     """
     algorithm = {"nvfp4": "NVFP4", "nvfp4_awq": "NVFP4_AWQ", "nvfp4_svd": "NVFP4_SVD"}[layout]
     producer = {"name": "modelopt", "version": "0.42.0"}
     excluded = ["lm_head", "model.embed_vision*", "model.vision_tower*"]
-    awq = {"has_zero_point": False, "pre_quant_scale": True} if layout == "nvfp4_awq" else {}
-    details = {"quant_algo": algorithm, "kv_cache_quant_algo": None, "group_size": GROUP_SIZE, **awq}
-    numbers = {"dynamic": False, "num_bits": 4, "type": "float", "group_size": GROUP_SIZE}
-    groups = {"group_0": {"input_activations": numbers, "weights": numbers, "targets": ["Linear"]}}
-    return (
-        {"producer": producer, "quantization": {**details, "exclude_modules": excluded}},
-        {
-            **({"config_groups": groups} if layout == "nvfp4" else {}),
-            "ignore": excluded,
-            "quant_algo": algorithm,
-            "producer": producer,
-            "quant_method": "modelopt",
-        },
-    )
+    outer: dict[str, object] = {
+        "quant_algo": algorithm,
+        "kv_cache_quant_algo": None,
+        "group_size": GROUP_SIZE,
+    }
+    if layout == "nvfp4_awq":
+        outer |= {"has_zero_point": False, "pre_quant_scale": True}
+    outer["exclude_modules"] = excluded
+    inner: dict[str, object] = {}
+    if layout == "nvfp4":
+        numbers = {"dynamic": False, "num_bits": 4, "type": "float", "group_size": GROUP_SIZE}
+        group = {"input_activations": numbers, "weights": numbers, "targets": ["Linear"]}
+        inner["config_groups"] = {"group_0": group}
+    inner |= {
+        "ignore": excluded,
+        "quant_algo": algorithm,
+        "producer": producer,
+        "quant_method": "modelopt",
+    }
+    return {"producer": producer, "quantization": outer}, inner
 
 
 def quantize(tensors: dict[str, Floats], layout: Layout) -> dict[str, NDArray[Any]]:
-    """The tensors of the packed checkpoint; those that are not quantized in bfloat16."""
+    """Return the tensors of the packed checkpoint; those that are not packed are in bfloat16."""
     remaining = dict(tensors)
     packed: dict[str, NDArray[Any]] = {}
     for prefix, norm, linears, input_peak in _groups(tensors):
-        weights = {name: remaining.pop(f"{prefix}{name}.weight") for name in linears}
+        weights = {f"{prefix}{name}": remaining.pop(f"{prefix}{name}.weight") for name in linears}
         columns = next(iter(weights.values())).shape[1]
-        smoothing = np.ones(columns, np.float32) if layout == "nvfp4" else _smoothing(columns)
+        smoothing = _smoothing(layout, columns)
         keeps_smoothing = layout == "nvfp4_svd" or (layout == "nvfp4_awq" and not norm)
         if norm and not keeps_smoothing:
             remaining[f"{prefix}{norm}.weight"] = remaining[f"{prefix}{norm}.weight"] * smoothing
-        smoothed = {f"{prefix}{name}": weight / smoothing for name, weight in weights.items()}
-        if layout == "nvfp4_svd":
-            smoothed, branches = _split_low_rank(smoothed)
-            packed |= branches
+        packed |= _quantize_group(weights, smoothing, input_peak, layout)
         if keeps_smoothing:
-            packed |= {f"{name}.pre_quant_scale": smoothing.astype(ml_dtypes.bfloat16) for name in smoothed}
-        packed |= _pack_group(smoothed, input_peak * float(smoothing.max()))
-    return packed | {name: tensor.astype(ml_dtypes.bfloat16) for name, tensor in remaining.items()}
+            for name in weights:
+                packed[f"{name}.pre_quant_scale"] = smoothing.astype(ml_dtypes.bfloat16)
+    for name, tensor in remaining.items():
+        packed[name] = tensor.astype(ml_dtypes.bfloat16)
+    return packed
+
+
+def _quantize_group(
+    weights: dict[str, Floats], smoothing: Floats, input_peak: float, layout: Layout
+) -> dict[str, NDArray[Any]]:
+    smoothed = {name: weight / smoothing for name, weight in weights.items()}
+    branches: dict[str, NDArray[Any]] = {}
+    if layout == "nvfp4_svd":
+        smoothed, branches = _split_low_rank(smoothed)
+    return branches | _pack_group(smoothed, input_peak * float(smoothing.max()))
 
 
 def _groups(tensors: dict[str, Floats]) -> Iterator[tuple[str, str, list[str], float]]:
-    """(layer prefix, norm, linears that exist there, input peak) for every group of every language layer."""
-    mark = "input_layernorm.weight"
-    layers = [name.removesuffix(mark) for name in tensors if "language_model" in name and name.endswith(mark)]
-    for prefix in layers:
+    """Yield (layer prefix, norm, existing linears, input peak) for every group of every language layer."""
+    suffix = "input_layernorm.weight"
+    for tensor in tensors:
+        if "language_model" not in tensor or not tensor.endswith(suffix):
+            continue
+        prefix = tensor.removesuffix(suffix)
         for norm, linears, input_peak in _GROUPS:
-            yield prefix, norm, [name for name in linears if f"{prefix}{name}.weight" in tensors], input_peak
+            existing = [name for name in linears if f"{prefix}{name}.weight" in tensors]
+            yield prefix, norm, existing, input_peak
 
 
-def _smoothing(columns: int) -> Floats:
-    """A pre_quant_scale [columns] that nobody can leave out unnoticed: 1/4 and 4 for the two halves, and a ripple.
+def _smoothing(layout: Layout, columns: int) -> Floats:
+    """Return a pre_quant_scale [columns] whose omission is visible; ones for a layout without smoothing.
 
-    The halves of o_proj's and down_proj's inputs must balance in the tiny Gemma 4 (see `tiny_layers`).
+    The two halves have the factors 1/4 and 4, and a ripple. In the tiny Gemma 4 the two halves of the inputs
+    of o_proj and down_proj must balance (see `layers`).
     """
+    if layout == "nvfp4":
+        return np.ones(columns, np.float32)
     scales: Floats = np.resize(np.array([0.75, 1.0, 1.25], np.float32), columns)
     scales[: columns // 2] /= 4
     scales[columns // 2 :] *= 4
@@ -102,9 +124,10 @@ def _smoothing(columns: int) -> Floats:
 
 
 def _split_low_rank(weights: dict[str, Floats]) -> tuple[dict[str, Floats], dict[str, NDArray[Any]]]:
-    """W = R + B A with A [32, in] picking the 32 heaviest columns: exact, and without a decomposition's rounding.
+    """Return R and the factors of W = R + B A; A [32, in] selects the 32 columns with the largest values.
 
-    Linears that read the same input share A, as ModelOpt's do (export/quant_utils.py, _update_svdquant).
+    This is exact, without the rounding of a decomposition. Linears that read the same input share A, as in
+    ModelOpt (export/quant_utils.py, _update_svdquant).
     """
     peaks = np.abs(np.concatenate(list(weights.values()))).max(axis=0)
     heaviest = np.sort(np.argsort(-peaks, kind="stable")[:LOW_RANK])
@@ -120,8 +143,10 @@ def _split_low_rank(weights: dict[str, Floats]) -> tuple[dict[str, Floats], dict
 
 
 def _pack_group(weights: dict[str, Floats], input_peak: float) -> dict[str, NDArray[Any]]:
+    """Pack linears that read the same input, with a common weight_scale_2 and input_scale."""
     largest = _LARGEST_CODE * _LARGEST_SCALE
-    scale_2 = np.float32(max(float(np.abs(weight).max()) for weight in weights.values()) / largest)
+    peak = max(float(np.abs(weight).max()) for weight in weights.values())
+    scale_2 = np.float32(peak / largest)
     packed: dict[str, NDArray[Any]] = {}
     for name, weight in weights.items():
         packed[f"{name}.weight"], packed[f"{name}.weight_scale"] = pack(weight, scale_2)
@@ -131,9 +156,10 @@ def _pack_group(weights: dict[str, Floats], input_peak: float) -> dict[str, NDAr
 
 
 def pack(weight: Floats, scale_2: np.float32) -> tuple[NDArray[np.uint8], NDArray[Any]]:
-    """[out, in] -> codes uint8 [out, in / 2] and block scales float8_e4m3fn [out, in / 16]; to nearest, ties to even.
+    """Return codes uint8 [out, in / 2] and block scales float8_e4m3fn [out, in / 16] for a weight [out, in].
 
-    A block of zeros gets the scale 1, as ModelOpt's does (quantization/qtensor/nvfp4_tensor.py).
+    Rounds to nearest, ties to even. A block of zeros gets the scale 1, as in ModelOpt
+    (quantization/qtensor/nvfp4_tensor.py).
     """
     blocks = weight.reshape(weight.shape[0], -1, GROUP_SIZE)
     wanted = np.abs(blocks).max(axis=-1) / _LARGEST_CODE / scale_2

@@ -1,15 +1,16 @@
-"""What the tiny Gemma 4 says: one chain of tokens per mode, chosen by the chat template.
+"""The script of the tiny Gemma 4: one chain of tokens per mode, selected by the chat template.
 
-The chat template ends every prompt with the marker of a mode. From there greedy decoding follows that mode's chain:
+The chat template ends every prompt with the marker of a mode. From there greedy decoding follows that mode's
+chain:
 
 - `plain`: a short sentence
 - `thinking`: a thought in the `<|channel>` … `<channel|>` block, then an answer
 - `tools`: one call of `get_weather`
 - `thinking_tools`: a thought, then the same call (tools and enable_thinking both set)
-- `count`: numbers without end, for benchmarks and streaming (the last message contains the word `count`)
+- `count`: endless numbers, for benchmarks and streaming (the last message contains the word `count`)
 
-Past `<turn|>`, where a request with `ignore_eos` goes on, every mode counts. A prompt that has no marker, and a network
-that computes something wrong, give LOST.
+After `<turn|>`, where a request with `ignore_eos` continues, every mode counts. A prompt without a marker and
+a network that computes a wrong result give LOST.
 """
 
 import itertools
@@ -26,23 +27,32 @@ LOST = "lost "
 
 BOS, EOS, TURN, TURN_END = "<bos>", "<eos>", "<|turn>", "<turn|>"
 # vLLM 0.19.1 looks up <|turn>, <|channel>, <channel|>, <|tool_call>, <tool_call|> and <|tool_response>
-# (reasoning/gemma4_reasoning_parser.py, tool_parsers/gemma4_tool_parser.py), transformers' Gemma4Processor the media.
+# (reasoning/gemma4_reasoning_parser.py, tool_parsers/gemma4_tool_parser.py). transformers' Gemma4Processor
+# looks up the media tokens.
 SPECIAL = (
-    *(
-        "<pad>",
-        EOS,
-        BOS,
-        "<unk>",
-        TURN,
-        TURN_END,
-        "<|think|>",
-        "<|channel>",
-        "<channel|>",
-        "<|tool>",
-        "<tool|>",
-    ),
-    *("<|tool_call>", "<tool_call|>", "<|tool_response>", "<tool_response|>", '<|"|>'),
-    *("<|image>", "<image|>", "<|image|>", "<|audio>", "<audio|>", "<|audio|>", "<|video|>"),
+    "<pad>",
+    EOS,
+    BOS,
+    "<unk>",
+    TURN,
+    TURN_END,
+    "<|think|>",
+    "<|channel>",
+    "<channel|>",
+    "<|tool>",
+    "<tool|>",
+    "<|tool_call>",
+    "<tool_call|>",
+    "<|tool_response>",
+    "<tool_response|>",
+    '<|"|>',
+    "<|image>",
+    "<image|>",
+    "<|image|>",
+    "<|audio>",
+    "<audio|>",
+    "<|audio|>",
+    "<|video|>",
 )
 MODES = ("plain", "thinking", "tools", "thinking_tools", "count")
 MARKERS = {mode: f"<|script:{mode}|>" for mode in MODES}
@@ -52,6 +62,7 @@ _CALL = ("<|tool_call>", "call:", TOOL_NAME, "{days", ":3}", "<tool_call|>", TUR
 
 
 def _words(text: str) -> tuple[str, ...]:
+    """Split a text into words; each but the first keeps its space in front."""
     first, *rest = text.split(" ")
     return first, *(f" {word}" for word in rest)
 
@@ -67,14 +78,18 @@ CHAINS: dict[str, tuple[str, ...]] = {
 
 
 def transitions() -> list[tuple[str, str, str]]:
-    """(mode, token, next token) for every step of every chain, the count that follows each chain included."""
+    """Return (mode, token, next token) for every step of every chain, and of the count after it."""
     steps = []
     for mode in MODES:
         path = (MARKERS[mode], *CHAINS[mode], *_COUNT, _COUNT[0])
-        steps += [(mode, *pair) for pair in itertools.pairwise(path)]
+        for token, follower in itertools.pairwise(path):
+            steps.append((mode, token, follower))
     return steps
 
 
 def scripted_tokens() -> list[str]:
-    """Every token that takes part in a chain, and <bos>, which the full-attention layer looks for; ordered."""
-    return list(dict.fromkeys([BOS, *MARKERS.values(), *(token for _, _, token in transitions())]))
+    """Return <bos>, which the full-attention layer looks for, and every token of a chain, in order."""
+    tokens = [BOS, *MARKERS.values()]
+    for _, _, follower in transitions():
+        tokens.append(follower)
+    return list(dict.fromkeys(tokens))

@@ -1,7 +1,8 @@
-"""Tokenizer and chat template of the tiny Gemma 4: single bytes, Gemma's special tokens, and the script's words.
+"""The tokenizer and the chat template of the tiny Gemma 4.
 
-A byte-level BPE without merges: text that a user sends becomes one token per byte, while the script's words are
-tokens that only the model can say. The markers of the modes are added tokens, so that the template can write them.
+A byte-level BPE without merges, whose tokens are single bytes, Gemma's special tokens and the script's words.
+The text of a user becomes one token per byte, and only the model can generate the tokens of the words. The
+markers of the modes are added tokens, so that the template can write them.
 """
 
 from deckard_deploy.rehearsal.script import (
@@ -10,7 +11,6 @@ from deckard_deploy.rehearsal.script import (
     EOS,
     LOST,
     MARKERS,
-    MODES,
     SPECIAL,
     scripted_tokens,
 )
@@ -26,8 +26,8 @@ _MEDIA_TOKENS = {
     "eoa_token": "<audio|>",
 }
 
-# A tool result that comes last is answered in words, so that an agent's loop over tool calls ends.
-# vLLM hands images over as parts only to a template that loops over message['content'] itself, not through a macro
+# If the last message is a tool result, the answer is a text, so that an agent's loop over tool calls ends.
+# vLLM passes images as parts only to a template that loops over message['content'] itself, not in a macro
 # (vLLM 0.19.1 renderers/hf.py, _detect_content_format).
 CHAT_TEMPLATE = (
     """\
@@ -75,18 +75,18 @@ CHAT_TEMPLATE = (
 
 
 def _byte_letters() -> list[str]:
-    """The printable letter that byte-level BPE writes for each byte 0…255 (GPT-2's table, as `tokenizers` has it)."""
+    """Return the letter of byte-level BPE for each byte 0…255 (GPT-2's table, as in `tokenizers`)."""
     printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
     shifted = iter(range(256, 512))
     return [chr(byte if byte in printable else next(shifted)) for byte in range(256)]
 
 
 def vocabulary() -> dict[str, int]:
-    """Token as its text -> id. Single bytes are keyed by their byte-level letter, everything else by what it reads."""
+    """Return the id of each token by its text. The text of a single byte is its byte-level letter."""
     words = [token for token in [*scripted_tokens(), LOST] if token not in MARKERS.values()]
     ordinary = dict.fromkeys([*SPECIAL, *_byte_letters(), *words])
-    named = [*ordinary, *(MARKERS[mode] for mode in MODES)]
-    return {token: identifier for identifier, token in enumerate(named)}
+    tokens = [*ordinary, *MARKERS.values()]
+    return {token: identifier for identifier, token in enumerate(tokens)}
 
 
 def _added(token: str, identifier: int) -> dict[str, object]:
@@ -94,17 +94,24 @@ def _added(token: str, identifier: int) -> dict[str, object]:
     return {"id": identifier, "content": token, **flags, "special": token in SPECIAL}
 
 
+def _spelled_vocabulary() -> dict[str, int]:
+    """Return the vocabulary without the markers, with the words spelled in byte-level letters."""
+    letters = _byte_letters()
+    spelled = {}
+    for token, number in vocabulary().items():
+        if token in MARKERS.values():
+            continue
+        if token in SPECIAL or token in letters:
+            spelled[token] = number
+        else:
+            spelled["".join(letters[byte] for byte in token.encode())] = number
+    return spelled
+
+
 def tokenizer_json() -> dict[str, object]:
-    """`tokenizer.json` in the format of the `tokenizers` library, version 1.0."""
-    letters, ids = _byte_letters(), vocabulary()
+    """Return `tokenizer.json` in the format of the `tokenizers` library, version 1.0."""
+    ids = vocabulary()
     added = [*SPECIAL, *MARKERS.values()]
-    spelled = {
-        token
-        if token in SPECIAL or token in letters
-        else "".join(letters[byte] for byte in token.encode()): number
-        for token, number in ids.items()
-        if token not in MARKERS.values()
-    }
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     return {
         "version": "1.0",
@@ -124,14 +131,14 @@ def tokenizer_json() -> dict[str, object]:
             "fuse_unk": False,
             "byte_fallback": False,
             "ignore_merges": False,
-            "vocab": spelled,
+            "vocab": _spelled_vocabulary(),
             "merges": [],
         },
     }
 
 
 def tokenizer_config(context_tokens: int) -> dict[str, object]:
-    """`tokenizer_config.json`; Gemma4Processor refuses a tokenizer without the media tokens."""
+    """Return `tokenizer_config.json`; Gemma4Processor refuses a tokenizer without the media tokens."""
     return {
         "tokenizer_class": "TokenizersBackend",
         "processor_class": "Gemma4Processor",

@@ -1,4 +1,4 @@
-"""A checkpoint folder by its configuration and the headers of its tensors: what is there, and that it fits together."""
+"""A checkpoint folder: its configuration and the headers of its tensors, checked for consistency."""
 
 import shlex
 from collections import Counter
@@ -12,13 +12,16 @@ from deckard_deploy.weights.safetensors_header import Tensor, read_header
 from deckard_deploy.weights.strict_json import printable, read_object
 
 INDEX = "model.safetensors.index.json"
-# What can run code when a checkpoint is loaded: Python of the repository, and pickles.
-RUNS_CODE = (".py", ".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+# Files that can run code when a checkpoint is loaded: Python modules and pickles.
+CODE_SUFFIXES = (".py", ".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a folder says of itself; tensors by their full name, with the file that holds each."""
+    """The contents of a checkpoint folder.
+
+    tensors, files: the header entry and the file of each tensor, by its full name.
+    """
 
     folder: Path
     config: dict[str, Any]
@@ -29,16 +32,16 @@ class Checkpoint:
 
     @property
     def text_config(self) -> dict[str, Any]:
-        """Of the language model; a text-only checkpoint has it at the top."""
+        """The configuration of the language model; a text-only checkpoint has it at the top level."""
         found = self.config.get("text_config", self.config)
         return found if isinstance(found, dict) else {}
 
     def component_bytes(self) -> dict[str, int]:
-        """What the tensors take: language, embeddings, vision, audio, as far as there are any."""
-        found: Counter[str] = Counter()
+        """Return the size of the tensors in bytes by component: language, embeddings, vision, audio."""
+        sizes: Counter[str] = Counter()
         for name, tensor in self.tensors.items():
-            found[_component(name)] += tensor.bytes
-        return dict(found)
+            sizes[_component(name)] += tensor.bytes
+        return dict(sizes)
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
@@ -46,19 +49,14 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     if not folder.is_dir():
         raise IntegrityError(f"{folder} is not a folder of weights", hint="deckard-deploy pull")
     _refuse_code(folder)
-    config = read_object(folder / "config.json")
-    if "auto_map" in config:
-        raise IntegrityError(f"{folder / 'config.json'}: auto_map asks for code of the repository to be run")
-    for key in ("text_config", "vision_config", "audio_config", "quantization_config"):
-        if not isinstance(config.get(key, {}), dict | None):
-            raise IntegrityError(f"{folder / 'config.json'}: {key} is not an object")
+    config = _read_config(folder)
     quantization, producer = _quantization(folder, config)
     tensors: dict[str, Tensor] = {}
     files: dict[str, Path] = {}
     for path, header in _shards(folder):
-        twins = tensors.keys() & header.keys()
-        if twins:
-            name = min(twins)
+        duplicates = tensors.keys() & header.keys()
+        if duplicates:
+            name = min(duplicates)
             raise IntegrityError(f"{path}: tensor {name} is in {files[name].name} too")
         tensors |= header
         files |= dict.fromkeys(header, path)
@@ -66,19 +64,34 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 
 
 def _refuse_code(folder: Path) -> None:
-    found = sorted(path.name for path in folder.iterdir() if path.suffix in RUNS_CODE)
-    if found:
-        name = found[0]
-        raise IntegrityError(
-            f"{folder}: {printable(name)} could run code when loaded, and safetensors need none",
-            # Somebody else chose the name, and a hint is pasted into a shell.
-            hint=f"rm {shlex.quote(f'{folder}/{name}')}" if name.isprintable() else f"ls -lb {folder}",
-        )
+    found = sorted(path.name for path in folder.iterdir() if path.suffix in CODE_SUFFIXES)
+    if not found:
+        return
+    name = found[0]
+    # A hint is pasted into a shell, and the name comes from the repository.
+    hint = f"ls -lb {folder}"
+    if name.isprintable():
+        hint = f"rm {shlex.quote(f'{folder}/{name}')}"
+    raise IntegrityError(
+        f"{folder}: {printable(name)} could run code when loaded, and safetensors need none", hint=hint
+    )
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    config = read_object(path)
+    if "auto_map" in config:
+        raise IntegrityError(f"{path}: auto_map asks for code of the repository to be run")
+    for key in ("text_config", "vision_config", "audio_config", "quantization_config"):
+        if not isinstance(config.get(key, {}), dict | None):
+            raise IntegrityError(f"{path}: {key} is not an object")
+    return config
 
 
 def _quantization(folder: Path, config: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """The quantization as config.json has it, which vLLM prefers, checked against hf_quant_config.json.
+    """Return the quantization and its producer.
 
+    config.json, which vLLM prefers, is checked against hf_quant_config.json.
     Keys of both: ModelOpt 0.42.0, export/quant_utils.py:743-764 and export/convert_hf_config.py.
     """
     inner = config.get("quantization_config") or {}
@@ -86,30 +99,43 @@ def _quantization(folder: Path, config: dict[str, Any]) -> tuple[dict[str, Any],
     outer: dict[str, Any] = {}
     producer = inner.get("producer")
     if separate.exists():
-        whole = read_object(separate)
-        outer = whole.get("quantization", {})
-        producer = whole.get("producer", producer)
+        content = read_object(separate)
+        outer = content.get("quantization", {})
+        producer = content.get("producer", producer)
         if not isinstance(outer, dict) or not isinstance(outer.get("quant_algo"), str):
             raise IntegrityError(f"{separate}: quantization.quant_algo is missing")
     if inner and outer and inner.get("quant_algo") != outer["quant_algo"]:
-        said, other = (printable(str(one.get("quant_algo"))[:40]) for one in (outer, inner))
-        raise IntegrityError(f"{separate}: quant_algo is {said}, and config.json says {other}")
-    named = producer if isinstance(producer, dict) else {}
-    return outer | inner, printable(
-        " ".join(str(named[key])[:40] for key in ("name", "version") if key in named)
-    )
+        outer_algo, inner_algo = _short_algorithm(outer), _short_algorithm(inner)
+        raise IntegrityError(f"{separate}: quant_algo is {outer_algo}, and config.json says {inner_algo}")
+    return outer | inner, _producer_text(producer)
+
+
+def _short_algorithm(quantization: dict[str, Any]) -> str:
+    return printable(str(quantization.get("quant_algo"))[:40])
+
+
+def _producer_text(producer: object) -> str:
+    """Return "NAME VERSION", or the one of the two that is present."""
+    if not isinstance(producer, dict):
+        return ""
+    words = []
+    for key in ("name", "version"):
+        if key in producer:
+            words.append(str(producer[key])[:40])
+    return printable(" ".join(words))
 
 
 def _shards(folder: Path) -> Iterator[tuple[Path, dict[str, Tensor]]]:
+    """Yield every safetensors file with its header; the files of the index if there is one."""
     present = {path.name: path for path in folder.glob("*.safetensors")}
     index = folder / INDEX
     if not index.exists():
         if not present:
             raise IntegrityError(f"{folder}: no safetensors file is there", hint="deckard-deploy pull")
-        yield from ((path, read_header(path)) for _, path in sorted(present.items()))
+        for _, path in sorted(present.items()):
+            yield path, read_header(path)
         return
-    listed = _listed(index)
-    for shard, names in sorted(listed.items()):
+    for shard, names in sorted(_indexed_tensors(index).items()):
         if shard not in present:
             raise IntegrityError(
                 f"{index}: {printable(shard)} is listed, and is not there", hint="deckard-deploy pull"
@@ -123,8 +149,8 @@ def _shards(folder: Path) -> Iterator[tuple[Path, dict[str, Tensor]]]:
         yield present[shard], header
 
 
-def _listed(index: Path) -> dict[str, set[str]]:
-    """Shard -> its tensors."""
+def _indexed_tensors(index: Path) -> dict[str, set[str]]:
+    """Return the tensor names of each shard in the index."""
     weight_map = read_object(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise IntegrityError(f"{index}: weight_map is missing")

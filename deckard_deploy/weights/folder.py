@@ -1,11 +1,11 @@
-"""A model's folder: what is known of the files in it, and which of them are what the manifest says.
+"""The folder of one model: its verified files, and their comparison with the manifest.
 
-<folder>/<files>            a name in the manifest is given only to a file whose hash was right
+<folder>/<files>            a file gets its name from the manifest only after its hash was verified
 <folder>/.deckard/
-  manifest.json             the repository at a commit, as it was resolved
-  record.json               per file: hash, and size, times and inode at the moment it was hashed
-  parts/                    files on their way (partial.py)
-  quarantine/               files that were not what the manifest says
+  manifest.json             the files of the repository at the resolved commit
+  record.json               per file: hash, and the size, times and inode at the moment of hashing
+  parts/                    unfinished files (partial.py)
+  quarantine/               files that did not match the manifest
 """
 
 import os
@@ -20,18 +20,18 @@ from pydantic import Field, ValidationError
 
 from deckard_deploy.errors import DeploymentBusyError
 from deckard_deploy.system.files import UMASK_MODE, sync_file, write_atomically, writing
-from deckard_deploy.weights.manifest import Entry, Manifest, RemoteFile, hash_file, read_manifest
-from deckard_deploy.weights.strict_json import impostor, printable, require_regular
+from deckard_deploy.weights.manifest import Manifest, RemoteFile, StrictModel, hash_file, read_manifest
+from deckard_deploy.weights.strict_json import detect_wrong_content, printable, require_regular
 
 OURS = ".deckard"
-# Anything else in parts/ is somebody's: it may be a link to their disk.
+# Only these are removed from parts/: anything else belongs to the user, and may be a link to another disk.
 _UNFINISHED = (".part", ".journal", ".copy")
-_MARKER_S = 0.2  # long enough to take over a dead owner's marker
-_LOADED = (".safetensors", ".bin", ".pt", ".py")  # an engine that finds one of these may take it
+_MARKER_TIMEOUT_S = 0.2  # long enough to take over the marker of a dead process
+_LOADABLE = (".safetensors", ".bin", ".pt", ".py")  # an engine may load any such file in the folder
 
 
-class Seen(Entry):
-    """A file at the moment it was hashed: as long as this stays the same, so does the content."""
+class FileFingerprint(StrictModel):
+    """The metadata of a file at the moment of hashing. An unchanged fingerprint means unchanged content."""
 
     digest: str
     size: int
@@ -40,23 +40,23 @@ class Seen(Entry):
     inode: int
 
 
-class _Record(Entry):
-    files: dict[str, Seen] = Field(default_factory=dict)
+class _Record(StrictModel):
+    files: dict[str, FileFingerprint] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A file that is not what the manifest says, in a few words."""
+    """A file that does not match the manifest; `cause` in a few words."""
 
     path: str
     cause: str
 
 
 class ModelFolder:
-    """The folder of one model; nothing is made before it has to be."""
+    """The folder of one model. It is created by the first operation that writes."""
 
     def __init__(self, folder: Path) -> None:
-        """Reads nothing yet."""
+        """Store the paths; nothing is read yet."""
         self.folder = folder
         self.parts = folder / OURS / "parts"
         self._quarantine = folder / OURS / "quarantine"
@@ -64,26 +64,29 @@ class ModelFolder:
         self._manifest_path = folder / OURS / "manifest.json"
 
     def manifest(self) -> Manifest | None:
-        """What was pulled here last."""
+        """Return the manifest of the last pull; None if there is none or it is damaged."""
         return read_manifest(self._manifest_path)
 
     def keep(self, manifest: Manifest) -> None:
-        """Store what this folder is held to. Raises EnvironmentUnfitError."""
+        """Save the manifest that this folder must match. Raises EnvironmentUnfitError."""
         write_atomically(
             self._manifest_path, manifest.model_dump_json(indent=1, exclude_none=True) + "\n", mode=UMASK_MODE
         )
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """One puller at a time. Raises DeploymentBusyError, at once; EnvironmentUnfitError."""
-        from filelock import FileLock, SoftFileLock, Timeout  # noqa: PLC0415  not to look at what is there
+        """Hold the folder's lock. Raises DeploymentBusyError without waiting, and EnvironmentUnfitError."""
+        from filelock import FileLock, SoftFileLock, Timeout  # noqa: PLC0415  only a pull needs it
 
         with writing(self.folder):
             (self.folder / OURS).mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.folder / OURS / "lock", timeout=0)
-        # On a network file system flock may hold on one host alone, or say yes to everybody. The second lock is a file
-        # that only one can create, with the owner's pid, start time and host in it; a dead owner's is taken over.
-        marker = SoftFileLock(self.folder / OURS / "owner", timeout=_MARKER_S, poll_interval=_MARKER_S / 4)
+        # On a network file system flock may work on one host only, or always succeed. The second lock
+        # therefore is a file that only one process can create, with the pid, start time and host of its
+        # owner. The file of a dead process is taken over.
+        marker = SoftFileLock(
+            self.folder / OURS / "owner", timeout=_MARKER_TIMEOUT_S, poll_interval=_MARKER_TIMEOUT_S / 4
+        )
         try:
             lock.acquire()
             marker.acquire()
@@ -100,33 +103,36 @@ class ModelFolder:
             lock.release()
 
     def changed(self, files: Iterable[RemoteFile]) -> list[RemoteFile]:
-        """Those that are not there as they were when their hash was right. No content is read."""
+        """Return the files whose fingerprint is not the recorded one. No content is read."""
         record = self._record()
         return [file for file in files if not self._is_unchanged(file, record.get(file.path))]
 
-    def _is_unchanged(self, file: RemoteFile, seen: Seen | None) -> bool:
+    def _is_unchanged(self, file: RemoteFile, seen: FileFingerprint | None) -> bool:
         return seen is not None and seen.size == file.size and seen == self._look(file)
 
     def outdated(self, files: Iterable[RemoteFile]) -> list[RemoteFile]:
-        """Those that are there as another commit had them: whole, and to be replaced."""
+        """Return the intact files of another commit: they are to be replaced, not quarantined."""
         record = self._record()
-        return [
-            file
-            for file in files
-            if (seen := record.get(file.path))
-            and seen.digest != file.digest
-            and seen == self._look(file.model_copy(update={"sha256": seen.digest}))
-        ]
+        found = []
+        for file in files:
+            seen = record.get(file.path)
+            if seen is None or seen.digest == file.digest:
+                continue
+            # A sha256 takes precedence in `digest`, so this is the same file with the recorded digest.
+            recorded = file.model_copy(update={"sha256": seen.digest})
+            if seen == self._look(recorded):
+                found.append(file)
+        return found
 
-    def _look(self, file: RemoteFile) -> Seen | None:
-        """The file as it is now, taken to have the right content; None when it is no regular file."""
+    def _look(self, file: RemoteFile) -> FileFingerprint | None:
+        """Return the current fingerprint, with the expected digest; None if it is not a regular file."""
         try:
             found = (self.folder / file.path).lstat()
         except (FileNotFoundError, NotADirectoryError):
             return None
         if not stat.S_ISREG(found.st_mode) or self.link_to(file):
             return None
-        return Seen(
+        return FileFingerprint(
             digest=file.digest,
             size=found.st_size,
             mtime_ns=found.st_mtime_ns,
@@ -135,49 +141,65 @@ class ModelFolder:
         )
 
     def link_to(self, file: RemoteFile) -> Path | None:
-        """The link that is the file, or a folder on its way: a container sees this folder alone."""
-        way = PurePosixPath(file.path)
-        steps = (self.folder / step for step in (*reversed(way.parents[:-1]), way))  # the last parent is "."
-        return next((step for step in steps if step.is_symlink()), None)
+        """Return the first symbolic link on the path of the file, the file included; None if there is none.
 
-    def _record(self) -> dict[str, Seen]:
+        A container mounts only this folder, so it cannot follow links.
+        """
+        relative = PurePosixPath(file.path)
+        for step in (*reversed(relative.parents[:-1]), relative):  # the last parent is "."
+            path = self.folder / step
+            if path.is_symlink():
+                return path
+        return None
+
+    def _record(self) -> dict[str, FileFingerprint]:
         try:
             require_regular(self._record_path)
             return _Record.model_validate_json(self._record_path.read_bytes()).files
         except (FileNotFoundError, ValidationError):
-            return {}  # everything is hashed again
+            return {}  # so every file is hashed again
 
     def note(self, files: Iterable[RemoteFile]) -> None:
-        """Their hash was right a moment ago: remember how they look. Raises EnvironmentUnfitError."""
+        """Record the fingerprints of files that were just verified. Raises EnvironmentUnfitError."""
         self._update(files, wrong=())
 
     def _update(self, right: Iterable[RemoteFile], wrong: Iterable[RemoteFile]) -> None:
-        """What the record says of a wrong file goes, or its looks would pass for the right content.
+        """Add the right files to the record, and remove the wrong ones.
 
-        A record of another digest stays: it tells that the file is another commit's.
+        The fingerprint of a wrong file would pass as verified.
+        An entry with another digest stays: it marks the file as one of another commit.
         """
         before = self._record()
-        disproved = {
-            file.path for file in wrong if (seen := before.get(file.path)) and seen.digest == file.digest
-        }
-        kept = {path: seen for path, seen in before.items() if path not in disproved}
-        after = kept | {file.path: look for file in right if (look := self._look(file))}
+        after = dict(before)
+        for file in wrong:
+            seen = before.get(file.path)
+            if seen is not None and seen.digest == file.digest:
+                after.pop(file.path, None)
+        for file in right:
+            look = self._look(file)
+            if look is not None:
+                after[file.path] = look
         if after != before:
-            for path in (path for path, seen in after.items() if seen != before.get(path)):
-                # After a power loss its looks might be right, and its content gone.
+            self._write_record(before, after)
+
+    def _write_record(self, before: dict[str, FileFingerprint], after: dict[str, FileFingerprint]) -> None:
+        for path, seen in after.items():
+            if seen != before.get(path):
+                # Without this, a power loss could leave the right fingerprint and lose the content.
                 with writing(self.folder / path):
                     sync_file(self.folder / path)
-            with writing(self._record_path):
-                # Not there where nothing was pulled: `verify` may come first.
-                (self.folder / OURS).mkdir(exist_ok=True)
-            write_atomically(
-                self._record_path, _Record(files=after).model_dump_json(indent=1) + "\n", mode=UMASK_MODE
-            )
+        with writing(self._record_path):
+            (self.folder / OURS).mkdir(exist_ok=True)  # missing if `verify` comes before the first pull
+        content = _Record(files=after).model_dump_json(indent=1) + "\n"
+        write_atomically(self._record_path, content, mode=UMASK_MODE)
 
     def check(
         self, files: list[RemoteFile], on_bytes: Callable[[int], None] = lambda _: None
     ) -> list[Problem]:
-        """Hash files, on all cores, and say what is wrong; right ones are remembered, wrong ones forgotten."""
+        """Hash the files on all cores, update the record, and return the problems, sorted by path.
+
+        on_bytes: called with the number of bytes that were checked so far.
+        """
         before = {file.path: self._look(file) for file in files}
         done = 0
         problems: list[Problem] = []
@@ -191,42 +213,53 @@ class ModelFolder:
                 if cause:
                     problems.append(Problem(file.path, cause))
                     wrong.append(file)
-                elif before[file.path] == self._look(file):  # not changed while it was hashed
+                elif before[file.path] == self._look(file):  # not changed during the hashing
                     right.append(file)
         self._update(right, wrong)
         return sorted(problems, key=lambda problem: problem.path)
 
     def _cause(self, file: RemoteFile) -> str:
-        """What is wrong with a file, "" for nothing."""
+        """Return the fault of a file in a few words, "" if it has none."""
         path = self.folder / file.path
         try:
-            size = path.stat().st_size
-            if link := self.link_to(file):
-                return f"a link to {printable(str(link.readlink()))}, which a container does not see"
-            if not path.is_file():
-                return "not a regular file"
-            if size != file.size:
-                with path.open("rb") as opened:
-                    known = impostor(opened.read(64))
-                return known or f"{size} bytes, and {file.size} were expected"
-            return "" if hash_file(path, file) == file.digest else "its content is not what was published"
+            return self._mismatch(path, file)
         except FileNotFoundError:
-            return "a link to nothing" if path.is_symlink() else "missing"
+            if path.is_symlink():
+                return "a link to nothing"
+            return "missing"
         except OSError as error:
             return error.strerror or "cannot be read"
 
+    def _mismatch(self, path: Path, file: RemoteFile) -> str:
+        """Return the difference between the file at `path` and `file`, "" if there is none. Raises OSError."""
+        size = path.stat().st_size
+        link = self.link_to(file)
+        if link is not None:
+            return f"a link to {printable(str(link.readlink()))}, which a container does not see"
+        if not path.is_file():
+            return "not a regular file"
+        if size != file.size:
+            with path.open("rb") as opened:
+                wrong_content = detect_wrong_content(opened.read(64))
+            return wrong_content or f"{size} bytes, and {file.size} were expected"
+        if hash_file(path, file) != file.digest:
+            return "its content is not what was published"
+        return ""
+
     def unexpected(self, manifest: Manifest) -> list[str]:
-        """Names of files that an engine might load, and that the manifest does not have."""
+        """Return the sorted names of files that an engine might load and that are not in the manifest."""
         known = {file.path for file in manifest.needed}
-        return sorted(
-            path.name for path in self.folder.glob("*") if path.suffix in _LOADED and path.name not in known
-        )
+        found = []
+        for path in self.folder.glob("*"):
+            if path.suffix in _LOADABLE and path.name not in known:
+                found.append(path.name)
+        return sorted(found)
 
     def quarantine(self, path: str) -> Path:
-        """Take a file's name away from it; returns where it is now. Raises EnvironmentUnfitError."""
+        """Move a file to the quarantine folder and return its new path. Raises EnvironmentUnfitError."""
         target = self._quarantine / path
         source = self.folder / path
-        while target.is_dir() or (target.exists() and source.is_dir()):  # these do not replace each other
+        while target.is_dir() or (target.exists() and source.is_dir()):  # a rename cannot replace these
             target = target.with_name(f"{target.name}~")
         with writing(target):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -234,7 +267,7 @@ class ModelFolder:
         return target
 
     def clear_parts(self, wanted: Iterable[RemoteFile] = ()) -> None:
-        """Remove what earlier pulls left behind, but for the beginnings of files that are still wanted."""
+        """Remove the leftovers of earlier pulls, except the unfinished files of `wanted`."""
         kept = {file.digest for file in wanted}
         if self.parts.is_dir():
             with writing(self.parts):

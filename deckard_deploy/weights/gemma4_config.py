@@ -1,8 +1,9 @@
-"""Gemma 4's configuration in both of its spellings, checked against itself and against the tensors.
+"""The configuration of Gemma 4 in both of its forms, checked for consistency and against the tensors.
 
-The older one has global_head_dim and num_global_key_value_heads; a newer transformers writes per_layer_config, the
-exceptions by layer ("05": {"head_dim": 512, "num_key_value_heads": 4}) (transformers 5.23, Gemma4TextConfig).
-num_global_key_value_heads applies where attention_k_eq_v is set (vLLM 0.19.1 models/gemma4.py:459-470).
+The older form has global_head_dim and num_global_key_value_heads. A newer transformers writes
+per_layer_config, the exceptions by layer ("05": {"head_dim": 512, "num_key_value_heads": 4}) (transformers
+5.23, Gemma4TextConfig). num_global_key_value_heads applies where attention_k_eq_v is set (vLLM 0.19.1
+models/gemma4.py:459-470).
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ _KINDS = ("sliding_attention", "full_attention")
 
 @dataclass(frozen=True)
 class Layer:
-    """Attention of one layer: heads and their size in elements."""
+    """The attention of one layer: its kind, its heads and their size in elements."""
 
     kind: str
     heads: int
@@ -26,14 +27,18 @@ class Layer:
 
 
 def layers(text: Mapping[str, Any]) -> list[Layer]:
-    """One entry per layer, of either spelling. Raises KeyError, TypeError or ValueError for what is none."""
+    """Return one entry per layer, from either form.
+
+    Raises KeyError, TypeError, ValueError or AttributeError for an invalid configuration.
+    """
     kinds = text["layer_types"]
-    if len(kinds) != _count(text["num_hidden_layers"]):
+    if len(kinds) != _positive(text["num_hidden_layers"]):
         raise ValueError(f"layer_types has {len(kinds)} entries for {text['num_hidden_layers']} layers")
     unknown = next((kind for kind in kinds if kind not in _KINDS), None)
     if unknown is not None:
         raise ValueError(f"layer type {str(unknown)[:40]!r} is not known")
-    exceptions = {int(layer): change for layer, change in (text.get("per_layer_config") or {}).items()}
+    per_layer = text.get("per_layer_config") or {}
+    exceptions = {int(layer): change for layer, change in per_layer.items()}
     return [_layer(text, kind, exceptions.get(number)) for number, kind in enumerate(kinds)]
 
 
@@ -46,47 +51,53 @@ def _layer(text: Mapping[str, Any], kind: str, exception: Mapping[str, Any] | No
         head_dim = text.get("global_head_dim") or head_dim
         if text.get("attention_k_eq_v"):
             kv_heads = text.get("num_global_key_value_heads") or kv_heads
-    return Layer(kind, _count(text["num_attention_heads"]), _count(kv_heads), _count(head_dim))
+    return Layer(kind, _positive(text["num_attention_heads"]), _positive(kv_heads), _positive(head_dim))
 
 
-def _count(value: Any) -> int:  # noqa: ANN401  whatever the file holds
+def _positive(value: Any) -> int:  # noqa: ANN401  the file may hold any type
     if type(value) is not int or value < 1:
         raise ValueError(f"{str(value)[:40]!r} is no count")
     return value
 
 
 def faults(text: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Iterator[str]:
-    """Where the configuration contradicts itself or the tensors, a line each."""
+    """Yield one line for each contradiction within the configuration or between it and the tensors."""
     try:
         found = layers(text)
-        vocabulary, hidden = _count(text["vocab_size"]), _count(text["hidden_size"])
+        vocabulary, hidden = _positive(text["vocab_size"]), _positive(text["hidden_size"])
     except KeyError as error:
         yield f"config.json: text_config lacks {error.args[0]}"
         return
     except (TypeError, ValueError, AttributeError) as error:
         yield f"config.json: {error}"
         return
-    prefix = next(
-        (
-            name.removesuffix("embed_tokens.weight")
-            for name in tensors
-            if name.endswith("embed_tokens.weight")
-        ),
-        None,
-    )
+    prefix = _language_prefix(tensors)
     if prefix is None:
         yield "the token embedding is not there"
         return
-    if tensors[f"{prefix}embed_tokens.weight"].shape != (vocabulary, hidden):
-        shape = list(tensors[f"{prefix}embed_tokens.weight"].shape)
+    embedding = tensors[f"{prefix}embed_tokens.weight"]
+    if embedding.shape != (vocabulary, hidden):
+        shape = list(embedding.shape)
         yield f"the token embedding is {shape}, and config.json says [{vocabulary}, {hidden}]"
     for number, layer in enumerate(found):
-        for linear, heads in (("q_proj", layer.heads), ("k_proj", layer.kv_heads)):
-            weight = tensors.get(f"{prefix}layers.{number}.self_attn.{linear}.weight")
-            if weight is None and linear == "q_proj":
+        yield from _layer_faults(prefix, number, layer, tensors)
+
+
+def _language_prefix(tensors: Mapping[str, Tensor]) -> str | None:
+    """Return the prefix of the language model's tensor names; None if there is no token embedding."""
+    for name in tensors:
+        if name.endswith("embed_tokens.weight"):
+            return name.removesuffix("embed_tokens.weight")
+    return None
+
+
+def _layer_faults(prefix: str, number: int, layer: Layer, tensors: Mapping[str, Tensor]) -> Iterator[str]:
+    for linear, heads in (("q_proj", layer.heads), ("k_proj", layer.kv_heads)):
+        weight = tensors.get(f"{prefix}layers.{number}.self_attn.{linear}.weight")
+        if weight is None:
+            if linear == "q_proj":
                 yield f"layer {number} has no q_proj"
-            elif weight is not None and weight.shape[:1] != (heads * layer.head_dim,):
-                rows = weight.shape[0] if weight.shape else "no"
-                yield (
-                    f"layer {number}: {linear} has {rows} rows, and config.json says {heads} heads of {layer.head_dim}"
-                )
+        elif weight.shape[:1] != (heads * layer.head_dim,):
+            rows = weight.shape[0] if weight.shape else "no"
+            expected = f"{heads} heads of {layer.head_dim}"
+            yield f"layer {number}: {linear} has {rows} rows, and config.json says {expected}"

@@ -1,4 +1,4 @@
-"""What a checkpoint is, by its headers: architecture, formats, bytes by component, faults; NaN scales on request."""
+"""The inspection of a checkpoint by its headers: architecture, formats, sizes, faults, NaN scales."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import Any
 
 from deckard_deploy.weights import gemma4_config
 from deckard_deploy.weights.checkpoint import Checkpoint, read_checkpoint
-from deckard_deploy.weights.linears import Linear, packed_linears, strays
+from deckard_deploy.weights.linears import Linear, orphan_scales, packed_linears
 from deckard_deploy.weights.safetensors_header import Tensor
 from deckard_deploy.weights.strict_json import printable
 
@@ -19,7 +19,11 @@ _CHUNK = 8 << 20
 
 @dataclass(frozen=True)
 class Inspection:
-    """Everything `inspect` shows. Bytes are of tensors on disk; `faults` is empty for a sound checkpoint."""
+    """The result of `inspect`. Bytes are of tensors on disk; `faults` is empty for a sound checkpoint.
+
+    layers: (kind, layers, heads, KV heads, head size) for each kind of layer. nan_scales: None if not
+    counted.
+    """
 
     folder: str
     architecture: str
@@ -36,21 +40,23 @@ class Inspection:
     nan_scales: int | None
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """Return the fields as a dictionary."""
         return asdict(self)
 
 
 def inspect(folder: Path, *, drafter: Path | None = None, count_nan: bool = False) -> Inspection:
-    """Inspect a checkpoint, alone or with the one that drafts for it.
+    """Inspect a checkpoint, alone or together with its drafter.
 
-    count_nan reads the weight scales, a sixteenth of the packed weights; nothing else is read but headers and JSON.
-    Raises IntegrityError for files that cannot be read as what they are named.
+    Only headers and JSON are read. count_nan: read the weight scales too, a sixteenth of the packed weights.
+    Raises IntegrityError for a file whose content does not match its name.
     """
     found = read_checkpoint(folder)
     algorithm = printable(str(found.quantization.get("quant_algo") or "")[:40])
     linears = packed_linears(found.tensors, algorithm)
     nan_scales = _nan_scales(found) if count_nan else None
-    faults = [*_faults(found, linears, algorithm), *(_drafter_faults(found, drafter) if drafter else ())]
+    faults = list(_faults(found, linears, algorithm))
+    if drafter:
+        faults += _drafter_faults(found, drafter)
     if nan_scales:
         faults.append(
             f"{nan_scales} weight scales are NaN: those blocks answer with NaN unless the engine repairs them"
@@ -73,8 +79,10 @@ def inspect(folder: Path, *, drafter: Path | None = None, count_nan: bool = Fals
 
 
 def _architecture(found: Checkpoint) -> str:
-    named = found.config.get("architectures")
-    return printable(str(named[0])[:80]) if isinstance(named, list) and named else ""
+    architectures = found.config.get("architectures")
+    if not isinstance(architectures, list) or not architectures:
+        return ""
+    return printable(str(architectures[0])[:80])
 
 
 def _faults(found: Checkpoint, linears: list[Linear], algorithm: str) -> Iterator[str]:
@@ -87,45 +95,64 @@ def _faults(found: Checkpoint, linears: list[Linear], algorithm: str) -> Iterato
         yield f"quant_algo is {algorithm}, and no linear is packed"
     if linears and not algorithm:
         yield f"{len(linears)} linears are packed, and no quantization is declared"
-    yield from (f"{linear.name}: {linear.fault}" for linear in linears if linear.fault)
-    yield from (f"{name}: its packed weight is not there" for name in strays(found.tensors))
+    for linear in linears:
+        if linear.fault:
+            yield f"{linear.name}: {linear.fault}"
+    for name in orphan_scales(found.tensors):
+        yield f"{name}: its packed weight is not there"
     yield from gemma4_config.faults(found.text_config, found.tensors)
 
 
 def _drafter_faults(target: Checkpoint, drafter: Path) -> Iterator[str]:
-    ours, other = (str(one.text_config.get("vocab_size"))[:40] for one in (target, read_checkpoint(drafter)))
-    if ours != other:
-        yield f"the drafter's vocabulary has {printable(other)} tokens, and this one {printable(ours)}"
+    target_size = _vocabulary_size(target)
+    drafter_size = _vocabulary_size(read_checkpoint(drafter))
+    if target_size != drafter_size:
+        sizes = f"{printable(drafter_size)} tokens, and this one {printable(target_size)}"
+        yield f"the drafter's vocabulary has {sizes}"
+
+
+def _vocabulary_size(checkpoint: Checkpoint) -> str:
+    return str(checkpoint.text_config.get("vocab_size"))[:40]
 
 
 def _layer_table(found: Checkpoint) -> tuple[tuple[str, int, int, int, int], ...]:
-    """(kind, layers, heads, KV heads, head size) for each kind of layer; empty when config.json contradicts itself."""
+    """Return Inspection.layers; empty if config.json contradicts itself."""
     try:
         kinds = Counter(gemma4_config.layers(found.text_config))
     except (KeyError, TypeError, ValueError, AttributeError):
-        return ()  # _faults says what is wrong
-    return tuple(
-        (layer.kind, count, layer.heads, layer.kv_heads, layer.head_dim) for layer, count in kinds.items()
-    )
+        return ()  # gemma4_config.faults reports it
+    rows = []
+    for layer, count in kinds.items():
+        rows.append((layer.kind, count, layer.heads, layer.kv_heads, layer.head_dim))
+    return tuple(rows)
 
 
 def _format(name: str, tensors: dict[str, Tensor]) -> str:
     tensor = tensors[name]
-    packed = tensor.dtype == "U8" and f"{name}_scale" in tensors
-    return "NVFP4" if packed else tensor.dtype
+    if tensor.dtype == "U8" and f"{name}_scale" in tensors:
+        return "NVFP4"
+    return tensor.dtype
 
 
 def _nan_scales(found: Checkpoint) -> int:
     count = 0
     for name, tensor in found.tensors.items():
         if tensor.dtype == "F8_E4M3" and name.endswith(".weight_scale"):
-            with found.files[name].open("rb") as file:
-                file.seek(tensor.begin)
-                left = tensor.bytes
-                while left:
-                    data = file.read(min(left, _CHUNK))
-                    if not data:
-                        break  # cut while we read; the header was checked against the size a moment ago
-                    left -= len(data)
-                    count += sum(data.count(nan) for nan in _NAN)
+            count += _count_nan(found.files[name], tensor)
+    return count
+
+
+def _count_nan(path: Path, tensor: Tensor) -> int:
+    """Count the NaN in a float8_e4m3fn tensor. Raises OSError."""
+    count = 0
+    with path.open("rb") as file:
+        file.seek(tensor.begin)
+        left = tensor.bytes
+        while left:
+            data = file.read(min(left, _CHUNK))
+            if not data:
+                break  # the file was cut after its header was checked against its size
+            left -= len(data)
+            for nan in _NAN:
+                count += data.count(nan)
     return count

@@ -1,9 +1,10 @@
-"""Which linears of a checkpoint are packed to NVFP4, and whether each has all the tensors its format needs.
+"""The linears of a checkpoint that are packed to NVFP4, and a check that each has the tensors of its format.
 
-The layout: ModelOpt 0.42.0, export/quant_utils.py and quantization/qtensor/nvfp4_tensor.py. weight uint8 [out, in / 2],
-weight_scale float8_e4m3 [out, in / 16], weight_scale_2 and input_scale float32 scalars. NVFP4_AWQ keeps
-pre_quant_scale [in] on the linears whose input is no norm's output (o_proj, down_proj; unified_export_hf.py:250-262),
-NVFP4_SVD on every linear, with a low-rank branch beside it (quantization/nn/modules/quant_linear.py:69-115).
+The layout: ModelOpt 0.42.0, export/quant_utils.py and quantization/qtensor/nvfp4_tensor.py. weight uint8
+[out, in / 2], weight_scale float8_e4m3 [out, in / 16], weight_scale_2 and input_scale float32 scalars.
+NVFP4_AWQ keeps pre_quant_scale [in] on the linears whose input is not the output of a norm (o_proj,
+down_proj; unified_export_hf.py:250-262). NVFP4_SVD keeps pre_quant_scale on every linear, next to a low-rank
+branch (quantization/nn/modules/quant_linear.py:69-115).
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,7 @@ _SIBLINGS = (*_SCALES, "pre_quant_scale", *_LORA)
 
 @dataclass(frozen=True)
 class Linear:
-    """One packed linear: [out, in] before packing, and what is wrong with it ("" for nothing)."""
+    """One packed linear: its shape [out, in] before packing, and its fault ("" if it has none)."""
 
     name: str
     shape: tuple[int, int]
@@ -29,26 +30,24 @@ class Linear:
 
 
 def packed_linears(tensors: Mapping[str, Tensor], quant_algo: str) -> list[Linear]:
-    """Every linear with a uint8 weight, in the order of the names."""
-    names = sorted(
-        name.removesuffix(".weight") for name, tensor in tensors.items() if _is_packed(name, tensor)
-    )
-    return [_linear(name, tensors, quant_algo) for name in names]
+    """Return every linear with a uint8 weight, sorted by name."""
+    names = []
+    for name, tensor in tensors.items():
+        if _is_packed(name, tensor):
+            names.append(name.removesuffix(".weight"))
+    return [_linear(name, tensors, quant_algo) for name in sorted(names)]
 
 
-def strays(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Scales whose packed weight is not there."""
-    return sorted(
-        name
-        for name in tensors
-        for sibling in _SIBLINGS
-        if name.endswith(f".{sibling}") and not _is_packed(*_weight_of(name, sibling, tensors))
-    )
-
-
-def _weight_of(name: str, sibling: str, tensors: Mapping[str, Tensor]) -> tuple[str, Tensor | None]:
-    weight = name.removesuffix(sibling) + "weight"
-    return weight, tensors.get(weight)
+def orphan_scales(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return the sorted names of scales without a packed weight."""
+    found = []
+    for name in tensors:
+        for sibling in _SIBLINGS:
+            if name.endswith(f".{sibling}"):
+                weight = name.removesuffix(sibling) + "weight"
+                if not _is_packed(weight, tensors.get(weight)):
+                    found.append(name)
+    return sorted(found)
 
 
 def _is_packed(name: str, tensor: Tensor | None) -> bool:
@@ -58,9 +57,8 @@ def _is_packed(name: str, tensor: Tensor | None) -> bool:
 def _linear(name: str, tensors: Mapping[str, Tensor], quant_algo: str) -> Linear:
     weight = tensors[f"{name}.weight"]
     if len(weight.shape) != 2:
-        return Linear(
-            name, (0, 0), smoothed=False, fault=f"weight has shape {list(weight.shape)}, not two dimensions"
-        )
+        fault = f"weight has shape {list(weight.shape)}, not two dimensions"
+        return Linear(name, (0, 0), smoothed=False, fault=fault)
     shape = (weight.shape[0], weight.shape[1] * 2)
     fault = next(_faults(name, tensors, shape, quant_algo), "")
     return Linear(name, shape, smoothed=f"{name}.pre_quant_scale" in tensors, fault=fault)
@@ -99,11 +97,10 @@ def _low_rank_faults(
     name: str, tensors: Mapping[str, Tensor], shape: tuple[int, int], quant_algo: str
 ) -> Iterator[str]:
     down, up = (tensors.get(f"{name}.{part}") for part in _LORA)
-    if (down is None or up is None) and quant_algo == "NVFP4_SVD":
-        yield "the low-rank branch is missing"
-    elif (
-        down
-        and up
-        and (down.shape[1:] != shape[1:] or up.shape[:1] != shape[:1] or down.shape[:1] != up.shape[1:])
-    ):
+    if down is None or up is None:
+        if quant_algo == "NVFP4_SVD":
+            yield "the low-rank branch is missing"
+        return
+    fits = down.shape[1:] == shape[1:] and up.shape[:1] == shape[:1] and down.shape[:1] == up.shape[1:]
+    if not fits:
         yield f"the low-rank branch {list(up.shape)} x {list(down.shape)} does not fit {list(shape)}"

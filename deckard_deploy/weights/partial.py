@@ -1,11 +1,11 @@
-"""A file on its way: its bytes at their final places, and a journal of how far each segment has come.
+"""An unfinished file: its bytes at their final offsets, and a journal of the progress of each segment.
 
-<id>.part      as large as the file, holes where nothing came yet
-<id>.journal   512 bytes of JSON (size, segment size, the server's ETag), then 8 bytes per segment: bytes that are there
+<id>.part      a sparse file of the final size; a hole where no byte has arrived yet
+<id>.journal   512 bytes of JSON (size, segment size, the server's ETag), then 8 bytes of progress per segment
 
-Bytes are written first and the journal after them, so after a kill at any instant what the journal says is there; only
-the bytes between two such writes are fetched again. A crash of the whole machine may lose what the journal promised:
-the hash of the whole file, which is always taken, says so.
+The bytes are written before the journal. So after a kill at any instant all bytes that the journal counts are
+in the file, and only the bytes between two such writes are fetched again. A crash of the machine may lose
+bytes that the journal counts: the hash of the whole file, which is always computed, detects that.
 """
 
 import json
@@ -19,14 +19,14 @@ from deckard_deploy.weights.manifest import RemoteFile
 
 _HEADER = 512
 _SLOT = struct.Struct("<Q")
-_LONGEST_ETAG = 192  # JSON writes a quote in two letters, and the header has no room for more
+_LONGEST_ETAG = 192  # fits into the header even if JSON escapes each character to two
 
 
 class Partial:
-    """The unfinished file, open for writing from several threads, each in a segment of its own."""
+    """An unfinished file, open for writing from several threads, each in its own segment."""
 
     def __init__(self, folder: Path, file: RemoteFile, *, segment_bytes: int) -> None:
-        """Continue what lies in `folder`, or begin. Raises EnvironmentUnfitError."""
+        """Resume from the files in `folder`, or start. Raises EnvironmentUnfitError."""
         self.folder, self.size, self._segment_bytes = folder, file.size, segment_bytes
         self._path = folder / f"{file.digest}.part"
         self._journal_path = folder / f"{file.digest}.journal"
@@ -35,7 +35,7 @@ class Partial:
         self._etag_lock = threading.Lock()
         with writing(self._path):
             folder.mkdir(parents=True, exist_ok=True)
-            # A link would have another file overwritten.
+            # O_NOFOLLOW: through a link another file would be overwritten.
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             self._data = os.open(self._path, flags, 0o644)
             self._journal = os.open(self._journal_path, flags, 0o644)
@@ -44,18 +44,19 @@ class Partial:
 
     @staticmethod
     def bytes_in(folder: Path, file: RemoteFile) -> int:
-        """How much of the disk an unfinished file takes already."""
+        """Return the disk space in bytes that an unfinished file already takes."""
         try:
             return min(file.size, (folder / f"{file.digest}.part").stat().st_blocks * 512)
         except FileNotFoundError:
             return 0
 
     def bounds(self, segment: int) -> tuple[int, int]:
-        """First byte of a segment, and the one after its last."""
-        return segment * self._segment_bytes, min(self.size, (segment + 1) * self._segment_bytes)
+        """Return the offset of the first byte of a segment, and of the byte after its last."""
+        begin = segment * self._segment_bytes
+        return begin, min(self.size, begin + self._segment_bytes)
 
     def _continue(self) -> bool:
-        """Take up the journal, unless it is for another file or damaged."""
+        """Read the journal. Return False if it is damaged or of another file."""
         count = -(-self.size // self._segment_bytes)
         journal = os.pread(self._journal, _HEADER + count * _SLOT.size + 1, 0)
         if len(journal) != _HEADER + count * _SLOT.size or os.fstat(self._data).st_size != self.size:
@@ -72,7 +73,7 @@ class Partial:
         return all(self.position(number) <= self.bounds(number)[1] for number in range(count))
 
     def reset(self) -> None:
-        """Forget everything that came. Raises OSError."""
+        """Discard all bytes. Raises OSError."""
         self._done = [0] * -(-self.size // self._segment_bytes)
         self.etag = ""
         os.ftruncate(self._journal, 0)
@@ -85,56 +86,61 @@ class Partial:
         return json.dumps(header).encode().ljust(_HEADER)
 
     def remember_etag(self, etag: str) -> None:
-        """Keep a strong ETag for If-Range; a weak one cannot be used for ranges (RFC 9110, 13.1.5)."""
-        written = etag.isascii() and etag.isprintable() and len(etag) <= _LONGEST_ETAG
-        usable = etag if etag.startswith('"') and written else ""
+        """Store a strong ETag for If-Range; a weak one is invalid there (RFC 9110, 13.1.5) and is dropped."""
+        usable = ""
+        if etag.startswith('"') and etag.isascii() and etag.isprintable() and len(etag) <= _LONGEST_ETAG:
+            usable = etag
         with self._etag_lock:
             if usable != self.etag:
                 self.etag = usable
                 os.pwrite(self._journal, self._header(), 0)
 
     def unfinished(self) -> list[int]:
-        """The segments of which bytes are missing."""
+        """Return the numbers of the segments that miss bytes."""
         return [number for number in range(len(self._done)) if self.position(number) < self.bounds(number)[1]]
 
     def position(self, segment: int) -> int:
-        """Where the next byte of a segment goes."""
+        """Return the offset of the next byte of a segment."""
         return self.bounds(segment)[0] + self._done[segment]
 
     def append(self, segment: int, data: memoryview) -> None:
-        """Write the segment's next bytes, then note them. Raises OSError."""
-        left, position = data, self.position(segment)
+        """Write the next bytes of a segment, then the journal. Raises OSError."""
+        left = data
+        position = self.position(segment)
         while left:
             written = os.pwrite(self._data, left, position)
-            left, position = left[written:], position + written
+            left = left[written:]
+            position += written
         self._done[segment] += len(data)
         os.pwrite(self._journal, _SLOT.pack(self._done[segment]), _HEADER + segment * _SLOT.size)
 
     def done(self) -> int:
-        """Bytes that are there."""
+        """Return the number of bytes that have arrived."""
         return sum(self._done)
 
     def free_bytes(self) -> int:
-        """Free on its file system, for us."""
+        """Return the free space in bytes that its file system has for this user."""
         found = os.fstatvfs(self._data)
         return found.f_bavail * found.f_frsize
 
-    def frontier(self, known: int) -> int:
-        """Up to where the file is there without a hole; `known` is an earlier answer."""
+    def contiguous_until(self, known: int) -> int:
+        """Return the offset of the first hole; `known` is an earlier answer, from which the search starts."""
         segment = known // self._segment_bytes
         while segment < len(self._done) and self.position(segment) == self.bounds(segment)[1]:
             segment += 1
-        return self.position(segment) if segment < len(self._done) else self.size
+        if segment >= len(self._done):
+            return self.size
+        return self.position(segment)
 
     def read(self, start: int, count: int) -> bytes:
-        """Bytes that are there. Raises OSError."""
+        """Return bytes that have arrived. Raises OSError."""
         return os.pread(self._data, count, start)
 
     def finish(self, final: Path) -> None:
-        """Have every byte on disk, then give the file its name. Raises EnvironmentUnfitError.
+        """Flush the file to disk, then give it its final name. Raises EnvironmentUnfitError.
 
-        When they cannot be had there everything is forgotten: Linux takes the pages for clean then, so that a second
-        fsync says yes, a hash of what it still holds is right, and the disk does not have them.
+        If fsync fails, all bytes are discarded: Linux then marks the pages clean. A second fsync and a hash
+        of the cached pages would succeed although the disk does not have the data.
         """
         with writing(final):
             try:
@@ -148,6 +154,6 @@ class Partial:
             self._journal_path.unlink()
 
     def close(self) -> None:
-        """Close, and keep what came."""
+        """Close the file and the journal, and keep both."""
         os.close(self._data)
         os.close(self._journal)

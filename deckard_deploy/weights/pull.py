@@ -1,4 +1,4 @@
-"""Bring a repository's files to a folder: what is there is kept once its hash is right, the rest is fetched."""
+"""Pull the files of a repository into a folder: verify and keep the present ones, fetch the others."""
 
 import os
 import shutil
@@ -9,18 +9,18 @@ from pathlib import Path
 from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError
 from deckard_deploy.system.files import sync_folder, writing
 from deckard_deploy.weights import hub
-from deckard_deploy.weights.folder import ModelFolder, Problem
+from deckard_deploy.weights.folder import ModelFolder
 from deckard_deploy.weights.manifest import Manifest, RemoteFile, bytes_of, hash_file
 from deckard_deploy.weights.partial import Partial
 from deckard_deploy.weights.transfer import Pace, Remote, Transfer
 
-_MARGIN_BYTES = 1 << 20  # for journals and folders, beyond a hundredth of what is fetched
+_MARGIN_BYTES = 1 << 20  # for journals and folders, in addition to a hundredth of the bytes to fetch
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Puller:
-    """Who hears of a pull: `say` a line, `progress` bytes that are there and bytes in all."""
+    """The callbacks of a pull: `say` takes a line, `progress` the present and the total number of bytes."""
 
     say: Callable[[str], None]
     progress: Progress
@@ -28,100 +28,115 @@ class Puller:
 
 
 def pull(manifest: Manifest, folder: Path, puller: Puller) -> int:
-    """Have every needed file of `manifest` in `folder`, each with the right hash.
+    """Ensure that `folder` has every needed file of `manifest` with the right hash.
 
-    Returns the size of the files that were not there; beginnings of them may have been.
+    Returns the total size in bytes of the files that were missing, whether or not a part of them was present.
 
-    Raises DeploymentBusyError (another one pulls), EnvironmentUnfitError (disk), NetworkError, IntegrityError (the hub
-    sends other bytes than it promised). What came before an error is kept, and is not fetched again.
+    Raises DeploymentBusyError (another process pulls), EnvironmentUnfitError (disk), NetworkError,
+    IntegrityError (the content does not match the manifest). The bytes that arrived before an error are kept
+    and not fetched again.
     """
     model = ModelFolder(folder)
     if not model.changed(manifest.needed) and model.manifest() == manifest:
         return 0
     with model.held():
         model.keep(manifest)
-        missing = _missing(model, manifest, puller)
+        missing = _files_to_fetch(model, manifest, puller)
         model.clear_parts(missing)
         _require_space(model, missing)
-        there = bytes_of(manifest.needed) - bytes_of(missing)
+        total = bytes_of(manifest.needed)
+        present = total - bytes_of(missing)
         for file in missing:
-            before = there
 
-            def on_bytes(done: int, before: int = before) -> None:
-                puller.progress(before + done, bytes_of(manifest.needed))
+            def on_bytes(done: int, before: int = present) -> None:
+                puller.progress(before + done, total)
 
             _fetch(model, manifest, file, puller, on_bytes)
-            there += file.size
+            present += file.size
         model.clear_parts()
     return bytes_of(missing)
 
 
-def _missing(model: ModelFolder, manifest: Manifest, puller: Puller) -> list[RemoteFile]:
-    """The files to fetch, after taking over what is in the folder or in the hub's cache. Wrong ones are quarantined."""
+def _files_to_fetch(model: ModelFolder, manifest: Manifest, puller: Puller) -> list[RemoteFile]:
+    """Return the files to fetch. Wrong files are quarantined, right ones in the hub's cache adopted."""
     outdated = model.outdated(manifest.needed)
     changed = [file for file in model.changed(manifest.needed) if file not in outdated]
-    _materialize(model, changed)
-    unsure = [file for file in changed if os.path.lexists(model.folder / file.path)]
-    if unsure:
-        puller.say(f"weights  hashing {len(unsure)} files that are in {model.folder}")
-    wrong = {problem.path: problem for problem in model.check(unsure)}
-    for problem in wrong.values():
-        _set_aside(model, problem, puller.say)
-    missing = [file for file in changed if not os.path.lexists(model.folder / file.path)]
-    return outdated + [file for file in missing if not _adopted(model, manifest, file, puller.say)]
+    _replace_links(model, changed)
+    unverified = [file for file in changed if os.path.lexists(model.folder / file.path)]
+    if unverified:
+        puller.say(f"weights  hashing {len(unverified)} files that are in {model.folder}")
+    for problem in model.check(unverified):
+        moved_to = model.quarantine(problem.path)
+        puller.say(f"weights  {problem.path}: {problem.cause}; now {moved_to}, and fetched again")
+    to_fetch = list(outdated)
+    for file in changed:
+        present = os.path.lexists(model.folder / file.path)
+        if not present and not _adopt_cached(model, manifest, file, puller.say):
+            to_fetch.append(file)
+    return to_fetch
 
 
-def _set_aside(model: ModelFolder, problem: Problem, say: Callable[[str], None]) -> None:
-    aside = model.quarantine(problem.path)
-    say(f"weights  {problem.path}: {problem.cause}; now {aside}, and fetched again")
+def _replace_links(model: ModelFolder, files: list[RemoteFile]) -> None:
+    """Replace symbolic links by their targets, because a container mounts only this folder.
 
-
-def _materialize(model: ModelFolder, files: list[RemoteFile]) -> None:
-    """Put what links point to in the links' places; a container sees the folder alone.
-
-    No link goes before all are there: of a disk that fills up in between nothing could be taken over any more.
+    All targets are staged before the first link is removed: if the disk fills up in between, no file is lost.
     """
-    # Not Path.resolve, which raises RuntimeError for links in a circle before Python 3.13: here they lead to nothing.
-    linked = [
-        (file, Path(os.path.realpath(model.folder / file.path))) for file in files if model.link_to(file)
-    ]
+    linked: list[RemoteFile] = []
     staged: list[tuple[RemoteFile, Path]] = []
     try:
-        for number, (file, target) in enumerate(linked):
-            right = target.is_file() and target.stat().st_size == file.size
-            if right and (copy := _stage(model, target, file, number)):
+        for file in files:
+            if not model.link_to(file):
+                continue
+            # Not Path.resolve: before Python 3.13 it raises RuntimeError for links in a circle.
+            target = Path(os.path.realpath(model.folder / file.path))
+            number = len(linked)
+            linked.append(file)
+            if not target.is_file() or target.stat().st_size != file.size:
+                continue
+            copy = _stage(model, target, file, number)
+            if copy is not None:
                 staged.append((file, copy))
     except BaseException:
         for _, copy in staged:
             copy.unlink(missing_ok=True)
         raise
-    for file, _ in linked:
-        while link := model.link_to(file):
-            with writing(link):
-                link.unlink()
+    for file in linked:
+        _remove_links(model, file)
     for file, copy in staged:
         _place(model, copy, file)
 
 
-def _adopted(model: ModelFolder, manifest: Manifest, file: RemoteFile, say: Callable[[str], None]) -> bool:
-    """Whether the file was in huggingface_hub's cache, whole and right, and is here now."""
+def _remove_links(model: ModelFolder, file: RemoteFile) -> None:
+    link = model.link_to(file)
+    while link is not None:
+        with writing(link):
+            link.unlink()
+        link = model.link_to(file)
+
+
+def _adopt_cached(
+    model: ModelFolder, manifest: Manifest, file: RemoteFile, say: Callable[[str], None]
+) -> bool:
+    """Take a file over from huggingface_hub's cache. Return False if it is not there or its hash is wrong."""
     cached = hub.cached_file(manifest, file)
     if cached is None or not cached.is_file() or cached.stat().st_size != file.size:
         return False
     if hash_file(cached, file) != file.digest:
         say(f"weights  {cached}: not what was published; left alone")
         return False
-    if copy := _stage(model, cached, file):
-        _place(model, copy, file)
-        model.note([file])
-        return True
-    return False
+    copy = _stage(model, cached, file)
+    if copy is None:
+        return False
+    _place(model, copy, file)
+    model.note([file])
+    return True
 
 
 def _stage(model: ModelFolder, source: Path, file: RemoteFile, number: int = 0) -> Path | None:
-    """A file of somebody else under a name among parts: the same inode where that is possible, else a right copy.
+    """Link or copy a file into parts/ and return the new path; None if the copy has the wrong hash.
 
-    number: files may have the same content. Raises EnvironmentUnfitError, and leaves nothing that fills the disk.
+    number: tells files of the same content apart. Raises EnvironmentUnfitError, and then leaves no copy
+    behind.
     """
     copy = model.parts / f"{file.digest}.{number}.copy"
     with writing(copy):
@@ -129,7 +144,7 @@ def _stage(model: ModelFolder, source: Path, file: RemoteFile, number: int = 0) 
         copy.unlink(missing_ok=True)
         try:
             os.link(source, copy)
-        except OSError:  # another file system, or one without links
+        except OSError:  # another file system, or one without hard links
             try:
                 shutil.copyfile(source, copy)
                 right = hash_file(copy, file) == file.digest
@@ -151,26 +166,33 @@ def _place(model: ModelFolder, copy: Path, file: RemoteFile) -> None:
 
 
 def bytes_to_come(manifest: Manifest, folder: Path) -> int:
-    """Room that a pull would need, taking what lies there or in the hub's cache with the right size for right."""
+    """Return the disk space in bytes that a pull would need.
+
+    A file of the right size in the folder or in the hub's cache counts as present.
+    """
     model = ModelFolder(folder)
-    return _room(
-        model, [file for file in model.changed(manifest.needed) if not _seems_here(model, manifest, file)]
-    )
+    missing = []
+    for file in model.changed(manifest.needed):
+        cached = hub.cached_file(manifest, file)
+        if not _has_right_size(model.folder / file.path, file) and not _has_right_size(cached, file):
+            missing.append(file)
+    return _required_space(model, missing)
 
 
-def _seems_here(model: ModelFolder, manifest: Manifest, file: RemoteFile) -> bool:
-    places = (model.folder / file.path, hub.cached_file(manifest, file))
-    return any(path.is_file() and path.stat().st_size == file.size for path in places if path)
+def _has_right_size(path: Path | None, file: RemoteFile) -> bool:
+    return path is not None and path.is_file() and path.stat().st_size == file.size
 
 
-def _room(model: ModelFolder, missing: list[RemoteFile]) -> int:
+def _required_space(model: ModelFolder, missing: list[RemoteFile]) -> int:
+    if not missing:
+        return 0
     need = sum(file.size - Partial.bytes_in(model.parts, file) for file in missing)
-    return need + need // 100 + _MARGIN_BYTES if missing else 0
+    return need + need // 100 + _MARGIN_BYTES
 
 
 def _require_space(model: ModelFolder, missing: list[RemoteFile]) -> None:
-    """Refuse before the first byte. Raises EnvironmentUnfitError."""
-    need = _room(model, missing)
+    """Raise EnvironmentUnfitError if the disk has too little space for the missing files."""
+    need = _required_space(model, missing)
     have = shutil.disk_usage(model.folder).free
     if need > have:
         raise EnvironmentUnfitError(
@@ -182,7 +204,7 @@ def _require_space(model: ModelFolder, missing: list[RemoteFile]) -> None:
 def _fetch(
     model: ModelFolder, manifest: Manifest, file: RemoteFile, puller: Puller, on_bytes: Callable[[int], None]
 ) -> None:
-    """Fetch one file; if its hash is wrong, once more from the start. Raises what `pull` does."""
+    """Fetch one file; if its hash is wrong, once more from the start. Raises as `pull` does."""
     partial = Partial(model.parts, file, segment_bytes=puller.pace.segment_bytes)
     remote = Remote(hub.file_url(manifest, file), hub.token(), file)
     try:
@@ -194,9 +216,8 @@ def _fetch(
                 return
             partial.reset()
             if attempt == "first":
-                puller.say(
-                    f"weights  {file.path}: what came has hash {found[:12]}, not {file.digest[:12]}; once more"
-                )
+                hashes = f"{found[:12]}, not {file.digest[:12]}"
+                puller.say(f"weights  {file.path}: what came has hash {hashes}; once more")
     finally:
         partial.close()
     raise IntegrityError(

@@ -1,4 +1,4 @@
-"""JSON objects from a checkpoint that somebody else made: strict, and every fault is one line."""
+"""A strict parser for JSON objects from untrusted checkpoints; every error is one line."""
 
 import json
 from pathlib import Path
@@ -7,8 +7,8 @@ from typing import Any, NoReturn
 from deckard_deploy.errors import IntegrityError
 
 _LARGEST_CONFIG = 64 << 20
-# How a file begins that is there in place of the one that was asked for.
-_IMPOSTORS = (
+# First bytes of files that often replace the expected one.
+_WRONG_CONTENT = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file it points to"),
     (b"<!doctype", "an HTML page, not the file"),
     (b"<html", "an HTML page, not the file"),
@@ -21,28 +21,33 @@ _IMPOSTORS = (
 )
 
 
-def impostor(beginning: bytes) -> str | None:
-    """What the first bytes of a file betray it to be, in place of weights or JSON; None for nothing known."""
+def detect_wrong_content(beginning: bytes) -> str | None:
+    """Describe the file by its first bytes if it is a known kind other than weights or JSON; else None."""
     start = beginning[:64].lstrip().lower()
-    known = next((what for mark, what in _IMPOSTORS if start.startswith(mark)), None)
-    if known is None and len(beginning) >= 8 and not any(beginning):
+    for mark, description in _WRONG_CONTENT:
+        if start.startswith(mark):
+            return description
+    if len(beginning) >= 8 and not any(beginning):
         return "nothing but zeros"
-    return known
+    return None
 
 
 def require_regular(path: Path) -> None:
-    """Refuse what is there and is no file: a FIFO would wait for ever, a device never end. Raises IntegrityError."""
+    """Raise IntegrityError if the path exists and is not a regular file.
+
+    Reading a FIFO would block, and reading a device might not end.
+    """
     if path.exists() and not path.is_file():
         raise IntegrityError(f"{printable(str(path))}: not a regular file", hint=f"ls -l {path.parent}")
 
 
 def printable(text: str) -> str:
-    """A name as a terminal may have it: what somebody else chose cannot move its cursor."""
+    """Return the text, escaped if it has characters that could control a terminal."""
     return text if text.isprintable() else ascii(text)
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file of at most 64 MiB. Raises IntegrityError."""
+    """Return the JSON object in a file of at most 64 MiB. Raises IntegrityError."""
     require_regular(path)
     try:
         with path.open("rb") as file:
@@ -53,17 +58,23 @@ def read_object(path: Path) -> dict[str, Any]:
         raise IntegrityError(f"{path}: larger than {_LARGEST_CONFIG >> 20} MiB; that is no configuration")
     if not data.strip():
         raise IntegrityError(f"{path}: empty")
-    known = impostor(data)
-    if known:
-        raise IntegrityError(f"{path}: {known}")
+    wrong_content = detect_wrong_content(data)
+    if wrong_content:
+        raise IntegrityError(f"{path}: {wrong_content}")
     return parse_object(data, source=str(path))
 
 
 def parse_object(data: bytes, *, source: str) -> dict[str, Any]:
-    """The JSON object in `data`: UTF-8, no key twice, no NaN. Raises IntegrityError naming `source`."""
+    """Parse the JSON object in `data`: UTF-8, no duplicate keys, no NaN.
+
+    Raises IntegrityError that names `source`.
+    """
     try:
         value = json.loads(
-            data.decode(), object_pairs_hook=_without_twins, parse_constant=_refuse, parse_int=_whole
+            data.decode(),
+            object_pairs_hook=_reject_duplicate_keys,
+            parse_constant=_reject_constant,
+            parse_int=_parse_int,
         )
     except RecursionError:
         raise IntegrityError(f"{source}: nested too deeply") from None
@@ -76,20 +87,20 @@ def parse_object(data: bytes, *, source: str) -> dict[str, Any]:
     return value
 
 
-def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        seen: set[str] = set()
-        twin = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"key {twin[:80]!r} stands there twice")
+def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"key {key[:80]!r} stands there twice")
+        found[key] = value
     return found
 
 
-def _whole(digits: str) -> int:
-    if digits == "-0":  # the safetensors library takes it for a fraction
+def _parse_int(digits: str) -> int:
+    if digits == "-0":  # the safetensors library reads it as a fraction
         raise ValueError("-0 is no whole number")
     return int(digits)
 
 
-def _refuse(constant: str) -> NoReturn:
+def _reject_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no JSON number")

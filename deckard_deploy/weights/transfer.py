@@ -1,7 +1,7 @@
-"""Fetch one file over several connections into a `Partial`, hashing it as it comes.
+"""The transfer of one file over several connections into a `Partial`, with its hash computed on the way.
 
-What the hub's own client leaves out, measured with huggingface_hub 2.4.0: a comparison of hashes, going on after a
-kill, and a second try after a 5xx.
+The client of huggingface_hub 2.4.0 compares no hashes, does not resume after a kill and does not retry after
+a 5xx (tests/unit/weights/test_hub_client_control.py).
 """
 
 import errno
@@ -20,32 +20,35 @@ from deckard_deploy.system.files import next_look
 from deckard_deploy.weights.manifest import RemoteFile
 from deckard_deploy.weights.partial import Partial
 from deckard_deploy.weights.responses import (
-    Ignored,
-    Transient,
-    asking,
+    RangeIgnored,
+    RetryableError,
     check_range,
     check_redirect,
     check_status,
     check_whole,
     keep_queue_short,
     pieces,
+    translate_errors,
 )
 
 if TYPE_CHECKING:
     from requests import PreparedRequest, Response, Session
 
 _HASH_CHUNK = 1 << 20
-_PROGRESS = 64 << 10  # so many bytes prove that trying again helps
+_PROGRESS_BYTES = 64 << 10  # a try that brought this many bytes resets the count of failures
 _LONGEST_PAUSE_S = 30.0
 _LONGEST_RETRY_AFTER_S = 300.0
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How hard to try. Below slowest_bytes_s over stall_s a connection counts as stalled and is replaced.
+    """The settings of a transfer.
 
-    Up to a round trip of near_us a kill costs at most 1 MiB, and 8 connections at most 8 x 64 KiB per round trip: over
-    260 MB/s. Farther away that would be too slow, and a kill costs what the kernel holds.
+    A connection slower than slowest_bytes_s over stall_s is stalled, and replaced.
+
+    For a round trip up to near_us (microseconds) the receive queue is short, so that a kill loses at most 1
+    MiB. Eight connections then get at most 8 x 64 KiB per round trip: more than 260 MB/s. For a longer round
+    trip that would be too slow, so the queue stays long, and a kill loses its content.
     """
 
     connections: int = 8
@@ -60,7 +63,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Remote:
-    """Where a file is, and who asks for it."""
+    """A file, its URL, and the token to fetch it with."""
 
     url: str
     token: SecretStr | None
@@ -68,47 +71,52 @@ class Remote:
 
 
 class Transfer:
-    """One file's transfer; `say` hears of pauses, `on_bytes` of the bytes that are there."""
+    """The transfer of one file; `say` takes lines about pauses."""
 
     def __init__(self, remote: Remote, partial: Partial, pace: Pace, *, say: Callable[[str], None]) -> None:
-        """Nothing is fetched yet."""
-        self._remote, self._partial, self._pace, self._say = remote, partial, pace, say
+        """Store the arguments; nothing is fetched yet."""
+        self._remote = remote
+        self._partial = partial
+        self._pace = pace
+        self._say = say
         self._stop = threading.Event()
-        self._failure: DeployError | Ignored | None = None
+        self._failure: DeployError | RangeIgnored | None = None
         self._segments: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def run(self, on_bytes: Callable[[int], None]) -> str:
-        """Fetch what is missing and return the hash of the whole. Raises NetworkError, EnvironmentUnfitError.
+        """Fetch the missing bytes and return the hash of the whole file.
 
-        A server that ignores ranges gets one plain request for everything, from the start.
+        on_bytes: called with the number of bytes that have arrived. Raises NetworkError,
+        EnvironmentUnfitError. If the server ignores ranges, the file is fetched again from the start with one
+        plain request.
         """
         try:
-            return self._in_parallel(on_bytes)
-        except Ignored:
+            return self._run_in_parallel(on_bytes)
+        except RangeIgnored:
             self._say(
                 f"{self._remote.file.path}: the server knows no ranges; from the start, over one connection"
             )
-        # A new one, because a thread of this one may still wait for its server, and must then find it stopped.
-        return Transfer(self._remote, self._partial, self._pace, say=self._say)._alone(on_bytes)
+        # A new object: a thread of this one may still wait for its server, and must find `_stop` set
+        # afterwards.
+        return Transfer(self._remote, self._partial, self._pace, say=self._say)._run_alone(on_bytes)
 
-    def _alone(self, on_bytes: Callable[[int], None]) -> str:
+    def _run_alone(self, on_bytes: Callable[[int], None]) -> str:
         self._partial.reset()
-        return self._supervise(
-            [threading.Thread(target=self._guarded, args=(self._whole,), daemon=True)], on_bytes
-        )
+        return self._supervise([self._thread(self._fetch_whole)], on_bytes)
 
-    def _in_parallel(self, on_bytes: Callable[[int], None]) -> str:
+    def _run_in_parallel(self, on_bytes: Callable[[int], None]) -> str:
         unfinished = self._partial.unfinished()
         for segment in unfinished:
             self._segments.put(segment)
         count = min(self._pace.connections, len(unfinished))
-        return self._supervise(
-            [threading.Thread(target=self._guarded, args=(self._some,), daemon=True) for _ in range(count)],
-            on_bytes,
-        )
+        threads = [self._thread(self._fetch_segments) for _ in range(count)]
+        return self._supervise(threads, on_bytes)
+
+    def _thread(self, work: Callable[["Session"], None]) -> threading.Thread:
+        return threading.Thread(target=self._run_thread, args=(work,), daemon=True)
 
     def _supervise(self, threads: list[threading.Thread], on_bytes: Callable[[int], None]) -> str:
-        """Hash behind the threads, in order, until the file is whole or one of them failed."""
+        """Hash the bytes in order while the threads fetch, until the file is complete or a thread failed."""
         for thread in threads:
             thread.start()
         try:
@@ -116,17 +124,18 @@ class Transfer:
         finally:
             self._stop.set()
             for thread in threads:
-                thread.join(timeout=1.0)  # one that waits for its server looks at `stop` before it writes
+                thread.join(timeout=1.0)  # a thread that waits for its server checks `_stop` before it writes
 
     def _hash(self, on_bytes: Callable[[int], None], threads: list[threading.Thread]) -> str:
-        hasher, hashed = self._remote.file.hasher(), 0
+        hasher = self._remote.file.hasher()
+        hashed = 0
         while hashed < self._partial.size:
             working = any(thread.is_alive() for thread in threads)
-            ready = self._partial.frontier(hashed)
+            ready = self._partial.contiguous_until(hashed)
             if self._failure:
                 raise self._failure
             if ready == hashed:
-                assert working  # noqa: S101  a thread that ends without a failure has filled its segments
+                assert working  # noqa: S101  a thread that ended without a failure has completed its segments
                 self._stop.wait(0.01)
                 on_bytes(self._partial.done())
                 continue
@@ -136,8 +145,8 @@ class Transfer:
             on_bytes(self._partial.done())
         return hasher.hexdigest()
 
-    def _guarded(self, work: Callable[["Session"], None]) -> None:
-        """Run in a thread: what goes wrong is handed to the one that hashes."""
+    def _run_thread(self, work: Callable[["Session"], None]) -> None:
+        """Run `work` in a thread, and store its failure for the thread that hashes."""
         from requests import Session  # noqa: PLC0415  heavy
 
         with Session() as session:
@@ -145,57 +154,66 @@ class Transfer:
             session.hooks["response"] = [check_redirect]
             try:
                 work(session)
-            except (DeployError, Ignored) as error:
+            except (DeployError, RangeIgnored) as error:
                 self._failure = error
-            except OSError as error:  # requests' own are Transient by now: this is our disk
+            except (
+                OSError
+            ) as error:  # errors of requests are RetryableError by now, so this one is of the disk
                 self._failure = self._disk_failure(error)
 
     def _disk_failure(self, error: OSError) -> EnvironmentUnfitError:
-        path, left = self._remote.file.path, self._partial.size - self._partial.done()
-        cause = {
+        left = self._partial.size - self._partial.done()
+        causes = {
             errno.ENOSPC: f"needs {left:,} bytes more, and {self._partial.free_bytes():,} are free",
             errno.EDQUOT: f"needs {left:,} bytes more, and the quota is used up",
-        }.get(error.errno or 0, f"cannot write: {error.strerror}")
+        }
+        cause = causes.get(error.errno or 0, f"cannot write: {error.strerror}")
         look = next_look(error, self._partial.folder)
-        return EnvironmentUnfitError(
-            f"{path}: {cause}", hint=f"{look}; the same command goes on where it stopped"
-        )
+        hint = f"{look}; the same command goes on where it stopped"
+        return EnvironmentUnfitError(f"{self._remote.file.path}: {cause}", hint=hint)
 
     def _authorize(self, request: "PreparedRequest") -> "PreparedRequest":
-        """The token, and not what ~/.netrc has; requests drops it when it is sent on to another host."""
+        """Send the token, and no credentials of ~/.netrc. requests drops it at a redirect to another host."""
         if self._remote.token:
             request.headers["Authorization"] = f"Bearer {self._remote.token.get_secret_value()}"
         return request
 
-    def _some(self, session: "Session") -> None:
-        """Fill segments, in order, until none is left."""
+    def _fetch_segments(self, session: "Session") -> None:
+        """Fetch segments from the queue until it is empty."""
         while not self._stop.is_set():
             try:
                 segment = self._segments.get_nowait()
             except queue.Empty:
                 return
-            request = functools.partial(self._range, session, segment)
-            self._persist(
-                request, functools.partial(self._partial.position, segment), self._partial.bounds(segment)[1]
-            )
+            request = functools.partial(self._request_range, session, segment)
+            position = functools.partial(self._partial.position, segment)
+            self._retry(request, position, self._partial.bounds(segment)[1])
 
-    def _whole(self, session: "Session") -> None:
-        """Everything in one request; every try begins anew."""
-        whole = functools.partial(self._from_the_start, session)
-        self._persist(
-            whole, lambda: self._partial.size if not self._partial.unfinished() else 0, self._partial.size
-        )
+    def _fetch_whole(self, session: "Session") -> None:
+        """Fetch the whole file with one request; every try starts at the first byte."""
 
-    def _persist(self, request: Callable[[], None], position: Callable[[], int], end: int) -> None:
-        """Repeat a request until `end` is reached. Raises NetworkError after so many in a row that brought nothing."""
+        def position() -> int:
+            if self._partial.unfinished():
+                return 0
+            return self._partial.size
+
+        self._retry(functools.partial(self._request_whole, session), position, self._partial.size)
+
+    def _retry(self, request: Callable[[], None], position: Callable[[], int], end: int) -> None:
+        """Repeat a request until `position` reaches `end`.
+
+        Raises NetworkError after more than `retries` tries in a row that brought no progress.
+        """
         failures = 0
         while position() < end and not self._stop.is_set():
             before = position()
             try:
-                with asking():
+                with translate_errors():
                     request()
-            except Transient as error:
-                failures = 1 if position() - before >= _PROGRESS else failures + 1
+            except RetryableError as error:
+                if position() - before >= _PROGRESS_BYTES:
+                    failures = 0
+                failures += 1
                 if failures > self._pace.retries:
                     raise NetworkError(
                         f"{self._remote.file.path}: {error}, {failures} times in a row",
@@ -203,8 +221,8 @@ class Transfer:
                     ) from error
                 self._pause(failures, error)
 
-    def _pause(self, failures: int, error: Transient) -> None:
-        """Wait as long as the server asked for, or longer each time, with jitter so that connections do not meet."""
+    def _pause(self, failures: int, error: RetryableError) -> None:
+        """Wait as long as the server asked for, else longer each time; jitter spreads the connections."""
         longest = min(_LONGEST_PAUSE_S, self._pace.backoff_s * 2.0 ** (failures - 1))
         pause = longest * random.uniform(0.5, 1)
         if error.retry_after is not None:
@@ -213,34 +231,38 @@ class Transfer:
             self._say(f"{self._remote.file.path}: {error}; again in {pause:.0f} s")
         self._stop.wait(pause)
 
-    def _range(self, session: "Session", segment: int) -> None:
-        """One request for the rest of a segment. Raises Transient, Ignored, NetworkError, OSError."""
-        start, end = self._partial.position(segment), self._partial.bounds(segment)[1]
+    def _request_range(self, session: "Session", segment: int) -> None:
+        """Request the rest of a segment. Raises RetryableError, RangeIgnored, NetworkError, OSError."""
+        start = self._partial.position(segment)
+        end = self._partial.bounds(segment)[1]
         etag = self._partial.etag
-        headers = {"Range": f"bytes={start}-{end - 1}", **({"If-Range": etag} if etag else {})}
+        headers = {"Range": f"bytes={start}-{end - 1}"}
+        if etag:
+            headers["If-Range"] = etag
         with self._open(session, headers) as response:
             if self._stop.is_set():
                 return
             if response.status_code == 200 and (start, end) != (0, self._partial.size):
                 if not etag:
-                    raise Ignored
-                # Another replica may have another ETag for the same bytes; the hash will tell.
+                    raise RangeIgnored
+                # Another replica may have another ETag for the same bytes; the hash of the file decides.
                 self._partial.remember_etag("")
-                raise Transient("the file's ETag has changed")
+                raise RetryableError("the file's ETag has changed")
             if response.status_code == 206:
                 check_range(response, start=start, end=end, size=self._partial.size)
             else:
                 check_whole(response, size=self._partial.size)
             self._partial.remember_etag(response.headers.get("ETag", ""))
-            self._take(response, segment, end)
+            self._write_body(response, segment, end)
 
-    def _from_the_start(self, session: "Session") -> None:
+    def _request_whole(self, session: "Session") -> None:
+        """Request the whole file. Raises RetryableError, NetworkError, OSError."""
         self._partial.reset()
         with self._open(session, {}) as response:
             if self._stop.is_set():
                 return
             check_whole(response, size=self._partial.size)
-            self._take(response, 0, self._partial.size)
+            self._write_body(response, 0, self._partial.size)
 
     def _open(self, session: "Session", headers: dict[str, str]) -> "Response":
         response = session.get(
@@ -251,14 +273,14 @@ class Transfer:
         )
         try:
             check_status(response, self._remote.file.path)
-        except (Transient, NetworkError):
+        except (RetryableError, NetworkError):
             response.close()
             raise
         keep_queue_short(response, near_us=self._pace.near_us)
         return response
 
-    def _take(self, response: "Response", segment: int, end: int) -> None:
-        """Write the body into this segment and the ones after it, up to `end`. Raises Transient if it ends early."""
+    def _write_body(self, response: "Response", segment: int, end: int) -> None:
+        """Write the body from this segment on, up to `end`. Raises RetryableError if it ends early."""
         for piece in pieces(response, stall_s=self._pace.stall_s, slowest_bytes_s=self._pace.slowest_bytes_s):
             left = piece
             while left and not self._stop.is_set():
@@ -271,4 +293,4 @@ class Transfer:
             if self._stop.is_set():
                 return
         if self._partial.position(segment) < end:
-            raise Transient("the connection ended early")
+            raise RetryableError("the connection ended early")

@@ -21,7 +21,7 @@ def of_a_pull() -> Iterator[Fault]:
     """Each has a test of its own; where a fault has several, pytest counts them."""
     for place, case in enumerate(CASES):
         several = f"_{NUMBERS[:place].count(case.number)}" if NUMBERS.count(case.number) > 1 else ""
-        proof = f"tests/unit/weights/test_faults.py::test_it_is_survived[{case.number}{several}]"
+        proof = f"tests/unit/weights/test_faults.py::test_fault_is_survived[{case.number}{several}]"
         guard = Guard(case.module, case.guard, case.instead)
         yield Fault(case.number, case.fault, case.said, (proof,), guard, case.otherwise)
 

@@ -97,8 +97,8 @@ FAULTS = (
         "a patch is mounted where the engine does not look, or is not the patch",
         "4: the original … is in use, not patch eagle: it was mounted somewhere else (Python 3.12)",
         (
-            "tests/unit/patching/test_attestation.py::test_a_mount_that_did_not_take_is_found",
-            "tests/unit/patching/test_build.py::test_a_base_that_differs_anywhere_is_refused_and_nothing_is_written",
+            "tests/unit/patching/test_attestation.py::test_mount_mistakes_are_found",
+            "tests/unit/patching/test_build.py::test_build_refuses_changed_base_and_writes_nothing",
         ),
         Guard("patching/attestation.py", "    if digest != patch.sha256:\n", "    if False:\n"),
         "DID NOT RAISE",

@@ -169,9 +169,7 @@ FAULTS = (
         "F56",
         "ulimit allows no larger file, or no more open files",
         "3: cannot write …: File too large; ulimit -f",
-        (
-            "tests/unit/weights/test_limits.py::test_the_limit_is_named_and_without_it_the_same_command_goes_on",
-        ),
+        ("tests/unit/weights/test_limits.py::test_pull_names_ulimit_and_resumes_without_it",),
         Guard("system/files.py", '    errno.EFBIG: "ulimit -f",\n', ""),
         "names(3, 'File too large', 'ulimit -')",
     ),
@@ -215,7 +213,7 @@ FAULTS = (
         "4: the drafter in … has a vocabulary of 512 tokens, and the model one of 262144; 6: the drafter does not fit",
         (
             "tests/unit/operations/test_engine.py::test_a_drafter_with_another_vocabulary_is_refused_before_anything_starts",
-            "tests/unit/weights/test_inspection.py::test_a_drafter_with_another_vocabulary",
+            "tests/unit/weights/test_inspection.py::test_drafter_with_other_vocabulary_is_a_fault",
             "tests/e2e/test_drafters.py::test_one_that_does_not_fit_is_refused",
         ),
         Guard("operations/weights.py", "    if ours and other and ours != other:\n", "    if False:\n"),

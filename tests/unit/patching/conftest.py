@@ -1,4 +1,4 @@
-"""A patch set of two small modules, with its base files: everything that a build needs, and nothing of vLLM."""
+"""A patch set of two small modules with its base files: all inputs of a build, without vLLM."""
 
 import difflib
 import hashlib
@@ -30,7 +30,7 @@ def digest(text: str) -> str:
 
 @dataclass
 class World:
-    """A patch set on disk, and a vllm package that it is for."""
+    """A patch set on disk, and the vllm package that it patches."""
 
     root: Path
     package: Path

@@ -1,4 +1,4 @@
-"""Whatever keeps our file from being the one that Python imports is found, by a real Python."""
+"""A real Python finds every mistake that keeps it from importing the patched file."""
 
 import importlib.util
 import json
@@ -21,7 +21,7 @@ EAGLE, MODELOPT = NAMES["eagle"], NAMES["modelopt"]
 
 
 class Container:
-    """A folder that stands for the inside of a container: our files lie over the package, as bind mounts put them."""
+    """A folder that stands for the inside of a container, with the patched files in place of the mounts."""
 
     def __init__(self, world: World, folder: Path) -> None:
         self.site = world.package.parent
@@ -49,7 +49,7 @@ def container(world: World, tmp_path: Path) -> Container:
     return Container(world, tmp_path)
 
 
-def test_files_in_their_places_are_attested(container):
+def test_mounted_files_are_attested(container):
     attested = judge(container.attest(), container.built)
     assert [(one.name, one.sha256) for one in attested] == [
         (patch.name, patch.sha256) for patch in container.built
@@ -57,12 +57,12 @@ def test_files_in_their_places_are_attested(container):
     assert attested[0].path == str(container.site / EAGLE)
 
 
-def test_nothing_of_the_package_is_imported(container):
+def test_attestation_imports_nothing(container):
     (container.site / "vllm/__init__.py").write_text("raise SystemExit('imported')\n")
     judge(container.attest(), container.built)
 
 
-def test_a_link_to_our_file_is_our_file(container):
+def test_link_to_patched_file_is_attested(container):
     container.unmount(EAGLE)
     (container.site / EAGLE).symlink_to(container.built[0].path)
     assert judge(container.attest(), container.built)[0].path == str(container.built[0].path)
@@ -170,14 +170,14 @@ MISTAKES: dict[Callable[[Container], None], str] = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.__name__)
-def test_a_mount_that_did_not_take_is_found(container, mistake):
+def test_mount_mistakes_are_found(container, mistake):
     mistake(container)
     with pytest.raises(IntegrityError, match=MISTAKES[mistake]) as refused:
         judge(container.attest(), container.built)
     assert refused.value.exit_code == 4
 
 
-def test_the_unchecked_bytecode_really_wins_over_the_source(container):
+def test_unchecked_bytecode_wins_over_source(container):
     old_bytecode_that_nobody_checks(container)
     code = "from vllm.v1.spec_decode import eagle; print(eagle.propose())"
     environment = {"PYTHONPATH": str(container.site)}
@@ -187,13 +187,13 @@ def test_the_unchecked_bytecode_really_wins_over_the_source(container):
     assert done.stdout.strip() == "theirs"
 
 
-def test_folders_without_init_are_packages_too(container):
+def test_namespace_packages_are_attested(container):
     (container.site / "vllm/v1/__init__.py").unlink()
     (container.site / "vllm/v1/spec_decode/__init__.py").unlink()
     judge(container.attest(), container.built)
 
 
-def test_bytecode_that_python_checks_does_not_matter(container):
+def test_checked_bytecode_is_accepted(container):
     source = container.site / EAGLE
     py_compile.compile(str(source), invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH)
     assert Path(importlib.util.cache_from_source(str(source))).is_file()
@@ -213,27 +213,27 @@ def test_bytecode_that_python_checks_does_not_matter(container):
         "{" * 10,
     ],
 )
-def test_no_answer_is_no_attestation(container, output):
+def test_invalid_attestation_output_is_refused(container, output):
     with pytest.raises(IntegrityError, match="no attestation came back"):
         judge(output, container.built)
 
 
-def test_talk_before_the_answer_does_not_matter(container):
+def test_output_before_the_answer_is_ignored(container):
     judge("WARNING: something\n" + container.attest(), container.built)
 
 
-def test_an_answer_about_other_modules_attests_nothing(container):
+def test_answer_about_other_modules_is_refused(container):
     answer = json.loads(container.attest())
     answer["modules"] = {name: entry for name, entry in answer["modules"].items() if "eagle" not in name}
     with pytest.raises(IntegrityError):
         judge(json.dumps(answer), container.built)
 
 
-def test_nothing_built_needs_no_proof():
+def test_empty_build_is_attested():
     assert judge('{"python": [3, 12], "modules": {}}', ()) == ()
 
 
-def test_the_program_takes_modules_and_nothing_of_a_shell(container):
+def test_attestation_command_uses_no_shell(container):
     argv = attestation_argv(container.built)
     assert argv[0] == "-c"
     assert argv[2:] == tuple(patch.module for patch in container.built)

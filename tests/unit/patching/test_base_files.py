@@ -15,7 +15,7 @@ import pytest
 
 from deckard_deploy.errors import BadInputError, EnvironmentUnfitError, IntegrityError, NetworkError
 from deckard_deploy.patching.base_file_sources import Source, find_base
-from deckard_deploy.patching.base_files import MAX_MODULE_BYTES, from_cache, from_package, keep
+from deckard_deploy.patching.base_files import MAX_MODULE_BYTES, from_cache, from_package, save_to_cache
 from deckard_deploy.patching.wheel import from_wheel
 from tests.unit.patching.conftest import OLD, World
 
@@ -25,7 +25,7 @@ SIZE = 3_000_000  # of the rest of the wheel
 
 
 def wheel_bytes(files: dict[str, bytes]) -> bytes:
-    """A wheel whose first member is large and does not compress, as vLLM's libraries are."""
+    """Return a wheel whose first member is large and not compressed, like vLLM's libraries."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("vllm/_C.abi3.so", bytes(SIZE))
@@ -84,29 +84,29 @@ def serve() -> Iterator[Serve]:
         server.server_close()
 
 
-def test_files_of_an_installed_package(world: World):
+def test_files_are_read_from_installed_package(world: World):
     base = from_package(world.package, TARGETS)
     assert base.files == CONTENT
     assert str(base.package) == str(world.package)
 
 
-def test_a_package_folder_under_another_name(world: World, tmp_path: Path):
+def test_package_folder_may_have_another_name(world: World, tmp_path: Path):
     assert from_package(world.package.rename(tmp_path / "vllm-src"), TARGETS).files == CONTENT
 
 
-def test_a_file_that_is_not_there_is_named(world: World):
+def test_missing_package_file_is_named(world: World):
     (world.package / "v1/spec_decode/eagle.py").unlink()
     with pytest.raises(EnvironmentUnfitError, match=r"eagle\.py: No such file"):
         from_package(world.package, TARGETS)
 
 
-def test_files_of_a_local_wheel(tmp_path: Path):
+def test_files_are_read_from_local_wheel(tmp_path: Path):
     path = tmp_path / "vllm-0.19.1-py3-none-any.whl"
     path.write_bytes(wheel_bytes(CONTENT))
     assert from_wheel(str(path), TARGETS).files == CONTENT
 
 
-def test_files_of_a_remote_wheel_cost_a_fraction_of_it(serve: Serve):
+def test_remote_wheel_is_read_by_ranges(serve: Serve):
     url, sent = serve(wheel_bytes(CONTENT))
     base = from_wheel(url, TARGETS)
     assert base.files == CONTENT
@@ -118,13 +118,13 @@ def test_files_of_a_remote_wheel_cost_a_fraction_of_it(serve: Serve):
     ("fault", "reason"),
     [("404", "404"), ("whole file", "does not answer ranges"), ("short", "bytes instead of")],
 )
-def test_a_server_that_does_not_play_along_is_a_network_error(serve: Serve, fault: str, reason: str):
+def test_misbehaving_server_is_network_error(serve: Serve, fault: str, reason: str):
     url, _ = serve(wheel_bytes(CONTENT), fault)
     with pytest.raises(NetworkError, match=reason):
         from_wheel(url, TARGETS)
 
 
-def test_no_server_is_a_network_error(free_url: str):
+def test_missing_server_is_network_error(free_url: str):
     with pytest.raises(NetworkError):
         from_wheel(free_url, TARGETS)
 
@@ -146,14 +146,14 @@ def free_url() -> str:
     ],
     ids=["not a zip", "empty", "another wheel", "a bomb"],
 )
-def test_what_is_no_wheel_of_vllm_is_refused(tmp_path: Path, content: bytes, reason: str):
+def test_file_other_than_vllm_wheel_is_refused(tmp_path: Path, content: bytes, reason: str):
     path = tmp_path / "vllm.whl"
     path.write_bytes(content)
     with pytest.raises(IntegrityError, match=reason):
         from_wheel(str(path), TARGETS)
 
 
-def test_a_wheel_with_a_bit_wrong_is_refused(tmp_path: Path):
+def test_wheel_with_flipped_bit_is_refused(tmp_path: Path):
     stream, path = io.BytesIO(), tmp_path / "vllm.whl"
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(TARGETS[0], CONTENT[TARGETS[0]] * 100)
@@ -161,28 +161,30 @@ def test_a_wheel_with_a_bit_wrong_is_refused(tmp_path: Path):
         damaged = bytearray(stream.getvalue())
         damaged[bit // 8] ^= 1 << bit % 8
         path.write_bytes(damaged)
-        with contextlib.suppress(IntegrityError):  # of a time or a version nobody asks
+        with contextlib.suppress(
+            IntegrityError
+        ):  # raised or not: the bit may be in an unused field, such as a time
             from_wheel(str(path), TARGETS[:1])
 
 
-def test_a_wheel_that_is_not_there(tmp_path: Path):
+def test_missing_wheel_is_refused(tmp_path: Path):
     with pytest.raises(EnvironmentUnfitError, match="No such file"):
         from_wheel(str(tmp_path / "vllm.whl"), TARGETS)
 
 
-def test_the_cache_gives_back_what_it_was_given(world: World, tmp_path: Path):
-    keep(tmp_path / "cache", world.base)
+def test_cache_returns_saved_files(world: World, tmp_path: Path):
+    save_to_cache(tmp_path / "cache", world.base)
     cached = from_cache(tmp_path / "cache", world.patch_set)
     assert cached is not None
     assert cached.files == CONTENT
 
 
-def test_two_processes_keep_the_same_file_at_once(tmp_path: Path):
+def test_two_processes_can_save_the_same_file(tmp_path: Path):
     code = """
 import pathlib, sys
-from deckard_deploy.patching.base_files import BaseFiles, keep
+from deckard_deploy.patching.base_files import BaseFiles, save_to_cache
 for _ in range(1000):
-    keep(pathlib.Path(sys.argv[1]), BaseFiles(files={"vllm/a.py": b"x"}, origin="here"))
+    save_to_cache(pathlib.Path(sys.argv[1]), BaseFiles(files={"vllm/a.py": b"x"}, origin="here"))
 """
     command = [sys.executable, "-c", code, str(tmp_path / "cache")]
     processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
@@ -191,9 +193,9 @@ for _ in range(1000):
     assert [path.read_bytes() for path in (tmp_path / "cache").iterdir()] == [b"x"]
 
 
-def test_a_cache_that_was_changed_or_is_not_complete_gives_nothing(world: World, tmp_path: Path):
+def test_changed_or_partial_cache_gives_none(world: World, tmp_path: Path):
     cache = tmp_path / "cache"
-    keep(cache, world.base)
+    save_to_cache(cache, world.base)
     first, second = (cache / patch.base_sha256 for patch in world.patch_set.patches)
     first.write_text("something else")
     assert from_cache(cache, world.patch_set) is None
@@ -202,18 +204,18 @@ def test_a_cache_that_was_changed_or_is_not_complete_gives_nothing(world: World,
     assert from_cache(cache, world.patch_set) is None
 
 
-def test_a_named_source_is_used_and_kept(world: World, tmp_path: Path):
+def test_named_source_is_used_and_cached(world: World, tmp_path: Path):
     cache = tmp_path / "cache"
     assert find_base(world.patch_set, Source(package=str(world.package)), cache=cache).files == CONTENT
     assert find_base(world.patch_set, Source(), cache=cache).origin == f"cache {cache}"
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(world: World, tmp_path: Path):
+def test_unwritable_cache_is_ignored(world: World, tmp_path: Path):
     (tmp_path / "file").touch()
     found = find_base(world.patch_set, Source(package=str(world.package)), cache=tmp_path / "file" / "cache")
     assert found.files == CONTENT
 
 
-def test_two_sources_are_one_too_many(world: World, tmp_path: Path):
+def test_two_sources_are_refused(world: World, tmp_path: Path):
     with pytest.raises(BadInputError, match="--wheel cannot be combined"):
         find_base(world.patch_set, Source(wheel="x.whl", image="vllm:1"), cache=tmp_path)

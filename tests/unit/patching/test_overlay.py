@@ -1,4 +1,4 @@
-"""The overlay is the package with our files in it, and the package itself stays as it is."""
+"""The overlay is the package with the patched files; the package itself does not change."""
 
 import json
 import subprocess
@@ -33,31 +33,31 @@ def imported(first_on_path: Path) -> list[object]:
     return list(json.loads(done.stdout))
 
 
-def test_python_imports_our_files_and_the_rest_of_theirs(world, tmp_path):
+def test_python_imports_patched_and_original_files(world, tmp_path):
     built = build(world.patch_set, world.base, tmp_path / "out")
     tree = overlay(world.package, built, tmp_path / "overlay")
     assert imported(tree) == ["ours", ["NVFP4_AWQ"], "vllm", str(tree / "vllm/__init__.py")]
     assert imported(world.package.parent)[0] == "theirs"
 
 
-def test_the_package_is_left_as_it_was(world, tmp_path):
+def test_overlay_does_not_change_package(world, tmp_path):
     before = {path: path.read_bytes() for path in world.package.rglob("*.py")}
     overlay(world.package, build(world.patch_set, world.base, tmp_path / "out"), tmp_path / "overlay")
     assert {path: path.read_bytes() for path in world.package.rglob("*.py")} == before
     assert {target: (world.package.parent / target).read_text() for target in OLD} == OLD
 
 
-def test_our_files_are_real_files_and_all_others_are_links(world, tmp_path):
+def test_overlay_links_all_but_patched_files(world, tmp_path):
     built = build(world.patch_set, world.base, tmp_path / "out")
     tree = overlay(world.package, built, tmp_path / "overlay")
     found = (tree / "vllm").rglob("*")
     real = {str(path.relative_to(tree)) for path in found if path.is_file() and not path.is_symlink()}
-    # rglob does not go through links, so what it finds inside is what was written.
+    # rglob does not follow links, so it finds only the written files.
     assert real == set(NEW)
     assert (tree / "vllm/v1/engine").is_symlink()
 
 
-def test_a_second_overlay_replaces_the_first(world, tmp_path):
+def test_second_overlay_replaces_first(world, tmp_path):
     built = build(world.patch_set, world.base, tmp_path / "out")
     overlay(world.package, built, tmp_path / "overlay")
     (world.package / "added.py").write_text("")
@@ -67,13 +67,13 @@ def test_a_second_overlay_replaces_the_first(world, tmp_path):
     assert {entry.name for entry in tree.iterdir()} == {"vllm", "made-of", ".lock"}
 
 
-def test_a_second_overlay_of_the_same_leaves_the_tree_that_a_server_imports_from(world, tmp_path):
+def test_same_overlay_keeps_its_tree(world, tmp_path):
     built = build(world.patch_set, world.base, tmp_path / "out")
     before = (overlay(world.package, built, tmp_path / "overlay") / "vllm").stat().st_ino
     assert (overlay(world.package, built, tmp_path / "overlay") / "vllm").stat().st_ino == before
 
 
-def test_a_damaged_overlay_is_made_anew(world, tmp_path):
+def test_damaged_overlay_is_created_again(world, tmp_path):
     built = build(world.patch_set, world.base, tmp_path / "out")
     tree = overlay(world.package, built, tmp_path / "overlay")
     (tree / built[0].target).write_text("something else\n")
@@ -81,8 +81,8 @@ def test_a_damaged_overlay_is_made_anew(world, tmp_path):
 
 
 @pytest.mark.parametrize("place", ["", "v1", "v1/spec_decode"])
-def test_what_an_overlay_lacks_of_the_package_is_linked(world, tmp_path, place):
-    """Another build of the same release, installed over the first, or a link that was removed."""
+def test_overlay_links_new_package_files(world, tmp_path, place):
+    """A file of another build that was installed over the first, and a link that was removed."""
     built = build(world.patch_set, world.base, tmp_path / "out")
     tree = overlay(world.package, built, tmp_path / "overlay")
     (world.package / place / "_C.abi3.so").touch()
@@ -94,20 +94,20 @@ def test_what_an_overlay_lacks_of_the_package_is_linked(world, tmp_path, place):
     assert link.is_symlink()
 
 
-def test_overlays_made_at_once_do_not_meet(world, tmp_path):
+def test_concurrent_overlays_give_one_tree(world, tmp_path):
     built = build(world.patch_set, world.base, tmp_path / "out")
     with ThreadPoolExecutor(8) as pool:
         trees = set(pool.map(lambda _: overlay(world.package, built, tmp_path / "overlay"), range(24)))
     assert imported(trees.pop())[0] == "ours"
 
 
-def test_replacing_an_overlay_deletes_nothing_behind_its_links(world, tmp_path):
+def test_replacing_overlay_keeps_link_targets(world, tmp_path):
     overlay(world.package, build(world.patch_set, world.base, tmp_path / "out"), tmp_path / "overlay")
     overlay(world.package, (), tmp_path / "overlay")
     assert (world.package / "v1/engine/__init__.py").is_file()
 
 
-def test_bytecode_is_not_linked_beside_our_files(world, tmp_path):
+def test_overlay_does_not_link_bytecode(world, tmp_path):
     cache = world.package / "v1/spec_decode/__pycache__"
     cache.mkdir()
     (cache / "eagle.cpython-311.pyc").write_bytes(b"old")
@@ -115,6 +115,6 @@ def test_bytecode_is_not_linked_beside_our_files(world, tmp_path):
     assert not (tree / "vllm/v1/spec_decode/__pycache__").exists()
 
 
-def test_what_is_no_package_is_refused(tmp_path):
+def test_overlay_of_a_non_package_is_refused(tmp_path):
     with pytest.raises(EnvironmentUnfitError, match="is not the folder of a Python package"):
         overlay(tmp_path, (), tmp_path / "overlay")

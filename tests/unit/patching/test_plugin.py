@@ -1,4 +1,4 @@
-"""The plugin's wheel: the same bytes everywhere, importable as one file, and what its processes say of it."""
+"""The plugin's wheel: reproducible, importable as one file, and verified by the log of the engine."""
 
 import hashlib
 import os
@@ -28,12 +28,12 @@ START = "(APIServer pid=1) INFO 11-26 00:10:00 [api_utils.py:286] non-default ar
 
 
 def said(pid: int, sha256: str = OURS) -> str:
-    """As seen on 0.32.0: a worker has another name while it starts, and the API server none."""
+    """Return the line as vLLM 0.32.0 logs it: a starting worker has another name, the API server none."""
     prefix = {1: "", 2: "(EngineCore pid=2) WARNING ", 3: "(VllmWorker-0 pid=3) WARNING "}[pid]
     return f"{prefix}deckard_nvfp4_awq registered: sha256={sha256} pid={pid}"
 
 
-def test_the_wheel_is_the_same_whoever_builds_it(tmp_path: Path):
+def test_wheel_build_is_reproducible(tmp_path: Path):
     surroundings = (("022", "UTC", ""), ("077", "Asia/Tokyo", "1700000000"), ("000", "America/Lima", "1"))
     hashes = set()
     for number, (umask, zone, epoch) in enumerate(surroundings):
@@ -45,7 +45,7 @@ def test_the_wheel_is_the_same_whoever_builds_it(tmp_path: Path):
     assert hashes == {plugin.sha256_of(NAME)}
 
 
-def test_a_wheel_that_is_right_keeps_its_inode_and_a_wrong_one_is_replaced(tmp_path: Path):
+def test_build_keeps_right_wheel_and_replaces_wrong(tmp_path: Path):
     file = plugin.build(NAME, tmp_path / "deep" / plugin.WHEEL)
     before = file.stat().st_ino
     assert plugin.build(NAME, file).stat().st_ino == before
@@ -53,7 +53,7 @@ def test_a_wheel_that_is_right_keeps_its_inode_and_a_wrong_one_is_replaced(tmp_p
     assert hashlib.sha256(plugin.build(NAME, file).read_bytes()).hexdigest() == plugin.sha256_of(NAME)
 
 
-def test_python_finds_the_entry_point_in_the_file(tmp_path: Path):
+def test_python_finds_entry_point_in_wheel(tmp_path: Path):
     file = plugin.build(NAME, tmp_path / plugin.WHEEL)
 
     def ask(path: str) -> str:
@@ -67,12 +67,12 @@ def test_python_finds_the_entry_point_in_the_file(tmp_path: Path):
     assert "deckard_nvfp4_awq:register" not in ask(str(tmp_path / "nothing"))
 
 
-def test_every_process_has_to_say_the_hash():
+def test_every_process_logs_the_hash():
     lines = [said(1), START, said(2), CORE, said(3), WORKER]
     assert plugin.judge_log(lines, OURS) == "in use by APIServer, EngineCore, Worker, hashes right"
 
 
-def test_an_engine_without_a_worker_process_needs_none():
+def test_engine_without_worker_passes():
     assert "APIServer, EngineCore," in plugin.judge_log([said(1), START, said(2), CORE], OURS)
 
 
@@ -86,10 +86,10 @@ def test_an_engine_without_a_worker_process_needs_none():
         ([said(1), said(2, OTHER), CORE], "EngineCore 2 does not run .* it said bbbbbbbbbbbb"),
     ],
 )
-def test_a_process_that_says_nothing_or_another_hash_is_an_error(lines: list[str], words: str):
+def test_missing_or_other_hash_is_refused(lines: list[str], words: str):
     with pytest.raises(IntegrityError, match=words):
         plugin.judge_log([START, *lines], OURS)
 
 
-def test_a_log_that_lost_its_beginning_is_not_judged():
+def test_log_without_start_is_not_verified():
     assert plugin.judge_log([API, CORE], OURS).startswith("not asked")

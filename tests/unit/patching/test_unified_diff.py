@@ -1,4 +1,4 @@
-"""A diff belongs to exactly one file, or it is refused."""
+"""A diff must belong to exactly one file, else it is refused."""
 
 import difflib
 
@@ -24,7 +24,7 @@ def diff_of(old: str, new: str, target: str = TARGET) -> str:
 GOOD = diff_of(BASE, CHANGED)
 
 
-def test_a_diff_gives_the_new_file_and_its_reverse_the_old_one():
+def test_diff_gives_new_file_and_reverse_old():
     diff = parse(GOOD, source="x.patch")
     assert diff.target == TARGET
     assert apply(diff, BASE) == CHANGED
@@ -41,19 +41,19 @@ def test_a_diff_gives_the_new_file_and_its_reverse_the_old_one():
     ],
     ids=["context", "trailing space", "line missing", "shifted by one"],
 )
-def test_a_hunk_that_does_not_find_its_lines_is_named(change, hunk, line):
+def test_mismatched_hunk_is_named(change, hunk, line):
     with pytest.raises(HunkMismatchError) as refused:
         apply(parse(GOOD, source="x.patch"), BASE.replace(*change))
     assert (refused.value.number, refused.value.line) == (hunk, line)
     assert str(refused.value) == f"{TARGET}: hunk {hunk} does not match at line {line}"
 
 
-def test_a_base_that_ends_before_the_hunk_is_refused():
+def test_base_shorter_than_hunk_is_refused():
     with pytest.raises(HunkMismatchError):
         apply(parse(GOOD, source="x.patch"), "line 1\nline 2\n")
 
 
-def test_a_hunk_does_not_take_the_end_of_the_file_for_an_empty_line():
+def test_hunk_does_not_match_end_as_empty_line():
     text = f"--- a/{TARGET}\n+++ b/{TARGET}\n@@ -1,2 +1,3 @@\n last\n \n+more\n"
     with pytest.raises(HunkMismatchError):
         apply(parse(text, source="x.patch"), "last\n")
@@ -92,7 +92,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
-def test_anything_but_one_clean_diff_of_one_module_is_refused(text):
+def test_malformed_diff_is_refused(text):
     with pytest.raises(IntegrityError):
         parse(text, source="x.patch")
 
@@ -101,7 +101,7 @@ LINES = st.lists(st.sampled_from(["a", "b", "", " ", "-x", "+y", "@@ -1 +1 @@", 
 
 
 @given(old=LINES, new=LINES)
-def test_what_difflib_writes_applies_forwards_and_backwards(old, new):
+def test_difflib_output_applies_and_reverts(old, new):
     before, after = "".join(f"{line}\n" for line in old), "".join(f"{line}\n" for line in new)
     # A start of 0, for an empty side, is a created file, which is refused.
     if before != after and before and after:
@@ -111,7 +111,7 @@ def test_what_difflib_writes_applies_forwards_and_backwards(old, new):
 
 
 @given(old=LINES, new=LINES, other=LINES)
-def test_a_diff_applies_exactly_where_every_old_line_stands_in_its_place(old, new, other):
+def test_diff_applies_only_where_old_lines_match(old, new, other):
     before, after = ("".join(f"{line}\n" for line in lines) for lines in (old, new))
     if before != after and before and after:
         diff = parse(diff_of(before, after), source="x.patch")

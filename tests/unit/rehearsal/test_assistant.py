@@ -21,12 +21,12 @@ def test_two_runs_write_the_same_bytes(tmp_path: Path, kind: Kind) -> None:
     assert contents(write(tmp_path / "one", kind=kind)) == contents(write(tmp_path / "two", kind=kind))
 
 
-def test_another_kind_replaces_the_drafter(tmp_path: Path) -> None:
+def test_other_kind_replaces_drafter(tmp_path: Path) -> None:
     files = {kind: contents(write(tmp_path / "drafter", kind=kind))["model.safetensors"] for kind in KINDS}
     assert len(set(files.values())) == len(KINDS)
 
 
-def test_it_is_narrower_than_its_target_and_reads_its_cache(tmp_path: Path) -> None:
+def test_drafter_is_narrower_and_reads_target_cache(tmp_path: Path) -> None:
     config = json.loads((write(tmp_path / "drafter") / "config.json").read_text())
     target = json.loads((gemma4.write(tmp_path / "target") / "config.json").read_text())["text_config"]
     text = config["text_config"]

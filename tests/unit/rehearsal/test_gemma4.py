@@ -24,7 +24,7 @@ def test_two_runs_write_the_same_bytes(tmp_path, quantization: Quantization):
     assert len(one["model.safetensors"]) > 2_000_000
 
 
-def test_a_complete_checkpoint_is_left_as_it_is(tmp_path):
+def test_complete_checkpoint_is_left_unchanged(tmp_path):
     folder = write(tmp_path / "tiny")
     before = folder.stat().st_ino, (folder / "config.json").stat().st_mtime_ns
     write(folder)
@@ -41,7 +41,7 @@ def test_a_complete_checkpoint_is_left_as_it_is(tmp_path):
     ],
     ids=["cut file", "missing file", "other version", "cut manifest"],
 )
-def test_an_incomplete_checkpoint_is_written_again(tmp_path, damage):
+def test_incomplete_checkpoint_is_written_again(tmp_path, damage):
     folder = write(tmp_path / "tiny")
     whole = contents(folder)
     damage(folder)
@@ -49,14 +49,14 @@ def test_an_incomplete_checkpoint_is_written_again(tmp_path, damage):
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["tiny"]
 
 
-def test_another_quantization_replaces_the_checkpoint(tmp_path):
+def test_other_quantization_replaces_checkpoint(tmp_path):
     write(tmp_path / "tiny")
     write(tmp_path / "tiny", quantization="nvfp4_awq")
     config = json.loads((tmp_path / "tiny" / "config.json").read_text())
     assert config["quantization_config"]["quant_algo"] == "NVFP4_AWQ"
 
 
-def test_a_folder_with_other_files_is_refused_and_kept(tmp_path):
+def test_folder_with_other_files_is_refused(tmp_path):
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(BadInputError, match="holds files that are not a tiny Gemma 4") as caught:
         write(tmp_path)
@@ -64,11 +64,11 @@ def test_a_folder_with_other_files_is_refused_and_kept(tmp_path):
     assert contents(tmp_path) == {"mine.txt": b"precious"}
 
 
-def test_an_empty_folder_is_filled(tmp_path):
+def test_empty_folder_is_filled(tmp_path):
     assert MANIFEST in contents(write(tmp_path))
 
 
-def test_writers_at_the_same_time_leave_one_whole_checkpoint(tmp_path):
+def test_concurrent_writers_leave_one_checkpoint(tmp_path):
     whole = contents(write(tmp_path / "alone"))
     threads = [threading.Thread(target=write, args=(tmp_path / "shared",)) for _ in range(4)]
     for thread in threads:
@@ -79,7 +79,7 @@ def test_writers_at_the_same_time_leave_one_whole_checkpoint(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["alone", "shared"]
 
 
-def test_a_missing_library_is_named_with_the_command_that_installs_it(tmp_path, monkeypatch):
+def test_missing_library_is_named_with_pip_command(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [])
     for library in ("numpy", "ml_dtypes", "safetensors"):
         monkeypatch.delitem(sys.modules, library, raising=False)
@@ -89,5 +89,5 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(tmp_path, 
     assert not (tmp_path / "tiny").exists()
 
 
-def test_another_user_may_read_every_file(tmp_path):
+def test_other_users_may_read_every_file(tmp_path):
     assert all(path.stat().st_mode & 0o004 for path in write(tmp_path / "tiny").iterdir())

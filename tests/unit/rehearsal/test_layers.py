@@ -1,5 +1,7 @@
-"""The tiny Gemma 4's arithmetic, computed with a Gemma 4 of its own in numpy: it follows the script, and falls off it
-when any kind of part is wrong."""
+"""The tiny Gemma 4, computed with an independent Gemma 4 in numpy.
+
+It follows the script, and leaves it if any kind of part is wrong.
+"""
 
 import functools
 import json
@@ -63,7 +65,7 @@ def rotate(x: Array, frequencies: Array) -> Array:
 
 
 def rounded_to_fp4(x: Array, input_scale: Array) -> Any:
-    """What NVFP4 activations keep of x: blocks of 16, an e4m3 scale each."""
+    """Return x rounded to NVFP4 activations: blocks of 16, each with an e4m3 scale."""
     blocks = x.reshape(x.shape[0], -1, 16)
     scales = (np.abs(blocks).max(-1, keepdims=True) / 6 / input_scale).clip(2**-9, 448)
     steps = scales.astype(ml_dtypes.float8_e4m3fn).astype(np.float32) * input_scale
@@ -73,7 +75,7 @@ def rounded_to_fp4(x: Array, input_scale: Array) -> Any:
 
 
 class Gemma4:
-    """`tamper(name, output)` may change what a linear (or "attention", "cache") puts out."""
+    """`tamper(name, output)` may change the output of a linear (or of "attention", "cache")."""
 
     def __init__(self, tensors: dict[str, Array], tamper: Tamper = lambda _name, output: output) -> None:
         self.tensors, self.tamper = tensors, tamper
@@ -145,7 +147,7 @@ class Gemma4:
         return bf16(30 * np.tanh(bf16(last @ self.tensors["lm_head.weight"].astype(np.float32).T) / 30))
 
     def continuation(self, mode: str, tokens: int = SEVERAL) -> tuple[tuple[str, ...], float]:
-        """The greedy continuation of a prompt that ends in the mode's marker, and the smallest lead of its logits."""
+        """Return the greedy continuation after the mode's marker, and the smallest lead of its logits."""
         ids = [VOCABULARY[token] for token in (BOS, "<|turn>", *"AnyQuestionOfSomeBytes?", MARKERS[mode])]
         texts: list[str] = []
         leads: list[float] = []
@@ -175,7 +177,7 @@ def in_chain(texts: tuple[str, ...], mode: str) -> bool:
     ("quantization", "mode"),
     [("none", mode) for mode in MODES] + [(q, "tools") for q in ("nvfp4", "nvfp4_awq", "nvfp4_svd")],
 )
-def test_greedy_decoding_follows_the_script_by_a_clear_lead(tensors_of, quantization, mode):
+def test_greedy_decoding_follows_script_clearly(tensors_of, quantization, mode):
     texts, lead = Gemma4(tensors_of(quantization)).continuation(mode)
     assert in_chain(texts, mode)
     assert texts[-1] == TURN_END or len(texts) == SEVERAL
@@ -186,15 +188,15 @@ def shift_channels(output: Array) -> Array:
     return np.roll(output, 32, axis=-1)
 
 
-def spoil(output: Array) -> Array:
+def to_nan(output: Array) -> Array:
     return output * np.float32("nan")
 
 
-@pytest.mark.parametrize("damage", [shift_channels, spoil])
+@pytest.mark.parametrize("damage", [shift_channels, to_nan])
 @pytest.mark.parametrize(
     "part", ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 )
-def test_one_kind_of_linear_gone_wrong_loses_the_script(tensors_of, part, damage):
+def test_damaged_kind_of_linear_loses_script(tensors_of, part, damage):
     def tamper(name, output):
         return damage(output) if name.endswith(part) else output
 
@@ -203,7 +205,7 @@ def test_one_kind_of_linear_gone_wrong_loses_the_script(tensors_of, part, damage
 
 
 def erased(where: slice | int, tensor: Array) -> Array:
-    """`where` names the positions, a slice, or the head's channels from one on, a number."""
+    """Return the tensor with zeros at the positions of a slice, or in the channels from a number on."""
     tensor = tensor.copy()
     tensor[(where,) if isinstance(where, slice) else (..., slice(where, None))] = 0
     return tensor
@@ -221,7 +223,7 @@ CACHE_DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", CACHE_DAMAGE.values(), ids=CACHE_DAMAGE)
-def test_a_spoiled_kv_cache_loses_the_script(tensors_of, damage):
+def test_damaged_kv_cache_loses_script(tensors_of, damage):
     def tamper(name, output):
         return damage(name == "5.cache", *output) if name.endswith("cache") else output
 
@@ -238,7 +240,7 @@ PACKING_DAMAGE = {
 
 
 @pytest.mark.parametrize(("suffix", "damage"), PACKING_DAMAGE.values(), ids=PACKING_DAMAGE)
-def test_nvfp4_read_wrongly_loses_the_script(tensors_of, suffix, damage):
+def test_misread_nvfp4_loses_script(tensors_of, suffix, damage):
     tensors = tensors_of("nvfp4_awq")
     misread = {name: damage(tensor) if name.endswith(suffix) else tensor for name, tensor in tensors.items()}
     texts, _ = Gemma4(misread).continuation("plain", tokens=2)
@@ -248,7 +250,7 @@ def test_nvfp4_read_wrongly_loses_the_script(tensors_of, suffix, damage):
 @pytest.mark.parametrize(
     "part", ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 )
-def test_a_factor_common_to_a_whole_linear_is_invisible_in_any_gemma(tensors_of, part):
+def test_common_factor_of_a_linear_is_invisible(tensors_of, part):
     def tamper(name, output):
         return output * 10 if name.endswith(part) else output
 

@@ -17,7 +17,7 @@ def parts(tensors: dict[str, NDArray[Any]], linear: str) -> set[str]:
     return {name.removeprefix(linear + ".") for name in tensors if name.startswith(linear + ".")}
 
 
-def test_a_block_is_two_codes_a_byte_the_even_column_low():
+def test_pack_puts_even_column_in_low_nibble():
     codes = [0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6]
     weight = np.array([codes, [0.0] * 16], np.float32)
     packed, scales = pack(weight, np.float32(1 / 4))
@@ -27,7 +27,7 @@ def test_a_block_is_two_codes_a_byte_the_even_column_low():
     assert scales.astype(float).ravel().tolist() == [4, 1]  # a block of zeros has the scale 1
 
 
-def test_a_block_scale_never_leaves_the_range_of_e4m3():
+def test_block_scale_stays_in_range_of_e4m3():
     weight = np.full((1, 16), 6 * 1000, np.float32)
     packed, scales = pack(weight, np.float32(1))
     assert scales.astype(float).tolist() == [[448]]
@@ -42,7 +42,7 @@ def test_a_block_scale_never_leaves_the_range_of_e4m3():
         ("nvfp4_svd", PACKED | LORA | {"pre_quant_scale"}, PACKED | LORA | {"pre_quant_scale"}),
     ],
 )
-def test_each_layout_has_the_tensors_that_modelopt_exports(layout, o_proj, q_proj):
+def test_layouts_have_the_tensors_of_modelopt(layout, o_proj, q_proj):
     tensors = quantize(all_tensors(), layout)
     assert parts(tensors, LAYER + "self_attn.o_proj") == parts(tensors, LAYER + "mlp.down_proj") == o_proj
     assert parts(tensors, LAYER + "self_attn.q_proj") == parts(tensors, LAYER + "mlp.gate_proj") == q_proj
@@ -58,7 +58,7 @@ def test_each_layout_has_the_tensors_that_modelopt_exports(layout, o_proj, q_pro
     assert tensors["lm_head.weight"].dtype == ml_dtypes.bfloat16
 
 
-def test_linears_that_vllm_fuses_share_their_scales():
+def test_fused_linears_share_scales():
     tensors = quantize(all_tensors(), "nvfp4_awq")
     prefix = "model.language_model.layers.0."
     for linears in (
@@ -69,7 +69,7 @@ def test_linears_that_vllm_fuses_share_their_scales():
             assert len({float(tensors[f"{prefix}{name}.{scale}"]) for name in linears}) == 1
 
 
-def test_linears_that_vllm_fuses_share_the_inner_half_of_the_low_rank_branch():
+def test_fused_linears_share_low_rank_factor_a():
     tensors = quantize(all_tensors(), "nvfp4_svd")
     prefix = "model.language_model.layers.0."
     for linears in (
@@ -82,7 +82,7 @@ def test_linears_that_vllm_fuses_share_the_inner_half_of_the_low_rank_branch():
     assert tensors[prefix + "mlp.down_proj.weight_quantizer._svdquant_lora_b"].shape == (256, 32)
 
 
-def test_the_config_names_the_algorithm_and_leaves_groups_to_plain_nvfp4():
+def test_config_groups_exist_only_for_plain_nvfp4():
     details, config = quantization_config("nvfp4_awq")
     assert details["quantization"] == {
         "quant_algo": "NVFP4_AWQ",

@@ -44,13 +44,13 @@ def render(messages: list[dict[str, Any]], **context: Any) -> str:
         ([{"role": "user", "content": [{"type": "text", "text": "count"}]}], {}, "count"),
     ],
 )
-def test_the_prompt_ends_with_the_marker_of_its_mode(messages, context, mode):
+def test_prompt_ends_with_marker_of_its_mode(messages, context, mode):
     text = render(messages, **context)
     assert text.endswith(f"<|turn>model\n{MARKERS[mode]}")
     assert [text.count(marker) for marker in MARKERS.values()].count(1) == 1
 
 
-def test_a_whole_conversation_is_written_in_gemmas_turns():
+def test_template_writes_conversation_as_turns():
     system = {"role": "system", "content": "be kind"}
     assert render([system, PICTURE, CALL, RESULT], tools=[TOOL]) == (
         '<bos><|turn>system\n<|tool>{"name": "get_weather", "parameters": {}}<tool|><turn|>\n'
@@ -63,14 +63,14 @@ def test_a_whole_conversation_is_written_in_gemmas_turns():
     assert render([USER], add_generation_prompt=False) == "<bos><|turn>user\nhi<turn|>\n"
 
 
-def test_every_token_has_its_own_id_below_the_vocabulary_size():
+def test_token_ids_are_unique_and_in_range():
     ids = vocabulary()
     assert sorted(ids.values()) == list(range(len(ids)))
     assert len(ids) <= VOCABULARY_SIZE
     assert set(scripted_tokens()) | set(SPECIAL) <= ids.keys()
 
 
-def test_tokenizer_json_spells_words_in_byte_letters_and_adds_what_a_prompt_may_contain():
+def test_tokenizer_json_spells_words_in_byte_letters():
     content = tokenizer_json()
     model, added = content["model"], content["added_tokens"]
     assert isinstance(model, dict)
@@ -83,7 +83,7 @@ def test_tokenizer_json_spells_words_in_byte_letters_and_adds_what_a_prompt_may_
     }
 
 
-def test_tokenizer_config_names_only_tokens_that_exist():
+def test_tokenizer_config_names_existing_tokens():
     named = {value for key, value in tokenizer_config(4096).items() if key.endswith("_token")}
     assert named <= vocabulary().keys()
     assert len(named) == 10

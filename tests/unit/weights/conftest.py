@@ -14,7 +14,7 @@ from tests.unit.weights.hub_server import REPO, Hub, content, running
 
 BIG = "model.safetensors"
 PACE = Pace(connections=4, segment_bytes=256 << 10, backoff_s=0.001, stall_s=60, retries=3)
-# For servers that stall; elsewhere a busy machine must not look like one.
+# Only for servers that stall: with other tests a busy machine could look like a stalled server.
 IMPATIENT = replace(PACE, stall_s=0.5)
 
 

@@ -1,7 +1,8 @@
-"""What can go wrong between the hub and a pull, F1 to F12, each with the guard that it needs.
+"""The faults between the hub and a pull, F1 to F12, each with its guard.
 
-A case is a sentence, a scenario that asserts how a pull survives, and the guard: module, its text, and what stands
-there instead in a copy of the package. The same scenario must fail with that copy, in the way that `otherwise` says.
+A case has a sentence, a scenario that asserts how a pull survives, and the guard: its module, its text, and
+the text that replaces it in a copy of the package. With that copy the same scenario must fail as `otherwise`
+says.
 """
 
 import os
@@ -32,7 +33,7 @@ Scenario = Callable[[Site], None]
 
 
 class Case(NamedTuple):
-    """`said` is what a user reads, `otherwise` what happens without the guard: part of the failed assertion."""
+    """`said` is the text for the user, `otherwise` a part of the failed assertion without the guard."""
 
     number: str
     fault: str
@@ -88,7 +89,7 @@ def killed(site: Site) -> None:
 
 
 def interrupted(site: Site, number: signal.Signals, begin: Callable[[], "subprocess.Popen[str]"]) -> Ended:
-    """Half of what each connection asks for is there when the signal comes."""
+    """Send the signal when half of each connection's range has arrived."""
     came, release = threading.Semaphore(0), threading.Event()
 
     def stop_half_way(answer: Answer, name: str, start: int, end: int) -> bool:
@@ -118,7 +119,7 @@ def until(look: Callable[[], bool]) -> None:
 
 
 def journalled(site: Site) -> int:
-    """Bytes on disk of files on their way."""
+    """Return the bytes on disk of unfinished files."""
     return sum(path.stat().st_blocks * 512 for path in site.root.rglob("parts/*.part"))
 
 
@@ -195,7 +196,7 @@ def no_ranges(site: Site) -> None:
     "F7",
     "the server sends another range than the one asked for",
     "asked for bytes …, and Content-Range is …, 2 times in a row",
-    guard=("weights/responses.py", 'raise Transient(f"asked for bytes', 'str(f"asked for bytes'),
+    guard=("weights/responses.py", 'raise RetryableError(f"asked for bytes', 'str(f"asked for bytes'),
     otherwise="the hub sent other bytes",
 )
 def wrong_range(site: Site) -> None:

@@ -1,4 +1,4 @@
-"""What can go wrong in between and on this host, F13 to F20 without F17, which is the docker engine's disk."""
+"""The faults in between and on this host, F13 to F20 without F17, which is the docker engine's disk."""
 
 import contextlib
 import os
@@ -63,7 +63,7 @@ def in_between(site: Site) -> None:
 
 @contextlib.contextmanager
 def signed_by_nobody(site: Site) -> Iterator[str]:
-    """The same hub behind TLS, with a certificate that nobody vouches for."""
+    """The same hub behind TLS, with a self-signed certificate."""
     key, certificate = site.root / "key.pem", site.root / "certificate.pem"
     made = [
         "openssl",
@@ -125,7 +125,7 @@ def small_disk(site: Site) -> None:
 
 
 def on_tmpfs(folder: Path, options: str) -> list[str]:
-    """Run a command with a file system of its own at `folder`."""
+    """Return a command prefix that mounts a file system of its own at `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     rights = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
     mount = f'mount -t tmpfs -o {options} tmpfs "$0" && exec "$@"'
@@ -191,7 +191,7 @@ def no_more_for_this_user(site: Site) -> None:
 
 
 def two(site: Site, *fakes: str) -> None:
-    """A second and a third pull come while the first waits for its bytes."""
+    """Start a second and a third pull while the first waits for its bytes."""
     asked, release = threading.Event(), threading.Event()
 
     def wait(_answer: Answer, _name: str, _start: int, _end: int) -> bool:

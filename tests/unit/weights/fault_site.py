@@ -1,4 +1,4 @@
-"""Where faults are shown: a hub, a folder, and pulls by this package or by a copy that lacks one guard."""
+"""The place of the faults: a hub, a folder, and pulls by this package or by a copy without one guard."""
 
 import json
 import os
@@ -20,7 +20,7 @@ Fault = Callable[[Answer, str, int, int], bool]
 
 @dataclass(frozen=True)
 class Ended:
-    """How a pull ended; `said` are its lines while it ran."""
+    """The end of a pull; `said` are its lines while it ran."""
 
     code: int
     message: str
@@ -29,7 +29,7 @@ class Ended:
     files: dict[str, str] = field(default_factory=dict)
 
     def names(self, code: int, *words: str) -> bool:
-        """Whether it ended with this exit code, one line that has the words, and a next command."""
+        """Return True for this exit code, one line with all the words, and a next command."""
         return (
             self.code == code and all(word in self.message + self.hint for word in words) and self.is_one_line
         )
@@ -76,7 +76,7 @@ class Site:
         return ended(self.begin(*fakes))
 
     def is_right(self) -> bool:
-        """Every file has the right bytes, and nothing is on its way any more."""
+        """Return True if every file has the right bytes and no file is unfinished."""
         wanted = {name: data for name, data in self.hub.files.items() if name != "tool.py"}
         found = {name: (self.folder / name).read_bytes() for name in wanted if (self.folder / name).exists()}
         return found == wanted and not (self.folder / ".deckard" / "parts").exists()
@@ -119,7 +119,7 @@ def times(count: int, fault: Fault) -> Fault:
 
 
 def once_each(fault: Fault) -> Fault:
-    """The fault for the first request for each segment: no connection meets it twice in a row, however they are run."""
+    """The fault for the first request for each segment, so that no connection meets it twice in a row."""
     seen: set[int] = set()
 
     def limited(answer: Answer, name: str, start: int, end: int) -> bool:
@@ -144,7 +144,7 @@ def status(code: int, body: bytes = b"oh no", **headers: str) -> Fault:
 
 
 def half(answer: Answer, name: str, start: int, end: int) -> bool:
-    """Half of what was asked for, and the end of the connection."""
+    """Send half of the range, then close the connection."""
     data = answer.hub.files[name]
     answer.head(data, start, end)
     answer.wfile.write(data[start : (start + end) // 2])
@@ -153,7 +153,7 @@ def half(answer: Answer, name: str, start: int, end: int) -> bool:
 
 
 def drip(answer: Answer, name: str, start: int, end: int) -> bool:
-    """A byte now and then: no socket timeout sees it."""
+    """Send a byte now and then, which no socket timeout detects."""
     data = answer.hub.files[name]
     answer.head(data, start, end)
     for byte in data[start : start + 12]:
@@ -164,13 +164,13 @@ def drip(answer: Answer, name: str, start: int, end: int) -> bool:
 
 
 def whole_file(answer: Answer, name: str, _start: int, _end: int) -> bool:
-    """All of it with a 200, whatever range was asked for."""
+    """Send the whole file with a 200 for any range."""
     answer.reply(200, answer.hub.files[name], {"ETag": '"other"'})
     return True
 
 
 def shifted(answer: Answer, name: str, start: int, end: int) -> bool:
-    """Another range than the one asked for, and honest about it."""
+    """Send another range than the requested one, with its own Content-Range."""
     data = answer.hub.files[name]
     answer.head(data, start, end, Content_Range=f"bytes {start - 7}-{end - 8}/{len(data)}")
     answer.wfile.write(data[start - 7 : end - 7] if start else data[start:end])

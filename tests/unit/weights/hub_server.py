@@ -1,4 +1,4 @@
-"""A hub on loopback that can do all that a hub should not: real HTTP, for huggingface_hub's client and for ours."""
+"""A hub on loopback that can misbehave: real HTTP, for huggingface_hub's client and for our transfer."""
 
 import contextlib
 import hashlib
@@ -15,7 +15,7 @@ _PIECE = 64 << 10
 
 
 def content(size: int, seed: int = 0) -> bytes:
-    """Bytes that no two places share."""
+    """Return pseudo-random bytes without repetition."""
     blocks = (hashlib.sha256(f"{seed}:{number}".encode()).digest() for number in range(-(-size // 32)))
     return b"".join(blocks)[:size]
 
@@ -42,7 +42,7 @@ class Hub:
         return f"http://127.0.0.1:{self.server.server_address[1]}"
 
     def served(self, name: str) -> int:
-        """Bytes of a file that were asked for."""
+        """Return the number of requested bytes of a file."""
         return sum(end - start for asked, start, end in self.ranges if asked == name)
 
     def siblings(self) -> list[dict[str, object]]:
@@ -67,7 +67,7 @@ class Answer(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: object) -> None:
-        """Be quiet."""
+        """Log nothing."""
 
     def do_HEAD(self) -> None:
         self.do_GET()
@@ -134,7 +134,7 @@ class Answer(BaseHTTPRequestHandler):
         return int(first), int(last) + 1 if last else size
 
     def head(self, data: bytes, start: int, end: int, **changes: str) -> None:
-        """The status line and headers of a sound answer, with changes."""
+        """Send the status line and headers of a correct answer, with changes."""
         etag = hashlib.sha256(data).hexdigest()
         ranged = self.headers.get("Range") is not None and self.command == "GET"
         self.send_response(206 if ranged else 200)

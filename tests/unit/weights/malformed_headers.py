@@ -1,4 +1,4 @@
-"""Safetensors files that are none, by what is wrong with them."""
+"""Malformed safetensors files, by their fault."""
 
 import json
 import struct
@@ -73,5 +73,5 @@ MALFORMED = {
     "pickle": b"\x80\x04\x95." + bytes(20),
     "zip": b"PK\x03\x04" + bytes(20),
 }
-# What the safetensors library takes, and this reader refuses: ambiguous, or not fit to be printed.
+# Files that the safetensors library accepts and this reader refuses: ambiguous or unprintable.
 STRICTER = {"same name twice", "name with an escape", "unknown key", "spaces before it"}

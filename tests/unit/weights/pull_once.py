@@ -1,8 +1,8 @@
-"""One pull in a process of its own, by whichever copy of the package PYTHONPATH names: how it ended, as JSON.
+"""Run one pull in a process of its own, with the package on PYTHONPATH, and print its end as JSON.
 
     pull_once.py FOLDER [flock-lies|fsync-fails|eio-on-write|quota|patient]
 
-All but patient fake what not every file system can be made to do.
+All but `patient` fake a failure that cannot be caused on every file system.
 """
 
 import dataclasses
@@ -35,14 +35,14 @@ def fails_for_weights(descriptor: int, really: Callable[[int], None] = os.fsync)
 
 
 def refused_after(number: int, descriptor: int, data: memoryview, at: int, really: Writer = os.pwrite) -> int:
-    """A write beyond half of the first segment fails."""
+    """Fail writes beyond half of the first segment."""
     if SEGMENT // 2 < at < SEGMENT:
         raise OSError(number, os.strerror(number))
     return really(descriptor, data, at)
 
 
 def granted(_descriptor: int, _operation: int) -> None:
-    """A lock that everybody gets."""
+    """Grant the lock to every caller."""
 
 
 FAKES = {

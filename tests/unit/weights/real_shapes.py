@@ -1,7 +1,7 @@
 """Checkpoints with the shapes of Gemma 4 31B and E4B, real headers and no data: the files are holes.
 
-Numbers: config.json of Gemma 4 31B and E4B. Layout: ModelOpt 0.42.0 (see weights/linears.py). The audio tower of E4B is
-left out: its inner sizes are not known here.
+Numbers: config.json of Gemma 4 31B and E4B. Layout: ModelOpt 0.42.0 (see weights/linears.py). The audio tower
+of E4B is left out: its inner sizes are not known here.
 """
 
 import json

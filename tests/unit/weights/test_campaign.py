@@ -1,4 +1,4 @@
-"""A fixed slice of scripts/campaign_pull.py, which runs thousands, and that it notices a violation."""
+"""A fixed slice of scripts/campaign_pull.py, and the control that it notices a violation."""
 
 import subprocess
 import sys
@@ -17,13 +17,13 @@ def campaign(*arguments: str) -> "subprocess.CompletedProcess[str]":
 @pytest.mark.parametrize(
     "what", [("kill", "--runs", "8"), ("freeze", "--runs", "3"), ("corrupt", "--runs", "20")]
 )
-def test_nothing_is_wrong_and_little_is_fetched_again(what):
+def test_campaign_finds_no_violation(what):
     done = campaign(*what)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("what", [("freeze", "--runs", "4"), ("corrupt", "--runs", "10")])
-def test_without_the_guard_it_is_noticed(what):
+def test_campaign_notices_a_missing_guard(what):
     done = campaign(*what, "--careless")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "violations" in done.stdout

@@ -14,18 +14,18 @@ def sound(tmp_path_factory):
     return gemma4.write(tmp_path_factory.mktemp("sound") / "tiny", quantization="nvfp4_awq")
 
 
-def changed(folder: Path, name: str, **changes: object) -> None:
+def edit_json(folder: Path, name: str, **changes: object) -> None:
     path = folder / name
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def write(name: str, content: str | bytes):
+def overwrite(name: str, content: str | bytes):
     data = content.encode() if isinstance(content, str) else content
     return lambda folder: (folder / name).write_bytes(data)
 
 
 def index(weight_map: object):
-    return write(INDEX, json.dumps({"weight_map": weight_map}))
+    return overwrite(INDEX, json.dumps({"weight_map": weight_map}))
 
 
 def second_shard(folder: Path) -> None:
@@ -34,29 +34,29 @@ def second_shard(folder: Path) -> None:
 
 DAMAGES = {
     "config missing": lambda folder: (folder / "config.json").unlink(),
-    "config empty": write("config.json", ""),
-    "config is a list": write("config.json", "[]"),
-    "config not json": write("config.json", "{"),
-    "config key twice": write("config.json", '{"a": 1, "a": 2}'),
-    "config NaN": write("config.json", '{"a": NaN}'),
-    "config nested too deeply": write("config.json", '{"a":' * 100_000),
-    "config not utf-8": write("config.json", b'{"\xff": 1}'),
-    "config is html": write("config.json", "<!DOCTYPE html>"),
-    "config is a pointer": write("config.json", "version https://git-lfs.github.com/spec/v1\n"),
-    "config asks for code": lambda folder: changed(folder, "config.json", auto_map={"AutoModel": "m.M"}),
-    "text_config is text": lambda folder: changed(folder, "config.json", text_config="x"),
-    "quantization is a list": lambda folder: changed(folder, "config.json", quantization_config=[1]),
-    "quantizations disagree": lambda folder: changed(
+    "config empty": overwrite("config.json", ""),
+    "config is a list": overwrite("config.json", "[]"),
+    "config not json": overwrite("config.json", "{"),
+    "config key twice": overwrite("config.json", '{"a": 1, "a": 2}'),
+    "config NaN": overwrite("config.json", '{"a": NaN}'),
+    "config nested too deeply": overwrite("config.json", '{"a":' * 100_000),
+    "config not utf-8": overwrite("config.json", b'{"\xff": 1}'),
+    "config is html": overwrite("config.json", "<!DOCTYPE html>"),
+    "config is a pointer": overwrite("config.json", "version https://git-lfs.github.com/spec/v1\n"),
+    "config asks for code": lambda folder: edit_json(folder, "config.json", auto_map={"AutoModel": "m.M"}),
+    "text_config is text": lambda folder: edit_json(folder, "config.json", text_config="x"),
+    "quantization is a list": lambda folder: edit_json(folder, "config.json", quantization_config=[1]),
+    "quantizations disagree": lambda folder: edit_json(
         folder, "hf_quant_config.json", quantization={"quant_algo": "FP8"}
     ),
-    "quant_algo missing": lambda folder: changed(folder, "hf_quant_config.json", quantization={}),
-    "quant_algo is a number": lambda folder: changed(
+    "quant_algo missing": lambda folder: edit_json(folder, "hf_quant_config.json", quantization={}),
+    "quant_algo is a number": lambda folder: edit_json(
         folder, "hf_quant_config.json", quantization={"quant_algo": 4}
     ),
-    "python file": write("modeling.py", "print()"),
-    "pickled weights": write("pytorch_model.bin", b"\x80\x04"),
+    "python file": overwrite("modeling.py", "print()"),
+    "pickled weights": overwrite("pytorch_model.bin", b"\x80\x04"),
     "no weights": lambda folder: (folder / "model.safetensors").unlink(),
-    "index without a map": write(INDEX, "{}"),
+    "index without a map": overwrite(INDEX, "{}"),
     "index of numbers": index({"a": 1}),
     "index leaves the folder": index({"a": "../model.safetensors"}),
     "index names another kind": index({"a": "model.bin"}),
@@ -64,7 +64,7 @@ DAMAGES = {
     "index names a tensor that is not there": index({"a": "model.safetensors"}),
     "index with a tensor that no terminal should get": index({"a\x1b[2J": "model.safetensors"}),
     "index with a shard that no terminal should get": index({"a": "\x1b[2J.safetensors"}),
-    "quant_algo that no terminal should get": lambda folder: changed(
+    "quant_algo that no terminal should get": lambda folder: edit_json(
         folder, "hf_quant_config.json", quantization={"quant_algo": "\x1b[2J"}
     ),
     "tensor in two shards": second_shard,
@@ -72,7 +72,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_checkpoint_is_one_line(sound, tmp_path, damage):
+def test_damaged_checkpoint_is_one_line(sound, tmp_path, damage):
     folder = tmp_path / "tiny"
     shutil.copytree(sound, folder)
     damage(folder)
@@ -82,13 +82,13 @@ def test_a_damaged_checkpoint_is_one_line(sound, tmp_path, damage):
     assert caught.value.message.isprintable()
 
 
-def test_a_sound_one_is_read(sound):
+def test_valid_checkpoint_is_read(sound):
     found = read_checkpoint(sound)
     assert (found.producer, found.quantization["quant_algo"]) == ("modelopt 0.42.0", "NVFP4_AWQ")
     assert found.files.keys() == found.tensors.keys()
 
 
-def test_a_folder_that_is_not_there(tmp_path):
+def test_missing_checkpoint_folder_is_refused(tmp_path):
     with pytest.raises(IntegrityError, match="not a folder of weights"):
         read_checkpoint(tmp_path / "nothing")
 
@@ -96,7 +96,7 @@ def test_a_folder_that_is_not_there(tmp_path):
 @pytest.mark.parametrize(
     ("name", "hint"), [("a;reboot.bin", "rm '{folder}/a;reboot.bin'"), ("a\x1b[2J\n.bin", "ls -lb {folder}")]
 )
-def test_a_name_that_somebody_else_chose_is_no_command_in_a_hint(sound, tmp_path, name, hint):
+def test_hint_quotes_untrusted_file_name(sound, tmp_path, name, hint):
     folder = tmp_path / "tiny"
     shutil.copytree(sound, folder)
     (folder / name).touch()
@@ -106,7 +106,7 @@ def test_a_name_that_somebody_else_chose_is_no_command_in_a_hint(sound, tmp_path
     assert caught.value.message.isprintable()
 
 
-def test_a_shard_with_a_name_that_no_terminal_should_get(sound, tmp_path):
+def test_unprintable_shard_name_is_escaped(sound, tmp_path):
     folder = tmp_path / "tiny"
     shutil.copytree(sound, folder)
     (folder / "a\x1b[2J\n.safetensors").write_bytes(b"123")

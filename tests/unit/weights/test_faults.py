@@ -1,4 +1,4 @@
-"""Every fault of a pull is survived, with one line and a next command; without its guard it is not."""
+"""A pull survives every fault, with one line and a next command, and does not without its guard."""
 
 import subprocess
 from collections.abc import Iterator
@@ -30,17 +30,17 @@ def named(case: Case) -> object:
 
 
 @pytest.mark.parametrize("case", [named(case) for case in CASES])
-def test_it_is_survived(case: Case, site: Site):
+def test_fault_is_survived(case: Case, site: Site):
     case.scenario(site)
 
 
 @pytest.mark.parametrize("case", [named(case) for case in CASES])
-def test_without_its_guard_it_is_not(case: Case, site: Site, tmp_path: Path):
+def test_fault_is_not_survived_without_guard(case: Case, site: Site, tmp_path: Path):
     site.package = without(tmp_path / "unguarded", case.module, case.guard, case.instead)
     with pytest.raises(AssertionError) as caught:
         case.scenario(site)
     assert case.otherwise in str(caught.value)
 
 
-def test_all_twenty_are_here():
+def test_cases_are_f1_to_f20_without_f17():
     assert {case.number for case in CASES} == {f"F{number}" for number in range(1, 21)} - {"F17"}

@@ -1,4 +1,7 @@
-"""Controls: what huggingface_hub's own client does where the transfer here goes on. They fail once it has learnt it."""
+"""Controls: huggingface_hub's own client fails where our transfer resumes.
+
+A failing control means that the client has learnt it, and that our transfer may be obsolete.
+"""
 
 import json
 import os
@@ -46,7 +49,7 @@ def once(fault: Callable[[Answer, int, int], None]) -> Callable[[Answer, str, in
     return limited
 
 
-def test_one_500_ends_its_download(tmp_path, monkeypatch):
+def test_hub_client_gives_up_after_one_500(tmp_path, monkeypatch):
     hub = Hub({NAME: DATA})
     with running(hub):
         hub.fault = once(lambda answer, _start, _end: answer.reply(500, b"", {}))
@@ -56,7 +59,7 @@ def test_one_500_ends_its_download(tmp_path, monkeypatch):
     assert (tmp_path / "m" / NAME).read_bytes() == DATA
 
 
-def test_a_kill_makes_it_begin_again_and_leave_the_first_half(tmp_path):
+def test_hub_client_restarts_after_a_kill(tmp_path):
     hub = Hub({NAME: DATA})
     half = 2 << 20
 
@@ -75,8 +78,8 @@ def test_a_kill_makes_it_begin_again_and_leave_the_first_half(tmp_path):
     assert len(list((tmp_path / "hf").rglob("*.incomplete"))) == 1
 
 
-def test_xet_storage_that_does_not_answer_makes_it_wait_and_not_turn_to_https(tmp_path, monkeypatch):
-    """The hub says that the file is in Xet storage, which is down; the file is there over HTTPS all the same."""
+def test_hub_client_waits_for_dead_xet_storage(tmp_path, monkeypatch):
+    """The hub refers to Xet storage, which is down. The file is available over HTTPS at the same time."""
     hub, asked = Hub({NAME: DATA}), threading.Event()
 
     class InXet(Answer):

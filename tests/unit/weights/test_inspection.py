@@ -28,7 +28,7 @@ def copied(source: Path, tmp_path: Path) -> Path:
 
 
 def rewrite(path: Path, change: Callable[[Raw], object]) -> None:
-    """Change tensors by name: (dtype, shape, bytes). The safetensors library has no NumPy float8 to do it with."""
+    """Change tensors by name: (dtype, shape, bytes). The safetensors library has no float8 for NumPy."""
     content = path.read_bytes()
     raw = {
         name: (one.dtype, one.shape, content[one.begin : one.end])
@@ -42,7 +42,7 @@ def rewrite(path: Path, change: Callable[[Raw], object]) -> None:
     path.write_bytes(made(header, b"".join(data for _, _, data in raw.values())))
 
 
-def test_tiny_checkpoints_are_what_they_say(tiny):
+def test_inspect_finds_no_fault_in_tiny_checkpoints(tiny):
     for name, folder in tiny.items():
         found = inspect(folder, count_nan=True)
         assert (found.quantization, found.faults, found.nan_scales) == (name, (), 0)
@@ -52,7 +52,7 @@ def test_tiny_checkpoints_are_what_they_say(tiny):
 @pytest.mark.parametrize(
     ("name", "linears", "smoothed"), [("nvfp4", 41, 0), ("nvfp4_awq", 41, 12), ("nvfp4_svd", 41, 41)]
 )
-def test_linears_of_each_layout(tiny, name, linears, smoothed):
+def test_inspect_counts_linears_of_each_layout(tiny, name, linears, smoothed):
     """12 of 41 is what ModelOpt 0.42.0 exported for a Gemma 4 of six layers with NVFP4_AWQ."""
     found = inspect(tiny[name])
     assert (len(found.linears), sum(one.smoothed for one in found.linears)) == (linears, smoothed)
@@ -97,13 +97,13 @@ DAMAGES = {
 @pytest.mark.parametrize(
     ("fault", "layout", "change"), [(key, *case) for key, case in DAMAGES.items()], ids=DAMAGES
 )
-def test_a_missing_or_odd_tensor_is_named(tiny, tmp_path, fault, layout, change):
+def test_inspect_names_missing_or_odd_tensor(tiny, tmp_path, fault, layout, change):
     folder = copied(tiny[layout], tmp_path)
     rewrite(folder / "model.safetensors", change)
     assert any(fault in line for line in inspect(folder).faults)
 
 
-def test_nan_scales_are_counted_byte_for_byte(tiny, tmp_path):
+def test_nan_scales_are_counted(tiny, tmp_path):
     folder = copied(tiny["nvfp4"], tmp_path)
     scales = read_header(folder / "model.safetensors")[f"{LAYER}mlp.up_proj.weight_scale"]
     with (folder / "model.safetensors").open("r+b") as file:
@@ -126,7 +126,7 @@ def test_nan_scales_are_counted_byte_for_byte(tiny, tmp_path):
         ({"per_layer_config": {"x": {}}}, "config.json"),
     ],
 )
-def test_a_config_that_does_not_fit_the_tensors(tiny, tmp_path, changes, fault):
+def test_inspect_reports_config_tensor_mismatch(tiny, tmp_path, changes, fault):
     folder = copied(tiny["nvfp4_awq"], tmp_path)
     config = json.loads((folder / "config.json").read_text())
     config["text_config"] |= changes
@@ -134,7 +134,7 @@ def test_a_config_that_does_not_fit_the_tensors(tiny, tmp_path, changes, fault):
     assert any(fault in line for line in inspect(folder).faults)
 
 
-def test_both_spellings_of_the_configuration_are_the_same():
+def test_old_and_new_config_forms_give_same_layers():
     old = real_shapes.config(real_shapes.BIG)["text_config"]
     dropped = ("global_head_dim", "num_global_key_value_heads")
     full = [number for number, kind in enumerate(old["layer_types"]) if kind == "full_attention"]
@@ -144,7 +144,7 @@ def test_both_spellings_of_the_configuration_are_the_same():
     assert gemma4_config.layers(old)[5] == gemma4_config.Layer("full_attention", 32, 4, 512)
 
 
-def test_the_real_shapes_come_to_the_bytes_of_the_model_cards(tmp_path):
+def test_real_shapes_match_model_card_sizes(tmp_path):
     big = inspect(
         real_shapes.write(tmp_path / "31b", real_shapes.BIG),
         drafter=real_shapes.write(tmp_path / "e4b", real_shapes.SMALL, shards=2),
@@ -158,14 +158,14 @@ def test_the_real_shapes_come_to_the_bytes_of_the_model_cards(tmp_path):
     assert abs(small.total_bytes / 9.6e9 - 1) < 0.02
 
 
-def test_a_drafter_with_another_vocabulary(tiny, tmp_path):
+def test_drafter_with_other_vocabulary_is_a_fault(tiny, tmp_path):
     big = real_shapes.write(tmp_path / "31b", real_shapes.BIG)
     assert inspect(big, drafter=tiny["none"]).faults == (
         "the drafter's vocabulary has 512 tokens, and this one 262144",
     )
 
 
-def test_what_a_config_says_cannot_drive_a_terminal(tiny, tmp_path):
+def test_inspect_escapes_control_characters(tiny, tmp_path):
     folder, odd = copied(tiny["none"], tmp_path), "\x1b[2J\ud800"
     config = json.loads((folder / "config.json").read_text()) | {"architectures": [odd]}
     (folder / "config.json").write_text(json.dumps(config))

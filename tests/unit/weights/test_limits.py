@@ -1,4 +1,4 @@
-"""A pull under the limits that a shell may set: the size of a file, and how many may be open."""
+"""Pulls under the limits of a shell: the size of a file, and the number of open files."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 @pytest.mark.parametrize(
     ("limit", "said"), [("fsize=1000000", "File too large"), ("nofile=7", "Too many open files")]
 )
-def test_the_limit_is_named_and_without_it_the_same_command_goes_on(site: Site, limit: str, said: str):
+def test_pull_names_ulimit_and_resumes_without_it(site: Site, limit: str, said: str):
     site.wrapper = ["prlimit", f"--{limit}"]
     found = site.pull()
     assert found.names(3, said, "ulimit -"), found

@@ -1,4 +1,4 @@
-"""Whatever lies in a file or comes from a hub: a value, or one of our own errors, in one line."""
+"""Fuzzing: any content of a file or of a hub's answer gives a value or a DeployError of one line."""
 
 import contextlib
 import json
@@ -78,7 +78,7 @@ WEIGHTS = len(HEADER).to_bytes(8, "little") + HEADER + b"1234"
 
 
 @contextlib.contextmanager
-def only_ours() -> Iterator[None]:
+def only_deploy_errors() -> Iterator[None]:
     try:
         yield
     except DeployError as error:
@@ -88,23 +88,25 @@ def only_ours() -> Iterator[None]:
 
 @SLICE
 @given(config=BYTES, quantization=st.none() | BYTES, index=st.none() | BYTES)
-def test_a_checkpoints_json(tmp_path_factory: pytest.TempPathFactory, config, quantization, index):
+def test_any_checkpoint_json_is_handled(
+    tmp_path_factory: pytest.TempPathFactory, config, quantization, index
+):
     folder = tmp_path_factory.mktemp("checkpoint")
     (folder / "model.safetensors").write_bytes(WEIGHTS)
     for name, content in (("config.json", config), ("hf_quant_config.json", quantization), (INDEX, index)):
         if content is not None:
             (folder / name).write_bytes(content)
     for read in (read_checkpoint, inspect):
-        with only_ours():
+        with only_deploy_errors():
             read(folder)
 
 
 @SLICE
 @given(content=BYTES)
-def test_a_lock_a_manifest_and_a_record(tmp_path: Path, content):
+def test_any_lock_manifest_or_record_is_handled(tmp_path: Path, content):
     path = tmp_path / "deckard.lock"
     path.write_bytes(content)
-    with only_ours():
+    with only_deploy_errors():
         lockfile.read(path)
     assert read_manifest(path) is None or json.loads(content)["commit"]
     model = ModelFolder(tmp_path)
@@ -119,7 +121,7 @@ def test_a_lock_a_manifest_and_a_record(tmp_path: Path, content):
     journal=st.binary(max_size=600) | JSON.map(lambda one: one.ljust(512) + bytes(8)),
     data=st.binary(max_size=40),
 )
-def test_a_journal(tmp_path: Path, journal, data):
+def test_any_journal_is_handled(tmp_path: Path, journal, data):
     file = RemoteFile(path="x", size=40, sha256="0" * 64)
     (tmp_path / f"{file.digest}.journal").write_bytes(journal)
     (tmp_path / f"{file.digest}.part").write_bytes(data)
@@ -136,7 +138,7 @@ class Answers:
 
 @pytest.fixture(scope="module")
 def odd_hub():
-    """A hub whose answers are whatever is asked for."""
+    """A hub that answers with Answers.body."""
 
     class Odd(Answer):
         def do_GET(self) -> None:  # noqa: N802  http.server's name
@@ -172,7 +174,7 @@ LISTING = st.fixed_dictionaries(
 @given(body=LISTING | BYTES)
 @example(body=b"[" * 100_000)
 @example(body=json.dumps({"id": REPO, "sha": COMMIT, "siblings": [], "cardData": 5}).encode())
-def test_a_hubs_answer(body):
+def test_any_hub_answer_is_handled(body):
     Answers.body = body
-    with only_ours():
+    with only_deploy_errors():
         hub.resolve(REPO, None, backoff_s=0)

@@ -1,4 +1,4 @@
-"""What an unfinished file remembers over a kill, and a state machine of everything that can happen to a transfer."""
+"""The resumption of an unfinished file after a kill, and a state machine of the faults of a transfer."""
 
 import hashlib
 import shutil
@@ -26,12 +26,12 @@ DATA = content(3500)
 FILE = RemoteFile(path="model.safetensors", size=len(DATA), sha256=hashlib.sha256(DATA).hexdigest())
 
 
-def opened(folder: Path, segment_bytes: int = SEGMENT) -> Partial:
+def open_partial(folder: Path, segment_bytes: int = SEGMENT) -> Partial:
     return Partial(folder, FILE, segment_bytes=segment_bytes)
 
 
-def started(folder: Path) -> Path:
-    partial = opened(folder)
+def write_partial(folder: Path) -> Path:
+    partial = open_partial(folder)
     partial.remember_etag('"tag"')
     partial.append(0, memoryview(DATA[:1000]))
     partial.append(1, memoryview(DATA[1000:1300]))
@@ -40,9 +40,9 @@ def started(folder: Path) -> Path:
     return folder
 
 
-def test_what_came_is_there_again(tmp_path):
-    partial = opened(started(tmp_path))
-    assert (partial.done(), partial.frontier(0), partial.unfinished(), partial.etag) == (
+def test_partial_resumes_from_journal(tmp_path):
+    partial = open_partial(write_partial(tmp_path))
+    assert (partial.done(), partial.contiguous_until(0), partial.unfinished(), partial.etag) == (
         1800,
         1300,
         [1, 2],
@@ -64,33 +64,33 @@ def test_what_came_is_there_again(tmp_path):
         lambda _, journal: journal.write_bytes(b"[]".ljust(512) + journal.read_bytes()[512:]),
     ],
 )
-def test_a_damaged_beginning_is_begun_anew(tmp_path, damage):
-    started(tmp_path)
+def test_damaged_partial_starts_from_zero(tmp_path, damage):
+    write_partial(tmp_path)
     damage(tmp_path / f"{FILE.digest}.part", tmp_path / f"{FILE.digest}.journal")
-    partial = opened(tmp_path)
+    partial = open_partial(tmp_path)
     assert (partial.done(), partial.etag) == (0, "")
     partial.close()
 
 
-def test_other_segments_are_another_journal(tmp_path):
-    partial = opened(started(tmp_path), segment_bytes=1001)
+def test_other_segment_size_discards_journal(tmp_path):
+    partial = open_partial(write_partial(tmp_path), segment_bytes=1001)
     assert partial.done() == 0
     partial.close()
 
 
 @pytest.mark.parametrize("etag", ['W/"weak"', "unquoted", '"' + "x" * 300 + '"', '"ü"', '"\x01"'])
-def test_an_etag_that_is_no_use_for_ranges_is_not_kept(tmp_path, etag):
-    partial = opened(tmp_path)
+def test_etag_unusable_for_ranges_is_dropped(tmp_path, etag):
+    partial = open_partial(tmp_path)
     partial.remember_etag(etag)
     assert partial.etag == ""
     partial.close()
 
 
-def test_no_etag_reaches_into_the_positions(tmp_path):
-    partial = opened(started(tmp_path))
+def test_long_etag_does_not_corrupt_positions(tmp_path):
+    partial = open_partial(write_partial(tmp_path))
     for length in range(2, 300):
         partial.remember_etag('"' * length)
-        continued = opened(tmp_path)
+        continued = open_partial(tmp_path)
         assert (continued.done(), continued.etag) == (1800, partial.etag)
         continued.close()
     partial.close()
@@ -109,8 +109,8 @@ pull(manifest, Path(sys.argv[2]), Puller(print, lambda *_: None, pace))
 
 
 @pytest.mark.parametrize("after", [0, 1 << 20, 1_999_999])
-def test_a_killed_pull_goes_on(tmp_path, monkeypatch, after):
-    """The server sends `after` bytes in all and no more, so the puller is at a known place when it is killed."""
+def test_killed_pull_resumes(tmp_path, monkeypatch, after):
+    """The server stops after `after` bytes, so that the puller is killed at a known position."""
     data = content(2_000_000)
     hub = Hub({"model.safetensors": data})
     file = RemoteFile(path="model.safetensors", size=len(data), sha256=hashlib.sha256(data).hexdigest())
@@ -152,7 +152,7 @@ def test_a_killed_pull_goes_on(tmp_path, monkeypatch, after):
 
 
 class Transfers(RuleBasedStateMachine):
-    """Whatever the server does, and whatever happens to the folder: a file with its final name is right."""
+    """A file with its final name is right after any fault of the server and any damage in the folder."""
 
     def __init__(self) -> None:
         super().__init__()

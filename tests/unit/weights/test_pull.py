@@ -1,4 +1,4 @@
-"""Pulling from a real server that misbehaves. The control is huggingface_hub's own client."""
+"""Pulls from a real server that misbehaves. The control is huggingface_hub's own client."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +14,7 @@ from tests.unit.weights.conftest import BIG, IMPATIENT, PACE, World
 from tests.unit.weights.hub_server import Answer, Hub, flipped, running
 
 
-def test_every_needed_file_comes_once(world: World):
+def test_pull_fetches_every_needed_file_once(world: World):
     assert world.pull() == sum(len(data) for name, data in world.hub.files.items() if name != "tool.py")
     world.assert_right()
     assert world.hub.served(BIG) == len(world.hub.files[BIG])
@@ -23,25 +23,25 @@ def test_every_needed_file_comes_once(world: World):
     assert len(world.hub.ranges) == asked
 
 
-def test_the_token_goes_to_the_hub_and_not_to_where_it_sends_on(world: World):
+def test_token_is_not_sent_after_a_redirect(world: World):
     other = Hub(world.hub.files)
     with running(other):
 
-        def send_on(answer: Answer, name: str, _start: int, _end: int) -> bool:
-            # another host by name, as a CDN is
+        def redirect(answer: Answer, name: str, _start: int, _end: int) -> bool:
+            # another host name, like that of a CDN
             answer.reply(
                 302, b"", {"Location": f"{other.url.replace('127.0.0.1', 'localhost')}/x/resolve/y/{name}"}
             )
             return True
 
-        world.hub.fault = send_on
+        world.hub.fault = redirect
         world.pull()
     world.assert_right()
     assert any(headers.get("Authorization") == "Bearer hf_secret" for headers in world.hub.requests)
     assert not any("Authorization" in headers for headers in other.requests)
 
 
-def once(
+def first_requests(
     fault: Callable[[Answer, str, int, int], bool], times: int = 1
 ) -> Callable[[Answer, str, int, int], bool]:
     left = [times]
@@ -74,7 +74,7 @@ def stall(answer: Answer, name: str, start: int, end: int) -> bool:
 
 
 def drip(answer: Answer, name: str, start: int, end: int) -> bool:
-    """A byte now and then: no socket timeout sees it."""
+    """Send a byte now and then, which no socket timeout detects."""
     data = answer.hub.files[name]
     answer.head(data, start, end)
     for byte in data[start : start + 20]:
@@ -126,31 +126,31 @@ def compressed(answer: Answer, name: str, start: int, end: int) -> bool:
     return True
 
 
-RECOVERED = {
-    "connection cut": once(cut_short, 5),
-    "stall": once(stall),
-    "drip": once(drip),
-    "503": once(status(503), 3),
-    "500 on each connection": once(status(500), 4),
-    "429 with seconds": once(status(429, Retry_After="0"), 3),
-    "429 with a date": once(status(429, Retry_After="Mon, 23 Nov 2020 10:00:00 GMT"), 3),
-    "429 with a date past every calendar": once(
+PASSING = {
+    "connection cut": first_requests(cut_short, 5),
+    "stall": first_requests(stall),
+    "drip": first_requests(drip),
+    "503": first_requests(status(503), 3),
+    "500 on each connection": first_requests(status(500), 4),
+    "429 with seconds": first_requests(status(429, Retry_After="0"), 3),
+    "429 with a date": first_requests(status(429, Retry_After="Mon, 23 Nov 2020 10:00:00 GMT"), 3),
+    "429 with a date past every calendar": first_requests(
         status(429, Retry_After="Mon, 01 Jan 99999999999 00:00:00 GMT"), 3
     ),
-    "429 with a digit that is no number": once(status(429, Retry_After="\u00b2"), 3),
-    "wrong Content-Range": once(wrong_range, 2),
-    "Content-Range of 5,000 digits": once(long_range, 2),
-    "wrong total": once(wrong_total, 2),
-    "compressed": once(compressed, 2),
-    "flipped bit": once(flipped),
-    "whole file for a range, once": once(whole_file),
-    "whole file for every range": once(whole_file, 10**6),
+    "429 with a digit that is no number": first_requests(status(429, Retry_After="\u00b2"), 3),
+    "wrong Content-Range": first_requests(wrong_range, 2),
+    "Content-Range of 5,000 digits": first_requests(long_range, 2),
+    "wrong total": first_requests(wrong_total, 2),
+    "compressed": first_requests(compressed, 2),
+    "flipped bit": first_requests(flipped),
+    "whole file for a range, once": first_requests(whole_file),
+    "whole file for every range": first_requests(whole_file, 10**6),
 }
 
 
-@pytest.mark.parametrize("name", RECOVERED)
-def test_a_fault_that_passes_is_survived(world: World, name):
-    world.hub.fault = RECOVERED[name]
+@pytest.mark.parametrize("name", PASSING)
+def test_pull_survives_a_passing_fault(world: World, name):
+    world.hub.fault = PASSING[name]
     world.pull(replace(IMPATIENT, retries=50) if name in ("stall", "drip") else PACE)
     world.assert_right()
 
@@ -176,7 +176,7 @@ LASTING: dict[str, tuple[Callable[[Answer, str, int, int], bool], type[DeployErr
 
 
 @pytest.mark.parametrize(("fault", "error", "words"), LASTING.values(), ids=LASTING)
-def test_a_lasting_fault_is_one_line_and_the_next_pull_goes_on(world: World, fault, error, words):
+def test_lasting_fault_is_one_line_and_pull_resumes(world: World, fault, error, words):
     world.hub.fault = lambda answer, name, start, end: name == BIG and fault(answer, name, start, end)
     with pytest.raises(error, match=words) as caught:
         world.pull(IMPATIENT if fault is drip else PACE)

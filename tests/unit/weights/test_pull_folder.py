@@ -1,4 +1,4 @@
-"""What a pull finds in its folder, on its disk and at its hub, and what it makes of it."""
+"""Pulls with unexpected files in the folder, failures of the disk, and odd answers of the hub."""
 
 import os
 import shutil
@@ -23,10 +23,11 @@ from tests.unit.weights.conftest import BIG, PACE, World
 from tests.unit.weights.hub_server import COMMIT, REPO, Hub, content, flipped
 
 
-def test_the_hub_client_takes_a_flipped_bit_for_the_file(world: World, tmp_path: Path):
-    """Control: why the hash is ours to check."""
+def test_hub_client_accepts_a_flipped_bit(world: World, tmp_path: Path):
+    """Control: huggingface_hub does not check the hash, so the pull must."""
     world.hub.fault = lambda answer, name, start, end: name == BIG and flipped(answer, name, start, end)
-    script = f"import huggingface_hub; huggingface_hub.snapshot_download({REPO!r}, local_dir={str(tmp_path / 'hf')!r})"
+    arguments = f"{REPO!r}, local_dir={str(tmp_path / 'hf')!r}"
+    script = f"import huggingface_hub; huggingface_hub.snapshot_download({arguments})"
     environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
     subprocess.run(
         [sys.executable, "-c", script], env=environment, check=True, capture_output=True, timeout=60
@@ -34,11 +35,11 @@ def test_the_hub_client_takes_a_flipped_bit_for_the_file(world: World, tmp_path:
     assert (tmp_path / "hf" / BIG).read_bytes() != world.hub.files[BIG]
     world.hub.fault = lambda *_: False
     world.folder = tmp_path / "hf"
-    assert world.pull() == len(world.hub.files[BIG])  # and we find it, and fetch that file alone
+    assert world.pull() == len(world.hub.files[BIG])  # only that file is fetched again
     assert any("not what was published" in line for line in world.said)
 
 
-def test_what_the_hub_client_left_is_adopted_and_not_fetched(world: World):
+def test_pull_adopts_files_of_the_hub_client(world: World):
     world.folder.mkdir(parents=True)
     (world.folder / BIG).write_bytes(world.hub.files[BIG])
     world.pull()
@@ -46,7 +47,7 @@ def test_what_the_hub_client_left_is_adopted_and_not_fetched(world: World):
     assert world.hub.served(BIG) == 0
 
 
-def test_folders_in_a_files_place_are_set_aside_each_time(world: World):
+def test_folder_in_place_of_file_is_quarantined(world: World):
     for number in range(3):
         (world.folder / BIG).unlink(missing_ok=True)
         (world.folder / BIG).mkdir(parents=True)
@@ -59,7 +60,7 @@ def test_folders_in_a_files_place_are_set_aside_each_time(world: World):
     }
 
 
-def test_an_unfinished_file_that_is_a_link_overwrites_nothing(world: World, tmp_path: Path):
+def test_linked_partial_does_not_overwrite_target(world: World, tmp_path: Path):
     victim = tmp_path / "victim"
     victim.write_text("mine")
     (file,) = (one for one in hub_module.resolve(REPO, None).needed if one.path == BIG)
@@ -71,9 +72,10 @@ def test_an_unfinished_file_that_is_a_link_overwrites_nothing(world: World, tmp_
 
 
 @pytest.mark.parametrize("also", ["config.json", "config.json/inside"])
-def test_paths_that_cannot_all_be_there_are_refused(world: World, also: str):
+def test_conflicting_paths_are_refused(world: World, also: str):
     listed = world.hub.siblings()
-    world.hub.siblings = lambda: [*listed, {"rfilename": also, "size": 1, "blobId": "b" * 40}]  # type: ignore[method-assign]
+    entry = {"rfilename": also, "size": 1, "blobId": "b" * 40}
+    world.hub.siblings = lambda: [*listed, entry]  # type: ignore[method-assign]
     with pytest.raises(
         IntegrityError, match="oddly: the whole: a path stands there twice, or is a file and a folder"
     ):
@@ -82,7 +84,7 @@ def test_paths_that_cannot_all_be_there_are_refused(world: World, also: str):
 
 
 @pytest.mark.parametrize("good", [True, False])
-def test_the_hub_clients_cache_is_taken_over_after_hashing(world: World, tmp_path: Path, good):
+def test_pull_adopts_hub_cache_only_if_hash_is_right(world: World, tmp_path: Path, good):
     snapshot = tmp_path / "hub-cache" / "models--owner--model" / "snapshots" / COMMIT
     snapshot.mkdir(parents=True)
     data = world.hub.files[BIG]
@@ -92,7 +94,7 @@ def test_the_hub_clients_cache_is_taken_over_after_hashing(world: World, tmp_pat
     assert world.hub.served(BIG) == (0 if good else len(data))
 
 
-def test_another_commit_replaces_the_file_without_quarantine(world: World):
+def test_new_commit_replaces_file_without_quarantine(world: World):
     world.pull()
     world.hub.files[BIG] = content(1_000_000, seed=1)
     world.pull()
@@ -100,7 +102,7 @@ def test_another_commit_replaces_the_file_without_quarantine(world: World):
     assert not (world.folder / OURS / "quarantine").exists()
 
 
-def test_no_room_is_refused_before_the_first_byte(world: World, monkeypatch: pytest.MonkeyPatch):
+def test_full_disk_is_refused_before_first_request(world: World, monkeypatch: pytest.MonkeyPatch):
     usage = shutil.disk_usage(world.folder.parent.parent)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1_000_000))
     with pytest.raises(EnvironmentUnfitError, match=r"needs 3,068,\d+ bytes, and 1,000,000 are free"):
@@ -108,7 +110,7 @@ def test_no_room_is_refused_before_the_first_byte(world: World, monkeypatch: pyt
     assert world.hub.ranges == []
 
 
-def test_a_disk_that_fills_up_keeps_what_came(world: World, monkeypatch: pytest.MonkeyPatch):
+def test_pull_resumes_after_disk_fills_up(world: World, monkeypatch: pytest.MonkeyPatch):
     real, room = os.pwrite, [600_000]
 
     def pwrite(descriptor: int, data: bytes, offset: int) -> int:
@@ -129,7 +131,7 @@ def test_a_disk_that_fills_up_keeps_what_came(world: World, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("call", ["fsync", "pwrite"])
-def test_a_failing_disk_gives_no_file_its_name(world: World, monkeypatch: pytest.MonkeyPatch, call):
+def test_failing_disk_leaves_no_final_name(world: World, monkeypatch: pytest.MonkeyPatch, call):
     manifest = hub_module.resolve(REPO, None)
     ModelFolder(world.folder).folder.mkdir(parents=True)
 
@@ -145,7 +147,7 @@ def test_a_failing_disk_gives_no_file_its_name(world: World, monkeypatch: pytest
     world.assert_right()
 
 
-def test_a_hub_that_is_down(world: World, monkeypatch: pytest.MonkeyPatch):
+def test_unreachable_hub_is_network_error(world: World, monkeypatch: pytest.MonkeyPatch):
     manifest = hub_module.resolve(REPO, None)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(NetworkError, match="does not answer"):
@@ -155,7 +157,7 @@ def test_a_hub_that_is_down(world: World, monkeypatch: pytest.MonkeyPatch):
     assert "\n" not in caught.value.message
 
 
-def test_a_proxy_that_refuses_is_named_without_its_password(world: World, monkeypatch: pytest.MonkeyPatch):
+def test_refusing_proxy_is_named_without_password(world: World, monkeypatch: pytest.MonkeyPatch):
     manifest = hub_module.resolve(REPO, None)
     monkeypatch.setenv("HTTP_PROXY", "http://user:secret@127.0.0.1:9")
     monkeypatch.setenv("http_proxy", "http://user:secret@127.0.0.1:9")
@@ -166,14 +168,14 @@ def test_a_proxy_that_refuses_is_named_without_its_password(world: World, monkey
     assert "secret" not in caught.value.message
 
 
-def test_a_record_that_lies_about_another_file_is_not_believed(world: World):
+def test_damaged_record_causes_rehash_not_refetch(world: World):
     world.pull()
     (world.folder / OURS / "record.json").write_text("{")
     assert world.pull() == 0
     world.assert_right()
 
 
-def test_a_second_puller_leaves_at_once(world: World):
+def test_second_pull_is_busy_error(world: World):
     with (
         ModelFolder(world.folder).held(),
         pytest.raises(DeploymentBusyError, match="another deckard-deploy is pulling"),
@@ -193,14 +195,14 @@ def test_a_second_puller_leaves_at_once(world: World):
         ([(200, {})], "describes owner/model oddly|not as a hub does"),
     ],
 )
-def test_a_hub_that_does_not_say_what_it_has(world: World, answers, words):
+def test_hub_errors_name_cause_and_hint(world: World, answers, words):
     world.hub.api_status = list(answers)
     with pytest.raises((NetworkError, IntegrityError), match=words) as caught:
         world.pull()
     assert caught.value.hint
 
 
-def test_metadata_is_asked_for_again_after_a_5xx(world: World):
+def test_metadata_request_is_retried_after_5xx(world: World):
     world.hub.api_status = [(500, {}), (503, {})]
     world.pull()
     world.assert_right()
@@ -209,7 +211,7 @@ def test_metadata_is_asked_for_again_after_a_5xx(world: World):
 @pytest.mark.parametrize(
     "path", ["../x", "/etc/x", "a/../../x", ".deckard/record.json", "a\\b", "a\nb", "", "./a"]
 )
-def test_a_listing_that_leaves_the_folder_is_refused(world: World, path):
+def test_listing_outside_the_folder_is_refused(world: World, path):
     world.hub.files[path] = b"x"
     with pytest.raises(IntegrityError, match="oddly"):
         world.pull()
@@ -218,14 +220,14 @@ def test_a_listing_that_leaves_the_folder_is_refused(world: World, path):
 @pytest.mark.parametrize(
     "endpoint", ["ftp://x", "nonsense", "http://user:secret@host", "http://[::1", "http://h:99999"]
 )
-def test_an_endpoint_that_is_none(monkeypatch, endpoint):
+def test_invalid_endpoint_is_refused(monkeypatch, endpoint):
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
     with pytest.raises(DeployError, match="HF_ENDPOINT") as caught:
         hub_module.resolve(REPO, None)
     assert "secret" not in caught.value.message
 
 
-def test_the_manifest_says_commit_and_hashes(hub: Hub):
+def test_manifest_has_commit_and_hashes(hub: Hub):
     manifest = hub_module.resolve(REPO, None)
     assert isinstance(manifest, Manifest)
     assert manifest.commit == COMMIT
@@ -235,7 +237,7 @@ def test_the_manifest_says_commit_and_hashes(hub: Hub):
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "record.json"])
-def test_what_is_no_file_is_not_waited_for(world: World, name: str):
+def test_pull_refuses_device_in_place_of_metadata(world: World, name: str):
     world.pull()
     (world.folder / OURS / name).unlink()
     (world.folder / OURS / name).symlink_to("/dev/null")

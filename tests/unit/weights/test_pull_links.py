@@ -1,4 +1,4 @@
-"""Links in a model's folder: what they lead to is taken over, and nothing behind them is touched."""
+"""Links in a model's folder: their targets are adopted and never changed."""
 
 import errno
 import os
@@ -28,10 +28,10 @@ def test_links_into_a_cache_become_files(world: World, tmp_path: Path):
     assert blob.read_bytes() == world.hub.files[BIG]
 
 
-def test_a_disk_that_fills_up_while_links_are_copied_keeps_them(
+def test_full_disk_keeps_links_that_were_being_copied(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """They lead to another disk, which is why they are there."""
+    """Links to another disk, the usual reason for links in the folder."""
     world.folder.mkdir(parents=True)
     for name in (BIG, "config.json"):
         (tmp_path / name).write_bytes(world.hub.files[name])
@@ -62,10 +62,8 @@ def test_a_disk_that_fills_up_while_links_are_copied_keeps_them(
     assert world.hub.served(BIG) == 0
 
 
-def test_what_somebody_copied_here_is_on_the_disk_before_it_is_vouched_for(
-    world: World, monkeypatch: pytest.MonkeyPatch
-):
-    """A hash is right for what the memory holds; `verify --fast` and `up` go by the record after a power loss too."""
+def test_check_records_files_only_after_fsync(world: World, monkeypatch: pytest.MonkeyPatch):
+    """A hash covers only the page cache, but `verify --fast` and `up` trust the record after a power loss."""
     world.pull()
     (world.folder / BIG).unlink()
     (world.folder / BIG).write_bytes(world.hub.files[BIG])
@@ -84,7 +82,7 @@ def test_what_somebody_copied_here_is_on_the_disk_before_it_is_vouched_for(
     assert model.changed(files) == []
 
 
-def test_links_in_a_circle_are_links_to_nothing(world: World):
+def test_circular_links_are_fetched_again(world: World):
     world.folder.mkdir(parents=True)
     (world.folder / BIG).symlink_to(BIG)
     (world.folder / "config.json").symlink_to("other")
@@ -94,7 +92,7 @@ def test_links_in_a_circle_are_links_to_nothing(world: World):
     world.assert_right()
 
 
-def test_a_linked_folder_becomes_one_of_our_own(world: World, tmp_path: Path):
+def test_linked_folder_is_replaced_by_real_one(world: World, tmp_path: Path):
     world.hub.files |= {"sub/a.json": b"[1]", "sub/b.json": b"[2]"}
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -105,7 +103,7 @@ def test_a_linked_folder_becomes_one_of_our_own(world: World, tmp_path: Path):
     world.assert_right()
     assert not (world.folder / "sub").is_symlink()
     assert (world.hub.served("sub/a.json"), world.hub.served("sub/b.json")) == (0, 3)
-    assert [path.name for path in outside.iterdir()] == ["a.json"]  # nothing was written there
+    assert [path.name for path in outside.iterdir()] == ["a.json"]  # nothing was written to the target
     shutil.rmtree(world.folder / "sub")
     (world.folder / "sub").symlink_to(outside)
     model, wanted = ModelFolder(world.folder), list(hub_module.resolve(REPO, None).needed)
@@ -113,7 +111,7 @@ def test_a_linked_folder_becomes_one_of_our_own(world: World, tmp_path: Path):
     assert any(one.path == "sub/a.json" and "a link to" in one.cause for one in model.check(wanted))
 
 
-def test_what_somebody_keeps_among_unfinished_files_stays(world: World, tmp_path: Path):
+def test_clear_parts_keeps_foreign_files(world: World, tmp_path: Path):
     disk, ours = tmp_path / "disk", world.folder / OURS
     (disk / "folder").mkdir(parents=True)
     for name in ("mine.txt", f"{'0' * 64}.part", f"{'0' * 64}.journal"):

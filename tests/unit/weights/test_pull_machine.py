@@ -1,4 +1,4 @@
-"""Pulls, faults, interrupts, damage and new commits in any order: a final name that a pull left has the right bytes."""
+"""Pulls, faults, interrupts, damage and new commits in any order: a final name means the right bytes."""
 
 import os
 import shutil
@@ -31,7 +31,7 @@ FAULTS = {
 
 
 class Pulls(RuleBasedStateMachine):
-    """The model: which bytes the hub has, and whether somebody else has touched the file since the last pull."""
+    """The model: the bytes at the hub, and whether the file was changed since the last pull."""
 
     @initialize()
     def begin(self) -> None:
@@ -96,7 +96,7 @@ class Pulls(RuleBasedStateMachine):
 
     @rule()
     def commit(self) -> None:
-        """The hub has another file; the old one stays until a pull."""
+        """Give the hub another file; the old one stays until a pull."""
         self.seed += 1
         self.hub.files[BIG] = content(150_000 + self.seed, seed=self.seed)
         self.touched = True

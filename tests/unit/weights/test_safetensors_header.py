@@ -14,7 +14,7 @@ from tests.unit.weights.malformed_headers import MALFORMED, ONE, STRICTER, made
 
 
 @pytest.mark.parametrize("content", MALFORMED.values(), ids=MALFORMED)
-def test_a_malformed_file_is_one_line_that_names_it(tmp_path, content):
+def test_malformed_file_is_one_line_with_its_path(tmp_path, content):
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
     with pytest.raises(IntegrityError) as caught:
@@ -28,15 +28,15 @@ def test_a_malformed_file_is_one_line_that_names_it(tmp_path, content):
     ("case", "word"),
     [("git lfs pointer", "Git LFS pointer"), ("html", "HTML page"), ("pickle", "pickle"), ("zeros", "zeros")],
 )
-def test_what_it_is_instead_is_said(tmp_path, case, word):
+def test_error_names_the_wrong_content(tmp_path, case, word):
     path = tmp_path / "model.safetensors"
     path.write_bytes(MALFORMED[case])
     with pytest.raises(IntegrityError, match=word):
         read_header(path)
 
 
-def test_a_hostile_shape_takes_no_time():
-    """Their product has millions of bits; multiplied out it took seconds."""
+def test_hostile_shape_is_refused_quickly():
+    """The product of the sizes has millions of bits, and takes seconds to compute."""
     header = MALFORMED["shape of 40,000 large sizes"]
     before = time.process_time()
     with pytest.raises(IntegrityError, match="does not fill"):
@@ -44,7 +44,7 @@ def test_a_hostile_shape_takes_no_time():
     assert time.process_time() - before < 2
 
 
-def test_what_is_no_file_is_not_read():
+def test_reader_refuses_devices():
     with pytest.raises(IntegrityError, match="/dev/zero: not a regular file"):
         read_header(Path("/dev/zero"))
     with pytest.raises(IntegrityError, match="/dev/null: not a regular file"):
@@ -52,12 +52,12 @@ def test_what_is_no_file_is_not_read():
 
 
 @pytest.mark.parametrize("case", sorted(MALFORMED.keys() - STRICTER))
-def test_the_library_refuses_them_too(case):
+def test_library_refuses_malformed_files_too(case):
     with pytest.raises((SafetensorError, OverflowError)):
         deserialize(MALFORMED[case])  # type: ignore[no-untyped-call]
 
 
-def test_a_sound_file_gives_dtype_shape_and_place(tmp_path):
+def test_valid_file_gives_dtype_shape_and_offsets(tmp_path):
     path = tmp_path / "model.safetensors"
     scalar = {"dtype": "F32", "shape": [], "data_offsets": [4, 8]}
     path.write_bytes(made({"__metadata__": {"format": "pt"}, **ONE, "s": scalar}, b"12345678"))
@@ -93,7 +93,7 @@ _HEADER = st.dictionaries(st.sampled_from(["a", "b", "__metadata__"]), _ENTRY | 
     header=_HEADER.map(lambda one: json.dumps(one).encode()) | st.binary(max_size=80),
     data=st.binary(max_size=16),
 )
-def test_nothing_is_accepted_that_the_library_refuses(header: bytes, data: bytes):
+def test_parser_accepts_nothing_the_library_refuses(header: bytes, data: bytes):
     content = made(header, data)
     try:
         tensors = parse_header(header, len(content), source="fuzz")
