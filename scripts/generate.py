@@ -6,8 +6,11 @@ python scripts/generate.py --check    write nothing; name what is stale and exit
 """
 
 import argparse
+import inspect
 import json
+import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from pydantic import BaseModel
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from deckard_deploy import api
 from deckard_deploy.catalog import library, listing
 from deckard_deploy.catalog.option_schema import Option, OptionSchema, option_schema
 from deckard_deploy.catalog.resolution import resolve
@@ -58,11 +62,50 @@ def targets() -> dict[Path, str]:
     """Return every generated file with its text."""
     pages = {
         ROOT / "docs" / "cli.md": command_reference(),
+        ROOT / "docs" / "api.md": api_reference(),
         DOCTOR: doctor_rules(),
         README: readme(),
         FAULTS_PAGE: faults(),
     }
     return editor_schemas() | compose_files() | pages
+
+
+def api_reference() -> str:
+    """Return docs/api.md: the Python API from its docstrings and signatures."""
+    parts = [
+        f"# Python API\n\nThis file is made from docstrings; `scripts/generate.py` writes it.\n\n{_docstring(api)}\n"
+    ]
+    for name in api.__all__:
+        member = getattr(api, name)
+        if getattr(member, "__module__", None) == api.__name__ or name == "Choice":
+            signature = inspect.signature(member)
+            shown = f"{name}{signature}" if inspect.isfunction(member) else f"class {name}{signature}"
+            parts.append(
+                f"## `{name}`\n\n```python\n{_plain_signature(shown)}\n```\n\n{_docstring(member)}\n"
+            )
+    return "\n".join(parts)
+
+
+def _docstring(member: object) -> str:
+    """Return a docstring as Markdown: an indented block is a code block of Python."""
+    text = inspect.getdoc(member) or ""
+    return re.sub(r"(?:(?:^|\n)    [^\n]*|\n(?=\n    ))+", _code_block, text)
+
+
+def _code_block(match: re.Match[str]) -> str:
+    return f"\n\n```python\n{textwrap.dedent(match[0]).strip()}\n```"
+
+
+def _plain_signature(text: str) -> str:
+    """Return a signature without the paths of modules, one parameter a line where it is long."""
+    text = re.sub(r"\b[a-z_]\w*(?:\.[a-z_]\w*)*\.(?=[A-Z])", "", text)
+    text = re.sub(r"<\w+ object at 0x[0-9a-f]+>", "SILENT", text)
+    if len(text) <= 100:
+        return text
+    head, _, rest = text.partition("(")
+    parameters, _, returned = rest.rpartition(")")
+    lines = re.split(r", (?=\*|\w+:)", parameters)
+    return f"{head}(\n    " + ",\n    ".join(lines) + f",\n){returned}"
 
 
 def compose_files() -> dict[Path, str]:

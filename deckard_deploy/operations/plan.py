@@ -263,3 +263,10 @@ def require_fit(view: PlanView) -> None:
     memory = view.planned.memory
     if not isinstance(memory, Unknown) and memory.verdict == "no":
         raise does_not_fit(memory, view.fitting)
+
+
+def memory_verdict(planned: HostPlan) -> str:
+    """Return "fits", "doubtful" or "no" as `Memory.verdict` says; "unknown" when the memory is not known."""
+    if isinstance(planned.memory, Unknown):
+        return "unknown"
+    return planned.memory.verdict

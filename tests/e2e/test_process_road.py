@@ -16,7 +16,10 @@ from typing import Any
 import psutil
 import pytest
 import requests
+from openai import OpenAI
 
+from deckard_deploy import api
+from deckard_deploy.operations.reporting import SilentReporter
 from deckard_deploy.rehearsal.script import ANSWER_TEXT, PLAIN_TEXT, THOUGHT_TEXT, TOOL_ARGUMENTS, TOOL_NAME
 from deckard_deploy.running.watch import WatchRecord
 from tests.e2e import clients
@@ -26,6 +29,16 @@ from tests.unit.running.world import eventually, free_port
 pytestmark = pytest.mark.vllm
 NAME = "road"
 RESTART_S = 600.0  # on a busy machine; only ends a test that has failed
+
+
+class Recorder(SilentReporter):
+    """A reporter that keeps its lines."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self.lines = lines
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +159,28 @@ def test_up_again_is_a_no_op_that_says_so(base_url: str, up: Tool, home: Path) -
     assert again.stdout.strip() == base_url
     assert "nothing to do" in again.stderr
     assert servers(home) == before
+
+
+def test_python_api_drives_the_same_endpoint(base_url: str, port: str, home: Path) -> None:
+    """One process, no command line: the plan, a start that has nothing to do, the status, and a client's answer."""
+    lines: list[str] = []
+    choice = api.Choice(profile="cpu", settings=(f"name={NAME}", f"publish.port={port}"))
+    planned = api.plan(choice, state_dir=home)
+    before = servers(home)
+    running = api.up(choice, state_dir=home, report=Recorder(lines))
+    assert servers(home) == before
+    assert running == (NAME, planned.plan_hash, base_url, running.served_name)
+    assert any("nothing to do" in line for line in lines)
+    assert planned.changes == ()
+    assert api.status(name=NAME, state_dir=home)["answers"] == "ready"
+    assert "vllm serve" in api.render(choice, "command")
+    endpoint = api.chat_endpoint(name=NAME, state_dir=home)
+    assert endpoint.base_url == base_url
+    with OpenAI(base_url=endpoint.base_url, api_key=endpoint.api_key or "none") as client:
+        answer = client.chat.completions.create(
+            model=endpoint.served_name, messages=[{"role": "user", "content": "Hello?"}], max_tokens=8
+        )
+    assert answer.choices[0].message.content
 
 
 def test_a_changed_plan_says_what_changed_and_a_failed_one_is_rolled_back(

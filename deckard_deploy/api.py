@@ -1,0 +1,190 @@
+"""The Python API: what a script, a notebook or an Ansible module calls instead of the command line.
+
+Provisional: names and fields may change in a minor release until 1.0. Nothing here prints, reads click's context or
+ends the process. Every function raises a subclass of `deckard_deploy.errors.DeployError`, whose `message` and `hint`
+say what the command line would print and whose `exit_code` is the command line's.
+
+    from deckard_deploy import api
+
+    running = api.up(api.Choice(profile="cpu"))
+    print(running.base_url, api.status(name=running.deployment)["answers"])
+    api.down(name=running.deployment)
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from deckard_deploy.doctor.findings import Finding
+from deckard_deploy.errors import DeployError
+from deckard_deploy.operations import chat as _chat
+from deckard_deploy.operations import doctor as _doctor
+from deckard_deploy.operations import down as _down
+from deckard_deploy.operations import plan as _plan
+from deckard_deploy.operations import render as _render
+from deckard_deploy.operations import status as _status
+from deckard_deploy.operations import up as _up
+from deckard_deploy.operations.options import Choice, Selection
+from deckard_deploy.operations.reporting import SILENT, Reporter
+
+__all__ = [
+    "SILENT",
+    "ChatEndpoint",
+    "Choice",
+    "DeployError",
+    "Finding",
+    "PlannedDeployment",
+    "Reporter",
+    "RunningEndpoint",
+    "chat_endpoint",
+    "doctor",
+    "down",
+    "plan",
+    "render",
+    "status",
+    "up",
+]
+
+Format = Literal["compose", "gateway", "command", "run", "k8s"]
+
+
+class PlannedDeployment(NamedTuple):
+    """A plan for this host.
+
+    plan_hash: 12 hexadecimal digits, the release's name. arguments: of `vllm serve`, without the program.
+    changes: from the current release, one line each; empty for a first deployment as well. fits: whether the plan fits
+    into the memory: "fits", "doubtful", "no", or "unknown". as_json: the whole plan as plain data.
+    """
+
+    plan_hash: str
+    deployment: str
+    base_url: str
+    arguments: tuple[str, ...]
+    changes: tuple[str, ...]
+    fits: str
+    as_json: dict[str, Any]
+
+
+class RunningEndpoint(NamedTuple):
+    """An endpoint that was proven ready. served_name: the `model` of requests."""
+
+    deployment: str
+    plan_hash: str
+    base_url: str
+    served_name: str
+
+
+@dataclass(frozen=True)
+class ChatEndpoint:
+    """What an OpenAI client needs. api_key: of this tool itself; None for an endpoint without a gateway.
+
+    certificate_sha256: the fingerprint to pin for an endpoint with TLS; None without TLS.
+    """
+
+    base_url: str
+    served_name: str
+    api_key: str | None
+    certificate_sha256: str | None
+
+
+def plan(
+    choice: Choice, *, state_dir: Path | None = None, locked: bool = False, report: Reporter = SILENT
+) -> PlannedDeployment:
+    """Return what `up` would run on this host. Nothing is written or started.
+
+    locked: refuse what ./deckard.lock does not have. Raises BadInputError, IntegrityError.
+    """
+    view = _plan.view_plan(choice, state_dir, report, locked=locked)
+    planned = view.planned.plan
+    return PlannedDeployment(
+        plan_hash=planned.hash,
+        deployment=planned.deployment,
+        base_url=planned.base_url,
+        arguments=planned.arguments,
+        changes=tuple(view.changes),
+        fits=_plan.memory_verdict(view.planned),
+        as_json=planned.model_dump(mode="json"),
+    )
+
+
+def render(
+    choice: Choice,
+    format: Format = "compose",  # noqa: A002  the word that people look for
+    *,
+    root: str = "/srv/deckard",
+    report: Reporter = SILENT,
+) -> str:
+    """Return a file or a command line of a plan for another host.
+
+    format: compose.yaml, the gateway's nginx.conf, the `vllm serve` line, the `docker run` line, or Kubernetes
+    manifests. root: the folder on that host that holds models/, cache/ and patches/. Raises BadInputError.
+    """
+    planned = _render.plan_for_folders(choice, root, None, report)
+    texts = {
+        "compose": _render.compose_text,
+        "gateway": _render.gateway_text,
+        "command": _render.command_text,
+        "run": _render.run_text,
+        "k8s": _render.kubernetes_text,
+    }
+    return texts[format](planned)
+
+
+def up(
+    choice: Choice,
+    *,
+    state_dir: Path | None = None,
+    locked: bool = False,
+    force: bool = False,
+    report: Reporter = SILENT,
+) -> RunningEndpoint:
+    """Start the endpoint of a choice, and return once it is proven ready. Nothing restarts if nothing has changed.
+
+    locked: refuse what ./deckard.lock does not have. force: go on although `doctor` found what stops `up`.
+    Raises DeployError: bad input, an unfit host, too little memory, the network, a start that failed or timed out.
+    """
+    running = _up.up(choice, state_dir, report, locked=locked, force=force).plan
+    return RunningEndpoint(running.deployment, running.hash, running.base_url, running.served_name)
+
+
+def down(
+    *,
+    name: str | None = None,
+    state_dir: Path | None = None,
+    purge: bool = False,
+    report: Reporter = SILENT,
+) -> None:
+    """Stop a deployment. name: None for the only one. purge: remove its releases too.
+
+    Raises BadInputError (no such deployment), EnvironmentUnfitError, DeploymentBusyError.
+    """
+    _down.run(Selection(state_dir, name), report, purge=purge)
+
+
+def status(
+    *, name: str | None = None, state_dir: Path | None = None, report: Reporter = SILENT
+) -> dict[str, Any]:
+    """Return the facts that `deckard-deploy status --json` prints. name: None for the only deployment.
+
+    Raises BadInputError (no such deployment), EnvironmentUnfitError.
+    """
+    return _status.read_status(Selection(state_dir, name), report)
+
+
+def doctor(
+    choice: Choice = Choice(),  # noqa: B008  a frozen value
+    *,
+    state_dir: Path | None = None,
+    report: Reporter = SILENT,
+) -> Sequence[Finding]:
+    """Return the findings about this machine, for a choice or for any. Nothing is changed. Raises BadInputError."""
+    return _doctor.examine(choice, state_dir, report).findings
+
+
+def chat_endpoint(
+    *, name: str | None = None, state_dir: Path | None = None, report: Reporter = SILENT
+) -> ChatEndpoint:
+    """Return what an OpenAI client needs for the running endpoint. Raises BadInputError when nothing runs."""
+    found = _chat.chat_endpoint(Selection(state_dir, name), report)
+    return ChatEndpoint(found.base_url, found.model, found.access.key, found.access.pinned)
