@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deckard_deploy.startup.diagnosis import MAX_LINE, UNKNOWN, diagnose, fatal_lines, known
+from deckard_deploy.startup.diagnosis import MAX_LINE, UNKNOWN, diagnose, fatal_lines, load_signatures
 from deckard_deploy.startup.observation import State
 from deckard_deploy.startup.phases import Phase
+from deckard_deploy.system.text import clean, clean_lines
 
 LOGS = Path(__file__).with_name("logs")
 FAILURES = sorted(path.stem for path in LOGS.glob("*.log") if not path.stem.startswith("ready."))
@@ -26,7 +27,7 @@ class Ended:
 
 
 def lines_of(name: str) -> list[str]:
-    lines = (LOGS / f"{name}.log").read_bytes().decode().split("\n")
+    lines = clean_lines((LOGS / f"{name}.log").read_bytes())
     assert lines[0].startswith("# "), "the first line says where the log comes from"
     return lines[1:]
 
@@ -51,10 +52,10 @@ def test_no_other_signature_is_found_anywhere_in_the_log(name: str):
     found = {
         signature.id
         for line in fatal_lines(lines_of(name))
-        for signature in known().signatures
+        for signature in load_signatures().signatures
         if signature.line and signature.line.search(line.text)
     }
-    last_resorts = {signature.id for signature in known().signatures if signature.last_resort}
+    last_resorts = {signature.id for signature in load_signatures().signatures if signature.last_resort}
     assert found - (last_resorts - {failure_of(name)}) == {failure_of(name)}
 
 
@@ -64,13 +65,15 @@ def test_a_good_start_has_no_failure(name: str):
 
 
 def test_every_signature_has_a_log_or_an_ending():
-    by_line = {signature.id for signature in known().signatures if signature.line}
+    by_line = {signature.id for signature in load_signatures().signatures if signature.line}
     assert by_line == {failure_of(name) for name in FAILURES}
     by_ending = {
-        signature.id for signature in known().signatures if signature.oom_killed or signature.exit_codes
+        signature.id
+        for signature in load_signatures().signatures
+        if signature.oom_killed or signature.exit_codes
     }
     assert by_ending == {"oom-killed", "killed", "cannot-execute"}
-    assert len(known().signatures) == len(by_line) + len(by_ending)
+    assert len(load_signatures().signatures) == len(by_line) + len(by_ending)
 
 
 @pytest.mark.parametrize(
@@ -165,5 +168,5 @@ LINES = [line for name in FAILURES for line in lines_of(name)]
 
 @given(st.lists(st.sampled_from(LINES) | st.text(), max_size=20))
 def test_no_log_makes_it_raise(lines: list[str]):
-    found = diagnose(lines, phase=Phase.WEIGHTS)
+    found = diagnose(map(clean, lines), phase=Phase.WEIGHTS)
     assert "\n" not in found.first_fatal_line + found.cause + found.fix

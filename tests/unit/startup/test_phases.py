@@ -7,15 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deckard_deploy.startup.phases import ORDER, Facts, Phase, PhaseTracker, Progress, patterns
+from deckard_deploy.startup.phases import ORDER, Facts, Phase, PhaseTracker, Progress, load_patterns
+from deckard_deploy.system.text import clean, clean_lines
 
 LOGS = Path(__file__).with_name("logs")
 
 
 def lines_of(name: str) -> list[str]:
-    """The log, split where docker splits it: at newlines, not at carriage returns."""
-    text = (LOGS / f"{name}.log").read_bytes().decode()
-    return [line for line in text.split("\n") if not line.startswith("# ")]
+    """Return the log's lines as a runtime passes them on."""
+    lines = clean_lines((LOGS / f"{name}.log").read_bytes())
+    return [line for line in lines if not line.startswith("# ")]
 
 
 def passed(lines: list[str]) -> tuple[list[Phase], PhaseTracker]:
@@ -115,7 +116,7 @@ def test_percent_does_not_fall_when_ranks_report_out_of_order():
 def test_a_second_bar_of_the_phase_starts_over():
     tracker = PhaseTracker(0.0)
     shown = [
-        tracker.feed(f"\rCapturing CUDA graphs ({kind}): {percent:3}%|███  | 1/2 [00:01<00:01]", 1.0)
+        tracker.feed(f"Capturing CUDA graphs ({kind}): {percent:3}%|███  | 1/2 [00:01<00:01]", 1.0)
         for kind, percent in (("mixed prefill-decode, PIECEWISE", 100), ("decode, FULL", 50))
     ]
     assert [progress and (progress.step, progress.percent) for progress in shown] == [
@@ -126,10 +127,8 @@ def test_a_second_bar_of_the_phase_starts_over():
 
 def test_the_last_state_of_a_bar_in_one_line_counts():
     tracker = PhaseTracker(0.0)
-    progress = tracker.feed(
-        "\rCapturing CUDA graphs (decode, FULL):   0%| | 0/2\rCapturing CUDA graphs (decode, FULL):  50%|█",
-        1.0,
-    )
+    raw = "\rCapturing CUDA graphs (decode, FULL):   0%| | 0/2\rCapturing CUDA graphs (decode, FULL):  50%|█"
+    progress = tracker.feed(clean(raw), 1.0)
     assert progress is not None
     assert progress.percent == 50.0
 
@@ -149,7 +148,7 @@ def test_a_line_of_an_earlier_phase_shows_life_and_changes_nothing():
 
 
 @pytest.mark.parametrize(
-    "line", ["", "hello", "Loading safetensors check", "(EngineCore pid=1) ", "100%", "# INFO"]
+    "line", ["", " ", "hello", "Loading safetensors check", "(EngineCore pid=1) ", "100%", "# INFO"]
 )
 def test_other_lines_are_no_progress(line: str):
     assert PhaseTracker(0.0).feed(line, 1.0) is None
@@ -163,9 +162,9 @@ def test_durations_add_up():
 
 
 def test_every_phase_can_begin_and_every_pattern_has_a_source():
-    begun = {pattern.phases[0] for pattern in patterns() if pattern.phases}
+    begun = {pattern.phases[0] for pattern in load_patterns() if pattern.phases}
     assert begun == set(Phase) - {Phase.CONTAINER}
-    assert all(re.search(r"\.py:\d|\.py ", pattern.source) for pattern in patterns())
+    assert all(re.search(r"\.py:\d|\.py ", pattern.source) for pattern in load_patterns())
 
 
 REAL_LINES = [line for name in ("ready.eager", "ready.cuda") for line in lines_of(name)]
@@ -189,7 +188,7 @@ def test_no_log_makes_the_tracker_raise_or_go_back(lines: list[str]):
     tracker = PhaseTracker(0.0)
     before = tracker.progress
     for second, line in enumerate(lines):
-        progress = tracker.feed(line, float(second))
+        progress = tracker.feed(clean(line), float(second))
         now = tracker.progress
         assert progress in (None, now)
         assert ORDER.index(now.phase) >= ORDER.index(before.phase)

@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deckard_deploy.system.text import LONGEST, LineSplitter, clean
+from deckard_deploy.system.text import (
+    MAX_LINE,
+    LineSplitter,
+    clean,
+    clean_lines,
+    last_line,
+    one_line,
+    printable,
+    shorten,
+)
 
 
 @pytest.mark.parametrize(
@@ -50,5 +59,57 @@ def test_a_line_without_end_costs_no_memory_and_hides_nothing_after_it():
     for _ in range(200):
         lines += splitter.feed(b"x" * 10_000)
     lines += splitter.feed(b"\nnext\n")
-    assert [len(line) for line in lines] == [LONGEST + 1, 4]
+    assert [len(line) for line in lines] == [MAX_LINE + 1, 4]
     assert lines[-1] == "next"
+
+
+@pytest.mark.parametrize(
+    ("data", "lines"),
+    [(b"a\nb\n", ["a", "b"]), (b"a\nb", ["a", "b"]), (b"", [""]), (b"\xff\r\n0%\r9%\n", ["\ufffd", "9%"])],
+)
+def test_clean_lines_splits_whole_log(data, lines):
+    assert clean_lines(data) == lines
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("ü 漢 🙂", "ü 漢 🙂"),
+        ("a\tb\n", "a b "),
+        ("\x1b[31mred\x07", " [31mred "),
+        ("\u202eabc\ud800", " abc "),
+    ],
+)
+def test_printable_replaces_by_spaces(text, shown):
+    assert printable(text) == shown
+
+
+@given(st.text())
+def test_printable_keeps_length(text):
+    shown = printable(text)
+    assert shown.isprintable()
+    assert len(shown) == len(text)
+
+
+@pytest.mark.parametrize(("text", "shown"), [("", ""), ("abc", "abc"), ("abcd", "abcd"), ("abcde", "abc…")])
+def test_shorten_cuts_at_limit(text, shown):
+    assert shorten(text, 4) == shown
+
+
+@pytest.mark.parametrize(("text", "line"), [("", ""), ("\n \n", ""), ("a\n b \n\n", "b"), ("a", "a")])
+def test_last_line_skips_blank_lines(text, line):
+    assert last_line(text) == line
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", ""),
+        ("\n \n", ""),
+        ("a\n b \n\n", "b"),
+        ("\x1b[31mred\x07", " [31mred "),
+        ("x" * 500, "x" * 159 + "…"),
+    ],
+)
+def test_one_line_is_printable_and_short(text, line):
+    assert one_line(text) == line
