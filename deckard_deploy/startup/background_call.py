@@ -1,4 +1,4 @@
-"""A call that runs in a thread of its own, so that its caller can do other things meanwhile, or stop waiting."""
+"""A call in a thread of its own: its caller can do other things meanwhile, or stop waiting."""
 
 from collections.abc import Callable
 from threading import Thread
@@ -12,8 +12,9 @@ Result = TypeVar("Result")
 class Asking(Thread, Generic[Result]):
     """A running call of `question`.
 
-    A server that sends a byte now and then outlives every socket timeout, so only the caller can stop waiting. The
-    thread then stays with a server that does not hang up; it does not keep the program from ending.
+    A server that sends a byte now and then outlives every socket timeout, so only the caller can stop
+    waiting. The thread then stays with a server that does not hang up; it does not keep the program from
+    ending.
     """
 
     def __init__(self, question: Callable[[], Result]) -> None:
@@ -31,7 +32,7 @@ class Asking(Thread, Generic[Result]):
             self._error = error
 
     def answer(self, wait_s: float) -> Result | None:
-        """Return the result, or None if it is not there within `wait_s` seconds. Raises the call's DeployError."""
+        """Return the result, or None if `wait_s` seconds pass first. Raises the call's DeployError."""
         self.join(wait_s)
         if self.is_alive():
             return None

@@ -61,7 +61,7 @@ class Signature(BaseModel):
 
 
 class Signatures(BaseModel):
-    """The content of signatures.yaml. echoes: lines that report again a failure that another line reported."""
+    """The content of signatures.yaml. echoes: lines that repeat a failure that another line reported."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -95,7 +95,7 @@ def diagnose(lines: Iterable[str], *, phase: Phase, observation: Observation | N
 
 
 def fatal_lines(lines: Iterable[str]) -> Iterator[LogLine]:
-    """Yield the lines that may name the cause: no records at INFO or WARNING, no source code of tracebacks."""
+    """Yield the lines that may name the cause: no INFO or WARNING records, no source code of tracebacks."""
     for text in lines:
         line = parse(text)
         if line.text and line.level not in HARMLESS and not _FRAME.match(line.text):
@@ -115,7 +115,7 @@ def _by_line(lines: list[LogLine], phase: Phase, *, last_resort: bool) -> Diagno
 def _by_ending(
     observation: Observation | None, phase: Phase, exception: str, lines: list[LogLine]
 ) -> Diagnosis:
-    """Return the diagnosis of a log without a known line: by the instance's end, or else by its first exception."""
+    """Return the diagnosis of a log without a known line, by the instance's end or the first exception."""
     line = exception
     if not line and lines:
         line = lines[-1].text

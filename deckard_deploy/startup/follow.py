@@ -1,8 +1,8 @@
 """Follow one start to its end: ready, failed, or stalled.
 
-Log lines, the state of the instance and the readiness probe are checked every POLL_S. A connection to a port on
-which nothing listens costs next to nothing, so a ready engine is noticed within one poll, also without a log line.
-A running probe may take minutes; the other two are checked meanwhile.
+Log lines, the state of the instance and the readiness probe are checked every POLL_S. A connection to a port
+on which nothing listens costs next to nothing, so a ready engine is noticed within one poll, also without a
+log line. A running probe may take minutes; the other two are checked meanwhile.
 """
 
 import time
@@ -25,9 +25,13 @@ POLLS_AFTER_EXIT = 10  # of POLL_S each: log lines may arrive after the exit tha
 KEPT = 3000  # lines from the beginning, and lines from the end, that are kept for the diagnosis
 HINTS = {
     Outcome.OTHER_SERVER: "another server has the port; stop it, or choose another: --set publish.port=PORT",
-    Outcome.KEY_REFUSED: "the server wants another API key than this launch was given; deckard-deploy down, then up",
+    Outcome.KEY_REFUSED: (
+        "the server wants another API key than this launch was given; deckard-deploy down, then up"
+    ),
     Outcome.CANNOT_CHAT: "it refuses a plain question; deckard-deploy verify, and deckard-deploy logs",
-    Outcome.NOT_ANSWERING: "it answers a plain question with nothing; deckard-deploy verify, and deckard-deploy logs",
+    Outcome.NOT_ANSWERING: (
+        "it answers a plain question with nothing; deckard-deploy verify, and deckard-deploy logs"
+    ),
 }
 
 
@@ -71,14 +75,13 @@ def follow(
     stalled_after_s: the start has failed after so long without progress. Progress is a log line that matches
     phases.yaml.
 
-    Raises StartFailedError as soon as the instance exits, restarts, is replaced or vanishes, or the probe's outcome
-    is final; TimedOutError when the start stalls. Both carry the diagnosis in message and hint.
+    Raises StartFailedError as soon as the instance exits, restarts, is replaced or vanishes, or the probe's
+    outcome is final; TimedOutError when the start stalls. Both carry the diagnosis in message and hint.
     """
     started = advanced = clock.now()
     log = _Log(launch, PhaseTracker(started), on_progress)
+    probes = _Probes(probe)
     first = launch.observe()
-    unanswered = 0
-    call: Asking[Readiness] | None = None
     while True:
         now = clock.now()
         advanced = now if log.read(now) else advanced
@@ -87,22 +90,46 @@ def follow(
         if ended:
             log.read_to_end(clock, now)
             _fail(log, ended, now - started, observation)
-        if call is None:
-            call = Asking(probe)
-        readiness = call.answer(POLL_S)
+        readiness = probes.answer()
         if readiness is None:
             continue
-        call = None
         if readiness.outcome is Outcome.READY and not _ended(first, launch.observe()):
             now = clock.now()
             log.read(now)
             return Ready(now - started, log.tracker.durations(now), log.tracker.facts)
-        unanswered = _count_unanswered(unanswered, readiness)
-        if readiness.final or unanswered == MAX_UNANSWERED:
+        if readiness.final or probes.unanswered == MAX_UNANSWERED:
             _refuse(log, readiness, now - started, observation)
         if now - advanced >= stalled_after_s:
             _time_out(log, readiness, stalled_after_s)
-        clock.sleep(RETRY_S if unanswered else POLL_S)
+        clock.sleep(probes.pause_s)
+
+
+class _Probes:
+    """Probes, one after the other. unanswered: those in a row without a usable answer."""
+
+    def __init__(self, probe: Callable[[], Readiness]) -> None:
+        self.unanswered = 0
+        self._probe = probe
+        self._call: Asking[Readiness] | None = None
+
+    @property
+    def pause_s(self) -> float:
+        """The pause before the next probe."""
+        return RETRY_S if self.unanswered else POLL_S
+
+    def answer(self) -> Readiness | None:
+        """Wait for one poll. Return the result of the running probe, None while there is none."""
+        if self._call is None:
+            self._call = Asking(self._probe)
+        readiness = self._call.answer(POLL_S)
+        if readiness is None:
+            return None
+        self._call = None
+        if readiness.outcome is Outcome.NOT_ANSWERING:
+            self.unanswered += 1
+        else:
+            self.unanswered = 0
+        return readiness
 
 
 @dataclass
@@ -142,12 +169,6 @@ class _Log:
             self.head.append(line)
         else:
             self.tail.append(line)
-
-
-def _count_unanswered(before: int, readiness: Readiness) -> int:
-    if readiness.outcome is Outcome.NOT_ANSWERING:
-        return before + 1
-    return 0
 
 
 def _ended(first: Observation, now: Observation) -> str:

@@ -1,4 +1,4 @@
-"""Durations of this host's earlier starts, one JSON line each, and the estimate of a start's duration from them."""
+"""Durations of earlier starts on this host, one JSON line each, and estimates from them."""
 
 import os
 from pathlib import Path
@@ -14,9 +14,10 @@ LAST = 5  # starts that an estimate is computed from
 
 
 class StartMemory(BaseModel):
-    """The memory of one GPU in GiB as a start logged it, None if it did not, and the settings that it depends on.
+    """The memory of one GPU in GiB, as logged at a start (None: not logged), and the settings it depends on.
 
-    requested_gib: all memory that vLLM was allowed to take. The other figures are those of the log (phases.Facts).
+    requested_gib: all memory that vLLM was allowed to take. The other figures are those of the log
+    (phases.Facts).
     """
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
@@ -58,8 +59,8 @@ class Eta(BaseModel):
 def record(path: Path, start: Start) -> None:
     """Append `start` to the file, which is created if it does not exist. Raises OSError.
 
-    One write on O_APPEND, so starts that end at the same time do not mix. A start that is recorded while the file is
-    trimmed may be lost, which costs an estimate one sample.
+    One write on O_APPEND, so starts that end at the same time do not mix. A start that is recorded while the
+    file is trimmed may be lost, which costs an estimate one sample.
     """
     line = f"{start.model_dump_json()}\n".encode()
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)

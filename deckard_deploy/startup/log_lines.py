@@ -24,7 +24,11 @@ _FLASHINFER = re.compile(
 _GLOG = re.compile(r"\[?(?P<level>[IWEF])\d{4} \d\d:\d\d:\d\d\.\d+ [^\]]*\] ?", re.ASCII)
 _RECORDS = (_VLLM, _UVICORN, _FLASHINFER, _GLOG)
 _SECRET = re.compile(
-    r"(?<='api_key': )\[[^\]]*\]|hf_[A-Za-z0-9]{8,}|(?<=Bearer )\S+|(?<=--api-key[ =])\S+|(?<=--hf-token[ =])\S+"
+    r"(?<='api_key': )\[[^\]]*\]"
+    r"|hf_[A-Za-z0-9]{8,}"
+    r"|(?<=Bearer )\S+"
+    r"|(?<=--api-key[ =])\S+"
+    r"|(?<=--hf-token[ =])\S+"
 )
 
 

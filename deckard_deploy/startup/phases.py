@@ -1,7 +1,7 @@
 """The stages of an engine's start, read from its log. The patterns are in phases.yaml.
 
-A start passes the phases in the order of `Phase`. Some may be skipped, none comes twice: a line of an earlier phase
-counts as progress, but does not change the phase.
+A start passes the phases in the order of `Phase`. Some may be skipped, none comes twice: a line of an earlier
+phase counts as progress, but does not change the phase.
 """
 
 import re
@@ -20,9 +20,9 @@ from deckard_deploy.startup.log_lines import parse
 class Phase(StrEnum):
     """The stages in the order in which vLLM 0.19.1 goes through them.
 
-    On a GPU: v1/worker/gpu_worker.py `load_model`, `determine_available_memory` (torch.compile happens inside its
-    profile run), `compile_or_warm_up_model` (kernel warm-up, autotune, then CUDA graphs). On a CPU torch.compile
-    happens in the warm-up, after the KV cache: v1/worker/cpu_model_runner.py:81.
+    On a GPU: v1/worker/gpu_worker.py `load_model`, `determine_available_memory` (torch.compile happens inside
+    its profile run), `compile_or_warm_up_model` (kernel warm-up, autotune, then CUDA graphs). On a CPU
+    torch.compile happens in the warm-up, after the KV cache: v1/worker/cpu_model_runner.py:81.
     """
 
     CONTAINER = "container"
@@ -78,8 +78,8 @@ FACTS = frozenset(field.name for field in fields(Facts))
 class LogPattern(BaseModel):
     """A line to look for. Its named groups are `percent`, `step`, or fields of Facts.
 
-    phases: the current phase stays if it is one of these, else the first of them begins. Empty: the line counts as
-    progress only.
+    phases: the current phase stays if it is one of these, else the first of them begins. Empty: the line
+    counts as progress only.
     source: the place in vLLM's code that prints the line.
     """
 
@@ -164,7 +164,8 @@ def _with_bar(current: Progress, groups: Mapping[str, str | None]) -> Progress:
         return current
     percent = min(100.0, float(text))
     step = groups.get("step") or ""
-    # Ranks report in any order, so the percentage of one bar never falls. A second bar of the phase starts over.
+    # Ranks report in any order, so the percentage of one bar never falls. A second bar of the phase starts
+    # over.
     if step == current.step and current.percent is not None:
         percent = max(percent, current.percent)
     return replace(current, percent=percent, step=step)

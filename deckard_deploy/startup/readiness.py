@@ -1,8 +1,8 @@
 """Readiness of a launch: our own launch answers, and it generates text.
 
-vLLM does not listen before its engine is ready (entrypoints/openai/api_server.py:543 binds, uvicorn listens at the
-end), so a refused connection means loading. `/health` is not asked: it answers 200 while a worker is dead, and
-another server may hold the port.
+vLLM does not listen before its engine is ready (entrypoints/openai/api_server.py:543 binds, uvicorn listens
+at the end), so a refused connection means loading. `/health` is not asked: it answers 200 while a worker is
+dead, and another server may hold the port.
 """
 
 import functools
@@ -75,8 +75,8 @@ def probe(
 ) -> Readiness:
     """Ask `base_url` (ending in /v1) once: both names are listed, then one chat completion has text in it.
 
-    timeout_s: limit of the completion. The first one compiles kernels, 25 to 30 s on a DGX Spark. The list of models
-    has at most LIST_TIMEOUT_S.
+    timeout_s: limit of the completion. The first one compiles kernels, 25 to 30 s on a DGX Spark. The list of
+    models has at most LIST_TIMEOUT_S.
 
     Never raises because of a server's behaviour. Uses no proxy and follows no redirect.
     """
@@ -98,8 +98,8 @@ def _probe(
             problem = _check_models(client, base_url, set(names), list_s)
             if problem:
                 return problem
-            # By the launch's own name: another server on the port may get this connection, and it may serve the model
-            # under the other name as well.
+            # By the launch's own name: another server on the port may get this connection, and it may serve
+            # the model under the other name as well.
             return _check_completion(client, base_url, names[0], completion_s)
         except requests.RequestException as error:
             return _from_error(error, base_url)
@@ -108,18 +108,18 @@ def _probe(
 def _from_error(error: "requests.RequestException", base_url: str) -> Readiness:
     """Return LOADING if nothing listens or the connection is closed unanswered, as by docker's proxy.
 
-    A wrong or late answer is NOT_ANSWERING. requests raises ConnectionError for both, even for a body that stops
-    halfway, so the causes of the error decide.
+    A wrong or late answer is NOT_ANSWERING. requests raises ConnectionError for both, even for a body that
+    stops halfway, so the causes of the error decide.
     """
     import requests  # noqa: PLC0415  heavy
-    from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, ReadTimeoutError  # noqa: PLC0415  heavy
+    import urllib3.exceptions as urllib3  # noqa: PLC0415  heavy
 
     causes = list(_causes(error))
     detail = f"{type(error).__name__} at {base_url}"
-    hung_up = (ConnectionError, ssl.SSLEOFError, ConnectTimeoutError, NewConnectionError)
+    hung_up = (ConnectionError, ssl.SSLEOFError, urllib3.ConnectTimeoutError, urllib3.NewConnectionError)
     if any(isinstance(cause, hung_up) for cause in causes):
         return Readiness(Outcome.LOADING, detail)
-    timed_out = any(isinstance(cause, requests.Timeout | ReadTimeoutError) for cause in causes)
+    timed_out = any(isinstance(cause, requests.Timeout | urllib3.ReadTimeoutError) for cause in causes)
     return Readiness(Outcome.NOT_ANSWERING, detail, timed_out)
 
 

@@ -1,13 +1,14 @@
 """Text that is safe to show, made from text that another program wrote.
 
-A server's log is written by everybody who can talk to the server. It is cleaned here, once, where its bytes enter:
-LineSplitter for a stream, `clean_lines` for a whole file. All code behind that reads clean lines.
+A server's log is written by everybody who can talk to the server. It is cleaned here, once, where its bytes
+enter: LineSplitter for a stream, `clean_lines` for a whole file. All code behind that reads clean lines.
 """
 
 import re
 
 MAX_LINE = 16_384  # characters; vLLM's longest line, its configuration at start, has about 4,000
-# CSI and OSC sequences (ECMA-48 5.4 and 8.3.89), other two-character escapes, and what is left of the C0 and C1 sets.
+# CSI and OSC sequences (ECMA-48 5.4 and 8.3.89), other two-character escapes, and what is left of the C0 and
+# C1 sets.
 _SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)|\x1b[ -/]*[0-~]")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 
@@ -74,5 +75,5 @@ def last_line(text: str) -> str:
 
 
 def one_line(text: str, limit: int = 160) -> str:
-    """Return the last line of another program's output that is not blank: printable, at most `limit` characters."""
+    """Return the last line that is not blank, printable and at most `limit` characters long."""
     return shorten(printable(last_line(text)), limit)

@@ -15,7 +15,7 @@ from subprocess import CompletedProcess
 from typing import TYPE_CHECKING
 
 from deckard_deploy.errors import EnvironmentUnfitError
-from deckard_deploy.system.commands import Say, last_line, run
+from deckard_deploy.system.commands import Say, last_output_line, run
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -64,7 +64,7 @@ class DockerEngine:
             timeout_s=CALL_TIMEOUT_S,
         )
         if asked.returncode:
-            raise EnvironmentUnfitError(f"docker: {last_line(asked.stderr)}", hint="docker context ls")
+            raise EnvironmentUnfitError(f"docker: {last_output_line(asked.stderr)}", hint="docker context ls")
         endpoint = asked.stdout.strip()
         if not endpoint.startswith("unix://"):
             raise EnvironmentUnfitError(
@@ -131,7 +131,7 @@ class DockerEngine:
             timeout_s=timeout_s,
         )
         if check and done.returncode:
-            raise unfit(last_line(done.stderr))
+            raise unfit(last_output_line(done.stderr))
         return done
 
     @contextmanager
@@ -145,7 +145,7 @@ class DockerEngine:
         except NotFound:
             raise
         except APIError as error:
-            raise unfit(last_line(str(error.explanation))) from error
+            raise unfit(last_output_line(str(error.explanation))) from error
         except (DockerException, requests.RequestException) as error:
             if isinstance(error, requests.Timeout) or isinstance(error.__cause__, requests.Timeout):
                 raise EnvironmentUnfitError(
@@ -153,7 +153,7 @@ class DockerEngine:
                     hint="sudo systemctl restart docker",
                 ) from error
             self._require_daemon()  # it may have gone since it was asked last
-            raise unfit(last_line(str(error))) from error
+            raise unfit(last_output_line(str(error))) from error
 
     def _require_daemon(self) -> None:
         """Raises EnvironmentUnfitError when nobody listens on the socket, or we may not talk to it."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from deckard_deploy.errors import EnvironmentUnfitError, NetworkError
 from deckard_deploy.running.docker.client import DockerEngine
-from deckard_deploy.system.commands import last_line
+from deckard_deploy.system.commands import last_output_line
 
 _TIMEOUT_S = 60.0
 
@@ -27,7 +27,7 @@ def digest_of(engine: DockerEngine, reference: str) -> str:
             return str(found["Descriptor"]["digest"])
         except APIError as error:  # NotFound is one too
             raise NetworkError(
-                f"the registry does not say what {reference} is: {last_line(str(error.explanation))}",
+                f"the registry does not say what {reference} is: {last_output_line(str(error.explanation))}",
                 hint=f"docker pull {reference}",
             ) from error
 

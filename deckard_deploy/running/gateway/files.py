@@ -18,7 +18,7 @@ from pathlib import Path
 from deckard_deploy.errors import BadInputError, EnvironmentUnfitError, IntegrityError
 from deckard_deploy.planning.plan import Gateway, LaunchPlan
 from deckard_deploy.running.gateway.keys import Keys
-from deckard_deploy.system.commands import Say, last_line, run
+from deckard_deploy.system.commands import Say, last_output_line, run
 from deckard_deploy.system.files import private_folder, read_regular, write_atomically, writing
 
 ACCESS, CERTIFICATE, CERTIFICATE_KEY = "access.conf", "certificate.pem", "certificate.key"
@@ -129,7 +129,7 @@ def _self_signed(plan: LaunchPlan, folder: Path, *, environment: Mapping[str, st
         folder=folder,
     )
     if done.returncode:
-        raise EnvironmentUnfitError(f"openssl: {last_line(done.stderr)}", hint="openssl version")
+        raise EnvironmentUnfitError(f"openssl: {last_output_line(done.stderr)}", hint="openssl version")
     for file, made in zip(files, ("new.pem", "new.key"), strict=True):
         write_atomically(file, read_regular(folder / made))
         (folder / made).unlink()

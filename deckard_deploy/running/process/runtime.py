@@ -36,10 +36,16 @@ from deckard_deploy.running.process.supervision import (
 )
 from deckard_deploy.running.releases import GATEWAY, Release
 from deckard_deploy.running.runtime import MISSING, Instance, Observation
-from deckard_deploy.system.commands import Say, last_line
+from deckard_deploy.system.commands import Say, last_output_line
 from deckard_deploy.system.files import read_regular, write_atomically, writing
 from deckard_deploy.system.ports import require_free
-from deckard_deploy.system.processes import ProcessIdentity, is_alive, marked, send, wait_gone
+from deckard_deploy.system.processes import (
+    ProcessIdentity,
+    is_alive,
+    processes_with_variable,
+    send_signal,
+    wait_gone,
+)
 from deckard_deploy.system.text import LineSplitter
 
 LOG_BYTES = 16 << 20  # twice: the log and the one before it
@@ -96,13 +102,16 @@ class ProcessRuntime:
         They are found by their marks, not by what is written down, so a damaged record cannot save one.
         Raises EnvironmentUnfitError when a process does not die, which only the kernel can hold up.
         """
-        supervisors = [*marked(supervisor_mark(self._deployment.folder)), *self._of_another_path()]
+        supervisors = [
+            *processes_with_variable(supervisor_mark(self._deployment.folder)),
+            *self._of_another_path(),
+        ]
         for process in supervisors:
-            send(process, signal.SIGTERM)
+            send_signal(process, signal.SIGTERM)
         deadline = time.monotonic() + self._grace() + 10
         for process in supervisors:
             if not wait_gone(process, max(0.0, deadline - time.monotonic())):
-                send(process, signal.SIGKILL)  # its guard takes the server with it
+                send_signal(process, signal.SIGKILL)  # its guard takes the server with it
         kill_marked(supervisor_mark(self._deployment.folder))
         left = kill_marked(server_mark(self._deployment.folder))
         if left:
@@ -158,7 +167,7 @@ class ProcessRuntime:
         """Have the gateway read its files again: nginx takes up new connections with them, and ends old ones well."""
         state = self._settled()
         if state and state.gateway:
-            send(state.gateway, signal.SIGHUP)
+            send_signal(state.gateway, signal.SIGHUP)
 
     def close(self) -> None:
         """Close the log; the server goes on."""
@@ -210,7 +219,7 @@ class ProcessRuntime:
             said = (launcher.stdout.read() if launcher.stdout else b"").decode(errors="replace")
         if said != "started\n":
             raise StartFailedError(
-                f"the server could not be started: {last_line(said or log.read_text(errors='replace'))}",
+                f"the server could not be started: {last_output_line(said or log.read_text(errors='replace'))}",
                 hint=f"see {log}",
             )
 

@@ -14,7 +14,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from deckard_deploy.system.processes import ProcessIdentity, marked, send, wait_for_exits, wait_gone
+from deckard_deploy.system.processes import (
+    ProcessIdentity,
+    processes_with_variable,
+    send_signal,
+    wait_for_exits,
+    wait_gone,
+)
 
 SPEC, SERVER_LOG = "process.json", "vllm.log"
 # Every descendant of the server inherits it, so nothing that the server ever started escapes a stop. vLLM renames
@@ -92,14 +98,14 @@ def restarts_of(policy: str) -> int | None:
 
 def kill_marked(mark: str, *, attempts: int = 20) -> list[ProcessIdentity]:
     """SIGKILL everything with that mark, but not the caller, and wait until it is torn down; what would not die."""
-    left = marked(mark)
+    left = processes_with_variable(mark)
     for _ in range(attempts):
         if not left:
             break
         for process in left:
-            send(process, signal.SIGKILL)
+            send_signal(process, signal.SIGKILL)
         deadline = time.monotonic() + 1
         left = [process for process in left if not wait_gone(process, max(0.0, deadline - time.monotonic()))]
-        left = sorted({*left, *marked(mark)}, key=str)
+        left = sorted({*left, *processes_with_variable(mark)}, key=str)
     wait_for_exits(TEARDOWN_S)
     return left

@@ -6,7 +6,7 @@ from tests.unit.running.crowd import crowd, site_of_processes
 from tests.unit.running.world import World
 
 
-def test_one_starts_and_the_others_leave(world: World, tmp_path: Path) -> None:
+def test_one_up_starts_and_the_others_exit(world: World, tmp_path: Path) -> None:
     release, launch = world.stored(world.plan())
     left = crowd(site_of_processes, tmp_path, release, launch, 8)
     assert sorted(one.code for one in left) == [0, *[8] * 7]

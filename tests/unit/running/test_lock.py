@@ -56,7 +56,7 @@ def owner_pid(world: World) -> int | None:
     return owner.process.pid if owner else None
 
 
-def test_the_second_is_told_who_holds_it(world):
+def test_second_holder_is_refused_with_owner(world):
     with holder(world) as first:
         assert said(first) == "held\n"
         with pytest.raises(DeploymentBusyError) as caught, held(world.deployment, verb="down"):
@@ -66,7 +66,7 @@ def test_the_second_is_told_who_holds_it(world):
     assert caught.value.exit_code == 8
 
 
-def test_a_killed_holder_holds_nothing_and_is_not_named(world):
+def test_killed_holder_releases_the_lock(world):
     with holder(world) as first:
         said(first)
         first.kill()
@@ -80,7 +80,7 @@ def test_a_killed_holder_holds_nothing_and_is_not_named(world):
 @pytest.mark.parametrize(
     "content", ["", "{", '{"process": {"pid": 1, "started": 0, "boot": ""}, "verb": "up", "since": "x"}']
 )
-def test_a_holder_who_cannot_be_read_is_not_invented(world, content):
+def test_unreadable_owner_is_not_named(world, content):
     with holder(world) as first:
         said(first)
         world.deployment.lock_owner.write_text(content)
@@ -92,14 +92,14 @@ def test_a_holder_who_cannot_be_read_is_not_invented(world, content):
         first.kill()
 
 
-def test_an_interrupt_gives_it_back(world):
+def test_interrupt_releases_the_lock(world):
     with pytest.raises(KeyboardInterrupt), held(world.deployment, verb="up"):
         raise KeyboardInterrupt
     with held(world.deployment, verb="up"):
         assert owner_pid(world) == os.getpid()
 
 
-def test_of_many_at_once_one_wins_and_all_others_are_told(world):
+def test_one_of_many_gets_the_lock(world):
     racers = [holder(world, RACE) for _ in range(8)]
     try:
         for racer in racers:

@@ -19,7 +19,7 @@ from deckard_deploy.running.layout import DeploymentDir, StateDir
 from deckard_deploy.running.process.runtime import ProcessRuntime
 from deckard_deploy.running.process.supervision import kill_marked, server_mark, supervisor_mark
 from deckard_deploy.running.releases import Launch, Release, Releases
-from deckard_deploy.system.processes import ProcessIdentity, marked
+from deckard_deploy.system.processes import ProcessIdentity, processes_with_variable
 
 DEADLINE_S = 30
 Found = TypeVar("Found")
@@ -146,11 +146,11 @@ class World:
 
     def processes(self) -> list[ProcessIdentity]:
         """Everything that a server of the deployment started and that lives."""
-        return marked(server_mark(self.deployment.folder))
+        return processes_with_variable(server_mark(self.deployment.folder))
 
     def supervisors(self) -> list[ProcessIdentity]:
         """Supervisors and guards."""
-        return marked(supervisor_mark(self.deployment.folder))
+        return processes_with_variable(supervisor_mark(self.deployment.folder))
 
     def end(self) -> None:
         for mark in (supervisor_mark, server_mark):

@@ -17,19 +17,19 @@ def cases() -> dict[str, list[Case]]:
     return found
 
 
-def test_there_are_forty():
+def test_there_are_forty_behaviours():
     assert len({behaviour.name for behaviour in BEHAVIOURS}) == len(BEHAVIOURS) == 40
 
 
 @pytest.mark.parametrize("name", [behaviour.name for behaviour in BEHAVIOURS])
-def test_the_verdict_is_true(cases: dict[str, list[Case]], name: str):
+def test_verdict_is_true(cases: dict[str, list[Case]], name: str):
     assert len(cases[name]) == len(SEEDS)
     for one in cases[name]:
         assert one.true, one
 
 
 @pytest.mark.parametrize("name", [behaviour.name for behaviour in CRASHES])
-def test_a_crash_is_reported_within_seconds(cases: dict[str, list[Case]], name: str):
+def test_crash_is_reported_within_seconds(cases: dict[str, list[Case]], name: str):
     assert all(0 <= one.after_s <= REPORTED_WITHIN_S for one in cases[name]), cases[name]
 
 
@@ -41,7 +41,7 @@ def test_health_alone_would_be_wrong():
     assert not ready_by(healthy, works, 1)
 
 
-def test_the_model_list_alone_would_be_wrong():
+def test_model_list_alone_would_be_wrong():
     """The control for the launch's own name and for the question."""
     believed = {
         "serves our model, from another launch",

@@ -33,19 +33,19 @@ from deckard_deploy.system.text import (
         ("ü 漢 🙂", "ü 漢 🙂"),
     ],
 )
-def test_a_line_cannot_reach_the_terminal(raw, shown):
+def test_clean_removes_terminal_sequences(raw, shown):
     assert clean(raw) == shown
 
 
 @given(st.text())
-def test_no_control_character_is_left_and_cleaning_is_final(text):
+def test_clean_removes_controls_and_is_idempotent(text):
     once = clean(text)
     assert not any((ord(letter) < 32 and letter != "\t") or 0x7F <= ord(letter) < 0xA0 for letter in once)
     assert clean(once) == once
 
 
 @given(st.binary(max_size=200), st.lists(st.integers(0, 200), max_size=8))
-def test_the_lines_are_the_same_however_the_bytes_were_cut(data, cuts):
+def test_splitter_is_independent_of_chunk_borders(data, cuts):
     whole = LineSplitter().feed(data)
     splitter, lines = LineSplitter(), []
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
@@ -54,7 +54,7 @@ def test_the_lines_are_the_same_however_the_bytes_were_cut(data, cuts):
     assert lines == whole
 
 
-def test_a_line_without_end_costs_no_memory_and_hides_nothing_after_it():
+def test_splitter_cuts_line_without_end():
     splitter, lines = LineSplitter(), []
     for _ in range(200):
         lines += splitter.feed(b"x" * 10_000)

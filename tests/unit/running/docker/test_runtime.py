@@ -70,17 +70,17 @@ def runtime_with(tmp_path: Path, gone: set[str]) -> tuple[DockerRuntime, Going]:
 
 
 @pytest.mark.parametrize("gone", [{"server"}, {"gateway"}, {"server", "gateway"}])
-def test_a_deployment_that_goes_while_it_is_looked_at_is_missing(tmp_path: Path, gone: set[str]) -> None:
+def test_container_removed_during_observe_is_missing(tmp_path: Path, gone: set[str]) -> None:
     assert runtime_with(tmp_path, set())[0].observe().state == "running"
     assert runtime_with(tmp_path, gone)[0].observe() == MISSING
 
 
-def test_a_gateway_that_goes_before_it_is_told_needs_no_telling(tmp_path: Path) -> None:
+def test_reload_ignores_removed_gateway(tmp_path: Path) -> None:
     for gone, told in ((set[str](), ["gateway HUP"]), ({"gateway"}, [])):
         runtime, going = runtime_with(tmp_path, gone)
         runtime.reload()
         assert going.told == told
 
 
-def test_a_network_that_goes_is_not_deserted(tmp_path: Path) -> None:
+def test_removed_network_is_not_unused(tmp_path: Path) -> None:
     assert runtime_with(tmp_path, {"gateway"})[0]._deserted() == ["server"]
