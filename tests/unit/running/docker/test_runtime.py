@@ -83,4 +83,4 @@ def test_reload_ignores_removed_gateway(tmp_path: Path) -> None:
 
 
 def test_removed_network_is_not_unused(tmp_path: Path) -> None:
-    assert runtime_with(tmp_path, {"gateway"})[0]._deserted() == ["server"]
+    assert runtime_with(tmp_path, {"gateway"})[0]._unused_networks() == ["server"]
