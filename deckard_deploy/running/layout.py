@@ -7,7 +7,7 @@
     previous -> releases/<plan hash>    the one before it
     releases/<plan hash>/               releases.py
     watch.json                          watch.py
-    process.json, process.lock          process runtime: the state of its supervisor, held while that lives
+    process.json, process.lock          process runtime: the server's state, the supervisor's lock
   models/  cache/  engines/
   startups.jsonl
   bench/<id>.json                       benchmark records

@@ -17,7 +17,7 @@ from deckard_deploy.running.deploy import (
     take_down,
     what_runs,
 )
-from deckard_deploy.running.process.supervision import kill_marked, server_mark
+from deckard_deploy.running.process.supervision import kill_tagged, server_tag
 from deckard_deploy.running.releases import Launch, Release
 from deckard_deploy.running.runtime import MISSING, Observation, Runtime
 from tests.unit.running.world import World, eventually, free_port
@@ -211,7 +211,7 @@ def test_current_restarts_with_damaged_previous(world):
 def test_engine_that_ends_during_probe_is_not_ready(world):
     def follow(release, runtime):
         proven(release, runtime)
-        kill_marked(server_mark(world.deployment.folder))
+        kill_tagged(server_tag(world.deployment.folder))
         eventually(lambda: runtime.observe().state == "exited")
 
     with pytest.raises(StartFailedError, match="it answered, and is exited since"):

@@ -17,7 +17,7 @@ from deckard_deploy.catalog.specs import Container
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.running.layout import DeploymentDir, StateDir
 from deckard_deploy.running.process.runtime import ProcessRuntime
-from deckard_deploy.running.process.supervision import kill_marked, server_mark, supervisor_mark
+from deckard_deploy.running.process.supervision import kill_tagged, server_tag, supervisor_tag
 from deckard_deploy.running.releases import Launch, Release, Releases
 from deckard_deploy.system.processes import ProcessIdentity, processes_with_variable
 
@@ -146,12 +146,12 @@ class World:
 
     def processes(self) -> list[ProcessIdentity]:
         """Everything that a server of the deployment started and that lives."""
-        return processes_with_variable(server_mark(self.deployment.folder))
+        return processes_with_variable(server_tag(self.deployment.folder))
 
     def supervisors(self) -> list[ProcessIdentity]:
         """Supervisors and guards."""
-        return processes_with_variable(supervisor_mark(self.deployment.folder))
+        return processes_with_variable(supervisor_tag(self.deployment.folder))
 
     def end(self) -> None:
-        for mark in (supervisor_mark, server_mark):
-            kill_marked(mark(self.deployment.folder))
+        for mark in (supervisor_tag, server_tag):
+            kill_tagged(mark(self.deployment.folder))

@@ -150,10 +150,10 @@ def test_uv_of_killed_install_keeps_the_lock(tmp_path: Path):
     slow_uv.chmod(0o755)
     program = (
         "import os, signal\nfrom pathlib import Path\n"
-        "from deckard_deploy.running.process.environment import _held\n"
+        "from deckard_deploy.running.process.environment import _locked\n"
         "from deckard_deploy.running.process.uv import Uv\n"
         "def die(line): os.kill(os.getpid(), signal.SIGKILL)\n"
-        f"with _held(Path({str(tmp_path / 'env')!r}), print) as holder:\n"
+        f"with _locked(Path({str(tmp_path / 'env')!r}), print) as holder:\n"
         f"    Uv({str(slow_uv)!r}, Path({str(tmp_path / 'env')!r}), holder, die).run('pip')\n"
     )
     killed = subprocess.run(

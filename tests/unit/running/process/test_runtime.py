@@ -152,8 +152,9 @@ def test_killed_supervisor_ends_everything(world):
 
 def test_stop_after_killed_supervisor_and_guard(world):
     serving(world)
-    server = state(world).server
-    for process in world.supervisors():
+    server, supervisor = state(world).server, state(world).supervisor
+    # The guard first: it would kill the worker as soon as the supervisor is gone.
+    for process in sorted(world.supervisors(), key=lambda each: each == supervisor):
         send_signal(process, signal.SIGKILL)
     assert server
     # The server dies with its supervisor, its worker does not.
