@@ -156,10 +156,9 @@ def stop_all(site: Site) -> None:
         runtime.stop()
     for release in site.releases.all():
         # All of it is stopped by now, so neither a damaged record nor a full disk is an error.
-        with contextlib.suppress(IntegrityError, EnvironmentUnfitError):
-            launch = release.launch()
-            if launch and launch.state in ("starting", "ready"):
-                release.record(launch.model_copy(update={"state": "stopped"}))
+        launch = release.launch_or_none()
+        if launch and launch.state in ("starting", "ready"):
+            release.try_record(launch.model_copy(update={"state": "stopped"}))
 
 
 def _stop_current(site: Site, release: Release) -> None:

@@ -5,7 +5,6 @@ is valid only while the lock is held, and only if the process that it names stil
 stale.
 """
 
-import contextlib
 import os
 import time
 from collections.abc import Iterator
@@ -15,9 +14,9 @@ from datetime import UTC, datetime
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from deckard_deploy.errors import DeploymentBusyError, EnvironmentUnfitError, IntegrityError
+from deckard_deploy.errors import DeploymentBusyError, IntegrityError
 from deckard_deploy.running.layout import DeploymentDir
-from deckard_deploy.system.files import read_regular, write_atomically
+from deckard_deploy.system.files import read_regular, try_write
 from deckard_deploy.system.processes import ProcessIdentity, identity_of, is_alive
 
 _OWNER_WAIT_S = 0.5  # a holder writes the file right after it took the lock
@@ -46,8 +45,7 @@ def held(deployment: DeploymentDir, *, verb: str) -> Iterator[None]:
             process=identity_of(os.getpid()), verb=verb, since=datetime.now(UTC).isoformat("T", "seconds")
         )
         # The file only informs others, and `down` must work on a full disk.
-        with contextlib.suppress(EnvironmentUnfitError):
-            write_atomically(deployment.lock_owner, owner.model_dump_json())
+        try_write(deployment.lock_owner, owner.model_dump_json())
         yield
     finally:
         deployment.lock_owner.unlink(missing_ok=True)

@@ -27,6 +27,7 @@ from deckard_deploy.system.files import (
     remove_folder,
     sync_folder,
     temporary_prefix,
+    try_write,
     write_atomically,
     writing,
 )
@@ -96,6 +97,13 @@ class Release:
         except ValidationError as error:
             raise self._corrupt(LAUNCH) from error
 
+    def launch_or_none(self) -> Launch | None:
+        """Return the last launch, None if there was none or its record is damaged."""
+        try:
+            return self.launch()
+        except IntegrityError:
+            return None
+
     def recorded_launch(self) -> Launch:
         """Return the last launch. Raises IntegrityError, also if there was none."""
         launch = self.launch()
@@ -107,6 +115,10 @@ class Release:
         """Write the launch atomically, and return it."""
         write_atomically(self.folder / LAUNCH, launch.model_dump_json(indent=1) + "\n")
         return launch
+
+    def try_record(self, launch: Launch) -> bool:
+        """Write the launch. Return False if the file system refuses."""
+        return try_write(self.folder / LAUNCH, launch.model_dump_json(indent=1) + "\n")
 
     def text(self, name: str) -> str:
         """Return the text of a stored file. Raises IntegrityError if it is missing."""

@@ -27,7 +27,7 @@ from deckard_deploy.running.deploy import FAILURE_LINES, Site, bring_up, decide,
 from deckard_deploy.running.layout import DeploymentDir
 from deckard_deploy.running.lock import held
 from deckard_deploy.running.releases import FAILURE_LOG, Launch, Release
-from deckard_deploy.system.files import read_regular, write_atomically, writing
+from deckard_deploy.system.files import read_regular, try_write, writing
 from deckard_deploy.system.processes import ProcessIdentity, boot_id, identity_of, is_alive
 
 PATIENCE = 3  # failed canaries in a row before a running server is restarted
@@ -227,10 +227,9 @@ class Watch:
 
     def _start_failed(self, release: Release, error: DeployError) -> None:
         # This watch stopped it, so the record must not look like that of a release stopped by `down`.
-        with contextlib.suppress(EnvironmentUnfitError, IntegrityError):
-            launch = release.recorded_launch()
-            if launch.state == "stopped":
-                release.record(launch.model_copy(update={"state": "failed", "reason": error.message}))
+        launch = release.launch_or_none()
+        if launch and launch.state == "stopped":
+            release.try_record(launch.model_copy(update={"state": "failed", "reason": error.message}))
         self._set_state("degraded", error.message)
         self._say(f"failed   {error.message}")
 
@@ -270,8 +269,8 @@ class Watch:
         self._write()
 
     def _write(self) -> None:
-        with contextlib.suppress(EnvironmentUnfitError):  # a full disk must not end the watch
-            write_atomically(self._deployment.watch, self._record.model_dump_json(indent=1) + "\n")
+        # A full disk must not end the watch.
+        try_write(self._deployment.watch, self._record.model_dump_json(indent=1) + "\n")
 
 
 def _current(site: Site) -> Release:
@@ -285,10 +284,7 @@ def _current(site: Site) -> Release:
 
 
 def _is_starting(release: Release) -> bool:
-    try:
-        launch = release.launch()
-    except IntegrityError:  # an old, damaged release, which `down` ignores as well
-        return False
+    launch = release.launch_or_none()  # `down` ignores a damaged release as well
     return launch is not None and launch.state == "starting"
 
 
@@ -296,8 +292,8 @@ def _keep_log(site: Site, release: Release, reason: str) -> None:
     lines = site.runtimes[release.recorded_launch().runtime].tail(FAILURE_LINES)
     if not lines:
         return  # a failed start has already kept its own log
-    with contextlib.suppress(EnvironmentUnfitError):  # a full disk must not keep a server down
-        write_atomically(release.folder / FAILURE_LOG, "\n".join([reason, *lines]) + "\n")
+    # A full disk must not prevent the restart.
+    try_write(release.folder / FAILURE_LOG, "\n".join([reason, *lines]) + "\n")
 
 
 def _now() -> str:

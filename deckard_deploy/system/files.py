@@ -62,6 +62,15 @@ def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o600) -> 
         _replace(path, content, mode)
 
 
+def try_write(path: Path, content: str | bytes) -> bool:
+    """Replace `path` as write_atomically does. Return False if the file system refuses."""
+    try:
+        write_atomically(path, content)
+    except EnvironmentUnfitError:
+        return False
+    return True
+
+
 def _replace(path: Path, data: bytes, mode: int) -> None:
     temporary = path.with_name(f"{temporary_prefix()}{path.name}-{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)

@@ -6,7 +6,6 @@ identify one process permanently. Signals go through a pidfd (pidfd_open(2)), wh
 either.
 """
 
-import contextlib
 import os
 import select
 import signal
@@ -103,9 +102,13 @@ def wait_for_exits(timeout_s: float) -> None:
         fields = _stat(int(entry.name))
         if fields is None or not int(fields[6]) & _PF_EXITING:
             continue
-        with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # already torn down
-            if entry.stat().st_uid == os.geteuid():
-                wait_gone(identity_of(int(entry.name)), max(0.0, deadline - time.monotonic()))
+        try:
+            owned = entry.stat().st_uid == os.geteuid()
+            process = identity_of(int(entry.name))
+        except (ProcessLookupError, FileNotFoundError):
+            continue  # already torn down
+        if owned:
+            wait_gone(process, max(0.0, deadline - time.monotonic()))
 
 
 @contextmanager

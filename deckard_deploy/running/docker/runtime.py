@@ -173,14 +173,16 @@ class DockerRuntime:
 
         Compose keeps a network that another project, such as monitoring, still uses.
         """
+        return [name for name in self._networks() if self._is_unused(name)]
+
+    def _is_unused(self, network: str) -> bool:
         from docker.errors import NotFound  # noqa: PLC0415  half a second
 
-        unused = []
-        for name in self._networks():
-            with contextlib.suppress(NotFound), self.engine.asking():  # already removed
-                if not self.engine.api.inspect_network(name)["Containers"]:
-                    unused.append(name)
-        return unused
+        try:
+            with self.engine.asking():
+                return not self.engine.api.inspect_network(network)["Containers"]
+        except NotFound:  # removed since it was listed
+            return False
 
     def _is_ours(self, container: dict[str, Any]) -> bool:
         folder = str(container["Labels"].get(_FOLDER_LABEL, ""))

@@ -317,8 +317,9 @@ class ProcessRuntime:
     def _grace(self) -> float:
         graces = []
         for spec in self._deployment.releases.glob(f"*/{SPEC}"):
-            with contextlib.suppress(ValidationError, IntegrityError, FileNotFoundError):
-                graces.append(ServerSpec.model_validate_json(read_regular(spec)).grace_s)
+            grace_s = _grace_of(spec)
+            if grace_s is not None:
+                graces.append(grace_s)
         return max(graces, default=30.0)
 
     def _log_of(self, state: ServerState) -> Path:
@@ -336,6 +337,14 @@ def _gateway_command(release: Release, plan: LaunchPlan) -> tuple[str, ...]:
         # socket.
         command += ["-g", f"user {pwd.getpwuid(0).pw_name};"]
     return tuple(command)
+
+
+def _grace_of(spec: Path) -> float | None:
+    """Return the grace period of a stored spec in seconds, None if the file is missing or damaged."""
+    try:
+        return ServerSpec.model_validate_json(read_regular(spec)).grace_s
+    except (ValidationError, IntegrityError, FileNotFoundError):
+        return None
 
 
 def _last_bytes(path: Path) -> bytes:

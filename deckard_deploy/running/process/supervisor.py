@@ -162,13 +162,11 @@ class Supervisor:
         """Collect the server and its orphans, which become children of this subreaper."""
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake, 4096)
-        with contextlib.suppress(ChildProcessError):
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            while pid:
-                # Of server and gateway, the first that ends is the cause.
-                if pid in (self._server, self._gateway) and self._status is None:
-                    self._status = status
-                pid, status = os.waitpid(-1, os.WNOHANG)
+        while ended := _ended_child(-1, os.WNOHANG):
+            pid, status = ended
+            # Of server and gateway, the first that ends is the cause.
+            if pid in (self._server, self._gateway) and self._status is None:
+                self._status = status
 
     def _end_gateway(self) -> None:
         """Kill the gateway and its workers by their process group.
@@ -179,9 +177,8 @@ class Supervisor:
             return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._gateway, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            while True:
-                os.waitpid(-self._gateway, 0)
+        while _ended_child(-self._gateway, 0):
+            pass
 
     def _exit_code(self) -> int:
         code = os.waitstatus_to_exitcode(self._status or 0)
@@ -295,6 +292,17 @@ def _close_stdout() -> None:
     null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     os.dup2(null, 1)
     os.close(null)
+
+
+def _ended_child(pid: int, options: int) -> tuple[int, int] | None:
+    """Collect a child that has ended: return its pid and status, None if there is none. As waitpid(2)."""
+    try:
+        ended, status = os.waitpid(pid, options)
+    except ChildProcessError:
+        return None
+    if not ended:
+        return None
+    return ended, status
 
 
 def _oom_kills() -> int:
