@@ -1,4 +1,4 @@
-"""Of many `up`s at once one starts a server, and the others leave at once and name who is at work."""
+"""Of many concurrent `up`s one starts a server; the others exit immediately and name the one that runs."""
 
 from pathlib import Path
 

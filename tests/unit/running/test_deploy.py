@@ -72,8 +72,8 @@ def test_decide_action_and_cause(observed, recorded, action, cause):
     assert cause in decision.cause
 
 
-class Fixed:
-    """A runtime that has seen one thing."""
+class FixedRuntime:
+    """A runtime with one fixed observation."""
 
     def __init__(self, observation: Observation) -> None:
         self.observation = observation
@@ -94,12 +94,12 @@ class Fixed:
     ],
 )
 def test_observe_joins_two_runtimes(docker, process, result):
-    runtimes = cast("dict[str, Runtime]", {"docker": Fixed(docker), "process": Fixed(process)})
+    runtimes = cast("dict[str, Runtime]", {"docker": FixedRuntime(docker), "process": FixedRuntime(process)})
     assert observe(runtimes) == result
 
 
-def proven(release: Release, runtime: Runtime) -> None:
-    """Follow as the program does, in short: listed under the launch's own name, or ended."""
+def follow_until_listed(release: Release, runtime: Runtime) -> None:
+    """Follow as the program does, simplified: until the launch is listed under its own name, or has ended."""
     launch = release.recorded_launch()
     port = release.plan().port
 
@@ -111,7 +111,7 @@ def proven(release: Release, runtime: Runtime) -> None:
     eventually(settled)
 
 
-def site_of(world: World, follow: Callable[[Release, Runtime], None] = proven) -> Site:
+def site_of(world: World, follow: Callable[[Release, Runtime], None] = follow_until_listed) -> Site:
     return Site(
         releases=world.releases, runtimes={"process": world.runtime()}, follow=follow, say=lambda _: None
     )
@@ -176,9 +176,9 @@ def test_failed_release_is_stopped_on_full_disk(world):
 
     def follow(release, runtime):
         if release != broken:
-            return proven(release, runtime)
+            return follow_until_listed(release, runtime)
         (release.folder / "launch.json").unlink()
-        (release.folder / "launch.json").mkdir()  # no file can take its name
+        (release.folder / "launch.json").mkdir()  # so that no file can replace it
         raise StartFailedError("the disk is full")
 
     with pytest.raises(StartFailedError, match=r"the disk is full; release .* is back"):
@@ -210,7 +210,7 @@ def test_current_restarts_with_damaged_previous(world):
 
 def test_engine_that_ends_during_probe_is_not_ready(world):
     def follow(release, runtime):
-        proven(release, runtime)
+        follow_until_listed(release, runtime)
         kill_tagged(server_tag(world.deployment.folder))
         eventually(lambda: runtime.observe().state == "exited")
 
@@ -241,7 +241,7 @@ def test_failed_restart_of_current_does_not_roll_back(world):
 
 
 def test_each_start_prepares_its_gateway(world):
-    """Releases share that folder, so the one that comes back has it made anew: before it starts, after the other."""
+    """Releases share the gateway's folder, so a rollback prepares it again before the start."""
     prepared: list[str] = []
 
     def prepare(release: Release) -> None:
@@ -264,7 +264,7 @@ def test_failed_rollback_is_reported(world):
 
     def break_then_refuse(release, runtime):
         world.program.unlink(missing_ok=True)
-        proven(release, runtime)
+        follow_until_listed(release, runtime)
 
     with pytest.raises(StartFailedError, match=r"did not come back either \(the server could not be started"):
         bring_up(site_of(world, break_then_refuse), new, launch)

@@ -1,4 +1,4 @@
-"""Kills at any moment of `up` and of a write: a fixed slice, and the campaign's own control."""
+"""Kills at any moment of `up` and of a write: a part of the campaign, and its control."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import pytest
 
 @pytest.mark.parametrize("what", [("up", "8"), ("write", "30")])
 def test_up_converges_after_kills(what):
-    """A fixed slice; scripts/campaign_kills.py runs all of it, and thousands."""
+    """A fixed part of the campaign; scripts/campaign_kills.py runs thousands of kills."""
     mode, kills = what
     script = Path(__file__).parents[3] / "scripts" / "campaign_kills.py"
     done = subprocess.run(

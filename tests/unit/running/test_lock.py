@@ -18,7 +18,7 @@ with held(StateDir(Path(sys.argv[1])).create("box"), verb="up"):
     print("held", flush=True)
     time.sleep(600)
 """
-# The file that the start is taken from makes all of them ask at the same moment.
+# The end of stdin makes all of them ask at the same moment.
 RACE = """
 import sys, time
 from pathlib import Path
@@ -37,7 +37,7 @@ except DeploymentBusyError as error:
 """
 
 
-def holder(world: World, script: str = HOLD) -> subprocess.Popen[str]:
+def start_holder(world: World, script: str = HOLD) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", script, str(world.state.root)],
         stdin=subprocess.PIPE,
@@ -46,7 +46,7 @@ def holder(world: World, script: str = HOLD) -> subprocess.Popen[str]:
     )
 
 
-def said(process: subprocess.Popen[str]) -> str:
+def read_line(process: subprocess.Popen[str]) -> str:
     assert process.stdout
     return process.stdout.readline()
 
@@ -57,8 +57,8 @@ def owner_pid(world: World) -> int | None:
 
 
 def test_second_holder_is_refused_with_owner(world):
-    with holder(world) as first:
-        assert said(first) == "held\n"
+    with start_holder(world) as first:
+        assert read_line(first) == "held\n"
         with pytest.raises(DeploymentBusyError) as caught, held(world.deployment, verb="down"):
             pytest.fail("two at once")
         first.kill()
@@ -67,8 +67,8 @@ def test_second_holder_is_refused_with_owner(world):
 
 
 def test_killed_holder_releases_the_lock(world):
-    with holder(world) as first:
-        said(first)
+    with start_holder(world) as first:
+        read_line(first)
         first.kill()
     assert world.deployment.lock_owner.exists()  # stale
     assert owner_of(world.deployment) is None
@@ -81,8 +81,8 @@ def test_killed_holder_releases_the_lock(world):
     "content", ["", "{", '{"process": {"pid": 1, "started": 0, "boot": ""}, "verb": "up", "since": "x"}']
 )
 def test_unreadable_owner_is_not_named(world, content):
-    with holder(world) as first:
-        said(first)
+    with start_holder(world) as first:
+        read_line(first)
         world.deployment.lock_owner.write_text(content)
         with (
             pytest.raises(DeploymentBusyError, match="another deckard-deploy has just taken"),
@@ -100,15 +100,15 @@ def test_interrupt_releases_the_lock(world):
 
 
 def test_one_of_many_gets_the_lock(world):
-    racers = [holder(world, RACE) for _ in range(8)]
+    racers = [start_holder(world, RACE) for _ in range(8)]
     try:
         for racer in racers:
-            assert said(racer) == "there\n"
+            assert read_line(racer) == "there\n"
         for racer in racers:
             assert racer.stdin
             racer.stdin.close()
             racer.stdin = None
-        answers = [said(racer) for racer in racers]
+        answers = [read_line(racer) for racer in racers]
     finally:
         for racer in racers:
             racer.send_signal(signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The locks of the engines, as they are committed."""
+"""The committed locks of the engines."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The gateway beside the server: one supervisor, one end. A script takes nginx's place."""
+"""The gateway next to the server, under the same supervisor. A script replaces nginx."""
 
 import signal
 import sys
@@ -21,8 +21,8 @@ while True:
 BROKEN = "#!/bin/sh\necho 'nginx: [emerg] bind() failed' >&2\nexit 7\n"
 
 
-def with_gateway(world: World, script: str, mode: str = "serve") -> None:
-    """A running deployment whose plan has the script for a gateway."""
+def start_with_gateway(world: World, script: str, mode: str = "serve") -> None:
+    """Start a deployment whose plan has the script as its gateway."""
     program = world.deployment.folder / "nginx"
     program.write_text(script)
     program.chmod(0o755)
@@ -40,7 +40,7 @@ def gateway_of(world: World) -> ProcessIdentity:
 
 
 def test_gateway_runs_and_stops_with_server(world):
-    with_gateway(world, NGINX)
+    start_with_gateway(world, NGINX)
     eventually(world.names)
     gateway = gateway_of(world)
     assert eventually(lambda: any("gateway with -p" in line for line in world.runtime().tail(50)))
@@ -51,7 +51,7 @@ def test_gateway_runs_and_stops_with_server(world):
 
 
 def test_failed_gateway_ends_the_server(world):
-    with_gateway(world, BROKEN)
+    start_with_gateway(world, BROKEN)
     eventually(lambda: world.runtime().observe().state == "exited")
     assert world.runtime().observe().exit_code == 7
     assert "nginx: [emerg] bind() failed" in world.runtime().tail(50)
@@ -59,7 +59,7 @@ def test_failed_gateway_ends_the_server(world):
 
 
 def test_crashed_server_ends_the_gateway(world):
-    with_gateway(world, NGINX, "late-crash")
+    start_with_gateway(world, NGINX, "late-crash")
     gateway = gateway_of(world)
     eventually(lambda: world.runtime().observe().state == "exited")
     assert world.runtime().observe().exit_code == 7
@@ -68,7 +68,7 @@ def test_crashed_server_ends_the_gateway(world):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_gateway_ends_with_supervisor(world, number):
-    with_gateway(world, NGINX)
+    start_with_gateway(world, NGINX)
     eventually(world.names)
     gateway = gateway_of(world)
     send_signal(
@@ -78,7 +78,7 @@ def test_gateway_ends_with_supervisor(world, number):
 
 
 def test_reload_leaves_server_unchanged(world):
-    with_gateway(world, NGINX)
+    start_with_gateway(world, NGINX)
     eventually(world.names)
     before = gateway_of(world)
     assert eventually(lambda: any("gateway with" in line for line in world.runtime().tail(50)))
@@ -91,6 +91,6 @@ def test_reload_leaves_server_unchanged(world):
 def test_leftover_socket_is_removed(world):
     left = world.deployment.folder / "vllm.sock"
     left.write_text("")
-    with_gateway(world, NGINX)
+    start_with_gateway(world, NGINX)
     eventually(world.names)
     assert not left.exists()

@@ -13,7 +13,7 @@ def test_store_writes_files_and_plan(world):
     )
     assert release.plan() == plan
     assert release.text("patches/eagle.py") == "pass\n"
-    # The container's user reads it.
+    # The user in the container must read it.
     assert (release.folder / "patches/eagle.py").stat().st_mode & 0o777 == 0o644
     assert release.launch() is None
     assert [one.plan_hash for one in world.releases.all()] == [plan.hash]
@@ -76,7 +76,7 @@ def test_plan_of_other_release_is_refused(world):
     (release.folder / "plan.json").write_text(world.plan(FAKE="other").model_dump_json())
     with pytest.raises(IntegrityError, match=f"not {release.plan_hash}") as caught:
         release.plan()
-    # Each `up` reads the current release's plan first.
+    # Each `up` reads this plan first, so the hint must name the folder.
     assert caught.value.hint.endswith(f"rm -r {release.folder}")
 
 
@@ -119,7 +119,7 @@ def test_prune_keeps_three_with_current_and_previous(world):
         if number < 2:
             world.releases.switch(release)
     world.releases.prune()
-    # previous, current, and of the others the one that was launched last
+    # previous, current, and the last launched of the others
     assert set(world.releases.all()) == {stored[0], stored[1], stored[5]}
 
 

@@ -1,4 +1,4 @@
-"""The watch over a real supervisor with a small server: what it restarts, how often, and what it writes down."""
+"""The watch over a real supervisor with a small server: its restarts, their bounds, and its record."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ from tests.unit.running.world import World, eventually
 
 
 class Watched:
-    """A deployment that is ready, and a watch over it whose canary says what a test wants."""
+    """A ready deployment, and a watch over it whose canary returns `says`."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -176,7 +176,7 @@ def test_watch_continues_with_new_release(watched: Watched) -> None:
     seen: list[bool] = []
 
     def follow(release: Release, runtime: Runtime) -> None:
-        seen.append(watched.look())  # what was current is stopped by now, and this `up` holds the lock
+        seen.append(watched.look())  # the current release is stopped by now, and this `up` holds the lock
         watched.follow(release, runtime)
 
     with held(watched.world.deployment, verb="up"):
@@ -190,7 +190,7 @@ def test_watch_waits_for_up_after_killed_up(watched: Watched) -> None:
     take_down(watched.site)
     other, launch = watched.world.stored(watched.world.plan(ANOTHER="plan"), "deckard-launch-other")
     other.record(launch)
-    (other.folder.parent / "000000000000").mkdir()  # of long ago, damaged
+    (other.folder.parent / "000000000000").mkdir()  # old and damaged
     (other.folder.parent / "000000000000" / "launch.json").write_text("{")
     assert watched.look()
     assert (watched.world.names(), watched.record().restarts) == (None, ())
@@ -270,7 +270,7 @@ def test_watch_after_reboot_waits_for_other_verb(watched: Watched) -> None:
 
 
 def test_watch_after_reboot_starts_current(watched: Watched) -> None:
-    watched.world.end()  # everything is killed, as by a reboot
+    watched.world.end()  # kills everything, as a reboot does
     again = watched.made()
     assert again.begin(watched.site)
     assert watched.world.names() is not None
@@ -300,7 +300,7 @@ def test_second_watch_is_refused_with_owner(watched: Watched) -> None:
 def test_watch_ends_after_purge(watched: Watched) -> None:
     take_down(watched.site)
     watched.world.deployment.current.unlink()
-    with pytest.raises(BadInputError, match="never ready"):  # that alone is no purge
+    with pytest.raises(BadInputError, match="never ready"):  # this alone is not a purge
         watched.look()
     remove_folder(watched.world.deployment.folder)
     assert not watched.look()

@@ -1,4 +1,4 @@
-"""Each known failure has a log under logs/; its first line says whether it is real or constructed."""
+"""Each known failure has a log under logs/. Its first line states if it is real or constructed."""
 
 import re
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ def lines_of(name: str) -> list[str]:
 
 
 def failure_of(name: str) -> str:
-    """`<signature>` or `<signature>.<variant>`."""
+    """Return the signature of a log named `<signature>` or `<signature>.<variant>`."""
     return name.split(".", maxsplit=1)[0]
 
 

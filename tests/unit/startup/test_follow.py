@@ -1,4 +1,4 @@
-"""The loop, with a launch whose life is a timetable and a clock that only moves when the loop sleeps."""
+"""The loop, with a scripted launch and a clock that only moves when the loop sleeps."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ class Seen:
 
 @dataclass
 class Life:
-    """What the launch logs and what becomes of it, by the second."""
+    """A scripted launch: its log lines, observations and probe outcomes by the second."""
 
     lines: Mapping[float, str] = field(default_factory=dict)
     turns: Mapping[float, Seen] = field(default_factory=dict)

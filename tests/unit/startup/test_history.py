@@ -1,4 +1,4 @@
-"""Earlier starts, written and read back as real files."""
+"""Earlier starts, in real files."""
 
 import json
 import os

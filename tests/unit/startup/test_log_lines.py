@@ -1,4 +1,4 @@
-"""Lines as vLLM, uvicorn, FlashInfer, torch and docker print them."""
+"""Lines in the formats of vLLM, uvicorn, FlashInfer, torch and docker."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Phases and facts from logs; ready.*.log are real or say in their first line that they are constructed."""
+"""Phases and facts from logs. The first line of ready.*.log states if it is constructed."""
 
 import re
 from pathlib import Path
@@ -80,7 +80,7 @@ def test_facts_of_real_start_on_gpu():
     facts = passed(lines_of("ready.gpu"))[1].facts
     assert (facts.compile_s, facts.graph_capture_s, facts.init_engine_s) == (24.04, 5.0, 36.13)
     assert (facts.kv_cache_tokens, facts.max_concurrency) == (699_040, 673.89)
-    assert facts.available_kv_cache_gib is None  # kv-cache-memory-bytes says it, nothing is measured
+    assert facts.available_kv_cache_gib is None  # kv-cache-memory-bytes is set, so nothing is measured
 
 
 def test_facts_in_wording_of_0_32_0():

@@ -1,4 +1,4 @@
-"""The probe against real little servers on loopback."""
+"""The probe against small real servers on loopback."""
 
 import json
 import socket
@@ -21,17 +21,17 @@ def answer(**message: Any) -> dict[str, Any]:
 
 
 class Server(ThreadingHTTPServer):
-    """Answers GET with `models`, POST with `chat`; each a (status, body, headers)."""
+    """A server that answers GET with `models` and POST with `chat`, each a (status, body, headers)."""
 
     daemon_threads = True
 
-    allow_reuse_port = True  # as vLLM: a twin may take the same port
+    allow_reuse_port = True  # as vLLM: a second server may bind the same port
 
     def __init__(self, models: Any, chat: Any, address: tuple[str, int]) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, Handler)
         self.replies = {"GET": models, "POST": chat}
-        self.knows: set[str] = set()  # models that it answers for; any, if there are none
+        self.knows: set[str] = set()  # models that it answers for; empty: any
         self.seen: list[tuple[str, dict[str, str], Any]] = []
         self.released = threading.Event()
 
@@ -120,7 +120,7 @@ def test_closed_port_means_loading():
 
 
 def test_connection_closed_unanswered_means_loading():
-    """docker's userland proxy accepts, then finds nothing behind it."""
+    """docker's userland proxy accepts a connection, then finds no server."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def accept_and_close() -> None:
@@ -235,7 +235,7 @@ def test_answer_without_text_is_not_ready(chat: Any):
 
 
 def test_server_sharing_the_port_is_never_ready():
-    """The kernel deals connections out between two servers that bind with SO_REUSEPORT; this is one of each model."""
+    """The kernel distributes connections between two servers that bind with SO_REUSEPORT."""
     twin_models = {"data": [{"id": "deckard-31b"}, {"id": "launch-0001"}]}
     with serving() as server, serving(models=twin_models, address=("127.0.0.1", server.server_port)) as twin:
         twin.knows = {"deckard-31b", "launch-0001"}
@@ -247,7 +247,7 @@ def test_server_sharing_the_port_is_never_ready():
 
 
 def test_server_on_other_loopback_is_never_asked():
-    """`localhost` may mean either; a plan's address never is that."""
+    """`localhost` may mean both addresses, so a plan's address is a number."""
     with serving() as server, serving(models={"data": []}, address=("::1", server.server_port)) as other:
         assert ask(server).outcome is Outcome.READY
         assert other.seen == []
@@ -286,7 +286,7 @@ def test_key_is_sent_but_not_shown():
 
 
 def test_no_key_sends_no_authorization(tmp_path, monkeypatch: pytest.MonkeyPatch):
-    """requests would take credentials from ~/.netrc."""
+    """By default, requests reads credentials from ~/.netrc."""
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password secret\n")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))

@@ -1,4 +1,4 @@
-"""The truth table, some seeds of it; scripts/campaign_truth.py runs as many as one likes."""
+"""The truth table with one seed; scripts/campaign_truth.py runs more."""
 
 import pytest
 
@@ -34,7 +34,7 @@ def test_crash_is_reported_within_seconds(cases: dict[str, list[Case]], name: st
 
 
 def test_health_alone_would_be_wrong():
-    """The control: it believes every one of these, and not one that works."""
+    """The control: /health accepts all of these, and refuses one that works."""
     wrong = [behaviour.name for behaviour in NEVER if ready_by(healthy, behaviour, 1)]
     assert len(wrong) == len(NEVER)
     (works,) = [one for one in BEHAVIOURS if one.name == "says 503 to /health, and works"]
@@ -42,7 +42,7 @@ def test_health_alone_would_be_wrong():
 
 
 def test_model_list_alone_would_be_wrong():
-    """The control for the launch's own name and for the question."""
+    """The control for the launch's own name and for the completion."""
     believed = {
         "serves our model, from another launch",
         "hangs after the list, healthy",

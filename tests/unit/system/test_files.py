@@ -130,7 +130,7 @@ def test_read_regular_of_missing_file(tmp_path):
 
 
 def test_two_processes_write_the_same_file(tmp_path):
-    """As two `verify` do, which began together and end together."""
+    """As two `verify` do that run at the same time."""
     code = """
 import pathlib, sys
 from deckard_deploy.system.files import write_atomically

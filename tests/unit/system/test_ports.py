@@ -64,6 +64,6 @@ def test_connection_kept_open_by_client_is_accepted():
         port = server.getsockname()[1]
         client = socket.create_connection(("127.0.0.1", port))
         accepted, _ = server.accept()
-    accepted.close()  # FIN_WAIT2: the client, a connection pool, does not answer it
+    accepted.close()  # FIN_WAIT2: the client, as a connection pool, does not close
     with client:
         require_free("127.0.0.1", port)

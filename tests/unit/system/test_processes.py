@@ -108,7 +108,7 @@ os.read(0, 1)
 
 
 def test_wait_for_exits_until_port_is_free():
-    """A GiB of memory takes the kernel long enough to give back that the port is still bound meanwhile."""
+    """The kernel needs so long to release a GiB of memory that the port is still bound meanwhile."""
     process = subprocess.Popen(
         [sys.executable, "-c", TORN_DOWN_SLOWLY],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "DECKARD_TEST": "heavy"},
@@ -124,7 +124,7 @@ def test_wait_for_exits_until_port_is_free():
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount /proc, and become another user")
 def test_processes_hidden_by_hidepid_are_skipped():
-    """`hidepid=1` shows the numbers of their processes and opens nothing."""
+    """With `hidepid=1`, /proc lists the processes of other users, but none can be read."""
     mount = "mount --make-rprivate / && mount -t proc -o hidepid=1 proc /proc"
     code = f"{mount} && exec {shlex.join([sys.executable, '-c', HIDDEN, *sys.path])}"
     done = subprocess.run(

@@ -25,7 +25,7 @@ def script(folder: Path, name: str, body: str) -> None:
 def docker(
     folder: Path, *, endpoint: str = "unix:///var/run/docker.sock", compose: str = "echo 2.26.1-4"
 ) -> None:
-    """A docker that answers what is asked of it, and says what it got."""
+    """Write a docker that answers two questions, and otherwise prints its environment and arguments."""
     script(
         folder,
         "docker",

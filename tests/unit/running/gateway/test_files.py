@@ -1,4 +1,4 @@
-"""What a gateway reads: a certificate that clients may trust, the user's own or ours."""
+"""The files of a gateway: its access rules, and the user's or a self-signed certificate."""
 
 import os
 import subprocess
@@ -30,7 +30,7 @@ def openssl(*arguments: str) -> str:
     return subprocess.run(["openssl", *arguments], check=True, capture_output=True, text=True).stdout
 
 
-def own_pair(folder: Path, *more: str) -> dict[str, str]:
+def user_pair(folder: Path, *more: str) -> dict[str, str]:
     pem, key = folder / "own.pem", folder / "own.key"
     curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
     openssl(
@@ -74,11 +74,11 @@ def test_fingerprint_equals_that_of_openssl(tmp_path):
 
 
 def test_user_certificate_is_copied_and_renewed(tmp_path):
-    own = plan(tmp_path, **own_pair(tmp_path))
+    own = plan(tmp_path, **user_pair(tmp_path))
     assert prepare(own, tmp_path) is True
     first = files.fingerprint(own)
     assert prepare(own, tmp_path) is False
-    own_pair(tmp_path)
+    user_pair(tmp_path)
     assert prepare(own, tmp_path) is True
     assert files.fingerprint(own) != first
     assert all(file.stat().st_mode & 0o777 == 0o600 for file in (tmp_path / "gateway").iterdir())
@@ -86,7 +86,7 @@ def test_user_certificate_is_copied_and_renewed(tmp_path):
 
 def test_self_signed_replaces_user_certificate(tmp_path):
     prepare(plan(tmp_path), tmp_path)
-    own = plan(tmp_path, **own_pair(tmp_path))
+    own = plan(tmp_path, **user_pair(tmp_path))
     prepare(own, tmp_path)
     users = files.fingerprint(own)
     assert prepare(plan(tmp_path), tmp_path) is True
@@ -95,11 +95,11 @@ def test_self_signed_replaces_user_certificate(tmp_path):
 
 def test_wrong_certificate_keys_are_refused(tmp_path):
     (tmp_path / "other").mkdir()
-    pair, other = own_pair(tmp_path), own_pair(tmp_path / "other")
+    pair, other = user_pair(tmp_path), user_pair(tmp_path / "other")
     for wrong in (other["certificate_key"], str(tmp_path / "missing"), "/dev/null"):
         with pytest.raises(BadInputError, match="no certificate and key for each other"):
             prepare(plan(tmp_path, **{**pair, "certificate_key": wrong}), tmp_path)
-    locked = own_pair(tmp_path, "-passout", "pass:secret")
+    locked = user_pair(tmp_path, "-passout", "pass:secret")
     with pytest.raises(BadInputError, match="encrypted"):
         prepare(plan(tmp_path, **locked), tmp_path)
     assert not (tmp_path / "gateway" / "certificate.pem").exists()
@@ -123,8 +123,8 @@ def test_damaged_self_signed_is_replaced(tmp_path, name, text):
     assert prepare(plan(tmp_path), tmp_path) is False
 
 
-def until(folder: Path, date: str) -> None:
-    """Put in the place of the self-signed one another that ends on a date; `openssl req` makes none that is over."""
+def replace_by_one_until(folder: Path, date: str) -> None:
+    """Replace the certificate by one that ends on `date`; `openssl req` creates no expired one."""
     (folder / "ca.conf").write_text(
         "[ca]\ndefault_ca=d\n[d]\ndatabase=index\nserial=serial\nnew_certs_dir=.\ndefault_md=sha256\npolicy=p\n[p]\n"
         "commonName=supplied\n"
@@ -161,11 +161,11 @@ def until(folder: Path, date: str) -> None:
         subprocess.run(["openssl", *words], check=True, capture_output=True, cwd=folder)
 
 
-@pytest.mark.parametrize(("date", "anew"), [("20490101000000Z", False), ("20250101000000Z", True)])
-def test_expired_self_signed_is_replaced(tmp_path, date, anew):
+@pytest.mark.parametrize(("date", "replaced"), [("20490101000000Z", False), ("20250101000000Z", True)])
+def test_expired_self_signed_is_replaced(tmp_path, date, replaced):
     prepare(plan(tmp_path), tmp_path)
-    until(tmp_path / "gateway", date)
-    assert prepare(plan(tmp_path), tmp_path) is anew
+    replace_by_one_until(tmp_path / "gateway", date)
+    assert prepare(plan(tmp_path), tmp_path) is replaced
 
 
 def test_valid_certificate_is_kept_without_openssl(tmp_path, monkeypatch):
@@ -184,7 +184,7 @@ def test_no_certificate_without_tls(tmp_path):
 def test_renew_access_writes_current_keys(tmp_path):
     keys, folder = Keys(tmp_path), tmp_path / "gateway"
     files.renew_access(folder, keys)
-    assert not folder.exists()  # there never was one
+    assert not folder.exists()  # there was no gateway
     prepare(plan(tmp_path), tmp_path)
     if os.geteuid() == 0:
         os.chown(folder, 1234, 1234)

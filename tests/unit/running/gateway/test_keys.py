@@ -1,4 +1,4 @@
-"""Keys: shown once, kept as hashes."""
+"""Keys are shown once and stored as hashes."""
 
 import base64
 import hashlib
@@ -16,20 +16,20 @@ def keys(tmp_path):
     return Keys(tmp_path)
 
 
-def added(keys: Keys, name: str) -> str:
+def add_key(keys: Keys, name: str) -> str:
     with keys.held():
         return keys.add(name)
 
 
 def test_key_has_name_and_256_random_bits(keys):
-    first, second = added(keys, "alice"), added(keys, "bob-2")
+    first, second = add_key(keys, "alice"), add_key(keys, "bob-2")
     assert re.fullmatch(r"dk-alice-[0-9a-f]{64}", first)
     assert re.fullmatch(r"dk-bob-2-[0-9a-f]{64}", second)
     assert first[-64:] != second[-64:]
 
 
 def test_only_hashes_are_stored_privately(keys, tmp_path):
-    key = added(keys, "alice")
+    key = add_key(keys, "alice")
     keys.own()
     keys.access()
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -41,7 +41,7 @@ def test_only_hashes_are_stored_privately(keys, tmp_path):
 
 
 def test_access_holds_hash_of_authorization_line(keys):
-    key = added(keys, "alice")
+    key = add_key(keys, "alice")
     digest = (
         base64.urlsafe_b64encode(hashlib.md5(f"Bearer {key}".encode(), usedforsecurity=False).digest())
         .decode()
@@ -52,7 +52,7 @@ def test_access_holds_hash_of_authorization_line(keys):
 
 def test_revoke_keeps_the_gateway_closed(keys):
     assert "geo $open { default 1; }" in keys.access()
-    added(keys, "alice")
+    add_key(keys, "alice")
     with keys.held():
         keys.revoke("alice")
     text = keys.access()
@@ -78,7 +78,7 @@ def test_access_version_follows_the_text(keys):
     before = keys.access()
     assert f'"{access_version(before)}"' in before
     assert keys.access() == before
-    added(keys, "alice")
+    add_key(keys, "alice")
     assert access_version(keys.access()) != access_version(before)
 
 
@@ -87,20 +87,20 @@ def test_access_version_follows_the_text(keys):
 )
 def test_invalid_name_is_refused_before_writing(keys, name):
     with pytest.raises(BadInputError, match="cannot be a key's name"):
-        added(keys, name)
+        add_key(keys, name)
     assert not (keys.folder / "keys.json").exists()
 
 
 def test_used_and_unknown_names_are_refused(keys):
-    added(keys, "alice")
+    add_key(keys, "alice")
     with pytest.raises(BadInputError, match="already"):
-        added(keys, "alice")
+        add_key(keys, "alice")
     with pytest.raises(BadInputError, match="no key named 'bob'; known: alice"), keys.held():
         keys.revoke("bob")
 
 
 def test_damaged_keys_file_is_named(keys):
-    added(keys, "alice")
+    add_key(keys, "alice")
     (keys.folder / "keys.json").write_text("{")
     with pytest.raises(IntegrityError, match=r"keys\.json is damaged"):
         keys.ring()

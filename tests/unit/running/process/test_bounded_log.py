@@ -32,10 +32,10 @@ def test_each_start_keeps_the_file_before(tmp_path):
 def test_failed_rotation_is_retried(tmp_path):
     log = BoundedLog(tmp_path / "log", 10)
     log.write(b"0123456789")
-    (tmp_path / "log.1").mkdir()  # no file can take its name
+    (tmp_path / "log.1").mkdir()  # so that no file can be renamed to it
     with pytest.raises(OSError, match="directory"):
         log.write(b"lost")
-    reader, writer = os.pipe()  # would get the number of a log that was closed
+    reader, writer = os.pipe()  # gets the descriptor number of a log that was closed
     with pytest.raises(OSError, match="directory"):
         log.write(b"lost")
     os.write(writer, b"x")

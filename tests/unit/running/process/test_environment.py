@@ -1,4 +1,4 @@
-"""The private environment, built for real by uv from a lock of one tiny wheel: no index, no network."""
+"""The private environment, built by a real uv from a lock of tiny wheels, without index and network."""
 
 import fcntl
 import hashlib
@@ -25,7 +25,7 @@ CHECK = "import tiny, importlib.metadata as m; assert m.version('engine') == '1+
 
 @pytest.fixture
 def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EngineLock:
-    """A lock of two tiny wheels, and a uv that knows only those."""
+    """Return a lock of two tiny wheels, and make uv find only those."""
     wheels = tmp_path / "wheels"
     wheels.mkdir()
     folder = tmp_path / "lock"
@@ -47,7 +47,7 @@ def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EngineLock:
 
 
 def write_wheel(folder: Path, name: str) -> str:
-    """A wheel of one module, `version = "1.0"`; returns its sha256."""
+    """Write a wheel of one module, `version = "1.0"`. Return its sha256."""
     info = f"{name}-1.0.dist-info"
     file = folder / f"{name}-1.0-py3-none-any.whl"
     with zipfile.ZipFile(file, "w") as wheel:
@@ -78,7 +78,7 @@ def test_install_reports_cost_first(lock: EngineLock, tmp_path: Path):
 
 def test_complete_environment_is_reused(lock: EngineLock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     first = install(tmp_path / "env", lock=lock, say=mute)
-    monkeypatch.setenv("UV_FIND_LINKS", "/nonexistent")  # nothing could be built now
+    monkeypatch.setenv("UV_FIND_LINKS", "/nonexistent")  # so that nothing can be built
     said: list[str] = []
     assert install(tmp_path / "env", lock=lock, say=said.append) == replace(first, reused=True)
     assert said == []
@@ -126,7 +126,7 @@ install(Path({env!r}), lock=eval({lock!r}, dict(globals(), PosixPath=Path)), say
 
 
 def die_at(fatal: str, env: Path, lock: EngineLock) -> int:
-    """Install in a process that kills itself, as by kill -9, when it is told a line that starts with `fatal`."""
+    """Install in a process that sends itself SIGKILL at a progress line that starts with `fatal`."""
     program = KILLED_INSTALL.format(
         tests=str(Path(__file__).parent), fatal=fatal, env=str(env), lock=repr(lock)
     )
@@ -164,7 +164,7 @@ def test_uv_of_killed_install_keeps_the_lock(tmp_path: Path):
         with pytest.raises(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         (tmp_path / "done").touch()
-        fcntl.flock(file, fcntl.LOCK_EX)  # and lets go of it when it ends
+        fcntl.flock(file, fcntl.LOCK_EX)  # uv releases it when it ends
 
 
 def test_interrupt_ends_uv(tmp_path: Path):
@@ -276,7 +276,7 @@ def test_remove_deletes_environment(lock: EngineLock, tmp_path: Path):
     install(tmp_path / "env", lock=lock, say=mute)
     remove(tmp_path / "env", say=mute)
     assert not (tmp_path / "env").exists()
-    remove(tmp_path / "env", say=mute)  # nothing there is nothing to do
+    remove(tmp_path / "env", say=mute)  # a missing environment is no error
 
 
 def test_foreign_folder_is_kept(lock: EngineLock, tmp_path: Path):

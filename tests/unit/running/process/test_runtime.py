@@ -21,11 +21,11 @@ def state(world: World) -> ServerState:
     return ServerState.model_validate_json(world.deployment.process_state.read_text())
 
 
-def left_of(world: World) -> list[object]:
+def remaining_processes(world: World) -> list[object]:
     return [*world.processes(), *world.supervisors()]
 
 
-def ended(world: World) -> Observation:
+def wait_until_exited(world: World) -> Observation:
     def look() -> Observation | None:
         seen = world.runtime().observe()
         return seen if seen.state == "exited" else None
@@ -35,14 +35,14 @@ def ended(world: World) -> Observation:
     return found
 
 
-def serving(world: World) -> Release:
+def start_and_wait(world: World) -> Release:
     release = world.started(world.plan())
     eventually(world.names)
     return release
 
 
 def test_server_outlives_its_starter(world):
-    release = serving(world)
+    release = start_and_wait(world)
     assert world.names() == ["t", "deckard-launch-1"]
     seen = world.runtime().observe()
     assert (seen.state, seen.plan_hash, seen.launch_id) == ("running", release.plan_hash, "deckard-launch-1")
@@ -62,13 +62,13 @@ def test_server_environment_has_no_secret(world):
 
 
 def test_user_without_name_gets_one(world, monkeypatch):
-    """PyTorch's import ended in `getpwuid(): uid not found` in a container that was given a user's number alone."""
+    """PyTorch's import failed with `getpwuid(): uid not found` for a user without a name."""
 
     def nobody(number):
         raise KeyError(number)
 
     monkeypatch.setattr(pwd, "getpwuid", nobody)
-    serving(world)
+    start_and_wait(world)
     assert "variable USER" in world.runtime().tail(100)
 
 
@@ -79,14 +79,14 @@ def test_stop_leaves_no_process_and_no_state(world, mode):
     assert len(world.processes()) == 2
     runtime = world.runtime()
     runtime.stop()
-    assert left_of(world) == []
+    assert remaining_processes(world) == []
     assert runtime.observe().state == "missing"
     assert world.names() is None
     runtime.stop()  # idempotent
 
 
 def test_stop_ends_server_by_sigterm_within_grace(world):
-    release = serving(world)
+    release = start_and_wait(world)
     world.runtime().stop()
     assert release.launch() is not None
     # The server's own handler ran: `serve` exits with 0 on SIGTERM, and SIGKILL would have left 137.
@@ -95,16 +95,16 @@ def test_stop_ends_server_by_sigterm_within_grace(world):
 
 def test_crash_is_reported_with_code_and_last_line(world):
     world.started(world.plan(FAKE_MODE="crash"))
-    seen = ended(world)
+    seen = wait_until_exited(world)
     assert (seen.exit_code, seen.restart_count) == (3, 0)
     assert world.runtime().tail(1) == ["RuntimeError: it is made to fail"]
-    assert eventually(lambda: left_of(world) == [])
+    assert eventually(lambda: remaining_processes(world) == [])
 
 
 @pytest.mark.parametrize(("policy", "restarts"), [("no", 0), ("on-failure:1", 1), ("on-failure:2", 2)])
 def test_crash_loop_ends(world, policy, restarts):
     world.started(world.plan(restart=policy, FAKE_MODE="crash"))
-    seen = ended(world)
+    seen = wait_until_exited(world)
     assert (seen.restart_count, seen.exit_code) == (restarts, 3)
     assert world.runtime().tail(99).count("RuntimeError: it is made to fail") == restarts + 1
 
@@ -112,7 +112,7 @@ def test_crash_loop_ends(world, policy, restarts):
 @pytest.mark.parametrize(("policy", "restarts"), [("no", 0), ("on-failure:2", 2)])
 def test_exit_with_code_0_is_a_crash(world, policy, restarts):
     world.started(world.plan(restart=policy, FAKE_MODE="quit"))
-    seen = ended(world)
+    seen = wait_until_exited(world)
     assert (seen.exit_code, seen.restart_count) == (0, restarts)
 
 
@@ -121,19 +121,19 @@ def test_restart_ends_old_workers(world):
     eventually(lambda: world.runtime().observe().restart_count >= 2)
     assert eventually(lambda: len(world.processes()) == 2)
     world.runtime().stop()
-    assert left_of(world) == []
+    assert remaining_processes(world) == []
 
 
 def test_stop_between_two_restarts(world):
     world.started(world.plan(restart="on-failure:1000", FAKE_MODE="crash"))
     eventually(lambda: world.runtime().observe().state == "restarting")
     world.runtime().stop()
-    assert left_of(world) == []
+    assert remaining_processes(world) == []
     assert world.runtime().observe().state == "missing"
 
 
 def test_sighup_ends_nothing(world):
-    serving(world)
+    start_and_wait(world)
     before = world.processes()
     for process in world.supervisors():
         send_signal(process, signal.SIGHUP)
@@ -143,15 +143,15 @@ def test_sighup_ends_nothing(world):
 
 
 def test_killed_supervisor_ends_everything(world):
-    serving(world)
+    start_and_wait(world)
     send_signal(state(world).supervisor, signal.SIGKILL)
-    assert eventually(lambda: left_of(world) == [])
+    assert eventually(lambda: remaining_processes(world) == [])
     seen = world.runtime().observe()
     assert (seen.state, seen.exit_code) == ("exited", 137)
 
 
 def test_stop_after_killed_supervisor_and_guard(world):
-    serving(world)
+    start_and_wait(world)
     server, supervisor = state(world).server, state(world).supervisor
     # The guard first: it would kill the worker as soon as the supervisor is gone.
     for process in sorted(world.supervisors(), key=lambda each: each == supervisor):
@@ -161,17 +161,17 @@ def test_stop_after_killed_supervisor_and_guard(world):
     assert eventually(lambda: not is_alive(server))
     assert len(world.processes()) == 1
     world.runtime().stop()
-    assert left_of(world) == []
+    assert remaining_processes(world) == []
 
 
 def test_killed_server_is_a_failure(world):
-    serving(world)
+    start_and_wait(world)
     server = state(world).server
     assert server
     send_signal(server, signal.SIGKILL)
-    seen = ended(world)
+    seen = wait_until_exited(world)
     assert seen.exit_code == 137
-    assert eventually(lambda: left_of(world) == [])
+    assert eventually(lambda: remaining_processes(world) == [])
 
 
 def test_server_is_restarted_on_full_disk(world):
@@ -180,48 +180,48 @@ def test_server_is_restarted_on_full_disk(world):
     server = state(world).server
     assert server
     world.deployment.process_state.unlink()
-    world.deployment.process_state.mkdir()  # no file can take its name
+    world.deployment.process_state.mkdir()  # so that no file can replace it
     send_signal(server, signal.SIGKILL)
     eventually(lambda: world.processes() and server not in world.processes() and world.names())
     world.deployment.process_state.rmdir()
-    eventually(world.deployment.process_state.is_file)  # and it is made up for
+    eventually(world.deployment.process_state.is_file)  # the supervisor writes it later
     assert (world.runtime().observe().restart_count, state(world).server in world.processes()) == (1, True)
     world.runtime().stop()
-    assert left_of(world) == []
+    assert remaining_processes(world) == []
 
 
 def test_stop_trusts_no_recorded_pid(world):
-    """A damaged or old record names somebody else's process: this very test's."""
-    serving(world)
+    """A damaged or old record names a foreign process, here that of the test."""
+    start_and_wait(world)
     record = json.loads(world.deployment.process_state.read_text())
     record["supervisor"]["pid"] = record["server"]["pid"] = os.getpid()
     world.deployment.process_state.write_text(json.dumps(record))
     world.runtime().stop()
-    assert left_of(world) == []
+    assert remaining_processes(world) == []
 
 
 def test_stop_works_with_damaged_record(world):
-    serving(world)
+    start_and_wait(world)
     world.deployment.process_state.write_text("{")
     with pytest.raises(IntegrityError, match=r"process\.json is damaged"):
         world.runtime().observe()
     world.runtime().stop()
-    assert left_of(world) == []
+    assert remaining_processes(world) == []
     assert world.runtime().observe().state == "missing"
 
 
 def test_stop_after_moved_state_directory(world):
-    serving(world)
+    start_and_wait(world)
     moved = StateDir(world.state.root.rename(world.state.root.with_name("moved"))).deployment("box")
     runtime = world.runtime(moved)
     assert runtime.observe().state == "running"
     runtime.stop()
-    assert left_of(world) == []
+    assert remaining_processes(world) == []
     assert runtime.observe().state == "missing"
 
 
 def test_stop_in_copied_state_directory_ends_nothing(world):
-    serving(world)
+    start_and_wait(world)
     copied = shutil.copytree(world.state.root, world.state.root.with_name("copy"))
     world.runtime(StateDir(copied).deployment("box")).stop()
     assert world.names() == ["t", "deckard-launch-1"]
@@ -229,28 +229,28 @@ def test_stop_in_copied_state_directory_ends_nothing(world):
 
 def test_second_start_is_refused(world, monkeypatch):
     monkeypatch.setattr("deckard_deploy.running.process.runtime._SETTLE_S", 0.3)
-    serving(world)
-    before = left_of(world)
+    start_and_wait(world)
+    before = remaining_processes(world)
     release, launch = world.stored(world.plan(port=free_port()), "deckard-launch-2")
     release.record(launch)
     with pytest.raises(EnvironmentUnfitError, match="is still running"):
         world.runtime().start(release)
-    assert left_of(world) == before
+    assert remaining_processes(world) == before
 
 
 def test_used_port_is_refused_before_start(world):
     with socket.create_server(("127.0.0.1", world.port)):
         with pytest.raises(EnvironmentUnfitError, match=rf"\(pid {os.getpid()}\) listens there"):
             world.started(world.plan())
-        assert left_of(world) == []
-    serving(world)  # the control
+        assert remaining_processes(world) == []
+    start_and_wait(world)  # the control
 
 
 def test_missing_program_fails_the_start(world):
     world.program.unlink()
     with pytest.raises(StartFailedError, match=r"could not be started: .*No such file.*vllm"):
         world.started(world.plan())
-    assert eventually(lambda: left_of(world) == [])
+    assert eventually(lambda: remaining_processes(world) == [])
     assert world.runtime().observe().state == "missing"
 
 
@@ -271,7 +271,7 @@ def test_poll_lines_yields_each_line_once(world, monkeypatch):
 
 
 def test_poll_lines_from_near_the_end(world):
-    serving(world)
+    start_and_wait(world)
     whole = world.runtime().tail(99)
     assert world.runtime().poll_lines(last=3) == whole[-3:]
     assert world.runtime().poll_lines(last=0) == []
