@@ -133,21 +133,21 @@ def take_down(site: Site) -> bool:
 
 def what_runs(site: Site) -> str:
     """Return a sentence about the running release, for a user who interrupted a verb."""
-    seen = observe(site.runtimes)
-    if seen.state in ("missing", "exited"):
+    observed = observe(site.runtimes)
+    if observed.state in ("missing", "exited"):
         return "nothing runs"
-    state = "is ready" if _is_ready(site, seen) else "is not proven ready"
+    state = "is ready" if _is_ready(site, observed) else "is not proven ready"
     return (
-        f"plan {seen.plan_hash or 'unknown'} still runs and {state}; "
+        f"plan {observed.plan_hash or 'unknown'} still runs and {state}; "
         "go on with `deckard-deploy up`, or stop it with `deckard-deploy down`"
     )
 
 
-def _is_ready(site: Site, seen: Observation) -> bool:
-    if not seen.plan_hash:
+def _is_ready(site: Site, observed: Observation) -> bool:
+    if not observed.plan_hash:
         return False
-    release = site.releases.get(seen.plan_hash)
-    return release is not None and decide(release.plan_hash, seen, release.launch()).action == "nothing"
+    release = site.releases.get(observed.plan_hash)
+    return release is not None and decide(release.plan_hash, observed, release.launch()).action == "nothing"
 
 
 def stop_all(site: Site) -> None:
@@ -164,11 +164,11 @@ def stop_all(site: Site) -> None:
 def _stop_current(site: Site, release: Release) -> None:
     """Stop what runs, unless another process holds the port of `release`. Raises EnvironmentUnfitError."""
     plan = release.plan()
-    seen = observe(site.runtimes)
-    runs = seen.state not in ("missing", "exited")
+    observed = observe(site.runtimes)
+    runs = observed.state not in ("missing", "exited")
     running = None
-    if runs and seen.plan_hash:
-        running = site.releases.get(seen.plan_hash)
+    if runs and observed.plan_hash:
+        running = site.releases.get(observed.plan_hash)
     if running and running.plan().port != plan.port:
         require_free(plan.address, plan.port)
     stop_all(site)
@@ -189,13 +189,13 @@ def _prove(site: Site, release: Release) -> Launch:
     launch = release.recorded_launch()
     runtime = site.runtimes[launch.runtime]
     site.follow(release, runtime)
-    seen = runtime.observe()
-    if seen.state != "running":
+    observed = runtime.observe()
+    if observed.state != "running":
         raise StartFailedError(
-            f"it answered, and is {seen.state} since",
+            f"it answered, and is {observed.state} since",
             hint=f"deckard-deploy logs --name {site.releases.deployment.name}",
         )
-    ready = launch.model_copy(update={"state": "ready", "restart_count": seen.restart_count})
+    ready = launch.model_copy(update={"state": "ready", "restart_count": observed.restart_count})
     # The link first: a kill in between leaves a launch that the next `up` follows, not one that no link
     # names.
     site.releases.switch(release)

@@ -33,7 +33,7 @@ from deckard_deploy.system.processes import ProcessIdentity, boot_id, identity_o
 PATIENCE = 3  # failed canaries in a row before a running server is restarted
 MAX_RESTARTS, WINDOW_S = 2, 3600.0
 MAX_RECORDED = 20  # restarts in the record
-State: TypeAlias = Literal["starting", "healthy", "degraded", "given up"]
+WatchState: TypeAlias = Literal["starting", "healthy", "degraded", "given up"]
 
 
 class Restart(BaseModel):
@@ -54,7 +54,7 @@ class WatchRecord(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     process: ProcessIdentity
-    state: State
+    state: WatchState
     since: str
     reason: str | None = None
     restarts: tuple[Restart, ...] = ()
@@ -249,7 +249,7 @@ class Watch:
             hint=f"deckard-deploy status --name {self._deployment.name}, and deckard-deploy logs",
         )
 
-    def _set_state(self, state: State, reason: str | None = None) -> None:
+    def _set_state(self, state: WatchState, reason: str | None = None) -> None:
         if (state, reason) == (self._record.state, self._record.reason):
             return
         if state != self._record.state:

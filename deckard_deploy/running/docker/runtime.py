@@ -45,13 +45,17 @@ class DockerRuntime:
         arguments = ("up", "--detach", "--no-build", "--pull", "never", "--remove-orphans")
         release.text(COMPOSE)
         self.engine.compose(self._project, release.folder / COMPOSE, arguments, timeout_s=_UP_TIMEOUT_S)
-        seen = self.observe()
-        if seen.plan_hash != release.plan_hash or seen.instance_id is None or seen.launch_id is None:
+        observed = self.observe()
+        if (
+            observed.plan_hash != release.plan_hash
+            or observed.instance_id is None
+            or observed.launch_id is None
+        ):
             raise IntegrityError(
-                f"{release.folder / COMPOSE} started plan {seen.plan_hash}, not {release.plan_hash}",
+                f"{release.folder / COMPOSE} started plan {observed.plan_hash}, not {release.plan_hash}",
                 hint=f"remove the release and bring it up again: rm -r {release.folder}",
             )
-        return Instance(seen.instance_id, seen.launch_id)
+        return Instance(observed.instance_id, observed.launch_id)
 
     def stop(self) -> None:
         """Stop and remove the project's containers and networks. Raises EnvironmentUnfitError."""

@@ -84,8 +84,8 @@ VLLM_0_19_1_CPU = EngineLock(
 # (torchvision 0.28.0 _meta_registrations.py:163,177). Gemma 4's image processor calls neither of them.
 _TORCHVISION_WITHOUT_CUDA = """
 
-# Added by deckard-deploy: this CUDA build's operators did not load beside a CPU PyTorch; two must exist by
-name. if not _has_ops():
+# Added by deckard-deploy: this CUDA build's operators did not load beside a CPU PyTorch; two must exist by name.
+if not _has_ops():
     _declared = torch.library.Library("torchvision", "DEF")
     for _name in ("nms", "qnms"):
         _declared.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
