@@ -129,3 +129,12 @@ def test_clear_leftovers_of_killed_writer(world):
         (folder / ".tmp-x").write_text("half")
     world.releases.clear_leftovers()
     assert list(world.state.root.rglob(".tmp-*")) == []
+
+
+def test_launch_or_none_ignores_damaged_record(world):
+    release, launch = world.stored(world.plan())
+    assert release.launch_or_none() is None
+    release.record(launch)
+    assert release.launch_or_none() == launch
+    (release.folder / "launch.json").write_text("{")
+    assert release.launch_or_none() is None

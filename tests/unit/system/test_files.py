@@ -14,6 +14,7 @@ from deckard_deploy.system.files import (
     read_regular,
     remove_folder,
     temporary_prefix,
+    try_write,
     write_atomically,
 )
 from deckard_deploy.system.processes import identity_of
@@ -162,3 +163,9 @@ def test_umask_mode_follows_the_umask(tmp_path, umask):
     finally:
         os.umask(before)
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_try_write_returns_false_when_refused(tmp_path):
+    assert try_write(tmp_path / "a", "new")
+    assert (tmp_path / "a").read_text() == "new"
+    assert not try_write(tmp_path / "missing" / "a", "new")
