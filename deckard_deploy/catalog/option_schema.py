@@ -13,10 +13,11 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import JsonValue
 
-from deckard_deploy.catalog.strict_yaml import printable, shortened
+from deckard_deploy.catalog.strict_yaml import shortened
 from deckard_deploy.catalog.validation import closest
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.resources import catalog_dir
+from deckard_deploy.system.text import escaped
 
 OptionKind = Literal["flag", "toggle", "integer", "number", "text", "json", "list"]
 
@@ -49,7 +50,7 @@ class OptionSchema(NamedTuple):
         option = self.options.get(name)
         if option is None:
             near = closest(name, self.options)
-            raise BadInputError(f"vLLM {self.vllm_version} has no option --{printable(name)}{near}")
+            raise BadInputError(f"vLLM {self.vllm_version} has no option --{escaped(name)}{near}")
         reason = _mismatch(option, value)
         if reason:
             raise BadInputError(f"--{name} {shortened(value)}: {reason}")

@@ -7,9 +7,10 @@ from typing import Any
 
 from deckard_deploy.catalog import library, strict_yaml
 from deckard_deploy.catalog.specs import Deployment
-from deckard_deploy.catalog.strict_yaml import Document, Json, KeyPath, printable
+from deckard_deploy.catalog.strict_yaml import Document, Json, KeyPath
 from deckard_deploy.catalog.validation import validate
 from deckard_deploy.errors import BadInputError
+from deckard_deploy.system.text import escaped
 
 SECTIONS = ("serve", "environment", "container", "publish")
 
@@ -39,13 +40,13 @@ def with_settings(document: Document, settings: Iterable[str]) -> Deployment:
         for section in sections:
             inner = target.setdefault(section, {})
             if not isinstance(inner, dict):
-                raise BadInputError(f"--set {printable(setting)}: {section} is not a section")
+                raise BadInputError(f"--set {escaped(setting)}: {section} is not a section")
             target = inner
         if sections == ["environment"] and not strict_yaml.is_null(text):
             target[leaf] = text  # a variable's value is always text
         else:
             target[leaf] = _parse_value(setting, text)
-        origins[path] = f"--set {printable(setting)}"
+        origins[path] = f"--set {escaped(setting)}"
     return validate(replace(document, data=data, origins=origins), Deployment)
 
 
@@ -53,10 +54,10 @@ def _split_setting(setting: str) -> tuple[tuple[str, ...], str]:
     """Split `key=value` into the key's path in deckard.yaml and the value's text. Raises BadInputError."""
     key, equals, text = setting.partition("=")
     if not equals or not key:
-        raise BadInputError(f"--set {printable(setting)}: KEY=VALUE was expected")
+        raise BadInputError(f"--set {escaped(setting)}: KEY=VALUE was expected")
     if key in SECTIONS:
         raise BadInputError(
-            f"--set {printable(setting)}: {key} is a section: name a key in it, {key}.KEY=VALUE"
+            f"--set {escaped(setting)}: {key} is a section: name a key in it, {key}.KEY=VALUE"
         )
     return _key_path(key), text
 
@@ -76,7 +77,7 @@ def _key_path(key: str) -> tuple[str, ...]:
 
 def _parse_value(setting: str, text: str) -> Json:
     if text.startswith(("{", "[", '"', "'")):
-        return strict_yaml.parse(f"value: {text}", source=f"--set {printable(setting)}").data["value"]
+        return strict_yaml.parse(f"value: {text}", source=f"--set {escaped(setting)}").data["value"]
     # Other text may contain ': ' or '#', so it is not parsed: it is null, true, false, a number, or text.
     parsed = strict_yaml.plain_scalar(text)
     if parsed is None and not strict_yaml.is_null(text):

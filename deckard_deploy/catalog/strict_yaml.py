@@ -14,6 +14,7 @@ from typing import TypeAlias
 import yaml
 
 from deckard_deploy.errors import BadInputError
+from deckard_deploy.system.text import escaped
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 KeyPath: TypeAlias = tuple[str | int, ...]
@@ -148,15 +149,10 @@ def _scalar(node: yaml.Node, path: KeyPath, source: str) -> Json:
 
 
 def _location(source: str, line: int, path: KeyPath) -> str:
-    dotted = ".".join(printable(str(part)) for part in path)
+    dotted = ".".join(escaped(str(part)) for part in path)
     if not dotted:
         return f"{source}:{line}"
     return f"{source}:{line}: {dotted}"
-
-
-def printable(text: str) -> str:
-    """Return the text, escaped if it would break the line or the terminal."""
-    return text if text.isprintable() else ascii(text)[1:-1]
 
 
 def shortened(value: object) -> str:

@@ -10,10 +10,11 @@ from pydantic import Field
 
 from deckard_deploy.catalog import strict_yaml
 from deckard_deploy.catalog.specs import Environment, Serve, Spec
-from deckard_deploy.catalog.strict_yaml import printable, shortened
+from deckard_deploy.catalog.strict_yaml import shortened
 from deckard_deploy.catalog.validation import closest, validate
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.resources import catalog_dir
+from deckard_deploy.system.text import escaped
 
 
 class Changes(Spec):
@@ -76,7 +77,5 @@ def _variable_as_options(by_option: dict[str, dict[str, str]], schema: str, name
         known_values |= set(values)
     if by_option and value not in known_values:
         near = closest(value, known_values) or f"; known: {', '.join(sorted(known_values))}"
-        raise BadInputError(
-            f"environment.{printable(name)} {shortened(value)} has no option in {schema}{near}"
-        )
+        raise BadInputError(f"environment.{escaped(name)} {shortened(value)} has no option in {schema}{near}")
     return {option: values[value] for option, values in by_option.items() if value in values}

@@ -11,8 +11,10 @@ from typing import Any, Literal
 
 from deckard_deploy.doctor import programs
 from deckard_deploy.doctor.facts import Checkpoint, Disk, Folder, HostFacts, HostMemory, Port, TokenFile
-from deckard_deploy.doctor.host import Host, one_line
+from deckard_deploy.doctor.host import Host
 from deckard_deploy.doctor.target import Target
+from deckard_deploy.system.meminfo import parse_meminfo
+from deckard_deploy.system.text import one_line
 
 Fields = dict[str, Any]
 PortProblem = Callable[[str, int], str | None]
@@ -86,11 +88,8 @@ def _cdi_specs(host: Host) -> Iterator[str]:
 
 def memory(host: Host, target: Target) -> Fields:  # noqa: ARG001  same
     """Read the kernel's memory figures. Unknown without the lines that every kernel since 3.14 has."""
-    kib = {}
-    for name, value in re.findall(
-        r"(?m)^(\w+):\s+(\d{1,15}) kB$", host.read("/proc/meminfo") or "", re.ASCII
-    ):
-        kib[name] = int(value)
+    sizes = parse_meminfo(host.read("/proc/meminfo") or "")
+    kib = {name: size // 1024 for name, size in sizes.items()}
     if not {"MemTotal", "MemFree", "MemAvailable"} <= kib.keys():
         return {}
     found = HostMemory(

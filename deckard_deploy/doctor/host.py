@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from deckard_deploy.system.text import one_line
+
 TIMEOUT_S = 5.0
 MAX_OUTPUT = 4 << 20  # bytes of a program's output that are kept; a kernel log is the longest
 MAX_FILE = 1 << 20
@@ -88,21 +90,6 @@ class Host:
 def not_installed_text(program: str) -> str:
     """Return the `problem` of a program that is not on PATH."""
     return f"{program} is not installed"
-
-
-def one_line(text: str, limit: int = 160) -> str:
-    """Return the last line that is not blank, with spaces for control characters, cut at `limit`."""
-    last = ""
-    for line in reversed(text.splitlines()):
-        if line.strip():
-            last = line.strip()
-            break
-    printable = ""
-    for letter in last:
-        printable += letter if letter.isprintable() else " "
-    if len(printable) > limit:
-        return printable[: limit - 1] + "…"
-    return printable
 
 
 def _read(stream: IO[bytes] | None, process: "subprocess.Popen[bytes]") -> bytes:

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from deckard_deploy.doctor.facts import Docker, Gpu, GpuProcess, Image, KernelEvent, KernelLog, Services
-from deckard_deploy.doctor.host import Host, ProgramResult, one_line
+from deckard_deploy.doctor.host import Host, ProgramResult
 from deckard_deploy.doctor.target import Target
+from deckard_deploy.system.text import one_line
 
 Fields = dict[str, Any]
 

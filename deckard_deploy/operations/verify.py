@@ -7,9 +7,9 @@ from deckard_deploy.operations.manifests import hub_models, manifest_for
 from deckard_deploy.operations.options import Choice, LockUse
 from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.running.layout import state_directory
+from deckard_deploy.system.text import escaped
 from deckard_deploy.weights.folder import ModelFolder, Problem
 from deckard_deploy.weights.manifest import Manifest, bytes_of
-from deckard_deploy.weights.strict_json import printable
 
 _STRAY = "not in the repository, and an engine might load it"
 
@@ -59,7 +59,7 @@ def repair(
 def _problems(
     name: str, folder: ModelFolder, manifest: Manifest, report: Reporter, *, fast: bool
 ) -> list[Problem]:
-    strays = [Problem(printable(stray), _STRAY) for stray in folder.unexpected(manifest)]
+    strays = [Problem(escaped(stray), _STRAY) for stray in folder.unexpected(manifest)]
     if fast:
         cause = "not as it was when it was hashed"
         return [Problem(file.path, cause) for file in folder.changed(manifest.needed)] + strays
@@ -75,5 +75,5 @@ def _set_strays_aside(folder: ModelFolder, manifest: Manifest, report: Reporter)
     if strays:
         with folder.held():
             for stray in strays:
-                place = printable(str(folder.quarantine(stray)))
-                report.say(f"weights  {printable(stray)}: {_STRAY}; now {place}")
+                place = escaped(str(folder.quarantine(stray)))
+                report.say(f"weights  {escaped(stray)}: {_STRAY}; now {place}")

@@ -1,7 +1,8 @@
-"""From what runs to what should run: the decision, and the steps, each of which may be the last before a kill.
+"""The deployment of a release: the decision, and the steps. A kill may follow each of them.
 
-What is on disk only helps; what runs is asked of the runtimes. So `up` after a kill at any instant does the right
-thing: the launch is recorded as starting before anything starts, and `current` moves only when it is ready.
+The runtimes report what runs; the records on disk only add to that. A launch is recorded as starting before
+anything starts, and `current` moves only when the launch is ready. So `up` continues correctly after a kill
+at any instant.
 """
 
 import contextlib
@@ -22,10 +23,12 @@ Action: TypeAlias = Literal["nothing", "follow", "start", "replace"]
 
 @dataclass(frozen=True)
 class Decision:
-    """What `up` has to do, and why, for a reader.
+    """The action that `up` must take, and its cause in words.
 
-    nothing: it runs and is ready. follow: it was started already, readiness is not proven. start: nothing is in the
-    way. replace: something that is not it has to be stopped first.
+    nothing: the release runs and is ready.
+    follow: it was started already, but its readiness is not proven.
+    start: nothing has to be stopped first.
+    replace: something else has to be stopped first.
     """
 
     action: Action
@@ -34,11 +37,14 @@ class Decision:
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """Where a deployment lives.
+    """All that the steps need of one deployment.
 
-    runtimes: by kind; every kind that any of its releases uses. follow: returns when the release's recorded launch
-    is proven ready, raises DeployError when it is not going to be. say: a line of progress. prepare: has what the
-    release's gateway reads, in a folder that all releases of the deployment share; called before each start.
+    runtimes: by kind; every kind that one of the releases uses.
+    follow: returns when the release's recorded launch is proven ready; raises DeployError when it cannot
+    become so.
+    say: receives a line of progress.
+    prepare: writes the files of the release's gateway; called before each start, because all releases of the
+    deployment share the folder.
     """
 
     releases: Releases
@@ -48,8 +54,10 @@ class Site:
     prepare: Callable[[Release], object] = lambda _: None
 
 
-def decide(desired: str, observed: Observation, launch: Launch | None) -> Decision:  # noqa: PLR0911  a table of cases
-    """Pure. `desired`: the plan hash; `launch`: the last recorded launch of the desired release."""
+def decide(  # noqa: PLR0911  a table of cases
+    desired: str, observed: Observation, launch: Launch | None
+) -> Decision:
+    """Return the action. Pure. desired: the plan hash. launch: the last recorded launch of that release."""
     if observed.state == "missing":
         return Decision("start", "nothing runs")
     if observed.state == "exited":
@@ -72,94 +80,104 @@ def decide(desired: str, observed: Observation, launch: Launch | None) -> Decisi
 
 
 def observe(runtimes: Mapping[str, Runtime]) -> Observation:
-    """What runs of the deployment under any runtime; two at once are nobody's launch."""
-    found = [seen for runtime in runtimes.values() if (seen := runtime.observe()).state != "missing"]
-    alive = [seen for seen in found if seen.state != "exited"]
+    """Return the state of the deployment under all runtimes. Two that run at once belong to no launch."""
+    observations = [runtime.observe() for runtime in runtimes.values()]
+    found = [each for each in observations if each.state != "missing"]
+    alive = [each for each in found if each.state != "exited"]
     if len(alive) > 1:
         return Observation(state="running")
-    return (alive or found or [MISSING])[0]
+    if alive:
+        return alive[0]
+    if found:
+        return found[0]
+    return MISSING
 
 
 def bring_up(site: Site, release: Release, launch: Launch) -> Launch:
-    """Stop what runs, start `release` as `launch` (state starting), follow it, make it current.
+    """Stop what runs, start `release` as `launch` (state starting), follow it, and make it current.
 
-    On a DeployError: its log is kept, it is stopped, what was current before is brought back and followed, and the
-    error is raised again, saying so. KeyboardInterrupt leaves everything as it is: a later `up` goes on from there.
+    On a DeployError: keep the log, stop the release, start and follow the one that was current before, and
+    raise the error again with the outcome added. KeyboardInterrupt changes nothing: a later `up` resumes.
     """
     fallback = site.releases.current()
     if release != fallback:
-        site.releases.previous()  # which is going to be replaced, and may not be refused after the start
-    _make_room(site, release)
+        site.releases.previous()  # raises now, before the start, if the link that will be replaced is damaged
+    _stop_current(site, release)
     try:
         return _run(site, release, launch)
     except DeployError as error:
-        _give_up(site, release, error)
-        raise _with_outcome(error, _bring_back(site, release, fallback)) from error.__cause__
+        _record_failure(site, release, error)
+        raise _with_outcome(error, _roll_back(site, release, fallback)) from error.__cause__
 
 
 def follow_up(site: Site, release: Release) -> Launch:
-    """Prove the readiness of a launch that was started before, and make it current; failures as in bring_up."""
+    """Prove the readiness of an earlier launch, and make it current. Fails as bring_up does."""
     fallback = site.releases.current()
     try:
         return _prove(site, release)
     except DeployError as error:
-        _give_up(site, release, error)
-        raise _with_outcome(error, _bring_back(site, release, fallback)) from error.__cause__
+        _record_failure(site, release, error)
+        raise _with_outcome(error, _roll_back(site, release, fallback)) from error.__cause__
 
 
 def take_down(site: Site) -> bool:
-    """Stop everything of the deployment; whether there was anything. Releases and `current` stay."""
+    """Stop everything of the deployment. Return False if there was nothing. Releases and `current` stay."""
     site.releases.clear_leftovers()
-    there_was = True
-    with contextlib.suppress(IntegrityError):  # what a damaged record says nothing of is stopped all the same
-        there_was = observe(site.runtimes).state != "missing"
+    try:
+        existed = observe(site.runtimes).state != "missing"
+    except IntegrityError:  # a damaged record; its processes are stopped all the same
+        existed = True
     stop_all(site)
-    return there_was
+    return existed
 
 
 def what_runs(site: Site) -> str:
-    """A sentence for somebody who interrupted a verb."""
-    seen = observe(site.runtimes)
-    if seen.state in ("missing", "exited"):
+    """Return a sentence about the running release, for a user who interrupted a verb."""
+    observed = observe(site.runtimes)
+    if observed.state in ("missing", "exited"):
         return "nothing runs"
-    state = "is ready" if _is_ready(site, seen) else "is not proven ready"
+    state = "is ready" if _is_ready(site, observed) else "is not proven ready"
     return (
-        f"plan {seen.plan_hash or 'unknown'} still runs and {state}; "
+        f"plan {observed.plan_hash or 'unknown'} still runs and {state}; "
         "go on with `deckard-deploy up`, or stop it with `deckard-deploy down`"
     )
 
 
-def _is_ready(site: Site, seen: Observation) -> bool:
-    release = site.releases.get(seen.plan_hash) if seen.plan_hash else None
-    return release is not None and decide(release.plan_hash, seen, release.launch()).action == "nothing"
+def _is_ready(site: Site, observed: Observation) -> bool:
+    if not observed.plan_hash:
+        return False
+    release = site.releases.get(observed.plan_hash)
+    return release is not None and decide(release.plan_hash, observed, release.launch()).action == "nothing"
 
 
 def stop_all(site: Site) -> None:
-    """Stop whatever runs under any runtime, and record it. Raises EnvironmentUnfitError."""
+    """Stop everything under all runtimes, and record that. Raises EnvironmentUnfitError."""
     for runtime in site.runtimes.values():
         runtime.stop()
     for release in site.releases.all():
-        # What is stopped is stopped: neither a damaged record nor a full disk may say otherwise.
-        with contextlib.suppress(IntegrityError, EnvironmentUnfitError):
-            launch = release.launch()
-            if launch and launch.state in ("starting", "ready"):
-                release.record(launch.model_copy(update={"state": "stopped"}))
+        # All of it is stopped by now, so neither a damaged record nor a full disk is an error.
+        launch = release.launch_or_none()
+        if launch and launch.state in ("starting", "ready"):
+            release.try_record(launch.model_copy(update={"state": "stopped"}))
 
 
-def _make_room(site: Site, release: Release) -> None:
-    """Stop what runs, but not for a port that somebody else has. Raises EnvironmentUnfitError."""
-    plan, seen = release.plan(), observe(site.runtimes)
-    runs = seen.state not in ("missing", "exited")
-    running = site.releases.get(seen.plan_hash) if runs and seen.plan_hash else None
+def _stop_current(site: Site, release: Release) -> None:
+    """Stop what runs, unless another process holds the port of `release`. Raises EnvironmentUnfitError."""
+    plan = release.plan()
+    observed = observe(site.runtimes)
+    runs = observed.state not in ("missing", "exited")
+    running = None
+    if runs and observed.plan_hash:
+        running = site.releases.get(observed.plan_hash)
     if running and running.plan().port != plan.port:
         require_free(plan.address, plan.port)
     stop_all(site)
-    if not runs:  # else it is asked by the runtime, and a refusal brings back what ran
+    if not runs:  # otherwise the runtime checks the port, and a failure rolls back
         require_free(plan.address, plan.port)
 
 
 def _run(site: Site, release: Release, launch: Launch) -> Launch:
-    """Start with nothing in the way, and prove it."""
+    """Start the release while nothing else runs, and prove its readiness."""
     release.record(launch)
     site.prepare(release)
     instance = site.runtimes[launch.runtime].start(release)
@@ -171,21 +189,22 @@ def _prove(site: Site, release: Release) -> Launch:
     launch = release.recorded_launch()
     runtime = site.runtimes[launch.runtime]
     site.follow(release, runtime)
-    seen = runtime.observe()
-    if seen.state != "running":
+    observed = runtime.observe()
+    if observed.state != "running":
         raise StartFailedError(
-            f"it answered, and is {seen.state} since",
+            f"it answered, and is {observed.state} since",
             hint=f"deckard-deploy logs --name {site.releases.deployment.name}",
         )
-    ready = launch.model_copy(update={"state": "ready", "restart_count": seen.restart_count})
-    # First: a kill in between leaves a launch to follow, not one that nobody finds.
+    ready = launch.model_copy(update={"state": "ready", "restart_count": observed.restart_count})
+    # The link first: a kill in between leaves a launch that the next `up` follows, not one that no link
+    # names.
     site.releases.switch(release)
     release.record(ready)
     return ready
 
 
-def _give_up(site: Site, release: Release, error: DeployError) -> None:
-    """Keep the evidence of a failed launch, record it, and stop it: whatever a full disk says to the evidence."""
+def _record_failure(site: Site, release: Release, error: DeployError) -> None:
+    """Record a failed launch, keep its log, and stop it, even if a full disk loses record and log."""
     with contextlib.suppress(EnvironmentUnfitError, IntegrityError):
         launch = release.recorded_launch()
         release.record(launch.model_copy(update={"state": "failed", "reason": error.message}))
@@ -196,8 +215,8 @@ def _give_up(site: Site, release: Release, error: DeployError) -> None:
         runtime.stop()
 
 
-def _bring_back(site: Site, failed: Release, fallback: Release | None) -> str:
-    """Run what was current before; a sentence saying whether that worked."""
+def _roll_back(site: Site, failed: Release, fallback: Release | None) -> str:
+    """Run the release that was current before. Return a sentence about the outcome."""
     if fallback is None:
         return "there was no release before it, so nothing runs"
     if fallback == failed:
@@ -206,13 +225,13 @@ def _bring_back(site: Site, failed: Release, fallback: Release | None) -> str:
     try:
         _run(site, fallback, relaunch(fallback))
     except DeployError as error:
-        _give_up(site, fallback, error)
+        _record_failure(site, fallback, error)
         return f"release {fallback.plan_hash}, which ran before, did not come back either ({error.message})"
     return f"release {fallback.plan_hash}, which ran before, is back"
 
 
 def relaunch(release: Release) -> Launch:
-    """The release's last launch once more, from the files that it was proven with. Raises IntegrityError."""
+    """Return a new launch like the release's last one, from the same files. Raises IntegrityError."""
     launch = release.recorded_launch()
     now = datetime.now(UTC).isoformat("T", "seconds")
     fresh = {"state": "starting", "started_at": now, "instance_id": None, "restart_count": 0, "reason": None}
@@ -220,7 +239,7 @@ def relaunch(release: Release) -> Launch:
 
 
 def _with_outcome(error: DeployError, outcome: str) -> DeployError:
-    """The same error, of the same class and exit code, saying what runs now."""
+    """Return the same error, with the same class and exit code, and with the outcome in its message."""
     error.message = f"{error.message}; {outcome}"
     error.args = (error.message,)
     return error

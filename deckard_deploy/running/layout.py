@@ -1,4 +1,4 @@
-"""The state directory: where everything of ours lies on this host.
+"""The state directory: all files of this tool on a host.
 
 <root>/                                 0700, and so is every folder below
   deployments/<name>/
@@ -7,10 +7,10 @@
     previous -> releases/<plan hash>    the one before it
     releases/<plan hash>/               releases.py
     watch.json                          watch.py
-    process.json, process.lock          process runtime: what its supervisor says, and that it lives
+    process.json, process.lock          process runtime: the server's state, the supervisor's lock
   models/  cache/  engines/
   startups.jsonl
-  bench/<id>.json                       what was measured
+  bench/<id>.json                       benchmark records
 """
 
 import os
@@ -29,101 +29,101 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
 def default_root() -> Path:
-    """The state directory when the user names none (XDG_DATA_HOME is honoured by platformdirs)."""
+    """Return the state directory of a user who names none (platformdirs honours XDG_DATA_HOME)."""
     return user_data_path("deckard-deploy")
 
 
 @dataclass(frozen=True)
 class DeploymentDir:
-    """The folder of one deployment and the names in it."""
+    """The folder of one deployment, and the paths in it."""
 
     name: str
     folder: Path
 
     @property
     def lock(self) -> Path:
-        """Held while a verb changes the deployment."""
+        """The lock that a verb holds while it changes the deployment."""
         return self.folder / "lock"
 
     @property
     def lock_owner(self) -> Path:
-        """Who holds it; believed only while the lock is held."""
+        """The holder of the lock; valid only while the lock is held."""
         return self.folder / "lock.owner"
 
     @property
     def current(self) -> Path:
-        """Link to the release that was last proven ready."""
+        """The link to the release that was last proven ready."""
         return self.folder / "current"
 
     @property
     def previous(self) -> Path:
-        """Link to the release that was current before."""
+        """The link to the release that was current before."""
         return self.folder / "previous"
 
     @property
     def releases(self) -> Path:
-        """One folder per plan hash."""
+        """The folder with one folder per plan hash."""
         return self.folder / "releases"
 
     @property
     def gateway(self) -> Path:
-        """What the gateway of every release reads (gateway/files.py)."""
+        """The files that the gateway of every release reads (gateway/files.py)."""
         return self.folder / "gateway"
 
     @property
     def watch(self) -> Path:
-        """What `watch` last said."""
+        """The record of `watch`."""
         return self.folder / "watch.json"
 
     @property
     def watch_lock(self) -> Path:
-        """Held by `watch` as long as it lives: there is never a second one."""
+        """The lock that `watch` holds as long as it lives, so that there is only one."""
         return self.folder / "watch.lock"
 
     @property
     def process_state(self) -> Path:
-        """What the supervisor of the process runtime says of its server."""
+        """The state of the server, written by the supervisor of the process runtime."""
         return self.folder / "process.json"
 
     @property
     def process_lock(self) -> Path:
-        """Held by the supervisor as long as it lives: there is never a second one."""
+        """The lock that the supervisor holds as long as it lives, so that there is only one."""
         return self.folder / "process.lock"
 
 
 @dataclass(frozen=True)
 class StateDir:
-    """The state directory at `root`, which need not exist yet."""
+    """The state directory at `root`, which may not exist yet."""
 
     root: Path
 
     @property
     def models(self) -> Path:
-        """One folder per model."""
+        """The folder with one folder per model."""
         return self.root / "models"
 
     @property
     def cache(self) -> Path:
-        """Compiled kernels, one folder per engine."""
+        """The compiled kernels, one folder per engine."""
         return self.root / "cache"
 
     @property
     def engines(self) -> Path:
-        """One environment per process engine."""
+        """The environments of the process engines."""
         return self.root / "engines"
 
     @property
     def startups(self) -> Path:
-        """How long earlier starts took, a JSON object a line."""
+        """The durations of earlier starts, one JSON object a line."""
         return self.root / "startups.jsonl"
 
     @property
     def bench(self) -> Path:
-        """Benchmark records."""
+        """The benchmark records."""
         return self.root / "bench"
 
     def deployment(self, name: str) -> DeploymentDir:
-        """The folder of a deployment; nothing is made. Raises BadInputError for a name that is no file name."""
+        """Return the paths of a deployment; create nothing. Raises BadInputError for an invalid name."""
         if not _NAME.fullmatch(name):
             raise BadInputError(
                 f"{name[:80]!r} is not a deployment name",
@@ -132,7 +132,10 @@ class StateDir:
         return DeploymentDir(name, self.root.absolute() / "deployments" / name)
 
     def create(self, name: str) -> DeploymentDir:
-        """The same, with its folders made. Raises IntegrityError when a link stands in the place of one, OSError."""
+        """Return the paths of a deployment, with its folders created.
+
+        Raises IntegrityError for a link in the place of a folder, OSError.
+        """
         deployment = self.deployment(name)
         for folder in (
             self.root.absolute(),
@@ -146,18 +149,15 @@ class StateDir:
         return deployment
 
     def deployments(self) -> list[str]:
-        """The names of all deployments, sorted."""
+        """Return the names of all deployments, sorted."""
         folder = self.root / "deployments"
         if not folder.is_dir():
             return []
-        found = [entry for entry in folder.iterdir() if _NAME.fullmatch(entry.name) and entry.is_dir()]
-        # One whose first `up` was refused before it had a release is none yet.
-        return sorted(entry.name for entry in found if _has_any(entry))
-
-
-def _has_any(deployment: Path) -> bool:
-    releases, process_state = deployment / "releases", deployment / "process.json"
-    return process_state.exists() or (releases.is_dir() and any(releases.iterdir()))
+        found = []
+        for entry in folder.iterdir():
+            if _NAME.fullmatch(entry.name) and entry.is_dir() and _has_releases(entry):
+                found.append(entry.name)
+        return sorted(found)
 
 
 def state_directory(root: Path | None) -> StateDir:
@@ -178,3 +178,11 @@ def home_required() -> Iterator[None]:
         raise EnvironmentUnfitError(
             f"HOME is not set, and user {os.getuid()} has no home", hint="export HOME=/a/folder/of/yours"
         ) from error
+
+
+def _has_releases(deployment: Path) -> bool:
+    """Return False for a deployment whose first `up` was refused before it had a release."""
+    if (deployment / "process.json").exists():
+        return True
+    releases = deployment / "releases"
+    return releases.is_dir() and any(releases.iterdir())

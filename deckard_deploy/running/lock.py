@@ -1,10 +1,10 @@
-"""One writer per deployment.
+"""The lock of a deployment: one writer at a time.
 
-The kernel holds the lock (flock), so a killed holder holds nothing. Who holds it stands in a file beside it, which
-is believed only while the lock is held and only if it names a process that still lives: after a kill it is stale.
+The kernel keeps the lock (flock), so a kill releases it. A file next to the lock names the holder. The file
+is valid only while the lock is held, and only if the process that it names still lives: after a kill it is
+stale.
 """
 
-import contextlib
 import os
 import time
 from collections.abc import Iterator
@@ -14,16 +14,16 @@ from datetime import UTC, datetime
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from deckard_deploy.errors import DeploymentBusyError, EnvironmentUnfitError, IntegrityError
+from deckard_deploy.errors import DeploymentBusyError, IntegrityError
 from deckard_deploy.running.layout import DeploymentDir
-from deckard_deploy.system.files import read_regular, write_atomically
+from deckard_deploy.system.files import read_regular, try_write
 from deckard_deploy.system.processes import ProcessIdentity, identity_of, is_alive
 
-_NAMED_WITHIN_S = 0.5  # a holder writes its name right after it took the lock
+_OWNER_WAIT_S = 0.5  # a holder writes the file right after it took the lock
 
 
 class LockOwner(BaseModel):
-    """Who holds a deployment, and since when."""
+    """The holder of a deployment's lock."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,7 +34,7 @@ class LockOwner(BaseModel):
 
 @contextmanager
 def held(deployment: DeploymentDir, *, verb: str) -> Iterator[None]:
-    """Hold the deployment for `verb`, or raise DeploymentBusyError naming who does. Never waits for the lock."""
+    """Hold the deployment for `verb`. Raises DeploymentBusyError, which names the holder; never waits."""
     lock = FileLock(deployment.lock, timeout=0, mode=0o600)
     try:
         lock.acquire()
@@ -44,9 +44,8 @@ def held(deployment: DeploymentDir, *, verb: str) -> Iterator[None]:
         owner = LockOwner(
             process=identity_of(os.getpid()), verb=verb, since=datetime.now(UTC).isoformat("T", "seconds")
         )
-        # It only helps others; on a full disk `down` must still work.
-        with contextlib.suppress(EnvironmentUnfitError):
-            write_atomically(deployment.lock_owner, owner.model_dump_json())
+        # The file only informs others, and `down` must work on a full disk.
+        try_write(deployment.lock_owner, owner.model_dump_json())
         yield
     finally:
         deployment.lock_owner.unlink(missing_ok=True)
@@ -54,18 +53,23 @@ def held(deployment: DeploymentDir, *, verb: str) -> Iterator[None]:
 
 
 def owner_of(deployment: DeploymentDir) -> LockOwner | None:
-    """Who last wrote that they hold it, if that process lives. Says nothing about the lock itself."""
+    """Return the last process that wrote that it holds the lock, None if it has ended.
+
+    The lock itself is not checked.
+    """
     try:
         owner = LockOwner.model_validate_json(read_regular(deployment.lock_owner))
     except (FileNotFoundError, ValidationError, IntegrityError):
-        return None  # between taking the lock and writing this; or not ours: the lock itself is what counts
+        return None  # the holder has not written it yet, or it is damaged; only the lock itself counts
     return owner if is_alive(owner.process) else None
 
 
 def _busy(deployment: DeploymentDir) -> DeploymentBusyError:
-    until = time.monotonic() + _NAMED_WITHIN_S
-    while (owner := owner_of(deployment)) is None and time.monotonic() < until:
+    until = time.monotonic() + _OWNER_WAIT_S
+    owner = owner_of(deployment)
+    while owner is None and time.monotonic() < until:
         time.sleep(0.02)
+        owner = owner_of(deployment)
     if owner is None:
         return DeploymentBusyError(
             f"another deckard-deploy has just taken deployment {deployment.name}",

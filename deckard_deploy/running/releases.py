@@ -1,10 +1,10 @@
-"""Release folders: what was rendered for a plan, and how its last launch went.
+"""Release folders: the files rendered for a plan, and the record of its last launch.
 
 releases/<plan hash>/
-  plan.json, compose.yaml, nginx.conf, command.txt  stored as the caller rendered them
+  plan.json, compose.yaml, nginx.conf, command.txt  as the caller rendered them
   launch.json                                       the last launch: Launch
-  vllm.log, vllm.log.1                              process runtime; docker keeps its own
-  failure.log                                       the last failure
+  vllm.log, vllm.log.1                              process runtime; docker keeps its own log
+  failure.log                                       the log of the last failure
 """
 
 import json
@@ -27,25 +27,25 @@ from deckard_deploy.system.files import (
     remove_folder,
     sync_folder,
     temporary_prefix,
+    try_write,
     write_atomically,
     writing,
 )
 
 KEPT = 3
-PLAN, COMPOSE, GATEWAY, LAUNCH, FAILURE_LOG = (
-    "plan.json",
-    "compose.yaml",
-    "nginx.conf",
-    "launch.json",
-    "failure.log",
-)
+PLAN = "plan.json"
+COMPOSE = "compose.yaml"
+GATEWAY = "nginx.conf"
+LAUNCH = "launch.json"
+FAILURE_LOG = "failure.log"
 _HASH = re.compile(r"[0-9a-f]{12}")
 
 
 class Launch(BaseModel):
-    """One attempt to run a release. `launch_id` is the nonce by which readiness knows this very launch.
+    """One attempt to run a release.
 
-    rendered: what it runs from, by file, as the SHA-256 of what is said there, comments aside.
+    launch_id: a nonce, by which the readiness probe recognises exactly this launch.
+    rendered: the SHA-256 of each file that it runs from, without the file's comments.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", defer_build=True)
@@ -69,13 +69,14 @@ class Release:
 
     @property
     def plan_hash(self) -> str:
-        """Twelve hex digits."""
+        """The hash of the plan: twelve hex digits."""
         return self.folder.name
 
     def plan(self) -> LaunchPlan:
-        """The plan, proven by the folder's name. Raises IntegrityError.
+        """Return the plan, verified by the folder's name. Raises IntegrityError.
 
-        What is hashed is the file: a version of this tool that added a field to the plan still reads it.
+        The file is hashed, not the model, so that a version of this tool with a new field still reads an old
+        plan.
         """
         text = self.text(PLAN)
         try:
@@ -88,7 +89,7 @@ class Release:
         return plan
 
     def launch(self) -> Launch | None:
-        """The last launch; None when there was none. Raises IntegrityError."""
+        """Return the last launch, None if there was none. Raises IntegrityError."""
         try:
             return Launch.model_validate_json(read_regular(self.folder / LAUNCH))
         except FileNotFoundError:
@@ -96,20 +97,31 @@ class Release:
         except ValidationError as error:
             raise self._corrupt(LAUNCH) from error
 
+    def launch_or_none(self) -> Launch | None:
+        """Return the last launch, None if there was none or its record is damaged."""
+        try:
+            return self.launch()
+        except IntegrityError:
+            return None
+
     def recorded_launch(self) -> Launch:
-        """The last launch of a release that had one. Raises IntegrityError."""
+        """Return the last launch. Raises IntegrityError, also if there was none."""
         launch = self.launch()
         if launch is None:
             raise self._corrupt(LAUNCH)
         return launch
 
     def record(self, launch: Launch) -> Launch:
-        """Write the launch down, whole or not at all."""
+        """Write the launch atomically, and return it."""
         write_atomically(self.folder / LAUNCH, launch.model_dump_json(indent=1) + "\n")
         return launch
 
+    def try_record(self, launch: Launch) -> bool:
+        """Write the launch. Return False if the file system refuses."""
+        return try_write(self.folder / LAUNCH, launch.model_dump_json(indent=1) + "\n")
+
     def text(self, name: str) -> str:
-        """A stored file. Raises IntegrityError when it is not there."""
+        """Return the text of a stored file. Raises IntegrityError if it is missing."""
         try:
             return read_regular(self.folder / name)
         except FileNotFoundError as error:
@@ -126,13 +138,13 @@ class Release:
 
 
 class Releases:
-    """All releases of one deployment. Whoever changes them holds its lock."""
+    """All releases of one deployment. A caller that changes them holds the deployment's lock."""
 
     def __init__(self, deployment: DeploymentDir) -> None:
         self.deployment = deployment
 
     def get(self, plan_hash: str) -> Release | None:
-        """The release of that plan, if there is one. Raises BadInputError, IntegrityError."""
+        """Return the release of that plan, None if there is none. Raises BadInputError, IntegrityError."""
         if not _HASH.fullmatch(plan_hash):
             raise BadInputError(
                 f"{plan_hash[:80]!r} is not a release", hint="twelve hexadecimal digits name one"
@@ -143,25 +155,30 @@ class Releases:
         return Release(folder) if folder.is_dir() else None
 
     def all(self) -> list[Release]:
-        """Every release, the one that was touched last first."""
+        """Return every release, the last used first."""
         if not self.deployment.releases.is_dir():
             return []
-        names = [entry.name for entry in self.deployment.releases.iterdir() if _HASH.fullmatch(entry.name)]
-        found = [release for name in names if (release := self.get(name))]
-        return sorted(found, key=_touched, reverse=True)
+        found = []
+        for entry in self.deployment.releases.iterdir():
+            if not _HASH.fullmatch(entry.name):
+                continue
+            release = self.get(entry.name)
+            if release:
+                found.append(release)
+        return sorted(found, key=_last_used, reverse=True)
 
     def current(self) -> Release | None:
-        """The release that was last proven ready. Raises IntegrityError."""
+        """Return the release that was last proven ready. Raises IntegrityError."""
         return self._linked(self.deployment.current)
 
     def previous(self) -> Release | None:
-        """The one that was current before it. Raises IntegrityError."""
+        """Return the release that was current before. Raises IntegrityError."""
         return self._linked(self.deployment.previous)
 
     def store(self, plan_hash: str, contents: Mapping[str, str]) -> Release:
-        """Write the rendered files (name -> text) of a release; files that already say the same are left alone.
+        """Write the rendered files (name -> text) of a release; leave files with the same text unchanged.
 
-        Each file is whole or absent, and the folder appears with all of them. Raises BadInputError,
+        Each file is written atomically, and the folder appears with all of them. Raises BadInputError,
         IntegrityError, EnvironmentUnfitError (disk full).
         """
         release = self.get(plan_hash)
@@ -180,7 +197,7 @@ class Releases:
         return release
 
     def switch(self, release: Release) -> None:
-        """Make it current, in one step; what was current becomes previous."""
+        """Make the release current, in one step; the current one becomes previous."""
         current = self.current()
         if current == release:
             return
@@ -189,19 +206,20 @@ class Releases:
         link_atomically(self.deployment.current, f"releases/{release.plan_hash}")
 
     def prune(self, keep: int = KEPT) -> None:
-        """Remove all but the `keep` last used releases; current and previous always stay."""
+        """Remove all but the `keep` last used releases. Current and previous always stay."""
         linked = [release for release in (self.current(), self.previous()) if release]
         others = [release for release in self.all() if release not in linked]
         for release in others[max(0, keep - len(set(linked))) :]:
             remove_folder(release.folder)
 
     def clear_leftovers(self) -> None:
-        """Remove what killed writers left; first thing that a verb does after taking the lock."""
+        """Remove the leftovers of killed writers. A verb calls this first after it took the lock."""
         clear_leftovers(self.deployment.folder, below=True)
 
     def _linked(self, link: Path) -> Release | None:
         if not link.is_symlink():
-            # `scp -r` copies what links lead to, and no link could take its place after the start.
+            # `scp -r` copies the targets of links as folders. No link could replace such a folder after the
+            # start.
             if link.exists():
                 raise IntegrityError(f"{link} is not a link to a release", hint=f"rm -r {link}")
             return None
@@ -213,10 +231,10 @@ class Releases:
 
 def _write_all(folder: Path, contents: Mapping[str, str]) -> None:
     for name, text in contents.items():
-        _write_if_new(folder, name, text)
+        _write_if_changed(folder, name, text)
 
 
-def _write_if_new(folder: Path, name: str, text: str) -> None:
+def _write_if_changed(folder: Path, name: str, text: str) -> None:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.name or path.name == LAUNCH:
         raise BadInputError(f"{name!r} cannot be a file of a release")
@@ -226,11 +244,13 @@ def _write_if_new(folder: Path, name: str, text: str) -> None:
         if read_regular(target) == text:
             return
     except (FileNotFoundError, IntegrityError):
-        pass  # new, or damaged: written below
-    # Readable by the container's user, who may be another than ours; the folders above are ours alone.
+        pass  # a new or damaged file is written below
+    # The user in the container may be another one and must read the file; the folders above are private.
     write_atomically(target, text, mode=0o644)
 
 
-def _touched(release: Release) -> int:
+def _last_used(release: Release) -> int:
     launch = release.folder / LAUNCH
-    return (launch if launch.exists() else release.folder).stat().st_mtime_ns
+    if launch.exists():
+        return launch.stat().st_mtime_ns
+    return release.folder.stat().st_mtime_ns

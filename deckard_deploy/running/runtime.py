@@ -1,6 +1,6 @@
-"""What a runtime is: docker and plain processes answer the same questions.
+"""The protocol of a runtime, which docker and plain processes implement.
 
-The values are plain so that a stage beside this one can consume them by their fields alone.
+Its values are plain, so that another stage can read their fields without an import.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ State: TypeAlias = Literal["running", "restarting", "exited", "missing"]
 
 @dataclass(frozen=True)
 class Instance:
-    """What was started: a container id, or `<pid>-<start time>` of a supervisor; and of which launch it is."""
+    """A started instance. id: a container id, or `<pid>-<start time>` of a supervisor."""
 
     id: str
     launch_id: str
@@ -25,7 +25,7 @@ class Instance:
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """What there is right now, read from the kernel or the engine, not from our records."""
+    """The state of a deployment now, read from the kernel or from docker, not from our records."""
 
     state: State
     exit_code: int | None = None
@@ -64,34 +64,34 @@ class DiskNeed(NamedTuple):
 
 
 class Runtime(Protocol):
-    """How the server of one deployment is started, watched and stopped. One object per deployment and kind."""
+    """Start, observe and stop the server of one deployment. One object per deployment and kind."""
 
     def start(self, release: Release) -> Instance:
-        """Start the release's recorded launch. Nothing of the deployment runs when this is called.
+        """Start the release's recorded launch, while nothing of the deployment runs.
 
         Raises EnvironmentUnfitError (the host cannot run it) and StartFailedError (it was refused).
         """
 
     def stop(self) -> None:
-        """Stop and remove whatever runs of this deployment; nothing is left. Idempotent.
+        """Stop and remove everything of this deployment. Idempotent.
 
-        Raises EnvironmentUnfitError when something cannot be stopped.
+        Raises EnvironmentUnfitError if something cannot be stopped.
         """
 
     def observe(self) -> Observation:
-        """What runs now. Raises EnvironmentUnfitError when that cannot be asked."""
+        """Return the current state. Raises EnvironmentUnfitError if it cannot be read."""
 
     def reload(self) -> None:
-        """Have the gateway read its keys and certificate again; nothing else of the deployment notices."""
+        """Make the gateway read its keys and certificate again; the engine is not affected."""
 
     def poll_lines(self, *, last: int | None = None) -> list[str]:
-        """Log lines that came since the last call, from the launch's first line on; never blocks.
+        """Return the clean log lines since the last call, from the launch's first line on; never block.
 
-        last: at the first call, begin with so many of the lines that are there.
+        last: at the first call, return only so many of the lines that already exist.
         """
 
     def tail(self, count: int) -> list[str]:
-        """The last `count` log lines, also of a server that has exited."""
+        """Return the last `count` clean log lines, also of a server that has exited."""
 
     def ensure_engine(self, plan: LaunchPlan, say: Callable[[str], None]) -> None:
         """Pull the plan's images, or install its environment, unless they are here.
@@ -118,4 +118,4 @@ class Runtime(Protocol):
         """
 
     def close(self) -> None:
-        """Let go of threads and connections; what runs goes on."""
+        """Close threads and connections; the server continues to run."""

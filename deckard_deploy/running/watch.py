@@ -1,7 +1,7 @@
-"""Keep a deployment answering: a canary now and then, restarts within bounds, and why each of them was.
+"""Watch over a deployment: a canary at intervals, and a bounded number of restarts, each with its reason.
 
-watch.json in the deployment's folder says how it goes. Waits and bounds go by the monotonic clock, which no change of
-the date moves; dates are for people.
+watch.json in the deployment's folder is the record. Waits and bounds use the monotonic clock, which a change
+of the date does not move; dates are for readers.
 """
 
 import contextlib
@@ -27,17 +27,17 @@ from deckard_deploy.running.deploy import FAILURE_LINES, Site, bring_up, decide,
 from deckard_deploy.running.layout import DeploymentDir
 from deckard_deploy.running.lock import held
 from deckard_deploy.running.releases import FAILURE_LOG, Launch, Release
-from deckard_deploy.system.files import read_regular, write_atomically, writing
+from deckard_deploy.system.files import read_regular, try_write, writing
 from deckard_deploy.system.processes import ProcessIdentity, boot_id, identity_of, is_alive
 
-PATIENCE = 3  # canaries in a row that fail, before a server that runs is restarted
+PATIENCE = 3  # failed canaries in a row before a running server is restarted
 MAX_RESTARTS, WINDOW_S = 2, 3600.0
-KEPT = 20  # restarts in the record
-State: TypeAlias = Literal["starting", "healthy", "degraded", "given up"]
+MAX_RECORDED = 20  # restarts in the record
+WatchState: TypeAlias = Literal["starting", "healthy", "degraded", "given up"]
 
 
 class Restart(BaseModel):
-    """One restart by the watch. `outcome`: ready, or why not."""
+    """One restart by the watch. outcome: `ready`, or the error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -45,16 +45,16 @@ class Restart(BaseModel):
     reason: str
     outcome: str
     boot: str
-    monotonic_s: float
+    monotonic_s: float  # CLOCK_MONOTONIC of Linux: since boot, the same for every process
 
 
 class WatchRecord(BaseModel):
-    """What the watch last said, and who it is."""
+    """The state of the deployment in the view of the watch, and the process of the watch."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     process: ProcessIdentity
-    state: State
+    state: WatchState
     since: str
     reason: str | None = None
     restarts: tuple[Restart, ...] = ()
@@ -62,7 +62,7 @@ class WatchRecord(BaseModel):
 
 @dataclass(frozen=True)
 class Canary:
-    """One question to a server that runs. `final`: asking again cannot end otherwise."""
+    """The result of one question to a running server. final: another question cannot have another result."""
 
     answered: bool
     detail: str
@@ -70,7 +70,7 @@ class Canary:
 
 
 def read(deployment: DeploymentDir) -> WatchRecord | None:
-    """The record; None when there never was a watch, or when it is damaged."""
+    """Return the record, None if there is none or it is damaged."""
     try:
         return WatchRecord.model_validate_json(read_regular(deployment.watch))
     except (FileNotFoundError, ValidationError, IntegrityError):
@@ -79,30 +79,30 @@ def read(deployment: DeploymentDir) -> WatchRecord | None:
 
 @contextlib.contextmanager
 def alone(deployment: DeploymentDir) -> Iterator[None]:
-    """Be the deployment's only watch, or raise DeploymentBusyError: two would each have their own bounds and record."""
+    """Hold the watch lock. Raises DeploymentBusyError: two watches would have separate bounds and records."""
     lock = FileLock(deployment.watch_lock, timeout=0, mode=0o600)
     with writing(deployment.watch_lock):
         try:
             lock.acquire()
         except Timeout:
-            raise _watched(deployment) from None
+            raise _watched_already(deployment) from None
     try:
         yield
     finally:
         lock.release()
 
 
-def _watched(deployment: DeploymentDir) -> DeploymentBusyError:
-    what, other = f"deployment {deployment.name} is watched already", read(deployment)
-    if other is None or not is_alive(other.process):  # the record is of an earlier watch
-        return DeploymentBusyError(what, hint="end it: pgrep -af 'deckard.* watch'")
-    return DeploymentBusyError(
-        f"{what} by pid {other.process.pid}", hint=f"end it: kill -TERM {other.process.pid}"
-    )
+def _watched_already(deployment: DeploymentDir) -> DeploymentBusyError:
+    message = f"deployment {deployment.name} is watched already"
+    record = read(deployment)
+    if record is None or not is_alive(record.process):  # the record belongs to an earlier watch
+        return DeploymentBusyError(message, hint="end it: pgrep -af 'deckard.* watch'")
+    pid = record.process.pid
+    return DeploymentBusyError(f"{message} by pid {pid}", hint=f"end it: kill -TERM {pid}")
 
 
 class Watch:
-    """Watches the current release. `canary` asks it; `say` gets a line of progress."""
+    """The watch over the current release. canary: asks the server. say: receives a line of progress."""
 
     def __init__(
         self, deployment: DeploymentDir, *, canary: Callable[[Release], Canary], say: Callable[[str], None]
@@ -121,9 +121,9 @@ class Watch:
         self._write()
 
     def begin(self, site: Site) -> bool:
-        """Start the current release if nothing runs, as after a reboot; False while another verb is at work.
+        """Start the current release if nothing runs, as after a reboot. Return False while another verb runs.
 
-        A start that fails is the first of those that `look` tries again. Raises BadInputError when none was ever ready.
+        `look` tries a failed start again. Raises BadInputError if no release was ever ready.
         """
         release = _current(site)
         if observe(site.runtimes).state in ("missing", "exited"):
@@ -134,68 +134,71 @@ class Watch:
             except DeploymentBusyError:
                 return False
             except DeployError as error:
-                self._fail(release, error)
+                self._start_failed(release, error)
                 return True
-        self._mark("healthy")
+        self._set_state("healthy")
         return True
 
     def look(self, site: Site) -> bool:
-        """One round; whether there is still something to watch. Raises StartFailedError when it gives up.
+        """Check the deployment once. Return False if there is nothing left to watch.
 
-        `site` is opened for each round: what runs may have become a container since the last one.
+        site: opened anew for each round, because the runtime may have changed since the last one.
+        Raises StartFailedError when the watch gives up.
         """
         try:
             return self._round(site)
         except DeploymentBusyError:
-            return True  # an `up` or a `down` is at work
+            return True  # an `up` or a `down` is running
         except (EnvironmentUnfitError, IntegrityError) as error:
-            self._mark("degraded", error.message)  # docker is away, or a disk: nothing that a restart mends
+            self._set_state(
+                "degraded", error.message
+            )  # docker or a disk is unavailable; a restart does not help
             return True
 
     def _round(self, site: Site) -> bool:
         if not self._deployment.folder.is_dir():
-            return False  # purged
+            return False  # the deployment was purged
         release = _current(site)
         launch = release.recorded_launch()
-        if launch.state in ("stopped", "starting"):
-            problem, sure = None, True
-        else:
-            problem, sure = self._problem(site, release, launch)
+        problem = None
+        if launch.state not in ("stopped", "starting"):
+            problem, certain = self._problem(site, release, launch)
             if problem is None:
                 self._failures = 0
-                self._mark("healthy")
+                self._set_state("healthy")
                 return True
             self._failures += 1
-        if not sure and self._failures < PATIENCE:
-            self._mark("degraded", problem)
-            return True
+            if not certain and self._failures < PATIENCE:
+                self._set_state("degraded", problem)
+                return True
         with held(self._deployment, verb="watch"):
             if site.releases.current() != release or release.recorded_launch() != launch:
-                return True  # another verb has been at work since it was looked at
+                return True  # another verb has changed the deployment since the check
             return self._act(site, release, launch, problem)
 
     def _act(self, site: Site, release: Release, launch: Launch, problem: str | None) -> bool:
-        """What nobody but us can be doing now; whether there is still something to watch."""
+        """Restart or resume, holding the deployment lock. Return False if there is nothing left to watch."""
         if launch.state == "stopped":
-            # By a `down`, or to make room for a release whose `up` was killed: then the next `up` is waited for.
-            if not any(map(_is_starting, site.releases.all())):
+            # A `down` stopped it, or the `up` of another release that was killed then. In the second case,
+            # wait for the next `up`.
+            if not any(_is_starting(each) for each in site.releases.all()):
                 return False
-            self._mark("degraded", "an `up` was interrupted: run it again")
+            self._set_state("degraded", "an `up` was interrupted: run it again")
             return True
         if problem is None and observe(site.runtimes).state in ("missing", "exited"):
             problem = "its start was interrupted"
         if problem is None:
-            self._mark("starting")
+            self._set_state("starting")
             try:
                 follow_up(site, release)
             except DeployError as error:
-                self._fail(release, error)
+                self._start_failed(release, error)
         else:
             self._restart(site, release, problem)
         return True
 
     def _problem(self, site: Site, release: Release, launch: Launch) -> tuple[str | None, bool]:
-        """What is wrong, or nothing; and whether that is sure at the first look."""
+        """Return the problem, None if there is none, and whether one check is enough to be sure of it."""
         decision = decide(release.plan_hash, observe(site.runtimes), launch)
         if decision.action != "nothing":
             return decision.cause, True
@@ -203,47 +206,50 @@ class Watch:
         return (None, True) if found.answered else (found.detail, found.final)
 
     def _restart(self, site: Site, release: Release, reason: str) -> None:
-        self._mark("degraded", reason)
-        self._give_up_in_time(reason)
-        _keep_evidence(site, release, reason)
+        self._set_state("degraded", reason)
+        self._require_restart_allowed(reason)
+        _keep_log(site, release, reason)
         self._say(f"restart  {release.plan_hash}: {reason}")
-        self._add(
-            Restart(at=_now(), reason=reason, outcome="interrupted", boot=boot_id(), monotonic_s=_monotonic())
+        self._add_restart(
+            Restart(
+                at=_now(), reason=reason, outcome="interrupted", boot=boot_id(), monotonic_s=time.monotonic()
+            )
         )
         try:
             bring_up(site, release, relaunch(release))
         except DeployError as error:
-            self._end(error.message)
-            self._fail(release, error)
+            self._set_outcome(error.message)
+            self._start_failed(release, error)
             return
         self._failures = 0
-        self._end("ready")
-        self._mark("healthy")
+        self._set_outcome("ready")
+        self._set_state("healthy")
 
-    def _fail(self, release: Release, error: DeployError) -> None:
-        # Stopped by nobody but us: it must not pass for one that a `down` has stopped.
-        with contextlib.suppress(EnvironmentUnfitError, IntegrityError):
-            launch = release.recorded_launch()
-            if launch.state == "stopped":
-                release.record(launch.model_copy(update={"state": "failed", "reason": error.message}))
-        self._mark("degraded", error.message)
+    def _start_failed(self, release: Release, error: DeployError) -> None:
+        # This watch stopped it, so the record must not look like that of a release stopped by `down`.
+        launch = release.launch_or_none()
+        if launch and launch.state == "stopped":
+            release.try_record(launch.model_copy(update={"state": "failed", "reason": error.message}))
+        self._set_state("degraded", error.message)
         self._say(f"failed   {error.message}")
 
-    def _give_up_in_time(self, reason: str) -> None:
-        """Raises StartFailedError when there were as many restarts lately as there may be."""
-        now, boot = _monotonic(), boot_id()
-        recent = [
-            one for one in self._record.restarts if one.boot == boot and now - one.monotonic_s < WINDOW_S
-        ]
-        if len(recent) < MAX_RESTARTS:
+    def _require_restart_allowed(self, reason: str) -> None:
+        """Raise StartFailedError if the maximum of restarts within the window is reached."""
+        now = time.monotonic()
+        boot = boot_id()
+        recent = 0
+        for restart in self._record.restarts:
+            if restart.boot == boot and now - restart.monotonic_s < WINDOW_S:
+                recent += 1
+        if recent < MAX_RESTARTS:
             return
-        self._mark("given up", reason)
+        self._set_state("given up", reason)
         raise StartFailedError(
-            f"restarted {len(recent)} times within an hour, and again: {reason}",
+            f"restarted {recent} times within an hour, and again: {reason}",
             hint=f"deckard-deploy status --name {self._deployment.name}, and deckard-deploy logs",
         )
 
-    def _mark(self, state: State, reason: str | None = None) -> None:
+    def _set_state(self, state: WatchState, reason: str | None = None) -> None:
         if (state, reason) == (self._record.state, self._record.reason):
             return
         if state != self._record.state:
@@ -251,20 +257,20 @@ class Watch:
         self._record = self._record.model_copy(update={"state": state, "reason": reason, "since": _now()})
         self._write()
 
-    def _add(self, restart: Restart) -> None:
-        restarts = (*self._record.restarts, restart)[-KEPT:]
+    def _add_restart(self, restart: Restart) -> None:
+        restarts = (*self._record.restarts, restart)[-MAX_RECORDED:]
         self._record = self._record.model_copy(update={"restarts": restarts})
         self._write()
 
-    def _end(self, outcome: str) -> None:
+    def _set_outcome(self, outcome: str) -> None:
         *earlier, last = self._record.restarts
         ended = last.model_copy(update={"outcome": outcome})
         self._record = self._record.model_copy(update={"restarts": (*earlier, ended)})
         self._write()
 
     def _write(self) -> None:
-        with contextlib.suppress(EnvironmentUnfitError):  # a full disk must not end the watch
-            write_atomically(self._deployment.watch, self._record.model_dump_json(indent=1) + "\n")
+        # A full disk must not end the watch.
+        try_write(self._deployment.watch, self._record.model_dump_json(indent=1) + "\n")
 
 
 def _current(site: Site) -> Release:
@@ -278,23 +284,17 @@ def _current(site: Site) -> Release:
 
 
 def _is_starting(release: Release) -> bool:
-    with contextlib.suppress(IntegrityError):  # of a release that was left long ago, as `down` takes it
-        launch = release.launch()
-        return launch is not None and launch.state == "starting"
-    return False
+    launch = release.launch_or_none()  # `down` ignores a damaged release as well
+    return launch is not None and launch.state == "starting"
 
 
-def _keep_evidence(site: Site, release: Release, reason: str) -> None:
+def _keep_log(site: Site, release: Release, reason: str) -> None:
     lines = site.runtimes[release.recorded_launch().runtime].tail(FAILURE_LINES)
     if not lines:
-        return  # a start that failed has left its own
-    with contextlib.suppress(EnvironmentUnfitError):  # a full disk must not keep a server down
-        write_atomically(release.folder / FAILURE_LOG, "\n".join([reason, *lines]) + "\n")
+        return  # a failed start has already kept its own log
+    # A full disk must not prevent the restart.
+    try_write(release.folder / FAILURE_LOG, "\n".join([reason, *lines]) + "\n")
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat("T", "seconds")
-
-
-def _monotonic() -> float:
-    return time.monotonic()  # of the machine since it was started, the same for every process

@@ -1,4 +1,4 @@
-"""A question to a server, in a thread of its own: whoever asks can look at other things meanwhile, or stop waiting."""
+"""A call in a thread of its own: its caller can do other things meanwhile, or stop waiting."""
 
 from collections.abc import Callable
 from threading import Thread
@@ -6,36 +6,38 @@ from typing import Generic, TypeVar
 
 from deckard_deploy.errors import DeployError
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
-class Asking(Thread, Generic[Answer]):
-    """`question` under way. A server that sends a byte now and then outlives every timeout of a socket.
+class Asking(Thread, Generic[Result]):
+    """A running call of `question`.
 
-    Nobody waits for the thread when the program ends; until then it stays with a server that does not hang up.
+    A server that sends a byte now and then outlives every socket timeout, so only the caller can stop
+    waiting. The thread then stays with a server that does not hang up; it does not keep the program from
+    ending.
     """
 
-    def __init__(self, question: Callable[[], Answer]) -> None:
+    def __init__(self, question: Callable[[], Result]) -> None:
         super().__init__(daemon=True)
         self._question = question
-        self._answer: Answer | None = None
+        self._result: Result | None = None
         self._error: DeployError | None = None
         self.start()
 
     def run(self) -> None:
-        """In the thread."""
+        """Run the call; the thread's body."""
         try:
-            self._answer = self._question()
+            self._result = self._question()
         except DeployError as error:
             self._error = error
 
-    def answer(self, wait_s: float) -> Answer | None:
-        """The answer, or None when it has not come `wait_s` seconds from now. Raises the question's DeployError."""
+    def answer(self, wait_s: float) -> Result | None:
+        """Return the result, or None if `wait_s` seconds pass first. Raises the call's DeployError."""
         self.join(wait_s)
         if self.is_alive():
             return None
         if self._error:
             raise self._error
-        if self._answer is None:
+        if self._result is None:
             raise RuntimeError("a question ended without an answer; its traceback is above")
-        return self._answer
+        return self._result

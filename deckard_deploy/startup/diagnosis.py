@@ -1,4 +1,7 @@
-"""A failed start -> its first fatal line, the likely cause and what to type next; the texts are in signatures.yaml."""
+"""The diagnosis of a failed start: first fatal line, likely cause, and what to type next.
+
+The texts are in signatures.yaml.
+"""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -9,23 +12,27 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from deckard_deploy.startup.log_lines import LogLine, read_lines, without_secrets
+from deckard_deploy.startup.log_lines import LogLine, parse, without_secrets
 from deckard_deploy.startup.observation import Observation
 from deckard_deploy.startup.phases import Phase
+from deckard_deploy.system.text import shorten
 
 MAX_LINE = 300  # characters of a fatal line that are shown
 MAX_VALUE = 120  # characters of a value taken from the log into cause or fix
 HARMLESS = frozenset({"DEBUG", "INFO", "WARNING", "I", "W"})
 UNKNOWN = "unknown"
-# A traceback's frames quote source code, messages included.
+# Lines of a traceback that quote source code, which may hold the text of a message.
 _FRAME = re.compile(r' {4}|  File "')
-# A traceback's last line: a dotted class name that ends as exceptions do, at the line's start.
+# The last line of a traceback: at its start a dotted class name with an exception's ending.
 _EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|Exit|Timeout|Expired)(?:: |:?$)", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """`signature` is the id in signatures.yaml, or "unknown". Every text is one line."""
+    """The cause of a failed start. Every text is one line.
+
+    signature: the id in signatures.yaml, or "unknown".
+    """
 
     phase: Phase
     first_fatal_line: str
@@ -35,9 +42,10 @@ class Diagnosis:
 
 
 class Signature(BaseModel):
-    """A known failure: by a log line, or by how the instance ended. `{group}` in cause and fix is a group of `line`.
+    """A known failure, recognised by a log line or by the end of the instance.
 
-    `last_resort`: the line counts only in a log that holds no exception but echoes.
+    cause, fix: `{group}` in them is a named group of `line`.
+    last_resort: the line counts only if the log holds no exception, or only echoes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,7 +61,7 @@ class Signature(BaseModel):
 
 
 class Signatures(BaseModel):
-    """signatures.yaml. `echoes` are lines that report another line's failure once more."""
+    """The content of signatures.yaml. echoes: lines that repeat a failure that another line reported."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -62,30 +70,41 @@ class Signatures(BaseModel):
 
 
 @cache
-def known() -> Signatures:
-    """The signatures, in the order of the file."""
+def load_signatures() -> Signatures:
+    """Return the signatures, in the order of the file."""
     data = yaml.safe_load(Path(__file__).with_name("signatures.yaml").read_text(encoding="utf-8"))
     return TypeAdapter(Signatures).validate_python(data)
 
 
 def diagnose(lines: Iterable[str], *, phase: Phase, observation: Observation | None = None) -> Diagnosis:
-    """Why a start failed. `lines` are the log from its beginning, or what the runtime printed when it refused.
+    """Return why a start failed.
 
-    The first line that a signature knows wins over louder ones after it, since every process up to the API server
-    reports the failure of the one below.
+    lines: the clean log lines from its beginning, or the runtime's own message if it refused to start.
+
+    Every process up to the API server reports the failure of the one below. So the first line that matches a
+    signature counts, even if louder ones follow.
     """
-    read = list(fatal_lines(lines))
-    exception = next(_exceptions(read), "")
-    by_memory = observation is not None and observation.oom_killed
-    named = None if by_memory else _named(read, phase, last_resort=False)
-    if not named and not by_memory and not exception:
-        named = _named(read, phase, last_resort=True)
-    return named or _ended(observation, phase, exception, read)
+    candidates = list(fatal_lines(lines))
+    exception = next(_exceptions(candidates), "")
+    if observation is not None and observation.oom_killed:
+        return _by_ending(observation, phase, exception, candidates)
+    found = _by_line(candidates, phase, last_resort=False)
+    if not found and not exception:
+        found = _by_line(candidates, phase, last_resort=True)
+    return found or _by_ending(observation, phase, exception, candidates)
 
 
-def _named(lines: list[LogLine], phase: Phase, *, last_resort: bool) -> Diagnosis | None:
-    """The first line that one of the signatures is found in."""
-    signatures = [each for each in known().signatures if each.last_resort is last_resort]
+def fatal_lines(lines: Iterable[str]) -> Iterator[LogLine]:
+    """Yield the lines that may name the cause: no INFO or WARNING records, no source code of tracebacks."""
+    for text in lines:
+        line = parse(text)
+        if line.text and line.level not in HARMLESS and not _FRAME.match(line.text):
+            yield line
+
+
+def _by_line(lines: list[LogLine], phase: Phase, *, last_resort: bool) -> Diagnosis | None:
+    """Return the diagnosis of the first line that matches a signature."""
+    signatures = [each for each in load_signatures().signatures if each.last_resort is last_resort]
     for line in lines:
         for signature in signatures:
             if signature.line and (found := signature.line.search(line.text)):
@@ -93,55 +112,55 @@ def _named(lines: list[LogLine], phase: Phase, *, last_resort: bool) -> Diagnosi
     return None
 
 
-def fatal_lines(lines: Iterable[str]) -> Iterator[LogLine]:
-    """The lines that may say why a start failed: no records at INFO or WARNING, no source code in tracebacks."""
-    for raw in lines:
-        for line in read_lines(raw):
-            if line.level not in HARMLESS and not _FRAME.match(line.text):
-                yield line
-
-
-def _ended(observation: Observation | None, phase: Phase, exception: str, lines: list[LogLine]) -> Diagnosis:
-    """No known line: what the way it ended says, or else its first exception."""
-    line = exception or (lines[-1].text if lines else "")
-    for signature in known().signatures:
-        by_memory = signature.oom_killed and observation is not None and observation.oom_killed
-        by_code = not exception and observation is not None and observation.exit_code in signature.exit_codes
-        if by_memory or by_code:
-            return _diagnosis(signature, phase, line, {})
-    code = (
-        ""
-        if observation is None or observation.exit_code is None
-        else f" (exit code {observation.exit_code})"
-    )
+def _by_ending(
+    observation: Observation | None, phase: Phase, exception: str, lines: list[LogLine]
+) -> Diagnosis:
+    """Return the diagnosis of a log without a known line, by the instance's end or the first exception."""
+    line = exception
+    if not line and lines:
+        line = lines[-1].text
+    if observation is not None:
+        for signature in load_signatures().signatures:
+            by_memory = signature.oom_killed and observation.oom_killed
+            by_code = not exception and observation.exit_code in signature.exit_codes
+            if by_memory or by_code:
+                return _diagnosis(signature, phase, line, {})
+    code = ""
+    if observation is not None and observation.exit_code is not None:
+        code = f" (exit code {observation.exit_code})"
     return Diagnosis(
         phase=phase,
-        first_fatal_line=_one_line(line),
+        first_fatal_line=_shown(line),
         cause=f"not one of the failures this version knows{code}",
         fix="read the whole log: deckard-deploy logs",
     )
 
 
 def _exceptions(lines: list[LogLine]) -> Iterator[str]:
-    """Last lines of tracebacks, root causes first, as Python prints them; no echoes."""
+    """Yield the last lines of tracebacks without echoes; Python prints root causes first."""
     for number, line in enumerate(lines):
-        if _EXCEPTION.match(line.text) and not any(echo.search(line.text) for echo in known().echoes):
-            # pydantic says what is wrong on the lines below its own.
-            more = lines[number + 1 : number + 3] if " validation error" in line.text else []
-            yield " ".join(each.text.strip() for each in (line, *more))
+        if not _EXCEPTION.match(line.text) or _is_echo(line):
+            continue
+        parts = [line]
+        if " validation error" in line.text:
+            parts += lines[number + 1 : number + 3]  # pydantic names the invalid value below its own line
+        yield " ".join(part.text.strip() for part in parts)
+
+
+def _is_echo(line: LogLine) -> bool:
+    return any(echo.search(line.text) for echo in load_signatures().echoes)
 
 
 def _diagnosis(signature: Signature, phase: Phase, line: str, groups: dict[str, str | None]) -> Diagnosis:
     values = {name: without_secrets(text or "")[:MAX_VALUE] for name, text in groups.items()}
     return Diagnosis(
         phase=phase,
-        first_fatal_line=_one_line(line),
+        first_fatal_line=_shown(line),
         cause=signature.cause.format_map(values),
         fix=signature.fix.format_map(values),
         signature=signature.id,
     )
 
 
-def _one_line(text: str) -> str:
-    text = " ".join(without_secrets(text).split())
-    return text if len(text) <= MAX_LINE else text[: MAX_LINE - 1] + "…"
+def _shown(line: str) -> str:
+    return shorten(" ".join(without_secrets(line).split()), MAX_LINE)

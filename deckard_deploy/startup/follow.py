@@ -1,8 +1,8 @@
-"""Follow one start to its end: ready, failed, or stuck.
+"""Follow one start to its end: ready, failed, or stalled.
 
-Log lines, the instance's state and the readiness probe are looked at every POLL_S; connecting to a port on which
-nothing listens costs next to nothing, so a ready engine is noticed within a poll, whatever it logs. While a question
-is under way, which may take minutes, the other two are looked at all the same.
+Log lines, the state of the instance and the readiness probe are checked every POLL_S. A connection to a port
+on which nothing listens costs next to nothing, so a ready engine is noticed within one poll, also without a
+log line. A running probe may take minutes; the other two are checked meanwhile.
 """
 
 import time
@@ -19,31 +19,35 @@ from deckard_deploy.startup.phases import Facts, Phase, PhaseTracker, Progress
 from deckard_deploy.startup.readiness import Outcome, Readiness
 
 POLL_S = 0.1
-UNANSWERED_S = 1.0  # between questions to a server that listens and gives no usable answer
-UNANSWERED = 10  # such questions in a row, and it never will
-LAST_WORDS_POLLS = 10  # of POLL_S each: log lines may arrive after the exit that they explain
-KEPT = 3000  # first and last lines kept for the diagnosis
+RETRY_S = 1.0  # between probes of a server that listens but gives no usable answer
+MAX_UNANSWERED = 10  # such probes in a row; then the start has failed
+POLLS_AFTER_EXIT = 10  # of POLL_S each: log lines may arrive after the exit that they explain
+KEPT = 3000  # lines from the beginning, and lines from the end, that are kept for the diagnosis
 HINTS = {
     Outcome.OTHER_SERVER: "another server has the port; stop it, or choose another: --set publish.port=PORT",
-    Outcome.KEY_REFUSED: "the server wants another API key than this launch was given; deckard-deploy down, then up",
+    Outcome.KEY_REFUSED: (
+        "the server wants another API key than this launch was given; deckard-deploy down, then up"
+    ),
     Outcome.CANNOT_CHAT: "it refuses a plain question; deckard-deploy verify, and deckard-deploy logs",
-    Outcome.NOT_ANSWERING: "it answers a plain question with nothing; deckard-deploy verify, and deckard-deploy logs",
+    Outcome.NOT_ANSWERING: (
+        "it answers a plain question with nothing; deckard-deploy verify, and deckard-deploy logs"
+    ),
 }
 
 
-class Launch(Protocol):
+class StartedEngine(Protocol):
     """The started instance, as its runtime shows it. Neither method blocks for long."""
 
     def poll_lines(self) -> list[str]:
-        """Log lines that arrived since the last call, oldest first; empty when there are none."""
+        """Return the log lines that arrived since the last call, oldest first."""
 
     def observe(self) -> Observation:
-        """How it is now."""
+        """Return its current state."""
 
 
 @dataclass(frozen=True)
 class Clock:
-    """Seconds, and waiting for them; tests bring their own."""
+    """The time in seconds, and a way to wait; tests pass their own."""
 
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
@@ -51,7 +55,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class Ready:
-    """A start that ended well: seconds in all and per phase, and what the engine said about itself."""
+    """A start that succeeded: its seconds in all and per phase, and the facts that the engine logged."""
 
     elapsed_s: float
     durations: Mapping[Phase, float]
@@ -59,7 +63,7 @@ class Ready:
 
 
 def follow(
-    launch: Launch,
+    launch: StartedEngine,
     probe: Callable[[], Readiness],
     *,
     stalled_after_s: float,
@@ -68,66 +72,107 @@ def follow(
 ) -> Ready:
     """Wait until `probe` finds the launch ready.
 
-    `stalled_after_s`: so long without progress and the start has failed; progress is a log line that phases.yaml
-    knows. Raises StartFailedError as soon as the instance exits, restarts, is replaced or vanishes, or the probe's
+    stalled_after_s: the start has failed after so long without progress. Progress is a log line that matches
+    phases.yaml.
+
+    Raises StartFailedError as soon as the instance exits, restarts, is replaced or vanishes, or the probe's
     outcome is final; TimedOutError when the start stalls. Both carry the diagnosis in message and hint.
     """
     started = advanced = clock.now()
     log = _Log(launch, PhaseTracker(started), on_progress)
-    first, unanswered = launch.observe(), 0
-    asking: Asking[Readiness] | None = None
+    probes = _Probes(probe)
+    first = launch.observe()
     while True:
         now = clock.now()
         advanced = now if log.read(now) else advanced
-        if ended := _ended(first, observation := launch.observe()):
-            for _ in range(LAST_WORDS_POLLS):
-                clock.sleep(POLL_S)
-                log.read(now)
+        observation = launch.observe()
+        ended = _ended(first, observation)
+        if ended:
+            log.read_to_end(clock, now)
             _fail(log, ended, now - started, observation)
-        asking = asking or Asking(probe)
-        if (readiness := asking.answer(POLL_S)) is None:
+        readiness = probes.answer()
+        if readiness is None:
             continue
-        asking = None
         if readiness.outcome is Outcome.READY and not _ended(first, launch.observe()):
             now = clock.now()
             log.read(now)
             return Ready(now - started, log.tracker.durations(now), log.tracker.facts)
-        unanswered = unanswered + 1 if readiness.outcome is Outcome.NOT_ANSWERING else 0
-        if readiness.final or unanswered == UNANSWERED:
+        if readiness.final or probes.unanswered == MAX_UNANSWERED:
             _refuse(log, readiness, now - started, observation)
         if now - advanced >= stalled_after_s:
             _time_out(log, readiness, stalled_after_s)
-        clock.sleep(UNANSWERED_S if unanswered else POLL_S)
+        clock.sleep(probes.pause_s)
+
+
+class _Probes:
+    """Probes, one after the other. unanswered: those in a row without a usable answer."""
+
+    def __init__(self, probe: Callable[[], Readiness]) -> None:
+        self.unanswered = 0
+        self._probe = probe
+        self._call: Asking[Readiness] | None = None
+
+    @property
+    def pause_s(self) -> float:
+        """The pause before the next probe."""
+        return RETRY_S if self.unanswered else POLL_S
+
+    def answer(self) -> Readiness | None:
+        """Wait for one poll. Return the result of the running probe, None while there is none."""
+        if self._call is None:
+            self._call = Asking(self._probe)
+        readiness = self._call.answer(POLL_S)
+        if readiness is None:
+            return None
+        self._call = None
+        if readiness.outcome is Outcome.NOT_ANSWERING:
+            self.unanswered += 1
+        else:
+            self.unanswered = 0
+        return readiness
 
 
 @dataclass
 class _Log:
     """The lines so far: the first, where root causes stand, and the last."""
 
-    launch: Launch
+    launch: StartedEngine
     tracker: PhaseTracker
     on_progress: Callable[[Progress], None]
     head: list[str] = field(default_factory=list)
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT))
 
     def read(self, now: float) -> bool:
-        """Take in what arrived; whether the start advanced."""
+        """Read the new lines. Return True if the start advanced."""
         advanced = False
         for line in self.launch.poll_lines():
-            (self.head if len(self.head) < KEPT else self.tail).append(line)
-            shown = self.tracker.progress
-            if progress := self.tracker.feed(line, now):
+            self._keep(line)
+            before = self.tracker.progress
+            progress = self.tracker.feed(line, now)
+            if progress:
                 advanced = True
-                if progress != shown:
+                if progress != before:
                     self.on_progress(progress)
         return advanced
+
+    def read_to_end(self, clock: Clock, now: float) -> None:
+        """Read the lines that arrive after an exit."""
+        for _ in range(POLLS_AFTER_EXIT):
+            clock.sleep(POLL_S)
+            self.read(now)
 
     def diagnose(self, observation: Observation | None) -> Diagnosis:
         return diagnose([*self.head, *self.tail], phase=self.tracker.progress.phase, observation=observation)
 
+    def _keep(self, line: str) -> None:
+        if len(self.head) < KEPT:
+            self.head.append(line)
+        else:
+            self.tail.append(line)
+
 
 def _ended(first: Observation, now: Observation) -> str:
-    """Why the start is over, or nothing while it goes on."""
+    """Return why the start is over; an empty string while it goes on."""
     if now.state == "missing":
         return "the engine is gone"
     if now.state == "exited":
@@ -143,27 +188,31 @@ def _fail(log: _Log, ended: str, elapsed_s: float, observation: Observation | No
     found = log.diagnose(observation)
     line = f": {found.first_fatal_line}" if found.first_fatal_line else ""
     raise StartFailedError(
-        f'start failed in "{found.phase}" after {_clock_face(elapsed_s)}: {ended}{line}',
+        f'start failed in "{found.phase}" after {_minutes(elapsed_s)}: {ended}{line}',
         hint=f"{found.cause}; {found.fix}",
     )
 
 
 def _refuse(log: _Log, readiness: Readiness, elapsed_s: float, observation: Observation) -> NoReturn:
-    if hint := HINTS.get(readiness.outcome):
+    hint = HINTS.get(readiness.outcome)
+    if hint:
         raise StartFailedError(
-            f"{readiness.outcome} after {_clock_face(elapsed_s)}: {readiness.detail}", hint=hint
+            f"{readiness.outcome} after {_minutes(elapsed_s)}: {readiness.detail}", hint=hint
         )
     _fail(log, f"{readiness.outcome}: {readiness.detail}", elapsed_s, observation)
 
 
-def _clock_face(seconds: float) -> str:
+def _minutes(seconds: float) -> str:
+    """Return `minutes:seconds`."""
     return f"{round(seconds) // 60}:{round(seconds) % 60:02}"
 
 
 def _time_out(log: _Log, readiness: Readiness, stalled_after_s: float) -> NoReturn:
     found = log.diagnose(None)
-    hint = f"raise startup_timeout_s if this machine is slow; {found.fix}"
+    hint = f"{found.cause}; {found.fix}"
+    if found.signature == UNKNOWN:
+        hint = f"raise startup_timeout_s if this machine is slow; {found.fix}"
     raise TimedOutError(
         f'no progress in "{found.phase}" for {stalled_after_s:g} s ({readiness.outcome}: {readiness.detail})',
-        hint=hint if found.signature == UNKNOWN else f"{found.cause}; {found.fix}",
+        hint=hint,
     )

@@ -1,4 +1,4 @@
-"""How long this host's earlier starts took, and so how long this one will: one JSON line per start."""
+"""Durations of earlier starts on this host, one JSON line each, and estimates from them."""
 
 import os
 from pathlib import Path
@@ -9,14 +9,15 @@ from pydantic import BaseModel, ConfigDict, NonNegativeFloat, ValidationError
 from deckard_deploy.startup.phases import ORDER, Phase
 from deckard_deploy.system.files import write_atomically
 
-MAX_BYTES = 256 * 1024  # about 600 starts; then the older half goes
-LAST = 5  # starts that an estimate rests on
+MAX_BYTES = 256 * 1024  # about 600 starts; then the older half is removed
+LAST = 5  # starts that an estimate is computed from
 
 
 class StartMemory(BaseModel):
-    """What a start's log said of one GPU's memory, GiB (None: nothing), and what that depends on.
+    """The memory of one GPU in GiB, as logged at a start (None: not logged), and the settings it depends on.
 
-    requested_gib: what vLLM might take in all; the rest are the log's own figures (Facts in phases.py).
+    requested_gib: all memory that vLLM was allowed to take. The other figures are those of the log
+    (phases.Facts).
     """
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
@@ -32,7 +33,7 @@ class StartMemory(BaseModel):
 
 
 class Start(BaseModel):
-    """One start that ended well. Seconds; `cold`: nothing was compiled before."""
+    """One start that succeeded, in seconds. cold: no compiled code was cached."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
@@ -56,48 +57,47 @@ class Eta(BaseModel):
 
 
 def record(path: Path, start: Start) -> None:
-    """Append `start` to the file, which is made if it is missing; raises OSError.
+    """Append `start` to the file, which is created if it does not exist. Raises OSError.
 
-    One write on O_APPEND, so starts that end together do not mix. When the file is trimmed, a start recorded at that
-    very moment may be lost: that costs an estimate a sample.
+    One write on O_APPEND, so starts that end at the same time do not mix. A start that is recorded while the
+    file is trimmed may be lost, which costs an estimate one sample.
     """
     line = f"{start.model_dump_json()}\n".encode()
-    number = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        size = os.fstat(number).st_size
-        if size and os.pread(number, 1, size - 1) != b"\n":  # the last writer was cut off
+        size = os.fstat(descriptor).st_size
+        if size and os.pread(descriptor, 1, size - 1) != b"\n":  # the last writer was cut off
             line = b"\n" + line
-        os.write(number, line)
+        os.write(descriptor, line)
     finally:
-        os.close(number)
+        os.close(descriptor)
     if size + len(line) > MAX_BYTES:
         _trim(path)
 
 
 def starts_like(path: Path, *, profile: str, model: str, engine: str) -> tuple[Start, ...]:
-    """The last starts of the same profile, model and engine, oldest first; lines that are none are passed over."""
-    found = [
-        start
-        for start in _read(path)
-        if (start.profile, start.model, start.engine) == (profile, model, engine)
-    ]
+    """Return the last starts of the same profile, model and engine, oldest first; skip invalid lines."""
+    found = []
+    for start in _read(path):
+        if (start.profile, start.model, start.engine) == (profile, model, engine):
+            found.append(start)
     return tuple(found[-LAST:])
 
 
 def estimate(starts: tuple[Start, ...], *, phase: Phase, in_phase_s: float) -> Eta | None:
-    """What is left when the start has been in `phase` for `in_phase_s` seconds; None without earlier starts."""
+    """Return the remaining time of a start that has been in `phase` for `in_phase_s` seconds.
+
+    None without earlier starts.
+    """
     if not starts:
         return None
-    later = ORDER[ORDER.index(phase) + 1 :]
-    this = max(0.0, _usual(starts, phase) - in_phase_s)
-    return Eta(
-        total_s=median(start.total_s for start in starts),
-        remaining_s=this + sum(_usual(starts, each) for each in later),
-        starts=len(starts),
-    )
+    remaining_s = max(0.0, _median(starts, phase) - in_phase_s)
+    for later in ORDER[ORDER.index(phase) + 1 :]:
+        remaining_s += _median(starts, later)
+    return Eta(total_s=median(start.total_s for start in starts), remaining_s=remaining_s, starts=len(starts))
 
 
-def _usual(starts: tuple[Start, ...], phase: Phase) -> float:
+def _median(starts: tuple[Start, ...], phase: Phase) -> float:
     return median(start.durations.get(phase, 0.0) for start in starts)
 
 
@@ -105,18 +105,17 @@ def _read(path: Path) -> list[Start]:
     try:
         lines = path.read_bytes().splitlines()
     except OSError:
-        return []  # none yet, or no file: an estimate is not worth an error
-    return [start for line in lines if (start := _parsed(line))]
-
-
-def _parsed(line: bytes) -> Start | None:
-    try:
-        return Start.model_validate_json(line)
-    except ValidationError:
-        return None
+        return []  # no file yet, or not a file: a missing estimate is not an error
+    starts = []
+    for line in lines:
+        try:
+            starts.append(Start.model_validate_json(line))
+        except ValidationError:
+            continue
+    return starts
 
 
 def _trim(path: Path) -> None:
-    """Keep the younger half of the lines."""
+    """Keep the newer half of the lines."""
     lines = path.read_bytes().splitlines(keepends=True)
     write_atomically(path, b"".join(lines[len(lines) // 2 :]))

@@ -1,14 +1,13 @@
-"""One line of a container's log, taken apart: which process wrote it, at what level, and the text itself."""
+"""One line of an engine's log, parsed: the process that wrote it, its level, and its text.
+
+Lines come here clean (system/text.py); only prefixes are removed.
+"""
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 MAX_TEXT = 4000  # characters; vLLM prints its whole configuration on one line
 
-# ECMA-48 escape sequences: colours, cursor moves, and the title-setting kind that ends with BEL or ESC \.
-_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # `docker logs --timestamps`: RFC 3339 with nanoseconds.
 _DOCKER_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d) ?", re.ASCII)
 # vllm/utils/system_utils.py:204: f"({worker_name} pid={pid}) "
@@ -23,41 +22,40 @@ _FLASHINFER = re.compile(
 )
 # torch's own records: letter, month and day, time, thread, [file:line]; c10 puts them in brackets.
 _GLOG = re.compile(r"\[?(?P<level>[IWEF])\d{4} \d\d:\d\d:\d\d\.\d+ [^\]]*\] ?", re.ASCII)
+_RECORDS = (_VLLM, _UVICORN, _FLASHINFER, _GLOG)
 _SECRET = re.compile(
-    r"(?<='api_key': )\[[^\]]*\]|hf_[A-Za-z0-9]{8,}|(?<=Bearer )\S+|(?<=--api-key[ =])\S+|(?<=--hf-token[ =])\S+"
+    r"(?<='api_key': )\[[^\]]*\]"
+    r"|hf_[A-Za-z0-9]{8,}"
+    r"|(?<=Bearer )\S+"
+    r"|(?<=--api-key[ =])\S+"
+    r"|(?<=--hf-token[ =])\S+"
 )
 
 
 @dataclass(frozen=True)
 class LogLine:
-    """`process` and `level` are empty where the line names none, as tracebacks on stderr do."""
+    """`process` and `level` are empty where the line names none, as in tracebacks on stderr."""
 
     process: str
     level: str
     text: str
 
 
-def read_lines(raw: str) -> Iterator[LogLine]:
-    """The lines that `raw` holds: a progress bar overwrites itself with carriage returns, so there may be several."""
-    for piece in re.split(r"[\r\n]+", raw):
-        line = _read(piece)
-        if line.text:
-            yield line
-
-
-def without_secrets(text: str) -> str:
-    """The text with hub tokens, bearer tokens and keys of echoed command lines blotted out."""
-    return _SECRET.sub("***", text)
-
-
-def _read(piece: str) -> LogLine:
-    text = _CONTROL.sub("", _ESCAPE.sub("", piece[: 2 * MAX_TEXT]))[:MAX_TEXT]
+def parse(line: str) -> LogLine:
+    """Return the parts of a clean line; its text is cut at MAX_TEXT, and may be empty."""
+    text = line[:MAX_TEXT]
     if time := _DOCKER_TIME.match(text):
         text = text[time.end() :]
     process = ""
-    while named := _PROCESS.match(text):
-        process, text = named["process"], text[named.end() :]
-    for layout in (_VLLM, _UVICORN, _FLASHINFER, _GLOG):
-        if found := layout.match(text):
+    while prefix := _PROCESS.match(text):
+        process = prefix["process"]
+        text = text[prefix.end() :]
+    for record in _RECORDS:
+        if found := record.match(text):
             return LogLine(process, found["level"], text[found.end() :].rstrip())
     return LogLine(process, "", text.rstrip())
+
+
+def without_secrets(text: str) -> str:
+    """Return the text with hub tokens, bearer tokens and keys of echoed command lines replaced by `***`."""
+    return _SECRET.sub("***", text)

@@ -1,4 +1,4 @@
-"""What a runtime tells about the instance it started."""
+"""The state of a started instance, as its runtime reports it."""
 
 from typing import Literal, Protocol, TypeAlias
 
@@ -6,24 +6,24 @@ State: TypeAlias = Literal["running", "exited", "restarting", "missing"]
 
 
 class Observation(Protocol):
-    """One look at a container or process. `exit_code` is negative or above 128 when a signal ended it."""
+    """The state of a container or a process at one moment."""
 
     @property
     def state(self) -> State:
-        """`missing`: it is gone altogether."""
+        """The state; `missing`: it does not exist any more."""
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs."""
+        """The exit code; None while it runs. It is negative or above 128 after a signal."""
 
     @property
     def oom_killed(self) -> bool:
-        """The kernel killed a process of it for memory (docker's State.OOMKilled)."""
+        """True if the kernel killed one of its processes for memory (docker's State.OOMKilled)."""
 
     @property
     def restart_count(self) -> int:
-        """How often the runtime has started it again."""
+        """The number of times that the runtime has started it again."""
 
     @property
     def instance_id(self) -> str | None:
-        """Container id, or what else tells this instance from its successor."""
+        """The container id, or another text that differs between this instance and its successor."""

@@ -1,8 +1,8 @@
-"""Is it our launch that answers, and does it generate text?
+"""Readiness of a launch: our own launch answers, and it generates text.
 
-vLLM does not listen before its engine is ready (entrypoints/openai/api_server.py:543 binds, uvicorn listens at the
-end), so a refused connection means loading. `/health` is not asked: it answers 200 while a worker is dead, and
-another server may hold the port.
+vLLM does not listen before its engine is ready (entrypoints/openai/api_server.py:543 binds, uvicorn listens
+at the end), so a refused connection means loading. `/health` is not asked: it answers 200 while a worker is
+dead, and another server may hold the port.
 """
 
 import functools
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S = 1.0
 LIST_TIMEOUT_S = 5.0
-CHUNK, MAX_BODY = 1 << 16, 1 << 20  # bytes; ours answers with a few kB, another server with whatever it likes
-MAX_TOKENS = 64  # a model that thinks first spends some on its reasoning, which counts as text too
-SHOWN = 60  # characters of the answer
+CHUNK, MAX_BODY = 1 << 16, 1 << 20  # bytes; vLLM answers with a few kB, another server may send any amount
+MAX_TOKENS = 64  # a reasoning model spends some on its reasoning, which counts as text too
+MAX_SHOWN = 60  # characters of the answer in the detail
 QUESTION = "Reply with the single word: ready"
 
 
 class Outcome(StrEnum):
-    """What one probe found."""
+    """The result of one probe."""
 
     READY = "ready"
     LOADING = "loading"
-    """Nothing listens yet, or a proxy in front says that nothing does."""
+    """Nothing listens yet, or a proxy in front reports that nothing does."""
     NOT_ANSWERING = "not answering"
     """Something listens but gives no usable answer, so far."""
     OTHER_SERVER = "other server"
@@ -49,7 +49,11 @@ FINAL = frozenset({Outcome.OTHER_SERVER, Outcome.KEY_REFUSED, Outcome.CANNOT_CHA
 
 @dataclass(frozen=True)
 class Readiness:
-    """The outcome and, in one line, what it rests on. timed_out: a server with much to do may look like this."""
+    """The outcome of one probe.
+
+    detail: the evidence, in one line.
+    timed_out: no answer in time, which a busy server causes as well.
+    """
 
     outcome: Outcome
     detail: str = ""
@@ -57,7 +61,7 @@ class Readiness:
 
     @property
     def final(self) -> bool:
-        """No later probe of this launch can end otherwise."""
+        """True if no later probe of this launch can have another outcome."""
         return self.outcome in FINAL
 
 
@@ -69,45 +73,53 @@ def probe(
     access: Access = NO_ACCESS,
     timeout_s: float = 120.0,
 ) -> Readiness:
-    """Ask `base_url` (ending in /v1) once: both names listed, then one chat completion with text in it.
+    """Ask `base_url` (ending in /v1) once: both names are listed, then one chat completion has text in it.
 
-    `timeout_s` bounds the completion: the first one compiles kernels, 25 to 30 s on a DGX Spark; the list has no more
-    than LIST_TIMEOUT_S. Never raises for what a server does; goes through no proxy and follows no redirect.
+    timeout_s: limit of the completion. The first one compiles kernels, 25 to 30 s on a DGX Spark. The list of
+    models has at most LIST_TIMEOUT_S.
+
+    Never raises because of a server's behaviour. Uses no proxy and follows no redirect.
     """
     list_s = min(LIST_TIMEOUT_S, timeout_s)
-    asking = Asking(functools.partial(_ask, base_url, (launch_id, served_name), access, (list_s, timeout_s)))
-    # The sockets' timeouts are for each piece that arrives, this is for all of them.
+    call = Asking(functools.partial(_probe, base_url, (launch_id, served_name), access, (list_s, timeout_s)))
+    # The timeouts of the sockets apply to each piece that arrives; this one applies to the whole.
     late = Readiness(Outcome.NOT_ANSWERING, f"no end of an answer at {base_url}", timed_out=True)
-    return asking.answer(list_s + timeout_s) or late
+    return call.answer(list_s + timeout_s) or late
 
 
-def _ask(base_url: str, names: tuple[str, str], access: Access, timeouts_s: tuple[float, float]) -> Readiness:
+def _probe(
+    base_url: str, names: tuple[str, str], access: Access, timeouts_s: tuple[float, float]
+) -> Readiness:
     import requests  # noqa: PLC0415  heavy
 
     list_s, completion_s = timeouts_s
-    with session(access) as asking:
+    with session(access) as client:
         try:
-            listed = _listed(asking, base_url, set(names), list_s)
-            # By the launch's own name: a twin on the port may get this connection, and serves the other name as well.
-            return listed or _completed(asking, base_url, names[0], completion_s)
+            problem = _check_models(client, base_url, set(names), list_s)
+            if problem:
+                return problem
+            # By the launch's own name: another server on the port may get this connection, and it may serve
+            # the model under the other name as well.
+            return _check_completion(client, base_url, names[0], completion_s)
         except requests.RequestException as error:
-            return _unanswered(error, base_url)
+            return _from_error(error, base_url)
 
 
-def _unanswered(error: "requests.RequestException", base_url: str) -> Readiness:
-    """Nothing listens, or hangs up unheard as docker's proxy does: loading. What says something wrong or late is not.
+def _from_error(error: "requests.RequestException", base_url: str) -> Readiness:
+    """Return LOADING if nothing listens or the connection is closed unanswered, as by docker's proxy.
 
-    requests raises ConnectionError for both, even for a body that stops halfway; what it was made from tells.
+    A wrong or late answer is NOT_ANSWERING. requests raises ConnectionError for both, even for a body that
+    stops halfway, so the causes of the error decide.
     """
     import requests  # noqa: PLC0415  heavy
-    from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, ReadTimeoutError  # noqa: PLC0415  heavy
+    import urllib3.exceptions as urllib3  # noqa: PLC0415  heavy
 
     causes = list(_causes(error))
     detail = f"{type(error).__name__} at {base_url}"
-    hung_up = (ConnectionError, ssl.SSLEOFError, ConnectTimeoutError, NewConnectionError)
+    hung_up = (ConnectionError, ssl.SSLEOFError, urllib3.ConnectTimeoutError, urllib3.NewConnectionError)
     if any(isinstance(cause, hung_up) for cause in causes):
         return Readiness(Outcome.LOADING, detail)
-    timed_out = any(isinstance(cause, requests.Timeout | ReadTimeoutError) for cause in causes)
+    timed_out = any(isinstance(cause, requests.Timeout | urllib3.ReadTimeoutError) for cause in causes)
     return Readiness(Outcome.NOT_ANSWERING, detail, timed_out)
 
 
@@ -117,28 +129,28 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _listed(
-    session: "requests.Session", base_url: str, names: set[str], timeout_s: float
+def _check_models(
+    client: "requests.Session", base_url: str, names: set[str], timeout_s: float
 ) -> Readiness | None:
-    """None when every name is on /models."""
+    """Return None if /models lists every name, else the outcome."""
     url = f"{base_url}/models"
-    with session.get(
+    with client.get(
         url, timeout=(CONNECT_TIMEOUT_S, timeout_s), allow_redirects=False, stream=True
     ) as response:
         if response.status_code != HTTPStatus.OK:
-            return _refused(response.status_code, url, otherwise=Outcome.OTHER_SERVER)
+            return _from_status(response.status_code, url, otherwise=Outcome.OTHER_SERVER)
         body = _json(response)
     models = body.get("data") if isinstance(body, dict) else None
     if not isinstance(models, list):
         return Readiness(Outcome.OTHER_SERVER, f"{url} lists no models")
-    found = [model.get("id") for model in models if isinstance(model, dict)]
-    missing = {name for name in names if name not in found}
+    listed = [model.get("id") for model in models if isinstance(model, dict)]
+    missing = [name for name in sorted(names) if name not in listed]
     if missing:
-        return Readiness(Outcome.OTHER_SERVER, f"{url} does not list {', '.join(sorted(missing))}")
+        return Readiness(Outcome.OTHER_SERVER, f"{url} does not list {', '.join(missing)}")
     return None
 
 
-def _completed(session: "requests.Session", base_url: str, model: str, timeout_s: float) -> Readiness:
+def _check_completion(client: "requests.Session", base_url: str, model: str, timeout_s: float) -> Readiness:
     url = f"{base_url}/chat/completions"
     question = {
         "model": model,
@@ -147,28 +159,27 @@ def _completed(session: "requests.Session", base_url: str, model: str, timeout_s
         # No temperature: clients sample, and sampling compiles code of its own on first use (vLLM 0.19.1
         # v1/sample/ops/topk_topp_sampler.py:237), which kills an engine without a working compiler.
     }
-    with session.post(
+    with client.post(
         url, json=question, timeout=(CONNECT_TIMEOUT_S, timeout_s), allow_redirects=False, stream=True
     ) as response:
+        if response.status_code == HTTPStatus.NOT_FOUND:  # the name, or the route
+            return _from_status(response.status_code, url, otherwise=Outcome.OTHER_SERVER)
         if response.status_code != HTTPStatus.OK:
-            unknown = response.status_code == HTTPStatus.NOT_FOUND  # the name, or the route
-            return _refused(
-                response.status_code, url, otherwise=Outcome.OTHER_SERVER if unknown else Outcome.CANNOT_CHAT
-            )
+            return _from_status(response.status_code, url, otherwise=Outcome.CANNOT_CHAT)
         text = _text(_json(response))
     if not text:
         return Readiness(Outcome.NOT_ANSWERING, f"{url} answered without text")
-    return Readiness(Outcome.READY, " ".join(text.split())[:SHOWN])
+    return Readiness(Outcome.READY, " ".join(text.split())[:MAX_SHOWN])
 
 
-def _refused(status: int, url: str, *, otherwise: Outcome) -> Readiness:
+def _from_status(status: int, url: str, *, otherwise: Outcome) -> Readiness:
     detail = f"{url} answered HTTP {status}"
     match status:
         case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
             return Readiness(Outcome.KEY_REFUSED, detail)
         case HTTPStatus.SERVICE_UNAVAILABLE:
             return Readiness(Outcome.ENGINE_DEAD, detail)
-        case HTTPStatus.TOO_MANY_REQUESTS:  # the gateway's, when it has as many connections as it takes
+        case HTTPStatus.TOO_MANY_REQUESTS:  # from the gateway, when it has its maximum of connections
             return Readiness(Outcome.NOT_ANSWERING, detail, timed_out=True)
         case HTTPStatus.BAD_GATEWAY | HTTPStatus.GATEWAY_TIMEOUT:
             return Readiness(Outcome.LOADING, detail)
@@ -178,9 +189,9 @@ def _refused(status: int, url: str, *, otherwise: Outcome) -> Readiness:
             return Readiness(otherwise, detail)
 
 
-def _json(response: "requests.Response") -> Any:  # noqa: ANN401  whatever the server sent
+def _json(response: "requests.Response") -> Any:  # noqa: ANN401  any JSON that the server sent
     body = bytearray()
-    for piece in response.iter_content(CHUNK):  # of a chunked answer as small as the server likes
+    for piece in response.iter_content(CHUNK):  # a chunked answer may come in pieces of any size
         body += piece
         if len(body) > MAX_BODY:
             return None
@@ -190,15 +201,19 @@ def _json(response: "requests.Response") -> Any:  # noqa: ANN401  whatever the s
         return None
 
 
-def _text(body: Any) -> str:  # noqa: ANN401  whatever the server sent
-    """Content or reasoning of the first choice (`reasoning`: entrypoints/openai/chat_completion/protocol.py)."""
+def _text(body: Any) -> str:  # noqa: ANN401  any JSON that the server sent
+    """Return content or reasoning of the first choice; an empty string if it has neither.
+
+    (`reasoning`: entrypoints/openai/chat_completion/protocol.py.)
+    """
     choices = body.get("choices") if isinstance(body, dict) else None
-    message = (
-        choices[0].get("message")
-        if isinstance(choices, list) and choices and isinstance(choices[0], dict)
-        else None
-    )
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        return ""
+    message = choices[0].get("message")
     if not isinstance(message, Mapping):
         return ""
-    said = (message.get("content"), message.get("reasoning"), message.get("reasoning_content"))
-    return next((text for text in said if isinstance(text, str) and text.strip()), "")
+    for name in ("content", "reasoning", "reasoning_content"):
+        text = message.get(name)
+        if isinstance(text, str) and text.strip():
+            return text
+    return ""

@@ -1,4 +1,4 @@
-"""The one door through which this part of the program runs other programs."""
+"""Run other programs: argv as a tuple, an explicit environment, a timeout, captured output."""
 
 import shlex
 import shutil
@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TypeAlias
 
 from deckard_deploy.errors import EnvironmentUnfitError
+from deckard_deploy.system.text import last_line
 
 Say: TypeAlias = Callable[[str], None]
 
 
-def find(program: str, environment: Mapping[str, str]) -> str:
-    """The program's path. Raises EnvironmentUnfitError when it is not installed."""
+def find_program(program: str, environment: Mapping[str, str]) -> str:
+    """Return the path of an installed program. Raises EnvironmentUnfitError if it is not installed."""
     found = shutil.which(program, path=environment.get("PATH", ""))
     if found is None:
         raise EnvironmentUnfitError(
@@ -30,13 +31,14 @@ def run(
     timeout_s: float,
     folder: Path = Path("/"),
 ) -> subprocess.CompletedProcess[str]:
-    """Run to the end with exactly this environment, output captured; `say` gets the line that could be pasted.
+    """Run a program to its end with exactly this environment, and return its output and exit status.
 
-    The exit status is the caller's to judge. Raises EnvironmentUnfitError: not installed, or not done in time.
+    say: receives the command line, as a shell takes it. Raises EnvironmentUnfitError if the program is not
+    installed or exceeds `timeout_s`; not for its exit status.
     """
     program, *arguments = argv
     say(f"$ {shlex.join(argv)}")
-    command = [find(program, environment), *arguments]
+    command = [find_program(program, environment), *arguments]
     try:
         return subprocess.run(
             command,
@@ -56,7 +58,6 @@ def run(
         ) from error
 
 
-def last_line(text: str) -> str:
-    """The last line that says something."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "it said nothing"
+def last_output_line(output: str) -> str:
+    """Return the last line of a program's output that is not blank, or `it said nothing`."""
+    return last_line(output) or "it said nothing"

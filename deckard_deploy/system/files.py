@@ -1,8 +1,8 @@
-"""Files that are whole or absent: a kill at any instant leaves the old content or the new, at the final name.
+"""Atomic writes: a kill at any instant leaves the old or the new content under the final name.
 
-A killed writer can leave a neighbour `.tmp-<pid>-<start time>-…`. The next write of the same file removes it, and
-`clear_leftovers` removes those of a whole folder. Neither touches a neighbour whose writer is alive: a supervisor
-writes while a verb clears.
+A killed writer can leave a temporary file `.tmp-<pid>-<start time>-…` in the same folder. The next write of
+the same file removes it, and `clear_leftovers` removes those of a whole folder. Neither touches a temporary
+file whose writer is alive, because a supervisor writes while a verb clears.
 """
 
 import errno
@@ -22,9 +22,9 @@ from deckard_deploy.system.processes import ProcessIdentity, boot_id, identity_o
 UMASK_MODE = 0o666
 _LEFTOVER = ".tmp-"
 _WRITER = re.compile(r"\.tmp-(\d+)-(\d+)-")
-# The command that shows the cause of a refusal. Of any other error, access rights are the likely cause.
-_LOOK = {
-    errno.ENOSPC: "df -h {0}; df -i {0}",  # no bytes, or no inodes: the error is the same
+# The command that shows the cause of an error. For all other errors, access rights are the likely cause.
+_DIAGNOSTICS = {
+    errno.ENOSPC: "df -h {0}; df -i {0}",  # no bytes or no inodes cause the same error
     errno.EDQUOT: "quota -s",
     errno.EROFS: "findmnt -T {0}",
     errno.EIO: "dmesg | tail",
@@ -35,12 +35,12 @@ _LOOK = {
 
 def next_look(error: OSError, folder: Path) -> str:
     """Return the command that shows why the file system of `folder` refused."""
-    return _LOOK.get(error.errno or 0, "ls -ld {0}").format(folder)
+    return _DIAGNOSTICS.get(error.errno or 0, "ls -ld {0}").format(folder)
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn an error of the file system into EnvironmentUnfitError, one line."""
+    """Turn a file system error into EnvironmentUnfitError."""
     try:
         yield
     except OSError as error:
@@ -50,14 +50,25 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o600) -> None:
-    """Replace `path`: temporary neighbour, fsync, rename, fsync of the folder. The last of several writers wins.
+    """Replace `path`: temporary file, fsync, rename, fsync of the folder. The last of several writers wins.
 
-    mode: exact permissions, whatever the umask; UMASK_MODE for a file of the user's own.
-    Raises EnvironmentUnfitError when the file system refuses; `path` is then as it was.
+    mode: exact permissions, independent of the umask; UMASK_MODE for a file that belongs to the user.
+    Raises EnvironmentUnfitError if the file system refuses; `path` is then unchanged.
     """
+    if isinstance(content, str):
+        content = content.encode()
     with writing(path):
         _clear_leftovers_of(path)
-        _replace(path, content.encode() if isinstance(content, str) else content, mode)
+        _replace(path, content, mode)
+
+
+def try_write(path: Path, content: str | bytes) -> bool:
+    """Replace `path` as write_atomically does. Return False if the file system refuses."""
+    try:
+        write_atomically(path, content)
+    except EnvironmentUnfitError:
+        return False
+    return True
 
 
 def _replace(path: Path, data: bytes, mode: int) -> None:
@@ -78,7 +89,10 @@ def _replace(path: Path, data: bytes, mode: int) -> None:
 
 
 def link_atomically(link: Path, target: str) -> None:
-    """Point the symbolic link `link` at `target`, relative to its folder, in one step. Raises EnvironmentUnfitError."""
+    """Point the symbolic link `link` at `target`, relative to the link's folder, in one step.
+
+    Raises EnvironmentUnfitError.
+    """
     temporary = link.with_name(f"{temporary_prefix()}{link.name}")
     with writing(link):
         temporary.unlink(missing_ok=True)
@@ -88,9 +102,9 @@ def link_atomically(link: Path, target: str) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder so that no half of it is ever seen under its name. Raises EnvironmentUnfitError."""
+    """Remove a folder; a part of it never stands under its name. Raises EnvironmentUnfitError."""
     with writing(folder):
-        if folder.name.startswith(_LEFTOVER):  # hidden already, and on a full disk no new folder can be made
+        if folder.name.startswith(_LEFTOVER):  # already hidden; on a full disk no new folder can be created
             _remove_tree(folder)
             return
         hidden = Path(tempfile.mkdtemp(prefix=temporary_prefix(), dir=folder.parent))
@@ -99,22 +113,23 @@ def remove_folder(folder: Path) -> None:
 
 
 def clear_leftovers(folder: Path, *, below: bool = False) -> None:
-    """Remove the leftovers of killed writers in `folder`; `below`: in every folder below it as well."""
+    """Remove the leftovers of killed writers in `folder`. below: and in every folder below it."""
     pattern = f"{_LEFTOVER}*"
-    for leftover in list(folder.rglob(pattern) if below else folder.glob(pattern)):
+    leftovers = folder.rglob(pattern) if below else folder.glob(pattern)
+    for leftover in list(leftovers):
         if _abandoned(leftover.name):
             _remove(leftover)
 
 
 def _clear_leftovers_of(path: Path) -> None:
-    """Remove the leftovers of killed writers of one file: they would pile up, in a user's repository too."""
+    """Remove the leftovers of killed writers of one file, which would collect in a user's repository too."""
     for leftover in path.parent.glob(f"{_LEFTOVER}*-*-{glob.escape(path.name)}-*"):
         if _abandoned(leftover.name):
             _remove(leftover)
 
 
 def temporary_prefix() -> str:
-    """Return the beginning of the names of this process's unfinished files."""
+    """Return the prefix of the names of this process's temporary files."""
     return f"{_LEFTOVER}{identity_of(os.getpid())}-"
 
 
@@ -131,17 +146,17 @@ def _remove(leftover: Path) -> None:
 
 
 def _remove_tree(folder: Path) -> None:
-    def unless_gone(_function: object, _path: str, error: tuple[type, BaseException, object]) -> None:
+    def ignore_missing(_function: object, _path: str, error: tuple[type, BaseException, object]) -> None:
         if not isinstance(error[1], FileNotFoundError):
             raise error[1]
 
-    shutil.rmtree(folder, onerror=unless_gone)
+    shutil.rmtree(folder, onerror=ignore_missing)
 
 
 def private_folder(folder: Path) -> Path:
-    """Make a folder, and those above it, for its owner alone.
+    """Create a folder, and those above it, for its owner alone. Return the folder.
 
-    Raises IntegrityError for a link or a file in its place, EnvironmentUnfitError when it cannot be made.
+    Raises IntegrityError for a link or a file in its place, EnvironmentUnfitError if it cannot be created.
     """
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise IntegrityError(
@@ -154,7 +169,7 @@ def private_folder(folder: Path) -> Path:
 
 
 def read_regular(path: Path) -> str:
-    """Return the text of a regular file, never through a link. Raises FileNotFoundError, IntegrityError."""
+    """Return the text of a regular file; never follow a link. Raises FileNotFoundError, IntegrityError."""
     try:
         with open(path, "rb", opener=_open_no_link) as file:  # Path.open takes no opener
             return file.read().decode()
@@ -166,12 +181,12 @@ def read_regular(path: Path) -> str:
 
 
 def _open_no_link(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)  # not blocked by a FIFO either
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)  # O_NONBLOCK: a FIFO must not block
 
 
 def nearest_existing(path: Path) -> Path:
     """Return the path, or the nearest folder above it that exists."""
-    return next(place for place in (path, *path.parents) if place.exists())
+    return next(candidate for candidate in (path, *path.parents) if candidate.exists())
 
 
 def sync_folder(folder: Path) -> None:
@@ -180,7 +195,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Write the file's content to the disk, whoever wrote it. Raises OSError."""
+    """Write the file's content to the disk, also if another process wrote it. Raises OSError."""
     _sync(path, os.O_NOFOLLOW)
 
 

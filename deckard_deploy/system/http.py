@@ -1,4 +1,4 @@
-"""How this tool talks to an endpoint of its own: with its own key, to one certificate, past every proxy."""
+"""HTTP sessions with an endpoint of this tool: its own key, one certificate, no proxy."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Access:
-    """What opens the endpoint. pinned: SHA-256 of its certificate in hex; no other is accepted, whoever signed it."""
+    """Credentials of an endpoint.
+
+    key: the bearer token.
+    pinned: SHA-256 of the certificate in hex. No other certificate is accepted, not even a signed one.
+    """
 
     key: str | None = field(default=None, repr=False)
     pinned: str | None = None
@@ -19,12 +23,12 @@ NO_ACCESS = Access()
 
 
 def session(access: Access) -> "requests.Session":
-    """A session that a proxy of the environment sees nothing of."""
+    """Return a session that ignores the environment's proxies."""
     import requests  # noqa: PLC0415  heavy
     from requests.adapters import HTTPAdapter  # noqa: PLC0415  same
 
     class Pinned(HTTPAdapter):
-        """urllib3 compares the fingerprint, and asks neither an authority nor for the name."""
+        """Compare the certificate's fingerprint, and check neither its authority nor its name."""
 
         def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
             super().init_poolmanager(
@@ -37,5 +41,5 @@ def session(access: Access) -> "requests.Session":
         made.headers["Authorization"] = f"Bearer {access.key}"
     if access.pinned:
         made.mount("https://", Pinned())
-        made.verify = False  # by an authority; the fingerprint is
+        made.verify = False  # not by an authority; the fingerprint is verified
     return made

@@ -1,7 +1,10 @@
 """The memory of this machine, from /proc/meminfo (proc(5))."""
 
+import re
 from pathlib import Path
 
+# Up to 15 digits: a file of somebody else's facts may hold any number.
+_FIELD = re.compile(r"(?P<name>\w+):\s+(?P<kib>\d{1,15}) kB", re.ASCII)
 MEMINFO = Path("/proc/meminfo")
 
 
@@ -9,10 +12,9 @@ def parse_meminfo(text: str) -> dict[str, int]:
     """Return the fields of /proc/meminfo in bytes. A line that is no field in kB is passed over."""
     sizes = {}
     for line in text.splitlines():
-        name, _, rest = line.partition(":")
-        words = rest.split()
-        if len(words) == 2 and words[0].isdecimal() and words[1] == "kB":
-            sizes[name] = int(words[0]) * 1024
+        found = _FIELD.fullmatch(line)
+        if found:
+            sizes[found["name"]] = int(found["kib"]) * 1024
     return sizes
 
 

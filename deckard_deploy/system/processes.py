@@ -1,10 +1,11 @@
-"""Which process is meant: a pid alone may be somebody else's by now.
+"""Identity of processes.
 
-A pid, the clock tick at which that process started (/proc/<pid>/stat field 22, proc(5)) and the boot in which it
-did name one process for ever. Signals go through a pidfd (pidfd_open(2)), which cannot be recycled either.
+A pid alone does not identify a process, because the kernel gives it to another one later.
+The pid, the clock tick at which the process started (/proc/<pid>/stat field 22, proc(5)) and the boot
+identify one process permanently. Signals go through a pidfd (pidfd_open(2)), which the kernel does not reuse
+either.
 """
 
-import contextlib
 import os
 import select
 import signal
@@ -31,7 +32,7 @@ class ProcessIdentity:
 
 
 def identity_of(pid: int) -> ProcessIdentity:
-    """The process that has `pid` now. Raises ProcessLookupError when there is none."""
+    """Return the identity of the process that has `pid` now. Raises ProcessLookupError if there is none."""
     fields = _stat(pid)
     if fields is None:
         raise ProcessLookupError(f"there is no process {pid}")
@@ -39,13 +40,13 @@ def identity_of(pid: int) -> ProcessIdentity:
 
 
 def is_alive(process: ProcessIdentity) -> bool:
-    """Whether that very process exists and is more than a zombie."""
+    """Return True if exactly that process exists and is not a zombie."""
     fields = _stat(process.pid)
-    return fields is not None and fields[0] not in "ZX" and _is(fields, process)
+    return fields is not None and fields[0] not in "ZX" and _belongs_to(fields, process)
 
 
-def send(process: ProcessIdentity, number: signal.Signals) -> bool:
-    """Signal that very process; False when it is gone. Raises PermissionError."""
+def send_signal(process: ProcessIdentity, number: signal.Signals) -> bool:
+    """Signal exactly that process. Return False if it is gone. Raises PermissionError."""
     with _pidfd(process) as descriptor:
         if descriptor is None:
             return False
@@ -57,7 +58,7 @@ def send(process: ProcessIdentity, number: signal.Signals) -> bool:
 
 
 def wait_gone(process: ProcessIdentity, timeout_s: float) -> bool:
-    """Wait until that very process has ended; False when `timeout_s` passed first."""
+    """Wait until exactly that process has ended. Return False if `timeout_s` passes first."""
     with _pidfd(process) as descriptor:
         if descriptor is None:
             return True
@@ -66,8 +67,12 @@ def wait_gone(process: ProcessIdentity, timeout_s: float) -> bool:
         return bool(poll.poll(timeout_s * 1000))
 
 
-def marked(assignment: str) -> list[ProcessIdentity]:
-    """All processes whose environment holds `NAME=value`, and so all descendants of one that was started with it."""
+def processes_with_variable(assignment: str) -> list[ProcessIdentity]:
+    """Return all processes with `NAME=value` in their environment, except this one.
+
+    Children inherit the environment, so all descendants of a process that was started with the variable are
+    found.
+    """
     wanted = assignment.encode()
     found = []
     for entry in _PROC.iterdir():
@@ -77,26 +82,33 @@ def marked(assignment: str) -> list[ProcessIdentity]:
             process = identity_of(int(entry.name))
             environment = (entry / "environ").read_bytes().split(b"\0")
         except (ProcessLookupError, FileNotFoundError, PermissionError):
-            continue  # it ended meanwhile, or is another user's
+            continue  # the process has ended, or is another user's
         if wanted in environment and is_alive(process):
             found.append(process)
     return found
 
 
 def wait_for_exits(timeout_s: float) -> None:
-    """Wait for those of this user's processes that are being torn down.
+    """Wait until the kernel has torn down the processes of this user that are exiting.
 
-    The kernel takes a process's memory first, and with it the environment that `marked` goes by, and only then closes
-    its files: the port and the GPU's memory are free at the very end (kernel/exit.c do_exit: exit_mm, exit_files).
+    The kernel releases a process's memory first, and with it the environment that `processes_with_variable`
+    reads. Only then it closes the files, which frees the port and the GPU's memory (kernel/exit.c do_exit:
+    exit_mm, exit_files).
     """
     deadline = time.monotonic() + timeout_s
     for entry in _PROC.iterdir():
-        fields = _stat(int(entry.name)) if entry.name.isdigit() else None
+        if not entry.name.isdigit():
+            continue
+        fields = _stat(int(entry.name))
         if fields is None or not int(fields[6]) & _PF_EXITING:
             continue
-        with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # torn down by now
-            if entry.stat().st_uid == os.geteuid():
-                wait_gone(identity_of(int(entry.name)), max(0.0, deadline - time.monotonic()))
+        try:
+            owned = entry.stat().st_uid == os.geteuid()
+            process = identity_of(int(entry.name))
+        except (ProcessLookupError, FileNotFoundError):
+            continue  # already torn down
+        if owned:
+            wait_gone(process, max(0.0, deadline - time.monotonic()))
 
 
 @contextmanager
@@ -107,27 +119,31 @@ def _pidfd(process: ProcessIdentity) -> Iterator[int | None]:
         yield None
         return
     try:
-        # Checked after opening: from here on the descriptor means this process, whatever happens to the number. A
-        # zombie counts: its other threads may still run, and the descriptor says when the last one has ended.
+        # The check comes after the open: from then on the descriptor stands for one process, even if the
+        # kernel reuses the pid. A zombie counts too: its other threads may still run, and the descriptor
+        # becomes readable when the last one has ended.
         fields = _stat(process.pid)
-        yield descriptor if fields and _is(fields, process) else None
+        yield descriptor if fields and _belongs_to(fields, process) else None
     finally:
         os.close(descriptor)
 
 
-def _is(fields: list[str], process: ProcessIdentity) -> bool:
+def _belongs_to(fields: list[str], process: ProcessIdentity) -> bool:
     return int(fields[19]) == process.started and process.boot == boot_id()
 
 
 def _stat(pid: int) -> list[str] | None:
-    """Fields of /proc/<pid>/stat from the third on; the second, the name, may hold spaces and brackets."""
+    """Return the fields of /proc/<pid>/stat from the third on, None if they cannot be read.
+
+    The second field, the name, may hold spaces and brackets.
+    """
     try:
         text = (_PROC / str(pid) / "stat").read_text(errors="replace")
     except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return None  # gone, or another user's where /proc is mounted with hidepid=1
+        return None  # gone, or another user's and /proc is mounted with hidepid=1
     return text.rpartition(")")[2].split()
 
 
 def boot_id() -> str:
-    """This boot of this machine (random(4))."""
+    """Return the id of this boot of this machine (random(4))."""
     return (_PROC / "sys/kernel/random/boot_id").read_text().strip()

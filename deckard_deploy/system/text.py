@@ -1,38 +1,48 @@
-"""Bytes of a server's log -> lines that are safe to show: a log is written by whoever talks to the server."""
+"""Text that is safe to show, made from text that another program wrote.
+
+A server's log is written by everybody who can talk to the server. It is cleaned here, once, where its bytes
+enter: LineSplitter for a stream, `clean_lines` for a whole file. All code behind that reads clean lines.
+"""
 
 import re
 
-LONGEST = 16_384  # characters; vLLM's longest line, its configuration at start, has about 4,000
-# CSI and OSC sequences (ECMA-48 5.4 and 8.3.89), other two-character escapes, and what is left of the C0 and C1 sets.
+MAX_LINE = 16_384  # characters; vLLM's longest line, its configuration at start, has about 4,000
+# CSI and OSC sequences (ECMA-48 5.4 and 8.3.89), other two-character escapes, and what is left of the C0 and
+# C1 sets.
 _SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)|\x1b[ -/]*[0-~]")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 
 
 def clean(text: str) -> str:
-    """One line without terminal sequences or control characters; a progress bar's last state after `\\r`."""
+    """Return one line without terminal sequences and control characters, cut at MAX_LINE.
+
+    Of a progress bar, which overwrites itself by `\\r`, only the last state stays.
+    """
     text = _SEQUENCE.sub("", text.rstrip("\r"))
     text = _CONTROL.sub("", text.rpartition("\r")[2])
-    return text if len(text) <= LONGEST else text[:LONGEST] + "…"
+    if len(text) > MAX_LINE:
+        return text[:MAX_LINE] + "…"
+    return text
 
 
 class LineSplitter:
-    """Feed bytes cut anywhere; get whole lines. The same lines however the bytes were cut."""
+    """Split bytes that arrive in pieces into clean lines. Where the pieces were cut makes no difference."""
 
     def __init__(self) -> None:
         self._rest = b""
         self._skipping = False
 
     def feed(self, data: bytes) -> list[str]:
-        """The lines that `data` completes."""
-        *whole, self._rest = (self._rest + data).split(b"\n")
+        """Return the lines that `data` completes."""
+        *complete, self._rest = (self._rest + data).split(b"\n")
         lines = []
-        for line in whole:
+        for line in complete:
             if not self._skipping:
                 lines.append(clean(line.decode(errors="replace")))
             self._skipping = False
-        if len(self._rest) > 4 * LONGEST:  # a line without end: its head is shown, the rest let go
+        if len(self._rest) > 4 * MAX_LINE:  # a line without end: keep its beginning, drop the rest
             if not self._skipping:
-                lines.append(clean(self._rest[: 4 * LONGEST].decode(errors="replace")))
+                lines.append(clean(self._rest[: 4 * MAX_LINE].decode(errors="replace")))
             self._rest, self._skipping = b"", True
         return lines
 
@@ -43,6 +53,38 @@ def clock(seconds: float) -> str:
     return f"{whole // 60}:{whole % 60:02d}"
 
 
-def printable_line(text: str) -> str:
-    """Return the text with a space in the place of every character that a terminal would not print."""
+def clean_lines(data: bytes) -> list[str]:
+    """Return the clean lines of a whole log. The last line may lack its newline."""
+    if not data.endswith(b"\n"):
+        data += b"\n"
+    return LineSplitter().feed(data)
+
+
+def printable(text: str) -> str:
+    """Return the text with a space in place of each character that cannot be printed."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def escaped(text: str) -> str:
+    """Return the text with escapes, like `\\x1b`, if it has a character that could control a terminal."""
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
+def shorten(text: str, limit: int) -> str:
+    """Return at most `limit` characters of the text; a cut text ends with `…`."""
+    if len(text) <= limit:
+        return text
+    return text[: limit - 1] + "…"
+
+
+def last_line(text: str) -> str:
+    """Return the last line that is not blank, stripped; an empty string if there is none."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        return ""
+    return lines[-1]
+
+
+def one_line(text: str, limit: int = 160) -> str:
+    """Return the last line that is not blank, printable and at most `limit` characters long."""
+    return shorten(printable(last_line(text)), limit)

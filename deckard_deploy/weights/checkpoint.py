@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from deckard_deploy.errors import IntegrityError
+from deckard_deploy.system.text import escaped
 from deckard_deploy.weights.safetensors_header import Tensor, read_header
-from deckard_deploy.weights.strict_json import printable, read_object
+from deckard_deploy.weights.strict_json import read_object
 
 INDEX = "model.safetensors.index.json"
 # Files that can run code when a checkpoint is loaded: Python modules and pickles.
@@ -73,7 +74,7 @@ def _refuse_code(folder: Path) -> None:
     if name.isprintable():
         hint = f"rm {shlex.quote(f'{folder}/{name}')}"
     raise IntegrityError(
-        f"{folder}: {printable(name)} could run code when loaded, and safetensors need none", hint=hint
+        f"{folder}: {escaped(name)} could run code when loaded, and safetensors need none", hint=hint
     )
 
 
@@ -111,7 +112,7 @@ def _quantization(folder: Path, config: dict[str, Any]) -> tuple[dict[str, Any],
 
 
 def _short_algorithm(quantization: dict[str, Any]) -> str:
-    return printable(str(quantization.get("quant_algo"))[:40])
+    return escaped(str(quantization.get("quant_algo"))[:40])
 
 
 def _producer_text(producer: object) -> str:
@@ -122,7 +123,7 @@ def _producer_text(producer: object) -> str:
     for key in ("name", "version"):
         if key in producer:
             words.append(str(producer[key])[:40])
-    return printable(" ".join(words))
+    return escaped(" ".join(words))
 
 
 def _shards(folder: Path) -> Iterator[tuple[Path, dict[str, Tensor]]]:
@@ -138,13 +139,13 @@ def _shards(folder: Path) -> Iterator[tuple[Path, dict[str, Tensor]]]:
     for shard, names in sorted(_indexed_tensors(index).items()):
         if shard not in present:
             raise IntegrityError(
-                f"{index}: {printable(shard)} is listed, and is not there", hint="deckard-deploy pull"
+                f"{index}: {escaped(shard)} is listed, and is not there", hint="deckard-deploy pull"
             )
         header = read_header(present[shard])
         different = names ^ header.keys()
         if different:
             raise IntegrityError(
-                f"{index}: {printable(min(different))} is not in both {printable(shard)} and the index"
+                f"{index}: {escaped(min(different))} is not in both {escaped(shard)} and the index"
             )
         yield present[shard], header
 

@@ -20,8 +20,9 @@ from pydantic import Field, ValidationError
 
 from deckard_deploy.errors import DeploymentBusyError
 from deckard_deploy.system.files import UMASK_MODE, sync_file, write_atomically, writing
+from deckard_deploy.system.text import escaped
 from deckard_deploy.weights.manifest import Manifest, RemoteFile, StrictModel, hash_file, read_manifest
-from deckard_deploy.weights.strict_json import detect_wrong_content, printable, require_regular
+from deckard_deploy.weights.strict_json import detect_wrong_content, require_regular
 
 OURS = ".deckard"
 # Only these are removed from parts/: anything else belongs to the user, and may be a link to another disk.
@@ -235,7 +236,7 @@ class ModelFolder:
         size = path.stat().st_size
         link = self.link_to(file)
         if link is not None:
-            return f"a link to {printable(str(link.readlink()))}, which a container does not see"
+            return f"a link to {escaped(str(link.readlink()))}, which a container does not see"
         if not path.is_file():
             return "not a regular file"
         if size != file.size:

@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from deckard_deploy.system.text import escaped
 from deckard_deploy.weights import gemma4_config
 from deckard_deploy.weights.checkpoint import Checkpoint, read_checkpoint
 from deckard_deploy.weights.linears import Linear, orphan_scales, packed_linears
 from deckard_deploy.weights.safetensors_header import Tensor
-from deckard_deploy.weights.strict_json import printable
 
 QUANTIZATIONS = {"": "none", "NVFP4": "nvfp4", "NVFP4_AWQ": "nvfp4_awq", "NVFP4_SVD": "nvfp4_svd"}
 _NAN = (b"\x7f", b"\xff")  # of float8_e4m3fn: S.1111.111
@@ -51,7 +51,7 @@ def inspect(folder: Path, *, drafter: Path | None = None, count_nan: bool = Fals
     Raises IntegrityError for a file whose content does not match its name.
     """
     found = read_checkpoint(folder)
-    algorithm = printable(str(found.quantization.get("quant_algo") or "")[:40])
+    algorithm = escaped(str(found.quantization.get("quant_algo") or "")[:40])
     linears = packed_linears(found.tensors, algorithm)
     nan_scales = _nan_scales(found) if count_nan else None
     faults = list(_faults(found, linears, algorithm))
@@ -82,7 +82,7 @@ def _architecture(found: Checkpoint) -> str:
     architectures = found.config.get("architectures")
     if not isinstance(architectures, list) or not architectures:
         return ""
-    return printable(str(architectures[0])[:80])
+    return escaped(str(architectures[0])[:80])
 
 
 def _faults(found: Checkpoint, linears: list[Linear], algorithm: str) -> Iterator[str]:
@@ -107,7 +107,7 @@ def _drafter_faults(target: Checkpoint, drafter: Path) -> Iterator[str]:
     target_size = _vocabulary_size(target)
     drafter_size = _vocabulary_size(read_checkpoint(drafter))
     if target_size != drafter_size:
-        sizes = f"{printable(drafter_size)} tokens, and this one {printable(target_size)}"
+        sizes = f"{escaped(drafter_size)} tokens, and this one {escaped(target_size)}"
         yield f"the drafter's vocabulary has {sizes}"
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from deckard_deploy.errors import IntegrityError
+from deckard_deploy.system.text import escaped
 from deckard_deploy.weights.checkpoint import CODE_SUFFIXES
-from deckard_deploy.weights.strict_json import printable, require_regular
+from deckard_deploy.weights.strict_json import require_regular
 
 if TYPE_CHECKING:
     from _hashlib import HASH
@@ -110,7 +111,7 @@ def first_error(error: ValidationError) -> str:
     """Return the location and the message of the first error, in one printable line."""
     first = error.errors(include_url=False)[0]
     where = ".".join(map(str, first["loc"])) or "the whole"
-    return f"{printable(where)}: {first['msg'].removeprefix('Value error, ')}"
+    return f"{escaped(where)}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def bytes_of(files: Iterable[RemoteFile]) -> int:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from deckard_deploy.errors import IntegrityError
-from deckard_deploy.weights.strict_json import detect_wrong_content, parse_object, printable, require_regular
+from deckard_deploy.system.text import escaped
+from deckard_deploy.weights.strict_json import detect_wrong_content, parse_object, require_regular
 
 LARGEST_HEADER = 100_000_000  # safetensors/src/tensor.rs, MAX_HEADER_SIZE
 BITS = {
@@ -44,7 +45,7 @@ class Tensor:
 def read_header(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file by name. Raises IntegrityError, one line."""
     require_regular(path)
-    source = printable(str(path))
+    source = escaped(str(path))
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from deckard_deploy.errors import IntegrityError
+from deckard_deploy.system.text import escaped
 
 _LARGEST_CONFIG = 64 << 20
 # First bytes of files that often replace the expected one.
@@ -38,12 +39,7 @@ def require_regular(path: Path) -> None:
     Reading a FIFO would block, and reading a device might not end.
     """
     if path.exists() and not path.is_file():
-        raise IntegrityError(f"{printable(str(path))}: not a regular file", hint=f"ls -l {path.parent}")
-
-
-def printable(text: str) -> str:
-    """Return the text, escaped if it has characters that could control a terminal."""
-    return text if text.isprintable() else ascii(text)
+        raise IntegrityError(f"{escaped(str(path))}: not a regular file", hint=f"ls -l {path.parent}")
 
 
 def read_object(path: Path) -> dict[str, Any]:

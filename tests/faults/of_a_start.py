@@ -16,8 +16,8 @@ FAULTS = (
         "stopped by its second exit",
         (
             f"{FAILING}::test_it_is_said_and_stopped[crash]",
-            f"{FOLLOW}::test_the_end_of_the_instance_ends_the_start",
-            f"{TRUTH}::test_a_crash_is_reported_within_seconds",
+            f"{FOLLOW}::test_end_of_instance_fails_the_start",
+            f"{TRUTH}::test_crash_is_reported_within_seconds",
         ),
         Guard(
             "running/deploy.py",
@@ -30,7 +30,7 @@ FAULTS = (
         "F22",
         "the engine crashes late, is restarted, and looks as if it ran",
         "6: the engine crashed and was restarted (restart 1)",
-        (f"{FAILING}::test_it_is_said_and_stopped[slow-crash]", f"{TRUTH}::test_the_verdict_is_true"),
+        (f"{FAILING}::test_it_is_said_and_stopped[slow-crash]", f"{TRUTH}::test_verdict_is_true"),
         Guard(
             "startup/follow.py",
             'if now.state == "restarting" or now.restart_count > first.restart_count:',
@@ -44,7 +44,7 @@ FAULTS = (
         "6: the engine exited with code 0",
         (
             f"{FAILING}::test_it_is_said_and_stopped[end]",
-            "tests/unit/running/process/test_runtime.py::test_a_server_that_ends_with_code_0_by_itself_has_crashed",
+            "tests/unit/running/process/test_runtime.py::test_exit_with_code_0_is_a_crash",
         ),
         Guard(
             "startup/follow.py", 'if now.state == "exited":', 'if now.state == "exited" and now.exit_code:'
@@ -57,7 +57,7 @@ FAULTS = (
         "6: it was killed for memory; lower gpu-memory-utilization",
         (
             f"{FAILING}::test_it_is_said_and_stopped[oom]",
-            f"{DIAGNOSIS}::test_a_silent_end_is_named_by_how_it_ended",
+            f"{DIAGNOSIS}::test_end_without_error_is_named_by_exit",
         ),
         Guard("running/docker/runtime.py", 'oom_killed=state["OOMKilled"],', "oom_killed=False,"),
         "assert 'the kernel killed it for memory' in",
@@ -67,7 +67,7 @@ FAULTS = (
         "CUDA, driver, compute capability: whatever a log may say",
         "6: the first fatal line, its cause and what to type",
         (
-            f"{DIAGNOSIS}::test_a_failure_is_named",
+            f"{DIAGNOSIS}::test_diagnose_names_failure",
             f"{DIAGNOSIS}::test_every_signature_has_a_log_or_an_ending",
         ),
         Guard("startup/diagnosis.py", "if signature.line and (found :=", "if False and (found :="),
@@ -77,7 +77,7 @@ FAULTS = (
         "F26",
         "less memory is free than gpu-memory-utilization asks for",
         "6: the numbers of vLLM's own line, and a value that fits them",
-        (f"{DIAGNOSIS}::test_values_of_the_log_are_in_the_fix",),
+        (f"{DIAGNOSIS}::test_fix_contains_values_of_the_log",),
         Guard(
             "startup/diagnosis.py",
             "return _diagnosis(signature, phase, line.text, found.groupdict())",
@@ -90,7 +90,7 @@ FAULTS = (
         "the engine hangs after it was ready, and /health says 200",
         "watch: degraded after one question without an answer, restarted after three; status says both",
         (
-            f"{WATCH}::test_a_silent_server_is_degraded_first_and_restarted_after_some_questions",
+            f"{WATCH}::test_silent_server_is_degraded_then_restarted",
             "tests/e2e/test_process_road.py::test_watch_brings_back_an_engine_that_hangs_and_one_that_dies",
         ),
         Guard(
@@ -104,7 +104,7 @@ FAULTS = (
         "F28",
         "it listens before it can be used: another model, a page, a redirect, no text, an answer without end",
         "6: other server, not answering, engine dead, cannot chat or key refused, with the address and what it said",
-        (f"{TRUTH}::test_the_verdict_is_true", f"{TRUTH}::test_there_are_forty"),
+        (f"{TRUTH}::test_verdict_is_true", f"{TRUTH}::test_there_are_forty_behaviours"),
         Guard("startup/readiness.py", "    if missing:\n", "    if False:\n"),
         "verdict='ready'",
     ),
@@ -113,9 +113,9 @@ FAULTS = (
         "another process has the port, also one that binds with SO_REUSEPORT and still loads",
         "3: 127.0.0.1:8000 cannot be used: python (pid 7) listens there; before anything starts",
         (
-            "tests/unit/system/test_ports.py::test_a_server_that_still_loads_has_its_port_already",
-            "tests/unit/system/test_ports.py::test_a_listener_is_named",
-            "tests/unit/running/test_deploy.py::test_a_port_that_somebody_has_stops_nothing",
+            "tests/unit/system/test_ports.py::test_bound_port_without_listener_is_refused",
+            "tests/unit/system/test_ports.py::test_listener_is_named",
+            "tests/unit/running/test_deploy.py::test_used_port_stops_nothing",
         ),
         Guard(
             "system/ports.py",
@@ -129,8 +129,8 @@ FAULTS = (
         "another server takes the port between the look and the start, and shares it (SO_REUSEPORT)",
         "6: other server: … does not list deckard-launch-…; every question goes by the launch's own name",
         (
-            "tests/unit/startup/test_readiness.py::test_a_twin_on_the_port_is_never_taken_for_us",
-            f"{TRUTH}::test_the_verdict_is_true[serves our model, from another launch]",
+            "tests/unit/startup/test_readiness.py::test_server_sharing_the_port_is_never_ready",
+            f"{TRUTH}::test_verdict_is_true[serves our model, from another launch]",
         ),
         Guard("startup/readiness.py", "base_url, names[0], completion_s", "base_url, names[1], completion_s"),
         "assert {'deckard-31b'} == {'launch-7c1e'}",
@@ -141,7 +141,7 @@ FAULTS = (
         "it is waited for as long as lines of progress come; 7: no progress in … for … s, when they end",
         (
             f"{FOLLOW}::test_progress_moves_the_deadline",
-            f"{FOLLOW}::test_progress_that_ends_lets_the_deadline_pass",
+            f"{FOLLOW}::test_start_times_out_after_last_progress",
         ),
         Guard("startup/follow.py", "advanced = now if log.read(now) else advanced", "log.read(now)"),
         "TimedOutError",
@@ -151,9 +151,9 @@ FAULTS = (
         "the log holds what is no text, terminal sequences, a line without end; it is rotated",
         "lines without control characters, cut at 16,384; none is lost, none comes twice",
         (
-            "tests/unit/system/test_text.py::test_no_control_character_is_left_and_cleaning_is_final",
-            "tests/unit/system/test_text.py::test_a_line_without_end_costs_no_memory_and_hides_nothing_after_it",
-            "tests/unit/running/process/test_bounded_log.py::test_a_reader_misses_nothing_across_rotations",
+            "tests/unit/system/test_text.py::test_clean_removes_controls_and_is_idempotent",
+            "tests/unit/system/test_text.py::test_splitter_cuts_line_without_end",
+            "tests/unit/running/process/test_bounded_log.py::test_reader_misses_nothing_across_rotations",
             "tests/e2e/test_docker_runtime.py::test_the_log_comes_whole_once_and_clean",
         ),
         Guard("system/text.py", 'text = _CONTROL.sub("", text.rpartition("\\r")[2])', "pass"),

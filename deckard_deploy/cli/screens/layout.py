@@ -2,7 +2,7 @@
 
 import textwrap
 
-from deckard_deploy.system.text import printable_line
+from deckard_deploy.system.text import printable
 
 WIDTH = 80
 INDENT = 13  # the column at which values begin, behind the label
@@ -15,8 +15,6 @@ def wrapped(text: str, *, indent: int = INDENT) -> list[str]:
 
 def labelled(label: str, text: str) -> list[str]:
     """Wrap text to 80 columns behind a label. Text of other machines cannot reach the terminal as a command."""
-    lines = textwrap.wrap(
-        printable_line(text), WIDTH - len(label), break_long_words=False, break_on_hyphens=False
-    )
+    lines = textwrap.wrap(printable(text), WIDTH - len(label), break_long_words=False, break_on_hyphens=False)
     first, *rest = lines or [""]
     return [label + first, *(" " * len(label) + line for line in rest)]

@@ -1,7 +1,7 @@
-"""One docker engine, reached by two doors that cannot disagree: the SDK for looking, compose for doing.
+"""The connection to docker: the SDK reads its state, compose changes it, and both use the same socket.
 
-Which engine is meant only docker's own command line knows (DOCKER_HOST, DOCKER_CONTEXT, the current context). It is
-asked once, and both doors are then given that same socket.
+Only docker's own command line knows which daemon is selected (DOCKER_HOST, DOCKER_CONTEXT, the current
+context). It is asked once for the socket.
 """
 
 import re
@@ -15,18 +15,18 @@ from subprocess import CompletedProcess
 from typing import TYPE_CHECKING
 
 from deckard_deploy.errors import EnvironmentUnfitError
-from deckard_deploy.system.commands import Say, last_line, run
+from deckard_deploy.system.commands import Say, last_output_line, run
 
 if TYPE_CHECKING:
     from docker import APIClient
 
-CALL_TIMEOUT_S = 30.0  # a machine that is short of memory or reads gigabytes has taken more than ten
-# --pull never and project-wide `down` without a file; 2.20 (2023) is the oldest that compose's own docs still cover.
+CALL_TIMEOUT_S = 30.0  # on a machine that was short of memory or read gigabytes, calls took more than ten
+# For `--pull never`, and `down` of a project without a file. 2.20 (2023) is the oldest in compose's own docs.
 OLDEST_COMPOSE = (2, 20)
-# Not COMPOSE_*, which would choose another file, project or profile.
-_PASSED = re.compile(r"PATH|HOME|USER|LANG|XDG_.*|DOCKER_(?!HOST|CONTEXT|TLS).*")
+# Variables that docker inherits. COMPOSE_* would select another file, project or profile.
+_INHERITED = re.compile(r"PATH|HOME|USER|LANG|XDG_.*|DOCKER_(?!HOST|CONTEXT|TLS).*")
 
-# Words of docker 20.10 and compose 2.26, and what to do about them.
+# Messages of docker 20.10 and compose 2.26, each with a hint.
 _HINTS = (
     (
         "could not select device driver",
@@ -48,7 +48,7 @@ _HINTS = (
 
 
 class DockerEngine:
-    """The engine that the caller's docker command would talk to. Nothing is contacted before the first question."""
+    """The docker daemon that the caller's docker command would use. Connects at the first question."""
 
     def __init__(self, *, environment: Mapping[str, str], say: Say) -> None:
         self._caller = dict(environment)
@@ -56,16 +56,19 @@ class DockerEngine:
 
     @cached_property
     def endpoint(self) -> str:
-        """`unix://…`. Raises EnvironmentUnfitError: no docker, no such context, an engine on another machine."""
-        asked = run(
+        """The daemon's socket, `unix://…`.
+
+        Raises EnvironmentUnfitError: no docker, no such context, a daemon on another machine.
+        """
+        done = run(
             ("docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"),
             environment=self._caller,
             say=self._say,
             timeout_s=CALL_TIMEOUT_S,
         )
-        if asked.returncode:
-            raise EnvironmentUnfitError(f"docker: {last_line(asked.stderr)}", hint="docker context ls")
-        endpoint = asked.stdout.strip()
+        if done.returncode:
+            raise EnvironmentUnfitError(f"docker: {last_output_line(done.stderr)}", hint="docker context ls")
+        endpoint = done.stdout.strip()
         if not endpoint.startswith("unix://"):
             raise EnvironmentUnfitError(
                 f"docker talks to {endpoint}; the weights on this machine cannot be mounted there",
@@ -75,16 +78,16 @@ class DockerEngine:
 
     @cached_property
     def api(self) -> "APIClient":
-        """The SDK's client. Raises EnvironmentUnfitError when the daemon does not answer."""
+        """The SDK's client. Raises EnvironmentUnfitError if the daemon does not answer."""
         return self.connect()
 
     def close(self) -> None:
-        """Close the client's connections; the next question opens them again."""
-        if "api" in self.__dict__:  # where cached_property keeps it
+        """Close the client's connections. The next question opens them again."""
+        if "api" in self.__dict__:  # cached_property stores it there
             self.__dict__.pop("api").close()
 
     def connect(self) -> "APIClient":
-        """A client of its own, for a thread."""
+        """Return a new client, for a thread of its own."""
         import docker  # noqa: PLC0415  half a second
 
         self._require_daemon()
@@ -93,16 +96,17 @@ class DockerEngine:
 
     @cached_property
     def compose_version(self) -> str:
-        """Raises EnvironmentUnfitError when compose is missing or too old."""
-        asked = self.command("compose", "version", "--short", timeout_s=CALL_TIMEOUT_S, check=False)
-        version = asked.stdout.strip().removeprefix("v")
+        """The version of compose. Raises EnvironmentUnfitError if compose is missing or too old."""
+        done = self.command("compose", "version", "--short", timeout_s=CALL_TIMEOUT_S, check=False)
+        version = done.stdout.strip().removeprefix("v")
         parts = re.match(r"(\d+)\.(\d+)", version)
-        if asked.returncode or not parts:
-            old = shutil.which("docker-compose", path=self._caller.get("PATH", ""))
-            found = f"; {old} is not the plugin that is meant" if old else ""
+        if done.returncode or not parts:
+            message = "docker has no compose plugin"
+            compose_one = shutil.which("docker-compose", path=self._caller.get("PATH", ""))
+            if compose_one:
+                message += f"; {compose_one} is not the plugin that is meant"
             raise EnvironmentUnfitError(
-                f"docker has no compose plugin{found}",
-                hint="install it: sudo apt-get install docker-compose-plugin",
+                message, hint="install it: sudo apt-get install docker-compose-plugin"
             )
         if (int(parts[1]), int(parts[2])) < OLDEST_COMPOSE:
             raise EnvironmentUnfitError(
@@ -112,31 +116,32 @@ class DockerEngine:
         return version
 
     def compose(self, project: str, file: Path | None, arguments: Sequence[str], *, timeout_s: float) -> None:
-        """`docker compose` in a project. Raises EnvironmentUnfitError with docker's own last words."""
+        """Run `docker compose` in a project. Raises EnvironmentUnfitError with its last line of output."""
         if not self.compose_version:
             raise EnvironmentUnfitError(
                 "docker compose does not say which version it is", hint="docker compose version"
             )
-        # Without a file compose goes by the labels of what exists; it would take one it found beside or above it.
-        named = ("--file", str(file)) if file else ()
-        self.command("compose", "--project-name", project, *named, *arguments, timeout_s=timeout_s)
+        words = ["compose", "--project-name", project]
+        if file:  # without a file, compose finds the project's containers by their labels
+            words += ["--file", str(file)]
+        self.command(*words, *arguments, timeout_s=timeout_s)
 
     def command(self, *arguments: str, timeout_s: float, check: bool = True) -> CompletedProcess[str]:
-        """`docker …` against this engine. Raises EnvironmentUnfitError when it fails and `check` is set."""
-        passed = {name: value for name, value in self._caller.items() if _PASSED.fullmatch(name)}
+        """Run `docker …` on this daemon. Raises EnvironmentUnfitError if it fails and `check` is set."""
+        inherited = {name: value for name, value in self._caller.items() if _INHERITED.fullmatch(name)}
         done = run(
             ("docker", *arguments),
-            environment={**passed, "DOCKER_HOST": self.endpoint},
+            environment={**inherited, "DOCKER_HOST": self.endpoint},
             say=self._say,
             timeout_s=timeout_s,
         )
         if check and done.returncode:
-            raise unfit(last_line(done.stderr))
+            raise unfit(last_output_line(done.stderr))
         return done
 
     @contextmanager
     def asking(self) -> Iterator[None]:
-        """Turn what the SDK raises into EnvironmentUnfitError. NotFound passes: it is an answer."""
+        """Turn the SDK's errors into EnvironmentUnfitError, except NotFound, which is an answer."""
         import requests  # noqa: PLC0415  with the SDK
         from docker.errors import APIError, DockerException, NotFound  # noqa: PLC0415  half a second
 
@@ -145,18 +150,18 @@ class DockerEngine:
         except NotFound:
             raise
         except APIError as error:
-            raise unfit(last_line(str(error.explanation))) from error
+            raise unfit(last_output_line(str(error.explanation))) from error
         except (DockerException, requests.RequestException) as error:
             if isinstance(error, requests.Timeout) or isinstance(error.__cause__, requests.Timeout):
                 raise EnvironmentUnfitError(
                     f"the docker daemon at {self.endpoint} did not answer within {CALL_TIMEOUT_S:g} s",
                     hint="sudo systemctl restart docker",
                 ) from error
-            self._require_daemon()  # it may have gone since it was asked last
-            raise unfit(last_line(str(error))) from error
+            self._require_daemon()  # it may have gone since the last question
+            raise unfit(last_output_line(str(error))) from error
 
     def _require_daemon(self) -> None:
-        """Raises EnvironmentUnfitError when nobody listens on the socket, or we may not talk to it."""
+        """Raise EnvironmentUnfitError if nothing listens on the socket, or the user may not connect to it."""
         try:
             with socket.socket(socket.AF_UNIX) as probe:
                 probe.settimeout(CALL_TIMEOUT_S)
@@ -173,8 +178,10 @@ class DockerEngine:
             ) from error
 
 
-def unfit(words: str) -> EnvironmentUnfitError:
-    """Docker's own words, and what to do about them where that is known."""
-    words = words.removeprefix("Error response from daemon: ")
-    hint = next((hint for part, hint in _HINTS if part in words), "docker info")
-    return EnvironmentUnfitError(f"docker: {words}", hint=hint)
+def unfit(message: str) -> EnvironmentUnfitError:
+    """Return the error for a message of docker, with the hint of a known one."""
+    message = message.removeprefix("Error response from daemon: ")
+    for part, hint in _HINTS:
+        if part in message:
+            return EnvironmentUnfitError(f"docker: {message}", hint=hint)
+    return EnvironmentUnfitError(f"docker: {message}", hint="docker info")

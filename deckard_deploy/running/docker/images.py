@@ -1,4 +1,4 @@
-"""Is the image here, and if not, how far is the pull?"""
+"""Local images, and the pull of others with its progress."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +13,11 @@ from deckard_deploy.system.unknown import Unknown
 # An image's layers unpacked, over their size as they are sent. gzip made 1,008,806,376 bytes of 2,100,705,280 of torch
 # and vLLM 0.19.1 (CPU build, `tar -c torch vllm | gzip | wc -c`). Other images differ, so this is an estimate.
 UNPACKED = 2
-_STALL_S = 300  # without a byte, or a word from the registry
+_STALL_S = 300  # without an answer of the registry
 
 
 def image_id(engine: DockerEngine, reference: str) -> str | None:
-    """The id of a local image, `sha256:…`; None when it is not here. Raises EnvironmentUnfitError."""
+    """Return the id of a local image, `sha256:…`; None if it is not here. Raises EnvironmentUnfitError."""
     from docker.errors import NotFound  # noqa: PLC0415  half a second
 
     try:
@@ -29,7 +29,10 @@ def image_id(engine: DockerEngine, reference: str) -> str | None:
 
 
 def digests(engine: DockerEngine, reference: str) -> list[str]:
-    """The digests under which the local image is known in its repository: one, unless it was pushed or pulled again."""
+    """Return the digests of a local image in its repository.
+
+    It has one, unless it was pushed or pulled again.
+    """
     from docker.errors import NotFound  # noqa: PLC0415  half a second
 
     try:
@@ -37,12 +40,19 @@ def digests(engine: DockerEngine, reference: str) -> list[str]:
             known = engine.api.inspect_image(reference)["RepoDigests"]  # type: ignore[no-untyped-call]
     except NotFound:
         return []
-    of_this = f"{registry.repository(reference)}@"
-    return [str(one).removeprefix(of_this) for one in known or () if str(one).startswith(of_this)]
+    prefix = f"{registry.repository(reference)}@"
+    found = []
+    for digest in known or ():
+        if str(digest).startswith(prefix):
+            found.append(str(digest).removeprefix(prefix))
+    return found
 
 
 def root_folder(engine: DockerEngine) -> Path:
-    """Where the daemon keeps images; it may be on another machine's disk than ours, when docker runs in one."""
+    """Return the folder in which the daemon stores images.
+
+    If docker runs in a virtual machine, the folder is on that machine's disk.
+    """
     with engine.asking():
         return Path(engine.api.info()["DockerRootDir"])
 
@@ -59,9 +69,10 @@ def space_needed(engine: DockerEngine, image: str, platform: str | None) -> Disk
 def pull(
     engine: DockerEngine, reference: str, *, platform: str | None, on_bytes: Callable[[int, int], None]
 ) -> str:
-    """Pull an image and return its id; `on_bytes(done, known total)` as layers come.
+    """Pull an image and return its id.
 
-    Raises NetworkError (registry, no such image), EnvironmentUnfitError (disk, daemon).
+    on_bytes: called as layers arrive, with the bytes received and the bytes of all layers that are known so
+    far. Raises NetworkError (registry, no such image), EnvironmentUnfitError (disk, daemon).
     """
     from docker.errors import APIError  # noqa: PLC0415  half a second
 
@@ -73,8 +84,9 @@ def pull(
             for event in api.pull(
                 repository, tag=digest or None, platform=platform, stream=True, decode=True
             ):
-                _follow(event, layers, reference)
-                on_bytes(sum(done for done, _ in layers.values()), sum(total for _, total in layers.values()))
+                _apply(event, layers, reference)
+                received = sum(done for done, _ in layers.values())
+                on_bytes(received, sum(total for _, total in layers.values()))
         except APIError as error:
             raise _refused(reference, str(error.explanation)) from error
     found = image_id(engine, reference)
@@ -83,18 +95,21 @@ def pull(
     return found
 
 
-def _follow(event: dict[str, Any], layers: dict[str, tuple[int, int]], reference: str) -> None:
+def _apply(event: dict[str, Any], layers: dict[str, tuple[int, int]], reference: str) -> None:
+    """Update `layers` (id -> bytes received, bytes in all) by one event of a pull."""
     if "error" in event:
         raise _refused(reference, str(event["error"]))
     detail = event.get("progressDetail") or {}
     layer = str(event.get("id", ""))
-    if event.get("status") == "Downloading" and "total" in detail:
+    status = event.get("status")
+    if status == "Downloading" and "total" in detail:
         layers[layer] = (int(detail["current"]), int(detail["total"]))
-    elif event.get("status") in ("Download complete", "Pull complete") and layer in layers:
-        layers[layer] = (layers[layer][1], layers[layer][1])
+    elif status in ("Download complete", "Pull complete") and layer in layers:
+        _, total = layers[layer]
+        layers[layer] = (total, total)
 
 
-def _refused(reference: str, words: str) -> EnvironmentUnfitError | NetworkError:
-    if "no space left" in words:
+def _refused(reference: str, message: str) -> EnvironmentUnfitError | NetworkError:
+    if "no space left" in message:
         return EnvironmentUnfitError(f"no space left for {reference}", hint="docker system df")
-    return NetworkError(f"{reference} cannot be pulled: {words}", hint=f"docker pull {reference}")
+    return NetworkError(f"{reference} cannot be pulled: {message}", hint=f"docker pull {reference}")

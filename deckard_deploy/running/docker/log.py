@@ -1,4 +1,4 @@
-"""A container's log, read by a thread, so that nobody waits for a line."""
+"""The log of a container, read by a thread, so that a caller never waits for a line."""
 
 import contextlib
 import time
@@ -18,7 +18,7 @@ _REATTACH_S = 0.3
 
 
 class DockerLog:
-    """Lines of one container from its first on, or the `last` so many, across its restarts."""
+    """Clean lines of one container across its restarts: all of them, or from the `last` so many on."""
 
     def __init__(self, engine: DockerEngine, container: str, *, last: int | None = None) -> None:
         self.container = container
@@ -32,7 +32,7 @@ class DockerLog:
         self._thread.start()
 
     def poll(self) -> list[str]:
-        """What came since the last call; never blocks."""
+        """Return the lines since the last call; never block."""
         lines = []
         try:
             while True:
@@ -41,7 +41,7 @@ class DockerLog:
             return lines
 
     def close(self) -> None:
-        """End the thread."""
+        """Stop the thread."""
         self._closed.set()
         if self._stream is not None:
             self._stream.close()
@@ -54,17 +54,21 @@ class DockerLog:
         try:
             api = self._engine.connect()
             with api:
-                # Following ends with the container; a restarted one is followed again from where it was left.
+                # A stream ends with the container. A restarted container gets a new stream, from the last
+                # line on.
                 while not self._closed.is_set():
-                    # The daemon may come back, and the log with it.
+                    # If the daemon is started again, the log continues.
                     with contextlib.suppress(EnvironmentUnfitError):
                         seen = self._attach(api, seen)
                     self._closed.wait(_REATTACH_S)
         except (NotFound, EnvironmentUnfitError):
-            return  # the container or the daemon is gone, which whoever observes it learns first-hand
+            return  # the container or the daemon is gone; `observe` reports that
 
     def _attach(self, api: "APIClient", seen: str) -> str:
-        """Read to the end of one stream; the time stamp of the last line (RFC 3339, nine digits: sorts as text)."""
+        """Read one stream to its end. Return the time stamp of the last line.
+
+        Time stamps (RFC 3339 with nine digits) sort as text.
+        """
         splitter = LineSplitter()
         after = seen
         with self._engine.asking():
@@ -74,7 +78,7 @@ class DockerLog:
             self._stream = api.logs(
                 self.container, stream=True, follow=True, timestamps=True, since=since, tail=tail
             )
-            if self._last is not None:  # once: what comes after a restart is all new
+            if self._last is not None:  # only once: all lines after a restart are new
                 self._last, self._attached_at = None, attached_at
             for data in self._stream:
                 for line in splitter.feed(data):
@@ -86,5 +90,7 @@ class DockerLog:
 
 
 def _seconds(stamp: str) -> int | None:
-    """Whole seconds since 1970 of docker's time stamp, which is in UTC."""
-    return int(datetime.fromisoformat(stamp[:19] + "+00:00").timestamp()) if stamp else None
+    """Return the whole seconds since 1970 of docker's time stamp, which is in UTC."""
+    if not stamp:
+        return None
+    return int(datetime.fromisoformat(stamp[:19] + "+00:00").timestamp())

@@ -1,7 +1,7 @@
-"""What a registry says of an image that is not here yet: its digest, and how many bytes its layers are.
+"""Facts about an image in a registry: its digest, and the bytes of its layers.
 
-The digest is asked for by the daemon, which will pull it, with its mirrors and logins. The daemon does not tell layers;
-those docker's own command line reads from the registry, with the same logins.
+The daemon asks for the digest, with its mirrors and logins, because it is the one that will pull the image.
+It does not report layers; docker's own command line reads them from the registry, with the same logins.
 """
 
 import ipaddress
@@ -10,13 +10,16 @@ from typing import Any
 
 from deckard_deploy.errors import EnvironmentUnfitError, NetworkError
 from deckard_deploy.running.docker.client import DockerEngine
-from deckard_deploy.system.commands import last_line
+from deckard_deploy.system.commands import last_output_line
 
 _TIMEOUT_S = 60.0
 
 
 def digest_of(engine: DockerEngine, reference: str) -> str:
-    """The digest that a tag has now, `sha256:…`. Raises NetworkError, and EnvironmentUnfitError without a daemon."""
+    """Return the current digest of a tag, `sha256:…`.
+
+    Raises NetworkError, and EnvironmentUnfitError without a daemon.
+    """
     from docker.errors import APIError  # noqa: PLC0415  half a second
 
     api = engine.connect()
@@ -27,20 +30,23 @@ def digest_of(engine: DockerEngine, reference: str) -> str:
             return str(found["Descriptor"]["digest"])
         except APIError as error:  # NotFound is one too
             raise NetworkError(
-                f"the registry does not say what {reference} is: {last_line(str(error.explanation))}",
+                f"the registry does not say what {reference} is: {last_output_line(str(error.explanation))}",
                 hint=f"docker pull {reference}",
             ) from error
 
 
 def layer_bytes(engine: DockerEngine, reference: str, platform: str | None) -> int | None:
-    """The layers of one platform's image as they are sent, together; None when the registry does not say.
+    """Return the bytes of an image's layers, as they are sent; None if the registry does not report them.
 
-    `platform` is `os/architecture`; None is the daemon's own. Raises EnvironmentUnfitError.
+    platform: `os/architecture`; None for the daemon's own.
+    Raises EnvironmentUnfitError.
     """
     manifest = _manifest(engine, reference)
     if "manifests" in manifest:
-        entry = _for_platform(manifest["manifests"], platform or _own_platform(engine))
-        manifest = _manifest(engine, f"{repository(reference)}@{entry}") if entry else {}
+        digest = _for_platform(manifest["manifests"], platform or _own_platform(engine))
+        if not digest:
+            return None
+        manifest = _manifest(engine, f"{repository(reference)}@{digest}")
     try:
         return sum(int(layer["size"]) for layer in manifest["layers"])
     except (KeyError, TypeError, ValueError):
@@ -48,32 +54,37 @@ def layer_bytes(engine: DockerEngine, reference: str, platform: str | None) -> i
 
 
 def _manifest(engine: DockerEngine, reference: str) -> dict[str, Any]:
-    # As the daemon has it: HTTP for 127.0.0.0/8 alone.
-    plain = ("--insecure",) if _is_loopback(reference) else ()
+    words = ["manifest", "inspect"]
+    if _is_loopback(reference):  # the daemon uses HTTP for 127.0.0.0/8 only, too
+        words.append("--insecure")
     try:
-        asked = engine.command("manifest", "inspect", *plain, reference, timeout_s=_TIMEOUT_S, check=False)
-        found = json.loads(asked.stdout)
+        done = engine.command(*words, reference, timeout_s=_TIMEOUT_S, check=False)
+        found = json.loads(done.stdout)
     except (EnvironmentUnfitError, ValueError):  # too slow, or not JSON
         return {}
     return found if isinstance(found, dict) else {}
 
 
-def _for_platform(entries: Any, platform: str) -> str | None:  # noqa: ANN401  whatever the registry says
-    for entry in entries if isinstance(entries, list) else ():
-        said = entry.get("platform", {}) if isinstance(entry, dict) else {}
-        if f"{said.get('os')}/{said.get('architecture')}" == platform:
+def _for_platform(entries: Any, platform: str) -> str | None:  # noqa: ANN401  any JSON of the registry
+    if not isinstance(entries, list):
+        return None
+    for entry in entries:
+        if not isinstance(entry, dict):
+            continue
+        found = entry.get("platform", {})
+        if f"{found.get('os')}/{found.get('architecture')}" == platform:
             return str(entry.get("digest"))
     return None
 
 
 def _own_platform(engine: DockerEngine) -> str:
     with engine.asking():
-        said = engine.api.version()
-        return f"{said['Os']}/{said['Arch']}"
+        version = engine.api.version()
+        return f"{version['Os']}/{version['Arch']}"
 
 
 def repository(reference: str) -> str:
-    """Without tag and digest: a colon after the last slash begins a tag."""
+    """Return the reference without tag and digest. A colon after the last slash begins a tag."""
     name = reference.partition("@")[0]
     head, slash, last = name.rpartition("/")
     return f"{head}{slash}{last.partition(':')[0]}"

@@ -1,15 +1,14 @@
-"""Keys of this host's clients: made here, kept as hashes, told to every gateway as a file that nginx reads.
+"""API keys of this host's clients: created here, stored as hashes, and written to a file that gateways read.
 
-<root>/keys/keys.json   0600  name -> hash and date: Record
-<root>/keys/own.key     0600  the key that this tool itself asks with
-<root>/keys/lock              held while keys and what gateways read of them are written
+<root>/keys/keys.json   0600  name -> hash and date: KeyRecord
+<root>/keys/own.key     0600  the key that this tool itself uses
+<root>/keys/lock              held while the keys and the gateways' files are written
 
-nginx compares the MD5 of the whole Authorization line (ngx_http_secure_link_module, the one hash that it has built in).
-A key has 256 random bits, so nothing short of trying them all finds one from its hash.
+nginx compares the MD5 of the whole Authorization line (ngx_http_secure_link_module, its only built-in hash).
+A key has 256 random bits, so a search from its hash would have to try them all.
 """
 
 import base64
-import contextlib
 import hashlib
 import re
 import secrets
@@ -29,8 +28,8 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _OWN_KEY = re.compile(rf"dk-{OWN}-[0-9a-f]{{64}}")
 
 
-class Record(BaseModel):
-    """What is kept of a key."""
+class KeyRecord(BaseModel):
+    """The stored part of a key: its hash, and the date at which it was created."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
@@ -39,12 +38,12 @@ class Record(BaseModel):
 
 
 class Keyring(BaseModel):
-    """keys.json. `closed`: a key was made once, so that from then on each client needs one."""
+    """The content of keys.json. closed: a key was once created, so that each client needs one."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     closed: bool = False
-    keys: dict[str, Record] = {}
+    keys: dict[str, KeyRecord] = {}
 
 
 class Keys:
@@ -55,13 +54,13 @@ class Keys:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Nobody else changes keys, or what gateways read of them. Raises IntegrityError, EnvironmentUnfitError."""
+        """Hold the lock of keys and gateways' files. Raises IntegrityError, EnvironmentUnfitError."""
         private_folder(self.folder)
         with FileLock(self.folder / "lock", mode=0o600):
             yield
 
     def ring(self) -> Keyring:
-        """What is on disk. Raises IntegrityError."""
+        """Return the content of keys.json. Raises IntegrityError."""
         path = self.folder / "keys.json"
         try:
             return Keyring.model_validate_json(read_regular(path))
@@ -73,24 +72,26 @@ class Keys:
             ) from error
 
     def add(self, name: str) -> str:
-        """A new key, which is nowhere else from now on; hold the lock. Raises BadInputError, IntegrityError."""
+        """Add and return a key, which is not stored; the caller holds the lock.
+
+        Raises BadInputError, IntegrityError.
+        """
         self.must_be_new(name)
         ring = self.ring()
-        key = _new(name)
-        made = datetime.now(UTC).isoformat("T", "seconds")
-        self._write(Keyring(closed=True, keys={**ring.keys, name: Record(hash=_hash(key), made=made)}))
+        key = _new_key(name)
+        record = KeyRecord(hash=_hash(key), made=datetime.now(UTC).isoformat("T", "seconds"))
+        self._write(Keyring(closed=True, keys={**ring.keys, name: record}))
         return key
 
     def revoke(self, name: str) -> None:
-        """Forget a key; hold the lock. Raises BadInputError, IntegrityError."""
+        """Remove a key; the caller holds the lock. Raises BadInputError, IntegrityError."""
         self.must_be_known(name)
         ring = self.ring()
-        self._write(
-            ring.model_copy(update={"keys": {key: ring.keys[key] for key in ring.keys if key != name}})
-        )
+        remaining = {key: record for key, record in ring.keys.items() if key != name}
+        self._write(ring.model_copy(update={"keys": remaining}))
 
     def must_be_new(self, name: str) -> None:
-        """Raise BadInputError, before anything is written, for what cannot be a key's name or is one."""
+        """Raise BadInputError for an invalid or used name of a key, before anything is written."""
         if not _NAME.fullmatch(name) or name == OWN:
             raise BadInputError(
                 f"{name[:80]!r} cannot be a key's name",
@@ -102,25 +103,30 @@ class Keys:
             )
 
     def must_be_known(self, name: str) -> None:
-        """Raise BadInputError for a name that no key has."""
+        """Raise BadInputError if no key has the name."""
         known = self.ring().keys
         if name not in known:
             raise BadInputError(f"no key named {name[:80]!r}; known: {', '.join(sorted(known)) or 'none'}")
 
     def own(self) -> str:
-        """This tool's own key, made when it is first asked for, and anew when what is there is none."""
+        """Return the tool's own key. It is created at the first use, and replaced if the file is invalid."""
         path = self.folder / "own.key"
-        with contextlib.suppress(FileNotFoundError):
-            if _OWN_KEY.fullmatch(key := read_regular(path).strip()):
-                return key
+        try:
+            key = read_regular(path).strip()
+        except FileNotFoundError:
+            key = ""
+        if _OWN_KEY.fullmatch(key):
+            return key
         private_folder(self.folder)
-        write_atomically(path, f"{_new(OWN)}\n")
-        return read_regular(path).strip()
+        write_atomically(path, f"{_new_key(OWN)}\n")
+        return read_regular(path).strip()  # another process may have replaced it
 
     def access(self) -> str:
-        """access.conf, as nginx includes it; $access_version tells whether a gateway has read this text."""
+        """Return access.conf, as nginx includes it. $access_version shows if a gateway has read this text."""
         ring = self.ring()
-        hashes = {OWN: _hash(self.own()), **{name: record.hash for name, record in sorted(ring.keys.items())}}
+        hashes = {OWN: _hash(self.own())}
+        for name, record in sorted(ring.keys.items()):
+            hashes[name] = record.hash
         known = "".join(f'    "dk-{name}" "{value}";\n' for name, value in hashes.items())
         is_open = int(not ring.closed)
         text = f'map $key_name $key_hash {{\n    default "";\n{known}}}\ngeo $open {{ default {is_open}; }}\n'
@@ -131,11 +137,11 @@ class Keys:
 
 
 def access_version(text: str) -> str:
-    """Twelve hex digits that name the text of an access.conf, less its own last line."""
+    """Return twelve hex digits that identify the text of an access.conf without its last line."""
     return hashlib.sha256(text.partition("geo $access_version")[0].encode()).hexdigest()[:12]
 
 
-def _new(name: str) -> str:
+def _new_key(name: str) -> str:
     return f"dk-{name}-{secrets.token_hex(32)}"
 
 

@@ -1,11 +1,11 @@
-"""A log that cannot fill the disk: one file and the one before it, each of at most so many bytes."""
+"""A log of bounded size: one file and the one before it, each with a maximum of bytes."""
 
 import os
 from pathlib import Path
 
 
 class BoundedLog:
-    """Append bytes; when the file would grow past `limit` bytes it becomes `<name>.1` and a new one begins."""
+    """Append bytes. A file that would exceed `limit` bytes is renamed to `<name>.1`, and a new one begins."""
 
     def __init__(self, path: Path, limit: int) -> None:
         self._path = path
@@ -14,11 +14,11 @@ class BoundedLog:
         self._size = 0
 
     def write(self, data: bytes) -> None:
-        """Append. Raises OSError (disk full); the next call tries again."""
+        """Append bytes. Raises OSError (disk full); the next call tries again."""
         for start in range(0, len(data), self._limit):
             part = data[start : start + self._limit]
             if self._size + len(part) > self._limit:
-                # First: what is closed before that fails would be closed again, as somebody else's.
+                # The new file is opened first: if that fails, the old descriptor must not be closed twice.
                 new = self._new()
                 os.close(self._descriptor)
                 self._descriptor, self._size = new, 0
@@ -36,24 +36,24 @@ class BoundedLog:
 
 
 class LogReader:
-    """New bytes of a BoundedLog, across its rotation; another process writes it."""
+    """A reader of a BoundedLog that another process writes; follows its rotation."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._descriptor: int | None = None
 
     def read(self) -> bytes:
-        """Everything that came since the last call; nothing if there is no file yet. Never blocks."""
+        """Return the bytes since the last call, empty if there is no file yet. Never blocks."""
         data = self._rest()
         if self._replaced():
-            data += self._rest()  # what came between the read above and the rotation
+            data += self._rest()  # bytes between the read above and the rotation
             self.close()
             self._open()
             data += self._rest()
         return data
 
     def close(self) -> None:
-        """Close the file; the next read starts at the beginning of the newest."""
+        """Close the file. The next read starts at the beginning of the newest file."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

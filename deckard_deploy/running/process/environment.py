@@ -1,13 +1,13 @@
 """The process runtime's private Python environment: an engine installed by uv from a lock with hashes.
 
-    install()   looks at the host, says the cost, builds the environment, proves that it loads, stamps it
-    remove()    takes it away
+    install()   checks the host, reports the cost, builds the environment, loads the engine, writes the stamp
+    remove()    deletes the environment
 
-Nothing is believed but the stamp, which is written last: an environment without one is from an install that was cut
-off, and is built anew. What was downloaded by then is in uv's cache, so that the second try is short.
+Only the stamp, which is written last, proves that an environment is complete. An environment without a stamp
+is from an interrupted install and is rebuilt. Its downloads are in uv's cache, so that the second try is
+short.
 """
 
-import contextlib
 import ctypes
 import fcntl
 import hashlib
@@ -23,16 +23,17 @@ from pathlib import Path
 
 from deckard_deploy.errors import BadInputError, DeployError, EnvironmentUnfitError
 from deckard_deploy.running.process.locks import EngineLock, TorchRoute
-from deckard_deploy.running.process.uv import Say, Uv, uv_binary
+from deckard_deploy.running.process.uv import Uv, uv_binary
+from deckard_deploy.system.commands import Say
 from deckard_deploy.system.files import nearest_existing, write_atomically
 
 _STAMP = "installed.json"
-_LAYOUT = 1  # of an environment; a new number has every older one built anew
+_LAYOUT = 1  # of an environment; a new number makes every older environment be rebuilt
 
 
 @dataclass(frozen=True)
 class Installed:
-    """An environment that is complete. `reused`: it was there already, nothing was done."""
+    """A complete environment. reused: it existed already, and nothing was done."""
 
     python: Path
     version: str
@@ -41,27 +42,30 @@ class Installed:
 
     @property
     def vllm(self) -> Path:
-        """The `vllm` command line."""
+        """The path of the `vllm` program."""
         return self.python.with_name("vllm")
 
 
 def install(engine_env: Path, *, lock: EngineLock, say: Say) -> Installed:
-    """Have the engine of `lock` in `engine_env`, a folder that is wholly ours; `say` gets the progress, a line a call.
+    """Install the engine of `lock` in `engine_env`, a folder that belongs to this tool alone.
 
-    A complete environment of this lock and this Python is returned at once. A second install waits for the first.
-    Raises EnvironmentUnfitError (Python, machine, disk, library, no uv, engine does not load), NetworkError,
-    IntegrityError (a wheel is not the one locked) and BadInputError (the folder holds something else).
+    say: receives the progress, one line per call.
+
+    A complete environment of this lock and this Python is returned immediately. A second install waits for
+    the first. Raises EnvironmentUnfitError (Python, machine, disk, library, no uv, engine does not load),
+    NetworkError, IntegrityError (a wheel differs from the lock) and BadInputError (the folder holds something
+    else).
     """
     engine_env = engine_env.absolute()
     if present := _complete(engine_env, lock):
         return present
     _refuse_foreign(engine_env)
-    with _held(engine_env, say) as holder:
+    with _locked(engine_env, say) as lock_descriptor:
         if present := _complete(engine_env, lock):
             return present
         _refuse_unfit(lock)
-        uv = Uv(uv_binary(), engine_env, holder, say)
-        route = _route(uv, lock)
+        uv = Uv(uv_binary(), engine_env, lock_descriptor, say)
+        route = _select_route(uv, lock)
         say(
             f"installing the engine into {engine_env}: {route.name}, {route.download_gb:g} GB to download, "
             f"{route.disk_gb:g} GB on disk, about {route.seconds} s on a fast line"
@@ -71,7 +75,7 @@ def install(engine_env: Path, *, lock: EngineLock, say: Say) -> Installed:
 
 
 def remove(engine_env: Path, *, say: Say) -> None:
-    """Delete the environment, if there is one; its empty lock file stays, beside it.
+    """Delete the environment, if there is one. Its empty lock file stays next to it.
 
     Raises BadInputError if the folder was not made by `install`.
     """
@@ -79,7 +83,7 @@ def remove(engine_env: Path, *, say: Say) -> None:
     if not engine_env.exists():
         return
     _refuse_foreign(engine_env)
-    with _held(engine_env, say):
+    with _locked(engine_env, say):
         _delete(engine_env)
 
 
@@ -87,7 +91,7 @@ def _build(uv: Uv, lock: EngineLock, route: TorchRoute) -> Installed:
     _delete(uv.engine_env)
     uv.run("venv", "--quiet", "--python", sys.executable, str(uv.engine_env))
     python = uv.engine_env / "bin" / "python"
-    # Byte-compiling now halves the time of every start: 23 s instead of 40 s to a healthy server, measured.
+    # Compiled files halve the time of every start: 23 s instead of 40 s to a healthy server, measured.
     files = [str(lock.folder / name) for name in ("engine.txt", route.requirements)]
     uv.run(
         "pip",
@@ -104,7 +108,7 @@ def _build(uv: Uv, lock: EngineLock, route: TorchRoute) -> Installed:
         _write_distribution(site_packages, *lock.distribution)
     for name, text in route.additions.items():
         _append(site_packages / name, text)
-    version = _load(python, lock.check)
+    version = _load_engine(python, lock.check)
     stamp = _expected_stamp(lock) | {"version": version, "torch": route.name}
     write_atomically(uv.engine_env / _STAMP, json.dumps(stamp, indent=2) + "\n", mode=0o644)
     uv.say(f"the engine loads: version {version}")
@@ -112,15 +116,20 @@ def _build(uv: Uv, lock: EngineLock, route: TorchRoute) -> Installed:
 
 
 def _complete(engine_env: Path, lock: EngineLock) -> Installed | None:
-    stamp_file, python = engine_env / _STAMP, engine_env / "bin" / "python"
-    # exists() follows the link to the Python it was made with.
+    """Return the environment if it is complete and matches the lock."""
+    stamp_file = engine_env / _STAMP
+    python = engine_env / "bin" / "python"
+    # exists() follows the link to the Python that built the environment.
     if not stamp_file.is_file() or not python.exists():
         return None
-    with contextlib.suppress(ValueError, TypeError, KeyError):  # empty after a power cut, say: built anew
+    try:
         stamp = json.loads(stamp_file.read_text())
-        if all(stamp[key] == value for key, value in _expected_stamp(lock).items()):
-            return Installed(python, stamp["version"], stamp["torch"], reused=True)
-    return None
+        for key, value in _expected_stamp(lock).items():
+            if stamp[key] != value:
+                return None
+        return Installed(python, stamp["version"], stamp["torch"], reused=True)
+    except (ValueError, TypeError, KeyError):  # a damaged stamp, for instance empty after a power failure
+        return None
 
 
 def _expected_stamp(lock: EngineLock) -> dict[str, str | int]:
@@ -135,26 +144,26 @@ def _lock_file(engine_env: Path) -> Path:
 
 
 @contextmanager
-def _held(engine_env: Path, say: Say) -> Iterator[int]:
-    """Hold the environment's lock; yields its descriptor.
+def _locked(engine_env: Path, say: Say) -> Iterator[int]:
+    """Hold the environment's lock, and yield its descriptor.
 
-    uv inherits the descriptor and with it the lock: when an install is killed, the uv that it leaves behind still
-    writes, and the next install must wait for it. (That is why this is flock itself and not the filelock package,
-    whose descriptor is private.)
+    uv inherits the descriptor and with it the lock. When an install is killed, its uv still writes, and the
+    next install must wait for it. That is why this is flock itself and not the filelock package, whose
+    descriptor is private.
     """
-    file = _lock_file(engine_env)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w") as opened:
+    path = _lock_file(engine_env)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
         try:
-            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             say(f"another install is at work in {engine_env}: waiting for it")
-            fcntl.flock(opened, fcntl.LOCK_EX)
-        yield opened.fileno()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield file.fileno()
 
 
 def _delete(engine_env: Path) -> None:
-    # First, so that a half deleted environment is not a complete one.
+    # The stamp goes first, so that a partly deleted environment does not count as complete.
     (engine_env / _STAMP).unlink(missing_ok=True)
     if engine_env.exists():
         shutil.rmtree(engine_env)
@@ -176,15 +185,15 @@ def _refuse_unfit(lock: EngineLock) -> None:
             f"the engine has no build for Python {platform.python_version()}",
             hint=f"uv tool install --python {newest} 'deckard-deploy[cpu]'",
         )
-    for library, how in lock.libraries.items():
+    for library, command in lock.libraries.items():
         try:
             ctypes.CDLL(library)
         except OSError as error:
-            raise EnvironmentUnfitError(f"the engine needs {library}: {error}", hint=how) from error
+            raise EnvironmentUnfitError(f"the engine needs {library}: {error}", hint=command) from error
 
 
-def _route(uv: Uv, lock: EngineLock) -> TorchRoute:
-    """The first route whose index answers within seconds; the last one is not tried, it is what is left."""
+def _select_route(uv: Uv, lock: EngineLock) -> TorchRoute:
+    """Return the first route whose index answers within seconds, or the last one, which is not tried."""
     routes = [route for route in lock.routes if route.machine == platform.machine()]
     if not routes:
         raise EnvironmentUnfitError(
@@ -202,14 +211,18 @@ def _route(uv: Uv, lock: EngineLock) -> TorchRoute:
 
 
 def _refuse_full_disk(engine_env: Path, cache: Path, route: TorchRoute) -> None:
-    # On one filesystem uv links its cache's files into the environment, and they take their place once.
-    folders = {place.stat().st_dev: place for place in map(nearest_existing, (cache, engine_env))}
+    # On one file system, uv links the files of its cache into the environment, so they take space only once.
+    folders = {}
+    for path in (cache, engine_env):
+        folder = nearest_existing(path)
+        folders[folder.stat().st_dev] = folder
     for folder in folders.values():
         free_gb = shutil.disk_usage(folder).free / 1e9
         if free_gb < route.disk_gb:
+            missing_gb = route.disk_gb - free_gb
             raise EnvironmentUnfitError(
                 f"{folder} has {free_gb:.1f} GB free, the engine takes {route.disk_gb:g} GB",
-                hint=f"free {route.disk_gb - free_gb:.1f} GB there (what other projects left: uv cache prune)",
+                hint=f"free {missing_gb:.1f} GB there (what other projects left: uv cache prune)",
             )
 
 
@@ -218,23 +231,22 @@ def _site_packages(engine_env: Path) -> Path:
 
 
 def _write_distribution(site_packages: Path, name: str, version: str) -> None:
-    """Write the metadata of a distribution without files, as a wheel's installer would."""
+    """Write the metadata of a distribution without files, as the installer of a wheel does."""
     folder = site_packages / f"{name}-{version}.dist-info"
     folder.mkdir()
     (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
     (folder / "INSTALLER").write_text("deckard-deploy\n")
-    (folder / "RECORD").write_text(
-        "".join(f"{folder.name}/{file},,\n" for file in ("METADATA", "INSTALLER", "RECORD"))
-    )
+    record = [f"{folder.name}/{file},,\n" for file in ("METADATA", "INSTALLER", "RECORD")]
+    (folder / "RECORD").write_text("".join(record))
 
 
 def _append(installed: Path, text: str) -> None:
-    """Put text at the end of an installed file, as a new file: the old one may be a link into uv's cache."""
+    """Append text to an installed file by a new file, because the old one may be a link into uv's cache."""
     write_atomically(installed, installed.read_text() + text, mode=0o644)
 
 
-def _load(python: Path, check: str) -> str:
-    """Run the lock's check in the new environment; returns the last line it prints."""
+def _load_engine(python: Path, check: str) -> str:
+    """Run the lock's check in the new environment, and return the last line that it prints."""
     done = subprocess.run([python, "-I", "-B", "-c", check], capture_output=True, text=True, check=False)
     lines = done.stdout.split("\n")[:-1]
     if done.returncode or not lines:

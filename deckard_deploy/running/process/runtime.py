@@ -1,7 +1,8 @@
-"""vLLM as plain processes of this host, under a supervisor of ours; for machines without docker.
+"""The process runtime: vLLM as plain processes under our supervisor, for machines without docker.
 
-The supervisor and all that belongs to it hold process.lock, from before they exist until the last of them is gone:
-whoever gets the lock knows that nothing of the deployment runs, however the last command or supervisor was killed.
+The caller takes process.lock before the supervisor exists. The supervisor and its guard inherit it, and it is
+free when the last of them is gone. A process that gets the lock therefore knows that nothing of the
+deployment runs, even after a command or a supervisor was killed.
 """
 
 import contextlib
@@ -28,28 +29,36 @@ from deckard_deploy.running.process.supervision import (
     SPEC,
     ServerSpec,
     ServerState,
-    kill_marked,
-    restarts_of,
-    server_mark,
-    supervisor_mark,
-    user_name,
+    kill_tagged,
+    restart_limit,
+    server_tag,
+    supervisor_tag,
+    user_variable,
 )
 from deckard_deploy.running.releases import GATEWAY, Release
 from deckard_deploy.running.runtime import MISSING, DiskNeed, Instance, Observation, PythonCommand, VllmFiles
-from deckard_deploy.system.commands import Say, last_line, run
+from deckard_deploy.system.commands import Say, last_output_line, run
 from deckard_deploy.system.files import read_regular, write_atomically, writing
 from deckard_deploy.system.ports import require_free
-from deckard_deploy.system.processes import ProcessIdentity, is_alive, marked, send, wait_gone
+from deckard_deploy.system.processes import (
+    ProcessIdentity,
+    is_alive,
+    processes_with_variable,
+    send_signal,
+    wait_gone,
+)
 from deckard_deploy.system.text import LineSplitter
 from deckard_deploy.system.unknown import Unknown
 
-LOG_BYTES = 16 << 20  # twice: the log and the one before it
-_PYTHON_S = 600.0  # importing vLLM takes a minute on a busy machine with two cores
-_SETTLE_S = 20  # a supervisor that holds the lock writes its state within the time Python takes to start
+_PYTHON_S = 600.0  # a busy machine may need minutes to import vLLM
+LOG_BYTES = 16 << 20  # of the log, and again of the one before it
+_SETTLE_S = 20  # a supervisor with the lock writes its state as soon as its Python has started
+_POLL_S = 0.02
+_TAIL_BYTES = 1 << 20
 
 
 class ProcessRuntime:
-    """One deployment's server as processes. `program`: a plan -> the `vllm` of the engine's environment."""
+    """The server of one deployment as processes."""
 
     kind = "process"
 
@@ -61,7 +70,10 @@ class ProcessRuntime:
         environment: Mapping[str, str],
         say: Say,
     ) -> None:
-        """`environment` is the caller's own; of it the server sees PATH, HOME and LANG alone."""
+        """program: returns the `vllm` of a plan's engine. environment: the caller's own.
+
+        Of the caller's environment, the server sees PATH, HOME and LANG only.
+        """
         self._deployment = deployment
         self._program = program
         self._environment = {
@@ -74,14 +86,14 @@ class ProcessRuntime:
     def start(self, release: Release) -> Instance:
         """Start the release's recorded launch under a new supervisor.
 
-        Raises EnvironmentUnfitError (the port is taken, something of the deployment still runs), StartFailedError (the
-        program cannot be run), IntegrityError (the release is damaged).
+        Raises EnvironmentUnfitError (the port is used, something of the deployment still runs),
+        StartFailedError (the program cannot be run), IntegrityError (the release is damaged).
         """
         spec = self._spec(release)
         with self._nothing_running() as lock:
             plan = release.plan()
             require_free(plan.address, plan.port)
-            self._forget()
+            self._clear_state()
             write_atomically(release.folder / SPEC, spec.model_dump_json(indent=1) + "\n")
             self._say(f"$ {' '.join(spec.argv[:3])} …")
             self._spawn(release, lock)
@@ -95,18 +107,21 @@ class ProcessRuntime:
     def stop(self) -> None:
         """End the server, its workers and its supervisor: SIGTERM, the plan's grace, SIGKILL.
 
-        They are found by their marks, not by what is written down, so a damaged record cannot save one.
-        Raises EnvironmentUnfitError when a process does not die, which only the kernel can hold up.
+        The processes are found by their tags, not by the records, so that a damaged record does not matter.
+        Raises EnvironmentUnfitError if a process does not die, which only the kernel can cause.
         """
-        supervisors = [*marked(supervisor_mark(self._deployment.folder)), *self._of_another_path()]
+        supervisors = [
+            *processes_with_variable(supervisor_tag(self._deployment.folder)),
+            *self._moved_supervisors(),
+        ]
         for process in supervisors:
-            send(process, signal.SIGTERM)
+            send_signal(process, signal.SIGTERM)
         deadline = time.monotonic() + self._grace() + 10
         for process in supervisors:
             if not wait_gone(process, max(0.0, deadline - time.monotonic())):
-                send(process, signal.SIGKILL)  # its guard takes the server with it
-        kill_marked(supervisor_mark(self._deployment.folder))
-        left = kill_marked(server_mark(self._deployment.folder))
+                send_signal(process, signal.SIGKILL)  # its guard then kills the server
+        kill_tagged(supervisor_tag(self._deployment.folder))
+        left = kill_tagged(server_tag(self._deployment.folder))
         if left:
             raise EnvironmentUnfitError(
                 f"process {left[0].pid} of deployment {self._deployment.name} does not die",
@@ -114,17 +129,17 @@ class ProcessRuntime:
             )
         if self._deployment.folder.is_dir():
             with self._nothing_running():
-                self._forget()
+                self._clear_state()
 
     def observe(self) -> Observation:
-        """What the supervisor says, as far as it lives. Raises EnvironmentUnfitError."""
+        """Return the state that the supervisor wrote, if it still lives. Raises EnvironmentUnfitError."""
         state = self._settled()
         if state is None:
             return MISSING
         killed = not is_alive(state.supervisor) and state.state != "exited"
         return Observation(
             state="exited" if killed else state.state,
-            # 128 + SIGKILL: nothing else ends a supervisor like that.
+            # 128 + SIGKILL: only that ends a supervisor before it writes its end.
             exit_code=137 if killed else state.exit_code,
             oom_killed=state.oom_killed,
             restart_count=state.restart_count,
@@ -134,33 +149,36 @@ class ProcessRuntime:
         )
 
     def poll_lines(self, *, last: int | None = None) -> list[str]:
-        """New lines of the running or last server's log."""
+        """Return the new lines of the log of the running or last server."""
         if self._reader is None:
             state = self._state()
             if state is None:
                 return []
             self._reader = LogReader(self._log_of(state))
         lines = self._lines.feed(self._reader.read())
-        return lines if last is None else lines[max(0, len(lines) - last) :]
+        if last is None:
+            return lines
+        return lines[max(0, len(lines) - last) :]
 
     def tail(self, count: int) -> list[str]:
-        """The last lines of the running or last server's log, of at most a MiB."""
+        """Return the last lines of the log of the running or last server, at most 1 MiB of each file."""
         state = self._state()
         if state is None:
             return []
-        splitter, lines = LineSplitter(), list[str]()
+        if count <= 0:
+            return []
+        splitter = LineSplitter()
+        lines: list[str] = []
         log = self._log_of(state)
         for path in (log.with_name(f"{SERVER_LOG}.1"), log):
-            with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-                file.seek(max(0, os.fstat(file.fileno()).st_size - (1 << 20)))
-                lines += splitter.feed(file.read())
-        return lines[-count:] if count > 0 else []
+            lines += splitter.feed(_last_bytes(path))
+        return lines[-count:]
 
     def reload(self) -> None:
-        """Have the gateway read its files again: nginx takes up new connections with them, and ends old ones well."""
+        """Make the gateway read its files again. nginx completes old connections before it ends them."""
         state = self._settled()
         if state and state.gateway:
-            send(state.gateway, signal.SIGHUP)
+            send_signal(state.gateway, signal.SIGHUP)
 
     def ensure_engine(self, plan: LaunchPlan, say: Say) -> None:  # noqa: ARG002  the protocol's
         """Install the plan's environment unless it is here, as `program` does."""
@@ -192,7 +210,7 @@ class ProcessRuntime:
         return done.stdout or done.stderr
 
     def close(self) -> None:
-        """Close the log; the server goes on."""
+        """Close the log; the server continues to run."""
         if self._reader:
             self._reader.close()
         self._reader, self._lines = None, LineSplitter()
@@ -200,23 +218,28 @@ class ProcessRuntime:
     def _spec(self, release: Release) -> ServerSpec:
         launch = release.recorded_launch()
         plan = release.plan()
-        name, _, value = server_mark(self._deployment.folder).partition("=")
-        restarts = restarts_of(plan.container.restart)
+        name, _, value = server_tag(self._deployment.folder).partition("=")
         program = self._program(plan)
         return ServerSpec(
             argv=(str(program), *plan.entrypoint[1:], *plan.launched(launch.launch_id).arguments),
-            environment={**self._environment, **user_name(), **plan.environment, **KEEP_ENVIRON, name: value},
+            environment={
+                **self._environment,
+                **user_variable(),
+                **plan.environment,
+                **KEEP_ENVIRON,
+                name: value,
+            },
             launch_id=launch.launch_id,
             plan_hash=release.plan_hash,
-            restarts=restarts,
+            restarts=restart_limit(plan.container.restart),
             grace_s=plan.container.stop_grace_period_s,
             log_bytes=LOG_BYTES,
-            gateway=_nginx(release, plan),
+            gateway=_gateway_command(release, plan),
             socket=SOCKET if plan.gateway else None,
         )
 
     def _spawn(self, release: Release, lock: int) -> None:
-        """Raises StartFailedError with what the supervisor said."""
+        """Start the supervisor. Raises StartFailedError with its message."""
         log = release.folder / "supervisor.log"
         argv = [
             sys.executable,
@@ -225,7 +248,7 @@ class ProcessRuntime:
             str(release.folder),
             str(lock),
         ]
-        name, _, value = supervisor_mark(self._deployment.folder).partition("=")
+        name, _, value = supervisor_tag(self._deployment.folder).partition("=")
         with writing(log), log.open("wb") as errors:
             launcher = subprocess.Popen(
                 argv,
@@ -238,35 +261,36 @@ class ProcessRuntime:
                 pass_fds=(lock,),
             )
         with launcher:
-            said = (launcher.stdout.read() if launcher.stdout else b"").decode(errors="replace")
-        if said != "started\n":
+            output = launcher.stdout.read() if launcher.stdout else b""
+        message = output.decode(errors="replace")
+        if message != "started\n":
+            message = message or log.read_text(errors="replace")
             raise StartFailedError(
-                f"the server could not be started: {last_line(said or log.read_text(errors='replace'))}",
-                hint=f"see {log}",
+                f"the server could not be started: {last_output_line(message)}", hint=f"see {log}"
             )
 
     @contextlib.contextmanager
     def _nothing_running(self) -> Iterator[int]:
-        """Hold process.lock: nothing of the deployment runs, and nothing but the holder will start it."""
+        """Hold process.lock: nothing of the deployment runs, and only the holder can start it."""
         with writing(self._deployment.process_lock):
             lock = os.open(
                 self._deployment.process_lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
             )
         try:
             deadline = time.monotonic() + _SETTLE_S
-            while not _locked(lock):
+            while not _try_lock(lock):
                 if time.monotonic() > deadline:
                     raise EnvironmentUnfitError(
                         f"a server of deployment {self._deployment.name} is still running",
                         hint="deckard-deploy down",
                     )
-                time.sleep(0.02)
+                time.sleep(_POLL_S)
             yield lock
         finally:
             os.close(lock)
 
     def _settled(self) -> ServerState | None:
-        """The state, once it is the lock holder's own or nobody holds the lock. Raises EnvironmentUnfitError."""
+        """Return the state once its supervisor lives or the lock is free. Raises EnvironmentUnfitError."""
         try:
             lock = os.open(self._deployment.process_lock, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -275,14 +299,14 @@ class ProcessRuntime:
             deadline = time.monotonic() + _SETTLE_S
             while True:
                 state = self._state()
-                if (state and is_alive(state.supervisor)) or _locked(lock):
+                if (state and is_alive(state.supervisor)) or _try_lock(lock):
                     return self._state()
                 if time.monotonic() > deadline:
                     raise EnvironmentUnfitError(
                         f"something holds {self._deployment.process_lock} and says nothing of itself",
                         hint=f"see who it is: fuser -v {self._deployment.process_lock}",
                     )
-                time.sleep(0.02)
+                time.sleep(_POLL_S)
         finally:
             os.close(lock)
 
@@ -296,21 +320,27 @@ class ProcessRuntime:
                 f"{self._deployment.process_state} is damaged", hint="stop what may run: deckard-deploy down"
             ) from error
 
-    def _of_another_path(self) -> list[ProcessIdentity]:
-        """The supervisor of a state directory that was moved while it ran: its marks name the old path.
+    def _moved_supervisors(self) -> list[ProcessIdentity]:
+        """Return the supervisor of a state directory that was moved while it ran; its tag names the old path.
 
-        It is the recorded one, and holds the lock; the one in a copy of the directory holds no lock there.
+        It is the recorded one, and holds the lock. In a copy of the directory, the recorded one does not hold
+        the lock.
         """
-        with contextlib.suppress(IntegrityError, OSError):
+        try:
             lock = os.open(self._deployment.process_lock, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                state = self._state()
-                return [state.supervisor] if state and not _locked(lock) else []
-            finally:
-                os.close(lock)
+        except OSError:
+            return []
+        try:
+            state = self._state()
+            if state and not _try_lock(lock):
+                return [state.supervisor]
+        except (IntegrityError, OSError):
+            return []
+        finally:
+            os.close(lock)
         return []
 
-    def _forget(self) -> None:
+    def _clear_state(self) -> None:
         self.close()
         self._deployment.process_state.unlink(missing_ok=True)
         (self._deployment.folder / SOCKET).unlink(missing_ok=True)
@@ -318,34 +348,47 @@ class ProcessRuntime:
     def _grace(self) -> float:
         graces = []
         for spec in self._deployment.releases.glob(f"*/{SPEC}"):
-            with contextlib.suppress(ValidationError, IntegrityError, FileNotFoundError):
-                graces.append(ServerSpec.model_validate_json(read_regular(spec)).grace_s)
+            grace_s = _grace_of(spec)
+            if grace_s is not None:
+                graces.append(grace_s)
         return max(graces, default=30.0)
 
     def _log_of(self, state: ServerState) -> Path:
         return self._deployment.releases / state.plan_hash / SERVER_LOG
 
 
-def _nginx(release: Release, plan: LaunchPlan) -> tuple[str, ...]:
-    """The gateway's command line; its folder is the deployment's."""
+def _gateway_command(release: Release, plan: LaunchPlan) -> tuple[str, ...]:
+    """Return the command line of nginx; its prefix is the deployment's folder."""
     if plan.gateway is None or plan.gateway.program is None:
         return ()
-    # Started by root, it would give its workers to another user, who may not come to the engine's socket.
-    user = ("-g", f"user {pwd.getpwuid(0).pw_name};") if os.geteuid() == 0 else ()
-    folder = release.folder.parent.parent
-    return (
-        plan.gateway.program,
-        "-p",
-        str(folder),
-        "-e",
-        "stderr",
-        "-c",
-        str(release.folder / GATEWAY),
-        *user,
-    )
+    command = [plan.gateway.program, "-p", str(release.folder.parent.parent)]
+    command += ["-e", "stderr", "-c", str(release.folder / GATEWAY)]
+    if os.geteuid() == 0:
+        # By default nginx, started by root, runs its workers as another user, who may not open the engine's
+        # socket.
+        command += ["-g", f"user {pwd.getpwuid(0).pw_name};"]
+    return tuple(command)
 
 
-def _locked(lock: int) -> bool:
+def _grace_of(spec: Path) -> float | None:
+    """Return the grace period of a stored spec in seconds, None if the file is missing or damaged."""
+    try:
+        return ServerSpec.model_validate_json(read_regular(spec)).grace_s
+    except (ValidationError, IntegrityError, FileNotFoundError):
+        return None
+
+
+def _last_bytes(path: Path) -> bytes:
+    """Return the last _TAIL_BYTES of a file, nothing if it does not exist."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+            return file.read()
+    except FileNotFoundError:
+        return b""
+
+
+def _try_lock(lock: int) -> bool:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

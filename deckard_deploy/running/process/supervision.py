@@ -1,7 +1,7 @@
-"""What the process runtime and its supervisor tell each other, on disk.
+"""The files by which the process runtime and its supervisor communicate.
 
-releases/<plan hash>/process.json   ServerSpec: what to run, written before the supervisor starts
-process.json                        ServerState: how it goes, written by the supervisor alone
+releases/<plan hash>/process.json   ServerSpec: the command to run, written before the supervisor starts
+process.json                        ServerState: the server's state, written by the supervisor alone
 process.lock                        flock, from before the supervisor exists until its last process is gone
 """
 
@@ -14,28 +14,37 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from deckard_deploy.system.processes import ProcessIdentity, marked, send, wait_for_exits, wait_gone
+from deckard_deploy.system.processes import (
+    ProcessIdentity,
+    processes_with_variable,
+    send_signal,
+    wait_for_exits,
+    wait_gone,
+)
 
 SPEC, SERVER_LOG = "process.json", "vllm.log"
-# Every descendant of the server inherits it, so nothing that the server ever started escapes a stop. vLLM renames
-# its processes with setproctitle, which would overwrite the environment in /proc/<pid>/environ; SPT_NOENV forbids it
-# (setproctitle's README).
-MARK, SUPERVISOR_MARK = "DECKARD_DEPLOYMENT", "DECKARD_SUPERVISES"
-TEARDOWN_S = 20.0  # of a process with much memory; the attempts below are as long
+# Every descendant of the server inherits the variable, so that a stop finds every process that the server
+# ever started. vLLM renames its processes with setproctitle, which would overwrite the environment in
+# /proc/<pid>/environ; SPT_NOENV prevents that (setproctitle's README).
+SERVER_VARIABLE, SUPERVISOR_VARIABLE = "DECKARD_DEPLOYMENT", "DECKARD_SUPERVISES"
+TEARDOWN_S = 20.0  # of a process with much memory; as long as the attempts below
 KEEP_ENVIRON = {"SPT_NOENV": "1"}
 
 
 class Message(BaseModel):
-    """Base of the two."""
+    """The base of both messages."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
 
 class ServerSpec(Message):
-    """What the supervisor runs. `restarts`: how often after a failure; None: for ever.
+    """The command that the supervisor runs.
 
-    gateway: the proxy that runs beside the server, if there is one; when either ends, so does the other. socket: the
-    file on which the server listens for it; in the deployment's folder, as both run there.
+    restarts: the maximum of restarts after failures; None: no limit.
+    gateway: the command of the proxy that runs next to the server, if there is one. When one of the two ends,
+    the supervisor ends the other.
+    socket: the file in the deployment's folder, their working folder, on which the server listens for the
+    gateway.
     """
 
     argv: tuple[str, ...]
@@ -50,7 +59,7 @@ class ServerSpec(Message):
 
 
 class ServerState(Message):
-    """How it goes. `exit_code` is 128 + n after signal n, as docker says it."""
+    """The state of the server. exit_code: 128 + n after signal n, as in docker."""
 
     supervisor: ProcessIdentity
     server: ProcessIdentity | None
@@ -63,18 +72,21 @@ class ServerState(Message):
     restart_count: int = 0
 
 
-def server_mark(deployment: Path) -> str:
-    """`NAME=value` in the environment of everything that a deployment's server started."""
-    return f"{MARK}={deployment}"
+def server_tag(deployment: Path) -> str:
+    """Return the `NAME=value` in the environment of all processes of a deployment's server."""
+    return f"{SERVER_VARIABLE}={deployment}"
 
 
-def supervisor_mark(deployment: Path) -> str:
-    """The same for its supervisor and that one's guard."""
-    return f"{SUPERVISOR_MARK}={deployment}"
+def supervisor_tag(deployment: Path) -> str:
+    """Return the `NAME=value` in the environment of a deployment's supervisor and its guard."""
+    return f"{SUPERVISOR_VARIABLE}={deployment}"
 
 
-def user_name() -> dict[str, str]:
-    """A name for a user that has none: PyTorch asks for one (getpass.getuser) where it keeps compiled code."""
+def user_variable() -> dict[str, str]:
+    """Return USER for a user without a name, otherwise nothing.
+
+    PyTorch asks for the name (getpass.getuser) to choose the folder of its compiled code.
+    """
     try:
         pwd.getpwuid(os.getuid())
     except KeyError:
@@ -82,24 +94,32 @@ def user_name() -> dict[str, str]:
     return {}
 
 
-def restarts_of(policy: str) -> int | None:
-    """Docker's words -> how many restarts (None: no limit). One that nobody stopped has failed, even with code 0."""
+def restart_limit(policy: str) -> int | None:
+    """Return the maximum of restarts of a docker restart policy, None without a limit.
+
+    A server that ends without a stop has failed, even with exit code 0.
+    """
     name, _, count = policy.partition(":")
     if name == "no":
         return 0
-    return int(count) if name == "on-failure" and count else None
+    if name == "on-failure" and count:
+        return int(count)
+    return None
 
 
-def kill_marked(mark: str, *, attempts: int = 20) -> list[ProcessIdentity]:
-    """SIGKILL everything with that mark, but not the caller, and wait until it is torn down; what would not die."""
-    left = marked(mark)
+def kill_tagged(tag: str, *, attempts: int = 20) -> list[ProcessIdentity]:
+    """SIGKILL all processes with that tag except the caller, and wait until they are torn down.
+
+    Return the processes that did not die.
+    """
+    left = processes_with_variable(tag)
     for _ in range(attempts):
         if not left:
             break
         for process in left:
-            send(process, signal.SIGKILL)
+            send_signal(process, signal.SIGKILL)
         deadline = time.monotonic() + 1
         left = [process for process in left if not wait_gone(process, max(0.0, deadline - time.monotonic()))]
-        left = sorted({*left, *marked(mark)}, key=str)
+        left = sorted({*left, *processes_with_variable(tag)}, key=str)
     wait_for_exits(TEARDOWN_S)
     return left

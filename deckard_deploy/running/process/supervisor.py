@@ -1,11 +1,12 @@
 """The supervisor of a plain server process: `python -m deckard_deploy.running.process.supervisor`.
 
-It outlives the command that started it, keeps the server's log bounded, restarts the server as often as the plan
-says, writes down how it goes, and takes every process of the server with it when it ends. Arguments: the release
-folder and the descriptor of the held process.lock. Prints `started` or why not, then closes stdout.
+It outlives the command that started it, keeps the server's log bounded, restarts the server as often as the
+plan allows, writes the server's state, and ends every process of the server before it ends itself. Arguments:
+the release folder and the descriptor of the held process.lock. Prints `started` or the error, then closes
+stdout.
 
-    up ──> launcher ──fork──> supervisor ──fork──> guard      holds the lock; kills what a killed supervisor leaves
-                                         └─Popen─> server     own session; dies with the supervisor (PDEATHSIG)
+    up ──> launcher ──fork──> supervisor ──fork──> guard    holds the lock; kills leftovers of the supervisor
+                                         └─Popen─> server   own session; dies with the supervisor (PDEATHSIG)
 """
 
 import contextlib
@@ -26,20 +27,20 @@ from deckard_deploy.running.process.supervision import (
     SPEC,
     ServerSpec,
     ServerState,
-    kill_marked,
-    server_mark,
+    kill_tagged,
+    server_tag,
 )
 from deckard_deploy.system.files import write_atomically
 from deckard_deploy.system.processes import identity_of
 
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # include/uapi/linux/prctl.h
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _STARTED = b"started\n"
-AGAIN_S = 2.0  # between two tries to write on a full disk
+RETRY_S = 2.0  # between two attempts to write on a full disk
 
 
 class Supervisor:
-    """Runs one ServerSpec until it has ended for good or somebody sends SIGTERM. Single-threaded."""
+    """The supervisor of one ServerSpec, until its server has ended or SIGTERM arrives. Single-threaded."""
 
     def __init__(self, release: Path) -> None:
         self._deployment = release.parent.parent
@@ -51,8 +52,8 @@ class Supervisor:
         self._gateway: int | None = None
         self._status: int | None = None
         self._stop_at: float | None = None  # monotonic; set by SIGTERM
-        self._told = False
-        self._unwritten = ""  # what process.json should say, while a disk is full
+        self._stop_sent = False
+        self._unwritten = ""  # the content of process.json that a full disk has refused
         self._selector = selectors.DefaultSelector()
         self._wake, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector.register(self._wake, selectors.EVENT_READ)
@@ -63,32 +64,32 @@ class Supervisor:
             signal.signal(number, self._on_stop)
 
     def run(self) -> None:
-        """Start, serve, restart, end."""
+        """Start the server, and restart it after failures, until it has ended finally."""
         while True:
             killed_before = _oom_kills()
             output = self._start()
-            _tell(_STARTED)
+            _report(_STARTED)
             self._serve(output)
             code = self._exit_code()
             oom_killed = code != 0 and _oom_kills() > killed_before
-            if not self._again():
+            if not self._may_restart():
                 self._write("exited", exit_code=code, oom_killed=oom_killed)
                 return
             self._restarts += 1
             self._write("restarting", exit_code=code, oom_killed=oom_killed)
-            self._pause(min(60.0, 0.1 * 2**self._restarts))  # docker's back-off: restartmanager.go
+            self._pause(min(60.0, 0.1 * 2**self._restarts))  # as docker: restartmanager.go
             if self._stop_at is not None:
                 self._write("exited", exit_code=code, oom_killed=oom_killed)
                 return
 
     def _start(self) -> int:
         self._server = self._gateway = self._status = None
-        if self._spec.socket:  # a server that was killed leaves it, and the next could not bind
+        if self._spec.socket:  # a killed server leaves it, and the next could not bind
             (self._deployment / self._spec.socket).unlink(missing_ok=True)
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
         try:
             self._server = self._spawn(self._spec.argv, write_end, signal.SIGKILL)
-            if self._spec.gateway:  # nginx ends its workers on SIGTERM, and would leave them on SIGKILL
+            if self._spec.gateway:  # nginx ends its workers on SIGTERM, but not on SIGKILL
                 self._gateway = self._spawn(self._spec.gateway, write_end, signal.SIGTERM)
         finally:
             os.close(write_end)
@@ -97,12 +98,12 @@ class Supervisor:
         return read_end
 
     def _spawn(self, argv: tuple[str, ...], output: int, end: signal.Signals) -> int:
-        """A child that gets the signal `end` when this process dies."""
+        """Start a child that receives the signal `end` when this process dies. Return its pid."""
         me = os.getpid()
 
         def die_with_supervisor() -> None:
             _LIBC.prctl(_PR_SET_PDEATHSIG, end, 0, 0, 0)
-            if os.getppid() != me:  # it died before the line above
+            if os.getppid() != me:  # the supervisor died before the line above
                 os._exit(1)
 
         child = subprocess.Popen(
@@ -115,25 +116,28 @@ class Supervisor:
             start_new_session=True,
             preexec_fn=die_with_supervisor,  # noqa: PLW1509  this process has one thread
         )
-        child.returncode = 0  # reaped by _reap, with the orphans, not by Popen
+        child.returncode = 0  # _reap collects it together with the orphans, not Popen
         return child.pid
 
     def _serve(self, output: int) -> None:
-        """Copy the output to the log until the server has ended and none of its processes is left."""
+        """Copy the output to the log until all processes of the server have ended."""
         self._selector.register(output, selectors.EVENT_READ)
         open_output = True
         while self._status is None:
-            self._pass_on_stop()
-            self._selector.select(AGAIN_S if self._unwritten and self._stop_at is None else self._time_left())
+            self._forward_stop()
+            if self._unwritten and self._stop_at is None:
+                self._selector.select(RETRY_S)
+            else:
+                self._selector.select(self._time_left())
             self._reap()
             if self._unwritten:
-                self._write_down()
+                self._write_state_file()
             if open_output and not self._copy(output):
                 self._selector.unregister(output)
                 open_output = False
             if self._time_left() == 0:
-                kill_marked(server_mark(self._deployment))
-        kill_marked(server_mark(self._deployment))
+                kill_tagged(server_tag(self._deployment))
+        kill_tagged(server_tag(self._deployment))
         self._end_gateway()
         self._reap()
         if open_output:
@@ -142,7 +146,7 @@ class Supervisor:
         os.close(output)
 
     def _copy(self, output: int) -> bool:
-        """Whether the output may still say something."""
+        """Copy the available output to the log. Return False at its end."""
         while True:
             try:
                 data = os.read(output, 1 << 16)
@@ -150,42 +154,54 @@ class Supervisor:
                 return True
             if not data:
                 return False
-            # On a full disk the line is lost; blocking the server would be worse.
+            # On a full disk the output is lost, because the server must not be blocked.
             with contextlib.suppress(OSError):
                 self._log.write(data)
 
     def _reap(self) -> None:
-        """Collect the server and the orphans that became children of this subreaper."""
+        """Collect the server and its orphans, which become children of this subreaper."""
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake, 4096)
-        with contextlib.suppress(ChildProcessError):
-            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-                # Of the two that serve together, the first that ends says why.
-                if ended[0] in (self._server, self._gateway) and self._status is None:
-                    self._status = ended[1]
+        while ended := _ended_child(-1, os.WNOHANG):
+            pid, status = ended
+            # Of server and gateway, the first that ends is the cause.
+            if pid in (self._server, self._gateway) and self._status is None:
+                self._status = status
 
     def _end_gateway(self) -> None:
-        """nginx writes its title over its environment, marks and all; but its workers are of its process group."""
-        if self._gateway is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._gateway, signal.SIGKILL)
-            with contextlib.suppress(ChildProcessError):
-                while True:
-                    os.waitpid(-self._gateway, 0)
+        """Kill the gateway and its workers by their process group.
+
+        nginx overwrites its environment, and with it the tag, by its process title.
+        """
+        if self._gateway is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._gateway, signal.SIGKILL)
+        while _ended_child(-self._gateway, 0):
+            pass
 
     def _exit_code(self) -> int:
         code = os.waitstatus_to_exitcode(self._status or 0)
-        return code if code >= 0 else 128 - code
+        if code < 0:
+            return 128 - code
+        return code
 
-    def _again(self) -> bool:
-        """Whatever the code: vLLM 0.19.1's server ends with 0, five seconds after its engine was killed."""
+    def _may_restart(self) -> bool:
+        """Return True unless a stop is requested or the maximum of restarts is reached.
+
+        The exit code does not matter: vLLM 0.19.1's server ends with 0, five seconds after its engine was
+        killed.
+        """
         if self._stop_at is not None:
             return False
         return self._spec.restarts is None or self._restarts < self._spec.restarts
 
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
-        while self._stop_at is None and (left := until - time.monotonic()) > 0:
+        while self._stop_at is None:
+            left = until - time.monotonic()
+            if left <= 0:
+                return
             self._selector.select(left)
             self._reap()
 
@@ -193,14 +209,16 @@ class Supervisor:
         if self._stop_at is None:
             self._stop_at = time.monotonic() + self._spec.grace_s
 
-    def _pass_on_stop(self) -> None:
-        """SIGTERM to the server alone, as docker does: it ends its workers itself, in its own order."""
-        if self._stop_at is not None and not self._told and self._server is not None:
-            self._told = True
-            os.kill(self._server, signal.SIGTERM)  # not reaped yet, so the number is still its own
+    def _forward_stop(self) -> None:
+        """Send SIGTERM to the server only, as docker does: the server ends its workers in its own order."""
+        if self._stop_at is not None and not self._stop_sent and self._server is not None:
+            self._stop_sent = True
+            os.kill(self._server, signal.SIGTERM)  # it is not reaped yet, so the pid is still its own
 
     def _time_left(self) -> float | None:
-        return None if self._stop_at is None else max(0.0, self._stop_at - time.monotonic())
+        if self._stop_at is None:
+            return None
+        return max(0.0, self._stop_at - time.monotonic())
 
     def _write(
         self, state: str, *, server: int | None = None, exit_code: int | None = None, oom_killed: bool = False
@@ -219,37 +237,37 @@ class Supervisor:
             }
         )
         self._unwritten = now.model_dump_json(indent=1) + "\n"
-        self._write_down()
+        self._write_state_file()
 
-    def _write_down(self) -> None:
+    def _write_state_file(self) -> None:
         try:
             write_atomically(self._deployment / "process.json", self._unwritten)
             self._unwritten = ""
         except EnvironmentUnfitError:
-            # Of the first start somebody has to know; later a full disk must not end a server.
+            # `start` needs the state of the first start. Later, a full disk must not end a server.
             if not self._restarts:
                 raise
 
 
 def main() -> None:
-    """Fork away from whoever called, set the guard, supervise."""
+    """Fork away from the caller, start the guard, and supervise."""
     release, lock = Path(sys.argv[1]), int(sys.argv[2])
     if os.fork():
         os._exit(0)
     _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    fcntl.fcntl(lock, fcntl.F_SETFD, fcntl.FD_CLOEXEC)  # it came from the caller open across exec
-    alive = _set_guard(release.parent.parent)
+    fcntl.fcntl(lock, fcntl.F_SETFD, fcntl.FD_CLOEXEC)  # inherited from the caller across exec
+    alive = _start_guard(release.parent.parent)
     try:
         Supervisor(release).run()
     except (OSError, DeployError) as error:
-        _tell(f"{error}\n".encode())
+        _report(f"{error}\n".encode())
         raise
     finally:
-        os.close(alive)  # the guard ends when the last copy of this end is closed, however that comes about
+        os.close(alive)  # the guard acts when the last copy of this end is closed, also by a kill
 
 
-def _set_guard(deployment: Path) -> int:
-    """Fork a process that outlives this one by as long as it takes to kill what is left of the server."""
+def _start_guard(deployment: Path) -> int:
+    """Fork a process that kills the server after this one ends. Return the pipe that keeps it waiting."""
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     if os.fork():
         os.close(read_end)
@@ -259,12 +277,12 @@ def _set_guard(deployment: Path) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.read(read_end, 1)
-    kill_marked(server_mark(deployment))
+    kill_tagged(server_tag(deployment))
     os._exit(0)
 
 
-def _tell(message: bytes) -> None:
-    """Say it to `start`, if that still lives, and only once."""
+def _report(message: bytes) -> None:
+    """Send a message to `start`, if that still lives, and close stdout; later messages are discarded."""
     with contextlib.suppress(BrokenPipeError):
         os.write(1, message)
     _close_stdout()
@@ -276,8 +294,22 @@ def _close_stdout() -> None:
     os.close(null)
 
 
+def _ended_child(pid: int, options: int) -> tuple[int, int] | None:
+    """Collect a child that has ended: return its pid and status, None if there is none. As waitpid(2)."""
+    try:
+        ended, status = os.waitpid(pid, options)
+    except ChildProcessError:
+        return None
+    if not ended:
+        return None
+    return ended, status
+
+
 def _oom_kills() -> int:
-    """Processes that the kernel killed for memory since boot (/proc/vmstat, counted since Linux 4.13)."""
+    """Return the number of processes that the kernel killed for memory since boot.
+
+    (/proc/vmstat, counted since Linux 4.13.)
+    """
     for line in Path("/proc/vmstat").read_text().splitlines():
         if line.startswith("oom_kill "):
             return int(line.split()[1])

@@ -1,19 +1,17 @@
-"""The uv program: found, run, its progress passed on, its failures turned into our errors."""
+"""The uv program: its path, its runs with their progress, and its failures as our errors."""
 
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from deckard_deploy.errors import DeployError, EnvironmentUnfitError, IntegrityError, NetworkError
-
-Say = Callable[[str], None]
+from deckard_deploy.system.commands import Say
 
 _PROBE_SECONDS = 10
-# A user's index, proxy and cache choices stay; these would change what is installed.
+# The user's choice of index, proxy and cache is respected. These variables would change what is installed.
 _VARIABLES_DROPPED = (
     "UV_TORCH_BACKEND",
     "UV_EXCLUDE_NEWER",
@@ -21,11 +19,11 @@ _VARIABLES_DROPPED = (
     "UV_CONSTRAINT",
     "UV_OVERRIDE",
 )
-# What uv says that a waiting person wants to read: the stages, and of the downloads those of 100 MiB and more.
+# The lines of uv that are passed on: the stages, and the downloads of 100 MiB and more.
 _PROGRESS = re.compile(
     r"(Prepared|Installed|Bytecode compiled) \d+|Downloading .+ \((\d{3,}\.\d+MiB|.+GiB)\)"
 )
-# uv's wording (0.13) -> whose fault it is. The first that is found counts.
+# The wording of uv 0.13 -> our error and its hint. The first that is found counts.
 _FAILURES: tuple[tuple[str, type[DeployError], str], ...] = (
     (
         "Hash mismatch",
@@ -40,7 +38,7 @@ _FAILURES: tuple[tuple[str, type[DeployError], str], ...] = (
 
 
 def uv_binary() -> str:
-    """Where the uv of the `cpu` extra is; raises EnvironmentUnfitError without it."""
+    """Return the path of the `cpu` extra's uv. Raises EnvironmentUnfitError without it."""
     try:
         import uv  # noqa: PLC0415 - an extra: only the process runtime needs it
 
@@ -53,30 +51,31 @@ def uv_binary() -> str:
 
 @dataclass(frozen=True)
 class Uv:
-    """uv at work on one environment. `holder` is the descriptor of the environment's lock, see `_held`."""
+    """The uv of one environment. lock: the descriptor of the environment's lock, which each uv inherits."""
 
     binary: str
     engine_env: Path
-    holder: int
+    lock: int
     say: Say
 
     def run(self, *arguments: str, environment: dict[str, str] | None = None) -> None:
-        """Run uv and pass on what it says of its progress; raises the error of its wording if it fails."""
-        said: list[str] = []
+        """Run uv and pass on its progress. Raises the error that matches its message if it fails."""
+        lines: list[str] = []
         with self._start(arguments, environment or {}) as process:
             try:
-                for line in process.stdout or ():
-                    said.append(line.strip())
-                    if _PROGRESS.match(said[-1]):
-                        self.say(f"uv: {said[-1]}")
+                for text in process.stdout or ():
+                    line = text.strip()
+                    lines.append(line)
+                    if _PROGRESS.match(line):
+                        self.say(f"uv: {line}")
             finally:
                 if process.poll() is None and sys.exc_info()[0] is not None:
                     process.terminate()
         if process.returncode:
-            raise _error(said, process.returncode)
+            raise _error(lines, process.returncode)
 
     def probe(self, requirements: Path, options: tuple[str, ...]) -> None:
-        """Ask the index for one route's wheels without fetching them; raises a DeployError within seconds."""
+        """Ask the index for a route's wheels without a download. Raises a DeployError within seconds."""
         seconds = str(_PROBE_SECONDS)
         self.run(
             *("pip", "install", "--dry-run", "--no-deps", *options),
@@ -89,39 +88,53 @@ class Uv:
         )
 
     def cache_dir(self) -> Path:
-        """The folder of uv's cache."""
-        asked = [self.binary, "cache", "dir"]
-        return Path(subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip())
+        """Return the folder of uv's cache."""
+        command = [self.binary, "cache", "dir"]
+        return Path(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip())
 
     def _start(self, arguments: tuple[str, ...], environment: dict[str, str]) -> subprocess.Popen[str]:
         kept = {name: value for name, value in os.environ.items() if name not in _VARIABLES_DROPPED}
-        # The certificates that this machine trusts, as pip does: behind a company's proxy uv's own are not enough.
+        # Trust the machine's certificates, as pip does: behind a company's proxy, uv's own are not enough.
         kept.setdefault("UV_SYSTEM_CERTS", "true")
         return subprocess.Popen(
             [self.binary, *arguments],
-            cwd=self.engine_env.parent,  # not the user's folder, whose pyproject.toml would configure this uv
+            cwd=self.engine_env.parent,  # in the user's folder, a pyproject.toml would configure this uv
             env=kept | environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            pass_fds=(self.holder,),
+            pass_fds=(self.lock,),
         )
 
 
-def _error(said: list[str], code: int) -> DeployError:
-    """The error that uv's words stand for: its complaint, and the line that tells what is behind it.
+def _error(lines: list[str], code: int) -> DeployError:
+    """Return the error that matches uv's output: its complaint and the line that names the cause.
 
-    uv prints `error: …`, then a `cause: …` line for each thing behind the one before; the last is the root.
+    uv prints `error: …`, then one `cause: …` line for each cause of the one before. The last is the root
+    cause.
     """
-    start = next((number for number, line in enumerate(said) if line.startswith("error:")), -1)
-    complaint = [line.removeprefix("error: ").removeprefix("cause: ") for line in said[start:] if line]
+    complaint = _complaint(lines)
     if not complaint:
         return EnvironmentUnfitError(
             f"uv ended with code {code} and no word", hint="run the same command again"
         )
     for wording, error, hint in _FAILURES:
-        if telling := [line for line in complaint if wording in line]:
-            root = telling[0] if telling[0] != complaint[0] else complaint[-1]
-            return error(f"{complaint[0]}: {root}", hint=hint)
+        matching = [line for line in complaint if wording in line]
+        if not matching:
+            continue
+        root = matching[0]
+        if root == complaint[0]:
+            root = complaint[-1]
+        return error(f"{complaint[0]}: {root}", hint=hint)
     return EnvironmentUnfitError(f"uv: {complaint[0]}: {complaint[-1]}", hint="run the same command again")
+
+
+def _complaint(lines: list[str]) -> list[str]:
+    """Return the lines from `error:` on, without their prefixes; the last line if none begins so."""
+    start = -1
+    for number, line in enumerate(lines):
+        if line.startswith("error:"):
+            start = number
+            break
+    return [line.removeprefix("error: ").removeprefix("cause: ") for line in lines[start:] if line]

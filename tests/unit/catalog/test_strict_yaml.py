@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from deckard_deploy.catalog import strict_yaml
 from deckard_deploy.errors import BadInputError
+from deckard_deploy.system.text import escaped
 
 DEEP_LIST = "a: " + "[" * 30 + "]" * 30
 DEEP_MAPPING = "a: " + "{b: " * 30 + "1" + "}" * 30
@@ -148,7 +149,7 @@ def test_plain_scalar_reads_numbers_and_booleans(text: str, value: object) -> No
 
 
 def test_printable_and_shortened_stay_on_one_line() -> None:
-    assert strict_yaml.printable("größe") == "größe"
-    assert strict_yaml.printable("a\nb\x1b[31m") == "a\\nb\\x1b[31m"
+    assert escaped("größe") == "größe"
+    assert escaped("a\nb\x1b[31m") == "a\\nb\\x1b[31m"
     assert strict_yaml.shortened("x" * 100).endswith("…")
     assert len(strict_yaml.shortened("x" * 100)) == 58

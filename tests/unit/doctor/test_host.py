@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from deckard_deploy.doctor.host import MAX_FILE, MAX_OUTPUT, Host, one_line
+from deckard_deploy.doctor.host import MAX_FILE, MAX_OUTPUT, Host
+from deckard_deploy.system.text import one_line
 
 
 def test_program_is_found_on_the_hosts_path_only(host: Host, program):

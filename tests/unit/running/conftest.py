@@ -1,4 +1,4 @@
-"""The fixture; what it makes is in world.py, which scripts/campaign_kills.py uses too."""
+"""The fixture `world`. Its class is in world.py, which scripts/campaign_kills.py uses too."""
 
 from collections.abc import Iterator
 from pathlib import Path

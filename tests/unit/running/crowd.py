@@ -1,4 +1,4 @@
-"""Many `up`s at once: what a test runs a few of and scripts/campaign_up.py many."""
+"""Many concurrent `up`s; a test runs a few, scripts/campaign_up.py many."""
 
 import multiprocessing
 import sys
@@ -16,14 +16,15 @@ from deckard_deploy.running.releases import Launch, Release
 from deckard_deploy.running.runtime import Runtime
 from tests.unit.running.world import World, eventually
 
-# Processes of one that has imported everything: fifty Pythons that start would be all that is measured.
+# Forked from a process that has imported everything, because fifty starts of Python would hide the
+# measurement.
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload([__name__, "tests.e2e.docker_world", "docker"])
 
 
 @dataclass(frozen=True)
 class Left:
-    """How one of them ended: exit code, seconds from its turn to its end, those of a processor, and what it said."""
+    """The end of one `up`: its exit code, its wall and CPU seconds, and its message."""
 
     code: int
     took_s: float
@@ -34,7 +35,7 @@ class Left:
 def crowd(
     site_in: Callable[[Path], Site], folder: Path, release: Release, launch: Launch, count: int
 ) -> list[Left]:
-    """Let `count` processes bring the same release up at the same moment; one holds until all others have left."""
+    """Deploy one release from `count` processes at the same moment; one holds until the others have ended."""
     turn, leave = _PROCESSES.Barrier(count), _PROCESSES.Event()
     pipes = [_PROCESSES.Pipe(duplex=False) for _ in range(count)]
     started = [
@@ -53,7 +54,7 @@ def crowd(
     return left
 
 
-def _take_part(  # noqa: PLR0917  a process is given all it needs
+def _take_part(  # noqa: PLR0917  a process receives all that it needs
     site_in: Callable[[Path], Site],
     folder: Path,
     release: Release,
@@ -76,7 +77,7 @@ def _take_part(  # noqa: PLR0917  a process is given all it needs
 
 
 def site_of_processes(folder: Path) -> Site:
-    """The deployment in the folder, as one of the crowd sees it."""
+    """Return the deployment in the folder, as one of the processes opens it."""
     world = World(folder)
     return Site(
         releases=world.releases, runtimes={"process": world.runtime()}, follow=_follow, say=lambda _: None

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A stand-in for `vllm serve`: takes its arguments, logs, lists its models, has a worker process. FAKE_… sets how."""
+"""A substitute for `vllm serve` with a log, a list of models and a worker. FAKE_… sets its mode."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def main() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     else:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    # A worker in a session of its own, deaf to SIGTERM: only SIGKILL and knowing of it ends it.
+    # A worker in a session of its own that ignores SIGTERM: only SIGKILL to its pid ends it.
     worker = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
     process = subprocess.Popen([sys.executable, "-c", worker], start_new_session=True)
     print(f"worker {process.pid}", flush=True)

@@ -1,4 +1,4 @@
-"""Of many `up`s at once one starts a server, and the others leave at once and name who is at work."""
+"""Of many concurrent `up`s one starts a server; the others exit immediately and name the one that runs."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from tests.unit.running.crowd import crowd, site_of_processes
 from tests.unit.running.world import World
 
 
-def test_one_starts_and_the_others_leave(world: World, tmp_path: Path) -> None:
+def test_one_up_starts_and_the_others_exit(world: World, tmp_path: Path) -> None:
     release, launch = world.stored(world.plan())
     left = crowd(site_of_processes, tmp_path, release, launch, 8)
     assert sorted(one.code for one in left) == [0, *[8] * 7]

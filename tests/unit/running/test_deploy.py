@@ -17,7 +17,7 @@ from deckard_deploy.running.deploy import (
     take_down,
     what_runs,
 )
-from deckard_deploy.running.process.supervision import kill_marked, server_mark
+from deckard_deploy.running.process.supervision import kill_tagged, server_tag
 from deckard_deploy.running.releases import Launch, Release
 from deckard_deploy.running.runtime import MISSING, Observation, Runtime
 from tests.unit.running.world import World, eventually, free_port
@@ -66,14 +66,14 @@ def launch(**changes: object) -> Launch:
         (RUNS, launch(state="stopped"), "replace", "recorded as stopped"),
     ],
 )
-def test_what_has_to_be_done_and_why(observed, recorded, action, cause):
+def test_decide_action_and_cause(observed, recorded, action, cause):
     decision = decide("aa", observed, recorded)
     assert decision.action == action
     assert cause in decision.cause
 
 
-class Fixed:
-    """A runtime that has seen one thing."""
+class FixedRuntime:
+    """A runtime with one fixed observation."""
 
     def __init__(self, observation: Observation) -> None:
         self.observation = observation
@@ -93,13 +93,13 @@ class Fixed:
         (RUNS, seen(launch_id="l2"), Observation(state="running")),
     ],
 )
-def test_two_runtimes_are_one_answer(docker, process, result):
-    runtimes = cast("dict[str, Runtime]", {"docker": Fixed(docker), "process": Fixed(process)})
+def test_observe_joins_two_runtimes(docker, process, result):
+    runtimes = cast("dict[str, Runtime]", {"docker": FixedRuntime(docker), "process": FixedRuntime(process)})
     assert observe(runtimes) == result
 
 
-def proven(release: Release, runtime: Runtime) -> None:
-    """Follow as the program does, in short: listed under the launch's own name, or ended."""
+def follow_until_listed(release: Release, runtime: Runtime) -> None:
+    """Follow as the program does, simplified: until the launch is listed under its own name, or has ended."""
     launch = release.recorded_launch()
     port = release.plan().port
 
@@ -111,13 +111,13 @@ def proven(release: Release, runtime: Runtime) -> None:
     eventually(settled)
 
 
-def site_of(world: World, follow: Callable[[Release, Runtime], None] = proven) -> Site:
+def site_of(world: World, follow: Callable[[Release, Runtime], None] = follow_until_listed) -> Site:
     return Site(
         releases=world.releases, runtimes={"process": world.runtime()}, follow=follow, say=lambda _: None
     )
 
 
-def test_up_makes_current_and_down_leaves_nothing(world):
+def test_deploy_makes_current_and_down_stops_all(world):
     release, launch = world.stored(world.plan())
     ready = bring_up(site_of(world), release, launch)
     assert release.launch() == ready
@@ -135,7 +135,7 @@ def test_up_makes_current_and_down_leaves_nothing(world):
     assert world.releases.current() == release
 
 
-def test_what_a_damaged_record_says_nothing_of_is_stopped(world):
+def test_take_down_works_with_damaged_record(world):
     bring_up(site_of(world), *world.stored(world.plan()))
     world.deployment.process_state.write_text("{")
     with pytest.raises(IntegrityError, match="is damaged"):
@@ -145,7 +145,7 @@ def test_what_a_damaged_record_says_nothing_of_is_stopped(world):
     assert not take_down(site_of(world))
 
 
-def test_a_new_plan_takes_the_place_of_the_old(world):
+def test_new_plan_replaces_old(world):
     old, launch = world.stored(world.plan())
     bring_up(site_of(world), old, launch)
     new, launch = world.stored(world.plan(FAKE_NEW="1"), "deckard-launch-2")
@@ -156,7 +156,7 @@ def test_a_new_plan_takes_the_place_of_the_old(world):
     assert len(world.processes()) == 2
 
 
-def test_a_failed_start_brings_the_old_one_back(world):
+def test_failed_start_rolls_back(world):
     old, launch = world.stored(world.plan())
     bring_up(site_of(world), old, launch)
     new, launch = world.stored(world.plan(FAKE_MODE="crash"), "deckard-launch-2")
@@ -170,15 +170,15 @@ def test_a_failed_start_brings_the_old_one_back(world):
     assert "RuntimeError: it is made to fail" in new.text("failure.log")
 
 
-def test_what_failed_is_stopped_even_where_that_cannot_be_written_down(world):
+def test_failed_release_is_stopped_on_full_disk(world):
     bring_up(site_of(world), *world.stored(world.plan()))
     broken, launch = world.stored(world.plan(ANOTHER="plan"), "deckard-launch-2")
 
     def follow(release, runtime):
         if release != broken:
-            return proven(release, runtime)
+            return follow_until_listed(release, runtime)
         (release.folder / "launch.json").unlink()
-        (release.folder / "launch.json").mkdir()  # no file can take its name
+        (release.folder / "launch.json").mkdir()  # so that no file can replace it
         raise StartFailedError("the disk is full")
 
     with pytest.raises(StartFailedError, match=r"the disk is full; release .* is back"):
@@ -187,7 +187,7 @@ def test_what_failed_is_stopped_even_where_that_cannot_be_written_down(world):
 
 
 @pytest.mark.parametrize("name", ["current", "previous"])
-def test_a_folder_in_the_place_of_a_link_is_said_before_anything_starts(world, name):
+def test_folder_in_place_of_link_is_refused(world, name):
     """`scp -r` of a state directory from another machine leaves such folders."""
     bring_up(site_of(world), *world.stored(world.plan()))
     take_down(site_of(world))
@@ -200,7 +200,7 @@ def test_a_folder_in_the_place_of_a_link_is_said_before_anything_starts(world, n
     assert not take_down(site_of(world))
 
 
-def test_the_current_release_starts_again_whatever_is_in_the_place_of_previous(world):
+def test_current_restarts_with_damaged_previous(world):
     release, launch = world.stored(world.plan())
     bring_up(site_of(world), release, launch)
     (world.deployment.folder / "previous").mkdir()
@@ -208,10 +208,10 @@ def test_the_current_release_starts_again_whatever_is_in_the_place_of_previous(w
     assert world.names() is not None
 
 
-def test_an_engine_that_ends_while_it_is_proven_is_not_ready(world):
+def test_engine_that_ends_during_probe_is_not_ready(world):
     def follow(release, runtime):
-        proven(release, runtime)
-        kill_marked(server_mark(world.deployment.folder))
+        follow_until_listed(release, runtime)
+        kill_tagged(server_tag(world.deployment.folder))
         eventually(lambda: runtime.observe().state == "exited")
 
     with pytest.raises(StartFailedError, match="it answered, and is exited since"):
@@ -219,7 +219,7 @@ def test_an_engine_that_ends_while_it_is_proven_is_not_ready(world):
     assert world.releases.current() is None
 
 
-def test_the_first_start_that_fails_leaves_nothing(world):
+def test_failed_first_start_leaves_nothing(world):
     release, launch = world.stored(world.plan(FAKE_MODE="crash"))
     with pytest.raises(StartFailedError, match="there was no release before it, so nothing runs"):
         bring_up(site_of(world), release, launch)
@@ -227,7 +227,7 @@ def test_the_first_start_that_fails_leaves_nothing(world):
     assert world.releases.current() is None
 
 
-def test_the_current_release_that_does_not_start_again_is_not_its_own_rescue(world):
+def test_failed_restart_of_current_does_not_roll_back(world):
     release, launch = world.stored(world.plan())
     bring_up(site_of(world), release, launch)
 
@@ -240,8 +240,8 @@ def test_the_current_release_that_does_not_start_again_is_not_its_own_rescue(wor
     assert world.processes() == []
 
 
-def test_each_start_finds_what_its_gateway_reads(world):
-    """Releases share that folder, so the one that comes back has it made anew: before it starts, after the other."""
+def test_each_start_prepares_its_gateway(world):
+    """Releases share the gateway's folder, so a rollback prepares it again before the start."""
     prepared: list[str] = []
 
     def prepare(release: Release) -> None:
@@ -257,14 +257,14 @@ def test_each_start_finds_what_its_gateway_reads(world):
     assert prepared == [old.plan_hash, new.plan_hash, old.plan_hash]
 
 
-def test_when_the_old_one_does_not_come_back_that_is_said(world):
+def test_failed_rollback_is_reported(world):
     old, launch = world.stored(world.plan())
     bring_up(site_of(world), old, launch)
     new, launch = world.stored(world.plan(FAKE_MODE="crash"), "deckard-launch-2")
 
     def break_then_refuse(release, runtime):
         world.program.unlink(missing_ok=True)
-        proven(release, runtime)
+        follow_until_listed(release, runtime)
 
     with pytest.raises(StartFailedError, match=r"did not come back either \(the server could not be started"):
         bring_up(site_of(world, break_then_refuse), new, launch)
@@ -272,7 +272,7 @@ def test_when_the_old_one_does_not_come_back_that_is_said(world):
     assert old.recorded_launch().state == "failed"
 
 
-def test_a_port_that_somebody_has_stops_nothing(world):
+def test_used_port_stops_nothing(world):
     old, launch = world.stored(world.plan())
     bring_up(site_of(world), old, launch)
     before = world.processes()
@@ -289,7 +289,7 @@ def test_a_port_that_somebody_has_stops_nothing(world):
     assert old.recorded_launch().state == "ready"
 
 
-def test_an_interrupt_leaves_it_running_and_the_next_up_goes_on(world):
+def test_up_resumes_after_interrupt(world):
     release, launch = world.stored(world.plan())
 
     def interrupted(*_):
@@ -307,7 +307,7 @@ def test_an_interrupt_leaves_it_running_and_the_next_up_goes_on(world):
     assert world.releases.current() == release
 
 
-def test_a_followed_start_that_fails_is_rolled_back_too(world):
+def test_failed_resume_rolls_back(world):
     old, launch = world.stored(world.plan())
     bring_up(site_of(world), old, launch)
     new, launch = world.stored(world.plan(FAKE_MODE="crash"), "deckard-launch-2")

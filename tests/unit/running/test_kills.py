@@ -1,4 +1,4 @@
-"""Kills at any moment of `up` and of a write: a fixed slice, and the campaign's own control."""
+"""Kills at any moment of `up` and of a write: a part of the campaign, and its control."""
 
 import subprocess
 import sys
@@ -8,8 +8,8 @@ import pytest
 
 
 @pytest.mark.parametrize("what", [("up", "8"), ("write", "30")])
-def test_kills_leave_nothing_half_and_the_next_up_converges(what):
-    """A fixed slice; scripts/campaign_kills.py runs all of it, and thousands."""
+def test_up_converges_after_kills(what):
+    """A fixed part of the campaign; scripts/campaign_kills.py runs thousands of kills."""
     mode, kills = what
     script = Path(__file__).parents[3] / "scripts" / "campaign_kills.py"
     done = subprocess.run(
@@ -22,7 +22,7 @@ def test_kills_leave_nothing_half_and_the_next_up_converges(what):
     assert f"{kills} kills, 0 violations" in done.stdout
 
 
-def test_the_campaign_notices_a_violation():
+def test_campaign_notices_a_violation():
     """The control: a writer that is not atomic, under the same kills."""
     script = Path(__file__).parents[3] / "scripts" / "campaign_kills.py"
     done = subprocess.run(

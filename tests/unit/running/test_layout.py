@@ -5,24 +5,24 @@ from deckard_deploy.running.layout import StateDir, default_root
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../x", "-x", "X", "a" * 64, "a\n", "ä", "a b"])
-def test_a_name_that_is_no_name_reaches_no_file(tmp_path, name):
+def test_invalid_name_is_refused(tmp_path, name):
     with pytest.raises(BadInputError, match="is not a deployment name"):
         StateDir(tmp_path).deployment(name)
 
 
 @pytest.mark.parametrize("name", ["spark", "a", "0", "a.b-c_d", "a" * 63])
-def test_a_name_is_a_folder_of_its_own(tmp_path, name):
+def test_name_is_a_folder(tmp_path, name):
     assert StateDir(tmp_path).deployment(name).folder == tmp_path / "deployments" / name
 
 
-def test_looking_makes_nothing(tmp_path):
+def test_reading_creates_nothing(tmp_path):
     state = StateDir(tmp_path / "state")
     assert state.deployments() == []
     assert not state.deployment("spark").folder.exists()
     assert not state.root.exists()
 
 
-def test_everything_made_is_private(tmp_path):
+def test_create_makes_private_folders(tmp_path):
     state = StateDir(tmp_path / "state")
     deployment = state.create("spark")
     made = [state.root, *(path for path in state.root.rglob("*") if path.is_dir())]
@@ -36,7 +36,7 @@ def test_everything_made_is_private(tmp_path):
 @pytest.mark.parametrize(
     "link", ["state", "state/deployments", "state/deployments/spark", "state/deployments/spark/releases"]
 )
-def test_a_link_out_of_the_state_directory_is_refused(tmp_path, link):
+def test_create_refuses_links(tmp_path, link):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / link).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / link).symlink_to(tmp_path / "elsewhere")
@@ -45,13 +45,13 @@ def test_a_link_out_of_the_state_directory_is_refused(tmp_path, link):
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_what_a_killed_purge_left_goes_with_the_next_start(tmp_path):
+def test_create_clears_leftovers_of_killed_purge(tmp_path):
     left = tmp_path / "deployments" / ".tmp-gone-1"
     (left / "spark").mkdir(parents=True)
     StateDir(tmp_path).create("other")
     assert not left.exists()
 
 
-def test_the_data_folder_is_the_users(monkeypatch, tmp_path):
+def test_default_root_is_in_user_data_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     assert default_root() == tmp_path / "deckard-deploy"

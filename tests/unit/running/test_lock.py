@@ -18,7 +18,7 @@ with held(StateDir(Path(sys.argv[1])).create("box"), verb="up"):
     print("held", flush=True)
     time.sleep(600)
 """
-# The file that the start is taken from makes all of them ask at the same moment.
+# The end of stdin makes all of them ask at the same moment.
 RACE = """
 import sys, time
 from pathlib import Path
@@ -37,7 +37,7 @@ except DeploymentBusyError as error:
 """
 
 
-def holder(world: World, script: str = HOLD) -> subprocess.Popen[str]:
+def start_holder(world: World, script: str = HOLD) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", script, str(world.state.root)],
         stdin=subprocess.PIPE,
@@ -46,7 +46,7 @@ def holder(world: World, script: str = HOLD) -> subprocess.Popen[str]:
     )
 
 
-def said(process: subprocess.Popen[str]) -> str:
+def read_line(process: subprocess.Popen[str]) -> str:
     assert process.stdout
     return process.stdout.readline()
 
@@ -56,9 +56,9 @@ def owner_pid(world: World) -> int | None:
     return owner.process.pid if owner else None
 
 
-def test_the_second_is_told_who_holds_it(world):
-    with holder(world) as first:
-        assert said(first) == "held\n"
+def test_second_holder_is_refused_with_owner(world):
+    with start_holder(world) as first:
+        assert read_line(first) == "held\n"
         with pytest.raises(DeploymentBusyError) as caught, held(world.deployment, verb="down"):
             pytest.fail("two at once")
         first.kill()
@@ -66,9 +66,9 @@ def test_the_second_is_told_who_holds_it(world):
     assert caught.value.exit_code == 8
 
 
-def test_a_killed_holder_holds_nothing_and_is_not_named(world):
-    with holder(world) as first:
-        said(first)
+def test_killed_holder_releases_the_lock(world):
+    with start_holder(world) as first:
+        read_line(first)
         first.kill()
     assert world.deployment.lock_owner.exists()  # stale
     assert owner_of(world.deployment) is None
@@ -80,9 +80,9 @@ def test_a_killed_holder_holds_nothing_and_is_not_named(world):
 @pytest.mark.parametrize(
     "content", ["", "{", '{"process": {"pid": 1, "started": 0, "boot": ""}, "verb": "up", "since": "x"}']
 )
-def test_a_holder_who_cannot_be_read_is_not_invented(world, content):
-    with holder(world) as first:
-        said(first)
+def test_unreadable_owner_is_not_named(world, content):
+    with start_holder(world) as first:
+        read_line(first)
         world.deployment.lock_owner.write_text(content)
         with (
             pytest.raises(DeploymentBusyError, match="another deckard-deploy has just taken"),
@@ -92,23 +92,23 @@ def test_a_holder_who_cannot_be_read_is_not_invented(world, content):
         first.kill()
 
 
-def test_an_interrupt_gives_it_back(world):
+def test_interrupt_releases_the_lock(world):
     with pytest.raises(KeyboardInterrupt), held(world.deployment, verb="up"):
         raise KeyboardInterrupt
     with held(world.deployment, verb="up"):
         assert owner_pid(world) == os.getpid()
 
 
-def test_of_many_at_once_one_wins_and_all_others_are_told(world):
-    racers = [holder(world, RACE) for _ in range(8)]
+def test_one_of_many_gets_the_lock(world):
+    racers = [start_holder(world, RACE) for _ in range(8)]
     try:
         for racer in racers:
-            assert said(racer) == "there\n"
+            assert read_line(racer) == "there\n"
         for racer in racers:
             assert racer.stdin
             racer.stdin.close()
             racer.stdin = None
-        answers = [said(racer) for racer in racers]
+        answers = [read_line(racer) for racer in racers]
     finally:
         for racer in racers:
             racer.send_signal(signal.SIGKILL)

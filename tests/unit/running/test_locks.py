@@ -1,4 +1,4 @@
-"""The locks of the engines, as they are committed."""
+"""The committed locks of the engines."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ LOCK_FILES = sorted(file for lock in LOCKS.values() for file in lock.folder.glob
 
 
 @pytest.mark.parametrize("file", LOCK_FILES, ids=lambda file: f"{file.parent.name}/{file.name}")
-def test_every_locked_requirement_is_pinned_and_hashed(file: Path):
+def test_locked_requirements_are_pinned_and_hashed(file: Path):
     blocks = re.sub(r"^#.*\n", "", file.read_text(), flags=re.MULTILINE).replace("\\\n", "").splitlines()
     assert blocks
     for block in blocks:
@@ -23,7 +23,7 @@ def test_every_locked_requirement_is_pinned_and_hashed(file: Path):
     ("name", "vllm", "torch"),
     [("vllm-0.19.1-cpu", "0.19.1", "2.10.0"), ("vllm-0.32.0-cpu", "0.32.0", "2.13.0")],
 )
-def test_the_committed_lock_is_whole(name: str, vllm: str, torch: str):
+def test_committed_lock_is_complete(name: str, vllm: str, torch: str):
     lock = LOCKS[name]
     engine = (lock.folder / "engine.txt").read_text()
     assert f"\nvllm-cpu=={vllm} " in engine

@@ -1,4 +1,4 @@
-"""The gateway beside the server: one supervisor, one end. A script takes nginx's place."""
+"""The gateway next to the server, under the same supervisor. A script replaces nginx."""
 
 import signal
 import sys
@@ -7,7 +7,7 @@ import pytest
 
 from deckard_deploy.planning.plan import Gateway
 from deckard_deploy.running.process.supervision import ServerState
-from deckard_deploy.system.processes import ProcessIdentity, is_alive, send
+from deckard_deploy.system.processes import ProcessIdentity, is_alive, send_signal
 from tests.unit.running.world import World, eventually
 
 NGINX = f"""#!{sys.executable}
@@ -21,8 +21,8 @@ while True:
 BROKEN = "#!/bin/sh\necho 'nginx: [emerg] bind() failed' >&2\nexit 7\n"
 
 
-def with_gateway(world: World, script: str, mode: str = "serve") -> None:
-    """A running deployment whose plan has the script for a gateway."""
+def start_with_gateway(world: World, script: str, mode: str = "serve") -> None:
+    """Start a deployment whose plan has the script as its gateway."""
     program = world.deployment.folder / "nginx"
     program.write_text(script)
     program.chmod(0o755)
@@ -39,8 +39,8 @@ def gateway_of(world: World) -> ProcessIdentity:
     return found
 
 
-def test_both_run_and_both_are_stopped(world):
-    with_gateway(world, NGINX)
+def test_gateway_runs_and_stops_with_server(world):
+    start_with_gateway(world, NGINX)
     eventually(world.names)
     gateway = gateway_of(world)
     assert eventually(lambda: any("gateway with -p" in line for line in world.runtime().tail(50)))
@@ -50,16 +50,16 @@ def test_both_run_and_both_are_stopped(world):
     assert world.names() is None
 
 
-def test_a_gateway_that_cannot_start_ends_the_server_and_says_why(world):
-    with_gateway(world, BROKEN)
+def test_failed_gateway_ends_the_server(world):
+    start_with_gateway(world, BROKEN)
     eventually(lambda: world.runtime().observe().state == "exited")
     assert world.runtime().observe().exit_code == 7
     assert "nginx: [emerg] bind() failed" in world.runtime().tail(50)
     assert eventually(lambda: world.processes() == [])
 
 
-def test_a_server_that_crashes_takes_the_gateway_with_it(world):
-    with_gateway(world, NGINX, "late-crash")
+def test_crashed_server_ends_the_gateway(world):
+    start_with_gateway(world, NGINX, "late-crash")
     gateway = gateway_of(world)
     eventually(lambda: world.runtime().observe().state == "exited")
     assert world.runtime().observe().exit_code == 7
@@ -67,16 +67,18 @@ def test_a_server_that_crashes_takes_the_gateway_with_it(world):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_without_its_supervisor_it_ends(world, number):
-    with_gateway(world, NGINX)
+def test_gateway_ends_with_supervisor(world, number):
+    start_with_gateway(world, NGINX)
     eventually(world.names)
     gateway = gateway_of(world)
-    send(ServerState.model_validate_json(world.deployment.process_state.read_text()).supervisor, number)
+    send_signal(
+        ServerState.model_validate_json(world.deployment.process_state.read_text()).supervisor, number
+    )
     assert eventually(lambda: not is_alive(gateway))
 
 
-def test_it_reads_its_files_again_and_the_server_notices_nothing(world):
-    with_gateway(world, NGINX)
+def test_reload_leaves_server_unchanged(world):
+    start_with_gateway(world, NGINX)
     eventually(world.names)
     before = gateway_of(world)
     assert eventually(lambda: any("gateway with" in line for line in world.runtime().tail(50)))
@@ -86,9 +88,9 @@ def test_it_reads_its_files_again_and_the_server_notices_nothing(world):
     assert world.names()
 
 
-def test_a_socket_that_a_killed_server_left_is_removed(world):
+def test_leftover_socket_is_removed(world):
     left = world.deployment.folder / "vllm.sock"
     left.write_text("")
-    with_gateway(world, NGINX)
+    start_with_gateway(world, NGINX)
     eventually(world.names)
     assert not left.exists()

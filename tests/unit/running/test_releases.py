@@ -6,21 +6,21 @@ from deckard_deploy.errors import BadInputError, IntegrityError
 from deckard_deploy.planning.plan import plan_hash
 
 
-def test_a_release_is_its_files_and_its_plan(world):
+def test_store_writes_files_and_plan(world):
     plan = world.plan()
     release = world.releases.store(
         plan.hash, {"plan.json": plan.model_dump_json(), "patches/eagle.py": "pass\n"}
     )
     assert release.plan() == plan
     assert release.text("patches/eagle.py") == "pass\n"
-    # The container's user reads it.
+    # The user in the container must read it.
     assert (release.folder / "patches/eagle.py").stat().st_mode & 0o777 == 0o644
     assert release.launch() is None
     assert [one.plan_hash for one in world.releases.all()] == [plan.hash]
     assert [entry.name for entry in world.deployment.releases.iterdir()] == [plan.hash]
 
 
-def test_storing_the_same_again_writes_nothing(world):
+def test_store_of_same_content_writes_nothing(world):
     release, _ = world.stored(world.plan())
     before = {path: path.stat().st_mtime_ns for path in release.folder.iterdir()}
     inodes = {path: path.stat().st_ino for path in release.folder.iterdir()}
@@ -29,7 +29,7 @@ def test_storing_the_same_again_writes_nothing(world):
     assert {path: path.stat().st_ino for path in release.folder.iterdir()} == inodes
 
 
-def test_storing_repairs_a_damaged_file_and_keeps_the_launch(world):
+def test_store_repairs_damaged_file_and_keeps_launch(world):
     plan = world.plan()
     release, launch = world.stored(plan)
     release.record(launch)
@@ -40,12 +40,12 @@ def test_storing_repairs_a_damaged_file_and_keeps_the_launch(world):
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../../x", "", ".", "launch.json"])
-def test_a_file_outside_of_the_release_is_refused(world, name):
+def test_store_refuses_file_outside_release(world, name):
     with pytest.raises(BadInputError, match="cannot be a file of a release"):
         world.releases.store("0" * 12, {name: "x"})
 
 
-def test_a_link_inside_a_release_leads_nowhere(world, tmp_path):
+def test_store_refuses_link_inside_release(world, tmp_path):
     release, _ = world.stored(world.plan())
     (release.folder / "patches").symlink_to(tmp_path)
     with pytest.raises(IntegrityError, match="not a folder of ours"):
@@ -54,7 +54,7 @@ def test_a_link_inside_a_release_leads_nowhere(world, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["..", "0" * 11, "0" * 13, "ABCDEF012345", "../../../etc"])
-def test_what_is_no_hash_names_no_release(world, name):
+def test_get_refuses_invalid_hash(world, name):
     with pytest.raises(BadInputError, match="is not a release"):
         world.releases.get(name)
 
@@ -63,7 +63,7 @@ def test_what_is_no_hash_names_no_release(world, name):
     "content", ["", "{", "[]", '{"launch_id": 1}', '{"launch_id": "x", "state": "lost"}', "\udcff"]
 )
 @pytest.mark.parametrize("name", ["plan.json", "launch.json"])
-def test_a_damaged_file_is_named_with_what_to_do(world, name, content):
+def test_damaged_file_is_named_with_hint(world, name, content):
     release, _ = world.stored(world.plan())
     (release.folder / name).write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(IntegrityError, match=name) as caught:
@@ -71,16 +71,16 @@ def test_a_damaged_file_is_named_with_what_to_do(world, name, content):
     assert str(release.folder) in caught.value.hint
 
 
-def test_a_plan_of_another_release_is_not_believed(world):
+def test_plan_of_other_release_is_refused(world):
     release, _ = world.stored(world.plan())
     (release.folder / "plan.json").write_text(world.plan(FAKE="other").model_dump_json())
     with pytest.raises(IntegrityError, match=f"not {release.plan_hash}") as caught:
         release.plan()
-    # Each `up` reads the current release's plan first.
+    # Each `up` reads this plan first, so the hint must name the folder.
     assert caught.value.hint.endswith(f"rm -r {release.folder}")
 
 
-def test_a_release_from_before_the_plan_had_a_field_is_still_read(world):
+def test_release_of_earlier_version_is_read(world):
     earlier = world.plan().model_dump(mode="json")
     del earlier["compatibility"]  # as if it were new
     release = world.releases.store(plan_hash(earlier), {"plan.json": json.dumps(earlier)})
@@ -88,7 +88,7 @@ def test_a_release_from_before_the_plan_had_a_field_is_still_read(world):
     assert release.plan().hash != release.plan_hash
 
 
-def test_current_moves_and_remembers_one_before(world):
+def test_switch_moves_current_and_previous(world):
     first, second, third = (world.stored(world.plan(N=str(number)))[0] for number in range(3))
     assert world.releases.current() is None
     for release in (first, second, third, third):
@@ -98,19 +98,19 @@ def test_current_moves_and_remembers_one_before(world):
 
 
 @pytest.mark.parametrize("target", ["/etc", "releases/../../x", "releases/x", "../releases/000000000000"])
-def test_a_current_that_points_elsewhere_is_not_followed(world, target):
+def test_current_outside_releases_is_refused(world, target):
     world.deployment.current.symlink_to(target)
     with pytest.raises(IntegrityError, match="points at"):
         world.releases.current()
 
 
-def test_a_link_in_the_place_of_a_release_is_not_followed(world, tmp_path):
+def test_link_in_place_of_release_is_refused(world, tmp_path):
     (world.deployment.releases / ("0" * 12)).symlink_to(tmp_path)
     with pytest.raises(IntegrityError, match="is a link"):
         world.releases.all()
 
 
-def test_three_are_kept_and_never_fewer_than_are_needed(world):
+def test_prune_keeps_three_with_current_and_previous(world):
     stored = []
     for number in range(6):
         release, launch = world.stored(world.plan(N=str(number)))
@@ -119,13 +119,22 @@ def test_three_are_kept_and_never_fewer_than_are_needed(world):
         if number < 2:
             world.releases.switch(release)
     world.releases.prune()
-    # previous, current, and of the others the one that was launched last
+    # previous, current, and the last launched of the others
     assert set(world.releases.all()) == {stored[0], stored[1], stored[5]}
 
 
-def test_leftovers_of_a_killed_writer_go(world):
+def test_clear_leftovers_of_killed_writer(world):
     release, _ = world.stored(world.plan())
     for folder in (world.deployment.folder, world.deployment.releases, release.folder):
         (folder / ".tmp-x").write_text("half")
     world.releases.clear_leftovers()
     assert list(world.state.root.rglob(".tmp-*")) == []
+
+
+def test_launch_or_none_ignores_damaged_record(world):
+    release, launch = world.stored(world.plan())
+    assert release.launch_or_none() is None
+    release.record(launch)
+    assert release.launch_or_none() == launch
+    (release.folder / "launch.json").write_text("{")
+    assert release.launch_or_none() is None

@@ -1,4 +1,4 @@
-"""The watch over a real supervisor with a small server: what it restarts, how often, and what it writes down."""
+"""The watch over a real supervisor with a small server: its restarts, their bounds, and its record."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ from tests.unit.running.world import World, eventually
 
 
 class Watched:
-    """A deployment that is ready, and a watch over it whose canary says what a test wants."""
+    """A ready deployment, and a watch over it whose canary returns `says`."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -72,7 +72,7 @@ def watched(world: World) -> Iterator[Watched]:
     made.site.runtimes["process"].close()
 
 
-def test_a_healthy_server_is_left_alone(watched: Watched) -> None:
+def test_healthy_server_is_not_restarted(watched: Watched) -> None:
     before = watched.world.runtime().observe()
     assert watched.watch.begin(watched.site)
     assert [watched.look() for _ in range(5)] == [True] * 5
@@ -80,7 +80,7 @@ def test_a_healthy_server_is_left_alone(watched: Watched) -> None:
     assert (watched.record().state, watched.record().restarts) == ("healthy", ())
 
 
-def test_a_dead_server_is_started_again_at_once_and_the_reason_kept(watched: Watched) -> None:
+def test_dead_server_is_restarted_at_once(watched: Watched) -> None:
     watched.kill_server()
     assert watched.look()
     assert watched.world.names() is not None
@@ -91,7 +91,7 @@ def test_a_dead_server_is_started_again_at_once_and_the_reason_kept(watched: Wat
     assert "Application startup complete." in (current.folder / FAILURE_LOG).read_text()
 
 
-def test_a_silent_server_is_degraded_first_and_restarted_after_some_questions(watched: Watched) -> None:
+def test_silent_server_is_degraded_then_restarted(watched: Watched) -> None:
     before = watched.world.runtime().observe().instance_id
     watched.says = Canary(answered=False, detail="not answering")
     for _ in range(PATIENCE - 1):
@@ -103,20 +103,20 @@ def test_a_silent_server_is_degraded_first_and_restarted_after_some_questions(wa
     assert [one.reason for one in watched.record().restarts] == ["not answering"]
 
 
-def test_an_answer_in_between_starts_the_count_anew(watched: Watched) -> None:
+def test_answer_resets_the_failure_count(watched: Watched) -> None:
     for answered in (False, False, True, False, False):
         watched.says = Canary(answered=answered, detail="x")
         watched.look()
     assert watched.record().restarts == ()
 
 
-def test_a_dead_engine_is_not_asked_twice(watched: Watched) -> None:
+def test_final_failure_restarts_at_once(watched: Watched) -> None:
     watched.says = Canary(answered=False, detail="engine dead", final=True)
     watched.look()
     assert len(watched.record().restarts) == 1
 
 
-def test_it_gives_up_after_two_restarts_an_hour(watched: Watched) -> None:
+def test_watch_gives_up_after_two_restarts_an_hour(watched: Watched) -> None:
     watched.says = Canary(answered=False, detail="engine dead", final=True)
     watched.look()
     watched.look()
@@ -145,7 +145,7 @@ def test_old_restarts_do_not_count(watched: Watched, age_s: float, boot: str | N
     assert len(watched.record().restarts) == 3
 
 
-def test_a_start_that_fails_is_tried_twice_and_no_more(watched: Watched) -> None:
+def test_failed_restart_is_tried_twice(watched: Watched) -> None:
     watched.kill_server()
     watched.world.program.write_text("#!/bin/sh\nexit 3\n")
     watched.look()
@@ -156,13 +156,13 @@ def test_a_start_that_fails_is_tried_twice_and_no_more(watched: Watched) -> None
     assert all("the engine stopped" in one.outcome for one in watched.record().restarts)
 
 
-def test_down_ends_it(watched: Watched) -> None:
+def test_watch_ends_after_down(watched: Watched) -> None:
     take_down(watched.site)
     assert watched.look() is False
     assert watched.record().restarts == ()
 
 
-def test_it_keeps_out_of_the_way_of_another_verb(watched: Watched) -> None:
+def test_watch_waits_while_another_verb_runs(watched: Watched) -> None:
     watched.kill_server()
     with held(watched.world.deployment, verb="up"):
         assert watched.look()
@@ -171,12 +171,12 @@ def test_it_keeps_out_of_the_way_of_another_verb(watched: Watched) -> None:
     assert len(watched.record().restarts) == 1
 
 
-def test_it_goes_on_with_the_release_that_an_up_has_put_in_the_place(watched: Watched) -> None:
+def test_watch_continues_with_new_release(watched: Watched) -> None:
     other, launch = watched.world.stored(watched.world.plan(ANOTHER="plan"), "deckard-launch-other")
     seen: list[bool] = []
 
     def follow(release: Release, runtime: Runtime) -> None:
-        seen.append(watched.look())  # what was current is stopped by now, and this `up` holds the lock
+        seen.append(watched.look())  # the current release is stopped by now, and this `up` holds the lock
         watched.follow(release, runtime)
 
     with held(watched.world.deployment, verb="up"):
@@ -186,11 +186,11 @@ def test_it_goes_on_with_the_release_that_an_up_has_put_in_the_place(watched: Wa
     assert (watched.record().state, watched.record().restarts) == ("healthy", ())
 
 
-def test_it_waits_for_the_next_up_where_one_was_killed_after_it_had_made_room(watched: Watched) -> None:
+def test_watch_waits_for_up_after_killed_up(watched: Watched) -> None:
     take_down(watched.site)
     other, launch = watched.world.stored(watched.world.plan(ANOTHER="plan"), "deckard-launch-other")
     other.record(launch)
-    (other.folder.parent / "000000000000").mkdir()  # of long ago, damaged
+    (other.folder.parent / "000000000000").mkdir()  # old and damaged
     (other.folder.parent / "000000000000" / "launch.json").write_text("{")
     assert watched.look()
     assert (watched.world.names(), watched.record().restarts) == (None, ())
@@ -202,7 +202,7 @@ def test_it_waits_for_the_next_up_where_one_was_killed_after_it_had_made_room(wa
     assert watched.look() is False
 
 
-def test_a_port_that_somebody_took_meanwhile_counts_as_a_failed_start(watched: Watched) -> None:
+def test_used_port_counts_as_failed_restart(watched: Watched) -> None:
     watched.kill_server()
     with socket.socket() as stranger:
         stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -215,7 +215,7 @@ def test_a_port_that_somebody_took_meanwhile_counts_as_a_failed_start(watched: W
         watched.look()
 
 
-def test_what_a_failed_start_has_left_is_kept(watched: Watched) -> None:
+def test_restart_keeps_earlier_failure_log(watched: Watched) -> None:
     current = watched.site.releases.current()
     assert current
     current.record(current.recorded_launch().model_copy(update={"state": "failed"}))
@@ -226,7 +226,7 @@ def test_what_a_failed_start_has_left_is_kept(watched: Watched) -> None:
     assert (current.folder / FAILURE_LOG).read_text() == "the cause"
 
 
-def test_a_start_that_was_interrupted_before_anything_ran_is_made_again(watched: Watched) -> None:
+def test_interrupted_start_is_repeated(watched: Watched) -> None:
     take_down(watched.site)
     release = watched.site.releases.current()
     assert release
@@ -236,7 +236,7 @@ def test_a_start_that_was_interrupted_before_anything_ran_is_made_again(watched:
     assert [one.reason for one in watched.record().restarts] == ["its start was interrupted"]
 
 
-def test_what_a_down_ends_while_it_is_being_asked_stays_down(watched: Watched) -> None:
+def test_down_during_canary_is_respected(watched: Watched) -> None:
     def asked(_: Release) -> Canary:
         take_down(watched.site)
         return Canary(answered=False, detail="engine dead", final=True)
@@ -247,7 +247,7 @@ def test_what_a_down_ends_while_it_is_being_asked_stays_down(watched: Watched) -
     assert watched.look() is False
 
 
-def test_a_start_that_fails_after_a_reboot_is_tried_again_within_bounds(watched: Watched) -> None:
+def test_failed_start_after_reboot_is_retried(watched: Watched) -> None:
     watched.world.end()
     program = watched.world.program.read_text()
     watched.world.program.write_text("#!/bin/sh\nexit 3\n")
@@ -260,7 +260,7 @@ def test_a_start_that_fails_after_a_reboot_is_tried_again_within_bounds(watched:
     assert len(watched.record().restarts) == 1
 
 
-def test_after_a_reboot_it_waits_for_another_verb(watched: Watched) -> None:
+def test_watch_after_reboot_waits_for_other_verb(watched: Watched) -> None:
     watched.world.end()
     again = watched.made()
     with held(watched.world.deployment, verb="up"):
@@ -269,15 +269,15 @@ def test_after_a_reboot_it_waits_for_another_verb(watched: Watched) -> None:
     assert watched.world.names() is not None
 
 
-def test_after_a_reboot_it_starts_what_was_current(watched: Watched) -> None:
-    watched.world.end()  # everything is killed, as by a reboot
+def test_watch_after_reboot_starts_current(watched: Watched) -> None:
+    watched.world.end()  # kills everything, as a reboot does
     again = watched.made()
     assert again.begin(watched.site)
     assert watched.world.names() is not None
     assert watched.record().restarts == ()
 
 
-def test_nothing_was_ever_ready(world: World) -> None:
+def test_watch_without_ready_release_is_refused(world: World) -> None:
     site = Site(releases=world.releases, runtimes={}, follow=lambda *_: None, say=lambda _: None)
     with pytest.raises(BadInputError, match="box was never ready"):
         Watch(world.deployment, canary=lambda _: Canary(answered=True, detail=""), say=lambda _: None).begin(
@@ -285,7 +285,7 @@ def test_nothing_was_ever_ready(world: World) -> None:
         )
 
 
-def test_a_second_watch_is_told_who_watches(watched: Watched) -> None:
+def test_second_watch_is_refused_with_owner(watched: Watched) -> None:
     deployment = watched.world.deployment
     with (
         alone(deployment),
@@ -297,16 +297,16 @@ def test_a_second_watch_is_told_who_watches(watched: Watched) -> None:
         assert watched.look()
 
 
-def test_it_ends_when_the_deployment_is_purged(watched: Watched) -> None:
+def test_watch_ends_after_purge(watched: Watched) -> None:
     take_down(watched.site)
     watched.world.deployment.current.unlink()
-    with pytest.raises(BadInputError, match="never ready"):  # that alone is no purge
+    with pytest.raises(BadInputError, match="never ready"):  # this alone is not a purge
         watched.look()
     remove_folder(watched.world.deployment.folder)
     assert not watched.look()
 
 
-def test_a_damaged_record_is_no_record(world: World) -> None:
+def test_damaged_watch_record_is_ignored(world: World) -> None:
     world.deployment.watch.write_text("{")
     assert watch.read(world.deployment) is None
     Path(world.deployment.watch).unlink()

@@ -1,4 +1,4 @@
-"""Deployments with real processes behind them: a small server takes the place of `vllm serve`."""
+"""Deployments with real processes: a small server replaces `vllm serve`."""
 
 import contextlib
 import json
@@ -17,16 +17,16 @@ from deckard_deploy.catalog.specs import Container
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.running.layout import DeploymentDir, StateDir
 from deckard_deploy.running.process.runtime import ProcessRuntime
-from deckard_deploy.running.process.supervision import kill_marked, server_mark, supervisor_mark
+from deckard_deploy.running.process.supervision import kill_tagged, server_tag, supervisor_tag
 from deckard_deploy.running.releases import Launch, Release, Releases
-from deckard_deploy.system.processes import ProcessIdentity, marked
+from deckard_deploy.system.processes import ProcessIdentity, processes_with_variable
 
 DEADLINE_S = 30
 Found = TypeVar("Found")
 
 
 def eventually(holds: Callable[[], Found], within_s: float = DEADLINE_S) -> Found:
-    """Wait until it holds; the deadline only ends a test that has failed."""
+    """Wait until `holds` returns a true value, and return it. Only a failed test reaches the deadline."""
     until = time.monotonic() + within_s
     while not (result := holds()):
         assert time.monotonic() < until, "it never came true"
@@ -35,9 +35,9 @@ def eventually(holds: Callable[[], Found], within_s: float = DEADLINE_S) -> Foun
 
 
 def free_port() -> int:
-    """One that nothing listens on, below those that the kernel hands out by itself (ip_local_port_range).
+    """Return a free port below those that the kernel assigns itself (ip_local_port_range).
 
-    It is taken a moment later, and servers of other tests start at the same time.
+    The caller binds it a moment later, while servers of other tests start.
     """
     while True:
         port = 10_000 + secrets.randbelow(20_000)
@@ -47,7 +47,7 @@ def free_port() -> int:
 
 
 class World:
-    """One deployment in a state directory of its own, and what a test does with it."""
+    """One deployment in a state directory of its own, with the steps of a test."""
 
     def __init__(self, folder: Path) -> None:
         self.state = StateDir(folder / "state")
@@ -103,7 +103,7 @@ class World:
         )
 
     def stored(self, plan: LaunchPlan, launch_id: str = "deckard-launch-1") -> tuple[Release, Launch]:
-        """The release of a plan and a launch of it that is not recorded yet."""
+        """Store the release of a plan. Return it, and a launch of it that is not recorded yet."""
         release = self.releases.store(
             plan.hash, {"plan.json": plan.model_dump_json(), "command.txt": launch_id}
         )
@@ -119,19 +119,19 @@ class World:
         )
 
     def started(self, plan: LaunchPlan, launch_id: str = "deckard-launch-1") -> Release:
-        """A release whose launch is recorded and started."""
+        """Store a release, record its launch and start it."""
         release, launch = self.stored(plan, launch_id)
         release.record(launch)
         self.runtime().start(release)
         return release
 
     def names(self) -> list[str] | None:
-        """Model names that the server lists; None when nobody answers."""
+        """Return the model names that the server lists, None without an answer."""
         return self.names_on(self.port)
 
     @staticmethod
     def names_on(port: int) -> list[str] | None:
-        """The same on any port."""
+        """Return the model names that the server on a port lists, None without an answer."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=5) as answer:
                 return [model["id"] for model in json.load(answer)["data"]]
@@ -140,18 +140,18 @@ class World:
 
     @staticmethod
     def answers(port: int) -> bool:
-        """Whether something accepts connections there."""
+        """Return True if something accepts connections on the port."""
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
     def processes(self) -> list[ProcessIdentity]:
-        """Everything that a server of the deployment started and that lives."""
-        return marked(server_mark(self.deployment.folder))
+        """Return the living processes of the deployment's server."""
+        return processes_with_variable(server_tag(self.deployment.folder))
 
     def supervisors(self) -> list[ProcessIdentity]:
-        """Supervisors and guards."""
-        return marked(supervisor_mark(self.deployment.folder))
+        """Return the living supervisors and guards."""
+        return processes_with_variable(supervisor_tag(self.deployment.folder))
 
     def end(self) -> None:
-        for mark in (supervisor_mark, server_mark):
-            kill_marked(mark(self.deployment.folder))
+        for mark in (supervisor_tag, server_tag):
+            kill_tagged(mark(self.deployment.folder))

@@ -1,4 +1,4 @@
-"""Forty ways in which a server may behave while `up` waits for it, and what a start has to say of each.
+"""Forty behaviours of a server while `up` waits for it, and the verdict that a start must have of each.
 
 `/health` answers 200 in all of them but one, as vLLM's does while its engine hangs or its workers are dead.
 """
@@ -19,7 +19,7 @@ Verdict = Literal["ready", "failed", "stalled"]
 
 @dataclass(frozen=True)
 class Seen:
-    """What the runtime shows."""
+    """An observation of the runtime."""
 
     state: State = "running"
     exit_code: int | None = None
@@ -32,7 +32,7 @@ NO_TURNS: Mapping[float, Seen] = MappingProxyType({})
 
 
 class Behaviour(NamedTuple):
-    """`turns`: what the runtime shows from that second on; the last of them is the one that must be reported."""
+    """One behaviour. turns: second -> the observation from then on; the last one must be reported."""
 
     name: str
     verdict: Verdict
@@ -53,13 +53,13 @@ OURS, TEXT = listing(SERVED, LAUNCH), said(content="ready")
 
 
 def always(models: Reply = OURS, chat: Reply = TEXT, health: int = 200) -> Callable[[Random], Answering]:
-    """The same answers every time."""
+    """Return a server that always gives the same answers."""
     replies = {LIST: models, CHAT: chat, HEALTH: Reply(status=health)}
     return lambda _: lambda request, _count: replies.get(request)
 
 
 def at_first(fault: Reply, most: int, request: str = LIST) -> Callable[[Random], Answering]:
-    """`fault` up to `most` times, at least once; then all is well."""
+    """Return a server that answers `fault` one to `most` times, then correctly."""
 
     def made(random: Random) -> Answering:
         times, well = random.randint(1, most), always()(random)
@@ -121,7 +121,7 @@ def not_http(random: Random) -> Answering:
 
 
 def elsewhere(_: Random) -> Answering:
-    """A redirect to what would answer well."""
+    """Redirect to an address that answers correctly."""
     well = {"GET /well/models": OURS, "POST /well/chat/completions": TEXT, HEALTH: Reply()}
     away = {LIST: Reply(status=307, head=("Location: /well/models",))}
     return lambda request, _count: (well | away).get(request)

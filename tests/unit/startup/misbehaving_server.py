@@ -1,4 +1,4 @@
-"""A server on loopback that answers as it is told, byte by byte: what no real vLLM can be made to do on demand."""
+"""A server on loopback with scripted answers, byte by byte, which no real vLLM gives on demand."""
 
 import contextlib
 import json
@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Literal
 
-# whole: in pieces of a random size. drip: a byte at a time, without end. cut: half of it. stall: then silence.
-# hang: silence. close, reset: no answer. endless: the body again and again. raw: the body is all, without a head.
+# whole: in pieces of a random size. drip: a byte at a time, without end. cut: half of it. stall: then
+# silence. hang: silence. close, reset: no answer. endless: the body again and again. raw: the body is all,
+# without a head.
 Manner = Literal[
     "whole", "chunked", "drip", "drip head", "cut", "stall", "hang", "close", "reset", "endless", "raw"
 ]
@@ -37,7 +38,7 @@ Answering = Callable[[str, int], Reply | None]
 
 
 class Misbehaving:
-    """`answering` gets "GET /v1/models" and which request of its kind it is (from 0)."""
+    """The server. answering: ("GET /v1/models", number of the request of its kind, from 0) -> reply."""
 
     def __init__(self, answering: Answering, random: Random) -> None:
         self.listener = socket.socket()
@@ -75,7 +76,7 @@ class Misbehaving:
                     return
 
     def _send(self, connection: socket.socket, reply: Reply) -> bool:  # noqa: C901, PLR0911, PLR0912  a flat table
-        """Whether the connection may go on."""
+        """Send the reply. Return True if the connection stays open."""
         body = reply.bytes()
         match reply.manner:
             case "close":
@@ -148,7 +149,7 @@ def _head(reply: Reply, length: int | None, *more: str) -> bytes:
 
 
 def _request(connection: socket.socket) -> str:
-    """`METHOD path`, with the body read and dropped; nothing when the client has hung up."""
+    """Read a request and return its `METHOD path`, an empty string if the client has hung up."""
     got = b""
     while b"\r\n\r\n" not in got:
         if not (piece := connection.recv(1 << 16)):

@@ -1,4 +1,4 @@
-"""Each known failure has a log under logs/; its first line says whether it is real or constructed."""
+"""Each known failure has a log under logs/. Its first line states if it is real or constructed."""
 
 import re
 from dataclasses import dataclass
@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deckard_deploy.startup.diagnosis import MAX_LINE, UNKNOWN, diagnose, fatal_lines, known
+from deckard_deploy.startup.diagnosis import MAX_LINE, UNKNOWN, diagnose, fatal_lines, load_signatures
 from deckard_deploy.startup.observation import State
 from deckard_deploy.startup.phases import Phase
+from deckard_deploy.system.text import clean, clean_lines
 
 LOGS = Path(__file__).with_name("logs")
 FAILURES = sorted(path.stem for path in LOGS.glob("*.log") if not path.stem.startswith("ready."))
@@ -26,18 +27,18 @@ class Ended:
 
 
 def lines_of(name: str) -> list[str]:
-    lines = (LOGS / f"{name}.log").read_bytes().decode().split("\n")
+    lines = clean_lines((LOGS / f"{name}.log").read_bytes())
     assert lines[0].startswith("# "), "the first line says where the log comes from"
     return lines[1:]
 
 
 def failure_of(name: str) -> str:
-    """`<signature>` or `<signature>.<variant>`."""
+    """Return the signature of a log named `<signature>` or `<signature>.<variant>`."""
     return name.split(".", maxsplit=1)[0]
 
 
 @pytest.mark.parametrize("name", FAILURES)
-def test_a_failure_is_named(name: str):
+def test_diagnose_names_failure(name: str):
     found = diagnose(lines_of(name), phase=Phase.WEIGHTS, observation=Ended())
     assert found.signature == failure_of(name)
     assert found.first_fatal_line
@@ -47,30 +48,32 @@ def test_a_failure_is_named(name: str):
 
 
 @pytest.mark.parametrize("name", FAILURES)
-def test_no_other_signature_is_found_anywhere_in_the_log(name: str):
+def test_log_matches_no_other_signature(name: str):
     found = {
         signature.id
         for line in fatal_lines(lines_of(name))
-        for signature in known().signatures
+        for signature in load_signatures().signatures
         if signature.line and signature.line.search(line.text)
     }
-    last_resorts = {signature.id for signature in known().signatures if signature.last_resort}
+    last_resorts = {signature.id for signature in load_signatures().signatures if signature.last_resort}
     assert found - (last_resorts - {failure_of(name)}) == {failure_of(name)}
 
 
 @pytest.mark.parametrize("name", ["ready.eager", "ready.compile", "ready.cuda", "ready.mtp"])
-def test_a_good_start_has_no_failure(name: str):
+def test_successful_start_has_no_failure(name: str):
     assert diagnose(lines_of(name), phase=Phase.SERVER).signature == UNKNOWN
 
 
 def test_every_signature_has_a_log_or_an_ending():
-    by_line = {signature.id for signature in known().signatures if signature.line}
+    by_line = {signature.id for signature in load_signatures().signatures if signature.line}
     assert by_line == {failure_of(name) for name in FAILURES}
     by_ending = {
-        signature.id for signature in known().signatures if signature.oom_killed or signature.exit_codes
+        signature.id
+        for signature in load_signatures().signatures
+        if signature.oom_killed or signature.exit_codes
     }
     assert by_ending == {"oom-killed", "killed", "cannot-execute"}
-    assert len(known().signatures) == len(by_line) + len(by_ending)
+    assert len(load_signatures().signatures) == len(by_line) + len(by_ending)
 
 
 @pytest.mark.parametrize(
@@ -82,11 +85,11 @@ def test_every_signature_has_a_log_or_an_ending():
         ("invalid-environment-value", "environment.VLLM_NVFP4_GEMM_BACKEND"),
     ],
 )
-def test_values_of_the_log_are_in_the_fix(name: str, said: str):
+def test_fix_contains_values_of_the_log(name: str, said: str):
     assert said in diagnose(lines_of(name), phase=Phase.KV_CACHE).fix
 
 
-def test_the_estimated_length_is_the_one_that_vllm_printed():
+def test_fix_contains_estimated_length_of_the_log():
     lines = lines_of("max-model-len-estimate")
     (printed,) = {
         line.split("maximum model length is ")[1].split(".")[0] for line in lines if "model length is" in line
@@ -105,19 +108,19 @@ def test_the_estimated_length_is_the_one_that_vllm_printed():
         (Ended(exit_code=None), UNKNOWN),
     ],
 )
-def test_a_silent_end_is_named_by_how_it_ended(ended: Ended, signature: str):
+def test_end_without_error_is_named_by_exit(ended: Ended, signature: str):
     lines = [
         "(EngineCore pid=7) INFO 11-23 12:00:04 [gpu_model_runner.py:4736] Starting to load model /models/d..."
     ]
     assert diagnose(lines, phase=Phase.WEIGHTS, observation=ended).signature == signature
 
 
-def test_the_kernels_word_goes_before_the_log():
+def test_oom_kill_precedes_the_log():
     found = diagnose(lines_of("weights-corrupt"), phase=Phase.WEIGHTS, observation=Ended(oom_killed=True))
     assert found.signature == "oom-killed"
 
 
-def test_an_unknown_failure_shows_its_first_exception_and_no_echo_of_it():
+def test_unknown_failure_shows_first_exception():
     lines = [
         "(EngineCore pid=7) ERROR 11-23 12:00:00 [core.py:1108] EngineCore failed to start.",
         "(EngineCore pid=7) ERROR 11-23 12:00:00 [core.py:1108] Traceback (most recent call last):",
@@ -132,7 +135,7 @@ def test_an_unknown_failure_shows_its_first_exception_and_no_echo_of_it():
     assert diagnose(lines[-1:], phase=Phase.WEIGHTS).signature == "engine-died-silently"
 
 
-def test_an_unknown_validation_error_says_what_was_not_valid():
+def test_unknown_validation_error_names_the_value():
     lines = [
         "(APIServer pid=1) pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig",
         "(APIServer pid=1)   Value error, the moon is full [type=value_error]",
@@ -140,7 +143,7 @@ def test_an_unknown_validation_error_says_what_was_not_valid():
     assert "the moon is full" in diagnose(lines, phase=Phase.IMPORTS).first_fatal_line
 
 
-def test_a_message_quoted_in_a_traceback_or_a_warning_is_not_the_failure():
+def test_quoted_message_is_not_the_failure():
     lines = [
         '    raise ValueError("No available memory for the cache blocks.")',
         "(APIServer pid=1) WARNING 11-23 12:00:00 [x.py:1] OSError: [Errno 98] Address already in use",
@@ -148,12 +151,12 @@ def test_a_message_quoted_in_a_traceback_or_a_warning_is_not_the_failure():
     assert diagnose(lines, phase=Phase.IMPORTS).signature == UNKNOWN
 
 
-def test_an_empty_log_has_a_diagnosis():
+def test_empty_log_has_a_diagnosis():
     found = diagnose([], phase=Phase.CONTAINER)
     assert (found.signature, found.first_fatal_line) == (UNKNOWN, "")
 
 
-def test_secrets_and_length_are_kept_back():
+def test_fatal_line_is_cut_and_without_secrets():
     line = f"ValueError: token hf_abcdefghijklmnop is refused {'x' * 1000}"
     shown = diagnose([line], phase=Phase.IMPORTS).first_fatal_line
     assert "abcdefgh" not in shown
@@ -164,6 +167,6 @@ LINES = [line for name in FAILURES for line in lines_of(name)]
 
 
 @given(st.lists(st.sampled_from(LINES) | st.text(), max_size=20))
-def test_no_log_makes_it_raise(lines: list[str]):
-    found = diagnose(lines, phase=Phase.WEIGHTS)
+def test_diagnose_never_raises(lines: list[str]):
+    found = diagnose(map(clean, lines), phase=Phase.WEIGHTS)
     assert "\n" not in found.first_fatal_line + found.cause + found.fix

@@ -1,4 +1,4 @@
-"""The loop, with a launch whose life is a timetable and a clock that only moves when the loop sleeps."""
+"""The loop, with a scripted launch and a clock that only moves when the loop sleeps."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ class Seen:
 
 @dataclass
 class Life:
-    """What the launch logs and what becomes of it, by the second."""
+    """A scripted launch: its log lines, observations and probe outcomes by the second."""
 
     lines: Mapping[float, str] = field(default_factory=dict)
     turns: Mapping[float, Seen] = field(default_factory=dict)
@@ -70,7 +70,7 @@ class Life:
 READY = Readiness(Outcome.READY)
 
 
-def test_a_start_goes_through_its_phases_to_ready():
+def test_follow_reports_phases_until_ready():
     life = Life(
         lines={
             1: "(APIServer pid=1) INFO 11-23 12:00:01 [model.py:549] Resolved architecture: Gemma4ForCausalLM",
@@ -93,14 +93,14 @@ def test_a_start_goes_through_its_phases_to_ready():
     assert sum(ready.durations.values()) == pytest.approx(ready.elapsed_s)
 
 
-def test_progress_that_says_nothing_new_is_told_once():
+def test_unchanged_progress_is_reported_once():
     line = "INFO 11-23 12:00:00 [model.py:549] Resolved architecture: Gemma4ForCausalLM"
     life = Life(lines={1: line, 2: line, 3: line}, outcomes={4: READY})
     life.follow()
     assert [shown.phase for shown in life.progress] == [Phase.IMPORTS]
 
 
-def test_readiness_is_noticed_without_a_log_line_within_half_a_second():
+def test_readiness_is_noticed_within_half_a_second():
     life = Life(outcomes={7.03: READY})
     assert 7.03 <= life.follow().elapsed_s <= 7.53
 
@@ -115,7 +115,7 @@ def test_readiness_is_noticed_without_a_log_line_within_half_a_second():
         (Seen(instance_id="decaf"), "another instance"),
     ],
 )
-def test_the_end_of_the_instance_ends_the_start(turn: Seen, said: str):
+def test_end_of_instance_fails_the_start(turn: Seen, said: str):
     life = Life(lines={5: OUT_OF_MEMORY}, turns={5: turn}, outcomes={60: READY})
     with pytest.raises(StartFailedError, match=said) as failed:
         life.follow()
@@ -125,12 +125,12 @@ def test_the_end_of_the_instance_ends_the_start(turn: Seen, said: str):
     assert "\n" not in failed.value.message + failed.value.hint
 
 
-def test_a_container_that_had_restarted_before_is_still_followed():
+def test_earlier_restarts_do_not_fail_the_start():
     life = Life(turns={0: Seen(restart_count=2)}, outcomes={3: READY})
     assert life.follow().elapsed_s == pytest.approx(3, abs=2 * POLL_S)
 
 
-def test_the_cause_may_be_logged_after_the_exit_is_seen():
+def test_cause_logged_after_exit_is_found():
     life = Life(lines={5.5: OUT_OF_MEMORY}, turns={5: Seen(state="exited", exit_code=1)})
     with pytest.raises(StartFailedError, match="No available memory"):
         life.follow()
@@ -145,7 +145,7 @@ def test_the_cause_may_be_logged_after_the_exit_is_seen():
         (Outcome.ENGINE_DEAD, "logs"),
     ],
 )
-def test_a_final_outcome_ends_the_start(outcome: Outcome, hint: str):
+def test_final_outcome_fails_the_start(outcome: Outcome, hint: str):
     life = Life(outcomes={2: Readiness(outcome, "GET /v1/models said so"), 3: READY})
     with pytest.raises(StartFailedError, match="GET /v1/models said so") as failed:
         life.follow()
@@ -153,18 +153,18 @@ def test_a_final_outcome_ends_the_start(outcome: Outcome, hint: str):
     assert hint in failed.value.hint
 
 
-def test_an_unfinished_answer_is_asked_again():
+def test_unusable_answer_is_asked_again():
     life = Life(outcomes={2: Readiness(Outcome.NOT_ANSWERING, "no text"), 3: READY})
     assert life.follow().elapsed_s >= 3
 
 
-def test_a_server_that_never_says_anything_has_failed():
+def test_server_without_answers_fails_the_start():
     life = Life(outcomes={2: Readiness(Outcome.NOT_ANSWERING, "no text")})
     with pytest.raises(StartFailedError, match="not answering after 0:11: no text"):
         life.follow()
 
 
-def test_a_start_without_progress_times_out():
+def test_start_without_progress_times_out():
     life = Life(lines=dict.fromkeys(range(1, 200), "chatter that means nothing"))
     with pytest.raises(TimedOutError, match='no progress in "container" for 60 s') as stalled:
         life.follow()
@@ -186,7 +186,7 @@ def test_progress_moves_the_deadline(line: Callable[[int], str]):
     assert life.follow().elapsed_s == pytest.approx(505, abs=1)
 
 
-def test_progress_that_ends_lets_the_deadline_pass():
+def test_start_times_out_after_last_progress():
     life = Life(lines={50: "INFO 11-23 12:00:00 [gpu_worker.py:578] Compile and warming up model for size 8"})
     with pytest.raises(TimedOutError, match="warm-up"):
         life.follow()

@@ -1,4 +1,4 @@
-"""Earlier starts, written and read back as real files."""
+"""Earlier starts, in real files."""
 
 import json
 import os
@@ -20,7 +20,7 @@ def read(path: Path, model: str = "deckard-31b") -> tuple[Start, ...]:
     return starts_like(path, profile="spark", model=model, engine="e")
 
 
-def test_what_was_recorded_is_read_back(tmp_path: Path):
+def test_record_is_read_back(tmp_path: Path):
     path = tmp_path / "startups.jsonl"
     one, other = start(300, weights=70, compile=60), start(250, model="tiny", server=1)
     record(path, one)
@@ -30,7 +30,7 @@ def test_what_was_recorded_is_read_back(tmp_path: Path):
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_no_file_means_no_estimate(tmp_path: Path):
+def test_missing_file_gives_no_estimate(tmp_path: Path):
     assert read(tmp_path / "none.jsonl") == ()
     assert estimate((), phase=Phase.WEIGHTS, in_phase_s=3) is None
 
@@ -48,7 +48,7 @@ def test_no_file_means_no_estimate(tmp_path: Path):
         start(weights=1).model_dump_json().replace('"weights"', '"wishes"').encode(),
     ],
 )
-def test_lines_that_are_no_starts_are_passed_over(tmp_path: Path, junk: bytes):
+def test_invalid_lines_are_skipped(tmp_path: Path, junk: bytes):
     path = tmp_path / "startups.jsonl"
     record(path, start(1))
     with path.open("ab") as file:
@@ -57,7 +57,7 @@ def test_lines_that_are_no_starts_are_passed_over(tmp_path: Path, junk: bytes):
     assert [each.total_s for each in read(path)] == [1, 2]
 
 
-def test_a_torn_last_line_costs_only_itself(tmp_path: Path):
+def test_truncated_last_line_is_skipped(tmp_path: Path):
     path = tmp_path / "startups.jsonl"
     record(path, start(1))
     record(path, start(2))
@@ -67,7 +67,7 @@ def test_a_torn_last_line_costs_only_itself(tmp_path: Path):
     assert [each.total_s for each in read(path)] == [1, 3]
 
 
-def test_the_file_stays_bounded_and_keeps_the_youngest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_file_is_bounded_and_keeps_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(history, "MAX_BYTES", 2000)
     path = tmp_path / "startups.jsonl"
     for number in range(100):
@@ -77,7 +77,7 @@ def test_the_file_stays_bounded_and_keeps_the_youngest(tmp_path: Path, monkeypat
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_an_estimate_is_the_median_of_each_phase_still_to_come():
+def test_estimate_sums_medians_of_remaining_phases():
     starts = (
         start(100, weights=60, compile=30, server=10),
         start(200, weights=160, compile=20, server=20),
@@ -88,7 +88,7 @@ def test_an_estimate_is_the_median_of_each_phase_still_to_come():
     assert (eta.total_s, eta.remaining_s, eta.starts) == (130, 20 + 30 + 20, 3)
 
 
-def test_a_phase_that_takes_longer_than_usual_does_not_eat_the_others():
+def test_slow_phase_does_not_shorten_the_others():
     eta = estimate((start(100, weights=60, server=10),), phase=Phase.WEIGHTS, in_phase_s=500)
     assert eta is not None
     assert eta.remaining_s == 10

@@ -1,8 +1,9 @@
-"""Lines as vLLM, uvicorn, FlashInfer, torch and docker print them."""
+"""Lines in the formats of vLLM, uvicorn, FlashInfer, torch and docker."""
 
 import pytest
 
-from deckard_deploy.startup.log_lines import MAX_TEXT, LogLine, read_lines, without_secrets
+from deckard_deploy.startup.log_lines import MAX_TEXT, LogLine, parse, without_secrets
+from deckard_deploy.system.text import clean
 
 
 @pytest.mark.parametrize(
@@ -35,21 +36,21 @@ from deckard_deploy.startup.log_lines import MAX_TEXT, LogLine, read_lines, with
         ("\x1b]0;title\x07plain\x00\x08", LogLine("", "", "plain")),
     ],
 )
-def test_a_line_is_taken_apart(raw: str, line: LogLine):
-    assert list(read_lines(raw)) == [line]
+def test_parse_removes_prefixes(raw: str, line: LogLine):
+    assert parse(clean(raw)) == line
 
 
-def test_a_bar_that_overwrites_itself_is_several_lines():
-    assert [line.text for line in read_lines("(E pid=1) 0%\r 50%\r100%\n")] == ["0%", " 50%", "100%"]
+def test_parse_keeps_last_state_of_progress_bar():
+    assert parse(clean("(E pid=1) 0%\r 50%\r(E pid=1) 100%")) == LogLine("E", "", "100%")
 
 
-def test_nothing_is_no_line():
-    assert list(read_lines("(EngineCore pid=1) \r\n\n")) == []
+@pytest.mark.parametrize("raw", ["", "\r", "(EngineCore pid=1) \r"])
+def test_parse_of_blank_line_has_no_text(raw: str):
+    assert parse(clean(raw)).text == ""
 
 
-def test_long_lines_are_cut():
-    (line,) = read_lines("x" * 10 * MAX_TEXT)
-    assert len(line.text) == MAX_TEXT
+def test_parse_cuts_long_text():
+    assert len(parse("x" * 10 * MAX_TEXT).text) == MAX_TEXT
 
 
 @pytest.mark.parametrize(
@@ -62,6 +63,6 @@ def test_long_lines_are_cut():
         "non-default args: {'api_key': ['abcdefghijklmnop'], 'port': 8000}",
     ],
 )
-def test_secrets_are_blotted_out(text: str):
+def test_without_secrets_masks_keys_and_tokens(text: str):
     assert "abcdefghijklmnop" not in without_secrets(text)
     assert "***" in without_secrets(text)

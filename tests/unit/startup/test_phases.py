@@ -1,4 +1,4 @@
-"""Phases and facts from logs; ready.*.log are real or say in their first line that they are constructed."""
+"""Phases and facts from logs. The first line of ready.*.log states if it is constructed."""
 
 import re
 from pathlib import Path
@@ -7,15 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deckard_deploy.startup.phases import ORDER, Facts, Phase, PhaseTracker, Progress, patterns
+from deckard_deploy.startup.phases import ORDER, Facts, Phase, PhaseTracker, Progress, load_patterns
+from deckard_deploy.system.text import clean, clean_lines
 
 LOGS = Path(__file__).with_name("logs")
 
 
 def lines_of(name: str) -> list[str]:
-    """The log, split where docker splits it: at newlines, not at carriage returns."""
-    text = (LOGS / f"{name}.log").read_bytes().decode()
-    return [line for line in text.split("\n") if not line.startswith("# ")]
+    """Return the log's lines as a runtime passes them on."""
+    lines = clean_lines((LOGS / f"{name}.log").read_bytes())
+    return [line for line in lines if not line.startswith("# ")]
 
 
 def passed(lines: list[str]) -> tuple[list[Phase], PhaseTracker]:
@@ -47,11 +48,11 @@ CPU = [Phase.CONTAINER, Phase.IMPORTS, Phase.WEIGHTS, Phase.KV_CACHE, Phase.WARM
         ("wrong-architecture", CPU[:1]),
     ],
 )
-def test_the_phases_of_a_log(name: str, phases: list[Phase]):
+def test_log_passes_phases(name: str, phases: list[Phase]):
     assert passed(lines_of(name))[0] == phases
 
 
-def test_the_facts_of_a_real_start():
+def test_facts_of_real_start():
     facts = passed(lines_of("ready.eager"))[1].facts
     assert facts.kv_cache_tokens == 349_440
     assert facts.max_concurrency == 309.13
@@ -59,7 +60,7 @@ def test_the_facts_of_a_real_start():
     assert facts.init_engine_s is not None
 
 
-def test_the_facts_of_a_start_on_a_gpu():
+def test_facts_of_start_on_gpu():
     assert passed(lines_of("ready.cuda"))[1].facts == Facts(
         model_loading_gib=28.03,
         model_loading_s=106.512345,
@@ -75,14 +76,14 @@ def test_the_facts_of_a_start_on_a_gpu():
     )
 
 
-def test_the_facts_of_a_real_start_on_a_gpu():
+def test_facts_of_real_start_on_gpu():
     facts = passed(lines_of("ready.gpu"))[1].facts
     assert (facts.compile_s, facts.graph_capture_s, facts.init_engine_s) == (24.04, 5.0, 36.13)
     assert (facts.kv_cache_tokens, facts.max_concurrency) == (699_040, 673.89)
-    assert facts.available_kv_cache_gib is None  # kv-cache-memory-bytes says it, nothing is measured
+    assert facts.available_kv_cache_gib is None  # kv-cache-memory-bytes is set, so nothing is measured
 
 
-def test_the_wording_of_0_32_0():
+def test_facts_in_wording_of_0_32_0():
     tracker = PhaseTracker(0.0)
     tracker.feed(
         "CPU KV cache size: 349,440 tokens, Maximum concurrency for 1,024 tokens per request: 309.13x", 1.0
@@ -91,19 +92,19 @@ def test_the_wording_of_0_32_0():
     assert tracker.facts == Facts(kv_cache_tokens=349_440, max_concurrency=309.13, init_engine_s=1.23)
 
 
-def test_the_facts_of_a_real_start_of_0_32_0_with_a_drafter():
+def test_facts_of_real_start_with_drafter():
     facts = passed(lines_of("ready.mtp"))[1].facts
     assert (facts.kv_cache_tokens, facts.max_concurrency) == (316_551, 309.13)
     assert (facts.weights_s, facts.init_engine_s) == (0.02, 1.63)
 
 
-def test_percent_of_the_shards():
+def test_percent_of_weight_shards():
     tracker = PhaseTracker(0.0)
     line = "(Worker_TP0 pid=9) Loading safetensors checkpoint shards:  50% Completed | 1/2 [00:37<00:37, 37.01s/it]"
     assert tracker.feed(line, 7.0) == Progress(Phase.WEIGHTS, since=7.0, percent=50.0)
 
 
-def test_percent_does_not_fall_when_ranks_report_out_of_order():
+def test_percent_never_falls_within_a_bar():
     tracker = PhaseTracker(0.0)
     for percent in (50, 75, 25):
         tracker.feed(
@@ -112,10 +113,10 @@ def test_percent_does_not_fall_when_ranks_report_out_of_order():
     assert tracker.progress.percent == 75.0
 
 
-def test_a_second_bar_of_the_phase_starts_over():
+def test_second_bar_of_phase_starts_over():
     tracker = PhaseTracker(0.0)
     shown = [
-        tracker.feed(f"\rCapturing CUDA graphs ({kind}): {percent:3}%|███  | 1/2 [00:01<00:01]", 1.0)
+        tracker.feed(f"Capturing CUDA graphs ({kind}): {percent:3}%|███  | 1/2 [00:01<00:01]", 1.0)
         for kind, percent in (("mixed prefill-decode, PIECEWISE", 100), ("decode, FULL", 50))
     ]
     assert [progress and (progress.step, progress.percent) for progress in shown] == [
@@ -124,17 +125,15 @@ def test_a_second_bar_of_the_phase_starts_over():
     ]
 
 
-def test_the_last_state_of_a_bar_in_one_line_counts():
+def test_last_state_of_bar_counts():
     tracker = PhaseTracker(0.0)
-    progress = tracker.feed(
-        "\rCapturing CUDA graphs (decode, FULL):   0%| | 0/2\rCapturing CUDA graphs (decode, FULL):  50%|█",
-        1.0,
-    )
+    raw = "\rCapturing CUDA graphs (decode, FULL):   0%| | 0/2\rCapturing CUDA graphs (decode, FULL):  50%|█"
+    progress = tracker.feed(clean(raw), 1.0)
     assert progress is not None
     assert progress.percent == 50.0
 
 
-def test_the_drafters_weights_belong_to_the_drafter():
+def test_weights_of_drafter_belong_to_drafter_phase():
     tracker = PhaseTracker(0.0)
     tracker.feed("Starting to load model /models/deckard-31b...", 1.0)
     tracker.feed("Loading drafter model...", 2.0)
@@ -142,14 +141,14 @@ def test_the_drafters_weights_belong_to_the_drafter():
     assert progress == Progress(Phase.DRAFTER, since=2.0, percent=50.0)
 
 
-def test_a_line_of_an_earlier_phase_shows_life_and_changes_nothing():
+def test_line_of_earlier_phase_keeps_the_phase():
     tracker = PhaseTracker(0.0)
     before = tracker.feed("GPU KV cache size: 612,480 tokens", 1.0)
     assert tracker.feed("Starting to load model /models/deckard-31b...", 2.0) == before
 
 
 @pytest.mark.parametrize(
-    "line", ["", "hello", "Loading safetensors check", "(EngineCore pid=1) ", "100%", "# INFO"]
+    "line", ["", " ", "hello", "Loading safetensors check", "(EngineCore pid=1) ", "100%", "# INFO"]
 )
 def test_other_lines_are_no_progress(line: str):
     assert PhaseTracker(0.0).feed(line, 1.0) is None
@@ -162,10 +161,10 @@ def test_durations_add_up():
     assert tracker.durations(50.0) == {Phase.CONTAINER: 2.0, Phase.IMPORTS: 8.0, Phase.WEIGHTS: 30.0}
 
 
-def test_every_phase_can_begin_and_every_pattern_has_a_source():
-    begun = {pattern.phases[0] for pattern in patterns() if pattern.phases}
+def test_every_phase_has_a_pattern_with_source():
+    begun = {pattern.phases[0] for pattern in load_patterns() if pattern.phases}
     assert begun == set(Phase) - {Phase.CONTAINER}
-    assert all(re.search(r"\.py:\d|\.py ", pattern.source) for pattern in patterns())
+    assert all(re.search(r"\.py:\d|\.py ", pattern.source) for pattern in load_patterns())
 
 
 REAL_LINES = [line for name in ("ready.eager", "ready.cuda") for line in lines_of(name)]
@@ -185,11 +184,11 @@ DIGITS = st.builds(
 
 
 @given(st.lists(st.lists(PIECES | CUT | DIGITS, max_size=4).map("".join), max_size=40))
-def test_no_log_makes_the_tracker_raise_or_go_back(lines: list[str]):
+def test_tracker_never_raises_or_goes_back(lines: list[str]):
     tracker = PhaseTracker(0.0)
     before = tracker.progress
     for second, line in enumerate(lines):
-        progress = tracker.feed(line, float(second))
+        progress = tracker.feed(clean(line), float(second))
         now = tracker.progress
         assert progress in (None, now)
         assert ORDER.index(now.phase) >= ORDER.index(before.phase)

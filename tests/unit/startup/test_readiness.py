@@ -1,4 +1,4 @@
-"""The probe against real little servers on loopback."""
+"""The probe against small real servers on loopback."""
 
 import json
 import socket
@@ -21,17 +21,17 @@ def answer(**message: Any) -> dict[str, Any]:
 
 
 class Server(ThreadingHTTPServer):
-    """Answers GET with `models`, POST with `chat`; each a (status, body, headers)."""
+    """A server that answers GET with `models` and POST with `chat`, each a (status, body, headers)."""
 
     daemon_threads = True
 
-    allow_reuse_port = True  # as vLLM: a twin may take the same port
+    allow_reuse_port = True  # as vLLM: a second server may bind the same port
 
     def __init__(self, models: Any, chat: Any, address: tuple[str, int]) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, Handler)
         self.replies = {"GET": models, "POST": chat}
-        self.knows: set[str] = set()  # models that it answers for; any, if there are none
+        self.knows: set[str] = set()  # models that it answers for; empty: any
         self.seen: list[tuple[str, dict[str, str], Any]] = []
         self.released = threading.Event()
 
@@ -93,7 +93,7 @@ def ask(server: Server, **options: Any) -> Readiness:
     return probe(server.url, launch_id="launch-7c1e", served_name="deckard-31b", **options)
 
 
-def test_our_launch_that_generates_text_is_ready():
+def test_own_launch_with_text_is_ready():
     with serving() as server:
         found = ask(server)
         (_, _, _), (path, _, question) = server.seen
@@ -111,7 +111,7 @@ def test_reasoning_counts_as_text():
         assert ask(server).outcome is Outcome.READY
 
 
-def test_a_closed_port_means_loading():
+def test_closed_port_means_loading():
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))  # bound and not listening, as vLLM is while it loads
         found = probe(f"http://127.0.0.1:{bound.getsockname()[1]}/v1", launch_id="a", served_name="b")
@@ -119,8 +119,8 @@ def test_a_closed_port_means_loading():
     assert not found.final
 
 
-def test_a_connection_closed_without_an_answer_means_loading():
-    """docker's userland proxy accepts, then finds nothing behind it."""
+def test_connection_closed_unanswered_means_loading():
+    """docker's userland proxy accepts a connection, then finds no server."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def accept_and_close() -> None:
@@ -143,7 +143,7 @@ def test_a_connection_closed_without_an_answer_means_loading():
         ({"data": [{"id": ["launch-7c1e"]}, "deckard-31b", None]}, "deckard-31b, launch-7c1e"),
     ],
 )
-def test_a_server_without_our_names_is_another_server(models: Any, missing: str):
+def test_missing_names_mean_other_server(models: Any, missing: str):
     with serving(models) as server:
         found = ask(server)
         assert len(server.seen) == 1, "it must not be asked to generate"
@@ -166,12 +166,12 @@ def test_a_server_without_our_names_is_another_server(models: Any, missing: str)
         "x",
     ],
 )
-def test_what_is_no_model_list_comes_from_another_server(models: Any):
+def test_invalid_model_list_means_other_server(models: Any):
     with serving(models) as server:
         assert ask(server).outcome is Outcome.OTHER_SERVER
 
 
-def test_an_endless_list_is_not_read_to_its_end():
+def test_model_list_is_read_up_to_a_limit():
     padding = [{"id": "x" * 1000}] * 2000
     with serving({"data": MODELS["data"] + padding}) as server:
         assert ask(server).outcome is Outcome.OTHER_SERVER
@@ -191,7 +191,7 @@ def test_an_endless_list_is_not_read_to_its_end():
         (504, Outcome.LOADING),
     ],
 )
-def test_statuses_of_the_model_list(status: int, outcome: Outcome):
+def test_outcome_by_status_of_model_list(status: int, outcome: Outcome):
     with serving(models_status=status) as server:
         assert ask(server).outcome is outcome
 
@@ -206,7 +206,7 @@ def test_statuses_of_the_model_list(status: int, outcome: Outcome):
         (502, Outcome.LOADING),
     ],
 )
-def test_statuses_of_the_completion(status: int, outcome: Outcome):
+def test_outcome_by_status_of_completion(status: int, outcome: Outcome):
     with serving(chat_status=status) as server:
         assert ask(server).outcome is outcome
 
@@ -227,15 +227,15 @@ def test_statuses_of_the_completion(status: int, outcome: Outcome):
         b"",
     ],
 )
-def test_an_answer_without_text_is_not_ready(chat: Any):
+def test_answer_without_text_is_not_ready(chat: Any):
     with serving(chat=chat) as server:
         found = ask(server)
     assert found.outcome is Outcome.NOT_ANSWERING
     assert not found.final
 
 
-def test_a_twin_on_the_port_is_never_taken_for_us():
-    """The kernel deals connections out between two servers that bind with SO_REUSEPORT; this is one of each model."""
+def test_server_sharing_the_port_is_never_ready():
+    """The kernel distributes connections between two servers that bind with SO_REUSEPORT."""
     twin_models = {"data": [{"id": "deckard-31b"}, {"id": "launch-0001"}]}
     with serving() as server, serving(models=twin_models, address=("127.0.0.1", server.server_port)) as twin:
         twin.knows = {"deckard-31b", "launch-0001"}
@@ -246,8 +246,8 @@ def test_a_twin_on_the_port_is_never_taken_for_us():
         assert found.count(Outcome.READY) == sum(body is not None for _, _, body in server.seen)
 
 
-def test_a_server_on_the_other_loopback_is_never_asked():
-    """`localhost` may mean either; a plan's address never is that."""
+def test_server_on_other_loopback_is_never_asked():
+    """`localhost` may mean both addresses, so a plan's address is a number."""
     with serving() as server, serving(models={"data": []}, address=("::1", server.server_port)) as other:
         assert ask(server).outcome is Outcome.READY
         assert other.seen == []
@@ -260,7 +260,7 @@ def test_redirects_are_not_followed():
         assert elsewhere.seen == []
 
 
-def test_no_proxy_is_used(monkeypatch: pytest.MonkeyPatch):
+def test_probe_uses_no_proxy(monkeypatch: pytest.MonkeyPatch):
     with serving() as proxy, serving() as server:
         for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, proxy.url.removesuffix("/v1"))
@@ -270,14 +270,14 @@ def test_no_proxy_is_used(monkeypatch: pytest.MonkeyPatch):
         assert proxy.seen == []
 
 
-def test_a_server_that_never_answers_is_given_up():
+def test_probe_times_out():
     with serving(chat="hang") as server:
         found = ask(server, timeout_s=0.2)
     assert found.outcome is Outcome.NOT_ANSWERING
     assert "ReadTimeout" in found.detail
 
 
-def test_the_key_is_sent_and_never_told():
+def test_key_is_sent_but_not_shown():
     with serving(models_status=401) as server:
         found = ask(server, access=Access(key="sk-secret-1"))
         assert server.seen[0][1]["Authorization"] == "Bearer sk-secret-1"
@@ -285,8 +285,8 @@ def test_the_key_is_sent_and_never_told():
     assert "secret" not in str(found)
 
 
-def test_without_a_key_nothing_is_sent(tmp_path, monkeypatch: pytest.MonkeyPatch):
-    """requests would take credentials from ~/.netrc."""
+def test_no_key_sends_no_authorization(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    """By default, requests reads credentials from ~/.netrc."""
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password secret\n")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))

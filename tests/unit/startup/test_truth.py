@@ -1,4 +1,4 @@
-"""The truth table, some seeds of it; scripts/campaign_truth.py runs as many as one likes."""
+"""The truth table with one seed; scripts/campaign_truth.py runs more."""
 
 import pytest
 
@@ -17,32 +17,32 @@ def cases() -> dict[str, list[Case]]:
     return found
 
 
-def test_there_are_forty():
+def test_there_are_forty_behaviours():
     assert len({behaviour.name for behaviour in BEHAVIOURS}) == len(BEHAVIOURS) == 40
 
 
 @pytest.mark.parametrize("name", [behaviour.name for behaviour in BEHAVIOURS])
-def test_the_verdict_is_true(cases: dict[str, list[Case]], name: str):
+def test_verdict_is_true(cases: dict[str, list[Case]], name: str):
     assert len(cases[name]) == len(SEEDS)
     for one in cases[name]:
         assert one.true, one
 
 
 @pytest.mark.parametrize("name", [behaviour.name for behaviour in CRASHES])
-def test_a_crash_is_reported_within_seconds(cases: dict[str, list[Case]], name: str):
+def test_crash_is_reported_within_seconds(cases: dict[str, list[Case]], name: str):
     assert all(0 <= one.after_s <= REPORTED_WITHIN_S for one in cases[name]), cases[name]
 
 
 def test_health_alone_would_be_wrong():
-    """The control: it believes every one of these, and not one that works."""
+    """The control: /health accepts all of these, and refuses one that works."""
     wrong = [behaviour.name for behaviour in NEVER if ready_by(healthy, behaviour, 1)]
     assert len(wrong) == len(NEVER)
     (works,) = [one for one in BEHAVIOURS if one.name == "says 503 to /health, and works"]
     assert not ready_by(healthy, works, 1)
 
 
-def test_the_model_list_alone_would_be_wrong():
-    """The control for the launch's own name and for the question."""
+def test_model_list_alone_would_be_wrong():
+    """The control for the launch's own name and for the completion."""
     believed = {
         "serves our model, from another launch",
         "hangs after the list, healthy",

@@ -1,6 +1,7 @@
-"""One case of the truth table: a behaviour, a seed, and what `follow` over the real probe says of it.
+"""One case of the truth table: a behaviour, a seed, and the verdict of `follow` with the real probe.
 
-A start's clock runs fifty times faster, so that ten questions a second apart take a fifth of one. Not where something
+A start's clock runs fifty times faster, so that ten questions a second apart take a fifth of one. Not where
+something
 crashes: how soon that is said is what is measured there.
 """
 
@@ -28,7 +29,7 @@ AT_ONCE = 16
 
 @dataclass(frozen=True)
 class Case:
-    """What was said of one, and when: seconds after the last turn that the runtime showed."""
+    """The verdict of one case, and its seconds after the runtime's last turn."""
 
     behaviour: Behaviour
     seed: int
@@ -42,7 +43,7 @@ class Case:
 
 
 class Life:
-    """The launch as its runtime shows it, by the second."""
+    """A scripted launch: its observations by the second."""
 
     def __init__(self, behaviour: Behaviour) -> None:
         self._began = time.monotonic()
@@ -93,7 +94,7 @@ def table(seeds: Iterable[int]) -> list[Case]:
 
 
 def ready_by(believed: Callable[[Misbehaving], bool], behaviour: Behaviour, seed: int) -> bool:
-    """Whether a simpler probe, once the server listens, would say ready."""
+    """Return True if a simpler probe would report a listening server as ready."""
     random = Random(f"{behaviour.name} {seed}")
     with misbehaving(behaviour.answering(random), random) as server:
         time.sleep(0.02)
@@ -101,13 +102,13 @@ def ready_by(believed: Callable[[Misbehaving], bool], behaviour: Behaviour, seed
 
 
 def healthy(server: Misbehaving) -> bool:
-    """`/health` answers 200: what a compose healthcheck asks."""
+    """Return True if `/health` answers 200, which is the probe of a compose healthcheck."""
     return bool(
         requests.get(server.url.replace("/v1", "/health"), timeout=5).status_code == requests.codes.ok
     )
 
 
 def lists_the_model(server: Misbehaving) -> bool:
-    """`/v1/models` names the served model: no launch of its own, and no question."""
+    """Return True if `/v1/models` names the served model; checks no launch and no completion."""
     found = requests.get(f"{server.url}/models", timeout=5).json()
     return bool(SERVED in [model["id"] for model in found["data"]])

@@ -14,6 +14,7 @@ from deckard_deploy.system.files import (
     read_regular,
     remove_folder,
     temporary_prefix,
+    try_write,
     write_atomically,
 )
 from deckard_deploy.system.processes import identity_of
@@ -24,7 +25,7 @@ def names(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
-def test_what_is_written_is_private_whatever_the_umask(tmp_path, umask):
+def test_write_is_private_under_any_umask(tmp_path, umask):
     before = os.umask(umask)
     try:
         write_atomically(tmp_path / "a", "new")
@@ -36,7 +37,7 @@ def test_what_is_written_is_private_whatever_the_umask(tmp_path, umask):
     assert names(tmp_path) == ["a", "b"]
 
 
-def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(tmp_path):
+def test_failed_write_leaves_old_content(tmp_path):
     target = tmp_path / "folder-in-the-way"
     target.mkdir()
     (target / "old").touch()
@@ -46,12 +47,12 @@ def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(tmp_path):
     assert names(target) == ["old"]
 
 
-def test_a_full_disk_is_said_in_one_line(tmp_path):
+def test_write_error_names_the_path(tmp_path):
     with pytest.raises(EnvironmentUnfitError, match="cannot write /dev/full/x"):
         write_atomically(tmp_path.__class__("/dev/full/x"), "new")
 
 
-def test_a_link_is_replaced_not_followed(tmp_path):
+def test_write_replaces_link(tmp_path):
     (tmp_path / "elsewhere").write_text("safe")
     (tmp_path / "a").symlink_to("elsewhere")
     write_atomically(tmp_path / "a", "new")
@@ -59,14 +60,14 @@ def test_a_link_is_replaced_not_followed(tmp_path):
     assert not (tmp_path / "a").is_symlink()
 
 
-def test_a_link_moves_in_one_step(tmp_path):
+def test_link_atomically_replaces_link(tmp_path):
     link_atomically(tmp_path / "current", "releases/1")
     link_atomically(tmp_path / "current", "releases/2")
     assert str((tmp_path / "current").readlink()) == "releases/2"
     assert names(tmp_path) == ["current"]
 
 
-def test_leftovers_go_and_nothing_else_does(tmp_path):
+def test_clear_leftovers_removes_only_leftovers(tmp_path):
     (tmp_path / ".tmp-1").touch()
     (tmp_path / ".tmp-2").mkdir()
     (tmp_path / ".tmp-2" / ".tmp-deep").touch()
@@ -81,7 +82,7 @@ def test_leftovers_go_and_nothing_else_does(tmp_path):
     assert names(tmp_path / "outside") == ["kept"]
 
 
-def test_what_a_living_process_still_writes_stays(tmp_path):
+def test_clear_leftovers_keeps_files_of_live_writer(tmp_path):
     me = identity_of(os.getpid())
     writing, killed = tmp_path / f".tmp-{me}-a", tmp_path / f".tmp-{me.pid}-{me.started - 1}-a"
     for path in (writing, killed):
@@ -91,7 +92,7 @@ def test_what_a_living_process_still_writes_stays(tmp_path):
     assert writing.name.startswith(temporary_prefix())
 
 
-def test_a_folder_is_removed_and_a_cut_off_removal_is_finished(tmp_path):
+def test_remove_folder_and_finish_killed_removal(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").touch()
@@ -104,7 +105,7 @@ def test_a_folder_is_removed_and_a_cut_off_removal_is_finished(tmp_path):
 
 
 @pytest.mark.parametrize("make", [lambda path: path.symlink_to("/etc"), lambda path: path.write_text("file")])
-def test_only_a_folder_is_a_folder(tmp_path, make):
+def test_private_folder_refuses_link_and_file(tmp_path, make):
     make(tmp_path / "a")
     with pytest.raises(IntegrityError, match="not a folder of ours"):
         private_folder(tmp_path / "a")
@@ -118,19 +119,19 @@ def test_only_a_folder_is_a_folder(tmp_path, make):
         lambda path: path.write_bytes(b"\xff\xfe"),
     ],
 )
-def test_only_a_regular_text_file_is_read(tmp_path, make):
+def test_read_regular_refuses_other_files(tmp_path, make):
     make(tmp_path / "a")
     with pytest.raises(IntegrityError, match=str(tmp_path / "a")):
         read_regular(tmp_path / "a")
 
 
-def test_what_is_not_there_is_not_there(tmp_path):
+def test_read_regular_of_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_regular(tmp_path / "a")
 
 
-def test_two_processes_write_the_same_file_at_once(tmp_path):
-    """As two `verify` do, which began together and end together."""
+def test_two_processes_write_the_same_file(tmp_path):
+    """As two `verify` do that run at the same time."""
     code = """
 import pathlib, sys
 from deckard_deploy.system.files import write_atomically
@@ -144,7 +145,7 @@ for _ in range(200):
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("record.json", "whole")]
 
 
-def test_a_write_clears_the_leftovers_of_killed_writers_of_that_file(tmp_path):
+def test_write_clears_leftovers_of_the_same_file(tmp_path):
     me = identity_of(os.getpid())
     killed = f".tmp-{me.pid}-{me.started - 1}-record.json-0a"
     stay = {f".tmp-{me}-record.json-0b", f".tmp-{me.pid}-{me.started - 1}-other.json-0c"}
@@ -155,10 +156,16 @@ def test_a_write_clears_the_leftovers_of_killed_writers_of_that_file(tmp_path):
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o027])
-def test_a_file_of_the_users_own_gets_the_rights_of_the_umask(tmp_path, umask):
+def test_umask_mode_follows_the_umask(tmp_path, umask):
     before = os.umask(umask)
     try:
         write_atomically(tmp_path / "a", "new", mode=UMASK_MODE)
     finally:
         os.umask(before)
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_try_write_returns_false_when_refused(tmp_path):
+    assert try_write(tmp_path / "a", "new")
+    assert (tmp_path / "a").read_text() == "new"
+    assert not try_write(tmp_path / "missing" / "a", "new")

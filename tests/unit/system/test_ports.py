@@ -22,13 +22,13 @@ def bound(
     return server
 
 
-def test_a_free_port_is_free():
+def test_free_port_is_accepted():
     require_free("127.0.0.1", free_port())
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::", "::1"])
 @pytest.mark.parametrize("shared", [True, False])
-def test_a_listener_is_named(address, shared):
+def test_listener_is_named(address, shared):
     with bound(address, shared=shared) as server:
         port = server.getsockname()[1]
         with pytest.raises(
@@ -37,12 +37,12 @@ def test_a_listener_is_named(address, shared):
             require_free("127.0.0.1" if address != "::1" else "::1", port)
 
 
-def test_a_server_that_still_loads_has_its_port_already():
+def test_bound_port_without_listener_is_refused():
     with bound(listen=False) as server, pytest.raises(EnvironmentUnfitError, match="cannot be used"):
         require_free("127.0.0.1", server.getsockname()[1])
 
 
-def test_connections_of_a_server_that_has_just_ended_are_not_in_the_way():
+def test_connections_in_time_wait_are_accepted():
     with bound() as server:
         port = server.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)) as client:
@@ -54,16 +54,16 @@ def test_connections_of_a_server_that_has_just_ended_are_not_in_the_way():
     require_free("127.0.0.1", port)
 
 
-def test_an_address_that_is_not_ours_is_said():
+def test_foreign_address_is_refused():
     with pytest.raises(EnvironmentUnfitError, match=r"192\.0\.2\.1:8000 cannot be used: Cannot assign"):
         require_free("192.0.2.1", 8000)
 
 
-def test_a_connection_that_a_client_keeps_open_to_a_server_that_has_ended_is_not_in_the_way():
+def test_connection_kept_open_by_client_is_accepted():
     with bound() as server:
         port = server.getsockname()[1]
         client = socket.create_connection(("127.0.0.1", port))
         accepted, _ = server.accept()
-    accepted.close()  # FIN_WAIT2: the client, a connection pool, does not answer it
+    accepted.close()  # FIN_WAIT2: the client, as a connection pool, does not close
     with client:
         require_free("127.0.0.1", port)

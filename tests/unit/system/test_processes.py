@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from deckard_deploy.system.ports import require_free
-from deckard_deploy.system.processes import identity_of, is_alive, marked, send, wait_for_exits, wait_gone
+from deckard_deploy.system.processes import (
+    identity_of,
+    is_alive,
+    processes_with_variable,
+    send_signal,
+    wait_for_exits,
+    wait_gone,
+)
 from tests.unit.running.world import eventually
 
 SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
@@ -26,50 +33,52 @@ def sleeper():
         process.kill()
 
 
-def test_a_living_process_is_signalled_and_its_end_is_seen(sleeper):
+def test_send_signal_ends_process(sleeper):
     identity = identity_of(sleeper.pid)
     assert is_alive(identity)
     assert not wait_gone(identity, 0)
-    assert send(identity, signal.SIGTERM)
+    assert send_signal(identity, signal.SIGTERM)
     assert wait_gone(identity, 30)
     assert not is_alive(identity)  # a zombie, not reaped yet
     assert sleeper.wait() == -signal.SIGTERM
-    assert not send(identity, signal.SIGKILL)
+    assert not send_signal(identity, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("change", [{"started": 1}, {"boot": "another"}])
-def test_a_recycled_pid_is_somebody_elses(sleeper, change):
+def test_reused_pid_is_another_process(sleeper, change):
     stranger = replace(identity_of(sleeper.pid), **change)
     assert not is_alive(stranger)
-    assert not send(stranger, signal.SIGKILL)
+    assert not send_signal(stranger, signal.SIGKILL)
     assert wait_gone(stranger, 0)
     assert sleeper.poll() is None
 
 
-def test_nobody_has_no_identity(sleeper):
+def test_ended_process_has_no_identity(sleeper):
     identity = identity_of(sleeper.pid)
     sleeper.kill()
     sleeper.wait()
     assert not is_alive(identity)
-    assert not send(identity, signal.SIGTERM)
+    assert not send_signal(identity, signal.SIGTERM)
     with pytest.raises(ProcessLookupError):
         identity_of(sleeper.pid)
 
 
-def test_a_mark_is_found_whole_and_on_descendants(sleeper):
+def test_variable_is_found_on_descendants(sleeper):
     child = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'])"
     with subprocess.Popen(
         [sys.executable, "-c", child], env={**os.environ, "DECKARD_TEST": "family"}
     ) as parent:
-        family = eventually(lambda: found if len(found := marked("DECKARD_TEST=family")) == 2 else [])
+        family = eventually(
+            lambda: found if len(found := processes_with_variable("DECKARD_TEST=family")) == 2 else []
+        )
         assert parent.pid in {process.pid for process in family}
         for process in family:
-            send(process, signal.SIGKILL)
-    assert [process.pid for process in marked("DECKARD_TEST=a b")] == [sleeper.pid]
-    assert marked("DECKARD_TEST=a") == []
+            send_signal(process, signal.SIGKILL)
+    assert [process.pid for process in processes_with_variable("DECKARD_TEST=a b")] == [sleeper.pid]
+    assert processes_with_variable("DECKARD_TEST=a") == []
 
 
-def test_a_name_with_brackets_does_not_shift_the_fields(tmp_path):
+def test_identity_of_process_with_brackets_in_name(tmp_path):
     odd = tmp_path / "a) S 1 (b"
     odd.symlink_to("/bin/sleep")
     with subprocess.Popen([odd, "600"]) as process:
@@ -84,7 +93,7 @@ import os, sys
 sys.path[:0] = sys.argv[1:]
 from deckard_deploy.system import processes as here
 os.setgid(65534), os.setuid(65534)
-here.marked("DECKARD_TEST=nobody"), here.wait_for_exits(1)
+here.processes_with_variable("DECKARD_TEST=nobody"), here.wait_for_exits(1)
 print(here.is_alive(here.identity_of(os.getpid())), here.is_alive(here.ProcessIdentity(1, 1, here.boot_id())))
 """
 TORN_DOWN_SLOWLY = """
@@ -98,8 +107,8 @@ os.read(0, 1)
 """
 
 
-def test_a_process_that_was_killed_is_waited_for_until_its_port_is_free():
-    """A GiB of memory takes the kernel long enough to give back that the port is still bound meanwhile."""
+def test_wait_for_exits_until_port_is_free():
+    """The kernel needs so long to release a GiB of memory that the port is still bound meanwhile."""
     process = subprocess.Popen(
         [sys.executable, "-c", TORN_DOWN_SLOWLY],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "DECKARD_TEST": "heavy"},
@@ -108,14 +117,14 @@ def test_a_process_that_was_killed_is_waited_for_until_its_port_is_free():
         assert process.stdout
         port = int(process.stdout.readline())
         process.kill()
-        eventually(lambda: marked("DECKARD_TEST=heavy") == [])
+        eventually(lambda: processes_with_variable("DECKARD_TEST=heavy") == [])
         wait_for_exits(30)
         require_free("127.0.0.1", port)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount /proc, and become another user")
-def test_what_other_users_run_may_be_hidden():
-    """`hidepid=1` shows the numbers of their processes and opens nothing."""
+def test_processes_hidden_by_hidepid_are_skipped():
+    """With `hidepid=1`, /proc lists the processes of other users, but none can be read."""
     mount = "mount --make-rprivate / && mount -t proc -o hidepid=1 proc /proc"
     code = f"{mount} && exec {shlex.join([sys.executable, '-c', HIDDEN, *sys.path])}"
     done = subprocess.run(

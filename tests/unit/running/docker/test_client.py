@@ -7,7 +7,7 @@ import pytest
 from deckard_deploy.errors import EnvironmentUnfitError
 from deckard_deploy.running.docker.client import DockerEngine, unfit
 from deckard_deploy.running.docker.runtime import DockerRuntime
-from deckard_deploy.system.commands import last_line, run
+from deckard_deploy.system.commands import last_output_line, run
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def script(folder: Path, name: str, body: str) -> None:
 def docker(
     folder: Path, *, endpoint: str = "unix:///var/run/docker.sock", compose: str = "echo 2.26.1-4"
 ) -> None:
-    """A docker that answers what is asked of it, and says what it got."""
+    """Write a docker that answers two questions, and otherwise prints its environment and arguments."""
     script(
         folder,
         "docker",
@@ -38,7 +38,7 @@ def engine(folder: Path, **environment: str) -> DockerEngine:
     return DockerEngine(environment={"PATH": f"{folder}:/usr/bin:/bin", **environment}, say=lambda _: None)
 
 
-def test_both_doors_get_the_endpoint_that_docker_itself_named(programs):
+def test_command_uses_endpoint_of_docker_context(programs):
     docker(programs, endpoint="unix:///run/user/1000/docker.sock")
     caller = {"DOCKER_CONTEXT": "rootless", "COMPOSE_FILE": "/x", "DOCKER_CONFIG": "/c"}
     said = engine(programs, **caller).command("ps", "-a", timeout_s=5).stdout
@@ -46,19 +46,19 @@ def test_both_doors_get_the_endpoint_that_docker_itself_named(programs):
 
 
 @pytest.mark.parametrize("endpoint", ["tcp://10.0.0.1:2376", "ssh://me@there", "npipe:////./pipe/x", ""])
-def test_an_engine_elsewhere_is_refused(programs, endpoint):
+def test_remote_endpoint_is_refused(programs, endpoint):
     docker(programs, endpoint=endpoint)
     with pytest.raises(EnvironmentUnfitError, match="cannot be mounted there") as caught:
         engine(programs).command("ps", timeout_s=5)
     assert "docker context use default" in caught.value.hint
 
 
-def test_no_docker(programs):
+def test_missing_docker_is_refused(programs):
     with pytest.raises(EnvironmentUnfitError, match="docker is not installed"):
         DockerEngine(environment={"PATH": str(programs)}, say=lambda _: None).api  # noqa: B018  a question
 
 
-def test_a_context_that_is_not_there_is_said_in_dockers_words(programs):
+def test_missing_context_shows_docker_message(programs):
     script(programs, "docker", 'echo "context \\"nope\\": context not found" >&2; exit 1')
     with pytest.raises(EnvironmentUnfitError, match='docker: context "nope": context not found') as caught:
         engine(programs).endpoint  # noqa: B018  a question
@@ -66,13 +66,13 @@ def test_a_context_that_is_not_there_is_said_in_dockers_words(programs):
 
 
 @pytest.mark.parametrize("version", ["2.20.0", "v2.24.5", "2.26.1-4", "5.0.2"])
-def test_compose_two_and_later_will_do(programs, version):
+def test_compose_two_and_later_is_accepted(programs, version):
     docker(programs, compose=f"echo {version}")
     assert engine(programs).compose_version == version.removeprefix("v")
 
 
 @pytest.mark.parametrize("version", ["1.29.2", "v2.19.9", "2.3.3"])
-def test_an_older_compose_is_refused(programs, version):
+def test_older_compose_is_refused(programs, version):
     docker(programs, compose=f"echo {version}")
     with pytest.raises(EnvironmentUnfitError, match=r"is too old, 2\.20 is needed"):
         engine(programs).compose_version  # noqa: B018  a question
@@ -82,7 +82,7 @@ def test_an_older_compose_is_refused(programs, version):
     "answer", ["echo; echo 'unknown command: docker compose' >&2; exit 1", "echo nonsense"]
 )
 @pytest.mark.parametrize("old", [True, False])
-def test_compose_one_is_told_from_the_plugin(programs, answer, old):
+def test_compose_one_is_not_the_plugin(programs, answer, old):
     docker(programs, compose=answer)
     if old:
         script(programs, "docker-compose", "echo 1.29.2")
@@ -93,7 +93,7 @@ def test_compose_one_is_told_from_the_plugin(programs, answer, old):
 
 
 @pytest.mark.parametrize("stale", [True, False])
-def test_a_daemon_that_is_not_there(programs, tmp_path, stale):
+def test_daemon_that_does_not_run_is_refused(programs, tmp_path, stale):
     if stale:  # the socket of a daemon that was killed
         with socket.socket(socket.AF_UNIX) as server:
             server.bind(str(tmp_path / "docker.sock"))
@@ -103,7 +103,7 @@ def test_a_daemon_that_is_not_there(programs, tmp_path, stale):
     assert caught.value.hint == "sudo systemctl start docker"
 
 
-def test_a_daemon_that_hangs_is_not_waited_for_for_ever(programs, tmp_path, monkeypatch):
+def test_daemon_that_hangs_times_out(programs, tmp_path, monkeypatch):
     monkeypatch.setattr("deckard_deploy.running.docker.client.CALL_TIMEOUT_S", 1.0)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "docker.sock"))
@@ -114,7 +114,7 @@ def test_a_daemon_that_hangs_is_not_waited_for_for_ever(programs, tmp_path, monk
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may talk to every socket")
-def test_a_daemon_that_is_not_ours_to_talk_to(programs, tmp_path):
+def test_daemon_without_permission_is_refused(programs, tmp_path):
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "docker.sock"))
         server.listen()
@@ -136,13 +136,13 @@ def test_a_daemon_that_is_not_ours_to_talk_to(programs, tmp_path):
         ("something new", "docker info"),
     ],
 )
-def test_dockers_words_come_with_what_to_do(words, hint):
+def test_docker_messages_get_a_hint(words, hint):
     error = unfit(f"Error response from daemon: {words}")
     assert error.message == f"docker: {words}"
     assert hint in error.hint
 
 
-def test_a_failed_command_ends_with_dockers_last_line(programs):
+def test_failed_command_shows_last_line(programs):
     docker(programs)
     script(
         programs,
@@ -154,12 +154,12 @@ def test_a_failed_command_ends_with_dockers_last_line(programs):
     assert engine(programs).command("compose", "up", timeout_s=5, check=False).returncode == 1
 
 
-def test_looking_at_nothing_contacts_nothing(world):
+def test_close_without_question_contacts_nothing(world):
     runtime = DockerRuntime(world.deployment, environment={}, say=lambda _: None)
     runtime.close()
 
 
-def test_what_is_run_is_said_and_bounded():
+def test_run_reports_command_and_times_out():
     said = list[str]()
     done = run(
         ("sh", "-c", "echo a; echo $X"),
@@ -175,5 +175,5 @@ def test_what_is_run_is_said_and_bounded():
 @pytest.mark.parametrize(
     ("text", "line"), [("a\n b \n\n", "b"), ("", "it said nothing"), ("\n \n", "it said nothing")]
 )
-def test_the_last_line_that_says_something(text, line):
-    assert last_line(text) == line
+def test_last_output_line_skips_blank_lines(text, line):
+    assert last_output_line(text) == line

@@ -1,4 +1,4 @@
-"""What the runtime makes of containers that go between two questions, which no real engine does on demand."""
+"""The docker runtime with containers that vanish between two questions."""
 
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from deckard_deploy.running.runtime import MISSING
 COMPOSE = "com.docker.compose.project"
 
 
-class Going:
-    """An engine with a server and its gateway, of which those in `gone` are no more once they were listed."""
+class VanishingContainers:
+    """A docker API with a server and its gateway; those in `gone` vanish after they were listed."""
 
     def __init__(self, folder: Path, gone: set[str]) -> None:
         ours = {
@@ -31,7 +31,7 @@ class Going:
         server = {**ours, LAUNCH_LABEL: "l1", PLAN_LABEL: "aa", GATEWAY_LABEL: ""}
         self._labels = {"server": server, "gateway": {**ours, GATEWAY_LABEL: ""}}
         self._gone = gone
-        self.told: list[str] = []
+        self.signals: list[str] = []
 
     def containers(self, *, filters: dict[str, list[str]], **_: object) -> list[dict[str, Any]]:
         names = {label.partition("=")[0] for label in filters["label"]}
@@ -56,31 +56,32 @@ class Going:
 
     def kill(self, name: str, number: str) -> None:
         self.inspect_container(name)
-        self.told.append(f"{name} {number}")
+        self.signals.append(f"{name} {number}")
 
     def close(self) -> None:
         pass
 
 
-def runtime_with(tmp_path: Path, gone: set[str]) -> tuple[DockerRuntime, Going]:
+def runtime_with(tmp_path: Path, gone: set[str]) -> tuple[DockerRuntime, VanishingContainers]:
     deployment = StateDir(tmp_path).create("box")
-    runtime, going = DockerRuntime(deployment, environment={}, say=print), Going(deployment.folder, gone)
-    runtime.engine.__dict__["api"] = going  # in place of the client that would be made at the first question
-    return runtime, going
+    runtime = DockerRuntime(deployment, environment={}, say=print)
+    vanishing = VanishingContainers(deployment.folder, gone)
+    runtime.engine.__dict__["api"] = vanishing  # replaces the client of the first question
+    return runtime, vanishing
 
 
 @pytest.mark.parametrize("gone", [{"server"}, {"gateway"}, {"server", "gateway"}])
-def test_a_deployment_that_goes_while_it_is_looked_at_is_missing(tmp_path: Path, gone: set[str]) -> None:
+def test_container_removed_during_observe_is_missing(tmp_path: Path, gone: set[str]) -> None:
     assert runtime_with(tmp_path, set())[0].observe().state == "running"
     assert runtime_with(tmp_path, gone)[0].observe() == MISSING
 
 
-def test_a_gateway_that_goes_before_it_is_told_needs_no_telling(tmp_path: Path) -> None:
-    for gone, told in ((set[str](), ["gateway HUP"]), ({"gateway"}, [])):
-        runtime, going = runtime_with(tmp_path, gone)
+def test_reload_ignores_removed_gateway(tmp_path: Path) -> None:
+    for gone, signals in ((set[str](), ["gateway HUP"]), ({"gateway"}, [])):
+        runtime, vanishing = runtime_with(tmp_path, gone)
         runtime.reload()
-        assert going.told == told
+        assert vanishing.signals == signals
 
 
-def test_a_network_that_goes_is_not_deserted(tmp_path: Path) -> None:
-    assert runtime_with(tmp_path, {"gateway"})[0]._deserted() == ["server"]
+def test_removed_network_is_not_unused(tmp_path: Path) -> None:
+    assert runtime_with(tmp_path, {"gateway"})[0]._unused_networks() == ["server"]

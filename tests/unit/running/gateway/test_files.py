@@ -1,4 +1,4 @@
-"""What a gateway reads: a certificate that clients may trust, the user's own or ours."""
+"""The files of a gateway: its access rules, and the user's or a self-signed certificate."""
 
 import os
 import subprocess
@@ -30,7 +30,7 @@ def openssl(*arguments: str) -> str:
     return subprocess.run(["openssl", *arguments], check=True, capture_output=True, text=True).stdout
 
 
-def own_pair(folder: Path, *more: str) -> dict[str, str]:
+def user_pair(folder: Path, *more: str) -> dict[str, str]:
     pem, key = folder / "own.pem", folder / "own.key"
     curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
     openssl(
@@ -48,7 +48,7 @@ def own_pair(folder: Path, *more: str) -> dict[str, str]:
     return {"certificate": str(pem), "certificate_key": str(key)}
 
 
-def test_a_self_signed_certificate_names_the_address_and_is_kept(tmp_path):
+def test_self_signed_names_address_and_is_kept(tmp_path):
     assert prepare(plan(tmp_path), tmp_path) is True
     first = files.fingerprint(plan(tmp_path))
     shown = openssl("x509", "-in", str(tmp_path / "gateway" / "certificate.pem"), "-noout", "-text")
@@ -58,7 +58,7 @@ def test_a_self_signed_certificate_names_the_address_and_is_kept(tmp_path):
     assert files.fingerprint(plan(tmp_path)) == first
 
 
-def test_another_address_gets_another_certificate(tmp_path):
+def test_new_address_gets_new_certificate(tmp_path):
     prepare(plan(tmp_path), tmp_path)
     first = files.fingerprint(plan(tmp_path))
     moved = plan(tmp_path).model_copy(update={"address": "192.168.1.21"})
@@ -66,46 +66,46 @@ def test_another_address_gets_another_certificate(tmp_path):
     assert files.fingerprint(moved) != first
 
 
-def test_the_fingerprint_is_openssls(tmp_path):
+def test_fingerprint_equals_that_of_openssl(tmp_path):
     prepare(plan(tmp_path), tmp_path)
     pem = str(tmp_path / "gateway" / "certificate.pem")
     shown = openssl("x509", "-in", pem, "-noout", "-fingerprint", "-sha256")
     assert files.fingerprint(plan(tmp_path)) == shown.strip().partition("=")[2].replace(":", "").lower()
 
 
-def test_the_users_own_is_copied_and_taken_again_when_it_is_renewed(tmp_path):
-    own = plan(tmp_path, **own_pair(tmp_path))
+def test_user_certificate_is_copied_and_renewed(tmp_path):
+    own = plan(tmp_path, **user_pair(tmp_path))
     assert prepare(own, tmp_path) is True
     first = files.fingerprint(own)
     assert prepare(own, tmp_path) is False
-    own_pair(tmp_path)
+    user_pair(tmp_path)
     assert prepare(own, tmp_path) is True
     assert files.fingerprint(own) != first
     assert all(file.stat().st_mode & 0o777 == 0o600 for file in (tmp_path / "gateway").iterdir())
 
 
-def test_the_users_own_is_given_up_for_a_self_signed_one(tmp_path):
+def test_self_signed_replaces_user_certificate(tmp_path):
     prepare(plan(tmp_path), tmp_path)
-    own = plan(tmp_path, **own_pair(tmp_path))
+    own = plan(tmp_path, **user_pair(tmp_path))
     prepare(own, tmp_path)
     users = files.fingerprint(own)
     assert prepare(plan(tmp_path), tmp_path) is True
     assert files.fingerprint(plan(tmp_path)) != users
 
 
-def test_an_encrypted_a_wrong_and_a_missing_key_are_refused(tmp_path):
+def test_wrong_certificate_keys_are_refused(tmp_path):
     (tmp_path / "other").mkdir()
-    pair, other = own_pair(tmp_path), own_pair(tmp_path / "other")
+    pair, other = user_pair(tmp_path), user_pair(tmp_path / "other")
     for wrong in (other["certificate_key"], str(tmp_path / "missing"), "/dev/null"):
         with pytest.raises(BadInputError, match="no certificate and key for each other"):
             prepare(plan(tmp_path, **{**pair, "certificate_key": wrong}), tmp_path)
-    locked = own_pair(tmp_path, "-passout", "pass:secret")
+    locked = user_pair(tmp_path, "-passout", "pass:secret")
     with pytest.raises(BadInputError, match="encrypted"):
         prepare(plan(tmp_path, **locked), tmp_path)
     assert not (tmp_path / "gateway" / "certificate.pem").exists()
 
 
-def test_a_certificate_that_is_gone_is_named(tmp_path):
+def test_damaged_certificate_is_named(tmp_path):
     prepare(plan(tmp_path), tmp_path)
     (tmp_path / "gateway" / "certificate.pem").write_text("x")
     with pytest.raises(IntegrityError, match=r"certificate\.pem is missing or damaged"):
@@ -114,7 +114,7 @@ def test_a_certificate_that_is_gone_is_named(tmp_path):
 
 @pytest.mark.parametrize("name", ["certificate.pem", "certificate.key"])
 @pytest.mark.parametrize("text", ["", "x"])
-def test_a_self_signed_one_that_is_damaged_is_made_anew(tmp_path, name, text):
+def test_damaged_self_signed_is_replaced(tmp_path, name, text):
     prepare(plan(tmp_path), tmp_path)
     first = files.fingerprint(plan(tmp_path))
     (tmp_path / "gateway" / name).write_text(text)
@@ -123,8 +123,8 @@ def test_a_self_signed_one_that_is_damaged_is_made_anew(tmp_path, name, text):
     assert prepare(plan(tmp_path), tmp_path) is False
 
 
-def until(folder: Path, date: str) -> None:
-    """Put in the place of the self-signed one another that ends on a date; `openssl req` makes none that is over."""
+def replace_by_one_until(folder: Path, date: str) -> None:
+    """Replace the certificate by one that ends on `date`; `openssl req` creates no expired one."""
     (folder / "ca.conf").write_text(
         "[ca]\ndefault_ca=d\n[d]\ndatabase=index\nserial=serial\nnew_certs_dir=.\ndefault_md=sha256\npolicy=p\n[p]\n"
         "commonName=supplied\n"
@@ -161,30 +161,30 @@ def until(folder: Path, date: str) -> None:
         subprocess.run(["openssl", *words], check=True, capture_output=True, cwd=folder)
 
 
-@pytest.mark.parametrize(("date", "anew"), [("20490101000000Z", False), ("20250101000000Z", True)])
-def test_a_self_signed_one_that_is_over_is_made_anew(tmp_path, date, anew):
+@pytest.mark.parametrize(("date", "replaced"), [("20490101000000Z", False), ("20250101000000Z", True)])
+def test_expired_self_signed_is_replaced(tmp_path, date, replaced):
     prepare(plan(tmp_path), tmp_path)
-    until(tmp_path / "gateway", date)
-    assert prepare(plan(tmp_path), tmp_path) is anew
+    replace_by_one_until(tmp_path / "gateway", date)
+    assert prepare(plan(tmp_path), tmp_path) is replaced
 
 
-def test_a_right_certificate_is_kept_where_openssl_has_gone(tmp_path, monkeypatch):
+def test_valid_certificate_is_kept_without_openssl(tmp_path, monkeypatch):
     prepare(plan(tmp_path), tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert prepare(plan(tmp_path), tmp_path) is False
 
 
-def test_without_tls_there_is_none(tmp_path):
+def test_no_certificate_without_tls(tmp_path):
     plain = plan(tmp_path, tls=False)
     prepare(plain, tmp_path)
     assert files.fingerprint(plain) is None
     assert [file.name for file in (tmp_path / "gateway").iterdir()] == ["access.conf"]
 
 
-def test_the_keys_of_now_are_written_where_a_gateway_will_read_them(tmp_path):
+def test_renew_access_writes_current_keys(tmp_path):
     keys, folder = Keys(tmp_path), tmp_path / "gateway"
     files.renew_access(folder, keys)
-    assert not folder.exists()  # there never was one
+    assert not folder.exists()  # there was no gateway
     prepare(plan(tmp_path), tmp_path)
     if os.geteuid() == 0:
         os.chown(folder, 1234, 1234)

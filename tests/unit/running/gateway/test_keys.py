@@ -1,4 +1,4 @@
-"""Keys: shown once, kept as hashes."""
+"""Keys are shown once and stored as hashes."""
 
 import base64
 import hashlib
@@ -16,20 +16,20 @@ def keys(tmp_path):
     return Keys(tmp_path)
 
 
-def added(keys: Keys, name: str) -> str:
+def add_key(keys: Keys, name: str) -> str:
     with keys.held():
         return keys.add(name)
 
 
-def test_a_key_has_256_random_bits_and_its_name(keys):
-    first, second = added(keys, "alice"), added(keys, "bob-2")
+def test_key_has_name_and_256_random_bits(keys):
+    first, second = add_key(keys, "alice"), add_key(keys, "bob-2")
     assert re.fullmatch(r"dk-alice-[0-9a-f]{64}", first)
     assert re.fullmatch(r"dk-bob-2-[0-9a-f]{64}", second)
     assert first[-64:] != second[-64:]
 
 
-def test_only_its_hash_is_kept_and_only_for_the_owner(keys, tmp_path):
-    key = added(keys, "alice")
+def test_only_hashes_are_stored_privately(keys, tmp_path):
+    key = add_key(keys, "alice")
     keys.own()
     keys.access()
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -40,8 +40,8 @@ def test_only_its_hash_is_kept_and_only_for_the_owner(keys, tmp_path):
     assert stat.S_IMODE((tmp_path / "keys").stat().st_mode) == 0o700
 
 
-def test_nginx_is_told_the_hash_of_the_whole_line(keys):
-    key = added(keys, "alice")
+def test_access_holds_hash_of_authorization_line(keys):
+    key = add_key(keys, "alice")
     digest = (
         base64.urlsafe_b64encode(hashlib.md5(f"Bearer {key}".encode(), usedforsecurity=False).digest())
         .decode()
@@ -50,9 +50,9 @@ def test_nginx_is_told_the_hash_of_the_whole_line(keys):
     assert f'    "dk-alice" "{digest}";\n' in keys.access()
 
 
-def test_a_revoked_key_is_gone_and_the_gate_stays_shut(keys):
+def test_revoke_keeps_the_gateway_closed(keys):
     assert "geo $open { default 1; }" in keys.access()
-    added(keys, "alice")
+    add_key(keys, "alice")
     with keys.held():
         keys.revoke("alice")
     text = keys.access()
@@ -61,46 +61,46 @@ def test_a_revoked_key_is_gone_and_the_gate_stays_shut(keys):
     assert "dk-deckard" in text
 
 
-def test_the_tools_own_key_stays_the_same(keys):
+def test_own_key_is_stable(keys):
     assert keys.own() == keys.own()
     assert keys.own().startswith("dk-deckard-")
 
 
 @pytest.mark.parametrize("damage", ["", "dk-deckard-", "dk-deckard-é\n", "\0" * 76])
-def test_a_tools_own_key_that_is_none_is_made_anew(keys, damage):
+def test_invalid_own_key_is_replaced(keys, damage):
     before = keys.own()
     (keys.folder / "own.key").write_text(damage)
     assert len(keys.own()) == len(before)
     assert keys.own() == keys.own() != before
 
 
-def test_the_version_follows_the_text(keys):
+def test_access_version_follows_the_text(keys):
     before = keys.access()
     assert f'"{access_version(before)}"' in before
     assert keys.access() == before
-    added(keys, "alice")
+    add_key(keys, "alice")
     assert access_version(keys.access()) != access_version(before)
 
 
 @pytest.mark.parametrize(
     "name", ["", "deckard", "A", "a_b", "a b", "-a", "a" * 33, "a\n", 'x";', "é", "../x", "$a"]
 )
-def test_a_name_that_is_none_is_refused_and_nothing_written(keys, name):
+def test_invalid_name_is_refused_before_writing(keys, name):
     with pytest.raises(BadInputError, match="cannot be a key's name"):
-        added(keys, name)
+        add_key(keys, name)
     assert not (keys.folder / "keys.json").exists()
 
 
-def test_a_second_key_of_a_name_and_an_unknown_one_are_refused(keys):
-    added(keys, "alice")
+def test_used_and_unknown_names_are_refused(keys):
+    add_key(keys, "alice")
     with pytest.raises(BadInputError, match="already"):
-        added(keys, "alice")
+        add_key(keys, "alice")
     with pytest.raises(BadInputError, match="no key named 'bob'; known: alice"), keys.held():
         keys.revoke("bob")
 
 
-def test_a_damaged_file_is_named(keys):
-    added(keys, "alice")
+def test_damaged_keys_file_is_named(keys):
+    add_key(keys, "alice")
     (keys.folder / "keys.json").write_text("{")
     with pytest.raises(IntegrityError, match=r"keys\.json is damaged"):
         keys.ring()

@@ -6,7 +6,7 @@ from deckard_deploy.running.process.bounded_log import BoundedLog, LogReader
 
 
 @pytest.mark.parametrize("size", [1, 10, 99, 100, 101, 1000])
-def test_two_files_of_at_most_the_limit_hold_the_newest(tmp_path, size):
+def test_log_keeps_newest_bytes_in_two_files(tmp_path, size):
     log = BoundedLog(tmp_path / "log", 100)
     written = b""
     for number in range(400 // size + 3):
@@ -20,7 +20,7 @@ def test_two_files_of_at_most_the_limit_hold_the_newest(tmp_path, size):
     assert written.endswith(older + (tmp_path / "log").read_bytes())
 
 
-def test_each_start_begins_a_file_and_keeps_the_one_before(tmp_path):
+def test_each_start_keeps_the_file_before(tmp_path):
     for words in (b"one", b"two", b"three"):
         log = BoundedLog(tmp_path / "log", 100)
         log.write(words)
@@ -29,13 +29,13 @@ def test_each_start_begins_a_file_and_keeps_the_one_before(tmp_path):
     assert (tmp_path / "log").read_bytes() == b"three"
 
 
-def test_a_rotation_that_fails_is_tried_again_and_closes_nobody_elses_file(tmp_path):
+def test_failed_rotation_is_retried(tmp_path):
     log = BoundedLog(tmp_path / "log", 10)
     log.write(b"0123456789")
-    (tmp_path / "log.1").mkdir()  # no file can take its name
+    (tmp_path / "log.1").mkdir()  # so that no file can be renamed to it
     with pytest.raises(OSError, match="directory"):
         log.write(b"lost")
-    reader, writer = os.pipe()  # would get the number of a log that was closed
+    reader, writer = os.pipe()  # gets the descriptor number of a log that was closed
     with pytest.raises(OSError, match="directory"):
         log.write(b"lost")
     os.write(writer, b"x")
@@ -48,7 +48,7 @@ def test_a_rotation_that_fails_is_tried_again_and_closes_nobody_elses_file(tmp_p
     assert ((tmp_path / "log.1").read_bytes(), (tmp_path / "log").read_bytes()) == (b"0123456789", b"again")
 
 
-def test_a_reader_misses_nothing_across_rotations(tmp_path):
+def test_reader_misses_nothing_across_rotations(tmp_path):
     reader = LogReader(tmp_path / "log")
     assert reader.read() == b""
     log = BoundedLog(tmp_path / "log", 50)
@@ -63,7 +63,7 @@ def test_a_reader_misses_nothing_across_rotations(tmp_path):
     assert seen == b"".join(b"%04d\n" % number for number in range(100))
 
 
-def test_a_link_in_the_place_of_the_log_is_not_written_through(tmp_path):
+def test_log_replaces_link(tmp_path):
     (tmp_path / "elsewhere").write_text("safe")
     (tmp_path / "log").symlink_to("elsewhere")
     log = BoundedLog(tmp_path / "log", 50)

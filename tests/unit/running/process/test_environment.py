@@ -1,4 +1,4 @@
-"""The private environment, built for real by uv from a lock of one tiny wheel: no index, no network."""
+"""The private environment, built by a real uv from a lock of tiny wheels, without index and network."""
 
 import fcntl
 import hashlib
@@ -25,7 +25,7 @@ CHECK = "import tiny, importlib.metadata as m; assert m.version('engine') == '1+
 
 @pytest.fixture
 def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EngineLock:
-    """A lock of two tiny wheels, and a uv that knows only those."""
+    """Return a lock of two tiny wheels, and make uv find only those."""
     wheels = tmp_path / "wheels"
     wheels.mkdir()
     folder = tmp_path / "lock"
@@ -47,7 +47,7 @@ def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EngineLock:
 
 
 def write_wheel(folder: Path, name: str) -> str:
-    """A wheel of one module, `version = "1.0"`; returns its sha256."""
+    """Write a wheel of one module, `version = "1.0"`. Return its sha256."""
     info = f"{name}-1.0.dist-info"
     file = folder / f"{name}-1.0-py3-none-any.whl"
     with zipfile.ZipFile(file, "w") as wheel:
@@ -66,7 +66,7 @@ def mute(_line: str) -> None:
     pass
 
 
-def test_installs_loads_and_says_the_cost_first(lock: EngineLock, tmp_path: Path):
+def test_install_reports_cost_first(lock: EngineLock, tmp_path: Path):
     said: list[str] = []
     installed = install(tmp_path / "env", lock=lock, say=said.append)
     assert installed.version == "1.0"
@@ -76,11 +76,9 @@ def test_installs_loads_and_says_the_cost_first(lock: EngineLock, tmp_path: Path
     assert list((tmp_path / "env").glob("lib/*/site-packages/__pycache__/tiny.*.pyc"))
 
 
-def test_a_complete_environment_is_reused_in_silence(
-    lock: EngineLock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_complete_environment_is_reused(lock: EngineLock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     first = install(tmp_path / "env", lock=lock, say=mute)
-    monkeypatch.setenv("UV_FIND_LINKS", "/nonexistent")  # nothing could be built now
+    monkeypatch.setenv("UV_FIND_LINKS", "/nonexistent")  # so that nothing can be built
     said: list[str] = []
     assert install(tmp_path / "env", lock=lock, say=said.append) == replace(first, reused=True)
     assert said == []
@@ -104,7 +102,7 @@ def strange_stamp(_lock: EngineLock, env: Path) -> None:
 
 
 @pytest.mark.parametrize("outdate", [change_lock, lose_python, empty_stamp, strange_stamp])
-def test_an_outdated_environment_is_built_anew(
+def test_outdated_environment_is_rebuilt(
     lock: EngineLock, tmp_path: Path, outdate: Callable[[EngineLock, Path], None]
 ):
     env = tmp_path / "env"
@@ -128,7 +126,7 @@ install(Path({env!r}), lock=eval({lock!r}, dict(globals(), PosixPath=Path)), say
 
 
 def die_at(fatal: str, env: Path, lock: EngineLock) -> int:
-    """Install in a process that kills itself, as by kill -9, when it is told a line that starts with `fatal`."""
+    """Install in a process that sends itself SIGKILL at a progress line that starts with `fatal`."""
     program = KILLED_INSTALL.format(
         tests=str(Path(__file__).parent), fatal=fatal, env=str(env), lock=repr(lock)
     )
@@ -136,7 +134,7 @@ def die_at(fatal: str, env: Path, lock: EngineLock) -> int:
 
 
 @pytest.mark.parametrize("fatal", ["installing the engine", "uv: Installed", "the engine loads"])
-def test_a_killed_install_converges(lock: EngineLock, tmp_path: Path, fatal: str):
+def test_install_after_kill_converges(lock: EngineLock, tmp_path: Path, fatal: str):
     env = tmp_path / "env"
     assert die_at(fatal, env, lock) == -signal.SIGKILL
     after_stamp = fatal == "the engine loads"
@@ -144,7 +142,7 @@ def test_a_killed_install_converges(lock: EngineLock, tmp_path: Path, fatal: str
     assert install(env, lock=lock, say=mute).reused
 
 
-def test_the_uv_that_a_killed_install_left_keeps_the_lock(tmp_path: Path):
+def test_uv_of_killed_install_keeps_the_lock(tmp_path: Path):
     slow_uv = tmp_path / "slow-uv"
     slow_uv.write_text(
         f'#!/bin/sh\necho "Installed 1 package"\nwhile [ ! -e {tmp_path}/done ]; do sleep 0.05; done\n'
@@ -152,10 +150,10 @@ def test_the_uv_that_a_killed_install_left_keeps_the_lock(tmp_path: Path):
     slow_uv.chmod(0o755)
     program = (
         "import os, signal\nfrom pathlib import Path\n"
-        "from deckard_deploy.running.process.environment import _held\n"
+        "from deckard_deploy.running.process.environment import _locked\n"
         "from deckard_deploy.running.process.uv import Uv\n"
         "def die(line): os.kill(os.getpid(), signal.SIGKILL)\n"
-        f"with _held(Path({str(tmp_path / 'env')!r}), print) as holder:\n"
+        f"with _locked(Path({str(tmp_path / 'env')!r}), print) as holder:\n"
         f"    Uv({str(slow_uv)!r}, Path({str(tmp_path / 'env')!r}), holder, die).run('pip')\n"
     )
     killed = subprocess.run(
@@ -166,10 +164,10 @@ def test_the_uv_that_a_killed_install_left_keeps_the_lock(tmp_path: Path):
         with pytest.raises(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         (tmp_path / "done").touch()
-        fcntl.flock(file, fcntl.LOCK_EX)  # and lets go of it when it ends
+        fcntl.flock(file, fcntl.LOCK_EX)  # uv releases it when it ends
 
 
-def test_an_interrupt_ends_uv(tmp_path: Path):
+def test_interrupt_ends_uv(tmp_path: Path):
     slow_uv = tmp_path / "slow-uv"
     slow_uv.write_text(
         f"#!/bin/sh\ntrap 'touch {tmp_path}/ended; exit 1' TERM\necho Installed 1 package\n"
@@ -185,7 +183,7 @@ def test_an_interrupt_ends_uv(tmp_path: Path):
     assert (tmp_path / "ended").exists()
 
 
-def test_a_second_install_waits_for_the_first(lock: EngineLock, tmp_path: Path):
+def test_second_install_waits(lock: EngineLock, tmp_path: Path):
     env = tmp_path / "env"
     holder = os.open(tmp_path / ".env.lock", os.O_CREAT | os.O_WRONLY)
     fcntl.flock(holder, fcntl.LOCK_EX)
@@ -200,20 +198,20 @@ def test_a_second_install_waits_for_the_first(lock: EngineLock, tmp_path: Path):
     assert said[0] == f"another install is at work in {env}: waiting for it"
 
 
-def test_a_wheel_that_is_not_the_locked_one_is_refused(lock: EngineLock, tmp_path: Path):
+def test_wheel_with_wrong_hash_is_refused(lock: EngineLock, tmp_path: Path):
     (lock.folder / "engine.txt").write_text(f"tiny==1.0 --hash=sha256:{'0' * 64}\n")
     with pytest.raises(IntegrityError, match=r"tiny==1\.0.*Hash mismatch"):
         install(tmp_path / "env", lock=lock, say=mute)
     assert not (tmp_path / "env" / "installed.json").exists()
 
 
-def test_a_requirement_without_a_hash_is_refused(lock: EngineLock, tmp_path: Path):
+def test_requirement_without_hash_is_refused(lock: EngineLock, tmp_path: Path):
     (lock.folder / "engine.txt").write_text("tiny==1.0\n")
     with pytest.raises(EnvironmentUnfitError, match="--require-hashes"):
         install(tmp_path / "env", lock=lock, say=mute)
 
 
-def test_an_index_that_does_not_answer_is_a_network_error(
+def test_unreachable_index_is_a_network_error(
     lock: EngineLock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.delenv("UV_OFFLINE")
@@ -224,7 +222,7 @@ def test_an_index_that_does_not_answer_is_a_network_error(
         install(tmp_path / "env", lock=lock, say=mute)
 
 
-def test_a_route_that_cannot_be_had_leaves_the_next(lock: EngineLock, tmp_path: Path):
+def test_failed_route_falls_back_to_next(lock: EngineLock, tmp_path: Path):
     (lock.folder / "torch-gone.txt").write_text(f"nowhere==1.0 --hash=sha256:{'0' * 64}\n")
     gone = replace(lock.routes[0], name="gone torch", requirements="torch-gone.txt")
     said: list[str] = []
@@ -233,7 +231,7 @@ def test_a_route_that_cannot_be_had_leaves_the_next(lock: EngineLock, tmp_path: 
     assert said[0].startswith("gone torch cannot be had (")
 
 
-def test_a_route_that_answers_is_taken(lock: EngineLock, tmp_path: Path):
+def test_first_route_that_answers_is_used(lock: EngineLock, tmp_path: Path):
     worse = replace(lock.routes[0], name="worse torch", requirements="torch-absent.txt")
     installed = install(tmp_path / "env", lock=replace(lock, routes=(*lock.routes, worse)), say=mute)
     assert installed.torch == "any torch"
@@ -252,7 +250,7 @@ UNFIT: dict[str, tuple[Callable[[EngineLock], EngineLock], str, str]] = {
 
 
 @pytest.mark.parametrize("unfit", UNFIT)
-def test_an_unfit_host_is_refused_before_anything_is_spent(lock: EngineLock, tmp_path: Path, unfit: str):
+def test_unfit_host_is_refused_before_install(lock: EngineLock, tmp_path: Path, unfit: str):
     change, message, hint = UNFIT[unfit]
     with pytest.raises(EnvironmentUnfitError, match=re.escape(message)) as refused:
         install(tmp_path / "env", lock=change(lock), say=mute)
@@ -260,28 +258,28 @@ def test_an_unfit_host_is_refused_before_anything_is_spent(lock: EngineLock, tmp
     assert not (tmp_path / "env").exists()
 
 
-def test_without_uv_the_extra_is_named(lock: EngineLock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_missing_uv_names_the_extra(lock: EngineLock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "uv", None)
     with pytest.raises(EnvironmentUnfitError) as refused:
         install(tmp_path / "env", lock=lock, say=mute)
     assert refused.value.hint == "pip install 'deckard-deploy[cpu]'"
 
 
-def test_an_engine_that_does_not_load_is_not_complete(lock: EngineLock, tmp_path: Path):
+def test_engine_that_does_not_load_is_incomplete(lock: EngineLock, tmp_path: Path):
     broken = replace(lock, check="raise SystemExit('illegal instruction')")
     with pytest.raises(EnvironmentUnfitError, match=r"does not load \(exit code 1\): illegal instruction"):
         install(tmp_path / "env", lock=broken, say=mute)
     assert not install(tmp_path / "env", lock=lock, say=mute).reused
 
 
-def test_remove_takes_the_environment_away(lock: EngineLock, tmp_path: Path):
+def test_remove_deletes_environment(lock: EngineLock, tmp_path: Path):
     install(tmp_path / "env", lock=lock, say=mute)
     remove(tmp_path / "env", say=mute)
     assert not (tmp_path / "env").exists()
-    remove(tmp_path / "env", say=mute)  # nothing there is nothing to do
+    remove(tmp_path / "env", say=mute)  # a missing environment is no error
 
 
-def test_a_folder_of_others_is_neither_replaced_nor_removed(lock: EngineLock, tmp_path: Path):
+def test_foreign_folder_is_kept(lock: EngineLock, tmp_path: Path):
     (tmp_path / "env").mkdir()
     (tmp_path / "env" / "thesis.txt").touch()
     with pytest.raises(BadInputError, match="was not made by deckard-deploy"):
@@ -291,7 +289,7 @@ def test_a_folder_of_others_is_neither_replaced_nor_removed(lock: EngineLock, tm
     assert (tmp_path / "env" / "thesis.txt").exists()
 
 
-def test_an_addition_changes_the_environment_and_not_uvs_cache(lock: EngineLock, tmp_path: Path):
+def test_addition_leaves_uv_cache_unchanged(lock: EngineLock, tmp_path: Path):
     added = replace(lock.routes[0], additions={"tiny.py": 'version = "1.0 and more"\n'})
     assert install(tmp_path / "one", lock=replace(lock, routes=(added,)), say=mute).version == "1.0 and more"
     assert install(tmp_path / "two", lock=lock, say=mute).version == "1.0"

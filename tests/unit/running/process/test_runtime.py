@@ -13,7 +13,7 @@ from deckard_deploy.running.layout import StateDir
 from deckard_deploy.running.process.supervision import ServerState
 from deckard_deploy.running.releases import Release
 from deckard_deploy.running.runtime import Observation
-from deckard_deploy.system.processes import is_alive, send, wait_gone
+from deckard_deploy.system.processes import is_alive, send_signal, wait_gone
 from tests.unit.running.world import World, eventually, free_port
 
 
@@ -21,11 +21,11 @@ def state(world: World) -> ServerState:
     return ServerState.model_validate_json(world.deployment.process_state.read_text())
 
 
-def left_of(world: World) -> list[object]:
+def remaining_processes(world: World) -> list[object]:
     return [*world.processes(), *world.supervisors()]
 
 
-def ended(world: World) -> Observation:
+def wait_until_exited(world: World) -> Observation:
     def look() -> Observation | None:
         seen = world.runtime().observe()
         return seen if seen.state == "exited" else None
@@ -35,14 +35,14 @@ def ended(world: World) -> Observation:
     return found
 
 
-def serving(world: World) -> Release:
+def start_and_wait(world: World) -> Release:
     release = world.started(world.plan())
     eventually(world.names)
     return release
 
 
-def test_a_server_outlives_who_started_it_and_knows_its_launch(world):
-    release = serving(world)
+def test_server_outlives_its_starter(world):
+    release = start_and_wait(world)
     assert world.names() == ["t", "deckard-launch-1"]
     seen = world.runtime().observe()
     assert (seen.state, seen.plan_hash, seen.launch_id) == ("running", release.plan_hash, "deckard-launch-1")
@@ -51,7 +51,7 @@ def test_a_server_outlives_who_started_it_and_knows_its_launch(world):
     assert os.getpgid(supervisor.pid) != os.getpgrp()
 
 
-def test_the_server_sees_what_the_plan_says_and_no_secret(world):
+def test_server_environment_has_no_secret(world):
     world.environment["LC_ALL"] = "C"
     world.started(world.plan(VLLM_X="1"))
     eventually(world.names)
@@ -61,199 +61,200 @@ def test_the_server_sees_what_the_plan_says_and_no_secret(world):
     assert "canary" not in Path(f"/proc/{state(world).supervisor.pid}/environ").read_text()
 
 
-def test_a_user_without_a_name_gets_one(world, monkeypatch):
-    """PyTorch's import ended in `getpwuid(): uid not found` in a container that was given a user's number alone."""
+def test_user_without_name_gets_one(world, monkeypatch):
+    """PyTorch's import failed with `getpwuid(): uid not found` for a user without a name."""
 
     def nobody(number):
         raise KeyError(number)
 
     monkeypatch.setattr(pwd, "getpwuid", nobody)
-    serving(world)
+    start_and_wait(world)
     assert "variable USER" in world.runtime().tail(100)
 
 
 @pytest.mark.parametrize("mode", ["serve", "stubborn"])
-def test_stopping_leaves_no_process_and_no_state(world, mode):
+def test_stop_leaves_no_process_and_no_state(world, mode):
     world.started(world.plan(grace=1, FAKE_MODE=mode))
     eventually(world.names)
     assert len(world.processes()) == 2
     runtime = world.runtime()
     runtime.stop()
-    assert left_of(world) == []
+    assert remaining_processes(world) == []
     assert runtime.observe().state == "missing"
     assert world.names() is None
     runtime.stop()  # idempotent
 
 
-def test_a_server_ends_by_sigterm_before_the_grace_is_over(world):
-    release = serving(world)
+def test_stop_ends_server_by_sigterm_within_grace(world):
+    release = start_and_wait(world)
     world.runtime().stop()
     assert release.launch() is not None
     # The server's own handler ran: `serve` exits with 0 on SIGTERM, and SIGKILL would have left 137.
     assert "stubborn" not in (release.folder / "vllm.log").read_text()
 
 
-def test_a_crash_is_reported_with_its_code_and_its_last_words(world):
+def test_crash_is_reported_with_code_and_last_line(world):
     world.started(world.plan(FAKE_MODE="crash"))
-    seen = ended(world)
+    seen = wait_until_exited(world)
     assert (seen.exit_code, seen.restart_count) == (3, 0)
     assert world.runtime().tail(1) == ["RuntimeError: it is made to fail"]
-    assert eventually(lambda: left_of(world) == [])
+    assert eventually(lambda: remaining_processes(world) == [])
 
 
 @pytest.mark.parametrize(("policy", "restarts"), [("no", 0), ("on-failure:1", 1), ("on-failure:2", 2)])
-def test_a_crash_loop_ends(world, policy, restarts):
+def test_crash_loop_ends(world, policy, restarts):
     world.started(world.plan(restart=policy, FAKE_MODE="crash"))
-    seen = ended(world)
+    seen = wait_until_exited(world)
     assert (seen.restart_count, seen.exit_code) == (restarts, 3)
     assert world.runtime().tail(99).count("RuntimeError: it is made to fail") == restarts + 1
 
 
 @pytest.mark.parametrize(("policy", "restarts"), [("no", 0), ("on-failure:2", 2)])
-def test_a_server_that_ends_with_code_0_by_itself_has_crashed(world, policy, restarts):
+def test_exit_with_code_0_is_a_crash(world, policy, restarts):
     world.started(world.plan(restart=policy, FAKE_MODE="quit"))
-    seen = ended(world)
+    seen = wait_until_exited(world)
     assert (seen.exit_code, seen.restart_count) == (0, restarts)
 
 
-def test_a_restarted_server_has_none_of_the_old_ones_workers(world):
+def test_restart_ends_old_workers(world):
     world.started(world.plan(restart="on-failure:9", FAKE_MODE="late-crash"))
     eventually(lambda: world.runtime().observe().restart_count >= 2)
     assert eventually(lambda: len(world.processes()) == 2)
     world.runtime().stop()
-    assert left_of(world) == []
+    assert remaining_processes(world) == []
 
 
-def test_a_crash_loop_can_be_stopped_between_two_starts(world):
+def test_stop_between_two_restarts(world):
     world.started(world.plan(restart="on-failure:1000", FAKE_MODE="crash"))
     eventually(lambda: world.runtime().observe().state == "restarting")
     world.runtime().stop()
-    assert left_of(world) == []
+    assert remaining_processes(world) == []
     assert world.runtime().observe().state == "missing"
 
 
-def test_a_terminal_that_goes_away_ends_nothing(world):
-    serving(world)
+def test_sighup_ends_nothing(world):
+    start_and_wait(world)
     before = world.processes()
     for process in world.supervisors():
-        send(process, signal.SIGHUP)
+        send_signal(process, signal.SIGHUP)
     world.runtime().observe()
     assert not any(wait_gone(process, 0.3) for process in before)
     assert world.names() is not None
 
 
-def test_a_killed_supervisor_takes_everything_with_it(world):
-    serving(world)
-    send(state(world).supervisor, signal.SIGKILL)
-    assert eventually(lambda: left_of(world) == [])
+def test_killed_supervisor_ends_everything(world):
+    start_and_wait(world)
+    send_signal(state(world).supervisor, signal.SIGKILL)
+    assert eventually(lambda: remaining_processes(world) == [])
     seen = world.runtime().observe()
     assert (seen.state, seen.exit_code) == ("exited", 137)
 
 
-def test_with_supervisor_and_guard_killed_the_next_stop_finds_the_rest(world):
-    serving(world)
-    server = state(world).server
-    for process in world.supervisors():
-        send(process, signal.SIGKILL)
+def test_stop_after_killed_supervisor_and_guard(world):
+    start_and_wait(world)
+    server, supervisor = state(world).server, state(world).supervisor
+    # The guard first: it would kill the worker as soon as the supervisor is gone.
+    for process in sorted(world.supervisors(), key=lambda each: each == supervisor):
+        send_signal(process, signal.SIGKILL)
     assert server
     # The server dies with its supervisor, its worker does not.
     assert eventually(lambda: not is_alive(server))
     assert len(world.processes()) == 1
     world.runtime().stop()
-    assert left_of(world) == []
+    assert remaining_processes(world) == []
 
 
-def test_a_killed_server_is_a_failure_like_any_other(world):
-    serving(world)
+def test_killed_server_is_a_failure(world):
+    start_and_wait(world)
     server = state(world).server
     assert server
-    send(server, signal.SIGKILL)
-    seen = ended(world)
+    send_signal(server, signal.SIGKILL)
+    seen = wait_until_exited(world)
     assert seen.exit_code == 137
-    assert eventually(lambda: left_of(world) == [])
+    assert eventually(lambda: remaining_processes(world) == [])
 
 
-def test_a_server_is_restarted_although_a_full_disk_keeps_that_from_being_written_down(world):
+def test_server_is_restarted_on_full_disk(world):
     world.started(world.plan(restart="on-failure:1"))
     eventually(world.names)
     server = state(world).server
     assert server
     world.deployment.process_state.unlink()
-    world.deployment.process_state.mkdir()  # no file can take its name
-    send(server, signal.SIGKILL)
+    world.deployment.process_state.mkdir()  # so that no file can replace it
+    send_signal(server, signal.SIGKILL)
     eventually(lambda: world.processes() and server not in world.processes() and world.names())
     world.deployment.process_state.rmdir()
-    eventually(world.deployment.process_state.is_file)  # and it is made up for
+    eventually(world.deployment.process_state.is_file)  # the supervisor writes it later
     assert (world.runtime().observe().restart_count, state(world).server in world.processes()) == (1, True)
     world.runtime().stop()
-    assert left_of(world) == []
+    assert remaining_processes(world) == []
 
 
-def test_stopping_believes_no_pid_that_was_written_down(world):
-    """A damaged or old record names somebody else's process: this very test's."""
-    serving(world)
+def test_stop_trusts_no_recorded_pid(world):
+    """A damaged or old record names a foreign process, here that of the test."""
+    start_and_wait(world)
     record = json.loads(world.deployment.process_state.read_text())
     record["supervisor"]["pid"] = record["server"]["pid"] = os.getpid()
     world.deployment.process_state.write_text(json.dumps(record))
     world.runtime().stop()
-    assert left_of(world) == []
+    assert remaining_processes(world) == []
 
 
-def test_a_damaged_record_is_said_and_does_not_keep_the_server_alive(world):
-    serving(world)
+def test_stop_works_with_damaged_record(world):
+    start_and_wait(world)
     world.deployment.process_state.write_text("{")
     with pytest.raises(IntegrityError, match=r"process\.json is damaged"):
         world.runtime().observe()
     world.runtime().stop()
-    assert left_of(world) == []
+    assert remaining_processes(world) == []
     assert world.runtime().observe().state == "missing"
 
 
-def test_a_state_directory_that_was_moved_while_it_ran_is_stopped_where_it_is_now(world):
-    serving(world)
+def test_stop_after_moved_state_directory(world):
+    start_and_wait(world)
     moved = StateDir(world.state.root.rename(world.state.root.with_name("moved"))).deployment("box")
     runtime = world.runtime(moved)
     assert runtime.observe().state == "running"
     runtime.stop()
-    assert left_of(world) == []
+    assert remaining_processes(world) == []
     assert runtime.observe().state == "missing"
 
 
-def test_stopping_a_copy_leaves_the_original_alone(world):
-    serving(world)
+def test_stop_in_copied_state_directory_ends_nothing(world):
+    start_and_wait(world)
     copied = shutil.copytree(world.state.root, world.state.root.with_name("copy"))
     world.runtime(StateDir(copied).deployment("box")).stop()
     assert world.names() == ["t", "deckard-launch-1"]
 
 
-def test_a_second_start_is_refused_while_the_first_runs(world, monkeypatch):
+def test_second_start_is_refused(world, monkeypatch):
     monkeypatch.setattr("deckard_deploy.running.process.runtime._SETTLE_S", 0.3)
-    serving(world)
-    before = left_of(world)
+    start_and_wait(world)
+    before = remaining_processes(world)
     release, launch = world.stored(world.plan(port=free_port()), "deckard-launch-2")
     release.record(launch)
     with pytest.raises(EnvironmentUnfitError, match="is still running"):
         world.runtime().start(release)
-    assert left_of(world) == before
+    assert remaining_processes(world) == before
 
 
-def test_a_port_that_somebody_has_is_refused_before_anything_starts(world):
+def test_used_port_is_refused_before_start(world):
     with socket.create_server(("127.0.0.1", world.port)):
         with pytest.raises(EnvironmentUnfitError, match=rf"\(pid {os.getpid()}\) listens there"):
             world.started(world.plan())
-        assert left_of(world) == []
-    serving(world)  # the control
+        assert remaining_processes(world) == []
+    start_and_wait(world)  # the control
 
 
-def test_a_program_that_is_not_there_is_said(world):
+def test_missing_program_fails_the_start(world):
     world.program.unlink()
     with pytest.raises(StartFailedError, match=r"could not be started: .*No such file.*vllm"):
         world.started(world.plan())
-    assert eventually(lambda: left_of(world) == [])
+    assert eventually(lambda: remaining_processes(world) == [])
     assert world.runtime().observe().state == "missing"
 
 
-def test_lines_come_once_and_in_order_and_the_log_stays_bounded(world, monkeypatch):
+def test_poll_lines_yields_each_line_once(world, monkeypatch):
     monkeypatch.setattr("deckard_deploy.running.process.runtime.LOG_BYTES", 20_000)
     release = world.started(world.plan(FAKE_LINES="2000"))
     runtime, lines = world.runtime(), list[str]()
@@ -269,15 +270,15 @@ def test_lines_come_once_and_in_order_and_the_log_stays_bounded(world, monkeypat
     assert all(path.stat().st_size <= 20_000 for path in logs)
 
 
-def test_a_log_can_be_followed_from_near_its_end(world):
-    serving(world)
+def test_poll_lines_from_near_the_end(world):
+    start_and_wait(world)
     whole = world.runtime().tail(99)
     assert world.runtime().poll_lines(last=3) == whole[-3:]
     assert world.runtime().poll_lines(last=0) == []
     assert world.runtime().poll_lines(last=99) == whole
 
 
-def test_nothing_was_ever_started(world):
+def test_runtime_without_a_start(world):
     runtime = world.runtime()
     assert runtime.observe().state == "missing"
     assert (runtime.poll_lines(), runtime.tail(5)) == ([], [])
