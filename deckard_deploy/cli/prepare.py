@@ -55,7 +55,7 @@ def have_weights(resolved: Resolved, directory: StateDir, say: Say) -> None:
 def refuse_other_vocabulary(target: Path, drafter: Path) -> None:
     """vLLM says it of a whole second model after its imports, and of other drafters never. Raises IntegrityError."""
     ours, other = (_vocabulary(folder) for folder in (target, drafter))
-    if ours and other and ours != other:
+    if ours and other and ours != other:  # guard: F60
         raise IntegrityError(
             f"the drafter in {drafter} has a vocabulary of {other} tokens, and the model one of {ours}",
             hint="another --drafter, or --drafter none",
@@ -120,7 +120,7 @@ def refuse_private(folder: Path) -> None:
     for path in (folder, *(path for path in folder.rglob("*") if OURS not in path.parts)):
         found = path.stat()
         wanted = 0o5 if stat.S_ISDIR(found.st_mode) else 0o4
-        if found.st_uid != 0 and found.st_mode & wanted != wanted:
+        if found.st_uid != 0 and found.st_mode & wanted != wanted:  # guard: F48
             raise EnvironmentUnfitError(
                 f"{path} may not be read by others, and the engine's container runs as another user",
                 hint=f"chmod -R a+rX {folder}",
@@ -149,7 +149,7 @@ def hold_to_lock(image: str, engine: DockerEngine) -> None:
     if locked is None:
         return
     found = docker_images.digests(engine, image)
-    if locked not in found:
+    if locked not in found:  # guard: F51
         raise IntegrityError(
             f"{image} is {', '.join(found) or 'from no registry'} here, and {lockfile.DEFAULT} holds it to {locked}",
             hint=f"docker pull {image}; if the tag has moved, review it: deckard-deploy lock --check",

@@ -70,7 +70,7 @@ def check(needs: list[Need]) -> None:
     for landing in together.values():
         folder = nearest_existing(landing[0].folder)
         size, free = sum(need.size for need in landing), shutil.disk_usage(folder).free
-        if size > free:
+        if size > free:  # guard: F17
             parts = ", ".join(f"{need.size:,} for {need.what}" for need in landing if need.size)
             raise EnvironmentUnfitError(
                 f"{folder}: needs {size:,} bytes ({parts}), and {free:,} are free",

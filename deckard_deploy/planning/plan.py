@@ -138,7 +138,7 @@ class LaunchPlan(Part):
     @property
     def base_url(self) -> str:
         """Where OpenAI clients point, seen from this host."""
-        host = "127.0.0.1" if self.address in ("0.0.0.0", "::") else self.address
+        host = "127.0.0.1" if self.address in ("0.0.0.0", "::") else self.address  # guard: F59
         scheme = "https" if self.gateway and self.gateway.tls else "http"
         return f"{scheme}://[{host}]:{self.port}/v1" if ":" in host else f"{scheme}://{host}:{self.port}/v1"
 

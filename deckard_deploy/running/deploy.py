@@ -54,7 +54,7 @@ def decide(desired: str, observed: Observation, launch: Launch | None) -> Decisi
         return Decision("start", "nothing runs")
     if observed.state == "exited":
         return Decision("start", f"what ran has ended with exit code {observed.exit_code}")
-    if observed.plan_hash != desired:
+    if observed.plan_hash != desired:  # guard: F39
         return Decision("replace", f"plan {observed.plan_hash or 'unknown'} runs, {desired} is wanted")
     if launch is None or observed.launch_id != launch.launch_id:
         return Decision("replace", f"plan {desired} runs, but not as the launch that was recorded")
@@ -92,7 +92,7 @@ def bring_up(site: Site, release: Release, launch: Launch) -> Launch:
     _make_room(site, release)
     try:
         return _run(site, release, launch)
-    except DeployError as error:
+    except DeployError as error:  # guard: F42
         _give_up(site, release, error)
         raise _with_outcome(error, _bring_back(site, release, fallback)) from error.__cause__
 
@@ -192,7 +192,7 @@ def _give_up(site: Site, release: Release, error: DeployError) -> None:
         lines = site.runtimes[launch.runtime].tail(FAILURE_LINES)
         write_atomically(release.folder / FAILURE_LOG, "\n".join([error.message, *lines]) + "\n")
         site.say(f"log      {release.folder / FAILURE_LOG}")
-    for runtime in site.runtimes.values():
+    for runtime in site.runtimes.values():  # guard: F21
         runtime.stop()
 
 

@@ -148,7 +148,7 @@ class Watch:
             return self._round(site)
         except DeploymentBusyError:
             return True  # an `up` or a `down` is at work
-        except (EnvironmentUnfitError, IntegrityError) as error:
+        except (EnvironmentUnfitError, IntegrityError) as error:  # guard: F34
             self._mark("degraded", error.message)  # docker is away, or a disk: nothing that a restart mends
             return True
 
@@ -200,7 +200,7 @@ class Watch:
         if decision.action != "nothing":
             return decision.cause, True
         found = self._canary(release)
-        return (None, True) if found.answered else (found.detail, found.final)
+        return (None, True) if found.answered else (found.detail, found.final)  # guard: F27
 
     def _restart(self, site: Site, release: Release, reason: str) -> None:
         self._mark("degraded", reason)

@@ -88,7 +88,7 @@ def _named(lines: list[LogLine], phase: Phase, *, last_resort: bool) -> Diagnosi
     signatures = [each for each in known().signatures if each.last_resort is last_resort]
     for line in lines:
         for signature in signatures:
-            if signature.line and (found := signature.line.search(line.text)):
+            if signature.line and (found := signature.line.search(line.text)):  # guard: F25
                 return _diagnosis(signature, phase, line.text, found.groupdict())
     return None
 
@@ -132,7 +132,7 @@ def _exceptions(lines: list[LogLine]) -> Iterator[str]:
 
 
 def _diagnosis(signature: Signature, phase: Phase, line: str, groups: dict[str, str | None]) -> Diagnosis:
-    values = {name: without_secrets(text or "")[:MAX_VALUE] for name, text in groups.items()}
+    values = {name: without_secrets(text or "")[:MAX_VALUE] for name, text in groups.items()}  # guard: F26
     return Diagnosis(
         phase=phase,
         first_fatal_line=_one_line(line),

@@ -45,7 +45,7 @@ class Launch(Protocol):
 class Clock:
     """Seconds, and waiting for them; tests bring their own."""
 
-    now: Callable[[], float] = time.monotonic
+    now: Callable[[], float] = time.monotonic  # guard: F46
     sleep: Callable[[float], None] = time.sleep
 
 
@@ -78,7 +78,8 @@ def follow(
     asking: Asking[Readiness] | None = None
     while True:
         now = clock.now()
-        advanced = now if log.read(now) else advanced
+        if log.read(now):
+            advanced = now  # guard: F31
         if ended := _ended(first, observation := launch.observe()):
             for _ in range(LAST_WORDS_POLLS):
                 clock.sleep(POLL_S)
@@ -130,9 +131,9 @@ def _ended(first: Observation, now: Observation) -> str:
     """Why the start is over, or nothing while it goes on."""
     if now.state == "missing":
         return "the engine is gone"
-    if now.state == "exited":
+    if now.state == "exited":  # guard: F23
         return f"the engine exited with code {now.exit_code}"
-    if now.state == "restarting" or now.restart_count > first.restart_count:
+    if now.state == "restarting" or now.restart_count > first.restart_count:  # guard: F22
         return f"the engine crashed and was restarted (restart {now.restart_count})"
     if now.instance_id != first.instance_id:
         return "another instance took the engine's place"

@@ -89,7 +89,8 @@ def _ask(base_url: str, names: tuple[str, str], access: Access, timeouts_s: tupl
         try:
             listed = _listed(asking, base_url, set(names), list_s)
             # By the launch's own name: a twin on the port may get this connection, and serves the other name as well.
-            return listed or _completed(asking, base_url, names[0], completion_s)
+            own_name = names[0]  # guard: F30
+            return listed or _completed(asking, base_url, own_name, completion_s)
         except requests.RequestException as error:
             return _unanswered(error, base_url)
 
@@ -133,7 +134,7 @@ def _listed(
         return Readiness(Outcome.OTHER_SERVER, f"{url} lists no models")
     found = [model.get("id") for model in models if isinstance(model, dict)]
     missing = {name for name in names if name not in found}
-    if missing:
+    if missing:  # guard: F28
         return Readiness(Outcome.OTHER_SERVER, f"{url} does not list {', '.join(sorted(missing))}")
     return None
 

@@ -18,7 +18,7 @@ def require_free(address: str, port: int) -> None:
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         # Without SO_REUSEADDR and SO_REUSEPORT the bind also fails beside a server that is bound but still loading.
         try:
-            probe.bind((address, port))
+            probe.bind((address, port))  # guard: F29
         except OSError as error:
             _explain(address, port, error)
 

@@ -92,7 +92,7 @@ def wait_for_exits(timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     for entry in _PROC.iterdir():
         fields = _stat(int(entry.name)) if entry.name.isdigit() else None
-        if fields is None or not int(fields[6]) & _PF_EXITING:
+        if fields is None or not int(fields[6]) & _PF_EXITING:  # guard: F43
             continue
         with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # torn down by now
             if entry.stat().st_uid == os.geteuid():
@@ -116,7 +116,9 @@ def _pidfd(process: ProcessIdentity) -> Iterator[int | None]:
 
 
 def _is(fields: list[str], process: ProcessIdentity) -> bool:
-    return int(fields[19]) == process.started and process.boot == boot_id()
+    if int(fields[19]) != process.started:
+        return False
+    return process.boot == boot_id()  # guard: F45
 
 
 def _stat(pid: int) -> list[str] | None:

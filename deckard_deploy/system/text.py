@@ -11,7 +11,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 def clean(text: str) -> str:
     """One line without terminal sequences or control characters; a progress bar's last state after `\\r`."""
     text = _SEQUENCE.sub("", text.rstrip("\r"))
-    text = _CONTROL.sub("", text.rpartition("\r")[2])
+    text = _CONTROL.sub("", text.rpartition("\r")[2])  # guard: F32a
     return text if len(text) <= LONGEST else text[:LONGEST] + "…"
 
 

@@ -84,9 +84,9 @@ class ModelFolder:
         # On a network file system flock may hold on one host alone, or say yes to everybody. The second lock is a file
         # that only one can create, with the owner's pid, start time and host in it; a dead owner's is taken over.
         marker = SoftFileLock(self.folder / OURS / "owner", timeout=_MARKER_S, poll_interval=_MARKER_S / 4)
-        try:
+        try:  # guard: F19
             lock.acquire()
-            marker.acquire()
+            marker.acquire()  # guard: F20
         except Timeout:
             lock.release()
             raise DeploymentBusyError(
@@ -105,7 +105,9 @@ class ModelFolder:
         return [file for file in files if not self._is_unchanged(file, record.get(file.path))]
 
     def _is_unchanged(self, file: RemoteFile, seen: Seen | None) -> bool:
-        return seen is not None and seen.size == file.size and seen == self._look(file)
+        if seen is None or seen.size != file.size:
+            return False
+        return seen == self._look(file)  # guard: F49
 
     def outdated(self, files: Iterable[RemoteFile]) -> list[RemoteFile]:
         """Those that are there as another commit had them: whole, and to be replaced."""
@@ -130,7 +132,7 @@ class ModelFolder:
             digest=file.digest,
             size=found.st_size,
             mtime_ns=found.st_mtime_ns,
-            ctime_ns=found.st_ctime_ns,
+            ctime_ns=found.st_ctime_ns,  # guard: F5
             inode=found.st_ino,
         )
 

@@ -149,7 +149,7 @@ def _refused(repo: str, revision: str | None, status: int, error: Exception) -> 
         raise NetworkError(
             f"{repo} is gated", hint=f"accept the licence at {page}, then: hf auth login"
         ) from error
-    if isinstance(error, RevisionNotFoundError):
+    if isinstance(error, RevisionNotFoundError):  # guard: F12
         raise NetworkError(
             f"{repo} has no revision {revision}", hint=f"look at {page}/commits/main"
         ) from error

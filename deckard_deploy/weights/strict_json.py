@@ -9,7 +9,7 @@ from deckard_deploy.errors import IntegrityError
 _LARGEST_CONFIG = 64 << 20
 # How a file begins that is there in place of the one that was asked for.
 _IMPOSTORS = (
-    (b"version https://git-lfs", "a Git LFS pointer, not the file it points to"),
+    (b"version https://git-lfs", "a Git LFS pointer, not the file it points to"),  # guard: F15
     (b"<!doctype", "an HTML page, not the file"),
     (b"<html", "an HTML page, not the file"),
     (b"<?xml", "an XML error page, not the file"),

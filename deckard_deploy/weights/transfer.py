@@ -154,7 +154,7 @@ class Transfer:
         path, left = self._remote.file.path, self._partial.size - self._partial.done()
         cause = {
             errno.ENOSPC: f"needs {left:,} bytes more, and {self._partial.free_bytes():,} are free",
-            errno.EDQUOT: f"needs {left:,} bytes more, and the quota is used up",
+            errno.EDQUOT: f"needs {left:,} bytes more, and the quota is used up",  # guard: F18c
         }.get(error.errno or 0, f"cannot write: {error.strerror}")
         look = next_look(error, self._partial.folder)
         return EnvironmentUnfitError(
@@ -196,7 +196,7 @@ class Transfer:
                     request()
             except Transient as error:
                 failures = 1 if position() - before >= _PROGRESS else failures + 1
-                if failures > self._pace.retries:
+                if failures > self._pace.retries:  # guard: F1
                     raise NetworkError(
                         f"{self._remote.file.path}: {error}, {failures} times in a row",
                         hint="the same command again: it goes on where it stopped",
@@ -207,7 +207,7 @@ class Transfer:
         """Wait as long as the server asked for, or longer each time, with jitter so that connections do not meet."""
         longest = min(_LONGEST_PAUSE_S, self._pace.backoff_s * 2.0 ** (failures - 1))
         pause = longest * random.uniform(0.5, 1)
-        if error.retry_after is not None:
+        if error.retry_after is not None:  # guard: F8
             pause = min(error.retry_after, _LONGEST_RETRY_AFTER_S) + pause / 10
         if pause >= 1:
             self._say(f"{self._remote.file.path}: {error}; again in {pause:.0f} s")
@@ -221,7 +221,7 @@ class Transfer:
         with self._open(session, headers) as response:
             if self._stop.is_set():
                 return
-            if response.status_code == 200 and (start, end) != (0, self._partial.size):
+            if response.status_code == 200 and (start, end) != (0, self._partial.size):  # guard: F6
                 if not etag:
                     raise Ignored
                 # Another replica may have another ETag for the same bytes; the hash will tell.

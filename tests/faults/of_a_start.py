@@ -1,6 +1,6 @@
 """F21 to F32: what a server does while it starts, and after."""
 
-from tests.faults.fault import Fault, Guard
+from tests.faults.fault import Fault
 
 FOLLOW = "tests/unit/startup/test_follow.py"
 TRUTH = "tests/unit/startup/test_truth.py"
@@ -19,11 +19,6 @@ FAULTS = (
             f"{FOLLOW}::test_the_end_of_the_instance_ends_the_start",
             f"{TRUTH}::test_a_crash_is_reported_within_seconds",
         ),
-        Guard(
-            "running/deploy.py",
-            'FAILURE_LOG}")\n    for runtime in site.runtimes.values():\n        runtime.stop()',
-            'FAILURE_LOG}")',
-        ),
         "assert ['deckard-x",
     ),
     Fault(
@@ -31,11 +26,6 @@ FAULTS = (
         "the engine crashes late, is restarted, and looks as if it ran",
         "6: the engine crashed and was restarted (restart 1)",
         (f"{FAILING}::test_it_is_said_and_stopped[slow-crash]", f"{TRUTH}::test_the_verdict_is_true"),
-        Guard(
-            "startup/follow.py",
-            'if now.state == "restarting" or now.restart_count > first.restart_count:',
-            "if False:",
-        ),
         "exited with code",
     ),
     Fault(
@@ -45,9 +35,6 @@ FAULTS = (
         (
             f"{FAILING}::test_it_is_said_and_stopped[end]",
             "tests/unit/running/process/test_runtime.py::test_a_server_that_ends_with_code_0_by_itself_has_crashed",
-        ),
-        Guard(
-            "startup/follow.py", 'if now.state == "exited":', 'if now.state == "exited" and now.exit_code:'
         ),
         "no progress in",
     ),
@@ -59,8 +46,8 @@ FAULTS = (
             f"{FAILING}::test_it_is_said_and_stopped[oom]",
             f"{DIAGNOSIS}::test_a_silent_end_is_named_by_how_it_ended",
         ),
-        Guard("running/docker/runtime.py", 'oom_killed=state["OOMKilled"],', "oom_killed=False,"),
         "assert 'the kernel killed it for memory' in",
+        instead="False",
     ),
     Fault(
         "F25",
@@ -70,7 +57,6 @@ FAULTS = (
             f"{DIAGNOSIS}::test_a_failure_is_named",
             f"{DIAGNOSIS}::test_every_signature_has_a_log_or_an_ending",
         ),
-        Guard("startup/diagnosis.py", "if signature.line and (found :=", "if False and (found :="),
         "assert 'unknown' ==",
     ),
     Fault(
@@ -78,12 +64,8 @@ FAULTS = (
         "less memory is free than gpu-memory-utilization asks for",
         "6: the numbers of vLLM's own line, and a value that fits them",
         (f"{DIAGNOSIS}::test_values_of_the_log_are_in_the_fix",),
-        Guard(
-            "startup/diagnosis.py",
-            "return _diagnosis(signature, phase, line.text, found.groupdict())",
-            "return _diagnosis(signature, phase, line.text, dict.fromkeys(found.groupdict()))",
-        ),
         "deckard-deploy up --set max-model-len='",
+        instead='dict.fromkeys(groups, "")',
     ),
     Fault(
         "F27",
@@ -93,19 +75,14 @@ FAULTS = (
             f"{WATCH}::test_a_silent_server_is_degraded_first_and_restarted_after_some_questions",
             "tests/e2e/test_process_road.py::test_watch_brings_back_an_engine_that_hangs_and_one_that_dies",
         ),
-        Guard(
-            "running/watch.py",
-            "return (None, True) if found.answered else",
-            "return (None, True) if found else",
-        ),
         "assert ('healthy'",
+        instead="(None, True)",
     ),
     Fault(
         "F28",
         "it listens before it can be used: another model, a page, a redirect, no text, an answer without end",
         "6: other server, not answering, engine dead, cannot chat or key refused, with the address and what it said",
         (f"{TRUTH}::test_the_verdict_is_true", f"{TRUTH}::test_there_are_forty"),
-        Guard("startup/readiness.py", "    if missing:\n", "    if False:\n"),
         "verdict='ready'",
     ),
     Fault(
@@ -117,11 +94,6 @@ FAULTS = (
             "tests/unit/system/test_ports.py::test_a_listener_is_named",
             "tests/unit/running/test_deploy.py::test_a_port_that_somebody_has_stops_nothing",
         ),
-        Guard(
-            "system/ports.py",
-            "            probe.bind((address, port))",
-            "            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, True); probe.bind((address, port))",
-        ),
         "DID NOT RAISE",
     ),
     Fault(
@@ -132,8 +104,8 @@ FAULTS = (
             "tests/unit/startup/test_readiness.py::test_a_twin_on_the_port_is_never_taken_for_us",
             f"{TRUTH}::test_the_verdict_is_true[serves our model, from another launch]",
         ),
-        Guard("startup/readiness.py", "base_url, names[0], completion_s", "base_url, names[1], completion_s"),
         "assert {'deckard-31b'} == {'launch-7c1e'}",
+        instead="names[1]",
     ),
     Fault(
         "F31",
@@ -143,11 +115,10 @@ FAULTS = (
             f"{FOLLOW}::test_progress_moves_the_deadline",
             f"{FOLLOW}::test_progress_that_ends_lets_the_deadline_pass",
         ),
-        Guard("startup/follow.py", "advanced = now if log.read(now) else advanced", "log.read(now)"),
         "TimedOutError",
     ),
     Fault(
-        "F32",
+        "F32a",
         "the log holds what is no text, terminal sequences, a line without end; it is rotated",
         "lines without control characters, cut at 16,384; none is lost, none comes twice",
         (
@@ -156,19 +127,13 @@ FAULTS = (
             "tests/unit/running/process/test_bounded_log.py::test_a_reader_misses_nothing_across_rotations",
             "tests/e2e/test_docker_runtime.py::test_the_log_comes_whole_once_and_clean",
         ),
-        Guard("system/text.py", 'text = _CONTROL.sub("", text.rpartition("\\r")[2])', "pass"),
         "Failing test case",
     ),
     Fault(
-        "F32",
+        "F32b",
         "the log's stream ends with the daemon that sent it",
         "nothing; the lines go on when the daemon is back",
         ("tests/e2e/test_daemon_faults.py::test_its_log_goes_on_after_it_came_back",),
-        Guard(
-            "running/docker/log.py",
-            "with contextlib.suppress(EnvironmentUnfitError):",
-            "with contextlib.nullcontext():",
-        ),
         "no line came any more",
     ),
 )

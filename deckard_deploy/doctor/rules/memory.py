@@ -68,7 +68,7 @@ def _unified(memory: Memory, target: Target) -> Verdict:
         return ok(found)
     lower = int(100 * (free - RESERVE_GIB * GIB) / memory.total_kib) / 100
     smaller = f"deckard-deploy up with --set gpu-memory-utilization={lower}"
-    if free >= wanted:
+    if free >= wanted:  # guard: F44
         return warn(f"{found}: less than {RESERVE_GIB:g} GiB stay for the host", smaller)
     stop = "stop what holds memory: ps aux --sort=-rss | head"
     return fail(found, f"{stop}; or {smaller}" if lower >= LEAST_UTILIZATION else stop)

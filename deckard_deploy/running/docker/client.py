@@ -66,7 +66,7 @@ class DockerEngine:
         if asked.returncode:
             raise EnvironmentUnfitError(f"docker: {last_line(asked.stderr)}", hint="docker context ls")
         endpoint = asked.stdout.strip()
-        if not endpoint.startswith("unix://"):
+        if not endpoint.startswith("unix://"):  # guard: F36
             raise EnvironmentUnfitError(
                 f"docker talks to {endpoint}; the weights on this machine cannot be mounted there",
                 hint="run deckard-deploy on that machine, or: unset DOCKER_HOST; docker context use default",
@@ -89,7 +89,11 @@ class DockerEngine:
 
         self._require_daemon()
         with self.asking():
-            return docker.APIClient(base_url=self.endpoint, timeout=int(CALL_TIMEOUT_S), version="auto")
+            return docker.APIClient(
+                base_url=self.endpoint,
+                timeout=int(CALL_TIMEOUT_S),  # guard: F35
+                version="auto",
+            )
 
     @cached_property
     def compose_version(self) -> str:
@@ -104,7 +108,7 @@ class DockerEngine:
                 f"docker has no compose plugin{found}",
                 hint="install it: sudo apt-get install docker-compose-plugin",
             )
-        if (int(parts[1]), int(parts[2])) < OLDEST_COMPOSE:
+        if (int(parts[1]), int(parts[2])) < OLDEST_COMPOSE:  # guard: F53
             raise EnvironmentUnfitError(
                 f"docker compose {version} is too old, {'.'.join(map(str, OLDEST_COMPOSE))} is needed",
                 hint="sudo apt-get install docker-compose-plugin",
@@ -152,6 +156,7 @@ class DockerEngine:
                     f"the docker daemon at {self.endpoint} did not answer within {CALL_TIMEOUT_S:g} s",
                     hint="sudo systemctl restart docker",
                 ) from error
+            # guard: F33
             self._require_daemon()  # it may have gone since it was asked last
             raise unfit(last_line(str(error))) from error
 

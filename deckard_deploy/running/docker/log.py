@@ -57,7 +57,7 @@ class DockerLog:
                 # Following ends with the container; a restarted one is followed again from where it was left.
                 while not self._closed.is_set():
                     # The daemon may come back, and the log with it.
-                    with contextlib.suppress(EnvironmentUnfitError):
+                    with contextlib.suppress(EnvironmentUnfitError):  # guard: F32b
                         seen = self._attach(api, seen)
                     self._closed.wait(_REATTACH_S)
         except (NotFound, EnvironmentUnfitError):

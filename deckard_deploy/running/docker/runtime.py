@@ -177,7 +177,7 @@ class DockerRuntime:
     def _refuse_strangers(self) -> None:
         """Another state directory, or a person, may have a project of this name; its containers are not ours."""
         for container in self._containers(all_of_project=True):
-            if not self._is_ours(container):
+            if not self._is_ours(container):  # guard: F40
                 raise EnvironmentUnfitError(
                     f"container {_name(container)} of project {self._project} was not started from "
                     f"{self._deployment.folder} but from {container['Labels'].get(_FOLDER_LABEL, 'somewhere else')}",
@@ -191,7 +191,7 @@ def _observation(inspected: dict[str, Any]) -> Observation:
     return Observation(
         state=name,
         exit_code=None if name == "running" else state["ExitCode"],
-        oom_killed=state["OOMKilled"],
+        oom_killed=state["OOMKilled"],  # guard: F24
         restart_count=inspected["RestartCount"],
         instance_id=inspected["Id"],
         plan_hash=labels.get(PLAN_LABEL),

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.faults.guards import remove_guard
 from tests.unit.weights.hub_server import Answer, Hub
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -92,15 +93,11 @@ def ended(process: "subprocess.Popen[str]") -> Ended:
     return Ended(**json.loads(out))
 
 
-def without(root: Path, module: str, guard: str, instead: str) -> Path:
-    """A folder with a copy of the package in which one guard is replaced."""
-    shutil.copytree(
-        CHECKOUT / "deckard_deploy", root / "deckard_deploy", ignore=shutil.ignore_patterns("__pycache__")
-    )
-    path = root / "deckard_deploy" / module
-    source = path.read_text()
-    assert source.count(guard) == 1, f"{module}: {guard!r} is not there once"
-    path.write_text(source.replace(guard, instead))
+def package_without(root: Path, mark: str, instead: str | None) -> Path:
+    """Return a folder, `root`, with a copy of the package that lacks the guard with this mark."""
+    copy = root / "deckard_deploy"
+    shutil.copytree(CHECKOUT / "deckard_deploy", copy, ignore=shutil.ignore_patterns("__pycache__"))
+    remove_guard(copy, mark, instead)
     return root
 
 
