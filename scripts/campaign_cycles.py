@@ -16,21 +16,21 @@ from contextlib import nullcontext
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tests.e2e import cycles, docker_world
+from tests.support import docker_deployment, start_cycles
 
 FIRST = 2
 
 
-def made(kind: str, folder: Path) -> cycles.Cycle:
+def made(kind: str, folder: Path) -> start_cycles.Cycle:
     if kind == "vllm":
-        return cycles.of_vllm(folder, os.environ["ENGINE_IMAGE"], os.environ["GATEWAY_IMAGE"])
-    return {"docker": cycles.of_docker, "process": cycles.of_process}[kind](folder)
+        return start_cycles.of_vllm(folder, os.environ["ENGINE_IMAGE"], os.environ["GATEWAY_IMAGE"])
+    return {"docker": start_cycles.of_docker, "process": start_cycles.of_process}[kind](folder)
 
 
 def main(kind: str, most: int = 500, seconds: int = 1_000_000) -> None:
     with (
         tempfile.TemporaryDirectory() as name,
-        docker_world.small_image(Path(name)) if kind == "docker" else nullcontext(),
+        docker_deployment.small_image(Path(name)) if kind == "docker" else nullcontext(),
     ):
         tempfile.tempdir = os.environ["TMPDIR"] = str(Path(name) / "temporary")
         Path(tempfile.tempdir).mkdir()

@@ -34,7 +34,8 @@ from deckard_deploy.running.lock import held
 from deckard_deploy.running.releases import Release
 from deckard_deploy.running.runtime import Runtime
 from deckard_deploy.system import files
-from tests.unit.running.world import World, eventually
+from tests.support.fake_deployment import World
+from tests.support.waiting import eventually
 
 # What CPython reports (sys.addaudithook) of the calls that change something outside of the process.
 CHANGES = {

@@ -44,7 +44,7 @@ from scripts.campaign_pull_hub import (
     served,
     silent,
 )
-from tests.unit.weights.hub_server import COMMIT, REPO, Hub, content
+from tests.support.hub_server import COMMIT, REPO, Hub, content
 
 
 def main() -> int:

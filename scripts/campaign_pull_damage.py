@@ -13,7 +13,7 @@ from deckard_deploy.errors import EnvironmentUnfitError
 from deckard_deploy.weights.folder import ModelFolder
 from deckard_deploy.weights.pull import pull
 from scripts.campaign_pull_hub import NAME, SIZE, Trap, manifest_of, serve, served, silent
-from tests.unit.weights.hub_server import Hub, content
+from tests.support.hub_server import Hub, content
 
 
 def corruptions(root: Path, runs: int, rng: random.Random, careless: bool) -> Iterator[str]:  # noqa: FBT001  one table

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from deckard_deploy.weights.manifest import Manifest, RemoteFile
 from deckard_deploy.weights.pull import Puller
 from deckard_deploy.weights.transfer import Pace
-from tests.unit.weights.hub_server import COMMIT, REPO, Answer, Hub
+from tests.support.hub_server import COMMIT, REPO, Answer, Hub
 
 NAME = "model.safetensors"
 SIZE = 8 << 20

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tests.unit.startup.truth import table
+from tests.support.start_outcomes import table
 
 
 def main(seeds: int = 25) -> None:

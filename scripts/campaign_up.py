@@ -11,9 +11,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from deckard_deploy.running.deploy import take_down
-from tests.e2e import docker_world
-from tests.unit.running.crowd import Left, crowd, site_of_processes
-from tests.unit.running.world import World, free_port
+from tests.support import docker_deployment
+from tests.support.concurrent_ups import Left, crowd, site_of_processes
+from tests.support.fake_deployment import World
+from tests.support.ports import free_port
 
 
 def of_processes(folder: Path, at_once: int) -> tuple[list[Left], int]:
@@ -29,20 +30,20 @@ def of_processes(folder: Path, at_once: int) -> tuple[list[Left], int]:
 
 def of_docker(folder: Path, at_once: int) -> tuple[list[Left], int]:
     """The same with a container."""
-    world = docker_world.World(folder, docker_world.CROWD)
+    world = docker_deployment.World(folder, docker_deployment.CROWD)
     try:
         release, launch = world.stored(world.plan(port=free_port()))
-        left = crowd(docker_world.site_of_a_crowd, folder, release, launch, at_once)
+        left = crowd(docker_deployment.site_of_a_crowd, folder, release, launch, at_once)
         mine = ("--filter", f"label=deckard.deployment={world.name}")
-        return left, len(docker_world.docker("ps", "-q", *mine).split())
+        return left, len(docker_deployment.docker("ps", "-q", *mine).split())
     finally:
-        take_down(world.site(docker_world.proven))
+        take_down(world.site(docker_deployment.proven))
 
 
 def main(kind: str, rounds: int = 20, at_once: int = 50) -> None:
     one_round: Callable[[Path, int], tuple[list[Left], int]] = of_docker if kind == "docker" else of_processes
     slowest, busiest, unnamed = 0.0, 0.0, 0
-    with tempfile.TemporaryDirectory() as name, docker_world.small_image(Path(name)):
+    with tempfile.TemporaryDirectory() as name, docker_deployment.small_image(Path(name)):
         for number in range(rounds):
             folder = Path(name) / str(number)
             folder.mkdir()

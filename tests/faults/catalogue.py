@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from tests.faults import of_a_start, of_docker, of_the_host
+from tests.faults import docker_faults, host_faults, startup_faults
 from tests.faults.fault import Fault
-from tests.unit.weights.fault_cases_here import CASES
+from tests.faults.local_faults import CASES
 
 ROOM = Fault(
     "F17",
@@ -28,5 +28,7 @@ def place(fault: Fault) -> tuple[int, str]:
 
 
 FAULTS = tuple(
-    sorted((*of_a_pull(), ROOM, *of_a_start.FAULTS, *of_docker.FAULTS, *of_the_host.FAULTS), key=place)
+    sorted(
+        (*of_a_pull(), ROOM, *startup_faults.FAULTS, *docker_faults.FAULTS, *host_faults.FAULTS), key=place
+    )
 )

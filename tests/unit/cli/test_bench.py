@@ -10,8 +10,8 @@ from deckard_deploy.cli.bench_spec import drafting
 from deckard_deploy.cli.main import run
 from deckard_deploy.measuring import records
 from deckard_deploy.measuring.records import Ceiling
-from tests.unit.measuring import made
-from tests.unit.rendering.plans import built_in
+from tests.support import sample_records as made
+from tests.support.sample_plans import built_in
 
 
 @pytest.fixture

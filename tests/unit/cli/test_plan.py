@@ -17,7 +17,7 @@ from deckard_deploy.rehearsal import gemma4
 from deckard_deploy.running.layout import StateDir
 from deckard_deploy.running.releases import Releases
 from deckard_deploy.startup.history import Start, StartMemory, record
-from tests.unit.planning.choices import choice
+from tests.support.sample_choices import choice
 
 GOLDEN = Path(__file__).parent / "golden"
 SPARK_KIB = 127_601_452  # MemTotal of a Spark, 121.69 GiB

@@ -10,8 +10,8 @@ from deckard_deploy.measuring import speculation, startup_records
 from deckard_deploy.measuring.records import Drafting, Record, Subject
 from deckard_deploy.measuring.speculation import OFF, SpecRecord, Tried, advice, cells, recommended, tried
 from deckard_deploy.measuring.workload import Settings
-from tests.unit.measuring import made
-from tests.unit.planning.choices import choice
+from tests.support import sample_records as made
+from tests.support.sample_choices import choice
 
 DRAFTING = Drafting(method="mtp", model="/models/assistant", tokens=4)
 SUBJECT = Subject(model="m", engine="e", vllm_version="0.32.0", profile="spark", drafting=DRAFTING)

@@ -10,8 +10,8 @@ import yaml
 from deckard_deploy.cli.patch_choice import patched
 from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
 from deckard_deploy.rendering.kubernetes import ACCESS_LABEL, manifests, name, render_kubernetes
-from tests.unit.planning.choices import choice
-from tests.unit.rendering.plans import PROFILES, built_in, with_text
+from tests.support.sample_choices import choice
+from tests.support.sample_plans import PROFILES, built_in, with_text
 
 VERSION = "1.30"  # of Kubernetes: what is rendered has to be in it already
 

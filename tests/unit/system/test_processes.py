@@ -10,7 +10,7 @@ import pytest
 
 from deckard_deploy.system.ports import require_free
 from deckard_deploy.system.processes import identity_of, is_alive, marked, send, wait_for_exits, wait_gone
-from tests.unit.running.world import eventually
+from tests.support.waiting import eventually
 
 SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
 

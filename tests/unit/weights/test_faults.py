@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.weights.fault_cases import Case
-from tests.unit.weights.fault_cases_here import CASES, on_tmpfs
-from tests.unit.weights.fault_site import BIG, Site, package_without
-from tests.unit.weights.hub_server import Hub, content, running
+from tests.faults.download_faults import Case
+from tests.faults.local_faults import CASES, on_tmpfs
+from tests.support.hub_server import Hub, content, running
+from tests.support.pull_sandbox import BIG, Site, package_without
 
 MOUNTED = subprocess.run(
     [*on_tmpfs(Path(__file__).parent, "size=1m"), "true"], capture_output=True, check=False

@@ -14,9 +14,9 @@ from deckard_deploy.running.deploy import Site, bring_up, take_down
 from deckard_deploy.running.releases import Release
 from deckard_deploy.running.runtime import Runtime
 from deckard_deploy.system.processes import ProcessIdentity
-from tests.e2e import docker_world
-from tests.unit.running import world as process_world
-from tests.unit.running.world import eventually, free_port
+from tests.support import docker_deployment, fake_deployment
+from tests.support.ports import free_port
+from tests.support.waiting import eventually
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ class Cycle:
         files = [path.lstat() for path in self.state.rglob("*") if not path.is_dir()]
         project = ("--filter", f"label=com.docker.compose.project=deckard-{self.name}")
         return Count(
-            containers=len(docker_world.docker("ps", "-aq", *project).split()),
-            networks=len(docker_world.docker("network", "ls", "-q", *project).split()),
-            volumes=len(docker_world.docker("volume", "ls", "-q").split()),
+            containers=len(docker_deployment.docker("ps", "-aq", *project).split()),
+            networks=len(docker_deployment.docker("network", "ls", "-q", *project).split()),
+            volumes=len(docker_deployment.docker("volume", "ls", "-q").split()),
             descriptors=len(links),
             sockets=sum(link.startswith("socket:") for link in links),
             threads=threading.active_count(),
@@ -88,21 +88,21 @@ def _target(link: Path) -> str:
 
 def of_docker(folder: Path) -> Cycle:
     """A small server in a real container, by the functions that `up` and `down` call."""
-    world = docker_world.World(folder, "cycles")
+    world = docker_deployment.World(folder, "cycles")
     port = free_port()
 
     def up() -> None:
-        bring_up(world.site(docker_world.proven), *world.stored(world.plan(port=port)))
+        bring_up(world.site(docker_deployment.proven), *world.stored(world.plan(port=port)))
         _close(world)
 
     def down() -> None:
-        take_down(world.site(docker_world.proven))
+        take_down(world.site(docker_deployment.proven))
         _close(world)
 
     return Cycle(world.name, folder, up=up, down=down)
 
 
-def _close(world: docker_world.World) -> None:
+def _close(world: docker_deployment.World) -> None:
     for runtime in world.runtimes:
         runtime.close()
     world.runtimes.clear()
@@ -110,7 +110,7 @@ def _close(world: docker_world.World) -> None:
 
 def of_process(folder: Path) -> Cycle:
     """The same with a process and its worker."""
-    world = process_world.World(folder)
+    world = fake_deployment.World(folder)
     runtime = world.runtime()
 
     def follow(release: Release, _: Runtime) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 from deckard_deploy.measuring.records import Acceptance, Ceiling, Percentiles, Record, Request, Run, Subject
 from deckard_deploy.measuring.workload import Settings
 
+RECORDED = Path(__file__).parents[1] / "unit" / "measuring" / "recorded"
 # `vllm bench serve` of 0.19.1 against the CPU rehearsal: 2 at once, 4 requests of at most 32 tokens.
-RESULT: dict[str, Any] = json.loads((Path(__file__).parent / "recorded" / "serve-0.19.1.json").read_text())
+RESULT: dict[str, Any] = json.loads((RECORDED / "serve-0.19.1.json").read_text())
 # The keys that it adds with a drafter (benchmarks/serve.py:1018 of 0.19.1): 56 drafts of 4, 204 accepted.
 SPECULATIVE: dict[str, Any] = {
     "spec_decode_acceptance_rate": 204 / 224 * 100,

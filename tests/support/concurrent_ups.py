@@ -14,11 +14,12 @@ from deckard_deploy.running.deploy import Site, bring_up
 from deckard_deploy.running.lock import held
 from deckard_deploy.running.releases import Launch, Release
 from deckard_deploy.running.runtime import Runtime
-from tests.unit.running.world import World, eventually
+from tests.support.fake_deployment import World
+from tests.support.waiting import eventually
 
 # Processes of one that has imported everything: fifty Pythons that start would be all that is measured.
 _PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload([__name__, "tests.e2e.docker_world", "docker"])
+_PROCESSES.set_forkserver_preload([__name__, "tests.support.docker_deployment", "docker"])
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ import requests
 from deckard_deploy.errors import StartFailedError, TimedOutError
 from deckard_deploy.startup import readiness
 from deckard_deploy.startup.follow import Clock, follow
-from tests.unit.startup.behaviours import BEHAVIOURS, LAUNCH, SERVED, Behaviour, Seen, Verdict
-from tests.unit.startup.misbehaving_server import Misbehaving, misbehaving
+from tests.support.misbehaving_server import Misbehaving, misbehaving
+from tests.support.server_behaviours import BEHAVIOURS, LAUNCH, SERVED, Behaviour, Seen, Verdict
 
 SPEED = 50
 FAST = Clock(now=lambda: time.monotonic() * SPEED, sleep=lambda seconds: time.sleep(seconds / SPEED))

@@ -1,6 +1,6 @@
 """One pull in a process of its own, by whichever copy of the package PYTHONPATH names: how it ended, as JSON.
 
-    pull_once.py FOLDER [flock-lies|fsync-fails|eio-on-write|quota|patient]
+    pull_worker.py FOLDER [flock-lies|fsync-fails|eio-on-write|quota|patient]
 
 All but patient fake what not every file system can be made to do.
 """
@@ -22,8 +22,8 @@ from deckard_deploy.weights import hub
 from deckard_deploy.weights.folder import OURS, ModelFolder
 from deckard_deploy.weights.pull import Puller, pull
 from deckard_deploy.weights.transfer import Pace
-from tests.unit.weights.fault_site import SEGMENT
-from tests.unit.weights.hub_server import REPO
+from tests.support.hub_server import REPO
+from tests.support.pull_sandbox import SEGMENT
 
 Writer = Callable[[int, memoryview, int], int]
 

@@ -18,7 +18,7 @@ from deckard_deploy.doctor.facts import HostFacts
 from deckard_deploy.doctor.target import Folders, Target, target_of
 from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
 
-FACTS = Path(__file__).with_name("facts")
+FACTS = Path(__file__).parents[1] / "unit" / "doctor" / "facts"
 GIB = 1 << 20
 IMAGE = "vllm/vllm-openai:v0.19.1-cu130"
 ANY = Target(folders=Folders(weights=Path("/srv/deckard/models"), caches=()))

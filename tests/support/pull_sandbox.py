@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.faults.guards import remove_guard
-from tests.unit.weights.hub_server import Answer, Hub
+from tests.support.hub_server import Answer, Hub
 
-CHECKOUT = Path(__file__).resolve().parents[3]
+CHECKOUT = Path(__file__).resolve().parents[2]
 BIG = "model.safetensors"
 SEGMENT = 256 << 10
 Fault = Callable[[Answer, str, int, int], bool]
@@ -71,7 +71,7 @@ class Site:
         )
 
     def begin(self, *fakes: str) -> "subprocess.Popen[str]":
-        return self.start(str(Path(__file__).with_name("pull_once.py")), str(self.folder), *fakes)
+        return self.start(str(Path(__file__).with_name("pull_worker.py")), str(self.folder), *fakes)
 
     def pull(self, *fakes: str) -> Ended:
         return ended(self.begin(*fakes))

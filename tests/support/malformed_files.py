@@ -5,8 +5,8 @@ What a folder of weights says of itself is a matter of integrity (4); a file tha
 
 import json
 
-from tests.unit.cli.malformed_case import Case
-from tests.unit.weights.malformed_headers import MALFORMED, ONE, made
+from tests.support.malformed_input import Case
+from tests.support.malformed_safetensors import MALFORMED, ONE, made
 
 WEIGHTS = made(ONE, b"1234")
 LOCK = {"version": 1, "models": {}, "images": {}, "patches": {}, "plugins": {}}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.weights.hub_server import Hub, content, running
+from tests.support.hub_server import Hub, content, running
 
 BIG = "model.safetensors"
 

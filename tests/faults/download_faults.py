@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tests.unit.weights.fault_site import (
+from tests.support.hub_server import Answer, flipped
+from tests.support.pull_sandbox import (
     BIG,
     Ended,
     Site,
@@ -27,7 +28,7 @@ from tests.unit.weights.fault_site import (
     times,
     whole_file,
 )
-from tests.unit.weights.hub_server import Answer, flipped
+from tests.support.waiting import eventually
 
 Scenario = Callable[[Site], None]
 
@@ -103,19 +104,12 @@ def interrupted(site: Site, number: signal.Signals, begin: Callable[[], "subproc
     site.hub.fault = times(10**6, stop_half_way)
     process = begin()
     assert came.acquire(timeout=60)
-    until(lambda: journalled(site) > 500_000)
+    eventually(lambda: journalled(site) > 500_000)
     process.send_signal(number)
     found = ended(process)
     release.set()
     site.hub.fault = lambda *_: False
     return found
-
-
-def until(look: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not look():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.02)
 
 
 def journalled(site: Site) -> int:

@@ -1,17 +1,12 @@
 """Deployments with real processes behind them: a small server takes the place of `vllm serve`."""
 
-import contextlib
 import json
 import os
-import secrets
 import socket
 import sys
-import time
 import urllib.request
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
 
 from deckard_deploy.catalog.specs import Container
 from deckard_deploy.planning.plan import LaunchPlan
@@ -20,30 +15,7 @@ from deckard_deploy.running.process.runtime import ProcessRuntime
 from deckard_deploy.running.process.supervision import kill_marked, server_mark, supervisor_mark
 from deckard_deploy.running.releases import Launch, Release, Releases
 from deckard_deploy.system.processes import ProcessIdentity, marked
-
-DEADLINE_S = 30
-Found = TypeVar("Found")
-
-
-def eventually(holds: Callable[[], Found], within_s: float = DEADLINE_S) -> Found:
-    """Wait until it holds; the deadline only ends a test that has failed."""
-    until = time.monotonic() + within_s
-    while not (result := holds()):
-        assert time.monotonic() < until, "it never came true"
-        time.sleep(0.02)
-    return result
-
-
-def free_port() -> int:
-    """One that nothing listens on, below those that the kernel hands out by itself (ip_local_port_range).
-
-    It is taken a moment later, and servers of other tests start at the same time.
-    """
-    while True:
-        port = 10_000 + secrets.randbelow(20_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
+from tests.support.ports import free_port
 
 
 class World:

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from deckard_deploy.startup.observation import State
-from tests.unit.startup.misbehaving_server import Answering, Manner, Reply
+from tests.support.misbehaving_server import Answering, Manner, Reply
 
 LAUNCH, SERVED = "deckard-launch-7c1e", "deckard-31b"
 LIST, CHAT, HEALTH = "GET /v1/models", "POST /v1/chat/completions", "GET /health"

@@ -4,7 +4,7 @@
 """
 
 from deckard_deploy.catalog import library
-from tests.unit.cli.malformed_case import Case
+from tests.support.malformed_input import Case
 
 SPARK = library.source("profiles", "spark")
 

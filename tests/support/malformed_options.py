@@ -1,6 +1,6 @@
 """Malformed options of every verb, and what keeps an endpoint shut taken out."""
 
-from tests.unit.cli.malformed_case import Case
+from tests.support.malformed_input import Case
 
 
 def _typed(name: str, line: str, *, says: str, code: int = 2) -> Case:

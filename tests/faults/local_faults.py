@@ -9,9 +9,9 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.unit.weights.fault_cases import CASES, case, interrupted
-from tests.unit.weights.fault_site import BIG, Site, always, ended, status, times
-from tests.unit.weights.hub_server import Answer, Hub, running
+from tests.faults.download_faults import CASES, case, interrupted
+from tests.support.hub_server import Answer, Hub, running
+from tests.support.pull_sandbox import BIG, Site, always, ended, status, times
 
 __all__ = ["CASES", "on_tmpfs"]
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 2000001\n"

@@ -3,10 +3,8 @@
 import io
 import os
 import secrets
-import socket
 import subprocess
 import tarfile
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +18,8 @@ from deckard_deploy.running.deploy import Site
 from deckard_deploy.running.docker.runtime import DockerRuntime
 from deckard_deploy.running.layout import StateDir
 from deckard_deploy.running.releases import Launch, Release, Releases
-from deckard_deploy.running.runtime import MISSING, Observation, Runtime
+from deckard_deploy.running.runtime import Runtime
+from tests.support.waiting import eventually
 
 CROWD = "crowd"  # the deployment that many bring up at once
 # Another name where something else that uses and removes it runs at the same time.
@@ -161,19 +160,6 @@ def docker(*arguments: str) -> str:
     return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout
 
 
-def until(look: Callable[[], Observation | bool | None]) -> Observation:
-    deadline = time.monotonic() + 60
-    while not (found := look()):
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.1)
-    return found if isinstance(found, Observation) else MISSING
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 def answers(port: int) -> bool:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/index.html", timeout=5) as answer:
@@ -188,7 +174,7 @@ def proven(release: Release, runtime: Runtime) -> None:
             raise StartFailedError("the engine stopped")
         return answers(release.plan().port)
 
-    until(settled)
+    eventually(settled)
 
 
 def site_of_a_crowd(folder: Path) -> Site:
