@@ -1,4 +1,4 @@
-"""What scripts/campaign_up.py and scripts/campaign_cycles.py do many times, a few times."""
+"""What tests/campaigns/concurrent_ups.py and tests/campaigns/cycles.py do many times, a few times."""
 
 import subprocess
 import tempfile

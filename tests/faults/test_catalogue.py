@@ -1,6 +1,6 @@
 """The catalogue is whole: every proof is a test that exists, every mark stands in the package exactly once.
 
-scripts/campaign_faults.py runs every first proof with its guard and without; here a few are run without.
+tests/campaigns/faults.py runs every first proof with its guard and without; here a few are run without.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Many `up`s at once: what a test runs a few of and scripts/campaign_up.py many."""
+"""Many `up`s at once: what a test runs a few of and tests/campaigns/concurrent_ups.py many."""
 
 import multiprocessing
 import sys

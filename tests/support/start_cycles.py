@@ -1,4 +1,4 @@
-"""`up` and `down` again and again, and what is there afterwards: a few times in a test, many in campaign_cycles.py."""
+"""`up` and `down` again and again, and what is left: a few times in a test, many in tests/campaigns/cycles.py."""
 
 import os
 import tempfile

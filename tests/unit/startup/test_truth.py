@@ -1,4 +1,4 @@
-"""The truth table, some seeds of it; scripts/campaign_truth.py runs as many as one likes."""
+"""The truth table, some seeds of it; tests/campaigns/start_outcomes.py runs as many as one likes."""
 
 import pytest
 

@@ -1,5 +1,4 @@
-#!/usr/bin/env python3
-"""The catalogue of faults: python scripts/campaign_faults.py [PASSES] [FAULT ...], as root, with docker and gcc.
+"""The catalogue of faults: python -m tests.campaigns.faults [PASSES] [FAULT ...], as root, with docker and gcc.
 
 Each pass runs every first proof as it is, and again in a checkout that lacks its guard; a line of result each. CI runs
 the proofs, and a few without their guards. Takes minutes a pass.
@@ -12,7 +11,6 @@ import time
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.faults.catalogue import FAULTS
 from tests.faults.fault import CHECKOUT, Fault, fail_without_guard, run_tests
 

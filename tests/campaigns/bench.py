@@ -1,7 +1,7 @@
-#!/usr/bin/env python3
 """What does measuring through the tool cost? Runs of `bench` and of `vllm bench serve` typed by hand, in turn.
 
-scripts/campaign_bench.py --server http://127.0.0.1:8000 --served-name NAME --model FOLDER --python PYTHON > runs.json
+    python -m tests.campaigns.bench --server http://127.0.0.1:8000 --served-name NAME --model FOLDER \\
+        --python PYTHON > runs.json
 
 PYTHON is one that can import vLLM, with `vllm` beside it. A pair is a run of each, now the one first, now the other,
 with prompts of their own but the same lengths. After --seconds it ends, says what `bench compare` says of pairs, and

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Pull weights under faults, thousands of times, from a real hub on loopback, and look at what is left.
 
     kill      the server kills the puller (SIGKILL) after an exact number of bytes: no wrong file under a final name, at
@@ -10,7 +9,7 @@
 
 Everything happens in a temporary folder. Exit status 1 on a violation.
 
-    scripts/campaign_pull.py kill --runs 1000 --seed 7
+    python -m tests.campaigns.pull kill --runs 1000 --seed 7
 """
 
 import argparse
@@ -25,14 +24,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from deckard_deploy.weights.folder import OURS
 from deckard_deploy.weights.manifest import Manifest
 from deckard_deploy.weights.pull import Puller, pull
 from deckard_deploy.weights.transfer import Pace
-from scripts.campaign_pull_damage import corruptions, full_disks
-from scripts.campaign_pull_hub import (
+from tests.campaigns.pull_damage import corruptions, full_disks
+from tests.campaigns.pull_hub import (
     ALLOWED,
     NAME,
     PIECE,

@@ -1,11 +1,10 @@
-#!/usr/bin/env python3
 """Fuzz the reader of safetensors headers with atheris: no exception but ours, and nothing that the library refuses.
 
 atheris has wheels for some Pythons only, so it is in no requirements file: install it into an environment of its own,
 beside this package.
 
     python3.11 -m venv /tmp/fuzz && /tmp/fuzz/bin/pip install atheris==3.0.0 safetensors pydantic -e .
-    /tmp/fuzz/bin/python scripts/fuzz_weights.py -seed=7 -runs=1000000
+    /tmp/fuzz/bin/python -m tests.campaigns.fuzz_weights -seed=7 -runs=1000000
 
 The parsers of JSON, locks, journals and hub answers are fuzzed by Hypothesis, as is the transfer as a state machine:
 
@@ -13,11 +12,8 @@ The parsers of JSON, locks, journals and hub answers are fuzzed by Hypothesis, a
 """
 
 import sys
-from pathlib import Path
 
 import atheris  # type: ignore[import-untyped]  # in an environment of its own
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 with atheris.instrument_imports(include=["deckard_deploy.weights"]):
     from deckard_deploy.errors import IntegrityError

@@ -12,7 +12,7 @@ from pathlib import Path
 from deckard_deploy.errors import EnvironmentUnfitError
 from deckard_deploy.weights.folder import ModelFolder
 from deckard_deploy.weights.pull import pull
-from scripts.campaign_pull_hub import NAME, SIZE, Trap, manifest_of, serve, served, silent
+from tests.campaigns.pull_hub import NAME, SIZE, Trap, manifest_of, serve, served, silent
 from tests.support.hub_server import Hub, content
 
 

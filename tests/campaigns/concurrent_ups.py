@@ -1,5 +1,4 @@
-#!/usr/bin/env python3
-"""Rounds of many `up`s at once: python scripts/campaign_up.py process|docker [ROUNDS] [AT_ONCE].
+"""Rounds of many `up`s at once: python -m tests.campaigns.concurrent_ups process|docker [ROUNDS] [AT_ONCE].
 
 CI runs one round of eight processes and one of eight with docker.
 """
@@ -9,7 +8,6 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from deckard_deploy.running.deploy import take_down
 from tests.support import docker_deployment
 from tests.support.concurrent_ups import Left, crowd, site_of_processes

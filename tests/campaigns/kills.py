@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Kill -9 what changes a deployment, thousands of times, and look at what is left.
 
     write   a process that stores, launches, switches and prunes releases, killed at random moments: every file at a
@@ -8,8 +7,8 @@
 
 The server is the small one of the unit tests. Everything happens in a temporary folder. Exit status 1 on a violation.
 
-    scripts/campaign_kills.py write --kills 5000 --seed 7
-    scripts/campaign_kills.py up --kills 500 --seed 7
+    python -m tests.campaigns.kills write --kills 5000 --seed 7
+    python -m tests.campaigns.kills up --kills 500 --seed 7
 """
 
 import argparse
@@ -23,8 +22,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from deckard_deploy.errors import DeployError, StartFailedError
 from deckard_deploy.planning.plan import LaunchPlan

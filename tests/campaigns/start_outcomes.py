@@ -1,10 +1,7 @@
-#!/usr/bin/env python3
-"""The truth table: python scripts/campaign_truth.py [SEEDS]. 40 behaviours of a server each; CI runs one seed."""
+"""The truth table, 40 behaviours of a server each: python -m tests.campaigns.start_outcomes [SEEDS]. CI runs a few."""
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.support.start_outcomes import table
 
 
@@ -25,4 +22,5 @@ def main(seeds: int = 25) -> None:
     sys.exit(bool(wrong))
 
 
-main(*map(int, sys.argv[1:]))
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

@@ -1,5 +1,6 @@
-#!/usr/bin/env python3
-"""Many cycles of `up` and `down`, and what they left: campaign_cycles.py docker|process|vllm [CYCLES] [SECONDS].
+"""Many cycles of `up` and `down`, and what they left.
+
+    python -m tests.campaigns.cycles docker|process|vllm [CYCLES] [SECONDS]
 
 It ends after so many cycles or seconds. The first two load and rotate what is there once; what is there after them is
 what the others are held against.
@@ -15,7 +16,6 @@ import time
 from contextlib import nullcontext
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.support import docker_deployment, start_cycles
 
 FIRST = 2
