@@ -4,7 +4,7 @@ Attention is made flat (small q and k norms) and each layer's share of the resid
 that rounding does not move the argmax, while reading a wrong stretch of KV does. That makes two things exact: the
 text with and without a drafter, and the acceptance of a drafter that computes the same function as its target.
 
-Usage: python checkpoints.py OUTDIR (needs torch, transformers >= 5.5, safetensors, pillow)
+Usage: python -m validation.gpu.checkpoints OUTDIR (needs torch, transformers >= 5.5, safetensors, pillow)
 """
 
 import json

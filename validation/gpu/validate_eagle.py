@@ -1,7 +1,7 @@
 """Measure patches/vllm-0.19.1/eagle.patch on a GPU: what of its drafts is accepted, and whether the text stays right.
 
-On a machine with a package index (and git, gcc, xz):   python -m tests.gpu.validate_eagle prepare WORKDIR
-On an sm_90 machine with PyTorch, no network needed:    python -m tests.gpu.validate_eagle run --out DIR
+On a machine with a package index (and git, gcc, xz):   python -m validation.gpu.validate_eagle prepare WORKDIR
+On an sm_90 machine with PyTorch, no network needed:    python -m validation.gpu.validate_eagle run --out DIR
 `prepare` leaves .gpu/ to be taken along: site.tar.xz (vLLM 0.19.1 for sm_90) and eagle.py (the patched file).
 """
 
@@ -17,17 +17,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tests.gpu.cases import CASES, EAGLE, EXPERIMENTS, Case
+from validation.gpu.cases import CASES, EAGLE, EXPERIMENTS, Case
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CARRIED = ROOT / ".gpu"
 PATCH = ROOT / "patches" / "vllm-0.19.1" / "eagle.patch"
 
 
 def prepare(work: Path) -> None:
     if not (CARRIED / "site.tar.xz").is_file():
-        subprocess.run([sys.executable, HERE / "bundle.py", "0.19.1", work], check=True)
+        subprocess.run([sys.executable, "-m", "validation.gpu.bundle", "0.19.1", work], cwd=ROOT, check=True)
     with tempfile.TemporaryDirectory() as scratch:
         member = f"./vllm/{EAGLE}"
         subprocess.run(["tar", "-xJf", CARRIED / "site.tar.xz", "-C", scratch, member], check=True)
@@ -89,22 +88,22 @@ def set_up(work: Path, out: Path) -> tuple[Path, Path]:
     subprocess.run(["tar", "-xJf", CARRIED / "site.tar.xz", "-C", site], check=True)
     quiet = environment(site, None) | {"CUDA_VISIBLE_DEVICES": ""}
     with (out / "checkpoints.log").open("w") as log:
-        argv = [sys.executable, str(HERE / "checkpoints.py"), str(checkpoints)]
-        subprocess.run(argv, env=quiet, stdout=log, stderr=log, check=True)
+        argv = [sys.executable, "-m", "validation.gpu.checkpoints", str(checkpoints)]
+        subprocess.run(argv, cwd=ROOT, env=quiet, stdout=log, stderr=log, check=True)
     return site, checkpoints
 
 
-def run_script(
-    script: str, job: dict[str, Any], folder: Path, env: dict[str, str], limit_s: float
+def run_program(
+    name: str, job: dict[str, Any], folder: Path, env: dict[str, str], limit_s: float
 ) -> dict[str, Any]:
-    """What a script of this folder made of its job, in a process of its own; or why it made nothing."""
+    """Run a program of this folder in a process of its own; return its result, or an error when there is none."""
     folder.mkdir(parents=True)
     spec, result = folder / "case.json", folder / "result.json"
     spec.write_text(json.dumps(job))
     with (folder / "log.txt").open("w") as log:
-        argv = [sys.executable, str(HERE / script), str(spec), str(result)]
+        argv = [sys.executable, "-m", f"validation.gpu.{name}", str(spec.resolve()), str(result.resolve())]
         try:
-            subprocess.run(argv, env=env, stdout=log, stderr=log, timeout=limit_s, check=False)
+            subprocess.run(argv, cwd=ROOT, env=env, stdout=log, stderr=log, timeout=limit_s, check=False)
         except subprocess.TimeoutExpired:
             return {"error": f"no end within {limit_s:.0f} s"}
     return dict(json.loads(result.read_text())) if result.is_file() else {"error": "the process died"}
@@ -119,7 +118,7 @@ def run_case(name: str, work: Path, overlays: dict[str, Path], gpu: int) -> dict
         env["CUDA_VISIBLE_DEVICES"] = str(gpu)
     started = time.monotonic()
     job = {"engine": engine_settings(case, work / "checkpoints"), "phases": case.phases}
-    found = run_script("spec_case.py", job, folder, env, case.timeout_s)
+    found = run_program("spec_case", job, folder, env, case.timeout_s)
     print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
     return found
 
@@ -197,7 +196,7 @@ def main() -> None:
         prepare(args.work.resolve())
     else:
         args.out.mkdir(parents=True, exist_ok=True)
-        run(args.out, args.work, args.only)
+        run(args.out, args.work.resolve(), args.only)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ FlashAttention (0.19.1: its two head sizes force TRITON_ATTN, vllm/model_executo
 FlashAttention 4, which needs nvidia-cutlass-dsl, and takes TRITON_ATTN where vllm_flash_attn/cute is missing). 0.32.0
 keeps to PyTorch's stable ABI and runs with torch 2.11; 0.19.1 needs a symbol that is not there and a CUDA 12 runtime.
 
-Needs pip with access to a package index, gcc and xz. Usage: python tests/gpu/bundle.py VERSION WORKDIR [ARCHIVE]
+Needs pip with access to a package index, gcc and xz. Usage: python3 -m validation.gpu.bundle VERSION WORKDIR [ARCHIVE]
 (ARCHIVE is .gpu/site.tar.xz where it is not said: what the validations of 0.19.1 take along)
 """
 

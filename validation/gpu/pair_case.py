@@ -1,7 +1,7 @@
 """Time two engines in turn, both alive on one GPU, so that the machine's state falls on both alike.
 
-Usage: python pair_case.py CASE.json RESULT.json (started by validate_pair.py); CASE: {"cases": {name: case of
-speed_case.py}, "seconds": for all turns}.
+Usage: python -m validation.gpu.pair_case CASE.json RESULT.json (started by validate_pair)
+CASE: {"cases": {name: case of speed_case}, "seconds": for all turns}
 """
 
 # vLLM and torch are in the engine's environment, not beside the tools.
@@ -12,9 +12,10 @@ import time
 from pathlib import Path
 
 import torch
-from outcome import leave
-from speed_case import BATCHES, TOKENS, engine_settings, seconds
 from vllm import LLM
+
+from validation.gpu.outcome import leave
+from validation.gpu.speed_case import BATCHES, TOKENS, engine_settings, seconds
 
 
 def measure(engines: dict[str, LLM], limit_s: float) -> dict[int, dict[str, list[float]]]:

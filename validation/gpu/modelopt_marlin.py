@@ -2,8 +2,8 @@
 
 On an sm_90 machine with PyTorch and .gpu/site.tar.xz (see bundle.py), from the repository's root:
 
-    python3 tests/gpu/modelopt_marlin.py prepare FOLDER      unpacks vLLM, patches it, prints the environment to use
-    env $(cat FOLDER/environment) python3 tests/gpu/modelopt_marlin.py measure
+    python3 -m validation.gpu.modelopt_marlin prepare FOLDER     unpacks vLLM, patches it, prints the environment to use
+    env $(cat FOLDER/environment) python3 -m validation.gpu.modelopt_marlin measure
 """
 
 # vLLM and torch are in the engine's environment, not beside the tools.

@@ -3,7 +3,7 @@
 On an sm_90 machine with PyTorch, from the repository's root, with .gpu/site.tar.xz unpacked in SITE and the tool's own
 dependencies importable:
 
-    python3 -m tests.gpu.validate_up SITE WORK OUT PROFILE
+    python3 -m validation.gpu.validate_up SITE WORK OUT PROFILE
 
 OUT gets what each command said and the server's log. The engine's folder is made of two scripts that add what the
 bundle needs (see bundle.py) to whatever environment the tool starts them with.

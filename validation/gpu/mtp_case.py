@@ -1,7 +1,7 @@
 """MTP on vLLM 0.32.0 on a GPU, where the V2 model runner drafts: identical text on the tiny model, speed at 31B shapes.
 
-    PYTHONPATH=SITE:. python3 tests/gpu/mtp_case.py text FOLDER RESULT.json [good|short|random] [eager|graphs]
-    PYTHONPATH=SITE:. python3 tests/gpu/mtp_case.py speed FOLDER RESULT.json ALGO DRAFT_TOKENS
+    PYTHONPATH=SITE:. python3 -m validation.gpu.mtp_case text FOLDER RESULT.json [good|short|random] [eager|graphs]
+    PYTHONPATH=SITE:. python3 -m validation.gpu.mtp_case speed FOLDER RESULT.json ALGO DRAFT_TOKENS
 
 The checkpoints are made on the spot: the tiny ones are those of the CPU tests, the large ones are speed_case.py's. The
 large assistant has the released one's shape (470 million parameters); its head is made from the target's embedding, so
@@ -18,14 +18,13 @@ import time
 import traceback
 from pathlib import Path
 
-import random_weights
-import speed_case
 import torch
 from vllm import LLM, SamplingParams
 from vllm.model_executor.model_loader.dummy_loader import DummyModelLoader
 
 from deckard_deploy.rehearsal import assistant as tiny_assistant
 from deckard_deploy.rehearsal import gemma4
+from validation.gpu import random_weights, speed_case
 
 QUESTIONS = ("Hello?", "Who are you?", "Think about it.", "What is the weather in Paris?", "Tell me more.")
 # 4 layers, hidden 1024 and 5376 of the target: deckard_deploy/catalog/models/gemma-4-31b-assistant.yaml. The inner

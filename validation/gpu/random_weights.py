@@ -150,8 +150,10 @@ def use() -> None:
 
 
 def write_plugin(folder: Path) -> None:
-    """What makes vLLM call `use` in each of its processes, for a PYTHONPATH that has `folder` and this file's."""
+    """Write a plugin by which vLLM calls `use` in each process; PYTHONPATH must have `folder` and the checkout."""
     found = folder / "random_weights-0.dist-info"
     found.mkdir(parents=True)
     (found / "METADATA").write_text("Metadata-Version: 2.1\nName: random-weights\nVersion: 0\n")
-    (found / "entry_points.txt").write_text("[vllm.general_plugins]\nrandom_weights = random_weights:use\n")
+    (found / "entry_points.txt").write_text(
+        "[vllm.general_plugins]\nrandom_weights = validation.gpu.random_weights:use\n"
+    )

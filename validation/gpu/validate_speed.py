@@ -2,9 +2,9 @@
 
 On an sm_90 machine with PyTorch and .gpu/site.tar.xz (see bundle.py), from the repository's root:
 
-    python3 -m tests.gpu.validate_speed run --out DIR [--seconds 560]
+    python3 -m validation.gpu.validate_speed run --out DIR [--seconds 560]
 Then, where deckard_deploy runs, the table: the roofline is planning/roofline.py's own.
-    python -m tests.gpu.validate_speed table DIR/speed.json     (or the folder of mtp.sh)
+    python -m validation.gpu.validate_speed table DIR/speed.json     (or the folder of mtp.sh)
 """
 
 import argparse
@@ -17,8 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tests.gpu.modelopt_marlin import prepare
-from tests.gpu.validate_eagle import count_gpus, run_script
+from validation.gpu.modelopt_marlin import prepare
+from validation.gpu.validate_eagle import count_gpus, run_program
 
 # The most telling first; a GPU takes the next one when it is free.
 CASES: dict[str, dict[str, Any]] = {
@@ -51,7 +51,7 @@ def run_case(name: str, case: dict[str, Any], work: Path, gpu: int, limit_s: flo
         "VLLM_LOGGING_LEVEL": "INFO",
     }
     started = time.monotonic()
-    found = run_script("speed_case.py", case, folder, env, limit_s)
+    found = run_program("speed_case", case, folder, env, limit_s)
     print(f"{name}: {time.monotonic() - started:.0f} s, {found.get('error') or found['decode']}", flush=True)
     return found
 

@@ -1,6 +1,6 @@
 """Run one engine over the phases of one case and write what it generated and what of its drafts was accepted.
 
-Usage: python spec_case.py CASE.json RESULT.json (started by validate_eagle.py, one process for each case)
+Usage: python -m validation.gpu.spec_case CASE.json RESULT.json (started by validate_eagle, a process for each case)
 """
 
 import random
@@ -9,10 +9,11 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-from outcome import leave  # type: ignore[import-not-found]  # beside this file
 from PIL import Image
 from vllm import LLM, SamplingParams  # type: ignore[import-not-found]
 from vllm.v1.core.sched.scheduler import Scheduler  # type: ignore[import-not-found]
+
+from validation.gpu.outcome import leave
 
 # name -> prompt lengths, tokens to generate. The window is 128 tokens, the largest block 64.
 TEXT_PHASES: dict[str, tuple[list[int], int]] = {

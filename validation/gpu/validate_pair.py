@@ -2,9 +2,9 @@
 
 On an sm_90 machine with PyTorch and .gpu/site.tar.xz (see bundle.py), from the repository's root:
 
-    python3 -m tests.gpu.validate_pair run --out DIR [--seconds 560]
+    python3 -m validation.gpu.validate_pair run --out DIR [--seconds 560]
 Then, where deckard_deploy runs:
-    python -m tests.gpu.validate_pair table DIR/pair.json
+    python -m validation.gpu.validate_pair table DIR/pair.json
 Without a GPU, by a Python that has vLLM's CPU build: `run --cpu` checks all but the figures.
 """
 
@@ -17,8 +17,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tests.gpu.modelopt_marlin import prepare
-from tests.gpu.validate_eagle import HERE, run_script
+from validation.gpu.modelopt_marlin import prepare
+from validation.gpu.validate_eagle import ROOT, run_program
 
 BASE, OTHER = "NVFP4", "NVFP4_AWQ"
 # What is there for both is asked of the engine by bytes; the share is what the second one needs to find free.
@@ -37,15 +37,15 @@ def run(out: Path, work: Path, seconds: float, *, cpu: bool) -> None:
         prepare(work)
         env |= dict(line.split("=", 1) for line in (work / "environment").read_text().splitlines())
     # Each engine is a process of its own, and a plugin is what comes to all of them.
-    from tests.gpu import random_weights  # noqa: PLC0415  needs torch
+    from validation.gpu import random_weights  # noqa: PLC0415  needs torch
 
     random_weights.write_plugin(work / "plugin")
-    env["PYTHONPATH"] = os.pathsep.join(filter(None, (str(work / "plugin"), str(HERE), env["PYTHONPATH"])))
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, (str(work / "plugin"), str(ROOT), env["PYTHONPATH"])))
     case, algos = (ON_CPU, (None, None)) if cpu else (ON_GPU, (BASE, OTHER))
     cases = {name: case | {"algo": algo} for name, algo in zip((BASE, OTHER), algos, strict=True)}
     left = deadline - time.monotonic()
     job = {"cases": cases, "seconds": 90 if cpu else left - TO_START_S}
-    found = run_script("pair_case.py", job, work / "case", env, left)
+    found = run_program("pair_case", job, work / "case", env, left)
     (out / "pair.json").write_text(json.dumps(found, indent=1))
     (out / "pair.log").write_text((work / "case" / "log.txt").read_text(errors="replace"))
     print(found.get("error") or found["gpu"])

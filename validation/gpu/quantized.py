@@ -1,8 +1,8 @@
 """Compare whole quantized models with the same models dequantized, through Marlin and through the patch's emulation.
 
-    env $(cat FOLDER/environment) python3 tests/gpu/quantized.py write TEXT_CHECKPOINT OUT
-    env $(cat FOLDER/environment) python3 tests/gpu/quantized.py ask MODEL DTYPE GPUS RESULT.json
-    python3 tests/gpu/quantized.py table OUT
+    env $(cat FOLDER/environment) python3 -m validation.gpu.quantized write TEXT_CHECKPOINT OUT
+    env $(cat FOLDER/environment) python3 -m validation.gpu.quantized ask MODEL DTYPE GPUS RESULT.json
+    python3 -m validation.gpu.quantized table OUT
 
 FOLDER/environment is what modelopt_marlin.py prepared. `write` packs each linear as ModelOpt's export does and leaves
 `<algo>.reference` beside it, with the weights that the packed ones stand for. `ask` writes the log-probability of

@@ -2,7 +2,7 @@
 
 The weights are those of random_weights.py: a drafter of any shape drafts perfectly, and what is timed is the machinery.
 
-Usage: python speed_case.py CASE.json RESULT.json (started by validate_speed.py, one process a case)
+Usage: python -m validation.gpu.speed_case CASE.json RESULT.json (started by validate_speed.py, one process a case)
 """
 
 # vLLM and torch are in the engine's environment, not beside the tools.
@@ -15,11 +15,12 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-import random_weights
 import torch
-from outcome import leave
-from random_weights import VOCABULARY, write_config
 from vllm import LLM, SamplingParams
+
+from validation.gpu import random_weights
+from validation.gpu.outcome import leave
+from validation.gpu.random_weights import VOCABULARY, write_config
 
 PROMPT, TOKENS, REPEATS = 128, 128, 3
 BATCHES = (1, 4, 16)

@@ -3,7 +3,7 @@
 On an sm_90 machine with PyTorch, without a network, from the repository's root, with .gpu/site.tar.xz (see bundle.py)
 and .gpu/tiny (deckard_deploy.rehearsal.gemma4.write, which needs ml_dtypes):
 
-    python3 -m tests.gpu.validate_bench --out DIR [--seconds 350] [--only CASE …]
+    python3 -m validation.gpu.validate_bench --out DIR [--seconds 350] [--only CASE …]
 
 All servers start at once on GPU 0, for starting is what takes long; each is then measured alone, the others idle. OUT
 gets a record for each case (`bench show FILE`), what its server said, and cases.json. A sweep that runs out of time
@@ -28,10 +28,9 @@ from typing import IO, TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-from tests.gpu.modelopt_marlin import prepare
+from validation.gpu.modelopt_marlin import prepare
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TINY = "tiny-gemma4"
 BANDWIDTH = {"H200": 4800, "H100": 3350}  # GB/s; catalog/profiles has the sources
 FIRST_PORT = 8420
@@ -82,7 +81,7 @@ class Server:
 
 def checkpoint(work: Path, shape: str | None, algo: str | None) -> Path:
     """The folder of a model, made if it is not there."""
-    import random_weights  # type: ignore[import-not-found]  # noqa: PLC0415  needs torch; beside this file
+    from validation.gpu import random_weights  # noqa: PLC0415  needs torch
 
     if shape in {None, TINY}:
         return ROOT / ".gpu" / "tiny"
@@ -200,7 +199,7 @@ def graphics_card() -> str:
 
 def environment(work: Path, out: Path, *, cpu: bool) -> None:
     """Into our own environment, which servers and sweeps inherit."""
-    import random_weights  # noqa: PLC0415  needs torch; beside this file
+    from validation.gpu import random_weights  # noqa: PLC0415  needs torch
 
     patches: dict[str, str] = {}
     if not cpu:
@@ -211,7 +210,7 @@ def environment(work: Path, out: Path, *, cpu: bool) -> None:
     (out / "patches.json").write_text(json.dumps(patches))
     random_weights.write_plugin(work / "plugin")
     os.environ["PYTHONPATH"] = ":".join(
-        filter(None, [str(work / "plugin"), str(HERE), os.environ.get("PYTHONPATH")])
+        filter(None, [str(work / "plugin"), str(ROOT), os.environ.get("PYTHONPATH")])
     )
     os.environ |= {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "INFO"}
     os.environ |= {"VLLM_CPU_KVCACHE_SPACE": "1", "TORCH_COMPILE_DISABLE": "1"} if cpu else {}
@@ -253,7 +252,6 @@ def main() -> None:
     asked = parser.parse_args()
     asked.out = asked.out.resolve()
     asked.out.mkdir(parents=True, exist_ok=True)
-    sys.path.insert(0, str(HERE))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server is left behind
     with tempfile.TemporaryDirectory() as work:
         run(Path(work), asked, sys.stdout)

@@ -2,7 +2,7 @@
 
 What a pass was given is cloned on the engine's own stream and read after the phase, so that nothing waits for it.
 
-Usage: python repeat_case.py CASE.json RESULT.json (started by validate_repeat.py, one process for each case)
+Usage: python -m validation.gpu.repeat_case CASE.json RESULT.json (started by validate_repeat, a process for each case)
 """
 
 # vLLM and torch are in the engine's environment, not beside the tools.
@@ -11,9 +11,10 @@ Usage: python repeat_case.py CASE.json RESULT.json (started by validate_repeat.p
 import time
 
 import numpy as np
-import spec_case
-from outcome import leave
 from vllm import LLM, SamplingParams
+
+from validation.gpu import spec_case
+from validation.gpu.outcome import leave
 
 
 class Recorder:

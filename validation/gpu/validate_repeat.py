@@ -2,7 +2,8 @@
 
 On an sm_90 machine with PyTorch and what `validate_eagle prepare` leaves in .gpu/, from the repository's root:
 
-    python3 -m tests.gpu.validate_repeat --out DIR --seconds 150 "to 4080, k=5*6" "control: to 4080, counts in place*3"
+    python3 -m validation.gpu.validate_repeat --out DIR --seconds 150 "to 4080, k=5*6" \\
+        "control: to 4080, counts in place*3"
 
 All engines must repeat the text of the case without a drafter. They share the GPU so that each one's work waits for
 the others': what is right only on a GPU that is never late shows itself.
@@ -15,8 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tests.gpu.cases import CASES
-from tests.gpu.validate_eagle import engine_settings, environment, overlay, run_script, set_up
+from validation.gpu.cases import CASES
+from validation.gpu.validate_eagle import engine_settings, environment, overlay, run_program, set_up
 
 
 def run(out: Path, work: Path, names: list[str], seconds: float, gpu: int) -> None:
@@ -31,9 +32,7 @@ def run(out: Path, work: Path, names: list[str], seconds: float, gpu: int) -> No
         env = environment(site, overlays.get(case.files)) | {"VLLM_CACHE_ROOT": str(folder / "cache")}
         engine = engine_settings(case, checkpoints)
         job = {"engine": engine, "phases": case.phases, "seconds": length, "expected": expected}
-        return run_script(
-            "repeat_case.py", job, folder, env | {"CUDA_VISIBLE_DEVICES": str(gpu)}, length + 120
-        )
+        return run_program("repeat_case", job, folder, env | {"CUDA_VISIBLE_DEVICES": str(gpu)}, length + 120)
 
     expected = start(-1, base, 1)["tokens"]
     with ThreadPoolExecutor(len(names)) as pool:

@@ -1,6 +1,6 @@
 """Does the tiny model of the rehearsal say its script on a GPU? One line for each kind of checkpoint and way to run it.
 
-    python3 -m tests.gpu.tiny_case FOLDER none:eager NVFP4:eager NVFP4_AWQ:eager NVFP4_AWQ:graphs NVFP4_AWQ:emulated
+    python3 -m validation.gpu.tiny_case FOLDER none:eager NVFP4:eager NVFP4_AWQ:graphs NVFP4_AWQ:emulated
 
 FOLDER is what modelopt_marlin.py prepared, or holds a file `environment` with the PYTHONPATH of another vLLM.
 """
