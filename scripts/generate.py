@@ -173,16 +173,14 @@ def doctor_rules() -> str:
 
 def faults() -> str:
     """Return docs/faults.md with its table generated again, from the catalogue of the tests."""
-    heads = "| | fault | what is said | proven by | the guard is in | what the test sees without it |\n"
+    heads = "| guard mark | fault | what is said | proven by | what the test sees without the guard |\n"
     rows = "".join(
         f"| {fault.number} | {fault.fault} | {fault.said} "
         f"| {', '.join(dict.fromkeys(file_of(proof).removeprefix('tests/') for proof in fault.proofs))} "
-        f"| `{fault.guard.module}` | {fault.otherwise} |\n"
+        f"| {fault.otherwise} |\n"
         for fault in FAULTS
     )
-    return between(
-        FAULTS_PAGE.read_text(encoding="utf-8"), "faults", f"{heads}|---|---|---|---|---|---|\n{rows}"
-    )
+    return between(FAULTS_PAGE.read_text(encoding="utf-8"), "faults", f"{heads}|---|---|---|---|---|\n{rows}")
 
 
 def between(text: str, name: str, new: str) -> str:

@@ -83,10 +83,10 @@ def cli(verbose: bool) -> None:  # noqa: FBT001  output.echo_command asks the co
 
 def main() -> NoReturn:
     """The console script."""
-    _open_streams()
+    _open_streams()  # guard: F47
     # As ^C, which a job in the background of a script does not get.
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, signal.default_int_handler)  # guard: F3
     # As mypy does: loading makes tens of thousands of objects that stay; looking at them again and again finds nothing.
     gc.set_threshold(100_000)
     code = run(sys.argv[1:])

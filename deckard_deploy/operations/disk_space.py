@@ -53,7 +53,7 @@ def check(needs: list[DiskNeed]) -> None:
         folder = nearest_existing(together[0].folder)
         size = sum(need.size for need in together)
         free = shutil.disk_usage(folder).free
-        if size > free:
+        if size > free:  # guard: F17
             parts = ", ".join(f"{need.size:,} for {need.what}" for need in together if need.size)
             raise EnvironmentUnfitError(
                 f"{folder}: needs {size:,} bytes ({parts}), and {free:,} are free",

@@ -41,7 +41,7 @@ def verify_image_digest(image: str, digests: list[str]) -> None:
     """Raise IntegrityError when ./deckard.lock has the image with a digest that is not among `digests`."""
     lock = lockfile.read(lockfile.DEFAULT)
     locked = lock.images.get(image) if lock else None
-    if locked and locked not in digests:
+    if locked and locked not in digests:  # guard: F51
         found = ", ".join(digests) or "from no registry"
         raise IntegrityError(
             f"{image} is {found} here, and {lockfile.DEFAULT} holds it to {locked}",
@@ -54,7 +54,7 @@ def require_readable_by_everyone(folder: Path) -> None:
     for path in (folder, *(path for path in folder.rglob("*") if OURS not in path.parts)):
         found = path.stat()
         wanted = 0o5 if stat.S_ISDIR(found.st_mode) else 0o4
-        if found.st_uid != 0 and found.st_mode & wanted != wanted:
+        if found.st_uid != 0 and found.st_mode & wanted != wanted:  # guard: F48
             raise EnvironmentUnfitError(
                 f"{path} may not be read by others, and the engine's container runs as another user",
                 hint=f"chmod -R a+rX {folder}",

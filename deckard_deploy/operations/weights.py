@@ -58,7 +58,7 @@ def require_same_vocabulary(target: Path, drafter: Path) -> None:
     """
     ours = _vocabulary_size(target)
     other = _vocabulary_size(drafter)
-    if ours and other and ours != other:
+    if ours and other and ours != other:  # guard: F60
         raise IntegrityError(
             f"the drafter in {drafter} has a vocabulary of {other} tokens, and the model one of {ours}",
             hint="another --drafter, or --drafter none",

@@ -105,7 +105,7 @@ def _fault(patch: BuiltPatch, entry: dict[str, object], python: str) -> str | No
         return f"{patch.module} cannot be imported by Python {python}: {reason}"
     if digest is None:
         return f"{path} is not a regular file"
-    if digest != patch.sha256:
+    if digest != patch.sha256:  # guard: F50
         return _describe_other_file(patch, str(path), str(digest), python)
     if entry["flags"] == _UNCHECKED_BYTECODE:
         return f"Python {python} would run the old bytecode of {path} without a look at patch {patch.name}"

@@ -157,7 +157,7 @@ class LaunchPlan(PlanPart):
     @property
     def base_url(self) -> str:
         """The URL for OpenAI clients on this host."""
-        host = "127.0.0.1" if self.address in ("0.0.0.0", "::") else self.address
+        host = "127.0.0.1" if self.address in ("0.0.0.0", "::") else self.address  # guard: F59
         if ":" in host:
             host = f"[{host}]"
         scheme = "https" if self.gateway and self.gateway.tls else "http"

@@ -62,7 +62,7 @@ def decide(  # noqa: PLR0911  a table of cases
         return Decision("start", "nothing runs")
     if observed.state == "exited":
         return Decision("start", f"what ran has ended with exit code {observed.exit_code}")
-    if observed.plan_hash != desired:
+    if observed.plan_hash != desired:  # guard: F39
         return Decision("replace", f"plan {observed.plan_hash or 'unknown'} runs, {desired} is wanted")
     if launch is None or observed.launch_id != launch.launch_id:
         return Decision("replace", f"plan {desired} runs, but not as the launch that was recorded")
@@ -105,7 +105,7 @@ def bring_up(site: Site, release: Release, launch: Launch) -> Launch:
     _stop_current(site, release)
     try:
         return _run(site, release, launch)
-    except DeployError as error:
+    except DeployError as error:  # guard: F42
         _record_failure(site, release, error)
         raise _with_outcome(error, _roll_back(site, release, fallback)) from error.__cause__
 
@@ -211,7 +211,7 @@ def _record_failure(site: Site, release: Release, error: DeployError) -> None:
         lines = site.runtimes[launch.runtime].tail(FAILURE_LINES)
         write_atomically(release.folder / FAILURE_LOG, "\n".join([error.message, *lines]) + "\n")
         site.say(f"log      {release.folder / FAILURE_LOG}")
-    for runtime in site.runtimes.values():
+    for runtime in site.runtimes.values():  # guard: F21
         runtime.stop()
 
 

@@ -37,7 +37,7 @@ def held(deployment: DeploymentDir, *, verb: str) -> Iterator[None]:
     """Hold the deployment for `verb`. Raises DeploymentBusyError, which names the holder; never waits."""
     lock = FileLock(deployment.lock, timeout=0, mode=0o600)
     try:
-        lock.acquire()
+        lock.acquire()  # guard: F38
     except Timeout:
         raise _busy(deployment) from None
     try:

@@ -149,10 +149,9 @@ class Watch:
             return self._round(site)
         except DeploymentBusyError:
             return True  # an `up` or a `down` is running
-        except (EnvironmentUnfitError, IntegrityError) as error:
-            self._set_state(
-                "degraded", error.message
-            )  # docker or a disk is unavailable; a restart does not help
+        except (EnvironmentUnfitError, IntegrityError) as error:  # guard: F34
+            # Docker or a disk is unavailable; a restart does not help.
+            self._set_state("degraded", error.message)
             return True
 
     def _round(self, site: Site) -> bool:
@@ -203,7 +202,7 @@ class Watch:
         if decision.action != "nothing":
             return decision.cause, True
         found = self._canary(release)
-        return (None, True) if found.answered else (found.detail, found.final)
+        return (None, True) if found.answered else (found.detail, found.final)  # guard: F27
 
     def _restart(self, site: Site, release: Release, reason: str) -> None:
         self._set_state("degraded", reason)

@@ -107,7 +107,7 @@ def _by_line(lines: list[LogLine], phase: Phase, *, last_resort: bool) -> Diagno
     signatures = [each for each in load_signatures().signatures if each.last_resort is last_resort]
     for line in lines:
         for signature in signatures:
-            if signature.line and (found := signature.line.search(line.text)):
+            if signature.line and (found := signature.line.search(line.text)):  # guard: F25
                 return _diagnosis(signature, phase, line.text, found.groupdict())
     return None
 
@@ -152,7 +152,7 @@ def _is_echo(line: LogLine) -> bool:
 
 
 def _diagnosis(signature: Signature, phase: Phase, line: str, groups: dict[str, str | None]) -> Diagnosis:
-    values = {name: without_secrets(text or "")[:MAX_VALUE] for name, text in groups.items()}
+    values = {name: without_secrets(text or "")[:MAX_VALUE] for name, text in groups.items()}  # guard: F26
     return Diagnosis(
         phase=phase,
         first_fatal_line=_shown(line),

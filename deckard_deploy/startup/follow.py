@@ -49,7 +49,7 @@ class StartedEngine(Protocol):
 class Clock:
     """The time in seconds, and a way to wait; tests pass their own."""
 
-    now: Callable[[], float] = time.monotonic
+    now: Callable[[], float] = time.monotonic  # guard: F46
     sleep: Callable[[float], None] = time.sleep
 
 
@@ -84,7 +84,8 @@ def follow(
     first = launch.observe()
     while True:
         now = clock.now()
-        advanced = now if log.read(now) else advanced
+        if log.read(now):
+            advanced = now  # guard: F31
         observation = launch.observe()
         ended = _ended(first, observation)
         if ended:
@@ -175,9 +176,9 @@ def _ended(first: Observation, now: Observation) -> str:
     """Return why the start is over; an empty string while it goes on."""
     if now.state == "missing":
         return "the engine is gone"
-    if now.state == "exited":
+    if now.state == "exited":  # guard: F23
         return f"the engine exited with code {now.exit_code}"
-    if now.state == "restarting" or now.restart_count > first.restart_count:
+    if now.state == "restarting" or now.restart_count > first.restart_count:  # guard: F22
         return f"the engine crashed and was restarted (restart {now.restart_count})"
     if now.instance_id != first.instance_id:
         return "another instance took the engine's place"

@@ -100,7 +100,8 @@ def _probe(
                 return problem
             # By the launch's own name: another server on the port may get this connection, and it may serve
             # the model under the other name as well.
-            return _check_completion(client, base_url, names[0], completion_s)
+            own_name = names[0]  # guard: F30
+            return _check_completion(client, base_url, own_name, completion_s)
         except requests.RequestException as error:
             return _from_error(error, base_url)
 
@@ -145,7 +146,7 @@ def _check_models(
         return Readiness(Outcome.OTHER_SERVER, f"{url} lists no models")
     listed = [model.get("id") for model in models if isinstance(model, dict)]
     missing = [name for name in sorted(names) if name not in listed]
-    if missing:
+    if missing:  # guard: F28
         return Readiness(Outcome.OTHER_SERVER, f"{url} does not list {', '.join(missing)}")
     return None
 

@@ -28,7 +28,7 @@ _DIAGNOSTICS = {
     errno.EDQUOT: "quota -s",
     errno.EROFS: "findmnt -T {0}",
     errno.EIO: "dmesg | tail",
-    errno.EFBIG: "ulimit -f",
+    errno.EFBIG: "ulimit -f",  # guard: F56
     errno.EMFILE: "ulimit -n",
 }
 
@@ -81,7 +81,7 @@ def _replace(path: Path, data: bytes, mode: int) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        temporary.replace(path)  # guard: F41
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -142,7 +142,7 @@ def _remove(leftover: Path) -> None:
     if leftover.is_dir() and not leftover.is_symlink():
         _remove_tree(leftover)
     else:
-        leftover.unlink(missing_ok=True)
+        leftover.unlink(missing_ok=True)  # guard: F54
 
 
 def _remove_tree(folder: Path) -> None:
@@ -175,7 +175,7 @@ def read_regular(path: Path) -> str:
             return file.read().decode()
     except FileNotFoundError:
         raise
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError) as error:  # guard: F55
         cause = error.strerror if isinstance(error, OSError) else error
         raise IntegrityError(f"{path} cannot be read: {cause}", hint=f"ls -l {path}") from error
 

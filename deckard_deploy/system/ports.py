@@ -21,7 +21,7 @@ def require_free(address: str, port: int) -> None:
         # Without SO_REUSEADDR and SO_REUSEPORT the bind also fails next to a server that is bound but still
         # loads.
         try:
-            probe.bind((address, port))
+            probe.bind((address, port))  # guard: F29
         except OSError as error:
             _refuse_bound(address, port, error)
 

@@ -100,7 +100,7 @@ def wait_for_exits(timeout_s: float) -> None:
         if not entry.name.isdigit():
             continue
         fields = _stat(int(entry.name))
-        if fields is None or not int(fields[6]) & _PF_EXITING:
+        if fields is None or not int(fields[6]) & _PF_EXITING:  # guard: F43
             continue
         try:
             owned = entry.stat().st_uid == os.geteuid()
@@ -129,7 +129,9 @@ def _pidfd(process: ProcessIdentity) -> Iterator[int | None]:
 
 
 def _belongs_to(fields: list[str], process: ProcessIdentity) -> bool:
-    return int(fields[19]) == process.started and process.boot == boot_id()
+    if int(fields[19]) != process.started:
+        return False
+    return process.boot == boot_id()  # guard: F45
 
 
 def _stat(pid: int) -> list[str] | None:

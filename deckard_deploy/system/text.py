@@ -19,7 +19,7 @@ def clean(text: str) -> str:
     Of a progress bar, which overwrites itself by `\\r`, only the last state stays.
     """
     text = _SEQUENCE.sub("", text.rstrip("\r"))
-    text = _CONTROL.sub("", text.rpartition("\r")[2])
+    text = _CONTROL.sub("", text.rpartition("\r")[2])  # guard: F32a
     if len(text) > MAX_LINE:
         return text[:MAX_LINE] + "…"
     return text

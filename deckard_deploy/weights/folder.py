@@ -88,9 +88,9 @@ class ModelFolder:
         marker = SoftFileLock(
             self.folder / OURS / "owner", timeout=_MARKER_TIMEOUT_S, poll_interval=_MARKER_TIMEOUT_S / 4
         )
-        try:
+        try:  # guard: F19
             lock.acquire()
-            marker.acquire()
+            marker.acquire()  # guard: F20
         except Timeout:
             lock.release()
             raise DeploymentBusyError(
@@ -109,7 +109,9 @@ class ModelFolder:
         return [file for file in files if not self._is_unchanged(file, record.get(file.path))]
 
     def _is_unchanged(self, file: RemoteFile, seen: FileFingerprint | None) -> bool:
-        return seen is not None and seen.size == file.size and seen == self._look(file)
+        if seen is None or seen.size != file.size:
+            return False
+        return seen == self._look(file)  # guard: F49
 
     def outdated(self, files: Iterable[RemoteFile]) -> list[RemoteFile]:
         """Return the intact files of another commit: they are to be replaced, not quarantined."""
@@ -137,7 +139,7 @@ class ModelFolder:
             digest=file.digest,
             size=found.st_size,
             mtime_ns=found.st_mtime_ns,
-            ctime_ns=found.st_ctime_ns,
+            ctime_ns=found.st_ctime_ns,  # guard: F5
             inode=found.st_ino,
         )
 

@@ -177,7 +177,7 @@ def _raise_refused(repo: str, revision: str | None, status: int, error: Exceptio
         raise NetworkError(
             f"{repo} is gated", hint=f"accept the licence at {page}, then: hf auth login"
         ) from error
-    if isinstance(error, RevisionNotFoundError):
+    if isinstance(error, RevisionNotFoundError):  # guard: F12
         raise NetworkError(
             f"{repo} has no revision {revision}", hint=f"look at {page}/commits/main"
         ) from error

@@ -37,7 +37,8 @@ def pull(manifest: Manifest, folder: Path, puller: Puller) -> int:
     and not fetched again.
     """
     model = ModelFolder(folder)
-    if not model.changed(manifest.needed) and model.manifest() == manifest:
+    is_complete = not model.changed(manifest.needed)  # guard: F13
+    if is_complete and model.manifest() == manifest:
         return 0
     with model.held():
         model.keep(manifest)
@@ -194,7 +195,7 @@ def _require_space(model: ModelFolder, missing: list[RemoteFile]) -> None:
     """Raise EnvironmentUnfitError if the disk has too little space for the missing files."""
     need = _required_space(model, missing)
     have = shutil.disk_usage(model.folder).free
-    if need > have:
+    if need > have:  # guard: F16
         raise EnvironmentUnfitError(
             f"{model.folder}: needs {need:,} bytes, and {have:,} are free",
             hint=f"free {need - have:,} bytes there",
@@ -210,7 +211,7 @@ def _fetch(
     try:
         for attempt in ("first", "last"):
             found = Transfer(remote, partial, puller.pace, say=puller.say).run(on_bytes)
-            if found == file.digest:
+            if found == file.digest:  # guard: F4
                 partial.finish(model.folder / file.path)
                 model.note([file])
                 return

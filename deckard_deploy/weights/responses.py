@@ -58,9 +58,9 @@ def keep_queue_short(response: "Response", *, near_us: int) -> None:
 def check_status(response: "Response", name: str) -> None:
     """Raise RetryableError or NetworkError for a response that does not contain the bytes."""
     status = response.status_code
-    if status in (408, 425, 429) or status >= 500:
+    if status in (408, 425, 429) or status >= 500:  # guard: F9
         raise RetryableError(f"HTTP {status}", _retry_after(response))
-    if status in (401, 403):
+    if status in (401, 403):  # guard: F11
         raise NetworkError(
             f"{name}: the hub refuses (HTTP {status}): a gated repository, or a token that is not valid",
             hint="accept the licence on the model's page, then: hf auth login",
@@ -68,7 +68,7 @@ def check_status(response: "Response", name: str) -> None:
     if status not in (200, 206):
         raise NetworkError(f"{name}: HTTP {status}", hint="deckard-deploy lock --check")
     kind = response.headers.get("Content-Type", "")
-    if kind.startswith("text/html") and not name.endswith(".html"):
+    if kind.startswith("text/html") and not name.endswith(".html"):  # guard: F14
         raise NetworkError(
             f"{name}: an HTML page came in place of the file: a login page or a proxy in between{_proxy()}",
             hint="open the hub's address in a browser on this network",
@@ -97,6 +97,7 @@ def check_range(response: "Response", *, start: int, end: int, size: int) -> Non
     _check_length(response, end - start)
     said = response.headers.get("Content-Range", "")
     found = _CONTENT_RANGE.fullmatch(said)
+    # guard: F7
     if not found or found.group(1, 2) != (str(start), str(end - 1)) or found[3] not in (str(size), "*"):
         raise RetryableError(f"asked for bytes {start}-{end - 1}/{size}, and Content-Range is {said[:60]!r}")
 
@@ -133,7 +134,7 @@ def pieces(response: "Response", *, stall_s: float, slowest_bytes_s: int) -> Ite
         came += len(piece)
         passed = time.monotonic() - since
         if passed >= stall_s:
-            if came < slowest_bytes_s * passed:
+            if came < slowest_bytes_s * passed:  # guard: F10
                 raise RetryableError(f"stalled: {came / passed:.0f} bytes/s for {passed:.0f} s")
             since = time.monotonic()
             came = 0

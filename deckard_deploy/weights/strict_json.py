@@ -10,7 +10,7 @@ from deckard_deploy.system.text import escaped
 _LARGEST_CONFIG = 64 << 20
 # First bytes of files that often replace the expected one.
 _WRONG_CONTENT = (
-    (b"version https://git-lfs", "a Git LFS pointer, not the file it points to"),
+    (b"version https://git-lfs", "a Git LFS pointer, not the file it points to"),  # guard: F15
     (b"<!doctype", "an HTML page, not the file"),
     (b"<html", "an HTML page, not the file"),
     (b"<?xml", "an XML error page, not the file"),

@@ -165,7 +165,7 @@ class Transfer:
         left = self._partial.size - self._partial.done()
         causes = {
             errno.ENOSPC: f"needs {left:,} bytes more, and {self._partial.free_bytes():,} are free",
-            errno.EDQUOT: f"needs {left:,} bytes more, and the quota is used up",
+            errno.EDQUOT: f"needs {left:,} bytes more, and the quota is used up",  # guard: F18c
         }
         cause = causes.get(error.errno or 0, f"cannot write: {error.strerror}")
         look = next_look(error, self._partial.folder)
@@ -214,7 +214,7 @@ class Transfer:
                 if position() - before >= _PROGRESS_BYTES:
                     failures = 0
                 failures += 1
-                if failures > self._pace.retries:
+                if failures > self._pace.retries:  # guard: F1
                     raise NetworkError(
                         f"{self._remote.file.path}: {error}, {failures} times in a row",
                         hint="the same command again: it goes on where it stopped",
@@ -225,7 +225,7 @@ class Transfer:
         """Wait as long as the server asked for, else longer each time; jitter spreads the connections."""
         longest = min(_LONGEST_PAUSE_S, self._pace.backoff_s * 2.0 ** (failures - 1))
         pause = longest * random.uniform(0.5, 1)
-        if error.retry_after is not None:
+        if error.retry_after is not None:  # guard: F8
             pause = min(error.retry_after, _LONGEST_RETRY_AFTER_S) + pause / 10
         if pause >= 1:
             self._say(f"{self._remote.file.path}: {error}; again in {pause:.0f} s")
@@ -242,7 +242,7 @@ class Transfer:
         with self._open(session, headers) as response:
             if self._stop.is_set():
                 return
-            if response.status_code == 200 and (start, end) != (0, self._partial.size):
+            if response.status_code == 200 and (start, end) != (0, self._partial.size):  # guard: F6
                 if not etag:
                     raise RangeIgnored
                 # Another replica may have another ETag for the same bytes; the hash of the file decides.

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e import docker_world, downloads
+from tests.e2e import downloads
+from tests.support import docker_deployment
 
 # It needs vLLM in its own process; test_in_engine.py runs it with the engine's Python.
 collect_ignore = [] if importlib.util.find_spec("vllm") else ["test_eagle_patch.py"]
@@ -108,10 +109,10 @@ def image() -> str:
 
 @pytest.fixture(scope="module")
 def busybox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The small image in place of an engine's (docker_world.py)."""
-    docker_world.make_image(tmp_path_factory.mktemp("busybox"))
-    yield docker_world.IMAGE
-    docker("rmi", "--force", docker_world.IMAGE)
+    """The small image in place of an engine's (tests/support/docker_deployment.py)."""
+    docker_deployment.make_image(tmp_path_factory.mktemp("busybox"))
+    yield docker_deployment.IMAGE
+    docker("rmi", "--force", docker_deployment.IMAGE)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from deckard_deploy.planning.planner import build_plan
 from deckard_deploy.rendering.alerts import ALERTS
 from deckard_deploy.rendering.monitoring import Place, render_monitoring
 from tests.e2e.alert_cases import CASES, Case
-from tests.unit.planning.choices import choice
+from tests.support.sample_choices import choice
 
 pytestmark = pytest.mark.skipif(
     shutil.which("promtool") is None and not os.environ.get("CI"), reason="promtool is not installed"

@@ -40,7 +40,7 @@ from deckard_deploy.running.deploy import Site, bring_up
 from deckard_deploy.running.watch import Canary, Watch
 from deckard_deploy.startup.follow import follow
 from deckard_deploy.startup.readiness import Outcome, Readiness
-from tests.unit.running.world import World
+from tests.support.fake_deployment import World
 
 def jump(to):
     date.write_text(str(to))

@@ -16,7 +16,7 @@ from deckard_deploy.operations.weights import ensure_weights
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.rendering.shell import render_run
 from deckard_deploy.running.layout import StateDir
-from tests.unit.running.world import free_port
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.docker
 NAME, STRANGER = "confined", 1234  # no such user in the image

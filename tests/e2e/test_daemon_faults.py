@@ -17,9 +17,10 @@ from deckard_deploy.running.releases import Release
 from deckard_deploy.running.runtime import Runtime
 from deckard_deploy.running.watch import Canary, Watch
 from deckard_deploy.startup.background_call import Asking
-from tests.e2e.docker_world import World, answers, deployment_in, docker, make_image, proven, until
 from tests.e2e.private_daemon import PrivateDaemon, private_daemon
-from tests.unit.running.world import free_port
+from tests.support.docker_deployment import World, answers, deployment_in, docker, make_image, proven
+from tests.support.ports import free_port
+from tests.support.waiting import eventually
 
 pytestmark = [
     pytest.mark.docker,
@@ -140,7 +141,7 @@ def test_its_log_goes_on_after_it_came_back(watched: Watched, daemon: PrivateDae
         lines.extend(runtime.poll_lines())
         return sum(line.startswith("started as serve") for line in lines) == 1
 
-    until(started)
+    eventually(started)
     daemon.end(signal.SIGKILL)
     time.sleep(1)  # the reader finds nobody, more than once
     daemon.start()

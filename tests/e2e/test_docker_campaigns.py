@@ -1,4 +1,4 @@
-"""What scripts/campaign_up.py and scripts/campaign_cycles.py do many times, a few times."""
+"""What tests/campaigns/concurrent_ups.py and tests/campaigns/cycles.py do many times, a few times."""
 
 import subprocess
 import tempfile
@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from deckard_deploy.running.deploy import take_down
-from tests.e2e import cycles
-from tests.e2e.docker_world import CROWD, World, docker, proven, site_of_a_crowd, small_image
-from tests.unit.running.crowd import crowd
-from tests.unit.running.world import free_port
+from tests.support import start_cycles
+from tests.support.concurrent_ups import crowd
+from tests.support.docker_deployment import CROWD, World, docker, proven, site_of_a_crowd, small_image
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.docker
 
@@ -35,9 +35,9 @@ def test_of_many_ups_one_starts_a_container(tmp_path: Path) -> None:
     assert world.left() == []
 
 
-@pytest.mark.parametrize("made", [cycles.of_docker, cycles.of_process])
+@pytest.mark.parametrize("made", [start_cycles.of_docker, start_cycles.of_process])
 def test_up_and_down_leave_nothing(
-    made: Callable[[Path], cycles.Cycle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: Callable[[Path], start_cycles.Cycle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After two, which load and rotate what is there once. While it is up there is more, which is the control."""
     (tmp_path / "tmp").mkdir()
@@ -54,7 +54,7 @@ def test_up_and_down_leave_nothing(
 
 def test_the_count_sees_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    cycle = cycles.of_process(tmp_path / "world")
+    cycle = start_cycles.of_process(tmp_path / "world")
     before = cycle.count()
     (cycle.state / "left").touch()
     with tempfile.NamedTemporaryFile(), subprocess.Popen(["sleep", "60"], stdin=subprocess.PIPE) as left:

@@ -3,7 +3,6 @@
 import os
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,9 @@ from deckard_deploy.running.gateway import files
 from deckard_deploy.running.gateway.keys import Keys
 from deckard_deploy.running.layout import StateDir
 from deckard_deploy.system.http import Access, session
-from tests.e2e.docker_world import IMAGE, World, make_image
-from tests.unit.running.world import free_port
+from tests.support.docker_deployment import IMAGE, World, make_image
+from tests.support.ports import free_port
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.docker
 NAME = "gwdock"
@@ -64,23 +64,19 @@ def running(tmp_path_factory: pytest.TempPathFactory, gateway_image: str) -> Ite
     runtime.start(release)
     made = Running(world, plan, keys, Path(gateway.folder), runtime)
     try:
-        until(lambda: made.get("/health/live", "none").status_code == 200)
+        eventually(lambda: answers(lambda: made.get("/health/live", "none").status_code == 200))
         yield made
     finally:
         runtime.stop()
     assert world.left() == []
 
 
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        try:
-            if holds():
-                return
-        except requests.ConnectionError:
-            pass
-        time.sleep(0.1)
-    pytest.fail("it never came true")
+def answers(holds: Callable[[], bool]) -> bool:
+    """Return whether it holds; not while nothing listens."""
+    try:
+        return holds()
+    except requests.ConnectionError:
+        return False
 
 
 def docker(*arguments: str) -> str:
@@ -153,15 +149,15 @@ def test_a_key_is_made_and_revoked_while_it_runs(running: Running) -> None:
     assert running.get("/models", key).status_code == 401
     files.prepare(running.plan, running.keys, environment=dict(os.environ), say=print)
     running.runtime.reload()
-    until(lambda: running.get("/models", key).status_code == 404)
+    eventually(lambda: answers(lambda: running.get("/models", key).status_code == 404))
     with running.keys.held():
         running.keys.revoke("alice")
     files.prepare(running.plan, running.keys, environment=dict(os.environ), say=print)
     directory = StateDir(running.keys.folder.parent)
     assert has_stale_keys(running.plan, directory)  # as when `keys revoke` is interrupted here
     running.runtime.reload()
-    until(lambda: running.get("/models", key).status_code == 401)
-    until(lambda: not has_stale_keys(running.plan, directory))
+    eventually(lambda: answers(lambda: running.get("/models", key).status_code == 401))
+    eventually(lambda: not has_stale_keys(running.plan, directory))
     assert running.runtime.observe().instance_id == instance
 
 
@@ -211,7 +207,7 @@ def test_in_a_pod_it_asks_for_a_key_whatever_the_host(running: Running) -> None:
         )
         docker("run", "-d", "--name", PROXY_IN_POD, "--network", f"container:{pod}", *mounts, *nginx)
         url = f"http://127.0.0.1:{port}/v1"
-        until(lambda: requests.get(f"{url}/health/live", timeout=10).ok)
+        eventually(lambda: answers(lambda: requests.get(f"{url}/health/live", timeout=10).ok))
         own = {"Authorization": f"Bearer {running.keys.own()}"}
         # The small server's own.
         assert requests.get(f"{url}/models", headers=own, timeout=10).status_code == 404
@@ -225,5 +221,5 @@ def test_without_its_gateway_a_deployment_has_ended(running: Running) -> None:
     docker("stop", PROXY)
     assert running.runtime.observe().state == "exited"
     docker("start", PROXY)
-    until(lambda: running.get("/health/live", "x").ok)
+    eventually(lambda: answers(lambda: running.get("/health/live", "x").ok))
     assert running.runtime.observe().state == "running"

@@ -15,8 +15,9 @@ import requests
 from deckard_deploy.rehearsal.script import ANSWER_TEXT, PLAIN_TEXT, THOUGHT_TEXT, TOOL_ARGUMENTS, TOOL_NAME
 from tests.e2e import clients
 from tests.e2e.conftest import Tool, docker
-from tests.unit.cli import canaries
-from tests.unit.running.world import eventually, free_port
+from tests.support import planted_secrets
+from tests.support.ports import free_port
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("base_url")]
 NAME = "dockroad"
@@ -54,8 +55,8 @@ def arguments(image: str, gateway_image: str) -> list[str]:
 def planted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of a user with fourteen secrets."""
     home = tmp_path_factory.mktemp("planted")
-    canaries.plant(home)
-    return {**canaries.variables(), "HOME": str(home)}
+    planted_secrets.plant(home)
+    return {**planted_secrets.variables(), "HOME": str(home)}
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +154,7 @@ def test_the_container_may_do_little() -> None:
 def test_the_server_refuses_what_it_need_not_do() -> None:
     """Asked from beside it, past the gateway; what it does do is the control of each."""
     (engine,) = containers()
-    script = (Path(__file__).parent / "asked_inside.py").read_text()
+    script = (Path(__file__).parents[1] / "support" / "probe_inside.py").read_text()
     said = json.loads(docker("exec", "-i", engine, "python3", "-", "127.0.0.1:8000", stdin=script))
     assert {route for route, code in said["routes"].items() if code != 404} == {
         "GET /version",
@@ -239,7 +240,7 @@ def test_no_planted_secret_is_anywhere(
         control.kill()
     (engine,) = containers()
     assert f"/proc/{docker('inspect', '--format', '{{.State.Pid}}', engine)}/environ" in places
-    leaked = {place for place, data in places.items() if canaries.hits(data, canaries.SECRETS)}
+    leaked = {place for place, data in places.items() if planted_secrets.hits(data, planted_secrets.SECRETS)}
     assert leaked == {f"/proc/{control.pid}/environ"}
 
 

@@ -18,18 +18,9 @@ from deckard_deploy.rendering.compose import render_compose
 from deckard_deploy.running.deploy import bring_up, decide, take_down
 from deckard_deploy.running.docker import images
 from deckard_deploy.running.runtime import MISSING, Observation
-from tests.e2e.docker_world import (
-    IMAGE,
-    World,
-    answers,
-    debian,
-    deployment_in,
-    docker,
-    listens,
-    proven,
-    until,
-)
-from tests.unit.running.world import free_port
+from tests.support.docker_deployment import IMAGE, World, answers, debian, deployment_in, docker, proven
+from tests.support.ports import free_port, listens
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("busybox")]
 
@@ -78,7 +69,7 @@ def test_the_log_comes_whole_once_and_clean(world: World, port: int) -> None:
     world.started(world.plan(port=port, FAKE_LINES="3000"))
     runtime, lines = world.runtime(), list[str]()
     ends = {"line 2999", "red and �"}  # of stdout and of stderr, which docker copies each for itself
-    until(lambda: bool(lines.extend(runtime.poll_lines()) or ends <= set(lines)))  # type: ignore[func-returns-value]
+    eventually(lambda: bool(lines.extend(runtime.poll_lines()) or ends <= set(lines)))  # type: ignore[func-returns-value]
     numbers = [line for line in lines if line.startswith("line ")]
     assert numbers == [f"line {number}" for number in range(3000)]
     assert "line 2999" in world.runtime().tail(5)
@@ -88,9 +79,9 @@ def test_the_log_comes_whole_once_and_clean(world: World, port: int) -> None:
 
 def test_a_log_can_be_followed_from_near_its_end(world: World, port: int) -> None:
     world.started(world.plan(port=port, FAKE_LINES="300"))
-    until(lambda: {"line 299", "red and �"} <= set(world.runtime().tail(400)))
+    eventually(lambda: {"line 299", "red and �"} <= set(world.runtime().tail(400)))
     runtime, lines, expected = world.runtime(), list[str](), world.runtime().tail(5)
-    until(lambda: bool(lines.extend(runtime.poll_lines(last=5)) or len(lines) >= 5))  # type: ignore[func-returns-value]
+    eventually(lambda: bool(lines.extend(runtime.poll_lines(last=5)) or len(lines) >= 5))  # type: ignore[func-returns-value]
     assert lines == expected
 
 
@@ -103,7 +94,8 @@ def test_a_crash_loop_ends_and_its_log_spans_the_restarts(world: World, port: in
         seen = runtime.observe()
         return seen if seen.state == "exited" else None
 
-    seen = until(ended)
+    seen = eventually(ended)
+    assert seen is not None
     assert (seen.exit_code, seen.restart_count, seen.oom_killed) == (3, 2, False)
     assert runtime.tail(99).count("RuntimeError: it is made to fail") == 3
 
@@ -111,7 +103,7 @@ def test_a_crash_loop_ends_and_its_log_spans_the_restarts(world: World, port: in
         lines.extend(runtime.poll_lines())
         return lines.count("RuntimeError: it is made to fail") == 3
 
-    until(all_three_came)
+    eventually(all_three_came)
     runtime.stop()
     assert world.left() == []
 
@@ -266,7 +258,7 @@ def test_a_container_that_a_person_removed_is_missing(world: World, port: int) -
 UP = """
 import sys
 from pathlib import Path
-from tests.e2e.docker_world import World, proven
+from tests.support.docker_deployment import World, proven
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.running.deploy import bring_up
 world = World(Path(sys.argv[1]), sys.argv[2])
@@ -301,7 +293,7 @@ def registry(tmp_path: Path, port: int) -> Iterator[str]:
     with subprocess.Popen(
         [program, "serve", settings], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as server:
-        until(lambda: listens(port))
+        eventually(lambda: listens(port))
         yield f"127.0.0.1:{port}"
         server.kill()
 

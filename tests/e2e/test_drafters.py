@@ -14,7 +14,7 @@ from deckard_deploy.catalog.metric_names import names_in
 from deckard_deploy.measuring.metrics import metrics_url, scrape
 from deckard_deploy.rehearsal.script import COUNT_TEXT, PLAIN_TEXT
 from tests.e2e.conftest import Tool
-from tests.unit.running.world import free_port
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.vllm
 UP = ("up", "--profile", "cpu", "--engine", "vllm-0.32.0-cpu", "--name", "drafters")

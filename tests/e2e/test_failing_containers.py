@@ -21,8 +21,8 @@ from deckard_deploy.running.releases import Release
 from deckard_deploy.running.runtime import Runtime
 from deckard_deploy.startup import readiness
 from deckard_deploy.startup.follow import follow
-from tests.e2e.docker_world import World, deployment_in
-from tests.unit.running.world import free_port
+from tests.support.docker_deployment import World, deployment_in
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("busybox")]
 STALLED_AFTER_S = 8.0  # longer than docker takes to start it three times

@@ -28,7 +28,7 @@ from deckard_deploy.running.process.runtime import ProcessRuntime
 from deckard_deploy.running.releases import Releases
 from tests.e2e.clients import until_ready
 from tests.e2e.gateway_attacks import CHAT, HOSTS, ROUTES, Attack, answers, attacks, got_through, request
-from tests.unit.running.world import free_port
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.vllm
 MODEL, KEY = "tiny-gemma4", "sk-bare-0123456789"

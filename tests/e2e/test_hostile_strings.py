@@ -12,7 +12,7 @@ import yaml
 
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.rendering.compose import compose_model, render_compose
-from tests.e2e.docker_world import IMAGE, World, docker, make_image
+from tests.support.docker_deployment import IMAGE, World, docker, make_image
 
 pytestmark = pytest.mark.docker
 PIECES = [

@@ -18,7 +18,7 @@ import pytest
 
 from deckard_deploy.rehearsal.script import PLAIN_TEXT
 from tests.e2e.conftest import Tool, docker
-from tests.unit.running.world import free_port
+from tests.support.ports import free_port
 
 NAME = "interrupted"
 # What `up` says when it enters a phase; the engine's log has the same order.

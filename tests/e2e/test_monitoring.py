@@ -23,7 +23,8 @@ from deckard_deploy.running.layout import StateDir
 from tests.e2e.conftest import Tool
 from tests.e2e.prometheus import ask
 from tests.e2e.terminal import Terminal
-from tests.unit.running.world import eventually, free_port
+from tests.support.ports import free_port
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.vllm
 NAME = "watched"

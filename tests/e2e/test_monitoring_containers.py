@@ -24,9 +24,10 @@ from deckard_deploy.rendering.monitoring import (
     project,
     render_monitoring,
 )
-from tests.e2e.docker_world import IMAGE, World, docker, make_image
 from tests.e2e.prometheus import ask
-from tests.unit.running.world import eventually, free_port
+from tests.support.docker_deployment import IMAGE, World, docker, make_image
+from tests.support.ports import free_port
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.docker
 PROMETHEUS = "deckard-deploy-test/prometheus:local"

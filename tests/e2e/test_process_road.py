@@ -24,7 +24,8 @@ from deckard_deploy.rehearsal.script import ANSWER_TEXT, PLAIN_TEXT, THOUGHT_TEX
 from deckard_deploy.running.watch import WatchRecord
 from tests.e2e import clients
 from tests.e2e.conftest import Tool
-from tests.unit.running.world import eventually, free_port
+from tests.support.ports import free_port
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.vllm
 NAME = "road"

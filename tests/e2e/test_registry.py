@@ -2,8 +2,7 @@
 
 import os
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,9 +16,10 @@ from deckard_deploy.running.docker.client import DockerEngine
 from deckard_deploy.running.runtime import DiskNeed
 from deckard_deploy.weights import lockfile
 from tests.e2e.conftest import Tool, docker
-from tests.e2e.docker_world import debian, listens
 from tests.e2e.private_daemon import private_daemon
-from tests.unit.running.world import free_port
+from tests.support.docker_deployment import debian
+from tests.support.ports import free_port, listens
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.docker
 LAYER = 24 << 20
@@ -29,13 +29,6 @@ log: {{level: error}}
 storage: {{filesystem: {{rootdirectory: {root}}}}}
 http: {{addr: "127.0.0.1:{port}"}}
 """
-
-
-def until(look: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not look():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +44,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (folder / "config.yml").write_text(CONFIG.format(root=folder / "data", port=port))
     with subprocess.Popen([program, "serve", folder / "config.yml"], stderr=subprocess.DEVNULL) as process:
         address = f"127.0.0.1:{port}"
-        until(lambda: listens(port))
+        eventually(lambda: listens(port))
         yield address
         process.terminate()
 

@@ -20,7 +20,7 @@ from deckard_deploy.startup.follow import Ready, follow
 from deckard_deploy.startup.observation import State
 from deckard_deploy.startup.phases import Phase, Progress
 from deckard_deploy.startup.readiness import Outcome, probe
-from tests.unit.running.world import free_port
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.vllm
 NAME, LAUNCH = "tiny-gemma4", "launch-e2e"

@@ -28,7 +28,7 @@ from deckard_deploy.rehearsal.script import (
     TOOL_NAME,
     TOOL_THOUGHT_TEXT,
 )
-from tests.unit.running.world import free_port
+from tests.support.ports import free_port
 
 START_SECONDS = 420
 STATE_DICT = """

@@ -1,4 +1,4 @@
-"""A fault of the catalogue, and how its tests are run: as they are, and in a checkout that lacks the guard."""
+"""A fault of the catalogue, and how its tests are run: in this checkout, and in a copy without the guard."""
 
 import os
 import shutil
@@ -7,52 +7,44 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.faults.guards import remove_guard
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 # Compiled files come too: Python sees by size and time which are stale.
 NOT_COPIED = shutil.ignore_patterns(".*")
 TIMEOUT_S = 600
 
 
-class Guard(NamedTuple):
-    """What keeps the fault from doing harm: text that stands once in a file of the package, and what to put there."""
-
-    module: str
-    text: str
-    instead: str
-
-
 class Fault(NamedTuple):
-    """`said` is what a user reads or sees. `proofs` are pytest's names of the tests that show it.
+    """`said` is the text that a user reads, or the effect. `proofs` are pytest's names of the tests that show it.
 
-    The first of them is run again without the guard, and must then fail with `otherwise` in what it prints.
+    The guard is the line of the package with the mark `# guard: NUMBER`. The first proof is run again without it, and
+    must then fail with `otherwise` in its output. `instead`: see tests/faults/guards.py.
     """
 
     number: str
     fault: str
     said: str
     proofs: tuple[str, ...]
-    guard: Guard
     otherwise: str
+    instead: str | None = None
 
 
 def file_of(proof: str) -> str:
-    """The file in which a test stands."""
+    """Return the file that a test is in."""
     return proof.partition("::")[0]
 
 
-def checkout_without(guard: Guard, root: Path) -> Path:
-    """A copy of this checkout in `root` without the guard. Raises AssertionError unless it stands there once."""
+def checkout_without(fault: Fault, root: Path) -> Path:
+    """Return a copy of this checkout in `root` that lacks the guard. Raises AssertionError unless it has one mark."""
     copy = root / "checkout"
     shutil.copytree(CHECKOUT, copy, ignore=NOT_COPIED)
-    path = copy / "deckard_deploy" / guard.module
-    source = path.read_text(encoding="utf-8")
-    assert source.count(guard.text) == 1, f"{guard.module}: {guard.text!r} is not there once"
-    path.write_text(source.replace(guard.text, guard.instead), encoding="utf-8")
+    remove_guard(copy / "deckard_deploy", fault.number, fault.instead)
     return copy
 
 
 def run_tests(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """pytest in that checkout, with its package in front of the installed one, also for programs that tests start."""
+    """Run pytest in that checkout, with its package before the installed one, also for programs that tests start."""
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
         cwd=checkout,
@@ -64,9 +56,9 @@ def run_tests(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[st
     )
 
 
-def without_guard(fault: Fault, root: Path) -> str:
-    """What the first proof says without the guard. Raises AssertionError when it passes, or fails in another way."""
-    done = run_tests(checkout_without(fault.guard, root), "--exitfirst", "--tb=short", fault.proofs[0])
+def fail_without_guard(fault: Fault, root: Path) -> str:
+    """Return what the first proof prints without the guard. Raises AssertionError unless it fails with `otherwise`."""
+    done = run_tests(checkout_without(fault, root), "--exitfirst", "--tb=short", fault.proofs[0])
     assert done.returncode == 1, (
         f"{fault.number}: exit {done.returncode} without its guard\n{done.stdout[-2000:]}"
     )

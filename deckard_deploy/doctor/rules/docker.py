@@ -89,7 +89,7 @@ def gpu_runtime(facts: HostFacts, target: Target) -> RuleVerdict | None:
         return None
     if not facts.gpus and target.needs_gpu is None:
         return None
-    if any("nvidia" in name for name in facts.docker.runtimes):
+    if any("nvidia" in name for name in facts.docker.runtimes):  # guard: F37
         return ok("nvidia runtime")
     if facts.cdi_specs:
         return ok(f"CDI: {', '.join(facts.cdi_specs)}")
@@ -109,7 +109,7 @@ def image_platform(facts: HostFacts, target: Target) -> RuleVerdict | None:
     image, host = facts.image, docker_name(facts.architecture)
     if image is None or image.reference != target.image or image.architecture is None or host is None:
         return None
-    if image.architecture == host:
+    if image.architecture == host:  # guard: F52
         return ok(image.architecture)
     return fail(
         f"{image.reference} is for {image.architecture}, this host is {host}",

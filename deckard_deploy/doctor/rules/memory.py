@@ -75,7 +75,7 @@ def _judge_unified(memory: HostMemory, target: Target) -> RuleVerdict:
         return ok(found)
     lower = int(100 * (free - RESERVE_GIB * GIB) / memory.total_kib) / 100
     smaller = f"deckard-deploy up with --set gpu-memory-utilization={lower}"
-    if free >= wanted:
+    if free >= wanted:  # guard: F44
         return warn(f"{found}: less than {RESERVE_GIB:g} GiB stay for the host", smaller)
     fix = "stop what holds memory: ps aux --sort=-rss | head"
     if lower >= LEAST_UTILIZATION:

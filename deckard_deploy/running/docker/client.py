@@ -69,7 +69,7 @@ class DockerEngine:
         if done.returncode:
             raise EnvironmentUnfitError(f"docker: {last_output_line(done.stderr)}", hint="docker context ls")
         endpoint = done.stdout.strip()
-        if not endpoint.startswith("unix://"):
+        if not endpoint.startswith("unix://"):  # guard: F36
             raise EnvironmentUnfitError(
                 f"docker talks to {endpoint}; the weights on this machine cannot be mounted there",
                 hint="run deckard-deploy on that machine, or: unset DOCKER_HOST; docker context use default",
@@ -92,7 +92,11 @@ class DockerEngine:
 
         self._require_daemon()
         with self.asking():
-            return docker.APIClient(base_url=self.endpoint, timeout=int(CALL_TIMEOUT_S), version="auto")
+            return docker.APIClient(
+                base_url=self.endpoint,
+                timeout=int(CALL_TIMEOUT_S),  # guard: F35
+                version="auto",
+            )
 
     @cached_property
     def compose_version(self) -> str:
@@ -108,7 +112,7 @@ class DockerEngine:
             raise EnvironmentUnfitError(
                 message, hint="install it: sudo apt-get install docker-compose-plugin"
             )
-        if (int(parts[1]), int(parts[2])) < OLDEST_COMPOSE:
+        if (int(parts[1]), int(parts[2])) < OLDEST_COMPOSE:  # guard: F53
             raise EnvironmentUnfitError(
                 f"docker compose {version} is too old, {'.'.join(map(str, OLDEST_COMPOSE))} is needed",
                 hint="sudo apt-get install docker-compose-plugin",
@@ -157,6 +161,7 @@ class DockerEngine:
                     f"the docker daemon at {self.endpoint} did not answer within {CALL_TIMEOUT_S:g} s",
                     hint="sudo systemctl restart docker",
                 ) from error
+            # guard: F33
             self._require_daemon()  # it may have gone since the last question
             raise unfit(last_output_line(str(error))) from error
 

@@ -58,7 +58,7 @@ class DockerLog:
                 # line on.
                 while not self._closed.is_set():
                     # If the daemon is started again, the log continues.
-                    with contextlib.suppress(EnvironmentUnfitError):
+                    with contextlib.suppress(EnvironmentUnfitError):  # guard: F32b
                         seen = self._attach(api, seen)
                     self._closed.wait(_REATTACH_S)
         except (NotFound, EnvironmentUnfitError):

@@ -245,7 +245,7 @@ class DockerRuntime:
     def _refuse_foreign(self) -> None:
         """Raise EnvironmentUnfitError for a project of this name from another state directory or a person."""
         for container in self._containers(all_of_project=True):
-            if not self._is_ours(container):
+            if not self._is_ours(container):  # guard: F40
                 folder = container["Labels"].get(_FOLDER_LABEL, "somewhere else")
                 raise EnvironmentUnfitError(
                     f"container {_name(container)} of project {self._project} was not started from "
@@ -279,7 +279,7 @@ def _observation(inspected: dict[str, Any]) -> Observation:
     return Observation(
         state=name,
         exit_code=None if name == "running" else state["ExitCode"],
-        oom_killed=state["OOMKilled"],
+        oom_killed=state["OOMKilled"],  # guard: F24
         restart_count=inspected["RestartCount"],
         instance_id=inspected["Id"],
         plan_hash=labels.get(PLAN_LABEL),

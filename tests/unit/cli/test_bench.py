@@ -10,8 +10,8 @@ from deckard_deploy.measuring import records
 from deckard_deploy.measuring.records import Ceiling
 from deckard_deploy.operations.bench import save_records
 from deckard_deploy.operations.reporting import SILENT
-from tests.unit.measuring import made
-from tests.unit.rendering.plans import built_in
+from tests.support import sample_records as made
+from tests.support.sample_plans import built_in
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from deckard_deploy.operations.reporting import SILENT
 from deckard_deploy.running.deploy import Site
 from deckard_deploy.running.releases import Release
 from deckard_deploy.running.runtime import Runtime
-from tests.unit.running.world import World, eventually
+from tests.support.fake_deployment import World
+from tests.support.waiting import eventually
 
 
 def cache(folder: Path, mode: int = 0o755) -> Path:

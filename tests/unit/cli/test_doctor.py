@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from deckard_deploy.cli.main import run
-from tests.unit.doctor.cases import FACTS
+from tests.support.rule_cases import FACTS
 
 GOLDEN = FACTS.with_name("golden")
 SCREENS = sorted(path.stem for path in GOLDEN.glob("*.txt"))

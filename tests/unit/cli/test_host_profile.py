@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from deckard_deploy.cli.main import run
-from tests.unit.doctor.cases import FACTS
+from tests.support.rule_cases import FACTS
 
 SMI = """#!/bin/sh
 case "$1" in --query-gpu=*) echo "0, {name}, {capability}, 580.95.05, {memory}, 4, 33, 120, 192.00, P0, 0";; esac

@@ -6,7 +6,7 @@ import pytest
 
 from deckard_deploy.cli.main import run
 from deckard_deploy.running.gateway.keys import Keys
-from tests.e2e.docker_world import World
+from tests.support.docker_deployment import World
 
 
 def test_one_gateway_that_cannot_be_told_keeps_no_other_from_it(

@@ -6,8 +6,8 @@ import pytest
 
 from deckard_deploy.cli.main import run
 from deckard_deploy.patching.manifest import load_patch_set
-from tests.unit.cli.hub_of_models import BIG, hub
-from tests.unit.weights.hub_server import COMMIT
+from tests.support.hub_server import COMMIT
+from tests.support.model_hub import BIG, hub
 
 __all__ = ["hub"]
 DIGEST = "sha256:" + "d" * 64

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from deckard_deploy.cli.main import run
-from tests.unit.cli.hub_of_models import hub
-from tests.unit.weights.hub_server import Hub
+from tests.support.hub_server import Hub
+from tests.support.model_hub import hub
 
 __all__ = ["hub"]
 Lock = dict[str, Any]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from deckard_deploy.cli.main import run
-from tests.unit.running.world import World
+from tests.support.fake_deployment import World
 
 
 def test_a_start_that_failed_and_was_stopped_has_left_its_log(

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from deckard_deploy.cli.main import run
-from tests.unit.cli import malformed_cases, malformed_files, malformed_options
-from tests.unit.cli.malformed_case import Case
+from tests.support import malformed_files, malformed_options
+from tests.support import malformed_settings as malformed_cases
+from tests.support.malformed_input import Case
 
 CASES = (*malformed_cases.CASES, *malformed_options.CASES, *malformed_files.CASES)
 

@@ -9,7 +9,7 @@ from deckard_deploy.cli.main import run
 from deckard_deploy.operations.monitoring import _write
 from deckard_deploy.planning.planner import build_plan
 from deckard_deploy.rendering.monitoring import PASSWORD, Place, render_monitoring
-from tests.unit.planning.choices import choice
+from tests.support.sample_choices import choice
 
 
 def written(folder: Path) -> dict[str, str]:

@@ -18,7 +18,7 @@ from deckard_deploy.running.releases import Releases
 from deckard_deploy.startup.history import Start, StartMemory, record
 from deckard_deploy.system.meminfo import total_and_available
 from deckard_deploy.system.unknown import Unknown
-from tests.unit.planning.choices import choice
+from tests.support.sample_choices import choice
 
 GOLDEN = Path(__file__).parent / "golden"
 SPARK_KIB = 127_601_452  # MemTotal of a Spark, 121.69 GiB

@@ -10,7 +10,7 @@ from deckard_deploy.operations.reporting import SILENT
 from deckard_deploy.operations.weights import ensure_weights
 from deckard_deploy.running.layout import StateDir
 from deckard_deploy.weights.folder import ModelFolder
-from tests.unit.cli.hub_of_models import BIG, hub
+from tests.support.model_hub import BIG, hub
 
 __all__ = ["hub"]
 SPARK = ["--profile", "spark"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from deckard_deploy.cli.redaction import HIDDEN, redacted
-from tests.unit.cli.canaries import FILES, SECRETS, canary, hits, plant, variables
+from tests.support.planted_secrets import FILES, SECRETS, canary, hits, plant, variables
 
 COMMANDS = (
     "--help", "profiles", "models show deckard-31b", "engines", "plan --profile cpu", "plan --profile spark --json",

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from deckard_deploy.cli.main import run
-from tests.unit.running.world import World
+from tests.support.fake_deployment import World
 
 
 @pytest.mark.parametrize(("name", "asks"), [("cpu", "--profile cpu"), ("box", "--profile cpu --name box")])

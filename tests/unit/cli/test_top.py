@@ -21,7 +21,7 @@ from deckard_deploy.measuring.window import Figures, figures
 from deckard_deploy.operations.top import MetricsSource, Sample, samples
 from deckard_deploy.planning.planner import build_plan
 from deckard_deploy.system.http import NO_ACCESS
-from tests.unit.planning.choices import choice
+from tests.support.sample_choices import choice
 
 PAGE = (Path(__file__).parents[1] / "measuring" / "pages" / "vllm-0.19.1.txt").read_text(encoding="utf-8")
 NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)

@@ -16,8 +16,8 @@ from deckard_deploy.operations.status import changed_weights
 from deckard_deploy.planning.planner import build_plan
 from deckard_deploy.running.layout import StateDir
 from deckard_deploy.weights.folder import ModelFolder
-from tests.unit.cli.hub_of_models import BIG, hub
-from tests.unit.weights.hub_server import Hub
+from tests.support.hub_server import Hub
+from tests.support.model_hub import BIG, hub
 
 __all__ = ["hub"]
 SPARK = ["--profile", "spark"]

@@ -17,7 +17,7 @@ from deckard_deploy.doctor.host import Host
 from deckard_deploy.doctor.judge import RULES, judge
 from deckard_deploy.doctor.target import Folders, Target, Weights, target_of
 from deckard_deploy.planning.planner import build_plan
-from tests.unit.doctor.cases import ANY, SPARK
+from tests.support.rule_cases import ANY, SPARK
 
 MEMINFO = """\
 MemTotal:       127601452 kB

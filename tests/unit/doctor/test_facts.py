@@ -6,7 +6,7 @@ import pytest
 
 from deckard_deploy.doctor.facts import MAX_BYTES, load, save
 from deckard_deploy.errors import BadInputError
-from tests.unit.doctor.cases import FACTS, facts
+from tests.support.rule_cases import FACTS, facts
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in FACTS.glob("*.json")))

@@ -8,7 +8,7 @@ from deckard_deploy.catalog import library, listing
 from deckard_deploy.doctor.facts import HostFacts
 from deckard_deploy.doctor.fitting import Fit, fit, made_for
 from deckard_deploy.errors import EnvironmentUnfitError
-from tests.unit.doctor.cases import FACTS, facts
+from tests.support.rule_cases import FACTS, facts
 
 MADE_FOR = {
     "spark-healthy": "spark",

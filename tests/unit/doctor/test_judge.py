@@ -8,7 +8,7 @@ import pytest
 from deckard_deploy.doctor.facts import HostFacts
 from deckard_deploy.doctor.findings import Severity
 from deckard_deploy.doctor.judge import RULES, judge
-from tests.unit.doctor.cases import ANY, CASES, FACTS, Case, facts, target
+from tests.support.rule_cases import ANY, CASES, FACTS, Case, facts, target
 
 BY_ID = {rule.id: rule for rule in RULES}
 ALL = [(rule, case) for rule, cases in CASES.items() for case in cases]

@@ -13,7 +13,7 @@ from deckard_deploy.doctor.facts import Docker, Gpu, GpuProcess, Image, KernelLo
 from deckard_deploy.doctor.host import Host
 from deckard_deploy.doctor.target import target_of
 from deckard_deploy.planning.planner import build_plan
-from tests.unit.doctor.cases import ANY, IMAGE, target
+from tests.support.rule_cases import ANY, IMAGE, target
 
 # An H100, seen; a GB10, whose [N/A] is from marimo-team/marimo pull request 6822 and whose other cells are from the
 # table in snowflakedb/ArcticTraining pull request 345.

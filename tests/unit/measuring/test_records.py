@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from deckard_deploy.measuring import records
 from deckard_deploy.measuring.records import Ceiling, RecordHeader, Subject
 from deckard_deploy.measuring.workload import Settings
-from tests.unit.measuring import made
+from tests.support import sample_records as made
 
 HEADER = RecordHeader(
     id="20261125-000000-made",

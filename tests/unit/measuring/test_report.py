@@ -14,7 +14,7 @@ from deckard_deploy.measuring.comparison import compare
 from deckard_deploy.measuring.figures import rows
 from deckard_deploy.measuring.records import Ceiling, Record
 from deckard_deploy.measuring.report import html, machine, markdown
-from tests.unit.measuring import made
+from tests.support import sample_records as made
 
 
 def full_record() -> Record:

@@ -12,8 +12,8 @@ from deckard_deploy.measuring.speculation import OFF, SpecRecord, Trial, advice,
 from deckard_deploy.measuring.workload import Settings
 from deckard_deploy.operations.plan import measured_drafter
 from deckard_deploy.running.layout import StateDir
-from tests.unit.measuring import made
-from tests.unit.planning.choices import choice
+from tests.support import sample_records as made
+from tests.support.sample_choices import choice
 
 DRAFTING = Drafting(method="mtp", model="/models/assistant", tokens=4)
 SUBJECT = Subject(model="m", engine="e", vllm_version="0.32.0", profile="spark", drafting=DRAFTING)

@@ -20,7 +20,7 @@ from deckard_deploy.measuring.figures import rows
 from deckard_deploy.measuring.sweep import enough_runs, run_from_result, sweep
 from deckard_deploy.measuring.tables import WIDTH, cells, notes
 from deckard_deploy.measuring.workload import Settings
-from tests.unit.measuring.made import RESULT, SPECULATIVE, record, run
+from tests.support.sample_records import RESULT, SPECULATIVE, record, run
 
 
 def test_run_matches_vllms_result() -> None:

@@ -11,7 +11,7 @@ from deckard_deploy.operations.bench_target import (
     refuse_foreign_certificate,
 )
 from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
-from tests.unit.planning.choices import choice
+from tests.support.sample_choices import choice
 
 NGINX = DEFAULT_PATHS._replace(nginx=PurePosixPath("/usr/sbin/nginx"))
 OWN = ("publish.certificate=/c.pem", "publish.certificate_key=/c.key")

@@ -9,7 +9,7 @@ from deckard_deploy.catalog.specs import Deployment, Publish
 from deckard_deploy.operations.drafter import check_drafter_acceptance
 from deckard_deploy.planning.planner import build_plan
 from deckard_deploy.system.http import NO_ACCESS
-from tests.unit.startup.misbehaving_server import Misbehaving, Reply
+from tests.support.misbehaving_server import Misbehaving, Reply
 
 
 def said(drafter: str) -> list[str]:

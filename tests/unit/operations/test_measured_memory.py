@@ -11,7 +11,7 @@ from deckard_deploy.planning.memory.fit import Memory, memory_of
 from deckard_deploy.planning.memory.settings import GIB
 from deckard_deploy.startup import history
 from deckard_deploy.startup.phases import Facts, PhaseTracker
-from tests.unit.planning.choices import choice
+from tests.support.sample_choices import choice
 
 LOG = Path(__file__).parents[1] / "startup" / "logs" / "ready.cuda.log"
 H100 = choice("h100", "drafter=deckard-e4b")

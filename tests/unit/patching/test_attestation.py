@@ -15,7 +15,7 @@ import pytest
 from deckard_deploy.errors import IntegrityError
 from deckard_deploy.patching.attestation import attestation_argv, judge
 from deckard_deploy.patching.build import BuiltPatch, build
-from tests.unit.patching.conftest import NAMES, NEW, OLD, World
+from tests.support.patch_set import NAMES, NEW, OLD, World
 
 EAGLE, MODELOPT = NAMES["eagle"], NAMES["modelopt"]
 

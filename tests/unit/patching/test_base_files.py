@@ -17,7 +17,7 @@ from deckard_deploy.errors import BadInputError, EnvironmentUnfitError, Integrit
 from deckard_deploy.patching.base_file_sources import Source, find_base
 from deckard_deploy.patching.base_files import MAX_MODULE_BYTES, from_cache, from_package, save_to_cache
 from deckard_deploy.patching.wheel import from_wheel
-from tests.unit.patching.conftest import OLD, World
+from tests.support.patch_set import OLD, World
 
 TARGETS = tuple(OLD)
 CONTENT = {target: text.encode() for target, text in OLD.items()}

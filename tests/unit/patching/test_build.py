@@ -10,7 +10,7 @@ from deckard_deploy.patching.base_files import BaseFiles
 from deckard_deploy.patching.build import PatchState, build, check, check_release, import_built
 from deckard_deploy.patching.manifest import needed
 from deckard_deploy.patching.overlay import overlay
-from tests.unit.patching.conftest import NAMES, NEW, OLD, World, digest
+from tests.support.patch_set import NAMES, NEW, OLD, World, digest
 
 EAGLE = NAMES["eagle"]
 

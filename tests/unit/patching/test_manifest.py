@@ -10,7 +10,7 @@ from deckard_deploy.catalog import library, listing
 from deckard_deploy.errors import BadInputError, IntegrityError
 from deckard_deploy.patching.manifest import PatchSet, load_patch_set, needed, patch_set_names
 from deckard_deploy.patching.release_hashes import describe_file, release_hashes, releases_of
-from tests.unit.patching.conftest import World
+from tests.support.patch_set import World
 
 SERVING = "vllm/entrypoints/openai/chat_completion/serving.py"
 

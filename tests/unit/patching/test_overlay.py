@@ -11,7 +11,7 @@ import pytest
 from deckard_deploy.errors import EnvironmentUnfitError
 from deckard_deploy.patching.build import build
 from deckard_deploy.patching.overlay import overlay
-from tests.unit.patching.conftest import NEW, OLD
+from tests.support.patch_set import NEW, OLD
 
 SHOW = """
 import json

@@ -7,7 +7,7 @@ import pytest
 from deckard_deploy.planning.break_even import BROKEN_ACCEPTANCE, break_even
 from deckard_deploy.planning.planner import build_plan
 from deckard_deploy.planning.roofline import drafting_of
-from tests.unit.planning.choices import choice
+from tests.support.sample_choices import choice
 
 
 def test_break_even_without_drafter_is_none() -> None:

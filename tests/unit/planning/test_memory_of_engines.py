@@ -7,7 +7,7 @@ from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment
 from deckard_deploy.planning.memory.fit import memory_of
 from deckard_deploy.planning.memory.settings import GIB
-from tests.unit.planning.choices import choice
+from tests.support.sample_choices import choice
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment
 from deckard_deploy.planning.plan import LaunchPlan, SpeculativeConfig
 from deckard_deploy.planning.planner import build_plan
-from tests.unit.planning.choices import choice
+from tests.support.sample_choices import choice
 
 PLAN = build_plan(resolve(Deployment(), profile=library.profile("spark")))
 

@@ -13,7 +13,7 @@ from deckard_deploy.planning.roofline import (
     roofline_of,
     weight_read,
 )
-from tests.unit.planning.choices import choice
+from tests.support.sample_choices import choice
 
 E4B = Drafting(tokens=5, cost=0.186)
 MTP = Drafting(tokens=4, cost=0.049)

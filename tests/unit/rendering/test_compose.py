@@ -19,7 +19,7 @@ from deckard_deploy.planning.plan import ChosenGpus
 from deckard_deploy.planning.planner import build_plan
 from deckard_deploy.rendering.compose import PIDS_LIMIT, compose_model, render_compose
 from deckard_deploy.rendering.templates import yaml_scalar
-from tests.unit.rendering.plans import PROFILES, built_in, with_text
+from tests.support.sample_plans import PROFILES, built_in, with_text
 
 AWKWARD = [
     "$HOME",

@@ -6,7 +6,7 @@ import pytest
 
 from deckard_deploy.planning.plan import Gateway, LaunchPlan
 from deckard_deploy.rendering.gateway import ROUTES, render_gateway
-from tests.unit.rendering.plans import PROFILES, built_in
+from tests.support.sample_plans import PROFILES, built_in
 
 
 def spark_plan(**changes: object) -> LaunchPlan:

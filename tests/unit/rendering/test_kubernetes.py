@@ -10,8 +10,8 @@ import yaml
 from deckard_deploy.operations.patches import with_needed_patches
 from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
 from deckard_deploy.rendering.kubernetes import ACCESS_LABEL, manifests, render_kubernetes, resource_name
-from tests.unit.planning.choices import choice
-from tests.unit.rendering.plans import PROFILES, built_in, with_text
+from tests.support.sample_choices import choice
+from tests.support.sample_plans import PROFILES, built_in, with_text
 
 VERSION = "1.30"  # the oldest Kubernetes that must accept the manifests
 

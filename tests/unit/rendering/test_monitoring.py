@@ -21,8 +21,8 @@ from deckard_deploy.rendering.monitoring import (
     monitoring_model,
     render_monitoring,
 )
-from tests.unit.planning.choices import choice
-from tests.unit.rendering.plans import PROFILES, built_in
+from tests.support.sample_choices import choice
+from tests.support.sample_plans import PROFILES, built_in
 
 PAGES = Path(__file__).parents[1] / "measuring" / "pages"
 NAMES = metric_names("vllm-0.19.1")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from deckard_deploy.planning.plan import ChosenGpus
 from deckard_deploy.rendering.shell import render_command, render_run
-from tests.unit.rendering.plans import PROFILES, built_in, with_text
+from tests.support.sample_plans import PROFILES, built_in, with_text
 
 # No line breaks: the commands refuse them in paths.
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\n\r"), min_size=1)

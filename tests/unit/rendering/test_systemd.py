@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from deckard_deploy.rendering.systemd import render_unit
-from tests.unit.rendering.plans import built_in
+from tests.support.sample_plans import built_in
 
 HOSTILE = ["/two\nKillMode=none", "/a b/c", '/q"uote', "/d$HOME", "/p%h", "/back\\slash", "/é"]
 

@@ -1,11 +1,11 @@
-"""The fixture `world`. Its class is in world.py, which scripts/campaign_kills.py uses too."""
+"""A deployment with real processes, ended after the test."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.unit.running.world import World
+from tests.support.fake_deployment import World
 
 
 @pytest.fixture

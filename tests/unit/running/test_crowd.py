@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from tests.unit.running.crowd import crowd, site_of_processes
-from tests.unit.running.world import World
+from tests.support.concurrent_ups import crowd, site_of_processes
+from tests.support.fake_deployment import World
 
 
 def test_one_up_starts_and_the_others_exit(world: World, tmp_path: Path) -> None:

@@ -20,7 +20,9 @@ from deckard_deploy.running.deploy import (
 from deckard_deploy.running.process.supervision import kill_tagged, server_tag
 from deckard_deploy.running.releases import Launch, Release
 from deckard_deploy.running.runtime import MISSING, Observation, Runtime
-from tests.unit.running.world import World, eventually, free_port
+from tests.support.fake_deployment import World
+from tests.support.ports import free_port
+from tests.support.waiting import eventually
 
 LAUNCH = Launch(
     launch_id="l1",

@@ -6,14 +6,17 @@ from pathlib import Path
 
 import pytest
 
+CHECKOUT = Path(__file__).parents[3]
+CAMPAIGN = (sys.executable, "-m", "tests.campaigns.kills")
+
 
 @pytest.mark.parametrize("what", [("up", "8"), ("write", "30")])
 def test_up_converges_after_kills(what):
-    """A fixed part of the campaign; scripts/campaign_kills.py runs thousands of kills."""
+    """A fixed part of the campaign; tests/campaigns/kills.py runs thousands of kills."""
     mode, kills = what
-    script = Path(__file__).parents[3] / "scripts" / "campaign_kills.py"
     done = subprocess.run(
-        [sys.executable, script, mode, "--kills", kills, "--seed", "1"],
+        [*CAMPAIGN, mode, "--kills", kills, "--seed", "1"],
+        cwd=CHECKOUT,
         capture_output=True,
         text=True,
         check=False,
@@ -24,9 +27,9 @@ def test_up_converges_after_kills(what):
 
 def test_campaign_notices_a_violation():
     """The control: a writer that is not atomic, under the same kills."""
-    script = Path(__file__).parents[3] / "scripts" / "campaign_kills.py"
     done = subprocess.run(
-        [sys.executable, script, "write", "--kills", "30", "--seed", "1", "--careless"],
+        [*CAMPAIGN, "write", "--kills", "30", "--seed", "1", "--careless"],
+        cwd=CHECKOUT,
         capture_output=True,
         text=True,
         check=False,

@@ -7,7 +7,8 @@ import pytest
 
 from deckard_deploy.errors import DeploymentBusyError
 from deckard_deploy.running.lock import held, owner_of
-from tests.unit.running.world import World, eventually
+from tests.support.fake_deployment import World
+from tests.support.waiting import eventually
 
 HOLD = """
 import sys, time

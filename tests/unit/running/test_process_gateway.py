@@ -8,7 +8,8 @@ import pytest
 from deckard_deploy.planning.plan import Gateway
 from deckard_deploy.running.process.supervision import ServerState
 from deckard_deploy.system.processes import ProcessIdentity, is_alive, send_signal
-from tests.unit.running.world import World, eventually
+from tests.support.fake_deployment import World
+from tests.support.waiting import eventually
 
 NGINX = f"""#!{sys.executable}
 import signal, sys

@@ -19,7 +19,8 @@ from deckard_deploy.running.runtime import Runtime
 from deckard_deploy.running.watch import PATIENCE, Canary, Restart, Watch, alone
 from deckard_deploy.system.files import remove_folder
 from deckard_deploy.system.processes import boot_id
-from tests.unit.running.world import World, eventually
+from tests.support.fake_deployment import World
+from tests.support.waiting import eventually
 
 
 class Watched:

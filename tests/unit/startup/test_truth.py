@@ -1,9 +1,9 @@
-"""The truth table with one seed; scripts/campaign_truth.py runs more."""
+"""The truth table, some seeds of it; tests/campaigns/start_outcomes.py runs as many as one likes."""
 
 import pytest
 
-from tests.unit.startup.behaviours import BEHAVIOURS, CRASHES, NEVER
-from tests.unit.startup.truth import Case, healthy, lists_the_model, ready_by, table
+from tests.support.server_behaviours import BEHAVIOURS, CRASHES, NEVER
+from tests.support.start_outcomes import Case, healthy, lists_the_model, ready_by, table
 
 REPORTED_WITHIN_S = 3.0
 SEEDS = (1,)

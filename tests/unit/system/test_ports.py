@@ -5,7 +5,7 @@ import pytest
 
 from deckard_deploy.errors import EnvironmentUnfitError
 from deckard_deploy.system.ports import require_free
-from tests.unit.running.world import free_port
+from tests.support.ports import free_port
 
 
 def bound(

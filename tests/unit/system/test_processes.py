@@ -17,7 +17,7 @@ from deckard_deploy.system.processes import (
     wait_for_exits,
     wait_gone,
 )
-from tests.unit.running.world import eventually
+from tests.support.waiting import eventually
 
 SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
 

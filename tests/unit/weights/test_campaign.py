@@ -1,4 +1,4 @@
-"""A fixed slice of scripts/campaign_pull.py, and the control that it notices a violation."""
+"""A fixed slice of tests/campaigns/pull.py, which runs thousands, and that it notices a violation."""
 
 import subprocess
 import sys
@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[3] / "scripts" / "campaign_pull.py"
+CHECKOUT = Path(__file__).parents[3]
 
 
 def campaign(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    argv = [sys.executable, str(SCRIPT), *arguments, "--seed", "1"]
-    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300)
+    argv = [sys.executable, "-m", "tests.campaigns.pull", *arguments, "--seed", "1"]
+    return subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=300)
 
 
 @pytest.mark.parametrize(

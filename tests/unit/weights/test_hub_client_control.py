@@ -16,7 +16,7 @@ from pathlib import Path
 from deckard_deploy.weights import hub as hub_module
 from deckard_deploy.weights.pull import Puller, pull
 from deckard_deploy.weights.transfer import Pace
-from tests.unit.weights.hub_server import REPO, Answer, Hub, content, running
+from tests.support.hub_server import REPO, Answer, Hub, content, running
 
 NAME = "model.safetensors"
 DATA = content(3_000_000)

@@ -10,8 +10,8 @@ from deckard_deploy.rehearsal.gemma4 import Quantization
 from deckard_deploy.weights import gemma4_config
 from deckard_deploy.weights.inspection import inspect
 from deckard_deploy.weights.safetensors_header import read_header
-from tests.unit.weights import real_shapes
-from tests.unit.weights.malformed_headers import made
+from tests.support import checkpoint_shapes as real_shapes
+from tests.support.malformed_safetensors import made
 
 LAYOUTS: tuple[Quantization, ...] = ("none", "nvfp4", "nvfp4_awq", "nvfp4_svd")
 Raw = dict[str, tuple[str, tuple[int, ...], bytes]]

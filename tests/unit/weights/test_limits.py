@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.weights.fault_site import BIG, Site
-from tests.unit.weights.hub_server import Hub, content, running
+from tests.support.hub_server import Hub, content, running
+from tests.support.pull_sandbox import BIG, Site
 
 
 @pytest.fixture

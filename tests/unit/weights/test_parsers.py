@@ -17,9 +17,9 @@ from deckard_deploy.weights.folder import OURS, ModelFolder
 from deckard_deploy.weights.inspection import inspect
 from deckard_deploy.weights.manifest import RemoteFile, read_manifest
 from deckard_deploy.weights.partial import Partial
-from tests.unit.weights.hub_server import COMMIT, REPO, Answer, Hub, running
+from tests.support.hub_server import COMMIT, REPO, Answer, Hub, running
 
-EXAMPLES = os.environ.get("DECKARD_FUZZ_EXAMPLES")  # for a long run; scripts/fuzz_weights.py says how
+EXAMPLES = os.environ.get("DECKARD_FUZZ_EXAMPLES")  # for a long run; tests/campaigns/fuzz_weights.py says how
 SLICE = settings(
     max_examples=int(EXAMPLES or 60),
     deadline=None,

@@ -19,7 +19,7 @@ from deckard_deploy.weights.manifest import Manifest, RemoteFile
 from deckard_deploy.weights.partial import Partial
 from deckard_deploy.weights.pull import Puller, pull
 from deckard_deploy.weights.transfer import Pace
-from tests.unit.weights.hub_server import COMMIT, REPO, Answer, Hub, content, running
+from tests.support.hub_server import COMMIT, REPO, Answer, Hub, content, running
 
 SEGMENT = 1000
 DATA = content(3500)

@@ -10,8 +10,8 @@ from deckard_deploy.errors import (
     IntegrityError,
     NetworkError,
 )
-from tests.unit.weights.conftest import BIG, IMPATIENT, PACE, World
-from tests.unit.weights.hub_server import Answer, Hub, flipped, running
+from tests.support.hub_server import Answer, Hub, flipped, running
+from tests.support.pull_folder import BIG, IMPATIENT, PACE, World
 
 
 def test_pull_fetches_every_needed_file_once(world: World):

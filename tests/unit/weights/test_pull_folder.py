@@ -19,8 +19,8 @@ from deckard_deploy.weights import hub as hub_module
 from deckard_deploy.weights.folder import OURS, ModelFolder
 from deckard_deploy.weights.manifest import Manifest
 from deckard_deploy.weights.pull import Puller, pull
-from tests.unit.weights.conftest import BIG, PACE, World
-from tests.unit.weights.hub_server import COMMIT, REPO, Hub, content, flipped
+from tests.support.hub_server import COMMIT, REPO, Hub, content, flipped
+from tests.support.pull_folder import BIG, PACE, World
 
 
 def test_hub_client_accepts_a_flipped_bit(world: World, tmp_path: Path):

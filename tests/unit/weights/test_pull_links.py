@@ -11,8 +11,8 @@ import pytest
 from deckard_deploy.errors import EnvironmentUnfitError
 from deckard_deploy.weights import hub as hub_module
 from deckard_deploy.weights.folder import OURS, ModelFolder
-from tests.unit.weights.conftest import BIG, World
-from tests.unit.weights.hub_server import REPO
+from tests.support.hub_server import REPO
+from tests.support.pull_folder import BIG, World
 
 
 def test_links_into_a_cache_become_files(world: World, tmp_path: Path):

@@ -15,10 +15,10 @@ from deckard_deploy.weights.folder import OURS
 from deckard_deploy.weights.manifest import Manifest, RemoteFile
 from deckard_deploy.weights.pull import Puller, pull
 from deckard_deploy.weights.transfer import Pace
-from tests.unit.weights.fault_site import BIG, half, shifted, status, times, whole_file
-from tests.unit.weights.hub_server import COMMIT, REPO, Hub, content, flipped, running
+from tests.support.hub_server import COMMIT, REPO, Hub, content, flipped, running
+from tests.support.pull_sandbox import BIG, half, shifted, status, times, whole_file
 
-EXAMPLES = os.environ.get("DECKARD_FUZZ_EXAMPLES")  # for a long run; scripts/fuzz_weights.py says how
+EXAMPLES = os.environ.get("DECKARD_FUZZ_EXAMPLES")  # for a long run; tests/campaigns/fuzz_weights.py says how
 PACE = Pace(connections=3, segment_bytes=64 << 10, backoff_s=0.001, retries=2, stall_s=10)
 FAULTS = {
     "cut": half,

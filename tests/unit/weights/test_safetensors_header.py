@@ -10,7 +10,7 @@ from safetensors import SafetensorError, deserialize
 from deckard_deploy.errors import IntegrityError
 from deckard_deploy.weights.safetensors_header import parse_header, read_header
 from deckard_deploy.weights.strict_json import read_object
-from tests.unit.weights.malformed_headers import MALFORMED, ONE, STRICTER, made
+from tests.support.malformed_safetensors import MALFORMED, ONE, STRICTER, made
 
 
 @pytest.mark.parametrize("content", MALFORMED.values(), ids=MALFORMED)

@@ -14,7 +14,7 @@ from deckard_deploy.doctor.rules.engine import Advisory, advisories
 from deckard_deploy.doctor.target import target_of
 from deckard_deploy.operations.patches import with_needed_patches
 from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
-from tests.unit.doctor.cases import facts
+from tests.support.rule_cases import facts
 
 
 @pytest.mark.parametrize(

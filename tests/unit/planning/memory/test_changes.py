@@ -5,7 +5,7 @@ import pytest
 from deckard_deploy.planning.memory.changes import Change, smallest_changes
 from deckard_deploy.planning.memory.fit import memory_of
 from deckard_deploy.planning.memory.settings import GIB
-from tests.unit.planning.choices import choice
+from tests.support.sample_choices import choice
 
 
 def proposed(profile: str, *settings: str, available: int | None = None) -> tuple[Change, ...]:

@@ -6,7 +6,7 @@ from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.planning.memory.fit import RESERVE, Memory, memory_of, with_serve
 from deckard_deploy.planning.memory.parts import EarlierStart, Known, Level, Step, readable
 from deckard_deploy.planning.memory.settings import GIB, UnknownMemoryError
-from tests.unit.planning.choices import choice
+from tests.support.sample_choices import choice
 
 
 def memory(profile: str, *changes: str, available: int | None = None) -> Memory:

@@ -4,7 +4,7 @@ import pytest
 
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.planning.memory.settings import CacheSettings, UnknownMemoryError, cache_settings
-from tests.unit.planning.choices import choice
+from tests.support.sample_choices import choice
 
 
 def settings(profile: str, *changes: str) -> CacheSettings:

@@ -10,7 +10,7 @@ from deckard_deploy.errors import BadInputError, IntegrityError
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.running.gateway import files
 from deckard_deploy.running.gateway.keys import Keys
-from tests.unit.rendering.plans import built_in
+from tests.support.sample_plans import built_in
 
 
 def plan(tmp_path: Path, **changes: object) -> LaunchPlan:

@@ -14,7 +14,9 @@ from deckard_deploy.running.process.supervision import ServerState
 from deckard_deploy.running.releases import Release
 from deckard_deploy.running.runtime import Observation
 from deckard_deploy.system.processes import is_alive, send_signal, wait_gone
-from tests.unit.running.world import World, eventually, free_port
+from tests.support.fake_deployment import World
+from tests.support.ports import free_port
+from tests.support.waiting import eventually
 
 
 def state(world: World) -> ServerState:

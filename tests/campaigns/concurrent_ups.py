@@ -1,0 +1,65 @@
+"""Rounds of many `up`s at once: python -m tests.campaigns.concurrent_ups process|docker [ROUNDS] [AT_ONCE].
+
+CI runs one round of eight processes and one of eight with docker.
+"""
+
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from deckard_deploy.running.deploy import take_down
+from tests.support import docker_deployment
+from tests.support.concurrent_ups import Left, crowd, site_of_processes
+from tests.support.fake_deployment import World
+from tests.support.ports import free_port
+
+
+def of_processes(folder: Path, at_once: int) -> tuple[list[Left], int]:
+    """How they left, and how many servers ran then."""
+    world = World(folder)
+    try:
+        release, launch = world.stored(world.plan())
+        left = crowd(site_of_processes, folder, release, launch, at_once)
+        return left, len(world.processes()) // 2  # each has a worker
+    finally:
+        world.end()
+
+
+def of_docker(folder: Path, at_once: int) -> tuple[list[Left], int]:
+    """The same with a container."""
+    world = docker_deployment.World(folder, docker_deployment.CROWD)
+    try:
+        release, launch = world.stored(world.plan(port=free_port()))
+        left = crowd(docker_deployment.site_of_a_crowd, folder, release, launch, at_once)
+        mine = ("--filter", f"label=deckard.deployment={world.name}")
+        return left, len(docker_deployment.docker("ps", "-q", *mine).split())
+    finally:
+        take_down(world.site(docker_deployment.proven))
+
+
+def main(kind: str, rounds: int = 20, at_once: int = 50) -> None:
+    one_round: Callable[[Path, int], tuple[list[Left], int]] = of_docker if kind == "docker" else of_processes
+    slowest, busiest, unnamed = 0.0, 0.0, 0
+    with tempfile.TemporaryDirectory() as name, docker_deployment.small_image(Path(name)):
+        for number in range(rounds):
+            folder = Path(name) / str(number)
+            folder.mkdir()
+            left, servers = one_round(folder, at_once)
+            if sorted(one.code for one in left) != [0, *[8] * (at_once - 1)] or servers != 1:
+                sys.exit(f"round {number + 1}: {servers} servers; {left}")
+            refused = [one for one in left if one.code == 8]
+            slowest = max(slowest, *(one.took_s for one in refused))
+            busiest = max(busiest, *(one.worked_s for one in refused))
+            unnamed += sum(" held by pid " not in one.said for one in refused)
+            print(
+                f"round {number + 1}: 1 server, {len(refused)} left with exit 8, slowest so far {slowest:.2f} s"
+            )
+    print(
+        f"{rounds} rounds of {at_once}: slowest {slowest:.2f} s, of which {busiest:.3f} s of a processor at most; "
+        f"{unnamed} could not name the holder"
+    )
+
+
+if __name__ == "__main__":  # the processes of a crowd import this file
+    main(sys.argv[1], *map(int, sys.argv[2:]))

@@ -1,0 +1,274 @@
+"""Kill -9 what changes a deployment, thousands of times, and look at what is left.
+
+    write   a process that stores, launches, switches and prunes releases, killed at random moments: every file at a
+            final name must be whole, every link must lead to a release, the lock must be free
+    up      an `up` (first start, replacement, failed replacement) or a `down`, killed just before one of the calls by
+            which it changes something: the next `up` must converge to one server, and nothing half may be left
+
+The server is the small one of the unit tests. Everything happens in a temporary folder. Exit status 1 on a violation.
+
+    python -m tests.campaigns.kills write --kills 5000 --seed 7
+    python -m tests.campaigns.kills up --kills 500 --seed 7
+"""
+
+import argparse
+import contextlib
+import hashlib
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from deckard_deploy.errors import DeployError, StartFailedError
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.running import releases
+from deckard_deploy.running.deploy import Site, bring_up, decide, follow_up, observe, take_down
+from deckard_deploy.running.lock import held
+from deckard_deploy.running.releases import Release
+from deckard_deploy.running.runtime import Runtime
+from deckard_deploy.system import files
+from tests.support.fake_deployment import World
+from tests.support.waiting import eventually
+
+# What CPython reports (sys.addaudithook) of the calls that change something outside of the process.
+CHANGES = {
+    "fcntl.flock", "os.chmod", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink",
+    "shutil.rmtree", "subprocess.Popen", "tempfile.mkdtemp", "tempfile.mkstemp",
+}  # fmt: skip
+
+
+def main() -> int:
+    """Parse, run, print the verdict."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("write", "up"))
+    parser.add_argument("--kills", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--careless", action="store_true", help="write files in place: the violations must be noticed"
+    )
+    options = parser.parse_args()
+    if options.careless:
+        files.write_atomically = releases.write_atomically = _write_in_place  # type: ignore[attr-defined]
+    rng = random.Random(options.seed)
+    with tempfile.TemporaryDirectory(prefix="campaign-") as folder:
+        world = World(Path(folder))
+        try:
+            violations = list((_writes if options.what == "write" else _ups)(world, options.kills, rng))
+        finally:
+            world.end()
+    for violation in violations:
+        print(violation)
+    print(f"{options.kills} kills, {len(violations)} violations")
+    return 1 if violations else 0
+
+
+def _writes(world: World, kills: int, rng: random.Random) -> Iterator[str]:
+    plans = [world.plan(PADDING=str(number) * 200_000) for number in range(5)]
+    for number in range(kills):
+        victim = _forked(lambda: _write_for_ever(world, plans))
+        time.sleep(rng.uniform(0, 0.1))
+        os.kill(victim, signal.SIGKILL)
+        os.waitpid(victim, 0)
+        try:
+            _check_files(world)
+        except (DeployError, AssertionError) as error:
+            yield f"kill {number}: {error}"
+            for release in world.deployment.releases.iterdir():
+                files.remove_folder(release)
+
+
+def _write_for_ever(world: World, plans: list[LaunchPlan]) -> None:
+    round_ = int.from_bytes(os.urandom(4))  # other words than the victim before wrote
+    while True:
+        for plan in plans:
+            with held(world.deployment, verb="up"):
+                world.releases.clear_leftovers()
+                text = f"{round_}\n" * 50_000
+                contents = {
+                    "plan.json": plan.model_dump_json(),
+                    "patches/a.py": text + hashlib.sha256(text.encode()).hexdigest(),
+                }
+                release = world.releases.store(plan.hash, contents)
+                release.record(world.launch(plan))
+                world.releases.switch(release)
+                world.releases.prune()
+        round_ += 1
+
+
+def _check_files(world: World) -> None:
+    for release in world.releases.all():
+        release.plan()
+        release.launch()
+        text = release.text("patches/a.py")
+        _require(
+            hashlib.sha256(text[:-64].encode()).hexdigest() == text[-64:],
+            f"{release.folder}/patches/a.py is half",
+        )
+    world.releases.current()
+    world.releases.previous()
+    with held(world.deployment, verb="check"):
+        world.releases.clear_leftovers()
+    left = list(world.state.root.rglob(".tmp-*"))
+    _require(not left, f"left over: {left}")
+
+
+def _ups(world: World, kills: int, rng: random.Random) -> Iterator[str]:
+    good, better, bad = world.plan(), world.plan(FAKE_NEW="1"), world.plan(FAKE_MODE="crash")
+
+    def failing() -> None:
+        with contextlib.suppress(StartFailedError):
+            up(world, bad)
+
+    # name -> what runs before, what is killed
+    scenes: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
+        "first": (lambda: down(world), lambda: up(world, good)),
+        "replace": (lambda: up(world, good), lambda: up(world, better)),
+        "roll back": (lambda: up(world, good), failing),
+        "down": (lambda: up(world, good), lambda: down(world)),
+    }
+    changes: dict[str, int] = {}
+    for number in range(kills):
+        name = list(scenes)[number % len(scenes)]
+        before, victim = scenes[name]
+        before()
+        if name not in changes:
+            changes[name] = _changes_of(victim)
+            before()
+        at = rng.randrange(changes[name])
+        pid = _forked(victim, killed_at=at)
+        os.waitpid(pid, 0)
+        try:
+            up(world, good)
+            _check_one_server(world, good)
+        except (DeployError, AssertionError) as error:
+            yield f"kill {number} ({name}, before change {at} of {changes[name]}): {error}"
+            down(world)
+    down(world)
+    if world.processes() or world.supervisors():
+        yield f"processes left after down: {world.processes() + world.supervisors()}"
+
+
+def up(world: World, plan: LaunchPlan) -> None:
+    """What the verb does, without its words."""
+    with held(world.deployment, verb="up"):
+        world.releases.clear_leftovers()
+        site = _site(world)
+        release = world.releases.get(plan.hash)
+        decision = decide(plan.hash, observe(site.runtimes), release.launch() if release else None)
+        if decision.action == "follow" and release:
+            follow_up(site, release)
+        elif decision.action != "nothing":
+            bring_up(site, *world.stored(plan, f"deckard-launch-{os.urandom(6).hex()}"))
+        world.releases.prune()
+
+
+def down(world: World) -> None:
+    """The same for `down`."""
+    with held(world.deployment, verb="down"):
+        take_down(_site(world))
+
+
+def _site(world: World) -> Site:
+    return Site(
+        releases=world.releases, runtimes={"process": world.runtime()}, follow=_proven, say=lambda _: None
+    )
+
+
+def _proven(release: Release, runtime: Runtime) -> None:
+    plan, launch = release.plan(), release.recorded_launch()
+
+    def listed() -> bool:
+        if runtime.observe().state != "running":
+            raise StartFailedError("the engine stopped")
+        return launch.launch_id in (World.names_on(plan.port) or [])
+
+    eventually(listed)
+
+
+def _check_one_server(world: World, plan: LaunchPlan) -> None:
+    release = world.releases.current()
+    if release is None:
+        raise AssertionError("there is no current release")
+    _require(release.plan_hash == plan.hash, f"{release.plan_hash} is current, {plan.hash} was brought up")
+    launch = release.recorded_launch()
+    _require(launch.state == "ready", f"the launch is {launch.state}")
+    _require(
+        world.names() == ["t", launch.launch_id],
+        f"{world.names()} are served, {launch.launch_id} was started",
+    )
+    _require(len(world.processes()) == 2, f"not one server and its worker: {world.processes()}")
+    _require(len(world.supervisors()) == 2, f"not one supervisor and its guard: {world.supervisors()}")
+    left = list(world.state.root.rglob(".tmp-*"))
+    _require(not left, f"left over: {left}")
+
+
+def _require(holds: bool, otherwise: str) -> None:  # noqa: FBT001  what is asserted
+    if not holds:
+        raise AssertionError(otherwise)
+
+
+def _changes_of(act: Callable[[], object]) -> int:
+    """How many changes an undisturbed run makes."""
+    read_end, write_end = os.pipe()
+    counted = 0
+
+    def counting() -> None:
+        def count(event: str, arguments: tuple[object, ...]) -> None:
+            nonlocal counted
+            counted += _is_change(event, arguments)
+
+        sys.addaudithook(count)
+        act()
+        os.write(write_end, str(counted).encode())
+
+    os.waitpid(_forked(counting), 0)
+    os.close(write_end)
+    with os.fdopen(read_end) as told:
+        return int(told.read())
+
+
+def _forked(act: Callable[[], object], killed_at: int | None = None) -> int:
+    """A child that does it, and kills itself just before its change number `killed_at`."""
+    pid = os.fork()
+    if pid:
+        return pid
+    left = killed_at
+
+    def die(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal left
+        if left is not None and _is_change(event, arguments):
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left -= 1
+
+    sys.addaudithook(die)
+    try:
+        act()
+    finally:
+        os._exit(0)
+
+
+def _is_change(event: str, arguments: tuple[object, ...]) -> bool:
+    if event == "open":
+        flags = arguments[2]
+        return isinstance(flags, int) and bool(flags & (os.O_WRONLY | os.O_RDWR))
+    return event in CHANGES
+
+
+def _write_in_place(path: Path, content: str | bytes, *, mode: int = 0o600) -> None:
+    data = content.encode() if isinstance(content, str) else content
+    with path.open("wb", buffering=0) as file:
+        file.write(data[: len(data) // 2])
+        time.sleep(0.005)  # long enough for a kill to find it half, on a fast machine too
+        file.write(data[len(data) // 2 :])
+    path.chmod(mode)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

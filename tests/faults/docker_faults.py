@@ -1,0 +1,120 @@
+"""What docker, its images and what is mounted into them may do: F33 to F37, F39, F40, F50 to F53."""
+
+from tests.faults.fault import Fault
+
+DOCKER = "tests/unit/running/docker/test_client.py"
+DEPLOY = "tests/unit/running/test_deploy.py"
+RULES = "tests/unit/doctor/test_judge.py::test_rule_finds_the_fault_and_accepts_the_rest"
+AWAY = "tests/e2e/test_daemon_faults.py::test_it_is_said_while_it_is_away_and_answers_when_it_is_back"
+
+FAULTS = (
+    Fault(
+        "F33",
+        "the docker daemon is ended, and started again",
+        "3: the docker daemon at … is not running; watch: degraded, and no restart is counted; one container answers "
+        "when it is back",
+        (f"{AWAY}[SIGTERM]", "tests/e2e/test_daemon_faults.py::test_up_is_told_and_the_next_one_goes_on"),
+        "assert 'is not running' in",
+    ),
+    Fault(
+        "F34",
+        "the docker daemon is killed, and started again",
+        "the same; what it left behind is started again by watch, or by the next up",
+        (f"{AWAY}[SIGKILL]", "tests/e2e/test_daemon_faults.py::test_up_is_told_and_the_next_one_goes_on"),
+        "errors.EnvironmentUnfitError",
+    ),
+    Fault(
+        "F35",
+        "the docker daemon hangs",
+        "3: the docker daemon at … did not answer within 30 s",
+        (
+            "tests/e2e/test_daemon_faults.py::test_a_daemon_that_hangs_is_not_waited_for",
+            f"{DOCKER}::test_daemon_that_hangs_times_out",
+        ),
+        "it still waits",
+        instead="3600",
+    ),
+    Fault(
+        "F36",
+        "no docker, no right to talk to it, an engine on another machine, no such context",
+        "3: docker talks to ssh://…; the weights on this machine cannot be mounted there, or what else is the case",
+        (
+            f"{DOCKER}::test_remote_endpoint_is_refused",
+            f"{DOCKER}::test_missing_docker_is_refused",
+            f"{DOCKER}::test_daemon_that_does_not_run_is_refused",
+            f"{DOCKER}::test_daemon_without_permission_is_refused",
+            f"{DOCKER}::test_missing_context_shows_docker_message",
+        ),
+        "cannot be mounted there",
+    ),
+    Fault(
+        "F37",
+        "docker has no NVIDIA runtime and no CDI specification",
+        "3: docker's runtimes are runc; install nvidia-container-toolkit",
+        (f"{RULES}[gpu-runtime-fail-docker's runtimes ar]",),
+        "nvidia runtime",
+        instead="True",
+    ),
+    Fault(
+        "F39",
+        "an older plan runs",
+        "change   OLD -> NEW and every difference; it is replaced only when the plan has changed",
+        (
+            f"{DEPLOY}::test_decide_action_and_cause",
+            f"{DEPLOY}::test_new_plan_replaces_old",
+        ),
+        "assert 'nothing' == 'replace'",
+    ),
+    Fault(
+        "F40",
+        "somebody else's container or project has the name",
+        "3: container … of project … was not started from …; it is left alone",
+        (
+            "tests/e2e/test_docker_runtime.py::test_somebody_elses_project_of_that_name_is_left_alone",
+            "tests/e2e/test_docker_runtime.py::test_somebody_elses_container_of_that_name_is_left_alone",
+        ),
+        "docker-proxy",
+    ),
+    Fault(
+        "F50",
+        "a patch is mounted where the engine does not look, or is not the patch",
+        "4: the original … is in use, not patch eagle: it was mounted somewhere else (Python 3.12)",
+        (
+            "tests/unit/patching/test_attestation.py::test_mount_mistakes_are_found",
+            "tests/unit/patching/test_build.py::test_build_refuses_changed_base_and_writes_nothing",
+        ),
+        "DID NOT RAISE",
+    ),
+    Fault(
+        "F51",
+        "the image's tag has moved since it was locked",
+        "4: … is sha256:… here, and deckard.lock holds it to sha256:…",
+        (
+            "tests/e2e/test_registry.py::test_up_is_held_to_the_digest_in_the_lock",
+            "tests/e2e/test_registry.py::test_lock_asks_the_registry_what_a_tag_is",
+        ),
+        "DID NOT RAISE",
+    ),
+    Fault(
+        "F52",
+        "the image is for another machine",
+        "3: … is for arm64, this host is amd64; docker pull --platform linux/amd64 …",
+        (
+            "tests/e2e/test_failing_containers.py::test_an_image_for_another_machine_is_named_before_it_is_started",
+            f"{RULES}[image-platform-fail-is for amd64, this h]",
+        ),
+        "Severity.OK",
+        instead="True",
+    ),
+    Fault(
+        "F53",
+        "docker compose is missing, or is docker-compose 1",
+        "3: docker has no compose plugin; /usr/bin/docker-compose is not the plugin that is meant",
+        (
+            f"{DOCKER}::test_older_compose_is_refused",
+            f"{DOCKER}::test_compose_one_is_not_the_plugin",
+            f"{DOCKER}::test_compose_two_and_later_is_accepted",
+        ),
+        "DID NOT RAISE",
+    ),
+)

@@ -1,0 +1,89 @@
+"""Many `up`s at once: what a test runs a few of and tests/campaigns/concurrent_ups.py many."""
+
+import multiprocessing
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier, Event
+from pathlib import Path
+
+from deckard_deploy.errors import DeployError
+from deckard_deploy.running.deploy import Site, bring_up
+from deckard_deploy.running.lock import held
+from deckard_deploy.running.releases import Launch, Release
+from deckard_deploy.running.runtime import Runtime
+from tests.support.fake_deployment import World
+from tests.support.waiting import eventually
+
+# Forked from a process that has imported everything, because fifty starts of Python would hide the
+# measurement.
+_PROCESSES = multiprocessing.get_context("forkserver")
+_PROCESSES.set_forkserver_preload([__name__, "tests.support.docker_deployment", "docker"])
+
+
+@dataclass(frozen=True)
+class Left:
+    """The end of one `up`: its exit code, its wall and CPU seconds, and its message."""
+
+    code: int
+    took_s: float
+    worked_s: float
+    said: str
+
+
+def crowd(
+    site_in: Callable[[Path], Site], folder: Path, release: Release, launch: Launch, count: int
+) -> list[Left]:
+    """Deploy one release from `count` processes at the same moment; one holds until the others have ended."""
+    turn, leave = _PROCESSES.Barrier(count), _PROCESSES.Event()
+    pipes = [_PROCESSES.Pipe(duplex=False) for _ in range(count)]
+    started = [
+        _PROCESSES.Process(target=_take_part, args=(site_in, folder, release, launch, turn, leave, theirs))
+        for _, theirs in pipes
+    ]
+    for one in started:
+        one.start()
+    eventually(lambda: sum(one.is_alive() for one in started) <= 1)
+    leave.set()
+    left = []
+    for one, (ours, _) in zip(started, pipes, strict=True):
+        took, worked, said = ours.recv()
+        one.join()
+        left.append(Left(one.exitcode or 0, took, worked, said))
+    return left
+
+
+def _take_part(  # noqa: PLR0917  a process receives all that it needs
+    site_in: Callable[[Path], Site],
+    folder: Path,
+    release: Release,
+    launch: Launch,
+    turn: Barrier,
+    leave: Event,
+    result: Connection,
+) -> None:
+    site = site_in(folder)
+    turn.wait()
+    began, worked, code, said = time.monotonic(), time.process_time(), 0, "up"
+    try:
+        with held(site.releases.deployment, verb="up"):
+            bring_up(site, release, launch)
+            leave.wait()
+    except DeployError as error:
+        code, said = error.exit_code, error.message
+    result.send((time.monotonic() - began, time.process_time() - worked, said))
+    sys.exit(code)
+
+
+def site_of_processes(folder: Path) -> Site:
+    """Return the deployment in the folder, as one of the processes opens it."""
+    world = World(folder)
+    return Site(
+        releases=world.releases, runtimes={"process": world.runtime()}, follow=_follow, say=lambda _: None
+    )
+
+
+def _follow(release: Release, _: Runtime) -> None:
+    eventually(lambda: World.names_on(release.plan().port) is not None)

@@ -1,0 +1,353 @@
+"""For every rule a host or plan with its fault, and one without.
+
+The one without is the healthy Spark unless a case says otherwise. Changes of facts are merged into the healthy
+Spark's: mappings merge, everything else is replaced.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from deckard_deploy.catalog import library
+from deckard_deploy.catalog.resolution import resolve
+from deckard_deploy.catalog.specs import Deployment
+from deckard_deploy.doctor.facts import HostFacts
+from deckard_deploy.doctor.target import Folders, Target, target_of
+from deckard_deploy.operations.patches import with_needed_patches
+from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
+
+FACTS = Path(__file__).parents[1] / "unit" / "doctor" / "facts"
+GIB = 1 << 20
+IMAGE = "vllm/vllm-openai:v0.19.1-cu130"
+ANY = Target(folders=Folders(weights=Path("/srv/deckard/models"), caches=()))
+
+
+def target(profile: str = "spark", **changes: Any) -> Target:
+    resolved = resolve(Deployment(), profile=library.profile(profile))
+    plan = with_needed_patches(build_plan(resolved), resolved, DEFAULT_PATHS.patches)
+    return replace(target_of(resolved, plan, models=Path(DEFAULT_PATHS.models)), **changes)
+
+
+def facts(changes: dict[str, Any] | None = None, *, of: str = "spark-healthy") -> HostFacts:
+    base = json.loads((FACTS / f"{of}.json").read_text())
+    return HostFacts.model_validate_json(json.dumps(_merged(base, changes or {})))
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = {**base}
+    for key, value in changes.items():
+        old = base.get(key)
+        if isinstance(value, dict) and isinstance(old, dict):
+            merged[key] = _merged(old, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _with_changed_entry(key: str, **changes: Any) -> dict[str, Any]:
+    (base,) = json.loads((FACTS / "spark-healthy.json").read_text())[key]
+    return {key: [{**base, **changes}]}
+
+
+spark_gpu, checkpoint = partial(_with_changed_entry, "gpus"), partial(_with_changed_entry, "checkpoints")
+HEALTHY, SPARK = facts(), target()
+
+
+@dataclass(frozen=True)
+class Case:
+    """A severity and a part of the text for `facts` and `target`. The rule finds no fault in the content ones."""
+
+    severity: str
+    says: str
+    facts: HostFacts = HEALTHY
+    target: Target = SPARK
+    content_facts: HostFacts = HEALTHY
+    content_target: Target = SPARK
+
+
+def disks(free_gb: int) -> dict[str, Any]:
+    one = {"path": "/", "device": 1, "size_bytes": 10**12, "free_bytes": free_gb * 10**9}
+    return {"disks": [{"purpose": purpose, **one} for purpose in ("weights", "caches", "images")]}
+
+
+def log(kind: str, last: str) -> HostFacts:
+    return facts(
+        {"kernel_log": {"events": [{"kind": kind, "boot": "the boot before", "count": 2, "last": last}]}}
+    )
+
+
+BUSY = {"utilization_percent": 96, "sm_clock_mhz": 2515, "power_w": 45.0}
+CUDA_12 = {"image": {"reference": IMAGE, "architecture": "arm64", "cuda": "12.9.1"}}
+CUDA_14 = {"image": {"reference": IMAGE, "architecture": "arm64", "cuda": "14.0.0"}}
+NO_RUNTIME = {"docker": {"runtimes": ["runc"]}}
+ENGINE = {"gpu_processes": [{"pid": 7, "name": "VLLM::EngineCore", "memory_mib": 104277}]}
+OTHER = {"gpu_processes": [{"pid": 8, "name": "/usr/bin/ollama", "memory_mib": 5222}]}
+LINE = "NVRM: Xid (PCI:0000:cb:00): 13, pid='<unknown>', name=<unknown>"
+
+CASES: dict[str, list[Case]] = {
+    "architecture": [Case("fail", "x86_64, and spark is for arm64", facts({"architecture": "x86_64"}))],
+    "gpu": [
+        Case(
+            "fail",
+            "nvidia-smi is not installed",
+            facts({"gpus": [], "gpu_problem": "nvidia-smi is not installed"}),
+        ),
+        Case("warn", "no GPU: -", facts({"gpus": [], "gpu_problem": "no GPU: -"}), ANY),
+        Case("fail", "1 GPU here, 2 are reserved", target=target(gpu_count=2)),
+    ],
+    "gpu-model": [
+        Case(
+            "fail",
+            "spark is for NVIDIA GB10, 12.1",
+            facts(spark_gpu(name="NVIDIA B200", compute_capability="10.0")),
+        ),
+        Case(
+            "warn",
+            "expects the name NVIDIA GB10",
+            facts(spark_gpu(name="Another")),
+            content_facts=facts(spark_gpu(name="JMJWOA")),
+        ),
+    ],
+    "driver": [
+        Case("fail", "570.133.20 is older than 580", facts(spark_gpu(driver="570.133.20"))),
+        Case("warn", "570.133.20 is older than 580", facts(spark_gpu(driver="570.133.20")), ANY),
+        Case("warn", "is older than 580", facts({**spark_gpu(driver="570.1"), **CUDA_12})),
+        Case("warn", "CUDA graphs deadlock", facts(spark_gpu(driver="590.48.01"))),
+        Case("info", "610", facts(spark_gpu(driver="610.10"))),
+    ],
+    "cuda": [
+        Case("warn", "CUDA 14.0.0, the driver 13.0", facts(CUDA_14), content_facts=facts(CUDA_12)),
+    ],
+    "gpu-memory-reading": [
+        Case(
+            "warn",
+            "GPU 0 tells no memory",
+            facts(spark_gpu(compute_capability="10.0")),
+            target("b200"),
+            content_facts=facts(of="b200"),
+            content_target=target("b200"),
+        ),
+        Case(
+            "warn",
+            "GPU 0 tells no memory",
+            facts(spark_gpu(compute_capability="9.0")),
+            ANY,
+            content_target=ANY,
+        ),
+    ],
+    "gpu-processes": [
+        Case("fail", "VLLM::EngineCore (pid 7, 104277 MiB)", facts(ENGINE)),
+        Case(
+            "warn",
+            "ollama (pid 8, 5222 MiB)",
+            facts(OTHER),
+            content_facts=facts(ENGINE),
+            content_target=target(running=True),
+        ),
+        Case("warn", "VLLM::EngineCore", facts(of="b200"), target("b200")),
+    ],
+    "gpu-heat": [Case("warn", "85 °C", facts(spark_gpu(temperature_c=85)))],
+    "gpu-clock": [
+        Case(
+            "warn",
+            "799 MHz, 19.5 W at 96 %",
+            facts(spark_gpu(**{**BUSY, "sm_clock_mhz": 799, "power_w": 19.5})),
+            content_facts=facts(spark_gpu(**BUSY)),
+        )
+    ],
+    "memory-total": [Case("warn", "96.0 GiB of the 121.69", facts({"memory": {"total_kib": 96 * GIB}}))],
+    "memory-available": [
+        Case("fail", "97.0 GiB available, 97.4 GiB wanted", facts({"memory": {"available_kib": 97 * GIB}})),
+        Case("warn", "less than 8 GiB stay", facts({"memory": {"available_kib": 100 * GIB}})),
+        Case(
+            "warn",
+            "1.0 GiB",
+            facts({"memory": {"available_kib": GIB}}),
+            target("cpu"),
+            content_target=target("cpu"),
+        ),
+        Case(
+            "fail",
+            "GPU 1: 16.4 GiB free, 152.2 GiB wanted",
+            facts(of="b200"),
+            target("b200", gpu_count=2),
+            content_facts=facts(of="b200"),
+            content_target=target("b200"),
+        ),
+    ],
+    "footprint": [
+        Case(
+            "fail",
+            "28.0 GiB before any KV cache, room for 22.0",
+            facts({"memory": {"available_kib": 30 * GIB}}),
+        ),
+        Case("fail", "room for 12.2 GiB", target=target(utilization=0.1)),
+    ],
+    "page-cache": [
+        Case("warn", "GiB of cache", facts({"memory": {"free_kib": 90 * GIB}})),
+        Case(
+            "warn",
+            "4.0 GiB free",
+            facts({"memory": {"free_kib": 4 * GIB, "available_kib": 6 * GIB}}),
+            content_facts=facts({"memory": {"free_kib": 4 * GIB, "available_kib": 6 * GIB}}),
+            content_target=target(running=True),
+        ),
+    ],
+    "swap": [
+        Case("warn", "2.0 GiB used", facts({"memory": {"swap_free_kib": 14 * GIB}})),
+        Case("info", "none", facts({"memory": {"swap_total_kib": 0, "swap_free_kib": 0}})),
+    ],
+    "min-free": [Case("warn", "6501171", facts({"memory": {"min_free_kib": 6501171}}))],
+    "memory-pressure": [
+        Case("warn", "1.5 %", facts({"memory": {"pressure_full_avg10": 1.5}})),
+        Case("fail", "38.2 %", facts({"memory": {"pressure_full_avg10": 38.2}})),
+    ],
+    "kernel-log": [
+        Case("warn", "GPU error (Xid): 2 in the boot before; last: NVRM: Xid", log("GPU error (Xid)", LINE)),
+        Case("info", "could not be read: dmesg: no", facts({"kernel_log": {"problem": "dmesg: no"}})),
+    ],
+    "early-oom": [Case("info", "nobody watches", facts({"services": {"early_oom": False}}))],
+    "desktop": [
+        Case(
+            "warn",
+            "graphical.target",
+            facts({"services": {"desktop": True}}),
+            content_facts=facts({"services": {"desktop": True}}),
+            content_target=target(utilization=0.75),
+        )
+    ],
+    "docker": [
+        Case("fail", "docker is not installed", facts(of="laptop-no-docker")),
+        Case("warn", "docker is not installed", facts(of="laptop-no-docker"), ANY),
+        Case(
+            "fail",
+            "permission denied",
+            facts({"docker": {"problem": "permission denied while trying to connect"}}),
+        ),
+        Case("fail", "Cannot connect", facts({"docker": {"problem": "Cannot connect to the Docker daemon"}})),
+    ],
+    "docker-version": [
+        Case("warn", "20.10.24+dfsg1 is old", facts({"docker": {"version": "20.10.24+dfsg1"}}))
+    ],
+    "compose": [
+        Case("fail", "no compose plugin", facts({"docker": {"compose": None}})),
+        Case("fail", "2.19.1 is old", facts({"docker": {"compose": "2.19.1"}})),
+        Case("warn", "2.19.1 is old", facts({"docker": {"compose": "2.19.1"}}), ANY),
+    ],
+    "gpu-runtime": [
+        Case("fail", "docker's runtimes are runc", facts(NO_RUNTIME)),
+        Case(
+            "warn",
+            "docker's runtimes are runc",
+            facts(NO_RUNTIME),
+            ANY,
+            content_facts=facts({**NO_RUNTIME, "cdi_specs": ["nvidia.yaml"]}),
+        ),
+    ],
+    "image-platform": [
+        Case(
+            "fail",
+            "is for amd64, this host is arm64",
+            facts({"image": {"reference": IMAGE, "architecture": "amd64"}}),
+            content_facts=facts(CUDA_12),
+        )
+    ],
+    "advisories": [
+        Case("warn", "vLLM 0.19.1: CVE-2026-48746, CVE-2026-9540, ", target=target(address="192.168.1.20")),
+    ],
+    "disk": [
+        Case("fail", "30 GB free for weights, caches, images (/), 35 GB to come", facts(disks(30))),
+        Case("warn", "60 GB free", facts(disks(60))),
+        Case("warn", "30 GB free", facts(disks(30)), ANY, content_target=ANY),
+        # 20.45 GB of weights and 25 of image on one small disk each: the small one is what is said
+        Case(
+            "fail",
+            "20 GB free for images",
+            facts(
+                {"disks": [{**disks(9999)["disks"][0], "device": 3}, {**disks(20)["disks"][2], "device": 2}]}
+            ),
+        ),
+    ],
+    "weights": [
+        Case("fail", "a.safetensors missing (1 of its files)", facts(checkpoint(missing=["a.safetensors"]))),
+        Case("fail", "not fetched", facts(checkpoint(pointers=["model.safetensors"]))),
+        Case("fail", "links out", facts(checkpoint(outside=["model.safetensors"]))),
+        Case("info", "deckard-31b is not here: 20.45 GB", facts({"checkpoints": []})),
+    ],
+    "quantization": [
+        Case("fail", "deckard-31b is NVFP4_AWQ, without the modelopt patch", target=target(patches=())),
+        Case("fail", "NVFP4_SVD", facts(checkpoint(quant_algo="NVFP4_SVD")), target(patches=("eagle",))),
+    ],
+    "port": [
+        Case(
+            "fail",
+            "python (pid 4) listens there",
+            facts({"port": {"problem": "127.0.0.1:8000 cannot be used: python (pid 4) listens there"}}),
+            content_facts=facts({"port": {"problem": "127.0.0.1:8000 cannot be used: it is ours"}}),
+            content_target=target(running=True),
+        )
+    ],
+    "exposure": [
+        Case("fail", "0.0.0.0 is reachable without a key; ufw is off", target=target(address="0.0.0.0")),
+        Case("warn", "on the host's network", target=target(host_network=True)),
+        Case(
+            "fail",
+            "192.168.1.20 is reachable",
+            target=target(address="192.168.1.20"),
+            content_target=target(address="192.168.1.20", requires_key=True),
+        ),
+        Case(
+            "fail",
+            "fd00::1 is reachable",
+            target=target(address="fd00::1"),
+            content_target=target(address="::1"),
+        ),
+    ],
+    "token-file": [Case("warn", "mode 0644", facts({"token_file": {"mode": 0o644}}))],
+    "caches": [
+        Case(
+            "warn",
+            "is not writable",
+            facts({"cache_folders": [{"path": "/c", "writable": False, "owner_uid": 0}]}),
+        ),
+        Case(
+            "info",
+            "owned by root",
+            facts({"cache_folders": [{"path": "/c", "writable": True, "owner_uid": 0}]}),
+        ),
+        Case(
+            "info",
+            "/c holds 51 GB",
+            facts(
+                {
+                    "cache_folders": [
+                        {"path": "/c", "writable": True, "owner_uid": 1, "size_bytes": 51 * 10**9}
+                    ]
+                }
+            ),
+        ),
+    ],
+    "restart-policy": [
+        Case("warn", "always", target=target(restart="always")),
+        Case("warn", "unless-stopped", target=target(restart="unless-stopped")),
+    ],
+    "batched-tokens": [Case("warn", "65536", target=target(batched_tokens=65536))],
+    "nccl-gid": [
+        Case("warn", "is '3'", target=target(environment={"NCCL_IB_GID_INDEX": "3"})),
+        Case("fail", "is ''", target=target(environment={"NCCL_IB_GID_INDEX": ""})),
+    ],
+    "proxy": [
+        Case(
+            "warn",
+            "https_proxy set",
+            facts({"proxies": ["https_proxy"], "no_proxy": "intranet.example"}),
+            content_facts=facts({"proxies": ["https_proxy"], "no_proxy": "intranet.example, localhost"}),
+        )
+    ],
+    "clock": [
+        Case("warn", "not synchronized", facts({"services": {"clock_synchronized": False}})),
+        Case("info", "not known", facts({"services": {"clock_synchronized": None}})),
+    ],
+}
