@@ -34,6 +34,7 @@ def test_it_is_survived(case: Case, site: Site):
     case.scenario(site)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [named(case) for case in CASES])
 def test_without_its_guard_it_is_not(case: Case, site: Site, tmp_path: Path):
     site.package = package_without(tmp_path / "unguarded", case.number, case.instead)
