@@ -3,9 +3,11 @@
 CI runs one round of eight processes and one of eight with docker.
 """
 
+import argparse
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 from deckard_deploy.running.deploy import take_down
@@ -38,10 +40,13 @@ def of_docker(folder: Path, at_once: int) -> tuple[list[Left], int]:
         take_down(world.site(docker_deployment.proven))
 
 
-def main(kind: str, rounds: int = 20, at_once: int = 50) -> None:
+def run(kind: str, rounds: int, at_once: int) -> None:
     one_round: Callable[[Path, int], tuple[list[Left], int]] = of_docker if kind == "docker" else of_processes
     slowest, busiest, unnamed = 0.0, 0.0, 0
-    with tempfile.TemporaryDirectory() as name, docker_deployment.small_image(Path(name)):
+    with (
+        tempfile.TemporaryDirectory() as name,
+        docker_deployment.small_image(Path(name)) if kind == "docker" else nullcontext(),
+    ):
         for number in range(rounds):
             folder = Path(name) / str(number)
             folder.mkdir()
@@ -61,5 +66,16 @@ def main(kind: str, rounds: int = 20, at_once: int = 50) -> None:
     )
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("kind", choices=["process", "docker"])
+    parser.add_argument("rounds", type=int, nargs="?", default=20)
+    parser.add_argument("at_once", type=int, nargs="?", default=50)
+    options = parser.parse_args()
+    run(options.kind, options.rounds, options.at_once)
+
+
 if __name__ == "__main__":  # the processes of a crowd import this file
-    main(sys.argv[1], *map(int, sys.argv[2:]))
+    main()

@@ -9,6 +9,7 @@ vllm takes ENGINE_IMAGE and GATEWAY_IMAGE, which tests/e2e/image/build.sh and ga
 CI runs a few of each of the first two.
 """
 
+import argparse
 import os
 import sys
 import tempfile
@@ -27,7 +28,7 @@ def made(kind: str, folder: Path) -> start_cycles.Cycle:
     return {"docker": start_cycles.of_docker, "process": start_cycles.of_process}[kind](folder)
 
 
-def main(kind: str, most: int = 500, seconds: int = 1_000_000) -> None:
+def run(kind: str, most: int, seconds: int) -> None:
     with (
         tempfile.TemporaryDirectory() as name,
         docker_deployment.small_image(Path(name)) if kind == "docker" else nullcontext(),
@@ -51,4 +52,16 @@ def main(kind: str, most: int = 500, seconds: int = 1_000_000) -> None:
     sys.exit(bool(after.more_than(before)))
 
 
-main(sys.argv[1], *map(int, sys.argv[2:]))
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("kind", choices=["docker", "process", "vllm"])
+    parser.add_argument("cycles", type=int, nargs="?", default=500)
+    parser.add_argument("seconds", type=int, nargs="?", default=1_000_000)
+    options = parser.parse_args()
+    run(options.kind, options.cycles, options.seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -4,6 +4,7 @@ Each pass runs every first proof as it is, and again in a checkout that lacks it
 the proofs, and a few without their guards. Takes minutes a pass.
 """
 
+import argparse
 import re
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from tests.faults.fault import CHECKOUT, Fault, fail_without_guard, run_tests
 AT_ONCE = 2
 
 
-def main(passes: int, numbers: list[str]) -> int:
+def run(passes: int, numbers: list[str]) -> int:
     chosen = [
         fault
         for fault in FAULTS
@@ -75,5 +76,15 @@ def off(fault: Fault) -> str:
             return f"WRONG: {error}"
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("passes", type=int, nargs="?", default=3)
+    parser.add_argument("faults", nargs="*", metavar="FAULT", help="F18, or F18a; all where none is named")
+    options = parser.parse_args()
+    sys.exit(run(options.passes, options.faults))
+
+
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if sys.argv[1:] else 3, sys.argv[2:]))
+    main()

@@ -1,11 +1,12 @@
 """The truth table, 40 behaviours of a server each: python -m tests.campaigns.start_outcomes [SEEDS]. CI runs a few."""
 
+import argparse
 import sys
 
 from tests.support.start_outcomes import table
 
 
-def main(seeds: int = 25) -> None:
+def run(seeds: int) -> None:
     cases = table(range(1, seeds + 1))
     wrong = [one for one in cases if not one.true]
     for one in wrong:
@@ -22,5 +23,11 @@ def main(seeds: int = 25) -> None:
     sys.exit(bool(wrong))
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("seeds", type=int, nargs="?", default=25)
+    run(parser.parse_args().seeds)
+
+
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main()

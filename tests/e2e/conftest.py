@@ -1,5 +1,6 @@
 """What end-to-end tests share: the tool as a user calls it, and when a test may be skipped."""
 
+import functools
 import importlib.util
 import os
 import shutil
@@ -7,14 +8,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]  # it has no types
 
 from tests.e2e import downloads
 from tests.support import docker_deployment
 
 # It needs vLLM in its own process; test_in_engine.py runs it with the engine's Python.
 collect_ignore = [] if importlib.util.find_spec("vllm") else ["test_eagle_patch.py"]
+HERE = Path(__file__).parent
+WITH_ENGINE_IMAGE = ("test_container_safety", "test_docker_road", "test_interrupts", "test_patch_image")
 Tool = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -22,6 +27,37 @@ def docker(*arguments: str, stdin: str | None = None) -> str:
     done = subprocess.run(["docker", *arguments], input=stdin, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+class WholeFiles(LoadScopeScheduling):  # type: ignore[misc]  # same
+    """Gives each worker of xdist whole files, since their fixtures start engines.
+
+    All files with tests of docker go to one worker: they make and remove the same images.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = HERE / Path(nodeid.partition("::")[0]).name
+        return "docker" if uses_docker(file) else file.stem
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> WholeFiles:
+    config.option.loadscopereorder = False  # `turn` is the order
+    return WholeFiles(config, log)
+
+
+@functools.cache
+def uses_docker(file: Path) -> bool:
+    """Return whether a test of the file is marked with docker."""
+    return "pytest.mark.docker" in file.read_text(encoding="utf-8")
+
+
+def turn(item: pytest.Item) -> int:
+    """Return a number to sort by: first the long row of docker, then what needs no download, then vLLM."""
+    if item.path.parent != HERE:
+        return 0
+    if uses_docker(item.path):
+        return 2 if item.path.stem in WITH_ENGINE_IMAGE else 1
+    return 4 if item.get_closest_marker("vllm") else 3
 
 
 def docker_missing() -> str | None:
@@ -36,7 +72,8 @@ def docker_missing() -> str | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what this machine cannot run, and say why; in CI nothing is skipped, so that it fails."""
+    """Sort the tests, and skip what this machine cannot run, with a reason; in CI nothing is skipped."""
+    items.sort(key=turn)
     if os.environ.get("CI"):
         return
     reason = docker_missing() if any(item.get_closest_marker("docker") for item in items) else None

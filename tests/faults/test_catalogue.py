@@ -43,6 +43,7 @@ def test_guard_can_be_taken_away(fault: Fault):
     assert all(file_of(proof).startswith("tests/") for proof in fault.proofs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", SLICE, ids=lambda fault: fault.number)
 def test_without_its_guard_it_is_not_survived(fault: Fault, tmp_path: Path):
     fail_without_guard(fault, tmp_path)

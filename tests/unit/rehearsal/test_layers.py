@@ -173,6 +173,7 @@ def in_chain(texts: tuple[str, ...], mode: str) -> bool:
     return texts == (*CHAINS[mode], *count, *count)[: len(texts)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("quantization", "mode"),
     [("none", mode) for mode in MODES] + [(q, "tools") for q in ("nvfp4", "nvfp4_awq", "nvfp4_svd")],

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).parents[3]
+pytestmark = pytest.mark.slow
 CAMPAIGN = (sys.executable, "-m", "tests.campaigns.kills")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).parents[3]
+pytestmark = pytest.mark.slow
 
 
 def campaign(*arguments: str) -> "subprocess.CompletedProcess[str]":

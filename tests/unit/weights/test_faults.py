@@ -34,6 +34,7 @@ def test_fault_is_survived(case: Case, site: Site):
     case.scenario(site)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [named(case) for case in CASES])
 def test_fault_is_not_survived_without_guard(case: Case, site: Site, tmp_path: Path):
     site.package = package_without(tmp_path / "unguarded", case.number, case.instead)

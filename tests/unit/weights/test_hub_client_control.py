@@ -13,11 +13,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from deckard_deploy.weights import hub as hub_module
 from deckard_deploy.weights.pull import Puller, pull
 from deckard_deploy.weights.transfer import Pace
 from tests.support.hub_server import REPO, Answer, Hub, content, running
 
+pytestmark = pytest.mark.slow
 NAME = "model.safetensors"
 DATA = content(3_000_000)
 

@@ -18,6 +18,7 @@ from deckard_deploy.weights.transfer import Pace
 from tests.support.hub_server import COMMIT, REPO, Hub, content, flipped, running
 from tests.support.pull_sandbox import BIG, half, shifted, status, times, whole_file
 
+pytestmark = pytest.mark.slow
 EXAMPLES = os.environ.get("DECKARD_FUZZ_EXAMPLES")  # for a long run; tests/campaigns/fuzz_weights.py says how
 PACE = Pace(connections=3, segment_bytes=64 << 10, backoff_s=0.001, retries=2, stall_s=10)
 FAULTS = {
