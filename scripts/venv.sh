@@ -8,6 +8,7 @@ current() { cat "requirements/$1.txt" pyproject.toml | cksum; }
 if [ -f "$stamp-$want" ] && [ "$(cat "$stamp-$want")" = "$(current "$want")" ]; then exit 0; fi
 # Development requirements include the runtime's.
 if [ "$want" = runtime ] && [ -f "$stamp-dev" ] && [ "$(cat "$stamp-dev")" = "$(current dev)" ]; then exit 0; fi
+[ ! -L .venv ] || { echo "error: .venv is a link, and would be emptied where it leads" >&2; exit 3; }
 python=
 for candidate in "${PYTHON:-python3}" python3.13 python3.12 python3.11; do
     if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$candidate; break; fi
