@@ -105,9 +105,9 @@ def prepare_gateway(folder: Path, port: int) -> tuple[LaunchPlan, Path, str]:
     choice = Deployment(name="cost", publish=Publish(expose="127.0.0.1", port=port, tls=False))
     plan = plan_for_host(resolve(choice, profile=library.profile("cpu")), directory)
     deployment, keys = directory.create("cost"), Keys(folder)
-    with keys.held():
+    with keys.lock():
         key = keys.add("bench")
-    files.prepare(plan, keys, environment=dict(os.environ), say=print)
+    files.write_gateway_files(plan, keys, environment=dict(os.environ), say=print)
     release = deployment.releases / plan.hash
     release.mkdir()
     (release / "nginx.conf").write_text(render_gateway(plan))

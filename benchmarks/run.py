@@ -22,7 +22,7 @@ import requests
 
 from deckard_deploy.catalog import library
 from deckard_deploy.catalog.specs import HubRepository
-from deckard_deploy.weights.folder import OURS, ModelFolder
+from deckard_deploy.weights.folder import PRIVATE_FOLDER, ModelFolder
 from deckard_deploy.weights.manifest import Manifest, RemoteFile
 
 PROGRAM = [str(Path(sys.executable).with_name("deckard-deploy"))]
@@ -80,15 +80,15 @@ def verify_fast(home: Path) -> None:
     assert isinstance(model.weights, HubRepository)  # noqa: S101  for the type checker
     files = []
     place = ModelFolder(home / "models" / model.name)
-    (place.folder / OURS).mkdir(parents=True)
+    (place.folder / PRIVATE_FOLDER).mkdir(parents=True)
     for number in range(12):
         path = place.folder / f"model-{number:05}-of-00012.safetensors"
         path.write_bytes(os.urandom(4096))
         files.append(
             RemoteFile(path=path.name, size=4096, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
         )
-    place.keep(Manifest(repo=model.weights.repo, commit="a" * 40, files=tuple(files)))
-    place.note(files)
+    place.save_manifest(Manifest(repo=model.weights.repo, commit="a" * 40, files=tuple(files)))
+    place.record_verified(files)
     command = [*PROGRAM, "verify", "--profile", "spark", "--fast"]
     ratio("verify --fast / import its libraries (cpu)", command, VALIDATE, cpu_seconds, 1.2)
     ratio("verify --fast / import its libraries (wall)", command, VALIDATE, wall_seconds, 1.2)

@@ -20,12 +20,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from deckard_deploy import __version__
 from deckard_deploy.catalog import library
-from deckard_deploy.measuring.engine_bench import Endpoint, argv_of
+from deckard_deploy.measuring.engine_bench import Endpoint, bench_options
 from deckard_deploy.measuring.records import Ceiling, RecordHeader, Run, Subject
 from deckard_deploy.measuring.sweep import sweep
 from deckard_deploy.measuring.workload import Settings
 from deckard_deploy.operations.bench_host import host_facts
-from deckard_deploy.planning.roofline import weight_read
+from deckard_deploy.planning.roofline import weight_bytes_read
 from deckard_deploy.system.files import UMASK_MODE, write_atomically
 from deckard_deploy.weights.checkpoint import read_checkpoint
 from deckard_deploy.weights.gemma4_config import layers
@@ -63,7 +63,7 @@ def main() -> None:
             "vllm",
             "bench",
             "serve",
-            *argv_of(endpoint, settings.arguments(first, first * settings.requests, 0)),
+            *bench_options(endpoint, settings.arguments(first, first * settings.requests, 0)),
         ),
         ceilings=ceilings(options, settings),
         host=host_facts(),
@@ -112,7 +112,9 @@ def ceilings(options: argparse.Namespace, settings: Settings) -> tuple[Ceiling, 
     """Return bandwidth over the bytes of a step: tensors of the text tower (its tied head once) and the KV."""
     if options.bandwidth_gb_s is None:
         return tuple(Ceiling(concurrency=n, why="no bandwidth was given") for n in settings.concurrency)
-    weights = weight_read(library.model(options.bytes_of)) if options.bytes_of else bytes_in(options.model)
+    weights = (
+        weight_bytes_read(library.model(options.bytes_of)) if options.bytes_of else bytes_in(options.model)
+    )
     context = settings.input_tokens + settings.output_tokens // 2
     kv = kv_bytes(json.loads((options.model / "config.json").read_text()), context)
     return tuple(

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from deckard_deploy.catalog import library, listing
 from deckard_deploy.catalog.option_schema import OptionSchema, option_schema
-from deckard_deploy.catalog.translation import Changes, changes
+from deckard_deploy.catalog.translation import ReleaseChanges, release_changes
 
 
 def used() -> tuple[set[str], set[str]]:
@@ -25,7 +25,7 @@ def used() -> tuple[set[str], set[str]]:
     return options, {variable for profile in profiles for variable in profile.environment}
 
 
-def compared(old: OptionSchema, new: OptionSchema, answers: Changes) -> Iterator[tuple[bool, str]]:
+def compared(old: OptionSchema, new: OptionSchema, answers: ReleaseChanges) -> Iterator[tuple[bool, str]]:
     """Yield every change as (answered, line)."""
     options, variables = used()
     for name in sorted(old.options.keys() - new.options.keys()):
@@ -52,7 +52,7 @@ def main() -> int:
         print(__doc__, file=sys.stderr)
         return 2
     old, new = sys.argv[1:]
-    lines = list(compared(option_schema(old), option_schema(new), changes(new)))
+    lines = list(compared(option_schema(old), option_schema(new), release_changes(new)))
     for answered, line in lines:
         print(f"{' ' if answered else '!'} {line}")
     open_lines = sum(not answered for answered, _ in lines)

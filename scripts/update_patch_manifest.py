@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from deckard_deploy.patching.base_files import from_package
-from deckard_deploy.patching.manifest import as_numbers, load_patch_set, sha256
+from deckard_deploy.patching.manifest import load_patch_set, sha256, version_numbers
 from deckard_deploy.patching.release_hashes import DATA, release_hashes
 from deckard_deploy.patching.unified_diff import apply
 from deckard_deploy.patching.wheel import from_wheel, release_wheel
@@ -45,7 +45,7 @@ def read_release(version: str) -> None:
     releases = {**release_hashes(), version: {target: sha256(content) for target, content in files.items()}}
     lines = [line for line in DATA.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
     lines.append("releases:")
-    for release in sorted(releases, key=as_numbers):
+    for release in sorted(releases, key=version_numbers):
         lines += [
             f"  {release}:",
             *(f'    {target}: "{digest}"' for target, digest in releases[release].items()),

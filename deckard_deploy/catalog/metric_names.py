@@ -44,14 +44,14 @@ class MetricNames:
 
     def exports_all_of(self, query: str, *, drafter: bool) -> bool:
         """Return True if a server with or without a drafter exports every metric that the query names."""
-        for name in names_in(query):
+        for name in names_in_query(query):
             metric = self.find(name)
             if metric is None or (metric.needs == "drafter" and not drafter):
                 return False
         return True
 
 
-def names_in(query: str) -> list[str]:
+def names_in_query(query: str) -> list[str]:
     """Return the names of vLLM's samples in a PromQL expression."""
     return _METRIC_NAME.findall(query)
 

@@ -17,7 +17,7 @@ from deckard_deploy.resources import catalog_dir
 from deckard_deploy.system.text import escaped
 
 
-class Changes(Spec):
+class ReleaseChanges(Spec):
     """The changes between the previous release and this one.
 
     variables: variable -> option -> value of the variable -> value of the option. defaults: options that are
@@ -33,12 +33,12 @@ class Changes(Spec):
 
 
 @cache
-def changes(schema: str) -> Changes:
+def release_changes(schema: str) -> ReleaseChanges:
     """Return the changes of that schema; empty for the first one."""
     path = catalog_dir() / "schemas" / f"{schema}.changes.yaml"
     if not path.exists():
-        return Changes()
-    return validate(strict_yaml.parse(path.read_text("utf-8"), source=path.name), Changes)
+        return ReleaseChanges()
+    return validate(strict_yaml.parse(path.read_text("utf-8"), source=path.name), ReleaseChanges)
 
 
 def migrate_options(schema: str, serve: Serve, environment: Environment) -> tuple[Serve, Environment]:
@@ -46,7 +46,7 @@ def migrate_options(schema: str, serve: Serve, environment: Environment) -> tupl
 
     Raises BadInputError for a setting that no option of the schema expresses.
     """
-    known = changes(schema)
+    known = release_changes(schema)
     _refuse_removed(known, schema, serve, environment)
     kept: Environment = {}
     options: Serve = {}
@@ -61,7 +61,7 @@ def migrate_options(schema: str, serve: Serve, environment: Environment) -> tupl
     return {**known.defaults, **serve, **options}, kept
 
 
-def _refuse_removed(known: Changes, schema: str, serve: Serve, environment: Environment) -> None:
+def _refuse_removed(known: ReleaseChanges, schema: str, serve: Serve, environment: Environment) -> None:
     for name in serve:
         if name in known.removed_options:
             raise BadInputError(f"{schema} has no option --{name} any more: {known.removed_options[name]}")

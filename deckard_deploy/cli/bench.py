@@ -14,7 +14,7 @@ from deckard_deploy.cli.reporter import TERMINAL
 from deckard_deploy.operations.options import Selection
 
 if TYPE_CHECKING:
-    from deckard_deploy.measuring.records import Record
+    from deckard_deploy.measuring.records import BenchRecord
 
 
 @click.group(invoke_without_command=True)
@@ -140,7 +140,7 @@ def show(record: str, *, as_json: bool, as_markdown: bool, state_dir: Path | Non
         _print(found, as_json=as_json)
 
 
-def _print(record: "Record", *, as_json: bool) -> None:
+def _print(record: "BenchRecord", *, as_json: bool) -> None:
     if as_json:
         click.echo(record.model_dump_json(indent=2))
         return

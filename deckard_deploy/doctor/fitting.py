@@ -13,11 +13,11 @@ from deckard_deploy.catalog.specs import Deployment, HardwareProfile
 from deckard_deploy.doctor.facts import HostFacts
 from deckard_deploy.doctor.findings import Finding, Severity
 from deckard_deploy.doctor.host import not_installed_text
-from deckard_deploy.doctor.judge import judge
-from deckard_deploy.doctor.target import target_of
+from deckard_deploy.doctor.judge import evaluate_rules
+from deckard_deploy.doctor.target import target_for_plan
 from deckard_deploy.errors import EnvironmentUnfitError
 from deckard_deploy.planning.memory.changes import smallest_changes
-from deckard_deploy.planning.memory.fit import Memory, memory_of
+from deckard_deploy.planning.memory.fit import MemoryPlan, memory_of
 from deckard_deploy.planning.memory.settings import UnknownMemoryError
 from deckard_deploy.planning.planner import build_plan
 
@@ -46,8 +46,8 @@ class Fit:
 def fit(profile: HardwareProfile, facts: HostFacts) -> Fit:
     """Judge the profile with its own model, engine and settings on the machine of `facts`."""
     resolved = resolve(Deployment(), profile=profile)
-    target = target_of(resolved, build_plan(resolved), models=Path())
-    findings = {finding.rule: finding for finding in judge(facts, target)}
+    target = target_for_plan(resolved, build_plan(resolved), models=Path())
+    findings = {finding.rule: finding for finding in evaluate_rules(facts, target)}
     for rule in HARDWARE_RULES:
         if _failed(findings.get(rule)):
             return Fit(profile=profile.name, verdict="no", why=findings[rule].what)
@@ -78,7 +78,7 @@ def _state_changes(findings: Mapping[str, Finding]) -> list[str]:
     return changes
 
 
-def made_for(facts: HostFacts, fits: Sequence[Fit]) -> Fit:
+def matching_profile(facts: HostFacts, fits: Sequence[Fit]) -> Fit:
     """Return the profile that `up` takes when none is named. Raises EnvironmentUnfitError if unclear."""
     if not facts.gpus and facts.gpu_problem not in (None, not_installed_text("nvidia-smi")):
         raise EnvironmentUnfitError(
@@ -129,7 +129,7 @@ def _with_memory_of(resolved: Resolved, facts: HostFacts) -> Resolved:
     return replace(resolved, profile=resolved.profile.model_copy(update={"hardware": measured}))
 
 
-def _memory(resolved: Resolved) -> Memory | None:
+def _memory(resolved: Resolved) -> MemoryPlan | None:
     """Return the memory of the plan, None if unknown. The rules judge free memory, because it changes."""
     try:
         return memory_of(resolved)
@@ -137,7 +137,7 @@ def _memory(resolved: Resolved) -> Memory | None:
         return None
 
 
-def _smaller_settings(resolved: Resolved, memory: Memory | None, *, gpus: int) -> list[str]:
+def _smaller_settings(resolved: Resolved, memory: MemoryPlan | None, *, gpus: int) -> list[str]:
     """Return the changes of settings that fit into memory, and need no more GPUs than there are."""
     if memory is None or memory.verdict == "fits":
         return []

@@ -21,7 +21,7 @@ RULES = (
 )
 
 
-def judge(facts: HostFacts, target: Target, *, before_up: bool = False) -> tuple[Finding, ...]:
+def evaluate_rules(facts: HostFacts, target: Target, *, before_up: bool = False) -> tuple[Finding, ...]:
     """Return the findings on these facts, worst first. `before_up`: only the fails that stop `up`."""
     findings = []
     for rule in RULES:

@@ -67,7 +67,7 @@ class Target:
         return self.memory == "unified"
 
 
-def target_of(resolved: Resolved, plan: LaunchPlan, *, models: Path, running: bool = False) -> Target:
+def target_for_plan(resolved: Resolved, plan: LaunchPlan, *, models: Path, running: bool = False) -> Target:
     """Return the target of a plan. running: the deployment is up, so its port and processes are its own."""
     hardware = resolved.profile.hardware
     docker = plan.runtime == "docker"

@@ -10,12 +10,12 @@ from enum import StrEnum
 
 from deckard_deploy.errors import NetworkError
 from deckard_deploy.measuring.metrics import SpeculativeDecoding, metrics_url, scrape, speculative_decoding
-from deckard_deploy.system.http import NO_ACCESS, Access, session
+from deckard_deploy.system.http import ANONYMOUS, EndpointCredentials, session
 
 # Below this rate over all tokens the drafter goes off. It is the cost of MTP on a Spark
 # (planning/roofline.py: 0.94 of 19.35 GB read a token), and far below the 11 % of the worst published misfit
 # (an abliterated target, promzeus).
-FLOOR = 0.05
+MIN_ACCEPTANCE = 0.05
 # From this share on a position is worth drafting. A choice: 4 tokens are the knee in github club-3090, with
 # 0.57 of the drafts accepted up to the fourth; more were a loss.
 MIN_POSITION_SHARE = 0.5
@@ -49,7 +49,7 @@ class DrafterVerdict:
     detail: str
 
 
-def judge(measured: SpeculativeDecoding, tokens: int) -> DrafterVerdict:
+def advise(measured: SpeculativeDecoding, tokens: int) -> DrafterVerdict:
     """Return the advice for a drafter that drafts `tokens` now.
 
     The share of a position is that of the drafts whose tokens were accepted up to there. The last position
@@ -62,7 +62,7 @@ def judge(measured: SpeculativeDecoding, tokens: int) -> DrafterVerdict:
         return DrafterVerdict(Advice.UNKNOWN, tokens, f"only {measured.drafts:g} drafts were made")
     by_position = ", ".join(f"{share:.0%}" for share in shares)
     detail = f"{rate:.0%} of {measured.draft_tokens:g} drafted tokens accepted; by position {by_position}"
-    if rate < FLOOR:
+    if rate < MIN_ACCEPTANCE:
         return DrafterVerdict(Advice.OFF, 0, detail)
     worthwhile = 0
     for share in shares:
@@ -75,7 +75,7 @@ def judge(measured: SpeculativeDecoding, tokens: int) -> DrafterVerdict:
     return DrafterVerdict(Advice.LOWER, worthwhile, detail)
 
 
-def measure(base_url: str, served_name: str, access: Access = NO_ACCESS) -> SpeculativeDecoding:
+def measure(base_url: str, served_name: str, access: EndpointCredentials = ANONYMOUS) -> SpeculativeDecoding:
     """Send PROMPTS with the server's own sampling, and return the increase of the drafter's counters.
 
     The endpoint has answered before, so its kernels are compiled. Raises NetworkError when the endpoint does
@@ -91,7 +91,7 @@ def measure(base_url: str, served_name: str, access: Access = NO_ACCESS) -> Spec
     return found
 
 
-def _complete(base_url: str, served_name: str, prompt: str, access: Access) -> None:
+def _complete(base_url: str, served_name: str, prompt: str, access: EndpointCredentials) -> None:
     import requests  # noqa: PLC0415  heavy
 
     body = {

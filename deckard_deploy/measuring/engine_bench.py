@@ -33,7 +33,7 @@ class Endpoint:
     key: str = field(default="", repr=False)
 
 
-def argv_of(endpoint: Endpoint, arguments: Sequence[str]) -> tuple[str, ...]:
+def bench_options(endpoint: Endpoint, arguments: Sequence[str]) -> tuple[str, ...]:
     """Return the options that name the server and the model, followed by `arguments`."""
     url = ("--base-url", endpoint.server)
     model = ("--model", endpoint.model, "--served-model-name", endpoint.served_name)
@@ -54,7 +54,12 @@ class Bench:
         prompts: sent as they are, instead of random tokens. Raises EnvironmentUnfitError when the program
         fails and NetworkError when no request was answered.
         """
-        options = [*argv_of(self.endpoint, arguments), "--save-result", "--save-detailed", "--disable-tqdm"]
+        options = [
+            *bench_options(self.endpoint, arguments),
+            "--save-result",
+            "--save-detailed",
+            "--disable-tqdm",
+        ]
         task = {"arguments": options, "prompts": list(prompts), "key": self.endpoint.key}
         line = self._exchange(json.dumps(task))
         if not line:
@@ -109,7 +114,7 @@ def _last_line(text: str) -> str:
 
 
 @contextlib.contextmanager
-def opened(endpoint: Endpoint) -> Iterator[Bench]:
+def benchmark_worker(endpoint: Endpoint) -> Iterator[Bench]:
     """Start the benchmark next to the engine; it ends with the context. Raises EnvironmentUnfitError."""
     command = [*endpoint.python, "-c", _ELSEWHERE + _INSIDE.read_text(encoding="utf-8")]
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as messages:

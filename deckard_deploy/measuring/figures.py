@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import NamedTuple
 
-from deckard_deploy.measuring.records import Acceptance, Ceiling, Record, Run
+from deckard_deploy.measuring.records import Acceptance, BenchRecord, Ceiling, Run
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,13 @@ class Row:
         return self.tokens_per_s.median / self.ceiling.tokens_per_s
 
 
-def rows(record: Record) -> list[Row]:
+def rows(record: BenchRecord) -> list[Row]:
     """Return a row for each concurrency, ascending."""
     ceilings = {ceiling.concurrency: ceiling for ceiling in record.ceilings}
     return [_row(record.of(number), ceilings.get(number)) for number in record.concurrencies]
 
 
-def has_drafter(record: Record) -> bool:
+def has_drafter(record: BenchRecord) -> bool:
     """Return True if any run of the record drafted."""
     return any(run.acceptance is not None for run in record.runs)
 

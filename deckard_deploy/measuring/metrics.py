@@ -12,7 +12,7 @@ from itertools import islice, pairwise
 from typing import TypeAlias
 
 from deckard_deploy.errors import NetworkError
-from deckard_deploy.system.http import NO_ACCESS, Access, session
+from deckard_deploy.system.http import ANONYMOUS, EndpointCredentials, session
 
 TIMEOUT_S = (1.0, 5.0)  # to connect, between two bytes; the server has the numbers at hand
 CHUNK, MAX_CHUNKS = 1 << 16, 64  # bytes; 0.19.1's page is 48 kB, another server may send more
@@ -186,7 +186,7 @@ def metrics_url(base_url: str) -> str:
     return base_url.rstrip("/").removesuffix("/v1") + "/metrics"
 
 
-def scrape(url: str, access: Access = NO_ACCESS) -> Page:
+def scrape(url: str, access: EndpointCredentials = ANONYMOUS) -> Page:
     """Fetch and read a page, without a proxy. Raises NetworkError when it is not a page of vLLM's."""
     page = parse(_fetch(url, access), at_s=time.monotonic())
     if not any(name.startswith("vllm:") for name in page.samples):
@@ -216,7 +216,7 @@ def parse(text: str, *, at_s: float = 0.0) -> Page:
     return Page(at_s, samples, types)
 
 
-def _fetch(url: str, access: Access) -> str:
+def _fetch(url: str, access: EndpointCredentials) -> str:
     import requests  # noqa: PLC0415  heavy
 
     with session(access) as client:

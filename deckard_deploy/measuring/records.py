@@ -133,7 +133,7 @@ class RecordBase(RecordPart):
     host: dict[str, Any]
 
 
-class Record(RecordBase):
+class BenchRecord(RecordBase):
     """One sweep. Make it with RecordHeader.record.
 
     beside: the record of the deployment that was measured in turn with this one. ended: the reason why the
@@ -174,7 +174,7 @@ class RecordHeader(RecordBase):
     command: tuple[str, ...]
     ceilings: tuple[Ceiling, ...] = ()
 
-    def record(self, *, runs: Iterable[Run], stopped: str = "", beside: str | None = None) -> Record:
+    def record(self, *, runs: Iterable[Run], stopped: str = "", beside: str | None = None) -> BenchRecord:
         """Return the record of these runs.
 
         stopped: the reason why the sweep stopped early, of any length: it may quote a server, so control
@@ -186,7 +186,7 @@ class RecordHeader(RecordBase):
             raise ValueError(f"record {self.id} has no run")
         one_line = " ".join(stopped.split())
         reason = "".join(letter for letter in one_line if letter.isprintable())
-        return Record(
+        return BenchRecord(
             id=self.id,
             made_at=self.made_at,
             tool_version=self.tool_version,
@@ -201,7 +201,7 @@ class RecordHeader(RecordBase):
         )
 
 
-def save(folder: Path, record: Record) -> Path:
+def save(folder: Path, record: BenchRecord) -> Path:
     """Write the record as FOLDER/ID.json and return the path. Raises EnvironmentUnfitError."""
     path = folder / f"{record.id}.json"
     write_atomically(path, record.model_dump_json(indent=1) + "\n", mode=UMASK_MODE)
@@ -215,7 +215,7 @@ def ids(folder: Path) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.json") if _ID.fullmatch(path.stem))
 
 
-def load(path: Path) -> Record:
+def load(path: Path) -> BenchRecord:
     """Read a record. Raises BadInputError when it cannot be read, IntegrityError when it is damaged."""
     try:
         with path.open("rb") as file:
@@ -225,7 +225,7 @@ def load(path: Path) -> Record:
     if len(content) > MAX_BYTES:
         raise IntegrityError(f"{path}: more than {MAX_BYTES} bytes: not a record")
     try:
-        record = Record.model_validate_json(content)
+        record = BenchRecord.model_validate_json(content)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"

@@ -7,8 +7,8 @@ from typing import Any
 from deckard_deploy.measuring.baselines import Baseline
 from deckard_deploy.measuring.comparison import Comparison
 from deckard_deploy.measuring.figures import has_drafter, rows
-from deckard_deploy.measuring.records import Record
-from deckard_deploy.measuring.tables import cells, format_spread, notes, number
+from deckard_deploy.measuring.records import BenchRecord
+from deckard_deploy.measuring.tables import cells, format_number, format_spread, notes
 from deckard_deploy.resources import templates_dir
 
 TITLES = {
@@ -20,7 +20,7 @@ TITLES = {
 
 
 def html(
-    record: Record,
+    record: BenchRecord,
     pictures: Mapping[str, bytes],
     *,
     published: Baseline | None = None,
@@ -43,12 +43,12 @@ def html(
         machine=machine(record.host),
         failed=record.failed,
         why_no_roof=record.unknown_roofline_reasons,
-        number=number,
+        number=format_number,
         spread=format_spread,
     )
 
 
-def markdown(record: Record) -> str:
+def markdown(record: BenchRecord) -> str:
     """Return the table and notes of `bench show` as markdown, for a model card."""
     header, *lines = cells(record)
     rule = ("---:",) * len(header)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.measuring import records
 from deckard_deploy.measuring.baselines import Baseline, baselines
-from deckard_deploy.measuring.records import Record
+from deckard_deploy.measuring.records import BenchRecord
 
 
 class Side(NamedTuple):
@@ -15,7 +15,7 @@ class Side(NamedTuple):
     name: str
     speeds: dict[int, list[float]]
     about: str
-    record: Record | None = None
+    record: BenchRecord | None = None
 
 
 def find_side(folder: Path, name: str) -> Side:
@@ -39,7 +39,7 @@ def published(name: str) -> Baseline:
     return baselines()[name]
 
 
-def of_record(record: Record) -> Side:
+def of_record(record: BenchRecord) -> Side:
     """Return the speeds of a record."""
     speeds = {}
     for concurrency in record.concurrencies:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from deckard_deploy.errors import IntegrityError
 from deckard_deploy.measuring.comparison import Speeds, compare
 from deckard_deploy.measuring.figures import draft_figures, rows
-from deckard_deploy.measuring.records import Drafting, Record, RecordBase, RecordPart
+from deckard_deploy.measuring.records import BenchRecord, Drafting, RecordBase, RecordPart
 from deckard_deploy.measuring.tables import acceptance_cells
 from deckard_deploy.measuring.workload import Settings
 from deckard_deploy.system.files import UMASK_MODE, write_atomically
@@ -54,14 +54,14 @@ class SpecRecord(RecordBase):
         return None
 
 
-def tried(tokens: int, record: Record, off: Record) -> Trial:
+def evaluate(tokens: int, record: BenchRecord, off: BenchRecord) -> Trial:
     """Compare a sweep that drafts `tokens` with the sweep `off`, which has no drafter."""
     overall = compare(speeds(off), speeds(record)).overall
     draft = draft_figures(record.runs)
     return Trial(
         tokens=tokens,
         record=record.id,
-        tokens_per_s=medians(record),
+        tokens_per_s=median_speeds(record),
         ratio=overall.ratio,
         low=overall.low,
         high=overall.high,
@@ -72,7 +72,7 @@ def tried(tokens: int, record: Record, off: Record) -> Trial:
     )
 
 
-def speeds(record: Record) -> Speeds:
+def speeds(record: BenchRecord) -> Speeds:
     """Return the tokens per second of every run, by concurrency."""
     found = {}
     for number in record.concurrencies:
@@ -80,12 +80,12 @@ def speeds(record: Record) -> Speeds:
     return found
 
 
-def medians(record: Record) -> dict[int, float]:
+def median_speeds(record: BenchRecord) -> dict[int, float]:
     """Return the median tokens per second, by concurrency."""
     return {row.concurrency: row.tokens_per_s.median for row in rows(record)}
 
 
-def recommended(attempts: Iterable[Trial]) -> int:
+def recommend(attempts: Iterable[Trial]) -> int:
     """Return the fastest number of tokens whose interval is above 1, or 0.
 
     Without such a number the drafter goes: it takes memory, and can be turned on again.
@@ -103,7 +103,7 @@ def save(folder: Path, record: SpecRecord) -> Path:
     return path
 
 
-def latest(folder: Path, wanted: Mapping[str, str], drafting: Drafting) -> SpecRecord | None:
+def latest_record(folder: Path, wanted: Mapping[str, str], drafting: Drafting) -> SpecRecord | None:
     """Return the newest record of the same subject and drafter, with any number of tokens.
 
     wanted: fields of the subject that have to agree. Raises IntegrityError for a file that is not such a
@@ -157,7 +157,7 @@ def _trial_cells(trial: Trial, numbers: list[int]) -> tuple[str, ...]:
     )
 
 
-def advice(record: SpecRecord) -> str:
+def recommendation_text(record: SpecRecord) -> str:
     """Return the recommendation as a sentence."""
     best = record.best
     if best is not None:

@@ -11,7 +11,7 @@ from deckard_deploy.measuring.records import RecordBase, RecordPart
 from deckard_deploy.system.files import UMASK_MODE, write_atomically
 
 
-class Timed(RecordPart):
+class TimedStart(RecordPart):
     """One start, in seconds. caches: `kept` if an earlier start had compiled the kernels."""
 
     caches: Literal["empty", "kept"]
@@ -22,7 +22,7 @@ class Timed(RecordPart):
 class StartupRecord(RecordBase):
     """The starts of one plan. The kernel's page cache was left alone: weights read before are read faster."""
 
-    starts: tuple[Timed, ...]
+    starts: tuple[TimedStart, ...]
 
 
 def save(folder: Path, record: StartupRecord) -> Path:
@@ -32,7 +32,7 @@ def save(folder: Path, record: StartupRecord) -> Path:
     return path
 
 
-def cells(starts: Sequence[Timed], order: Sequence[str]) -> list[tuple[str, ...]]:
+def cells(starts: Sequence[TimedStart], order: Sequence[str]) -> list[tuple[str, ...]]:
     """Return a header and a line for each phase: seconds with empty caches, with kept ones, and saved."""
     empty = [start for start in starts if start.caches == "empty"]
     kept = [start for start in starts if start.caches == "kept"]
@@ -46,7 +46,7 @@ def cells(starts: Sequence[Timed], order: Sequence[str]) -> list[tuple[str, ...]
     return [*lines, _line("total", empty_total_s, kept_total_s)]
 
 
-def _phase_seconds(starts: Sequence[Timed], phase: str) -> list[float]:
+def _phase_seconds(starts: Sequence[TimedStart], phase: str) -> list[float]:
     return [start.phases.get(phase, 0.0) for start in starts]
 
 

@@ -7,7 +7,7 @@ from math import log, sqrt
 from statistics import stdev
 from typing import Any
 
-from deckard_deploy.measuring.engine_bench import Bench, Endpoint, opened
+from deckard_deploy.measuring.engine_bench import Bench, Endpoint, benchmark_worker
 from deckard_deploy.measuring.records import Acceptance, Percentiles, Request, Run
 from deckard_deploy.measuring.workload import Settings
 
@@ -25,7 +25,7 @@ def sweep(endpoints: Sequence[Endpoint], settings: Settings, say: Say) -> Iterat
     prefix cache (benchmarks/serve.py of 0.19.1, `test_input`). Raises EnvironmentUnfitError, NetworkError.
     """
     with ExitStack() as stack:
-        benches = [stack.enter_context(opened(endpoint)) for endpoint in endpoints]
+        benches = [stack.enter_context(benchmark_worker(endpoint)) for endpoint in endpoints]
         for concurrency in settings.concurrency:
             say(f"bench    {concurrency} at once: warm-up, then {settings.counted} runs")
             _round(benches, settings, concurrency, requests=concurrency)
@@ -77,10 +77,10 @@ def _round(
     benches: Sequence[Bench], settings: Settings, concurrency: int, *, requests: int
 ) -> tuple[Run, ...]:
     seed = secrets.randbits(31)
-    return tuple(one_run(bench, settings, concurrency, requests=requests, seed=seed) for bench in benches)
+    return tuple(measure_run(bench, settings, concurrency, requests=requests, seed=seed) for bench in benches)
 
 
-def one_run(bench: Bench, settings: Settings, concurrency: int, *, requests: int, seed: int) -> Run:
+def measure_run(bench: Bench, settings: Settings, concurrency: int, *, requests: int, seed: int) -> Run:
     """Measure one run. The seed has to be a fresh one. Raises EnvironmentUnfitError, NetworkError."""
     arguments = settings.arguments(concurrency, requests, seed)
     return run_from_result(bench.measure(arguments, settings.prompts(requests, seed)), concurrency, seed)

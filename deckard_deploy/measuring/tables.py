@@ -4,14 +4,14 @@ import textwrap
 from collections.abc import Iterator
 
 from deckard_deploy.measuring.figures import Row, Spread, has_drafter, rows
-from deckard_deploy.measuring.records import Record, Subject
+from deckard_deploy.measuring.records import BenchRecord, Subject
 from deckard_deploy.measuring.workload import Settings
 
 WIDTH = 80
 _HEADER = ("at once", "tok/s", "±", "each", "TTFT", "p99", "ITL", "p99", "roof")
 
 
-def cells(record: Record) -> list[tuple[str, ...]]:
+def cells(record: BenchRecord) -> list[tuple[str, ...]]:
     """Return a header and a line for each concurrency; times in milliseconds."""
     drafted = has_drafter(record)
     lines: list[tuple[str, ...]] = [(*_HEADER, "acc", "len") if drafted else _HEADER]
@@ -26,13 +26,13 @@ def cells(record: Record) -> list[tuple[str, ...]]:
 def _row_cells(row: Row) -> tuple[str, ...]:
     return (
         str(row.concurrency),
-        number(row.tokens_per_s.median),
+        format_number(row.tokens_per_s.median),
         f"{row.tokens_per_s.relative:.0%}",
-        number(row.each.median),
-        number(row.ttft.median),
-        number(row.ttft_p99.median),
-        number(row.itl.median),
-        number(row.itl_p99.median),
+        format_number(row.each.median),
+        format_number(row.ttft.median),
+        format_number(row.ttft_p99.median),
+        format_number(row.itl.median),
+        format_number(row.itl_p99.median),
         _share_text(row.reached),
     )
 
@@ -50,7 +50,7 @@ def _share_text(reached: float | None) -> str:
     return f"{reached:.0%}" if reached >= 0.1 else f"{reached:.1%}"
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """Return the number with three significant digits, or all digits before the point."""
     if value >= 100:
         return f"{value:,.0f}"
@@ -59,7 +59,7 @@ def number(value: float) -> str:
     return f"{value:.2f}"
 
 
-def notes(record: Record) -> list[str]:
+def notes(record: BenchRecord) -> list[str]:
     """Return the notes of a record as lines of at most 80 columns: subject, method, failures, unknowns."""
     lines = []
     for note in _notes(record):
@@ -67,7 +67,7 @@ def notes(record: Record) -> list[str]:
     return lines
 
 
-def _notes(record: Record) -> Iterator[str]:
+def _notes(record: BenchRecord) -> Iterator[str]:
     yield from _subject_notes(record.subject)
     yield _method_note(record.settings, _runs_text(record))
     if record.ended:
@@ -95,8 +95,8 @@ def _method_note(settings: Settings, runs_text: str) -> str:
     return f"{settings.workload}: {lengths}; {runs}, ± half of least to most; times in ms"
 
 
-def _runs_text(record: Record) -> str:
-    counts = {len(record.of(number)) for number in record.concurrencies}
+def _runs_text(record: BenchRecord) -> str:
+    counts = {len(record.of(concurrency)) for concurrency in record.concurrencies}
     if len(counts) == 1:
         return str(counts.pop())
     return f"{min(counts)} to {max(counts)}"
@@ -104,4 +104,4 @@ def _runs_text(record: Record) -> str:
 
 def format_spread(spread: Spread) -> str:
     """Return the median, the least and the most as text."""
-    return f"{number(spread.median)} ({number(spread.low)} to {number(spread.high)})"
+    return f"{format_number(spread.median)} ({format_number(spread.low)} to {format_number(spread.high)})"

@@ -8,9 +8,9 @@ from typing import Any
 from deckard_deploy import __version__
 from deckard_deploy.errors import BadInputError, DeployError
 from deckard_deploy.measuring import records
-from deckard_deploy.measuring.engine_bench import Endpoint, argv_of
+from deckard_deploy.measuring.engine_bench import Endpoint, bench_options
 from deckard_deploy.measuring.figures import Row, rows
-from deckard_deploy.measuring.records import Record, RecordHeader, Run
+from deckard_deploy.measuring.records import BenchRecord, RecordHeader, Run
 from deckard_deploy.measuring.report import markdown
 from deckard_deploy.measuring.sweep import sweep
 from deckard_deploy.measuring.tables import cells, notes
@@ -56,22 +56,22 @@ def select(selection: Selection, beside: str | None) -> list[DeploymentRef]:
     return deployments
 
 
-def table_rows(record: Record) -> list[tuple[str, ...]]:
+def table_rows(record: BenchRecord) -> list[tuple[str, ...]]:
     """Return the figures of a record as a table with a head."""
     return cells(record)
 
 
-def note_lines(record: Record) -> list[str]:
+def note_lines(record: BenchRecord) -> list[str]:
     """Return what a reader has to know of a record, in lines of at most 80 columns."""
     return notes(record)
 
 
-def markdown_text(record: Record) -> str:
+def markdown_text(record: BenchRecord) -> str:
     """Return a record as markdown, for a model card."""
     return markdown(record)
 
 
-def summary_line(record: Record) -> str:
+def summary_line(record: BenchRecord) -> str:
     """Return the record in one line: what was measured, and its highest speed."""
     best = max(rows(record), key=_median_speed)
     subject = record.subject
@@ -94,10 +94,12 @@ def bench_command(deployment: DeploymentRef, settings: Settings, report: Reporte
 def _command(endpoint: Endpoint, settings: Settings) -> tuple[str, ...]:
     first = settings.concurrency[0]
     arguments = settings.arguments(first, first * settings.requests, 0)
-    return ("vllm", "bench", "serve", *argv_of(endpoint, arguments))
+    return ("vllm", "bench", "serve", *bench_options(endpoint, arguments))
 
 
-def run_sweep(deployments: Sequence[DeploymentRef], settings: Settings, report: Reporter) -> list[Record]:
+def run_sweep(
+    deployments: Sequence[DeploymentRef], settings: Settings, report: Reporter
+) -> list[BenchRecord]:
     """Measure running deployments in turn, and save a record of each, also of a sweep that ends early.
 
     Raises BadInputError, EnvironmentUnfitError, NetworkError.
@@ -148,7 +150,7 @@ def save_records(
     report: Reporter,
     *,
     stopped: str = "",
-) -> list[Record]:
+) -> list[BenchRecord]:
     """Save one record for each header. rounds: one run for each header, in turn.
 
     stopped: the reason why the sweep ended early. Raises EnvironmentUnfitError.
@@ -162,12 +164,12 @@ def save_records(
     return found
 
 
-def find_record(state_dir: Path | None, name: str) -> Record:
+def find_record(state_dir: Path | None, name: str) -> BenchRecord:
     """Return a record by its id, the beginning of it, a file, or `last`. Raises BadInputError, IntegrityError."""
     return records.load(records.find(state_directory(state_dir).bench, name))
 
 
-def all_records(state_dir: Path | None, report: Reporter) -> list[Record]:
+def all_records(state_dir: Path | None, report: Reporter) -> list[BenchRecord]:
     """Return every record, oldest first. A damaged one is reported and left out."""
     folder = state_directory(state_dir).bench
     found = []

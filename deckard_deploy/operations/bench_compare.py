@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from deckard_deploy.errors import RegressionError
 from deckard_deploy.measuring.comparison import Comparison, Ratio, compare, compare_pairs
-from deckard_deploy.measuring.records import Record
+from deckard_deploy.measuring.records import BenchRecord
 from deckard_deploy.measuring.sides import Side, differences_in_settings, find_side, of_record
-from deckard_deploy.measuring.tables import number
+from deckard_deploy.measuring.tables import format_number
 from deckard_deploy.running.layout import state_directory
 
 
@@ -33,12 +33,12 @@ def find_named(name: str, state_dir: Path | None) -> Side:
     return find_side(state_directory(state_dir).bench, name)
 
 
-def compare_with(old: Side, new: Record) -> ComparedSides:
+def compare_with(old: Side, new: BenchRecord) -> ComparedSides:
     """Compare a record with what `find_named` returned. Raises BadInputError without a common row."""
     return compare_sides(old, of_record(new))
 
 
-def compare_records(old: Record, new: Record) -> ComparedSides:
+def compare_records(old: BenchRecord, new: BenchRecord) -> ComparedSides:
     """Compare two records."""
     return compare_sides(of_record(old), of_record(new))
 
@@ -76,7 +76,7 @@ def rows(compared: ComparedSides) -> list[tuple[str, ...]]:
         after = geometric_mean(compared.new.speeds[concurrency])
         limit = ceilings.get(concurrency)
         roof = f"{after / limit:.0%}" if limit else "unknown"
-        table.append((str(concurrency), number(before), number(after), *_words(ratio), roof))
+        table.append((str(concurrency), format_number(before), format_number(after), *_words(ratio), roof))
     table.append(("all", "", "", *_words(compared.found.overall), ""))
     return table
 

@@ -9,7 +9,7 @@ from deckard_deploy.measuring.comparison import compare
 from deckard_deploy.measuring.sides import of_record, published
 from deckard_deploy.operations.bench import find_record
 from deckard_deploy.operations.reporting import Reporter
-from deckard_deploy.system.files import UMASK_MODE, write_atomically, writing
+from deckard_deploy.system.files import UMASK_MODE, translating_write_errors, write_atomically
 
 
 def write_report(
@@ -28,7 +28,7 @@ def write_report(
         except BadInputError as error:
             report.say(f"no ratio {error.message}")  # the plot shows both all the same
     pictures = plots.pictures(figures.rows(record), table)
-    with writing(folder):
+    with translating_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for plot, picture in pictures.items():
             (folder / f"{record.id}-{plot}.png").write_bytes(picture)

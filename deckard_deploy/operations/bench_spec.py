@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from deckard_deploy import __version__
 from deckard_deploy.errors import BadInputError, DeployError
 from deckard_deploy.measuring import speculation
-from deckard_deploy.measuring.records import Record
+from deckard_deploy.measuring.records import BenchRecord
 from deckard_deploy.measuring.speculation import SpecRecord
 from deckard_deploy.measuring.workload import Settings
 from deckard_deploy.operations.bench import run_sweep
@@ -26,8 +26,8 @@ from deckard_deploy.operations.options import Selection
 from deckard_deploy.operations.release import create_release
 from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.planning.plan import LaunchPlan
-from deckard_deploy.running.deploy import Site, bring_up, observe
-from deckard_deploy.running.lock import held
+from deckard_deploy.running.deploy import DeploymentContext, deploy, observe
+from deckard_deploy.running.lock import lock_deployment
 
 
 def drafting_plan(deployment: DeploymentRef) -> LaunchPlan:
@@ -50,7 +50,7 @@ def explain(selection: Selection, tokens: tuple[int, ...]) -> str:
 
 def result_of(record: SpecRecord) -> tuple[list[tuple[str, ...]], str]:
     """Return the record as a table, and the advice in one line."""
-    return list(speculation.cells(record)), speculation.advice(record)
+    return list(speculation.cells(record)), speculation.recommendation_text(record)
 
 
 def run(selection: Selection, settings: Settings, tokens: tuple[int, ...], report: Reporter) -> SpecRecord:
@@ -61,7 +61,7 @@ def run(selection: Selection, settings: Settings, tokens: tuple[int, ...], repor
     """
     deployment = select_deployment(selection)
     plan = drafting_plan(deployment)
-    with held(deployment.directory.create(deployment.name), verb="bench spec"):
+    with lock_deployment(deployment.directory.create(deployment.name), verb="bench spec"):
         sweeps = dict(_sweeps(deployment, plan, settings, (0, *tokens), report))
     record = _record(plan, settings, sweeps)
     folder = deployment.directory.bench / "spec"
@@ -76,7 +76,7 @@ def _sweeps(
     settings: Settings,
     tokens: tuple[int, ...],
     report: Reporter,
-) -> Iterator[tuple[int, Record]]:
+) -> Iterator[tuple[int, BenchRecord]]:
     with open_deployment(deployment.directory, deployment.name, report, also=plan.runtime) as context:
         try:
             for number in tokens:
@@ -91,20 +91,20 @@ def _sweeps(
         _start(context, plan)
 
 
-def _start(context: Site, plan: LaunchPlan) -> None:
+def _start(context: DeploymentContext, plan: LaunchPlan) -> None:
     current = context.releases.current()
     running = observe(context.runtimes).plan_hash
     if current and current.plan_hash == plan.hash and running == plan.hash:
         return
-    bring_up(context, *create_release(plan, context.releases))
+    deploy(context, *create_release(plan, context.releases))
 
 
-def _record(plan: LaunchPlan, settings: Settings, sweeps: dict[int, Record]) -> SpecRecord:
+def _record(plan: LaunchPlan, settings: Settings, sweeps: dict[int, BenchRecord]) -> SpecRecord:
     off = sweeps[0]
     attempts = []
     for number, record in sweeps.items():
         if number:
-            attempts.append(speculation.tried(number, record, off))
+            attempts.append(speculation.evaluate(number, record, off))
     now = datetime.now(UTC)
     return SpecRecord(
         id=f"{now:%Y%m%d-%H%M%S}-{plan.hash}",
@@ -114,7 +114,7 @@ def _record(plan: LaunchPlan, settings: Settings, sweeps: dict[int, Record]) -> 
         host=host_facts(),
         settings=settings,
         off=off.id,
-        off_tokens_per_s=speculation.medians(off),
+        off_tokens_per_s=speculation.median_speeds(off),
         tried=tuple(attempts),
-        recommended=speculation.recommended(tuple(attempts)),
+        recommended=speculation.recommend(tuple(attempts)),
     )

@@ -11,7 +11,7 @@ from typing import Literal
 from deckard_deploy import __version__
 from deckard_deploy.errors import DeployError, EnvironmentUnfitError
 from deckard_deploy.measuring import startup_records
-from deckard_deploy.measuring.startup_records import StartupRecord, Timed
+from deckard_deploy.measuring.startup_records import StartupRecord, TimedStart
 from deckard_deploy.operations.bench_host import host_facts
 from deckard_deploy.operations.bench_target import current_release, describe_deployment
 from deckard_deploy.operations.deployments import DeploymentRef, open_deployment, select_deployment
@@ -19,11 +19,11 @@ from deckard_deploy.operations.options import Selection
 from deckard_deploy.operations.release import create_release
 from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.planning.plan import LaunchPlan
-from deckard_deploy.running.deploy import Site, bring_up
-from deckard_deploy.running.lock import held
+from deckard_deploy.running.deploy import DeploymentContext, deploy
+from deckard_deploy.running.lock import lock_deployment
 from deckard_deploy.startup import history
 from deckard_deploy.startup.phases import ORDER
-from deckard_deploy.system.files import remove_folder, temporary_prefix, writing
+from deckard_deploy.system.files import remove_folder, temporary_prefix, translating_write_errors
 
 
 def explain(selection: Selection, runs: int) -> str:
@@ -48,7 +48,7 @@ def run(selection: Selection, runs: int, report: Reporter) -> StartupRecord:
     deployment = select_deployment(selection)
     plan = current_release(deployment).plan()
     with (
-        held(deployment.directory.create(deployment.name), verb="bench startup"),
+        lock_deployment(deployment.directory.create(deployment.name), verb="bench startup"),
         open_deployment(deployment.directory, deployment.name, report, also=plan.runtime) as context,
     ):
         record = _record(plan, tuple(_starts(deployment, context, plan, runs, report)))
@@ -58,7 +58,7 @@ def run(selection: Selection, runs: int, report: Reporter) -> StartupRecord:
     return record
 
 
-def _record(plan: LaunchPlan, starts: tuple[Timed, ...]) -> StartupRecord:
+def _record(plan: LaunchPlan, starts: tuple[TimedStart, ...]) -> StartupRecord:
     now = datetime.now(UTC)
     return StartupRecord(
         id=f"{now:%Y%m%d-%H%M%S}-{plan.hash}",
@@ -71,8 +71,8 @@ def _record(plan: LaunchPlan, starts: tuple[Timed, ...]) -> StartupRecord:
 
 
 def _starts(
-    deployment: DeploymentRef, context: Site, plan: LaunchPlan, runs: int, report: Reporter
-) -> Iterator[Timed]:
+    deployment: DeploymentRef, context: DeploymentContext, plan: LaunchPlan, runs: int, report: Reporter
+) -> Iterator[TimedStart]:
     try:
         for number in range(runs):
             report.say(f"start    {number + 1} of {runs} with empty caches")
@@ -84,13 +84,13 @@ def _starts(
     except (DeployError, KeyboardInterrupt):
         report.say("back     to what ran before; ^C again leaves it as it is now")
         # The interrupted release runs on caches that are gone.
-        bring_up(context, *create_release(plan, context.releases))
+        deploy(context, *create_release(plan, context.releases))
         raise
 
 
 def _timed(
-    deployment: DeploymentRef, context: Site, plan: LaunchPlan, caches: Literal["empty", "kept"]
-) -> Timed:
+    deployment: DeploymentRef, context: DeploymentContext, plan: LaunchPlan, caches: Literal["empty", "kept"]
+) -> TimedStart:
     """Start a new launch of the plan. Return the time that `up` would remember of it."""
 
     def starts() -> tuple[history.Start, ...]:
@@ -99,7 +99,7 @@ def _timed(
         )
 
     before = starts()
-    bring_up(context, *create_release(plan, context.releases))
+    deploy(context, *create_release(plan, context.releases))
     after = starts()
     if after == before:
         raise EnvironmentUnfitError(
@@ -109,7 +109,7 @@ def _timed(
         )
     last = after[-1]
     phases = {str(name): seconds for name, seconds in last.durations.items()}
-    return Timed(caches=caches, total_s=last.total_s, phases=phases)
+    return TimedStart(caches=caches, total_s=last.total_s, phases=phases)
 
 
 def compile_caches(plan: LaunchPlan) -> list[Path]:
@@ -146,7 +146,7 @@ def _replaced(folder: Path, used: list[Path]) -> Iterator[None]:
         yield
         return
     try:
-        with writing(folder):
+        with translating_write_errors(folder):
             if not aside.is_dir():
                 folder.rename(aside)
             elif folder.is_dir():  # left by a killed run: the folder aside is the old one
@@ -155,7 +155,7 @@ def _replaced(folder: Path, used: list[Path]) -> Iterator[None]:
             folder.chmod(S_IMODE(aside.stat().st_mode))  # the container's user may not be the caller
         yield
     finally:
-        with writing(folder):
+        with translating_write_errors(folder):
             if aside.is_dir():
                 if folder.is_dir():
                     used.append(_moved_away(folder))

@@ -11,7 +11,7 @@ from deckard_deploy.operations.deployments import running_plan, select_deploymen
 from deckard_deploy.operations.gateway import credentials
 from deckard_deploy.operations.options import Selection
 from deckard_deploy.operations.reporting import Reporter
-from deckard_deploy.system.http import Access, session
+from deckard_deploy.system.http import EndpointCredentials, session
 
 
 class ChatEndpoint(NamedTuple):
@@ -19,7 +19,7 @@ class ChatEndpoint(NamedTuple):
 
     base_url: str
     model: str
-    access: Access
+    access: EndpointCredentials
 
 
 class Delta(NamedTuple):

@@ -12,9 +12,9 @@ from deckard_deploy.operations.gateway import ensure_gateway_files
 from deckard_deploy.operations.options import Selection
 from deckard_deploy.operations.readiness import NOTHING_PLANNED, wait_until_ready
 from deckard_deploy.operations.reporting import Reporter
-from deckard_deploy.planning.memory.fit import Memory
+from deckard_deploy.planning.memory.fit import MemoryPlan
 from deckard_deploy.planning.plan import LaunchPlan
-from deckard_deploy.running.deploy import Site, observe
+from deckard_deploy.running.deploy import DeploymentContext, observe
 from deckard_deploy.running.layout import StateDir, state_directory
 from deckard_deploy.running.process.runtime import ProcessRuntime
 from deckard_deploy.running.releases import COMPOSE, Releases
@@ -63,8 +63,8 @@ def open_deployment(
     report: Reporter,
     *,
     also: str | None = None,
-    planned: Mapping[str, Memory] = NOTHING_PLANNED,
-) -> Iterator[Site]:
+    planned: Mapping[str, MemoryPlan] = NOTHING_PLANNED,
+) -> Iterator[DeploymentContext]:
     """Open a deployment with every runtime that may run something of it, and with `also`. Close them at the end.
 
     The process runtime is always among them: it finds processes by their environment, without any record.
@@ -84,7 +84,7 @@ def open_deployment(
     runtimes["process"] = ProcessRuntime(
         deployment, program=program, environment=environment, say=report.command
     )
-    context = Site(
+    context = DeploymentContext(
         releases=releases,
         runtimes=runtimes,
         follow=functools.partial(wait_until_ready, directory=directory, report=report, planned=planned),
@@ -105,7 +105,7 @@ def running_plan(deployment: DeploymentRef, report: Reporter) -> LaunchPlan:
         return plan
 
 
-def observed_plan(deployment: DeploymentRef, context: Site) -> tuple[LaunchPlan, Observation]:
+def observed_plan(deployment: DeploymentRef, context: DeploymentContext) -> tuple[LaunchPlan, Observation]:
     """Return the plan that runs in an open deployment, with the observation. Raises BadInputError."""
     seen = observe(context.runtimes)
     release = None

@@ -13,7 +13,7 @@ from deckard_deploy.running.layout import StateDir
 from deckard_deploy.running.runtime import DiskNeed, Runtime
 from deckard_deploy.system.files import nearest_existing
 from deckard_deploy.system.unknown import Unknown
-from deckard_deploy.weights.pull import bytes_to_come
+from deckard_deploy.weights.pull import bytes_to_download
 
 
 def require_disk_space(
@@ -40,7 +40,7 @@ def _weights(resolved: Resolved, directory: StateDir) -> list[DiskNeed]:
     for model in hub_models(resolved):
         folder = directory.models / model.name
         manifest = manifest_for(model, folder, DEFAULT_LOCK)
-        needs.append(DiskNeed(model.name, folder, bytes_to_come(manifest, folder)))
+        needs.append(DiskNeed(model.name, folder, bytes_to_download(manifest, folder)))
     return needs
 
 

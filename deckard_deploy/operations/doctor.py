@@ -6,8 +6,8 @@ from typing import NamedTuple
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.doctor import facts as fact_files
 from deckard_deploy.doctor.findings import Finding
-from deckard_deploy.doctor.judge import judge
-from deckard_deploy.doctor.target import Folders, Target, target_of
+from deckard_deploy.doctor.judge import evaluate_rules
+from deckard_deploy.doctor.target import Folders, Target, target_for_plan
 from deckard_deploy.errors import EnvironmentUnfitError
 from deckard_deploy.operations.choice import DEFAULT_FILE, resolve_choice
 from deckard_deploy.operations.deployments import open_deployment
@@ -38,7 +38,7 @@ def select_target(choice: Choice, state_dir: Path | None, report: Reporter, *, h
     plan = plan_for_host(resolved, directory)
     running = here and _running_plan_hash(directory, plan, report) is not None
     with home_required():
-        return target_of(resolved, plan, models=directory.models, running=running)
+        return target_for_plan(resolved, plan, models=directory.models, running=running)
 
 
 class Examination(NamedTuple):
@@ -70,7 +70,7 @@ def examine(
     facts = fact_files.load(source) if source else read_host_facts(target)
     if saved:
         fact_files.save(facts, saved)
-    return Examination(target.profile, list(judge(facts, target)))
+    return Examination(target.profile, list(evaluate_rules(facts, target)))
 
 
 def refuse_unfit(
@@ -85,8 +85,8 @@ def refuse_unfit(
     running = _running_plan_hash(directory, plan, report)
     if running == plan.hash:
         return  # nothing is going to be spent
-    target = target_of(resolved, plan, models=directory.models, running=running is not None)
-    findings = judge(read_host_facts(target, quick=True), target, before_up=True)
+    target = target_for_plan(resolved, plan, models=directory.models, running=running is not None)
+    findings = evaluate_rules(read_host_facts(target, quick=True), target, before_up=True)
     for finding in findings:
         report.say(f"doctor   {finding.rule}: {finding.what}\n           try: {finding.fix}")
     if findings and not force:

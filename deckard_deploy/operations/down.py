@@ -8,7 +8,7 @@ from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.operations.weights import remove_generated
 from deckard_deploy.running.deploy import observe, take_down
 from deckard_deploy.running.layout import StateDir
-from deckard_deploy.running.lock import held
+from deckard_deploy.running.lock import lock_deployment
 from deckard_deploy.running.process import environment
 from deckard_deploy.system.files import remove_folder
 
@@ -24,7 +24,7 @@ def run(selection: Selection, report: Reporter, *, purge: bool = False, dry_run:
         if dry_run:
             report.say(f"would stop {name}, which is {observe(context.runtimes).state}")
             return
-        with held(directory.deployment(name), verb="down"):
+        with lock_deployment(directory.deployment(name), verb="down"):
             # Monitoring mounts folders of the deployment, and is on its network.
             if purge and stop_monitoring(deployment, report):
                 report.say(f"nothing monitors {name} any more")

@@ -1,13 +1,13 @@
 """What a start finds out about its drafter."""
 
 from deckard_deploy.errors import NetworkError, StartFailedError
-from deckard_deploy.measuring.draft_acceptance import FLOOR, Advice, judge, measure
+from deckard_deploy.measuring.draft_acceptance import MIN_ACCEPTANCE, Advice, advise, measure
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.system.commands import Say
-from deckard_deploy.system.http import Access
+from deckard_deploy.system.http import EndpointCredentials
 
 
-def check_drafter_acceptance(plan: LaunchPlan, access: Access, say: Say) -> bool:
+def check_drafter_acceptance(plan: LaunchPlan, access: EndpointCredentials, say: Say) -> bool:
     """Measure draft acceptance and report advice. Return False if the plan has no drafter.
 
     A measurement that fails is reported, and stops nothing.
@@ -23,10 +23,11 @@ def check_drafter_acceptance(plan: LaunchPlan, access: Access, say: Say) -> bool
         return True
     # Left out, the number is the drafter's own: as many positions were counted.
     tokens = speculative.num_speculative_tokens or len(measured.acceptance_by_position)
-    verdict = judge(measured, tokens)
+    verdict = advise(measured, tokens)
     if verdict.advice is Advice.OFF:
         raise StartFailedError(
-            f"the drafter does not fit: {verdict.detail}, and below {FLOOR:.0%} it only slows the endpoint down",
+            f"the drafter does not fit: {verdict.detail}, and below {MIN_ACCEPTANCE:.0%} "
+            "it only slows the endpoint down",
             hint="deckard-deploy up --drafter none",
         )
     advice = str(verdict.advice)

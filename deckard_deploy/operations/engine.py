@@ -13,9 +13,9 @@ from deckard_deploy.running.layout import StateDir
 from deckard_deploy.running.process import environment, locks
 from deckard_deploy.running.runtime import Runtime
 from deckard_deploy.system.commands import Say
-from deckard_deploy.system.files import writing
+from deckard_deploy.system.files import translating_write_errors
 from deckard_deploy.weights import lockfile
-from deckard_deploy.weights.folder import OURS
+from deckard_deploy.weights.folder import PRIVATE_FOLDER
 
 
 def ensure_engine(plan: LaunchPlan, directory: StateDir, runtime: Runtime, report: Reporter) -> None:
@@ -39,19 +39,19 @@ def ensure_engine(plan: LaunchPlan, directory: StateDir, runtime: Runtime, repor
 
 def verify_image_digest(image: str, digests: list[str]) -> None:
     """Raise IntegrityError when ./deckard.lock has the image with a digest that is not among `digests`."""
-    lock = lockfile.read(lockfile.DEFAULT)
+    lock = lockfile.read(lockfile.DEFAULT_PATH)
     locked = lock.images.get(image) if lock else None
     if locked and locked not in digests:  # guard: F51
         found = ", ".join(digests) or "from no registry"
         raise IntegrityError(
-            f"{image} is {found} here, and {lockfile.DEFAULT} holds it to {locked}",
+            f"{image} is {found} here, and {lockfile.DEFAULT_PATH} holds it to {locked}",
             hint=f"docker pull {image}; if the tag has moved, review it: deckard-deploy lock --check",
         )
 
 
 def require_readable_by_everyone(folder: Path) -> None:
     """Raise EnvironmentUnfitError for a file that a root without capabilities cannot read: not root's, not public."""
-    for path in (folder, *(path for path in folder.rglob("*") if OURS not in path.parts)):
+    for path in (folder, *(path for path in folder.rglob("*") if PRIVATE_FOLDER not in path.parts)):
         found = path.stat()
         wanted = 0o5 if stat.S_ISDIR(found.st_mode) else 0o4
         if found.st_uid != 0 and found.st_mode & wanted != wanted:  # guard: F48
@@ -63,7 +63,7 @@ def require_readable_by_everyone(folder: Path) -> None:
 
 def _make_private(cache: Path) -> None:
     """Make the folder of caches for its owner alone: an engine runs what was compiled there."""
-    with writing(cache):
+    with translating_write_errors(cache):
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         if cache.stat().st_uid == os.getuid():
             cache.chmod(0o700)

@@ -10,11 +10,11 @@ from deckard_deploy.errors import BadInputError, EnvironmentUnfitError
 from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.rendering.gateway import ROUTES
-from deckard_deploy.running.deploy import Site
+from deckard_deploy.running.deploy import DeploymentContext
 from deckard_deploy.running.gateway import files
 from deckard_deploy.running.gateway.keys import Keys, access_version
 from deckard_deploy.running.layout import StateDir
-from deckard_deploy.system.http import Access, session
+from deckard_deploy.system.http import EndpointCredentials, session
 
 RELOAD_TIMEOUT_S = 10.0
 # nginx's old workers still accept for 100 ms after its new ones do (src/os/unix/ngx_process_cycle.c).
@@ -22,11 +22,11 @@ SETTLED_S = 0.5
 _POLL_S = 0.05
 
 
-def credentials(plan: LaunchPlan, directory: StateDir) -> Access:
+def credentials(plan: LaunchPlan, directory: StateDir) -> EndpointCredentials:
     """Return what this tool itself needs to get through to the plan's endpoint."""
     if plan.gateway is None:
-        return Access()
-    return Access(key=Keys(directory.root).own(), pinned=files.fingerprint(plan))
+        return EndpointCredentials()
+    return EndpointCredentials(key=Keys(directory.root).own(), pinned=files.fingerprint(plan))
 
 
 def ensure_gateway_files(plan: LaunchPlan, directory: StateDir, report: Reporter) -> bool:
@@ -38,12 +38,14 @@ def ensure_gateway_files(plan: LaunchPlan, directory: StateDir, report: Reporter
             "nginx would ask for keys (docs/gateway.md)"
         )
         return False
-    return files.prepare(plan, Keys(directory.root), environment=dict(os.environ), say=report.command)
+    return files.write_gateway_files(
+        plan, Keys(directory.root), environment=dict(os.environ), say=report.command
+    )
 
 
 def refuse_unfit_gateway(plan: LaunchPlan, directory: StateDir) -> None:
     """Raise BadInputError if clients could have no key for an exposed endpoint, or the certificate is unusable."""
-    files.refuse_bad_pair(plan)
+    files.require_matching_pair(plan)
     if plan.gateway and plan.gateway.exposed and not Keys(directory.root).ring().keys:
         raise BadInputError(
             f"--expose {plan.address} needs a key for clients", hint="deckard-deploy keys add NAME"
@@ -67,7 +69,7 @@ def report_exposure(plan: LaunchPlan, directory: StateDir, report: Reporter) -> 
         report.say("         without TLS: keys and prompts can be read")
 
 
-def reload_gateway_keys(context: Site, directory: StateDir) -> bool:
+def reload_gateway_keys(context: DeploymentContext, directory: StateDir) -> bool:
     """Make the deployment's gateway read its folder again, and wait for it. Return False when no endpoint runs.
 
     A gateway that is starting, or whose engine is away, is told too, without waiting.
@@ -114,7 +116,7 @@ def _wait_for_keys(plan: LaunchPlan, directory: StateDir) -> None:
         time.sleep(_POLL_S)
 
 
-def _access_version_of(plan: LaunchPlan, access: Access) -> str | None:
+def _access_version_of(plan: LaunchPlan, access: EndpointCredentials) -> str | None:
     """Return the version of the keys that the gateway uses; None when it does not answer."""
     with contextlib.suppress(requests.RequestException), session(access) as http:
         return http.get(f"{plan.base_url}/health/live", timeout=2).headers.get("Deckard-Access")

@@ -8,7 +8,7 @@ from deckard_deploy.catalog import library, listing
 from deckard_deploy.doctor import facts as fact_files
 from deckard_deploy.doctor.collect import collect
 from deckard_deploy.doctor.facts import HostFacts
-from deckard_deploy.doctor.fitting import Fit, fit, made_for
+from deckard_deploy.doctor.fitting import Fit, fit, matching_profile
 from deckard_deploy.doctor.host import Host
 from deckard_deploy.doctor.target import Folders, Target
 from deckard_deploy.errors import EnvironmentUnfitError
@@ -48,7 +48,7 @@ def fitting_profiles(facts: HostFacts) -> list[Fit]:
 def detect_profile(report: Reporter) -> str:
     """Return the profile of this machine, and report the reason. Raises EnvironmentUnfitError."""
     facts = quick_host_facts()
-    chosen = made_for(facts, fitting_profiles(facts))
+    chosen = matching_profile(facts, fitting_profiles(facts))
     why = chosen.why if facts.gpus else "no NVIDIA GPU here, so a tiny model to rehearse with"
     report.say(f"profile  {chosen.profile}: {why}; another: --profile NAME")
     return chosen.profile
@@ -70,7 +70,7 @@ def evaluate_profiles(source: Path | None) -> EvaluatedProfiles:
     facts = fact_files.load(source) if source else quick_host_facts()
     fits = fitting_profiles(facts)
     try:
-        default = made_for(facts, fits).profile
+        default = matching_profile(facts, fits).profile
     except EnvironmentUnfitError as error:
         return EvaluatedProfiles(fits, None, f"{error.message}; try: {error.hint}")
     return EvaluatedProfiles(fits, default, f"`up` and `plan` take {default} when no profile is named.")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from deckard_deploy.patching.manifest import load_patch_set, needed
+from deckard_deploy.patching.manifest import load_patch_set, needed_patches
 from deckard_deploy.running.layout import StateDir, state_directory
 from deckard_deploy.weights import inspection
 from deckard_deploy.weights.inspection import Inspection
@@ -44,5 +44,5 @@ def checkpoint_folder(named: str, directory: StateDir) -> Path:
 
 def needed_patch_names(quantization: str, *, drafter: bool) -> list[str]:
     """Return the names of the patches that vLLM 0.19.1 needs for such a checkpoint."""
-    patches = needed(load_patch_set(PATCH_SET), drafter=drafter, quantization=quantization)
+    patches = needed_patches(load_patch_set(PATCH_SET), drafter=drafter, quantization=quantization)
     return [patch.name for patch in patches]

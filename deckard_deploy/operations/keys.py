@@ -16,8 +16,8 @@ def add_key(state_dir: Path | None, name: str) -> tuple[str, bool]:
     Running gateways learn of it by `tell_gateways`. Raises BadInputError (the name is taken), EnvironmentUnfitError.
     """
     keys = Keys(state_directory(state_dir).root)
-    keys.must_be_new(name)
-    with keys.held():
+    keys.require_unused_name(name)
+    with keys.lock():
         first = not keys.ring().closed
         return keys.add(name), first
 
@@ -44,8 +44,8 @@ def revoke_key(state_dir: Path | None, name: str, report: Reporter) -> bool:
             "they are told"
         )
         tell_gateways(state_dir, report)
-    keys.must_be_known(name)
-    with keys.held():
+    keys.require_known_name(name)
+    with keys.lock():
         keys.revoke(name)
         left = keys.ring().keys
     tell_gateways(state_dir, report)

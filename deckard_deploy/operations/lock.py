@@ -14,7 +14,7 @@ from deckard_deploy.patching import plugin
 from deckard_deploy.patching.manifest import load_patch_set
 from deckard_deploy.planning.planner import build_plan
 from deckard_deploy.running.docker import images, registry
-from deckard_deploy.running.docker.client import DockerEngine
+from deckard_deploy.running.docker.client import DockerClient
 from deckard_deploy.weights import hub, lockfile
 from deckard_deploy.weights.lockfile import Lock
 
@@ -33,7 +33,7 @@ def resolve_lock(choice: Choice, path: Path | None, report: Reporter) -> LockUpd
     Entries of other deployments stay as they are. Raises NetworkError, BadInputError (the file is no lock).
     """
     resolved = resolve_choice(choice, report)
-    path = path or lockfile.DEFAULT
+    path = path or lockfile.DEFAULT_PATH
     old = lockfile.read(path) or Lock()
     new = _resolve(resolved, report)
     return LockUpdate(path, old.updated(new), list(lockfile.differences(old, new)))
@@ -60,7 +60,7 @@ def _resolve(resolved: Resolved, report: Reporter) -> Lock:
         patches[name] = {patch.name: patch.patched_sha256 for patch in load_patch_set(name).patches}
     plugins = {}
     if resolved.engine.plugin:
-        plugins[resolved.engine.plugin] = plugin.sha256_of(resolved.engine.plugin)
+        plugins[resolved.engine.plugin] = plugin.wheel_sha256(resolved.engine.plugin)
     return Lock(models=models, images=image_digests, patches=patches, plugins=plugins)
 
 
@@ -71,7 +71,7 @@ def _digest(image: str, report: Reporter) -> str | None:
 
 def _registry_digest(image: str, report: Reporter) -> str | None:
     """Return the digest that the tag has in its registry now, or else the digest it was pulled with."""
-    engine = DockerEngine(environment=dict(os.environ), say=report.command)
+    engine = DockerClient(environment=dict(os.environ), say=report.command)
     try:
         return registry.digest_of(engine, image)
     except EnvironmentUnfitError as error:

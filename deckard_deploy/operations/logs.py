@@ -7,7 +7,7 @@ from deckard_deploy.errors import IntegrityError
 from deckard_deploy.operations.deployments import open_deployment, select_deployment
 from deckard_deploy.operations.options import Selection
 from deckard_deploy.operations.reporting import Reporter
-from deckard_deploy.running.deploy import Site, observe
+from deckard_deploy.running.deploy import DeploymentContext, observe
 from deckard_deploy.running.releases import FAILURE_LOG
 from deckard_deploy.running.runtime import Runtime
 
@@ -43,7 +43,7 @@ def _followed(runtime: Runtime, tail: int) -> Iterator[str]:
         yield from new
 
 
-def _last_failure(context: Site, report: Reporter) -> list[str]:
+def _last_failure(context: DeploymentContext, report: Reporter) -> list[str]:
     """Return what was kept of the last start, if it failed and nothing runs: its own log went with it."""
     newest = next(iter(context.releases.all()), None)
     if newest is None or observe(context.runtimes).state != "missing":

@@ -36,7 +36,7 @@ def manifest_for(model: ModelSpec, folder: Path, lock: LockUse) -> Manifest:
 
 def _manifest_for(model: ModelSpec, folder: Path, lock: LockUse) -> Manifest:
     repository = repository_of(model)
-    file = lock.file or lockfile.DEFAULT
+    file = lock.file or lockfile.DEFAULT_PATH
     locked = lockfile.read(file)
     from_lock = locked_manifest(model, locked, source=file) if locked else None
     if from_lock:

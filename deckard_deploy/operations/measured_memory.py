@@ -3,14 +3,19 @@
 from pathlib import Path
 
 from deckard_deploy.catalog.resolution import Resolved
-from deckard_deploy.planning.memory.fit import Memory
-from deckard_deploy.planning.memory.parts import EarlierStart, Step, counts_graphs, readable
+from deckard_deploy.planning.memory.fit import MemoryPlan
+from deckard_deploy.planning.memory.parts import (
+    BatchShape,
+    EarlierStart,
+    readable_bytes,
+    subtracts_cuda_graphs,
+)
 from deckard_deploy.planning.memory.settings import GIB
 from deckard_deploy.startup import history
 from deckard_deploy.startup.phases import Facts
 
 
-def kv_cache_line(facts: Facts, memory: Memory | None) -> str:
+def kv_cache_line(facts: Facts, memory: MemoryPlan | None) -> str:
     """What the engine printed of the KV cache, and what was planned; empty when it printed nothing."""
     tokens, concurrency = facts.kv_cache_tokens, facts.max_concurrency
     if tokens is None or concurrency is None:
@@ -26,7 +31,7 @@ def kv_cache_line(facts: Facts, memory: Memory | None) -> str:
     )
 
 
-def memory_line(facts: Facts, memory: Memory) -> str:
+def memory_line(facts: Facts, memory: MemoryPlan) -> str:
     """What else the log tells, each beside the plan's figure; empty on a CPU, where it tells nothing."""
     said = start_memory(facts, memory)
     parts = {part.name: part.expected for part in memory.parts}
@@ -38,18 +43,20 @@ def memory_line(facts: Facts, memory: Memory) -> str:
         ("CUDA graphs", _graphs(said), parts.get("CUDA graphs", 0)),
     )
     return ", ".join(
-        f"{n} {readable(size)} (planned: {readable(plan)})" for n, size, plan in found if size is not None
+        f"{n} {readable_bytes(size)} (planned: {readable_bytes(plan)})"
+        for n, size, plan in found
+        if size is not None
     )
 
 
-def start_memory(facts: Facts, memory: Memory) -> history.StartMemory:
+def start_memory(facts: Facts, memory: MemoryPlan) -> history.StartMemory:
     """What is kept of a start."""
     return history.StartMemory(
         **memory.step._asdict(),
         requested_gib=memory.requested / GIB,
         model_loading_gib=facts.model_loading_gib,
         # Where the size was given, vLLM measures nothing.
-        available_kv_cache_gib=None if memory.given else facts.available_kv_cache_gib,
+        available_kv_cache_gib=None if memory.fixed_kv_bytes else facts.available_kv_cache_gib,
         graph_capture_gib=facts.graph_capture_gib,
     )
 
@@ -57,13 +64,13 @@ def start_memory(facts: Facts, memory: Memory) -> history.StartMemory:
 def earlier_starts(resolved: Resolved, path: Path) -> tuple[EarlierStart, ...]:
     """What the last starts of the same profile, model and engine took, from the file of starts."""
     names = {"profile": resolved.profile.name, "model": resolved.model.name, "engine": resolved.engine.name}
-    counted = counts_graphs(resolved)
+    counted = subtracts_cuda_graphs(resolved)
     starts = (start.memory for start in history.starts_like(path, **names) if start.memory)
     return tuple(_earlier(said, graphs_counted=counted) for said in starts)
 
 
 def _earlier(said: history.StartMemory, *, graphs_counted: bool) -> EarlierStart:
-    step = Step(**said.model_dump(include={"in_flight", "max_num_seqs", "tensor_parallel", "drafter"}))
+    step = BatchShape(**said.model_dump(include={"in_flight", "max_num_seqs", "tensor_parallel", "drafter"}))
     return EarlierStart(step=step, engine=_engine(said, graphs_counted=graphs_counted), graphs=_graphs(said))
 
 

@@ -34,7 +34,7 @@ def start(
     folder = monitoring_folder(deployment)
     if len({plan.port, prometheus_port, grafana_port}) < 3:
         raise BadInputError(f"the endpoint ({plan.port}), Prometheus and Grafana need a port each")
-    place = monitoring.Place(
+    place = monitoring.MonitoringSettings(
         folder=str(folder),
         user=_user(),
         prometheus_port=prometheus_port,
@@ -50,9 +50,9 @@ def start(
     report.say(f"starting {images}")
     # Recreated each time, because the files that both mount were written again.
     arguments = ("up", "--detach", "--quiet-pull", "--force-recreate", "--remove-orphans")
-    _compose(plan.deployment, folder / monitoring.COMPOSE, arguments, report, timeout_s=UP_TIMEOUT_S)
+    _compose(plan.deployment, folder / monitoring.COMPOSE_FILE, arguments, report, timeout_s=UP_TIMEOUT_S)
     report.say(f"prometheus  http://127.0.0.1:{prometheus_port}")
-    report.say(f"grafana     user admin, password in {folder / monitoring.PASSWORD}")
+    report.say(f"grafana     user admin, password in {folder / monitoring.PASSWORD_FILE}")
     return address
 
 
@@ -86,25 +86,25 @@ def write_files(plan: LaunchPlan, output: Path) -> Path:
 
     Raises BadInputError when the folder cannot be written.
     """
-    place = monitoring.Place(folder=str(output.absolute()), user=_user())
+    place = monitoring.MonitoringSettings(folder=str(output.absolute()), user=_user())
     try:
         for name, text in monitoring.render_monitoring(plan, place).items():
             (output / name).parent.mkdir(parents=True, exist_ok=True)
             (output / name).write_text(text, encoding="utf-8")
-        for name in monitoring.DATA:
+        for name in monitoring.DATA_FOLDERS:
             (output / name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInputError(f"{error.filename}: {error.strerror or error}") from error
-    return output / monitoring.PASSWORD
+    return output / monitoring.PASSWORD_FILE
 
 
 def gateway_credentials(plan: LaunchPlan, directory: StateDir) -> dict[str, str]:
     """Return the files with which Prometheus gets through the plan's gateway: this tool's own key and certificate."""
-    if plan.gateway is None or not monitoring.asks_the_gateway(plan):
+    if plan.gateway is None or not monitoring.scrapes_through_gateway(plan):
         return {}
-    files = {monitoring.KEY: Keys(directory.root).own()}
+    files = {monitoring.KEY_FILE: Keys(directory.root).own()}
     if plan.gateway.tls:
-        files[monitoring.CERTIFICATE] = read_regular(Path(plan.gateway.folder) / CERTIFICATE)
+        files[monitoring.CERTIFICATE_FILE] = read_regular(Path(plan.gateway.folder) / CERTIFICATE)
     return files
 
 
@@ -115,12 +115,12 @@ def monitoring_folder(deployment: DeploymentRef) -> Path:
 
 def _write(folder: Path, texts: dict[str, str]) -> None:
     """Write what both mount, for its owner alone. A password that exists stays."""
-    for name in monitoring.DATA:
+    for name in monitoring.DATA_FOLDERS:
         private_folder(folder / name)
     for name, text in texts.items():
         private_folder((folder / name).parent)
         write_atomically(folder / name, text)
-    password = folder / monitoring.PASSWORD
+    password = folder / monitoring.PASSWORD_FILE
     if not password.exists():
         private_folder(password.parent)
         write_atomically(password, secrets.token_urlsafe(24))
@@ -133,7 +133,7 @@ def _user() -> str:
 def _compose(
     deployment: str, file: Path | None, arguments: tuple[str, ...], report: Reporter, *, timeout_s: float
 ) -> None:
-    from deckard_deploy.running.docker.client import DockerEngine  # noqa: PLC0415  the docker SDK
+    from deckard_deploy.running.docker.client import DockerClient  # noqa: PLC0415  the docker SDK
 
-    engine = DockerEngine(environment=dict(os.environ), say=report.command)
-    engine.compose(monitoring.project(deployment), file, arguments, timeout_s=timeout_s)
+    engine = DockerClient(environment=dict(os.environ), say=report.command)
+    engine.compose(monitoring.project_name(deployment), file, arguments, timeout_s=timeout_s)

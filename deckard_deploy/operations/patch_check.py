@@ -14,7 +14,7 @@ from deckard_deploy.operations.options import Choice
 from deckard_deploy.operations.patches import needed_patches
 from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.patching import manifest, overlay, plugin, wheel
-from deckard_deploy.patching.base_file_sources import Source, find_base
+from deckard_deploy.patching.base_file_sources import Source, find_base_files
 from deckard_deploy.patching.base_files import BaseFiles
 from deckard_deploy.patching.build import (
     BuiltPatch,
@@ -93,13 +93,13 @@ def build_files(
     patch_set: PatchSet, source: NamedSource, variant: Variant, output: Path, report: Reporter
 ) -> tuple[BuiltPatch, ...]:
     """Write the patched files of the variant into `output`. Raises IntegrityError for a foreign base file."""
-    chosen = manifest.needed(patch_set, drafter=variant.drafter, quantization=variant.quantization)
+    chosen = manifest.needed_patches(patch_set, drafter=variant.drafter, quantization=variant.quantization)
     return build(patch_set, base_files(patch_set, source, report), output, chosen)
 
 
 def build_overlay(built: Sequence[BuiltPatch], package: Path, output: Path) -> Path:
     """Link the rest of an installed vllm package around the patched files. Return the overlay's folder."""
-    overlay.overlay(package, tuple(built), output / "overlay")
+    overlay.create_overlay(package, tuple(built), output / "overlay")
     return output / "overlay"
 
 
@@ -111,16 +111,16 @@ def import_files(built: Sequence[BuiltPatch], python: Path, overlay_folder: Path
 def build_wheel(output: Path) -> dict[str, str]:
     """Write the plugin's wheel into `output`. Return its name, SHA-256 and path."""
     path = plugin.build(plugin.NAME, output / plugin.WHEEL)
-    return {"name": plugin.NAME, "sha256": plugin.sha256_of(plugin.NAME), "path": str(path)}
+    return {"name": plugin.NAME, "sha256": plugin.wheel_sha256(plugin.NAME), "path": str(path)}
 
 
 def base_files(patch_set: PatchSet, source: NamedSource, report: Reporter) -> BaseFiles:
     """Read the engine's own files from the source, or from the nearest place if it names none."""
     endpoint = None
     if source.get("image"):
-        from deckard_deploy.running.docker.client import DockerEngine  # noqa: PLC0415  the docker SDK
+        from deckard_deploy.running.docker.client import DockerClient  # noqa: PLC0415  the docker SDK
 
         # The engine that `up` uses, by the current docker context as well.
-        endpoint = DockerEngine(environment=dict(os.environ), say=report.command).endpoint
+        endpoint = DockerClient(environment=dict(os.environ), say=report.command).endpoint
     cache = user_cache_path("deckard-deploy") / "bases"
-    return find_base(patch_set, Source(**source, endpoint=endpoint), cache=cache)
+    return find_base_files(patch_set, Source(**source, endpoint=endpoint), cache=cache)

@@ -9,7 +9,7 @@ from deckard_deploy.patching import attestation, manifest, plugin
 from deckard_deploy.patching.base_files import BaseFiles, from_image, from_package
 from deckard_deploy.patching.build import BuiltPatch, build
 from deckard_deploy.patching.manifest import Patch, PatchSet
-from deckard_deploy.patching.overlay import overlay
+from deckard_deploy.patching.overlay import create_overlay
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.planning.planner import OVERLAY, patch_folder
 from deckard_deploy.running.runtime import Runtime
@@ -39,7 +39,7 @@ def build_patches(plan: LaunchPlan, runtime: Runtime, report: Reporter) -> None:
     report.say(f"patches  {', '.join(patch.name for patch in built)} built from the engine's own files")
     if files.package:
         # It goes first on PYTHONPATH.
-        overlay(Path(files.package), built, Path(patch_folder(plan)) / OVERLAY)
+        create_overlay(Path(files.package), built, Path(patch_folder(plan)) / OVERLAY)
 
 
 def _require_planned_folder(plan: LaunchPlan, base: BaseFiles, target: str) -> None:
@@ -54,7 +54,7 @@ def _require_planned_folder(plan: LaunchPlan, base: BaseFiles, target: str) -> N
 def _build_plugin(plan: LaunchPlan, report: Reporter) -> None:
     if not plan.plugin:
         return
-    if plugin.sha256_of(plan.plugin.name) != plan.plugin.sha256:
+    if plugin.wheel_sha256(plan.plugin.name) != plan.plugin.sha256:
         raise IntegrityError(
             f"plugin {plan.plugin.name} is not the one that was planned", hint="run `up` again"
         )
@@ -69,7 +69,7 @@ def attest_plugin(plan: LaunchPlan, runtime: Runtime) -> str:
     """
     if not plan.plugin:
         return "none needed"
-    return plugin.judge_log(runtime.tail(_START_LINES), plan.plugin.sha256)
+    return plugin.verify_plugin_log(runtime.tail(_START_LINES), plan.plugin.sha256)
 
 
 def attest(plan: LaunchPlan, runtime: Runtime) -> str:
@@ -91,7 +91,7 @@ def attest(plan: LaunchPlan, runtime: Runtime) -> str:
         for mount, patch in zip(plan.patches, patches, strict=True)
     ]
     output = runtime.run_python(plan, attestation.attestation_argv(built))
-    attestation.judge(output, built)
+    attestation.verify_attestation(output, built)
     return f"{', '.join(patch.name for patch in built)} in use, hashes right"
 
 

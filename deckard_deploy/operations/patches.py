@@ -20,7 +20,7 @@ def needed_patches(resolved: Resolved) -> tuple[Patch, ...]:
     engine = resolved.engine
     if engine.patch_set is None or resolved.compatibility:
         return ()
-    return manifest.needed(
+    return manifest.needed_patches(
         manifest.load_patch_set(engine.patch_set),
         drafter=resolved.drafter is not None or "speculative-config" in resolved.serve,
         quantization=resolved.model.quantization,
@@ -29,7 +29,7 @@ def needed_patches(resolved: Resolved) -> tuple[Patch, ...]:
 
 def needed_plugin(resolved: Resolved) -> str | None:
     """Return the engine's plugin if the release does not know the checkpoint's format."""
-    if resolved.compatibility or not plugin.serves(resolved.model.quantization):
+    if resolved.compatibility or not plugin.is_needed_for(resolved.model.quantization):
         return None
     return resolved.engine.plugin
 
@@ -38,7 +38,7 @@ def with_needed_patches(plan: LaunchPlan, resolved: Resolved, root: PurePosixPat
     """Return the plan with the patches and the plugin that it needs. root: the folder of patches on the host."""
     name = needed_plugin(resolved)
     if name:
-        plan = with_plugin(plan, name, wheel=plugin.WHEEL, sha256=plugin.sha256_of(name), root=root)
+        plan = with_plugin(plan, name, wheel=plugin.WHEEL, sha256=plugin.wheel_sha256(name), root=root)
     files = [
         PatchedFile(name=patch.name, target=patch.target, sha256=patch.patched_sha256)
         for patch in needed_patches(resolved)

@@ -18,9 +18,9 @@ from deckard_deploy.operations.options import Choice
 from deckard_deploy.operations.patches import with_needed_patches
 from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.planning.difference import difference
-from deckard_deploy.planning.memory.changes import Change, smallest_changes
-from deckard_deploy.planning.memory.fit import NOTHING_KNOWN, Memory, memory_of, with_serve
-from deckard_deploy.planning.memory.parts import EarlierStart, Known, Level
+from deckard_deploy.planning.memory.changes import MemoryChange, smallest_changes
+from deckard_deploy.planning.memory.fit import NOTHING_KNOWN, MemoryPlan, memory_of, with_serve
+from deckard_deploy.planning.memory.parts import EarlierStart, HostMeasurements, Level
 from deckard_deploy.planning.memory.settings import GIB, UnknownMemoryError
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.planning.planner import HostPaths, build_plan
@@ -41,7 +41,7 @@ class HostPlan(NamedTuple):
 
     resolved: Resolved
     plan: LaunchPlan
-    memory: Memory | Unknown
+    memory: MemoryPlan | Unknown
 
 
 class PlanView(NamedTuple):
@@ -54,7 +54,7 @@ class PlanView(NamedTuple):
     planned: HostPlan
     current: LaunchPlan | None
     changes: list[str]
-    fitting: tuple[Change, ...]
+    fitting: tuple[MemoryChange, ...]
     drafter: speculation.SpecRecord | None
 
 
@@ -99,7 +99,7 @@ def plan_with_memory(resolved: Resolved, directory: StateDir, *, meminfo: Path =
     On a unified machine the size of the KV cache becomes an option. A plan that is the current release keeps its size.
     """
     current = current_plan(directory, resolved.name)
-    known = Known(
+    known = HostMeasurements(
         weight_bytes=_tensor_bytes(resolved, directory), starts=_earlier_starts(resolved, directory)
     )
     kept = _kv_bytes_of(current) if current else None
@@ -155,7 +155,7 @@ def changes_to(plan: LaunchPlan, current: LaunchPlan | None) -> list[str]:
     return [str(change) for change in difference(current, plan)]
 
 
-def changes_that_fit(planned: HostPlan) -> tuple[Change, ...]:
+def changes_that_fit(planned: HostPlan) -> tuple[MemoryChange, ...]:
     """Return up to three smallest changes that make the plan fit; none when it fits, or its memory is unknown."""
     memory = planned.memory
     if isinstance(memory, Unknown) or memory.verdict == "fits":
@@ -179,12 +179,12 @@ def measured_drafter(resolved: Resolved, directory: StateDir) -> speculation.Spe
         model=drafter.name if drafter.weights else None,
         tokens=drafter.speculative.num_speculative_tokens,
     )
-    return speculation.latest(folder, names, drafting)
+    return speculation.latest_record(folder, names, drafting)
 
 
 def planned_memory(
-    resolved: Resolved, *, available: int | None, known: Known = NOTHING_KNOWN
-) -> Memory | Unknown:
+    resolved: Resolved, *, available: int | None, known: HostMeasurements = NOTHING_KNOWN
+) -> MemoryPlan | Unknown:
     """Return the memory that the choice takes (`memory_of`). Raises BadInputError for a layout that vLLM refuses."""
     try:
         return memory_of(resolved, available=available, known=known)
@@ -193,7 +193,7 @@ def planned_memory(
 
 
 def with_measured_memory(
-    resolved: Resolved, current: LaunchPlan | None, *, meminfo: Path, known: Known = NOTHING_KNOWN
+    resolved: Resolved, current: LaunchPlan | None, *, meminfo: Path, known: HostMeasurements = NOTHING_KNOWN
 ) -> tuple[Resolved, int | None]:
     """Return the choice with the KV cache's size as an option, and the free bytes, on a unified machine.
 
@@ -239,7 +239,7 @@ def _kv_bytes_of(plan: LaunchPlan) -> int | None:
     return int(size) if size else None
 
 
-def refuse_what_cannot_run(resolved: Resolved, memory: Memory | Unknown) -> None:
+def refuse_what_cannot_run(resolved: Resolved, memory: MemoryPlan | Unknown) -> None:
     """Raise DoesNotFitError if a hub model cannot fit even under the most optimistic assumption."""
     if isinstance(memory, Unknown) or isinstance(resolved.model.weights, Generated):
         return
@@ -247,7 +247,7 @@ def refuse_what_cannot_run(resolved: Resolved, memory: Memory | Unknown) -> None
         raise does_not_fit(memory, smallest_changes(resolved, memory))
 
 
-def does_not_fit(memory: Memory, changes: tuple[Change, ...]) -> DoesNotFitError:
+def does_not_fit(memory: MemoryPlan, changes: tuple[MemoryChange, ...]) -> DoesNotFitError:
     """Return the error, with the changes that would make it fit."""
     hint = "; or: ".join(" ".join(change.options) for change in changes)
     if not hint and memory.available is not None:

@@ -10,7 +10,7 @@ from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.operations.weights import ensure_pulled
 from deckard_deploy.running.layout import state_directory
 from deckard_deploy.weights.folder import ModelFolder
-from deckard_deploy.weights.manifest import bytes_of
+from deckard_deploy.weights.manifest import total_bytes
 
 
 def pull_models(
@@ -36,7 +36,7 @@ def pull_models(
             manifest = manifest_for(model, folder, lock)
             missing = ModelFolder(folder).changed(manifest.needed)
             report.say(
-                f"would    check or fetch {len(missing)} files, {bytes_of(missing):,} bytes, of {model.name}"
+                f"would    check or fetch {len(missing)} files, {total_bytes(missing):,} bytes, of {model.name}"
             )
         else:
             size = ensure_pulled(model, folder, report, lock)

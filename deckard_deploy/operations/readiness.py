@@ -12,7 +12,7 @@ from deckard_deploy.operations.gateway import credentials
 from deckard_deploy.operations.measured_memory import kv_cache_line, memory_line, start_memory
 from deckard_deploy.operations.patch_files import attest, attest_plugin
 from deckard_deploy.operations.reporting import Reporter
-from deckard_deploy.planning.memory.fit import Memory
+from deckard_deploy.planning.memory.fit import MemoryPlan
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.running.layout import StateDir
 from deckard_deploy.running.releases import Release
@@ -24,7 +24,7 @@ from deckard_deploy.system.text import clock
 
 # Weights and engine are ready before the launch is recorded, so little time lies between the record and the start.
 LATE_S = 10.0
-NOTHING_PLANNED: Mapping[str, Memory] = MappingProxyType({})
+NOTHING_PLANNED: Mapping[str, MemoryPlan] = MappingProxyType({})
 
 
 def probe(release: Release, *, directory: StateDir, timeout_s: float = 120.0) -> Readiness:
@@ -46,7 +46,7 @@ def wait_until_ready(
     *,
     directory: StateDir,
     report: Reporter,
-    planned: Mapping[str, Memory] = NOTHING_PLANNED,
+    planned: Mapping[str, MemoryPlan] = NOTHING_PLANNED,
 ) -> None:
     """Follow a start until the endpoint has answered, and check what the engine uses. Record the time it took.
 
@@ -111,7 +111,7 @@ def _followed_from_its_beginning(release: Release, ready: follow.Ready) -> bool:
     return age.total_seconds() < ready.elapsed_s + LATE_S
 
 
-def _record_of(plan: LaunchPlan, ready: follow.Ready, memory: Memory | None) -> history.Start:
+def _record_of(plan: LaunchPlan, ready: follow.Ready, memory: MemoryPlan | None) -> history.Start:
     return history.Start(
         profile=plan.profile,
         model=plan.model,

@@ -8,8 +8,8 @@ from deckard_deploy.operations.options import Selection
 from deckard_deploy.operations.release import create_release
 from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.planning.difference import difference
-from deckard_deploy.running.deploy import bring_up
-from deckard_deploy.running.lock import held
+from deckard_deploy.running.deploy import deploy
+from deckard_deploy.running.lock import lock_deployment
 
 
 def run(selection: Selection, report: Reporter, *, dry_run: bool = False) -> str | None:
@@ -31,10 +31,10 @@ def run(selection: Selection, report: Reporter, *, dry_run: bool = False) -> str
             report.say(f"           {change}")
         if dry_run:
             return None
-        with held(directory.deployment(name), verb="rollback"):
+        with lock_deployment(directory.deployment(name), verb="rollback"):
             context.releases.clear_leftovers()
             refuse_unfit_gateway(plan, directory)
             ensure_engine(plan, directory, context.runtimes[plan.runtime], report)
-            bring_up(context, *create_release(plan, context.releases))
+            deploy(context, *create_release(plan, context.releases))
     report_exposure(plan, directory, report)
     return plan.base_url

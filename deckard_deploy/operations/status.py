@@ -9,7 +9,7 @@ from deckard_deploy.operations.readiness import probe
 from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.running import watch
-from deckard_deploy.running.deploy import Site, observe
+from deckard_deploy.running.deploy import DeploymentContext, observe
 from deckard_deploy.running.layout import StateDir
 from deckard_deploy.system.processes import is_alive
 from deckard_deploy.weights.folder import ModelFolder
@@ -25,7 +25,7 @@ def read_status(selection: Selection, report: Reporter) -> dict[str, Any]:
         return {"deployment": name, **_facts(context, directory)}
 
 
-def _facts(context: Site, directory: StateDir) -> dict[str, Any]:
+def _facts(context: DeploymentContext, directory: StateDir) -> dict[str, Any]:
     seen = observe(context.runtimes)
     if seen.plan_hash:
         release = context.releases.get(seen.plan_hash)
@@ -72,7 +72,7 @@ def changed_weights(plan: LaunchPlan, directory: StateDir) -> list[str] | None:
     return changed or None
 
 
-def _watch_facts(context: Site) -> dict[str, Any]:
+def _watch_facts(context: DeploymentContext) -> dict[str, Any]:
     """Return what `watch` reports, while it lives or after it has given up, with every restart it remembers."""
     record = watch.read(context.releases.deployment)
     if record is None:

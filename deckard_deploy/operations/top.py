@@ -13,7 +13,7 @@ from deckard_deploy.operations.gateway import credentials
 from deckard_deploy.operations.options import Selection
 from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.planning.plan import LaunchPlan
-from deckard_deploy.system.http import Access
+from deckard_deploy.system.http import EndpointCredentials
 
 
 class Sample(NamedTuple):
@@ -29,7 +29,7 @@ class MetricsSource(NamedTuple):
 
     plan: LaunchPlan
     url: str
-    access: Access
+    access: EndpointCredentials
 
 
 def metrics_source(selection: Selection, report: Reporter) -> MetricsSource:

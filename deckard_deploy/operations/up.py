@@ -24,9 +24,17 @@ from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.operations.weights import ensure_weights
 from deckard_deploy.planning.difference import difference
 from deckard_deploy.planning.plan import LaunchPlan
-from deckard_deploy.running.deploy import Decision, Site, bring_up, decide, follow_up, observe, what_runs
+from deckard_deploy.running.deploy import (
+    Decision,
+    DeploymentContext,
+    decide,
+    deploy,
+    describe_running,
+    observe,
+    resume,
+)
 from deckard_deploy.running.layout import StateDir, state_directory
-from deckard_deploy.running.lock import held
+from deckard_deploy.running.lock import lock_deployment
 from deckard_deploy.startup.readiness import Outcome
 from deckard_deploy.system.unknown import Unknown
 
@@ -86,14 +94,14 @@ def run(planned: HostPlan, directory: StateDir, report: Reporter) -> None:
     deployment = directory.create(plan.deployment)
     memory = {} if isinstance(planned.memory, Unknown) else {plan.hash: planned.memory}
     with (
-        held(deployment, verb="up"),
+        lock_deployment(deployment, verb="up"),
         open_deployment(directory, plan.deployment, report, also=plan.runtime, planned=memory) as context,
     ):
         context.releases.clear_leftovers()
         try:
             _converge(planned, directory, context, report)
         except KeyboardInterrupt:
-            report.say(f"interrupted: {what_runs(context)}")
+            report.say(f"interrupted: {describe_running(context)}")
             raise
         context.releases.prune()
     report_exposure(plan, directory, report)
@@ -107,7 +115,7 @@ def explain(plan: LaunchPlan, directory: StateDir, report: Reporter) -> None:
         _report_changes(context, plan, report)
 
 
-def _converge(planned: HostPlan, directory: StateDir, context: Site, report: Reporter) -> None:
+def _converge(planned: HostPlan, directory: StateDir, context: DeploymentContext, report: Reporter) -> None:
     plan = planned.plan
     refuse_unfit_gateway(plan, directory)
     # Another release that still runs keeps its own files until it has been stopped.
@@ -123,16 +131,16 @@ def _converge(planned: HostPlan, directory: StateDir, context: Site, report: Rep
     _report_changes(context, plan, report)
     release = context.releases.get(plan.hash)
     if decision.action == "follow" and release:
-        follow_up(context, release)
+        resume(context, release)
         return
     runtime = context.runtimes[plan.runtime]
     require_disk_space(planned.resolved, plan, directory, runtime, report)
     ensure_weights(planned.resolved, directory, report)
     ensure_engine(plan, directory, runtime, report)
-    bring_up(context, *create_release(plan, context.releases))
+    deploy(context, *create_release(plan, context.releases))
 
 
-def decide_for(context: Site, plan: LaunchPlan, directory: StateDir) -> Decision:
+def decide_for(context: DeploymentContext, plan: LaunchPlan, directory: StateDir) -> Decision:
     """Decide what `up` must do. A running release is also replaced if it does not answer or its files are stale.
 
     Raises TimedOutError when the running release is too busy to answer.
@@ -158,7 +166,7 @@ def decide_for(context: Site, plan: LaunchPlan, directory: StateDir) -> Decision
     return Decision("replace", f"it runs, but is {found.outcome}: {found.detail}")
 
 
-def _report_changes(context: Site, plan: LaunchPlan, report: Reporter) -> None:
+def _report_changes(context: DeploymentContext, plan: LaunchPlan, report: Reporter) -> None:
     current = context.releases.current()
     changes = difference(current.plan(), plan) if current else ()
     if current and changes:

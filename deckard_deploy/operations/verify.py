@@ -9,7 +9,7 @@ from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.running.layout import state_directory
 from deckard_deploy.system.text import escaped
 from deckard_deploy.weights.folder import ModelFolder, Problem
-from deckard_deploy.weights.manifest import Manifest, bytes_of
+from deckard_deploy.weights.manifest import Manifest, total_bytes
 
 _STRAY = "not in the repository, and an engine might load it"
 
@@ -63,7 +63,7 @@ def _problems(
     if fast:
         cause = "not as it was when it was hashed"
         return [Problem(file.path, cause) for file in folder.changed(manifest.needed)] + strays
-    total = bytes_of(manifest.needed)
+    total = total_bytes(manifest.needed)
     with report.transfer(name) as display:
         problems = folder.check(list(manifest.needed), lambda done: display.show(done, total))
     return problems + strays
@@ -73,7 +73,7 @@ def _set_strays_aside(folder: ModelFolder, manifest: Manifest, report: Reporter)
     """Move the files that do not belong there away. Raises DeploymentBusyError, EnvironmentUnfitError."""
     strays = folder.unexpected(manifest)
     if strays:
-        with folder.held():
+        with folder.lock():
             for stray in strays:
                 place = escaped(str(folder.quarantine(stray)))
                 report.say(f"weights  {escaped(stray)}: {_STRAY}; now {place}")

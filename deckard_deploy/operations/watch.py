@@ -12,7 +12,7 @@ from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.running.layout import StateDir
 from deckard_deploy.running.releases import Release
-from deckard_deploy.running.watch import Canary, Watch, alone
+from deckard_deploy.running.watch import Canary, Watch, exclusive_watch
 from deckard_deploy.startup.readiness import Outcome
 
 TOKEN_COUNTERS = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total")
@@ -25,7 +25,7 @@ def run(selection: Selection, report: Reporter, *, interval_s: float, deadline_s
     """
     deployment = select_deployment(selection)
     directory, name = deployment
-    with alone(directory.deployment(name)):
+    with exclusive_watch(directory.deployment(name)):
         watch = Watch(
             directory.deployment(name), canary=CompletionCanary(directory, deadline_s), say=report.say
         )
@@ -34,9 +34,9 @@ def run(selection: Selection, report: Reporter, *, interval_s: float, deadline_s
         while goes_on:
             with open_deployment(directory, name, report) as context:
                 if started:
-                    goes_on = watch.look(context)
+                    goes_on = watch.check(context)
                 else:
-                    started = watch.begin(context)
+                    started = watch.start(context)
             if goes_on:
                 time.sleep(interval_s)
     report.say(f"stopped  {name}: nothing is left to watch")

@@ -11,7 +11,7 @@ from deckard_deploy.operations.options import DEFAULT_LOCK, LockUse
 from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.running.layout import StateDir, home_required
 from deckard_deploy.system.files import remove_folder
-from deckard_deploy.weights.pull import Puller, pull
+from deckard_deploy.weights.pull import PullReporter, pull
 from deckard_deploy.weights.strict_json import read_object
 
 
@@ -28,7 +28,7 @@ def ensure_pulled(
     manifest = manifest_for(model, folder, lock)
     with report.transfer(model.name) as display:
         try:
-            return pull(manifest, folder, Puller(report.say, display.show))
+            return pull(manifest, folder, PullReporter(report.say, display.show))
         except KeyboardInterrupt:
             report.say("weights  what came is kept: the same command goes on there")
             raise

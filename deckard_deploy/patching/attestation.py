@@ -65,7 +65,7 @@ def attestation_argv(built: Sequence[BuiltPatch]) -> tuple[str, ...]:
     return ("-c", _SCRIPT, *(patch.module for patch in built))
 
 
-def judge(output: str, built: Sequence[BuiltPatch]) -> tuple[AttestedModule, ...]:
+def verify_attestation(output: str, built: Sequence[BuiltPatch]) -> tuple[AttestedModule, ...]:
     """Verify, from the output of the attestation command, that the engine would import each built file.
 
     Raises IntegrityError that names the first other module, its file, and the number of further ones.

@@ -24,7 +24,7 @@ class Source(NamedTuple):
     endpoint: str | None = None
 
 
-def find_base(patch_set: PatchSet, source: Source, *, cache: Path) -> BaseFiles:
+def find_base_files(patch_set: PatchSet, source: Source, *, cache: Path) -> BaseFiles:
     """Read the engine's own files from the source that is named, or else from the nearest one.
 
     The nearest: a vLLM that this Python can import, the cache, the wheel of the set's release. The files that were read

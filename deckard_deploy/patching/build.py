@@ -9,7 +9,7 @@ from pathlib import Path
 
 from deckard_deploy.errors import IntegrityError
 from deckard_deploy.patching.base_files import BaseFiles
-from deckard_deploy.patching.manifest import Patch, PatchSet, as_numbers, is_needed, sha256
+from deckard_deploy.patching.manifest import Patch, PatchSet, is_needed, sha256, version_numbers
 from deckard_deploy.patching.release_hashes import describe_file
 from deckard_deploy.patching.unified_diff import FileDiff, HunkMismatchError, apply, reverse
 from deckard_deploy.system.files import write_atomically
@@ -115,7 +115,7 @@ def check_release(patch_set: PatchSet, base: BaseFiles, version: str) -> tuple[P
     """Return the state of each patch for the files of another release, which may have the change."""
     verdicts = []
     for patch in patch_set.patches:
-        if patch.not_needed_from and as_numbers(version) >= as_numbers(patch.not_needed_from):
+        if patch.not_needed_from and version_numbers(version) >= version_numbers(patch.not_needed_from):
             detail = f"since {patch.not_needed_from}"
             state = PatchState.UPSTREAM
             verdicts.append(PatchVerdict(name=patch.name, target=patch.target, verdict=state, detail=detail))

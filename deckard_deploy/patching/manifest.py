@@ -97,7 +97,7 @@ def load_patch_set(name: str, root: Path | None = None) -> PatchSet:
     return PatchSet(name=name, folder=folder, vllm=manifest.vllm, patches=manifest.patches)
 
 
-def needed(patch_set: PatchSet, *, drafter: bool, quantization: str) -> tuple[Patch, ...]:
+def needed_patches(patch_set: PatchSet, *, drafter: bool, quantization: str) -> tuple[Patch, ...]:
     """Return the patches without which a plan would not start or would answer wrongly.
 
     quantization: of the checkpoint, as in the catalog (`none`, `nvfp4`, `nvfp4_awq`, `nvfp4_svd`).
@@ -120,6 +120,6 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def as_numbers(version: str) -> tuple[int, ...]:
+def version_numbers(version: str) -> tuple[int, ...]:
     """Return a release as numbers that can be compared: 0.20.1 as (0, 20, 1)."""
     return tuple(int(part) for part in version.split("."))

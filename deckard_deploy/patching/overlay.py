@@ -19,7 +19,7 @@ from deckard_deploy.patching.manifest import sha256
 _SKIPPED = "__pycache__"  # of a real folder: its files are compiled again next to the links
 
 
-def overlay(package: Path, built: Sequence[BuiltPatch], out: Path) -> Path:
+def create_overlay(package: Path, built: Sequence[BuiltPatch], out: Path) -> Path:
     """Create `out/vllm` and return `out`, which must be first on PYTHONPATH.
 
     package: the folder of the installed vllm package. Its folders are linked as a whole, except those that

@@ -34,7 +34,7 @@ _STARTUP_LINE = "non-default args"  # api_utils.py, the second line of the API s
 _PROCESS = re.compile(r"^\((APIServer|EngineCore|Worker)\w* pid=(\d+)\)")  # the prefix of vLLM's lines
 
 
-def serves(quantization: str) -> bool:
+def is_needed_for(quantization: str) -> bool:
     """Return True if a checkpoint of this quantization needs the plugin."""
     return quantization in _FORMATS
 
@@ -60,7 +60,7 @@ def wheel_bytes(name: str) -> bytes:
     return stream.getvalue()
 
 
-def sha256_of(name: str) -> str:
+def wheel_sha256(name: str) -> str:
     """Return the hash of the wheel, which is part of the plan and logged by every process of the engine."""
     return hashlib.sha256(wheel_bytes(name)).hexdigest()
 
@@ -77,7 +77,7 @@ def build(name: str, file: Path) -> Path:
     return file
 
 
-def judge_log(lines: list[str], sha256: str) -> str:
+def verify_plugin_log(lines: list[str], sha256: str) -> str:
     """Verify by the log that every process of the engine runs this wheel, and return a line for the user.
 
     Raises IntegrityError that names a process that logged nothing or another hash.

@@ -36,14 +36,14 @@ class Roofline(NamedTuple):
 
     def step_bytes(self, sequences: int, context: int) -> int:
         """Return the bytes that one step reads on all GPUs together."""
-        return self.weights + sequences * kv_read(self.architecture, self.element_bytes, context)
+        return self.weights + sequences * kv_bytes_read(self.architecture, self.element_bytes, context)
 
     def tokens_per_s(self, sequences: int, context: int) -> float:
         """Return the ceiling in tokens per second for all sequences together."""
         return sequences * self.bandwidth * self.ranks / self.step_bytes(sequences, context)
 
 
-class Drafting(NamedTuple):
+class DraftingEstimate(NamedTuple):
     """A drafter that proposes `tokens` tokens per step. cost: one drafter step, in steps of the target."""
 
     tokens: int
@@ -55,7 +55,7 @@ class Drafting(NamedTuple):
         acceptance: probability of one token, 0 to 1. tokens: drafted per step; None: `self.tokens`.
         """
         drafted = self.tokens if tokens is None else tokens
-        return accepted(acceptance, drafted) / (1 + self.cost * drafted)
+        return tokens_per_step(acceptance, drafted) / (1 + self.cost * drafted)
 
     def break_even(self, tokens: int | None = None) -> float | None:
         """Return the acceptance below which the drafter slows decoding; None when no acceptance is enough."""
@@ -65,7 +65,7 @@ class Drafting(NamedTuple):
 
     def share(self, acceptance: float) -> float:
         """Return accepted / drafted tokens as the engine counts them: none after the first rejected one."""
-        return (accepted(acceptance, self.tokens) - 1) / self.tokens
+        return (tokens_per_step(acceptance, self.tokens) - 1) / self.tokens
 
     def best_tokens(self, acceptance: float) -> int:
         """Return the fastest number of tokens to propose per step; 0: do not draft."""
@@ -91,7 +91,7 @@ class Drafting(NamedTuple):
         return high
 
 
-def accepted(acceptance: float, tokens: int) -> float:
+def tokens_per_step(acceptance: float, tokens: int) -> float:
     """Return the mean number of tokens that a step yields: 1 + a + a^2 + ... + a^k."""
     return sum(acceptance**power for power in range(tokens + 1))
 
@@ -102,7 +102,7 @@ def roofline_of(resolved: Resolved, settings: CacheSettings) -> Roofline | None:
     if hardware.bandwidth_gb_s is None:
         return None
     return Roofline(
-        weights=weight_read(resolved.model),
+        weights=weight_bytes_read(resolved.model),
         bandwidth=hardware.bandwidth_gb_s * 1e9,
         ranks=settings.tensor_parallel,
         architecture=resolved.model.architecture,
@@ -111,14 +111,14 @@ def roofline_of(resolved: Resolved, settings: CacheSettings) -> Roofline | None:
     )
 
 
-def drafting_of(resolved: Resolved) -> Drafting | None:
+def drafting_of(resolved: Resolved) -> DraftingEstimate | None:
     """Return the cost of the chosen drafter; None without one."""
     if resolved.drafter is None:
         return None
     return drafting(resolved.model, resolved.drafter)
 
 
-def drafting(target: ModelSpec, drafter: ModelSpec) -> Drafting | None:
+def drafting(target: ModelSpec, drafter: ModelSpec) -> DraftingEstimate | None:
     """Return the cost of drafting: the drafter's weights against the target's, each read once per pass.
 
     None when the catalog has no speculative config of the drafter.
@@ -127,16 +127,16 @@ def drafting(target: ModelSpec, drafter: ModelSpec) -> Drafting | None:
         return None
     tokens = drafter.speculative.num_speculative_tokens
     if drafter.architecture.layers:
-        drafter_bytes = weight_read(drafter)
+        drafter_bytes = weight_bytes_read(drafter)
     else:
         # Without layers in the catalog, count the whole file: its head is its embedding, as in the target.
         drafter_bytes = int(drafter.size_gb * 1e9)
     # DFlash drafts a block in one pass; the other methods need a pass for each token.
     passes_per_token = 1 / tokens if drafter.speculative.method == "dflash" else 1.0
-    return Drafting(tokens=tokens, cost=passes_per_token * drafter_bytes / weight_read(target))
+    return DraftingEstimate(tokens=tokens, cost=passes_per_token * drafter_bytes / weight_bytes_read(target))
 
 
-def weight_read(model: ModelSpec) -> int:
+def weight_bytes_read(model: ModelSpec) -> int:
     """Return the bytes of weights that one step reads: all linears and the head.
 
     Neither the embedding's rows nor the vision tower count. The head is the embedding (tied), in BF16 in
@@ -154,7 +154,7 @@ def weight_read(model: ModelSpec) -> int:
     return int(parameters * NVFP4_BYTES) + residual + head
 
 
-def kv_read(shape: Architecture, element_bytes: int, context: int) -> int:
+def kv_bytes_read(shape: Architecture, element_bytes: int, context: int) -> int:
     """Return the bytes of keys and values that one sequence of `context` tokens reads in a step.
 
     A layer that shares the cache of another layer reads that cache again.

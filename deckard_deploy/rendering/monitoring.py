@@ -27,11 +27,11 @@ SCRAPE_INTERVAL = "5s"
 EVALUATION_INTERVAL = "15s"
 RETENTION_TIME = "15d"
 RETENTION_SIZE = "2GB"  # a Spark's disk is for models
-COMPOSE = "compose.yaml"
-PASSWORD = "secrets/grafana_admin_password"  # noqa: S105  a file name
-KEY = "prometheus/key"
-CERTIFICATE = "prometheus/certificate.pem"
-DATA = ("data/prometheus", "data/grafana")
+COMPOSE_FILE = "compose.yaml"
+PASSWORD_FILE = "secrets/grafana_admin_password"  # noqa: S105  a file name
+KEY_FILE = "prometheus/key"
+CERTIFICATE_FILE = "prometheus/certificate.pem"
+DATA_FOLDERS = ("data/prometheus", "data/grafana")
 # conf/defaults.ini of Grafana; the image takes GF_<SECTION>_<KEY>, and __FILE for a secret
 # (packaging/docker/run.sh).
 GRAFANA_SETTINGS = {
@@ -47,7 +47,7 @@ GRAFANA_SETTINGS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class MonitoringSettings:
     """The folder of these files on the host, the uid:gid of the files and both services, and the ports."""
 
     folder: str
@@ -56,7 +56,7 @@ class Place:
     grafana_port: int = 3000
 
 
-def render_monitoring(plan: LaunchPlan, place: Place) -> dict[str, str]:
+def render_monitoring(plan: LaunchPlan, place: MonitoringSettings) -> dict[str, str]:
     """Return every file by its path below the folder.
 
     Raises BadInputError for an engine whose metrics are not listed.
@@ -76,7 +76,7 @@ def render_monitoring(plan: LaunchPlan, place: Place) -> dict[str, str]:
         "options": {"path": "/etc/dashboards"},
     }
     return {
-        COMPOSE: _yaml(plan, _double_dollars(monitoring_model(plan, place))),
+        COMPOSE_FILE: _yaml(plan, _double_dollars(monitoring_model(plan, place))),
         "prometheus/prometheus.yml": _yaml(plan, _prometheus(plan)),
         "prometheus/rules.yml": _yaml(plan, alert_rules(plan, names)),
         "provisioning/datasources/deckard.yaml": _yaml(plan, {"apiVersion": 1, "datasources": [source]}),
@@ -85,28 +85,28 @@ def render_monitoring(plan: LaunchPlan, place: Place) -> dict[str, str]:
     }
 
 
-def project(deployment: str) -> str:
+def project_name(deployment: str) -> str:
     """Return the name of the compose project, in which compose allows no dot."""
     return f"deckard-{deployment.replace('.', '_')}-monitoring"
 
 
-def monitoring_model(plan: LaunchPlan, place: Place) -> dict[str, Any]:
+def monitoring_model(plan: LaunchPlan, place: MonitoringSettings) -> dict[str, Any]:
     """Return the compose file as data, before `$` is doubled."""
     network = engine_network(plan)
     model: dict[str, Any] = {
-        "name": project(plan.deployment),
+        "name": project_name(plan.deployment),
         "services": {
             "prometheus": _prometheus_service(network, place),
             "grafana": _grafana_service(network, place),
         },
-        "secrets": {"grafana_admin_password": {"file": f"{place.folder}/{PASSWORD}"}},
+        "secrets": {"grafana_admin_password": {"file": f"{place.folder}/{PASSWORD_FILE}"}},
     }
     if network:
         model["networks"] = {"monitoring": {}, "engine": {"external": True, "name": network}}
     return model
 
 
-def _prometheus_service(network: str | None, place: Place) -> dict[str, Any]:
+def _prometheus_service(network: str | None, place: MonitoringSettings) -> dict[str, Any]:
     listen = "0.0.0.0:9090" if network else f"127.0.0.1:{place.prometheus_port}"
     return {
         **_service(PROMETHEUS_IMAGE, place),
@@ -119,13 +119,13 @@ def _prometheus_service(network: str | None, place: Place) -> dict[str, Any]:
         ],
         "volumes": [
             _bind(place, "prometheus", "/etc/prometheus"),
-            _bind(place, DATA[0], "/prometheus", read_only=False),
+            _bind(place, DATA_FOLDERS[0], "/prometheus", read_only=False),
         ],
         **_network_settings(network, place.prometheus_port, 9090, ["engine", "monitoring"]),
     }
 
 
-def _grafana_service(network: str | None, place: Place) -> dict[str, Any]:
+def _grafana_service(network: str | None, place: MonitoringSettings) -> dict[str, Any]:
     settings = dict(GRAFANA_SETTINGS)
     if network is None:
         settings["GF_SERVER_HTTP_ADDR"] = "127.0.0.1"
@@ -137,7 +137,7 @@ def _grafana_service(network: str | None, place: Place) -> dict[str, Any]:
         "volumes": [
             _bind(place, "provisioning", "/etc/grafana/provisioning"),
             _bind(place, "dashboards", "/etc/dashboards"),
-            _bind(place, DATA[1], "/var/lib/grafana", read_only=False),
+            _bind(place, DATA_FOLDERS[1], "/var/lib/grafana", read_only=False),
         ],
         **_network_settings(network, place.grafana_port, 3000, ["monitoring"]),
     }
@@ -169,29 +169,29 @@ def _prometheus(plan: LaunchPlan) -> dict[str, Any]:
     }
 
 
-def asks_the_gateway(plan: LaunchPlan) -> bool:
+def scrapes_through_gateway(plan: LaunchPlan) -> bool:
     """Return True if only nginx serves /metrics, with a key: a process behind nginx listens nowhere else."""
     return engine_network(plan) is None and plan.gateway is not None
 
 
 def _gateway_access(plan: LaunchPlan) -> dict[str, Any]:
     """Return Prometheus' settings for the gateway; Prometheus resolves file names next to prometheus.yml."""
-    if plan.gateway is None or not asks_the_gateway(plan):
+    if plan.gateway is None or not scrapes_through_gateway(plan):
         return {}
-    access: dict[str, Any] = {"authorization": {"credentials_file": PurePosixPath(KEY).name}}
+    access: dict[str, Any] = {"authorization": {"credentials_file": PurePosixPath(KEY_FILE).name}}
     if plan.gateway.tls:
         access["scheme"] = "https"
-        access["tls_config"] = {"ca_file": PurePosixPath(CERTIFICATE).name}
+        access["tls_config"] = {"ca_file": PurePosixPath(CERTIFICATE_FILE).name}
     return access
 
 
-def _prometheus_url(plan: LaunchPlan, place: Place) -> str:
+def _prometheus_url(plan: LaunchPlan, place: MonitoringSettings) -> str:
     if engine_network(plan):
         return "http://prometheus:9090"
     return f"http://127.0.0.1:{place.prometheus_port}"
 
 
-def _service(image: str, place: Place) -> dict[str, Any]:
+def _service(image: str, place: MonitoringSettings) -> dict[str, Any]:
     return {
         "image": image,
         "user": place.user,
@@ -215,7 +215,7 @@ def _network_settings(
     return {"networks": networks, "ports": [published]}
 
 
-def _bind(place: Place, source: str, target: str, *, read_only: bool = True) -> dict[str, Any]:
+def _bind(place: MonitoringSettings, source: str, target: str, *, read_only: bool = True) -> dict[str, Any]:
     return {
         "type": "bind",
         "source": f"{place.folder}/{source}",

@@ -36,7 +36,7 @@ class Decision:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Site:
+class DeploymentContext:
     """All that the steps need of one deployment.
 
     runtimes: by kind; every kind that one of the releases uses.
@@ -93,7 +93,7 @@ def observe(runtimes: Mapping[str, Runtime]) -> Observation:
     return MISSING
 
 
-def bring_up(site: Site, release: Release, launch: Launch) -> Launch:
+def deploy(site: DeploymentContext, release: Release, launch: Launch) -> Launch:
     """Stop what runs, start `release` as `launch` (state starting), follow it, and make it current.
 
     On a DeployError: keep the log, stop the release, start and follow the one that was current before, and
@@ -110,7 +110,7 @@ def bring_up(site: Site, release: Release, launch: Launch) -> Launch:
         raise _with_outcome(error, _roll_back(site, release, fallback)) from error.__cause__
 
 
-def follow_up(site: Site, release: Release) -> Launch:
+def resume(site: DeploymentContext, release: Release) -> Launch:
     """Prove the readiness of an earlier launch, and make it current. Fails as bring_up does."""
     fallback = site.releases.current()
     try:
@@ -120,7 +120,7 @@ def follow_up(site: Site, release: Release) -> Launch:
         raise _with_outcome(error, _roll_back(site, release, fallback)) from error.__cause__
 
 
-def take_down(site: Site) -> bool:
+def take_down(site: DeploymentContext) -> bool:
     """Stop everything of the deployment. Return False if there was nothing. Releases and `current` stay."""
     site.releases.clear_leftovers()
     try:
@@ -131,7 +131,7 @@ def take_down(site: Site) -> bool:
     return existed
 
 
-def what_runs(site: Site) -> str:
+def describe_running(site: DeploymentContext) -> str:
     """Return a sentence about the running release, for a user who interrupted a verb."""
     observed = observe(site.runtimes)
     if observed.state in ("missing", "exited"):
@@ -143,14 +143,14 @@ def what_runs(site: Site) -> str:
     )
 
 
-def _is_ready(site: Site, observed: Observation) -> bool:
+def _is_ready(site: DeploymentContext, observed: Observation) -> bool:
     if not observed.plan_hash:
         return False
     release = site.releases.get(observed.plan_hash)
     return release is not None and decide(release.plan_hash, observed, release.launch()).action == "nothing"
 
 
-def stop_all(site: Site) -> None:
+def stop_all(site: DeploymentContext) -> None:
     """Stop everything under all runtimes, and record that. Raises EnvironmentUnfitError."""
     for runtime in site.runtimes.values():
         runtime.stop()
@@ -161,7 +161,7 @@ def stop_all(site: Site) -> None:
             release.try_record(launch.model_copy(update={"state": "stopped"}))
 
 
-def _stop_current(site: Site, release: Release) -> None:
+def _stop_current(site: DeploymentContext, release: Release) -> None:
     """Stop what runs, unless another process holds the port of `release`. Raises EnvironmentUnfitError."""
     plan = release.plan()
     observed = observe(site.runtimes)
@@ -176,7 +176,7 @@ def _stop_current(site: Site, release: Release) -> None:
         require_free(plan.address, plan.port)
 
 
-def _run(site: Site, release: Release, launch: Launch) -> Launch:
+def _run(site: DeploymentContext, release: Release, launch: Launch) -> Launch:
     """Start the release while nothing else runs, and prove its readiness."""
     release.record(launch)
     site.prepare(release)
@@ -185,7 +185,7 @@ def _run(site: Site, release: Release, launch: Launch) -> Launch:
     return _prove(site, release)
 
 
-def _prove(site: Site, release: Release) -> Launch:
+def _prove(site: DeploymentContext, release: Release) -> Launch:
     launch = release.recorded_launch()
     runtime = site.runtimes[launch.runtime]
     site.follow(release, runtime)
@@ -203,7 +203,7 @@ def _prove(site: Site, release: Release) -> Launch:
     return ready
 
 
-def _record_failure(site: Site, release: Release, error: DeployError) -> None:
+def _record_failure(site: DeploymentContext, release: Release, error: DeployError) -> None:
     """Record a failed launch, keep its log, and stop it, even if a full disk loses record and log."""
     with contextlib.suppress(EnvironmentUnfitError, IntegrityError):
         launch = release.recorded_launch()
@@ -215,7 +215,7 @@ def _record_failure(site: Site, release: Release, error: DeployError) -> None:
         runtime.stop()
 
 
-def _roll_back(site: Site, failed: Release, fallback: Release | None) -> str:
+def _roll_back(site: DeploymentContext, failed: Release, fallback: Release | None) -> str:
     """Run the release that was current before. Return a sentence about the outcome."""
     if fallback is None:
         return "there was no release before it, so nothing runs"

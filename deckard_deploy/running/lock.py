@@ -33,7 +33,7 @@ class LockOwner(BaseModel):
 
 
 @contextmanager
-def held(deployment: DeploymentDir, *, verb: str) -> Iterator[None]:
+def lock_deployment(deployment: DeploymentDir, *, verb: str) -> Iterator[None]:
     """Hold the deployment for `verb`. Raises DeploymentBusyError, which names the holder; never waits."""
     lock = FileLock(deployment.lock, timeout=0, mode=0o600)
     try:

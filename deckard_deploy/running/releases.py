@@ -27,9 +27,9 @@ from deckard_deploy.system.files import (
     remove_folder,
     sync_folder,
     temporary_prefix,
+    translating_write_errors,
     try_write,
     write_atomically,
-    writing,
 )
 
 KEPT = 3
@@ -191,7 +191,7 @@ class Releases:
         except DeployError:
             remove_folder(unfinished)
             raise
-        with writing(self.deployment.releases):
+        with translating_write_errors(self.deployment.releases):
             release = Release(unfinished.rename(self.deployment.releases / plan_hash))
             sync_folder(self.deployment.releases)
         return release

@@ -23,11 +23,19 @@ from deckard_deploy.errors import (
     IntegrityError,
     StartFailedError,
 )
-from deckard_deploy.running.deploy import FAILURE_LINES, Site, bring_up, decide, follow_up, observe, relaunch
+from deckard_deploy.running.deploy import (
+    FAILURE_LINES,
+    DeploymentContext,
+    decide,
+    deploy,
+    observe,
+    relaunch,
+    resume,
+)
 from deckard_deploy.running.layout import DeploymentDir
-from deckard_deploy.running.lock import held
+from deckard_deploy.running.lock import lock_deployment
 from deckard_deploy.running.releases import FAILURE_LOG, Launch, Release
-from deckard_deploy.system.files import read_regular, try_write, writing
+from deckard_deploy.system.files import read_regular, translating_write_errors, try_write
 from deckard_deploy.system.processes import ProcessIdentity, boot_id, identity_of, is_alive
 
 PATIENCE = 3  # failed canaries in a row before a running server is restarted
@@ -78,10 +86,10 @@ def read(deployment: DeploymentDir) -> WatchRecord | None:
 
 
 @contextlib.contextmanager
-def alone(deployment: DeploymentDir) -> Iterator[None]:
+def exclusive_watch(deployment: DeploymentDir) -> Iterator[None]:
     """Hold the watch lock. Raises DeploymentBusyError: two watches would have separate bounds and records."""
     lock = FileLock(deployment.watch_lock, timeout=0, mode=0o600)
-    with writing(deployment.watch_lock):
+    with translating_write_errors(deployment.watch_lock):
         try:
             lock.acquire()
         except Timeout:
@@ -120,17 +128,17 @@ class Watch:
         )
         self._write()
 
-    def begin(self, site: Site) -> bool:
+    def start(self, site: DeploymentContext) -> bool:
         """Start the current release if nothing runs, as after a reboot. Return False while another verb runs.
 
-        `look` tries a failed start again. Raises BadInputError if no release was ever ready.
+        `check` tries a failed start again. Raises BadInputError if no release was ever ready.
         """
         release = _current(site)
         if observe(site.runtimes).state in ("missing", "exited"):
             self._say(f"start    {release.plan_hash}: nothing runs")
             try:
-                with held(self._deployment, verb="watch"):
-                    bring_up(site, release, relaunch(release))
+                with lock_deployment(self._deployment, verb="watch"):
+                    deploy(site, release, relaunch(release))
             except DeploymentBusyError:
                 return False
             except DeployError as error:
@@ -139,7 +147,7 @@ class Watch:
         self._set_state("healthy")
         return True
 
-    def look(self, site: Site) -> bool:
+    def check(self, site: DeploymentContext) -> bool:
         """Check the deployment once. Return False if there is nothing left to watch.
 
         site: opened anew for each round, because the runtime may have changed since the last one.
@@ -154,7 +162,7 @@ class Watch:
             self._set_state("degraded", error.message)
             return True
 
-    def _round(self, site: Site) -> bool:
+    def _round(self, site: DeploymentContext) -> bool:
         if not self._deployment.folder.is_dir():
             return False  # the deployment was purged
         release = _current(site)
@@ -170,12 +178,12 @@ class Watch:
             if not certain and self._failures < PATIENCE:
                 self._set_state("degraded", problem)
                 return True
-        with held(self._deployment, verb="watch"):
+        with lock_deployment(self._deployment, verb="watch"):
             if site.releases.current() != release or release.recorded_launch() != launch:
                 return True  # another verb has changed the deployment since the check
             return self._act(site, release, launch, problem)
 
-    def _act(self, site: Site, release: Release, launch: Launch, problem: str | None) -> bool:
+    def _act(self, site: DeploymentContext, release: Release, launch: Launch, problem: str | None) -> bool:
         """Restart or resume, holding the deployment lock. Return False if there is nothing left to watch."""
         if launch.state == "stopped":
             # A `down` stopped it, or the `up` of another release that was killed then. In the second case,
@@ -189,14 +197,14 @@ class Watch:
         if problem is None:
             self._set_state("starting")
             try:
-                follow_up(site, release)
+                resume(site, release)
             except DeployError as error:
                 self._start_failed(release, error)
         else:
             self._restart(site, release, problem)
         return True
 
-    def _problem(self, site: Site, release: Release, launch: Launch) -> tuple[str | None, bool]:
+    def _problem(self, site: DeploymentContext, release: Release, launch: Launch) -> tuple[str | None, bool]:
         """Return the problem, None if there is none, and whether one check is enough to be sure of it."""
         decision = decide(release.plan_hash, observe(site.runtimes), launch)
         if decision.action != "nothing":
@@ -204,7 +212,7 @@ class Watch:
         found = self._canary(release)
         return (None, True) if found.answered else (found.detail, found.final)  # guard: F27
 
-    def _restart(self, site: Site, release: Release, reason: str) -> None:
+    def _restart(self, site: DeploymentContext, release: Release, reason: str) -> None:
         self._set_state("degraded", reason)
         self._require_restart_allowed(reason)
         _keep_log(site, release, reason)
@@ -215,7 +223,7 @@ class Watch:
             )
         )
         try:
-            bring_up(site, release, relaunch(release))
+            deploy(site, release, relaunch(release))
         except DeployError as error:
             self._set_outcome(error.message)
             self._start_failed(release, error)
@@ -272,7 +280,7 @@ class Watch:
         try_write(self._deployment.watch, self._record.model_dump_json(indent=1) + "\n")
 
 
-def _current(site: Site) -> Release:
+def _current(site: DeploymentContext) -> Release:
     release = site.releases.current()
     if release is None:
         raise BadInputError(
@@ -287,7 +295,7 @@ def _is_starting(release: Release) -> bool:
     return launch is not None and launch.state == "starting"
 
 
-def _keep_log(site: Site, release: Release, reason: str) -> None:
+def _keep_log(site: DeploymentContext, release: Release, reason: str) -> None:
     lines = site.runtimes[release.recorded_launch().runtime].tail(FAILURE_LINES)
     if not lines:
         return  # a failed start has already kept its own log

@@ -9,7 +9,7 @@ from deckard_deploy.errors import DeployError
 Result = TypeVar("Result")
 
 
-class Asking(Thread, Generic[Result]):
+class BackgroundCall(Thread, Generic[Result]):
     """A running call of `question`.
 
     A server that sends a byte now and then outlives every socket timeout, so only the caller can stop

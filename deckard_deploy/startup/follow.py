@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn, Protocol
 
 from deckard_deploy.errors import StartFailedError, TimedOutError
-from deckard_deploy.startup.background_call import Asking
+from deckard_deploy.startup.background_call import BackgroundCall
 from deckard_deploy.startup.diagnosis import UNKNOWN, Diagnosis, diagnose
 from deckard_deploy.startup.observation import Observation
 from deckard_deploy.startup.phases import Facts, Phase, PhaseTracker, Progress
@@ -111,7 +111,7 @@ class _Probes:
     def __init__(self, probe: Callable[[], Readiness]) -> None:
         self.unanswered = 0
         self._probe = probe
-        self._call: Asking[Readiness] | None = None
+        self._call: BackgroundCall[Readiness] | None = None
 
     @property
     def pause_s(self) -> float:
@@ -121,7 +121,7 @@ class _Probes:
     def answer(self) -> Readiness | None:
         """Wait for one poll. Return the result of the running probe, None while there is none."""
         if self._call is None:
-            self._call = Asking(self._probe)
+            self._call = BackgroundCall(self._probe)
         readiness = self._call.answer(POLL_S)
         if readiness is None:
             return None

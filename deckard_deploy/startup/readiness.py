@@ -14,8 +14,8 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from deckard_deploy.startup.background_call import Asking
-from deckard_deploy.system.http import NO_ACCESS, Access, session
+from deckard_deploy.startup.background_call import BackgroundCall
+from deckard_deploy.system.http import ANONYMOUS, EndpointCredentials, session
 
 if TYPE_CHECKING:
     import requests
@@ -70,7 +70,7 @@ def probe(
     *,
     launch_id: str,
     served_name: str,
-    access: Access = NO_ACCESS,
+    access: EndpointCredentials = ANONYMOUS,
     timeout_s: float = 120.0,
 ) -> Readiness:
     """Ask `base_url` (ending in /v1) once: both names are listed, then one chat completion has text in it.
@@ -81,14 +81,16 @@ def probe(
     Never raises because of a server's behaviour. Uses no proxy and follows no redirect.
     """
     list_s = min(LIST_TIMEOUT_S, timeout_s)
-    call = Asking(functools.partial(_probe, base_url, (launch_id, served_name), access, (list_s, timeout_s)))
+    call = BackgroundCall(
+        functools.partial(_probe, base_url, (launch_id, served_name), access, (list_s, timeout_s))
+    )
     # The timeouts of the sockets apply to each piece that arrives; this one applies to the whole.
     late = Readiness(Outcome.NOT_ANSWERING, f"no end of an answer at {base_url}", timed_out=True)
     return call.answer(list_s + timeout_s) or late
 
 
 def _probe(
-    base_url: str, names: tuple[str, str], access: Access, timeouts_s: tuple[float, float]
+    base_url: str, names: tuple[str, str], access: EndpointCredentials, timeouts_s: tuple[float, float]
 ) -> Readiness:
     import requests  # noqa: PLC0415  heavy
 

@@ -33,19 +33,19 @@ _DIAGNOSTICS = {
 }
 
 
-def next_look(error: OSError, folder: Path) -> str:
+def diagnostic_command(error: OSError, folder: Path) -> str:
     """Return the command that shows why the file system of `folder` refused."""
     return _DIAGNOSTICS.get(error.errno or 0, "ls -ld {0}").format(folder)
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def translating_write_errors(path: Path) -> Iterator[None]:
     """Turn a file system error into EnvironmentUnfitError."""
     try:
         yield
     except OSError as error:
         raise EnvironmentUnfitError(
-            f"cannot write {path}: {error.strerror}", hint=next_look(error, path.parent)
+            f"cannot write {path}: {error.strerror}", hint=diagnostic_command(error, path.parent)
         ) from error
 
 
@@ -57,7 +57,7 @@ def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o600) -> 
     """
     if isinstance(content, str):
         content = content.encode()
-    with writing(path):
+    with translating_write_errors(path):
         _clear_leftovers_of(path)
         _replace(path, content, mode)
 
@@ -94,7 +94,7 @@ def link_atomically(link: Path, target: str) -> None:
     Raises EnvironmentUnfitError.
     """
     temporary = link.with_name(f"{temporary_prefix()}{link.name}")
-    with writing(link):
+    with translating_write_errors(link):
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(target)
         temporary.replace(link)
@@ -103,7 +103,7 @@ def link_atomically(link: Path, target: str) -> None:
 
 def remove_folder(folder: Path) -> None:
     """Remove a folder; a part of it never stands under its name. Raises EnvironmentUnfitError."""
-    with writing(folder):
+    with translating_write_errors(folder):
         if folder.name.startswith(_LEFTOVER):  # already hidden; on a full disk no new folder can be created
             _remove_tree(folder)
             return
@@ -162,7 +162,7 @@ def private_folder(folder: Path) -> Path:
         raise IntegrityError(
             f"{folder} is not a folder of ours", hint=f"move it away: mv {folder} {folder}.old"
         )
-    with writing(folder):
+    with translating_write_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.mkdir(exist_ok=True, mode=0o700)
     return folder

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Access:
+class EndpointCredentials:
     """Credentials of an endpoint.
 
     key: the bearer token.
@@ -19,10 +19,10 @@ class Access:
     pinned: str | None = None
 
 
-NO_ACCESS = Access()
+ANONYMOUS = EndpointCredentials()
 
 
-def session(access: Access) -> "requests.Session":
+def session(access: EndpointCredentials) -> "requests.Session":
     """Return a session that ignores the environment's proxies."""
     import requests  # noqa: PLC0415  heavy
     from requests.adapters import HTTPAdapter  # noqa: PLC0415  same

@@ -19,12 +19,12 @@ from pathlib import Path, PurePosixPath
 from pydantic import Field, ValidationError
 
 from deckard_deploy.errors import DeploymentBusyError
-from deckard_deploy.system.files import UMASK_MODE, sync_file, write_atomically, writing
+from deckard_deploy.system.files import UMASK_MODE, sync_file, translating_write_errors, write_atomically
 from deckard_deploy.system.text import escaped
 from deckard_deploy.weights.manifest import Manifest, RemoteFile, StrictModel, hash_file, read_manifest
 from deckard_deploy.weights.strict_json import detect_wrong_content, require_regular
 
-OURS = ".deckard"
+PRIVATE_FOLDER = ".deckard"
 # Only these are removed from parts/: anything else belongs to the user, and may be a link to another disk.
 _UNFINISHED = (".part", ".journal", ".copy")
 _MARKER_TIMEOUT_S = 0.2  # long enough to take over the marker of a dead process
@@ -59,34 +59,36 @@ class ModelFolder:
     def __init__(self, folder: Path) -> None:
         """Store the paths; nothing is read yet."""
         self.folder = folder
-        self.parts = folder / OURS / "parts"
-        self._quarantine = folder / OURS / "quarantine"
-        self._record_path = folder / OURS / "record.json"
-        self._manifest_path = folder / OURS / "manifest.json"
+        self.parts = folder / PRIVATE_FOLDER / "parts"
+        self._quarantine = folder / PRIVATE_FOLDER / "quarantine"
+        self._record_path = folder / PRIVATE_FOLDER / "record.json"
+        self._manifest_path = folder / PRIVATE_FOLDER / "manifest.json"
 
     def manifest(self) -> Manifest | None:
         """Return the manifest of the last pull; None if there is none or it is damaged."""
         return read_manifest(self._manifest_path)
 
-    def keep(self, manifest: Manifest) -> None:
+    def save_manifest(self, manifest: Manifest) -> None:
         """Save the manifest that this folder must match. Raises EnvironmentUnfitError."""
         write_atomically(
             self._manifest_path, manifest.model_dump_json(indent=1, exclude_none=True) + "\n", mode=UMASK_MODE
         )
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Hold the folder's lock. Raises DeploymentBusyError without waiting, and EnvironmentUnfitError."""
         from filelock import FileLock, SoftFileLock, Timeout  # noqa: PLC0415  only a pull needs it
 
-        with writing(self.folder):
-            (self.folder / OURS).mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / OURS / "lock", timeout=0)
+        with translating_write_errors(self.folder):
+            (self.folder / PRIVATE_FOLDER).mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / PRIVATE_FOLDER / "lock", timeout=0)
         # On a network file system flock may work on one host only, or always succeed. The second lock
         # therefore is a file that only one process can create, with the pid, start time and host of its
         # owner. The file of a dead process is taken over.
         marker = SoftFileLock(
-            self.folder / OURS / "owner", timeout=_MARKER_TIMEOUT_S, poll_interval=_MARKER_TIMEOUT_S / 4
+            self.folder / PRIVATE_FOLDER / "owner",
+            timeout=_MARKER_TIMEOUT_S,
+            poll_interval=_MARKER_TIMEOUT_S / 4,
         )
         try:  # guard: F19
             lock.acquire()
@@ -162,7 +164,7 @@ class ModelFolder:
         except (FileNotFoundError, ValidationError):
             return {}  # so every file is hashed again
 
-    def note(self, files: Iterable[RemoteFile]) -> None:
+    def record_verified(self, files: Iterable[RemoteFile]) -> None:
         """Record the fingerprints of files that were just verified. Raises EnvironmentUnfitError."""
         self._update(files, wrong=())
 
@@ -189,10 +191,12 @@ class ModelFolder:
         for path, seen in after.items():
             if seen != before.get(path):
                 # Without this, a power loss could leave the right fingerprint and lose the content.
-                with writing(self.folder / path):
+                with translating_write_errors(self.folder / path):
                     sync_file(self.folder / path)
-        with writing(self._record_path):
-            (self.folder / OURS).mkdir(exist_ok=True)  # missing if `verify` comes before the first pull
+        with translating_write_errors(self._record_path):
+            (self.folder / PRIVATE_FOLDER).mkdir(
+                exist_ok=True
+            )  # missing if `verify` comes before the first pull
         content = _Record(files=after).model_dump_json(indent=1) + "\n"
         write_atomically(self._record_path, content, mode=UMASK_MODE)
 
@@ -264,7 +268,7 @@ class ModelFolder:
         source = self.folder / path
         while target.is_dir() or (target.exists() and source.is_dir()):  # a rename cannot replace these
             target = target.with_name(f"{target.name}~")
-        with writing(target):
+        with translating_write_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             source.replace(target)
         return target
@@ -273,7 +277,7 @@ class ModelFolder:
         """Remove the leftovers of earlier pulls, except the unfinished files of `wanted`."""
         kept = {file.digest for file in wanted}
         if self.parts.is_dir():
-            with writing(self.parts):
+            with translating_write_errors(self.parts):
                 for path in self.parts.iterdir():
                     if path.suffix in _UNFINISHED and path.stem not in kept:
                         path.unlink()

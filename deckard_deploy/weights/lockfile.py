@@ -12,7 +12,7 @@ from deckard_deploy.system.files import UMASK_MODE, write_atomically
 from deckard_deploy.weights.manifest import Manifest, PrintableText, RemoteFile, StrictModel, first_error
 from deckard_deploy.weights.strict_json import parse_object, require_regular
 
-DEFAULT = LOCK_FILE
+DEFAULT_PATH = LOCK_FILE
 _Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 

@@ -114,7 +114,7 @@ def first_error(error: ValidationError) -> str:
     return f"{escaped(where)}: {first['msg'].removeprefix('Value error, ')}"
 
 
-def bytes_of(files: Iterable[RemoteFile]) -> int:
+def total_bytes(files: Iterable[RemoteFile]) -> int:
     """Return the sum of the sizes in bytes."""
     return sum(file.size for file in files)
 

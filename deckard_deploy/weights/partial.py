@@ -14,7 +14,7 @@ import struct
 import threading
 from pathlib import Path
 
-from deckard_deploy.system.files import sync_folder, writing
+from deckard_deploy.system.files import sync_folder, translating_write_errors
 from deckard_deploy.weights.manifest import RemoteFile
 
 _HEADER = 512
@@ -33,7 +33,7 @@ class Partial:
         self.etag = ""
         self._done: list[int] = []
         self._etag_lock = threading.Lock()
-        with writing(self._path):
+        with translating_write_errors(self._path):
             folder.mkdir(parents=True, exist_ok=True)
             # O_NOFOLLOW: through a link another file would be overwritten.
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -142,7 +142,7 @@ class Partial:
         If fsync fails, all bytes are discarded: Linux then marks the pages clean. A second fsync and a hash
         of the cached pages would succeed although the disk does not have the data.
         """
-        with writing(final):
+        with translating_write_errors(final):
             try:
                 os.fsync(self._data)  # guard: F18a
             except OSError:  # guard: F18b

@@ -7,27 +7,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError
-from deckard_deploy.system.files import sync_folder, writing
+from deckard_deploy.system.files import sync_folder, translating_write_errors
 from deckard_deploy.weights import hub
 from deckard_deploy.weights.folder import ModelFolder
-from deckard_deploy.weights.manifest import Manifest, RemoteFile, bytes_of, hash_file
+from deckard_deploy.weights.manifest import Manifest, RemoteFile, hash_file, total_bytes
 from deckard_deploy.weights.partial import Partial
-from deckard_deploy.weights.transfer import Pace, Remote, Transfer
+from deckard_deploy.weights.transfer import Remote, Transfer, TransferSettings
 
 _MARGIN_BYTES = 1 << 20  # for journals and folders, in addition to a hundredth of the bytes to fetch
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Puller:
+class PullReporter:
     """The callbacks of a pull: `say` takes a line, `progress` the present and the total number of bytes."""
 
     say: Callable[[str], None]
     progress: Progress
-    pace: Pace = field(default_factory=Pace)
+    settings: TransferSettings = field(default_factory=TransferSettings)
 
 
-def pull(manifest: Manifest, folder: Path, puller: Puller) -> int:
+def pull(manifest: Manifest, folder: Path, puller: PullReporter) -> int:
     """Ensure that `folder` has every needed file of `manifest` with the right hash.
 
     Returns the total size in bytes of the files that were missing, whether or not a part of them was present.
@@ -40,13 +40,13 @@ def pull(manifest: Manifest, folder: Path, puller: Puller) -> int:
     is_complete = not model.changed(manifest.needed)  # guard: F13
     if is_complete and model.manifest() == manifest:
         return 0
-    with model.held():
-        model.keep(manifest)
+    with model.lock():
+        model.save_manifest(manifest)
         missing = _files_to_fetch(model, manifest, puller)
         model.clear_parts(missing)
         _require_space(model, missing)
-        total = bytes_of(manifest.needed)
-        present = total - bytes_of(missing)
+        total = total_bytes(manifest.needed)
+        present = total - total_bytes(missing)
         for file in missing:
 
             def on_bytes(done: int, before: int = present) -> None:
@@ -55,10 +55,10 @@ def pull(manifest: Manifest, folder: Path, puller: Puller) -> int:
             _fetch(model, manifest, file, puller, on_bytes)
             present += file.size
         model.clear_parts()
-    return bytes_of(missing)
+    return total_bytes(missing)
 
 
-def _files_to_fetch(model: ModelFolder, manifest: Manifest, puller: Puller) -> list[RemoteFile]:
+def _files_to_fetch(model: ModelFolder, manifest: Manifest, puller: PullReporter) -> list[RemoteFile]:
     """Return the files to fetch. Wrong files are quarantined, right ones in the hub's cache adopted."""
     outdated = model.outdated(manifest.needed)
     changed = [file for file in model.changed(manifest.needed) if file not in outdated]
@@ -110,7 +110,7 @@ def _replace_links(model: ModelFolder, files: list[RemoteFile]) -> None:
 def _remove_links(model: ModelFolder, file: RemoteFile) -> None:
     link = model.link_to(file)
     while link is not None:
-        with writing(link):
+        with translating_write_errors(link):
             link.unlink()
         link = model.link_to(file)
 
@@ -129,7 +129,7 @@ def _adopt_cached(
     if copy is None:
         return False
     _place(model, copy, file)
-    model.note([file])
+    model.record_verified([file])
     return True
 
 
@@ -140,7 +140,7 @@ def _stage(model: ModelFolder, source: Path, file: RemoteFile, number: int = 0) 
     behind.
     """
     copy = model.parts / f"{file.digest}.{number}.copy"
-    with writing(copy):
+    with translating_write_errors(copy):
         model.parts.mkdir(parents=True, exist_ok=True)
         copy.unlink(missing_ok=True)
         try:
@@ -160,13 +160,13 @@ def _stage(model: ModelFolder, source: Path, file: RemoteFile, number: int = 0) 
 
 def _place(model: ModelFolder, copy: Path, file: RemoteFile) -> None:
     final = model.folder / file.path
-    with writing(final):
+    with translating_write_errors(final):
         final.parent.mkdir(parents=True, exist_ok=True)
         copy.replace(final)
         sync_folder(final.parent)
 
 
-def bytes_to_come(manifest: Manifest, folder: Path) -> int:
+def bytes_to_download(manifest: Manifest, folder: Path) -> int:
     """Return the disk space in bytes that a pull would need.
 
     A file of the right size in the folder or in the hub's cache counts as present.
@@ -203,17 +203,21 @@ def _require_space(model: ModelFolder, missing: list[RemoteFile]) -> None:
 
 
 def _fetch(
-    model: ModelFolder, manifest: Manifest, file: RemoteFile, puller: Puller, on_bytes: Callable[[int], None]
+    model: ModelFolder,
+    manifest: Manifest,
+    file: RemoteFile,
+    puller: PullReporter,
+    on_bytes: Callable[[int], None],
 ) -> None:
     """Fetch one file; if its hash is wrong, once more from the start. Raises as `pull` does."""
-    partial = Partial(model.parts, file, segment_bytes=puller.pace.segment_bytes)
+    partial = Partial(model.parts, file, segment_bytes=puller.settings.segment_bytes)
     remote = Remote(hub.file_url(manifest, file), hub.token(), file)
     try:
         for attempt in ("first", "last"):
-            found = Transfer(remote, partial, puller.pace, say=puller.say).run(on_bytes)
+            found = Transfer(remote, partial, puller.settings, say=puller.say).run(on_bytes)
             if found == file.digest:  # guard: F4
                 partial.finish(model.folder / file.path)
-                model.note([file])
+                model.record_verified([file])
                 return
             partial.reset()
             if attempt == "first":

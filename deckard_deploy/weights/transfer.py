@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 
 from deckard_deploy.errors import DeployError, EnvironmentUnfitError, NetworkError
-from deckard_deploy.system.files import next_look
+from deckard_deploy.system.files import diagnostic_command
 from deckard_deploy.weights.manifest import RemoteFile
 from deckard_deploy.weights.partial import Partial
 from deckard_deploy.weights.responses import (
@@ -41,7 +41,7 @@ _LONGEST_RETRY_AFTER_S = 300.0
 
 
 @dataclass(frozen=True)
-class Pace:
+class TransferSettings:
     """The settings of a transfer.
 
     A connection slower than slowest_bytes_s over stall_s is stalled, and replaced.
@@ -73,7 +73,9 @@ class Remote:
 class Transfer:
     """The transfer of one file; `say` takes lines about pauses."""
 
-    def __init__(self, remote: Remote, partial: Partial, pace: Pace, *, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, remote: Remote, partial: Partial, pace: TransferSettings, *, say: Callable[[str], None]
+    ) -> None:
         """Store the arguments; nothing is fetched yet."""
         self._remote = remote
         self._partial = partial
@@ -168,7 +170,7 @@ class Transfer:
             errno.EDQUOT: f"needs {left:,} bytes more, and the quota is used up",  # guard: F18c
         }
         cause = causes.get(error.errno or 0, f"cannot write: {error.strerror}")
-        look = next_look(error, self._partial.folder)
+        look = diagnostic_command(error, self._partial.folder)
         hint = f"{look}; the same command goes on where it stopped"
         return EnvironmentUnfitError(f"{self._remote.file.path}: {cause}", hint=hint)
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from statistics import median, stdev
 
 from deckard_deploy.measuring.comparison import compare_pairs
-from deckard_deploy.measuring.engine_bench import Bench, Endpoint, argv_of, opened
-from deckard_deploy.measuring.sweep import one_run
+from deckard_deploy.measuring.engine_bench import Bench, Endpoint, bench_options, benchmark_worker
+from deckard_deploy.measuring.sweep import measure_run
 from deckard_deploy.measuring.workload import Settings
 
 Found = dict[int, dict[str, list[float]]]
@@ -33,7 +33,7 @@ def by_hand(endpoint: Endpoint, settings: Settings, concurrency: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         saved = ("--save-result", "--result-dir", folder, "--result-filename", "hand.json")
         vllm = str(Path(endpoint.python[0]).with_name("vllm"))
-        command = [vllm, "bench", "serve", *argv_of(endpoint, arguments), *saved]
+        command = [vllm, "bench", "serve", *bench_options(endpoint, arguments), *saved]
         subprocess.run(command, env=dict(endpoint.environment), check=True, capture_output=True)
         return float(json.loads((Path(folder) / "hand.json").read_text())["output_throughput"])
 
@@ -47,7 +47,7 @@ def pairs(bench: Bench, settings: Settings, deadline: float) -> Found:
             requests = number * settings.requests
             for side in ("tool", "hand") if turn % 2 else ("hand", "tool"):
                 if side == "tool":
-                    speed = one_run(
+                    speed = measure_run(
                         bench, settings, number, requests=requests, seed=secrets.randbits(31)
                     ).tokens_per_s
                 else:
@@ -78,9 +78,9 @@ def main() -> None:
         environment=dict(os.environ),
     )
     deadline = time.monotonic() + options.seconds
-    with opened(endpoint) as bench:
+    with benchmark_worker(endpoint) as bench:
         for number in numbers:  # whoever comes first would otherwise warm the server for both
-            one_run(bench, settings, number, requests=number, seed=secrets.randbits(31))
+            measure_run(bench, settings, number, requests=number, seed=secrets.randbits(31))
         found = pairs(bench, settings, deadline)
     for number, sides in found.items():
         said = ", ".join(f"{side} {median(all_):.1f} ± {stdev(all_):.1f}" for side, all_ in sides.items())

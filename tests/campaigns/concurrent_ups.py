@@ -12,14 +12,14 @@ from pathlib import Path
 
 from deckard_deploy.running.deploy import take_down
 from tests.support import docker_deployment
-from tests.support.concurrent_ups import Left, crowd, site_of_processes
-from tests.support.fake_deployment import World
+from tests.support.concurrent_ups import Participant, crowd, site_of_processes
+from tests.support.fake_deployment import FakeDeployment
 from tests.support.ports import free_port
 
 
-def of_processes(folder: Path, at_once: int) -> tuple[list[Left], int]:
+def of_processes(folder: Path, at_once: int) -> tuple[list[Participant], int]:
     """How they left, and how many servers ran then."""
-    world = World(folder)
+    world = FakeDeployment(folder)
     try:
         release, launch = world.stored(world.plan())
         left = crowd(site_of_processes, folder, release, launch, at_once)
@@ -28,9 +28,9 @@ def of_processes(folder: Path, at_once: int) -> tuple[list[Left], int]:
         world.end()
 
 
-def of_docker(folder: Path, at_once: int) -> tuple[list[Left], int]:
+def of_docker(folder: Path, at_once: int) -> tuple[list[Participant], int]:
     """The same with a container."""
-    world = docker_deployment.World(folder, docker_deployment.CROWD)
+    world = docker_deployment.DockerDeployment(folder, docker_deployment.CROWD)
     try:
         release, launch = world.stored(world.plan(port=free_port()))
         left = crowd(docker_deployment.site_of_a_crowd, folder, release, launch, at_once)
@@ -41,7 +41,9 @@ def of_docker(folder: Path, at_once: int) -> tuple[list[Left], int]:
 
 
 def run(kind: str, rounds: int, at_once: int) -> None:
-    one_round: Callable[[Path, int], tuple[list[Left], int]] = of_docker if kind == "docker" else of_processes
+    one_round: Callable[[Path, int], tuple[list[Participant], int]] = (
+        of_docker if kind == "docker" else of_processes
+    )
     slowest, busiest, unnamed = 0.0, 0.0, 0
     with (
         tempfile.TemporaryDirectory() as name,

@@ -26,12 +26,12 @@ from pathlib import Path
 from deckard_deploy.errors import DeployError, StartFailedError
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.running import releases
-from deckard_deploy.running.deploy import Site, bring_up, decide, follow_up, observe, take_down
-from deckard_deploy.running.lock import held
+from deckard_deploy.running.deploy import DeploymentContext, decide, deploy, observe, resume, take_down
+from deckard_deploy.running.lock import lock_deployment
 from deckard_deploy.running.releases import Release
 from deckard_deploy.running.runtime import Runtime
 from deckard_deploy.system import files
-from tests.support.fake_deployment import World
+from tests.support.fake_deployment import FakeDeployment
 from tests.support.waiting import eventually
 
 # What CPython reports (sys.addaudithook) of the calls that change something outside of the process.
@@ -57,7 +57,7 @@ def main() -> int:
         files.write_atomically = releases.write_atomically = _write_in_place  # type: ignore[attr-defined]
     rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory(prefix="campaign-") as folder:
-        world = World(Path(folder))
+        world = FakeDeployment(Path(folder))
         try:
             violations = list((_writes if options.what == "write" else _ups)(world, options.kills, rng))
         finally:
@@ -68,7 +68,7 @@ def main() -> int:
     return 1 if violations else 0
 
 
-def _writes(world: World, kills: int, rng: random.Random) -> Iterator[str]:
+def _writes(world: FakeDeployment, kills: int, rng: random.Random) -> Iterator[str]:
     plans = [world.plan(PADDING=str(number) * 200_000) for number in range(5)]
     for number in range(kills):
         victim = _forked(lambda: _write_for_ever(world, plans))
@@ -83,11 +83,11 @@ def _writes(world: World, kills: int, rng: random.Random) -> Iterator[str]:
                 files.remove_folder(release)
 
 
-def _write_for_ever(world: World, plans: list[LaunchPlan]) -> None:
+def _write_for_ever(world: FakeDeployment, plans: list[LaunchPlan]) -> None:
     round_ = int.from_bytes(os.urandom(4))  # other words than the victim before wrote
     while True:
         for plan in plans:
-            with held(world.deployment, verb="up"):
+            with lock_deployment(world.deployment, verb="up"):
                 world.releases.clear_leftovers()
                 text = f"{round_}\n" * 50_000
                 contents = {
@@ -101,7 +101,7 @@ def _write_for_ever(world: World, plans: list[LaunchPlan]) -> None:
         round_ += 1
 
 
-def _check_files(world: World) -> None:
+def _check_files(world: FakeDeployment) -> None:
     for release in world.releases.all():
         release.plan()
         release.launch()
@@ -112,13 +112,13 @@ def _check_files(world: World) -> None:
         )
     world.releases.current()
     world.releases.previous()
-    with held(world.deployment, verb="check"):
+    with lock_deployment(world.deployment, verb="check"):
         world.releases.clear_leftovers()
     left = list(world.state.root.rglob(".tmp-*"))
     _require(not left, f"left over: {left}")
 
 
-def _ups(world: World, kills: int, rng: random.Random) -> Iterator[str]:
+def _ups(world: FakeDeployment, kills: int, rng: random.Random) -> Iterator[str]:
     good, better, bad = world.plan(), world.plan(FAKE_NEW="1"), world.plan(FAKE_MODE="crash")
 
     def failing() -> None:
@@ -154,28 +154,28 @@ def _ups(world: World, kills: int, rng: random.Random) -> Iterator[str]:
         yield f"processes left after down: {world.processes() + world.supervisors()}"
 
 
-def up(world: World, plan: LaunchPlan) -> None:
+def up(world: FakeDeployment, plan: LaunchPlan) -> None:
     """What the verb does, without its words."""
-    with held(world.deployment, verb="up"):
+    with lock_deployment(world.deployment, verb="up"):
         world.releases.clear_leftovers()
         site = _site(world)
         release = world.releases.get(plan.hash)
         decision = decide(plan.hash, observe(site.runtimes), release.launch() if release else None)
         if decision.action == "follow" and release:
-            follow_up(site, release)
+            resume(site, release)
         elif decision.action != "nothing":
-            bring_up(site, *world.stored(plan, f"deckard-launch-{os.urandom(6).hex()}"))
+            deploy(site, *world.stored(plan, f"deckard-launch-{os.urandom(6).hex()}"))
         world.releases.prune()
 
 
-def down(world: World) -> None:
+def down(world: FakeDeployment) -> None:
     """The same for `down`."""
-    with held(world.deployment, verb="down"):
+    with lock_deployment(world.deployment, verb="down"):
         take_down(_site(world))
 
 
-def _site(world: World) -> Site:
-    return Site(
+def _site(world: FakeDeployment) -> DeploymentContext:
+    return DeploymentContext(
         releases=world.releases, runtimes={"process": world.runtime()}, follow=_proven, say=lambda _: None
     )
 
@@ -186,12 +186,12 @@ def _proven(release: Release, runtime: Runtime) -> None:
     def listed() -> bool:
         if runtime.observe().state != "running":
             raise StartFailedError("the engine stopped")
-        return launch.launch_id in (World.names_on(plan.port) or [])
+        return launch.launch_id in (FakeDeployment.names_on(plan.port) or [])
 
     eventually(listed)
 
 
-def _check_one_server(world: World, plan: LaunchPlan) -> None:
+def _check_one_server(world: FakeDeployment, plan: LaunchPlan) -> None:
     release = world.releases.current()
     if release is None:
         raise AssertionError("there is no current release")

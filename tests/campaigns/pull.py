@@ -24,10 +24,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from deckard_deploy.weights.folder import OURS
+from deckard_deploy.weights.folder import PRIVATE_FOLDER
 from deckard_deploy.weights.manifest import Manifest
-from deckard_deploy.weights.pull import Puller, pull
-from deckard_deploy.weights.transfer import Pace
+from deckard_deploy.weights.pull import PullReporter, pull
+from deckard_deploy.weights.transfer import TransferSettings
 from tests.campaigns.pull_damage import corruptions, full_disks
 from tests.campaigns.pull_hub import (
     ALLOWED,
@@ -72,7 +72,7 @@ def journal_done(folder: Path, manifest: Manifest) -> int:
     """Bytes that a next pull will not fetch again."""
     if (folder / NAME).exists():
         return manifest.files[0].size
-    path = folder / OURS / "parts" / f"{manifest.files[0].digest}.journal"
+    path = folder / PRIVATE_FOLDER / "parts" / f"{manifest.files[0].digest}.journal"
     data = path.read_bytes()[512:] if path.exists() else b""
     return sum(value for (value,) in struct.iter_unpack("<Q", data[: len(data) // 8 * 8]))
 
@@ -90,8 +90,8 @@ def kills(root: Path, runs: int, rng: random.Random, careless: bool) -> Iterator
             edge = rng.choice((0, 1, 2, PIECE, (1 << 20) - 1, 1 << 20, SIZE - before - 1, SIZE - before))
             after = max(1, min(rng.choice((edge, rng.randrange(1, SIZE))), SIZE - before))
             status = victim(lambda: pull(manifest, folder, silent()), trap, after)
-            if careless and (folder / OURS / "parts").exists():
-                shutil.rmtree(folder / OURS / "parts")
+            if careless and (folder / PRIVATE_FOLDER / "parts").exists():
+                shutil.rmtree(folder / PRIVATE_FOLDER / "parts")
             if os.WIFSIGNALED(status):
                 hit += 1
                 wasted = trap.get()[2] - (journal_done(folder, manifest) - before)
@@ -110,8 +110,11 @@ def kills(root: Path, runs: int, rng: random.Random, careless: bool) -> Iterator
 def freezes(root: Path, runs: int, rng: random.Random, careless: bool) -> Iterator[str]:  # noqa: FBT001  one table
     """Stop, let the queues fill, kill: the worst that a kill can cost."""
     hub, trap, folder = Hub({NAME: rng.randbytes(64 << 20)}), Trap(), root / "m"
-    manifest, pace = manifest_of(hub), Pace(near_us=-1 if careless else Pace.near_us, segment_bytes=8 << 20)
-    puller = Puller(lambda _: None, lambda *_: None, pace)
+    manifest, pace = (
+        manifest_of(hub),
+        TransferSettings(near_us=-1 if careless else TransferSettings.near_us, segment_bytes=8 << 20),
+    )
+    puller = PullReporter(lambda _: None, lambda *_: None, pace)
     # Import everything before forking.
     pull(Manifest(repo=REPO, commit=COMMIT, files=()), root / "warm", puller)
     worst = 0

@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from deckard_deploy.weights.manifest import Manifest, RemoteFile
-from deckard_deploy.weights.pull import Puller
-from deckard_deploy.weights.transfer import Pace
+from deckard_deploy.weights.pull import PullReporter
+from deckard_deploy.weights.transfer import TransferSettings
 from tests.support.hub_server import COMMIT, REPO, Answer, Hub
 
 NAME = "model.safetensors"
 SIZE = 8 << 20
 PIECE = 16 << 10
-PACE = Pace(segment_bytes=1 << 20, backoff_s=0.01, stall_s=5)
+PACE = TransferSettings(segment_bytes=1 << 20, backoff_s=0.01, stall_s=5)
 ALLOWED = 1 << 20
 
 
@@ -107,6 +107,6 @@ def served(hub: Hub, work: Callable[[], None]) -> Iterator[None]:
         server.join()
 
 
-def silent() -> Puller:
+def silent() -> PullReporter:
     """A puller that nobody watches."""
-    return Puller(lambda _: None, lambda *_: None, PACE)
+    return PullReporter(lambda _: None, lambda *_: None, PACE)

@@ -11,7 +11,7 @@ from typing import Any
 from deckard_deploy.patching.base_files import from_package
 from deckard_deploy.patching.build import build
 from deckard_deploy.patching.manifest import load_patch_set
-from deckard_deploy.patching.overlay import overlay
+from deckard_deploy.patching.overlay import create_overlay
 
 HERE = Path(__file__).parent
 WHERE = "import importlib.util; print(*importlib.util.find_spec('vllm').submodule_search_locations)"
@@ -30,7 +30,7 @@ def make_overlay(python: Path, folder: Path) -> Path:
     """What belongs first on PYTHONPATH, with all three patches in it."""
     patch_set, package = load_patch_set("vllm-0.19.1"), package_of(python)
     base = from_package(package, [patch.target for patch in patch_set.patches])
-    return overlay(package, build(patch_set, base, folder / "files"), folder / "overlay")
+    return create_overlay(package, build(patch_set, base, folder / "files"), folder / "overlay")
 
 
 def environment(first_on_path: Path | None) -> dict[str, str]:

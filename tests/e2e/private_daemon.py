@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from deckard_deploy.errors import EnvironmentUnfitError
-from deckard_deploy.running.docker.client import DockerEngine
+from deckard_deploy.running.docker.client import DockerClient
 
 DEADLINE_S = 60
 NETWORKS = "10.213.0.0/16"
@@ -36,8 +36,8 @@ class PrivateDaemon:
         self.start()
 
     @property
-    def engine(self) -> DockerEngine:
-        return DockerEngine(environment={**os.environ, "DOCKER_HOST": self.host}, say=print)
+    def engine(self) -> DockerClient:
+        return DockerClient(environment={**os.environ, "DOCKER_HOST": self.host}, say=print)
 
     def start(self) -> None:
         """Start it, or start it again, and wait until it answers."""

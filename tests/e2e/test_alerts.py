@@ -11,7 +11,7 @@ import yaml
 
 from deckard_deploy.planning.planner import build_plan
 from deckard_deploy.rendering.alerts import ALERTS
-from deckard_deploy.rendering.monitoring import Place, render_monitoring
+from deckard_deploy.rendering.monitoring import MonitoringSettings, render_monitoring
 from tests.e2e.alert_cases import CASES, Case
 from tests.support.sample_choices import choice
 
@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `monitor` writes for a plan with a drafter."""
     made = tmp_path_factory.mktemp("monitoring")
     plan = build_plan(choice("spark", "drafter=deckard-e4b"))
-    for name, text in render_monitoring(plan, Place(folder=str(made), user="0:0")).items():
+    for name, text in render_monitoring(plan, MonitoringSettings(folder=str(made), user="0:0")).items():
         (made / name).parent.mkdir(parents=True, exist_ok=True)
         (made / name).write_text(text, encoding="utf-8")
     return made / "prometheus"

@@ -12,13 +12,20 @@ import pytest
 
 from deckard_deploy.errors import EnvironmentUnfitError
 from deckard_deploy.running import watch
-from deckard_deploy.running.deploy import bring_up, decide
+from deckard_deploy.running.deploy import decide, deploy
 from deckard_deploy.running.releases import Release
 from deckard_deploy.running.runtime import Runtime
 from deckard_deploy.running.watch import Canary, Watch
-from deckard_deploy.startup.background_call import Asking
+from deckard_deploy.startup.background_call import BackgroundCall
 from tests.e2e.private_daemon import PrivateDaemon, private_daemon
-from tests.support.docker_deployment import World, answers, deployment_in, docker, make_image, proven
+from tests.support.docker_deployment import (
+    DockerDeployment,
+    answers,
+    deployment_in,
+    docker,
+    make_image,
+    proven,
+)
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
@@ -42,12 +49,12 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateDaemon]:
 class Watched:
     """A deployment that is ready, and a watch over it."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: DockerDeployment) -> None:
         self.world = world
         self.plan = world.plan(port=free_port())
         self.site = world.site(proven)
         self.release, launch = world.stored(self.plan)
-        self.ready = bring_up(self.site, self.release, launch)
+        self.ready = deploy(self.site, self.release, launch)
         self.watch = Watch(world.deployment, canary=self.canary, say=lambda _: None)
 
     def canary(self, _: Release) -> Canary:
@@ -76,14 +83,14 @@ def test_it_is_said_while_it_is_away_and_answers_when_it_is_back(
     watched: Watched, daemon: PrivateDaemon, number: signal.Signals
 ) -> None:
     daemon.end(number)
-    assert watched.watch.look(watched.site)
+    assert watched.watch.check(watched.site)
     record = watched.record()
     assert (record.state, record.restarts) == ("degraded", ())
     assert "is not running" in str(record.reason)
     with pytest.raises(EnvironmentUnfitError, match="is not running"):
         watched.world.runtime().observe()
     daemon.start()
-    watched.watch.look(watched.site)  # whatever became of the container
+    watched.watch.check(watched.site)  # whatever became of the container
     assert watched.record().state == "healthy"
     assert answers(watched.plan.port)
     assert len(watched.containers()) == 1
@@ -104,7 +111,7 @@ def test_a_daemon_that_hangs_is_not_waited_for(
                 within(5 * DEADLINE_S, ask)
     finally:
         daemon.process.send_signal(signal.SIGCONT)
-    assert watched.watch.look(watched.site)
+    assert watched.watch.check(watched.site)
     assert (watched.record().state, watched.record().restarts, watched.containers()) == (
         "healthy",
         (),
@@ -113,7 +120,7 @@ def test_a_daemon_that_hangs_is_not_waited_for(
 
 
 def within(seconds: float, ask: Callable[[], object]) -> None:
-    asking = Asking(lambda: [ask()])
+    asking = BackgroundCall(lambda: [ask()])
     assert asking.answer(seconds) is not None, "it still waits"
 
 
@@ -126,10 +133,10 @@ def test_up_is_told_and_the_next_one_goes_on(watched: Watched, daemon: PrivateDa
 
     plan = watched.world.plan(port=free_port(), OTHER="1")
     with pytest.raises(EnvironmentUnfitError, match="is not running") as caught:
-        bring_up(watched.world.site(killed), *watched.world.stored(plan))
+        deploy(watched.world.site(killed), *watched.world.stored(plan))
     assert "\n" not in caught.value.message
     daemon.start()
-    bring_up(watched.world.site(proven), *watched.world.stored(plan))
+    deploy(watched.world.site(proven), *watched.world.stored(plan))
     assert answers(plan.port)
     assert len(watched.containers()) == 1
 

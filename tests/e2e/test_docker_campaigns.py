@@ -10,7 +10,14 @@ import pytest
 from deckard_deploy.running.deploy import take_down
 from tests.support import start_cycles
 from tests.support.concurrent_ups import crowd
-from tests.support.docker_deployment import CROWD, World, docker, proven, site_of_a_crowd, small_image
+from tests.support.docker_deployment import (
+    CROWD,
+    DockerDeployment,
+    docker,
+    proven,
+    site_of_a_crowd,
+    small_image,
+)
 from tests.support.ports import free_port
 
 pytestmark = pytest.mark.docker
@@ -23,7 +30,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def test_of_many_ups_one_starts_a_container(tmp_path: Path) -> None:
-    world = World(tmp_path, CROWD)
+    world = DockerDeployment(tmp_path, CROWD)
     release, launch = world.stored(world.plan(port=free_port()))
     try:
         left = crowd(site_of_a_crowd, tmp_path, release, launch, 8)

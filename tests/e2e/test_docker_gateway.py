@@ -18,8 +18,8 @@ from deckard_deploy.running.docker.runtime import DockerRuntime
 from deckard_deploy.running.gateway import files
 from deckard_deploy.running.gateway.keys import Keys
 from deckard_deploy.running.layout import StateDir
-from deckard_deploy.system.http import Access, session
-from tests.support.docker_deployment import IMAGE, World, make_image
+from deckard_deploy.system.http import EndpointCredentials, session
+from tests.support.docker_deployment import IMAGE, DockerDeployment, make_image
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
@@ -33,7 +33,7 @@ PROXY_IN_POD = f"{NAME}-pod-gateway"
 class Running:
     """An exposed deployment with TLS, on loopback all the same."""
 
-    world: World
+    world: DockerDeployment
     plan: LaunchPlan
     keys: Keys
     folder: Path
@@ -41,7 +41,7 @@ class Running:
 
     def get(self, path: str, key: str, *, pinned: str | None = None) -> requests.Response:
         certificate = pinned or files.fingerprint(self.plan)
-        with session(Access(key=key, pinned=certificate)) as asking:
+        with session(EndpointCredentials(key=key, pinned=certificate)) as asking:
             return asking.get(self.plan.base_url + path, timeout=10)
 
 
@@ -49,13 +49,13 @@ class Running:
 def running(tmp_path_factory: pytest.TempPathFactory, gateway_image: str) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("gwdock")
     make_image(folder)
-    world, keys = World(folder, NAME), Keys(folder / "state")
+    world, keys = DockerDeployment(folder, NAME), Keys(folder / "state")
     gateway = Gateway(
         image=gateway_image, program=None, user="101:101", folder=str(world.deployment.folder / "gateway"),
         exposed=True, tls=True, certificate=None, certificate_key=None,
     )  # fmt: skip
     plan = world.plan(port=free_port(), changes={"gateway": gateway})
-    files.prepare(plan, keys, environment=dict(os.environ), say=world.said.append)
+    files.write_gateway_files(plan, keys, environment=dict(os.environ), say=world.said.append)
     release, launch = world.stored(plan)
     compose = render_compose(plan, launch_id=launch.launch_id)
     world.releases.store(plan.hash, {CONFIG: render_gateway(plan), "compose.yaml": compose})
@@ -144,15 +144,15 @@ def test_the_certificate_is_pinned(running: Running) -> None:
 
 def test_a_key_is_made_and_revoked_while_it_runs(running: Running) -> None:
     instance = running.runtime.observe().instance_id
-    with running.keys.held():
+    with running.keys.lock():
         key = running.keys.add("alice")
     assert running.get("/models", key).status_code == 401
-    files.prepare(running.plan, running.keys, environment=dict(os.environ), say=print)
+    files.write_gateway_files(running.plan, running.keys, environment=dict(os.environ), say=print)
     running.runtime.reload()
     eventually(lambda: answers(lambda: running.get("/models", key).status_code == 404))
-    with running.keys.held():
+    with running.keys.lock():
         running.keys.revoke("alice")
-    files.prepare(running.plan, running.keys, environment=dict(os.environ), say=print)
+    files.write_gateway_files(running.plan, running.keys, environment=dict(os.environ), say=print)
     directory = StateDir(running.keys.folder.parent)
     assert has_stale_keys(running.plan, directory)  # as when `keys revoke` is interrupted here
     running.runtime.reload()

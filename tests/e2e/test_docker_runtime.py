@@ -15,10 +15,18 @@ import pytest
 from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError, NetworkError, StartFailedError
 from deckard_deploy.planning.plan import BindMount, Gpus
 from deckard_deploy.rendering.compose import render_compose
-from deckard_deploy.running.deploy import bring_up, decide, take_down
+from deckard_deploy.running.deploy import decide, deploy, take_down
 from deckard_deploy.running.docker import images
 from deckard_deploy.running.runtime import MISSING, Observation
-from tests.support.docker_deployment import IMAGE, World, answers, debian, deployment_in, docker, proven
+from tests.support.docker_deployment import (
+    IMAGE,
+    DockerDeployment,
+    answers,
+    debian,
+    deployment_in,
+    docker,
+    proven,
+)
 from tests.support.ports import free_port, listens
 from tests.support.waiting import eventually
 
@@ -31,16 +39,16 @@ def port() -> int:
 
 
 @pytest.fixture(params=["plain"])
-def world(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]:
+def world(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[DockerDeployment]:
     name = "x" + secrets.token_hex(3) + (".dot-ted" if request.param == "dotted" else "")
     with deployment_in(tmp_path, name) as made:
         yield made
 
 
 @pytest.mark.parametrize("world", ["plain", "dotted"], indirect=True)
-def test_up_look_and_down(world: World, port: int) -> None:
+def test_up_look_and_down(world: DockerDeployment, port: int) -> None:
     release, launch = world.stored(world.plan(port=port))
-    ready = bring_up(world.site(proven), release, launch)
+    ready = deploy(world.site(proven), release, launch)
     seen = world.runtime().observe()
     assert (seen.state, seen.plan_hash, seen.launch_id) == ("running", release.plan_hash, launch.launch_id)
     assert (seen.exit_code, seen.restart_count, seen.oom_killed) == (None, 0, False)
@@ -49,7 +57,7 @@ def test_up_look_and_down(world: World, port: int) -> None:
         == ready.instance_id
         == docker("inspect", "--format", "{{.Id}}", f"deckard-{world.name}").strip()
     )
-    assert seen.image_id == images.image_id(world.runtime().engine, IMAGE)
+    assert seen.image_id == images.image_id(world.runtime().client, IMAGE)
     assert decide(release.plan_hash, seen, release.launch()).action == "nothing"
     assert any(line.startswith("$ docker compose --project-name deckard-x") for line in world.said)
     assert take_down(world.site(proven))
@@ -58,14 +66,14 @@ def test_up_look_and_down(world: World, port: int) -> None:
     assert not take_down(world.site(proven))
 
 
-def test_arguments_arrive_as_they_were_planned(world: World, port: int) -> None:
+def test_arguments_arrive_as_they_were_planned(world: DockerDeployment, port: int) -> None:
     release = world.started(world.plan(port=port))
     arguments = docker("inspect", "--format", "{{json .Args}}", f"deckard-{world.name}")
     assert r"$HOME `id` '\"\n#" in arguments
     assert release.plan().launched(release.recorded_launch().launch_id).arguments[-1] == "$HOME `id` '\"\n#"
 
 
-def test_the_log_comes_whole_once_and_clean(world: World, port: int) -> None:
+def test_the_log_comes_whole_once_and_clean(world: DockerDeployment, port: int) -> None:
     world.started(world.plan(port=port, FAKE_LINES="3000"))
     runtime, lines = world.runtime(), list[str]()
     ends = {"line 2999", "red and �"}  # of stdout and of stderr, which docker copies each for itself
@@ -77,7 +85,7 @@ def test_the_log_comes_whole_once_and_clean(world: World, port: int) -> None:
     assert world.runtime().tail(0) == []
 
 
-def test_a_log_can_be_followed_from_near_its_end(world: World, port: int) -> None:
+def test_a_log_can_be_followed_from_near_its_end(world: DockerDeployment, port: int) -> None:
     world.started(world.plan(port=port, FAKE_LINES="300"))
     eventually(lambda: {"line 299", "red and �"} <= set(world.runtime().tail(400)))
     runtime, lines, expected = world.runtime(), list[str](), world.runtime().tail(5)
@@ -85,7 +93,7 @@ def test_a_log_can_be_followed_from_near_its_end(world: World, port: int) -> Non
     assert lines == expected
 
 
-def test_a_crash_loop_ends_and_its_log_spans_the_restarts(world: World, port: int) -> None:
+def test_a_crash_loop_ends_and_its_log_spans_the_restarts(world: DockerDeployment, port: int) -> None:
     world.started(world.plan(port=port, FAKE_MODE="crash"))
     runtime, lines = world.runtime(), list[str]()
 
@@ -108,7 +116,7 @@ def test_a_crash_loop_ends_and_its_log_spans_the_restarts(world: World, port: in
     assert world.left() == []
 
 
-def test_a_network_that_monitoring_uses_is_left_and_used_again(world: World, port: int) -> None:
+def test_a_network_that_monitoring_uses_is_left_and_used_again(world: DockerDeployment, port: int) -> None:
     world.started(world.plan(port=port))
     network, label = f"deckard-{world.name}_default", f"deckard.deployment={world.name}"
     other = docker(
@@ -123,18 +131,18 @@ def test_a_network_that_monitoring_uses_is_left_and_used_again(world: World, por
     assert world.left() == []
 
 
-def test_a_server_deaf_to_sigterm_is_stopped_too(world: World, port: int) -> None:
+def test_a_server_deaf_to_sigterm_is_stopped_too(world: DockerDeployment, port: int) -> None:
     world.started(world.plan(port=port, FAKE_MODE="deaf"))
     world.runtime().stop()
     assert world.left() == []
 
 
-def test_a_failed_replacement_is_rolled_back(world: World, port: int) -> None:
+def test_a_failed_replacement_is_rolled_back(world: DockerDeployment, port: int) -> None:
     old, launch = world.stored(world.plan(port=port))
-    bring_up(world.site(proven), old, launch)
+    deploy(world.site(proven), old, launch)
     new, broken = world.stored(world.plan(port=port, FAKE_MODE="crash"))
     with pytest.raises(StartFailedError, match=f"release {old.plan_hash}, which ran before, is back"):
-        bring_up(world.site(proven), new, broken)
+        deploy(world.site(proven), new, broken)
     seen = world.runtime().observe()
     assert (seen.plan_hash, seen.launch_id) == (old.plan_hash, old.recorded_launch().launch_id)
     assert world.releases.current() == old
@@ -143,15 +151,15 @@ def test_a_failed_replacement_is_rolled_back(world: World, port: int) -> None:
 
 
 def test_a_release_rendered_for_a_launch_that_never_came_is_brought_back_as_what_it_is(
-    world: World, port: int
+    world: DockerDeployment, port: int
 ) -> None:
     """`up` was killed after rendering and before anything else: compose.yaml is ahead of launch.json."""
     old, launch = world.stored(world.plan(port=port))
-    bring_up(world.site(proven), old, launch)
+    deploy(world.site(proven), old, launch)
     _, never = world.stored(world.plan(port=port))
     new, broken = world.stored(world.plan(port=port, FAKE_MODE="crash"))
     with pytest.raises(StartFailedError, match="is back"):
-        bring_up(world.site(proven), new, broken)
+        deploy(world.site(proven), new, broken)
     assert world.runtime().observe().launch_id == old.recorded_launch().launch_id == never.launch_id
 
 
@@ -169,11 +177,11 @@ def test_a_release_rendered_for_a_launch_that_never_came_is_brought_back_as_what
     ],
 )
 def test_what_docker_refuses_is_said_with_what_to_do(
-    world: World, port: int, changes: dict[str, object], words: str, hint: str
+    world: DockerDeployment, port: int, changes: dict[str, object], words: str, hint: str
 ) -> None:
     release, launch = world.stored(world.plan(port=port, changes=changes))
     with pytest.raises(EnvironmentUnfitError) as caught:
-        bring_up(world.site(proven), release, launch)
+        deploy(world.site(proven), release, launch)
     assert words in caught.value.message
     assert "\n" not in caught.value.message
     assert hint in caught.value.hint
@@ -181,7 +189,7 @@ def test_what_docker_refuses_is_said_with_what_to_do(
     assert not Path("/absent").exists()
 
 
-def test_a_taken_port_is_refused_before_docker_is_asked(world: World, port: int) -> None:
+def test_a_taken_port_is_refused_before_docker_is_asked(world: DockerDeployment, port: int) -> None:
     with (
         socket.create_server(("127.0.0.1", port)),
         pytest.raises(EnvironmentUnfitError, match=f"pid {os.getpid()}"),
@@ -190,8 +198,10 @@ def test_a_taken_port_is_refused_before_docker_is_asked(world: World, port: int)
     assert world.left() == []
 
 
-def test_somebody_elses_project_of_that_name_is_left_alone(world: World, port: int, tmp_path: Path) -> None:
-    other = World(tmp_path / "other", world.name)
+def test_somebody_elses_project_of_that_name_is_left_alone(
+    world: DockerDeployment, port: int, tmp_path: Path
+) -> None:
+    other = DockerDeployment(tmp_path / "other", world.name)
     other.started(world.plan(port=port))
     before = world.left()
     assert world.runtime().observe() == MISSING
@@ -203,7 +213,7 @@ def test_somebody_elses_project_of_that_name_is_left_alone(world: World, port: i
     assert world.left() == []
 
 
-def test_somebody_elses_container_of_that_name_is_left_alone(world: World, port: int) -> None:
+def test_somebody_elses_container_of_that_name_is_left_alone(world: DockerDeployment, port: int) -> None:
     name = f"deckard-{world.name}"
     docker(
         "run",
@@ -218,12 +228,12 @@ def test_somebody_elses_container_of_that_name_is_left_alone(world: World, port:
     )
     release, launch = world.stored(world.plan(port=port))
     with pytest.raises(EnvironmentUnfitError, match="is already in use by container") as caught:
-        bring_up(world.site(proven), release, launch)
+        deploy(world.site(proven), release, launch)
     assert "docker rm -f" in caught.value.hint
     assert docker("inspect", "--format", "{{.State.Running}}", name) == "true\n"
 
 
-def test_a_compose_file_that_is_not_the_plans_is_noticed(world: World, port: int) -> None:
+def test_a_compose_file_that_is_not_the_plans_is_noticed(world: DockerDeployment, port: int) -> None:
     release, launch = world.stored(world.plan(port=port))
     release.record(launch)
     other = render_compose(world.plan(port=port, OTHER="1"), launch_id=launch.launch_id)
@@ -232,7 +242,7 @@ def test_a_compose_file_that_is_not_the_plans_is_noticed(world: World, port: int
         world.runtime().start(release)
 
 
-def test_compose_variables_of_the_caller_change_nothing(world: World, port: int) -> None:
+def test_compose_variables_of_the_caller_change_nothing(world: DockerDeployment, port: int) -> None:
     world.environment |= {
         "COMPOSE_PROJECT_NAME": "other",
         "COMPOSE_FILE": "/etc/hostname",
@@ -244,7 +254,7 @@ def test_compose_variables_of_the_caller_change_nothing(world: World, port: int)
     assert world.left() == []
 
 
-def test_a_container_that_a_person_removed_is_missing(world: World, port: int) -> None:
+def test_a_container_that_a_person_removed_is_missing(world: DockerDeployment, port: int) -> None:
     world.started(world.plan(port=port))
     runtime = world.runtime()
     runtime.poll_lines()
@@ -268,7 +278,7 @@ bring_up(world.site(proven), *world.stored(LaunchPlan.model_validate_json(sys.ar
 
 @pytest.mark.parametrize("after_s", [0.6, 0.9, 1.1, 1.3, 1.6, 2.0])
 def test_up_after_a_kill_of_up_and_compose_leaves_one_container(
-    world: World, port: int, tmp_path: Path, after_s: float
+    world: DockerDeployment, port: int, tmp_path: Path, after_s: float
 ):
     plan = world.plan(port=port)
     root = Path(__file__).parents[2]
@@ -277,7 +287,7 @@ def test_up_after_a_kill_of_up_and_compose_leaves_one_container(
         time.sleep(after_s)
         os.killpg(victim.pid, signal.SIGKILL)  # compose with it
     release, launch = world.stored(plan)
-    ready = bring_up(world.site(proven), release, launch)
+    ready = deploy(world.site(proven), release, launch)
     assert sorted(world.left()) == sorted([f"deckard-{world.name}", f"deckard-{world.name}_default"])
     assert world.runtime().observe().launch_id == ready.launch_id
     assert answers(port)
@@ -298,12 +308,12 @@ def registry(tmp_path: Path, port: int) -> Iterator[str]:
         server.kill()
 
 
-def test_an_image_is_pulled_by_its_digest_with_progress(world: World, registry: str) -> None:
+def test_an_image_is_pulled_by_its_digest_with_progress(world: DockerDeployment, registry: str) -> None:
     docker("tag", IMAGE, f"{registry}/tiny:1")
     docker("push", f"{registry}/tiny:1")
     digest = docker("inspect", "--format", "{{index .RepoDigests 0}}", f"{registry}/tiny:1").strip()
     docker("rmi", "-f", IMAGE, f"{registry}/tiny:1", digest)
-    engine, seen = world.runtime().engine, list[tuple[int, int]]()
+    engine, seen = world.runtime().client, list[tuple[int, int]]()
 
     def on_bytes(done: int, total: int) -> None:
         seen.append((done, total))
@@ -322,6 +332,6 @@ def test_an_image_is_pulled_by_its_digest_with_progress(world: World, registry: 
         docker("rmi", digest)
 
 
-def test_a_registry_that_is_not_there_is_the_networks_fault(world: World, port: int) -> None:
+def test_a_registry_that_is_not_there_is_the_networks_fault(world: DockerDeployment, port: int) -> None:
     with pytest.raises(NetworkError, match="cannot be pulled"):
-        images.pull(world.runtime().engine, f"127.0.0.1:{port}/x:1", platform=None, on_bytes=print)
+        images.pull(world.runtime().client, f"127.0.0.1:{port}/x:1", platform=None, on_bytes=print)

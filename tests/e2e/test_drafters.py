@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deckard_deploy.catalog.metric_names import names_in
+from deckard_deploy.catalog.metric_names import names_in_query
 from deckard_deploy.measuring.metrics import metrics_url, scrape
 from deckard_deploy.rehearsal.script import COUNT_TEXT, PLAIN_TEXT
 from tests.e2e.conftest import Tool
@@ -54,7 +54,7 @@ def test_what_monitoring_asks_for_is_on_the_real_page(
 ) -> None:
     tool("monitor", "render", *up[1:], "mtp", "-o", str(tmp_path))
     files = ("prometheus/rules.yml", "dashboards/deckard.json")
-    asked = {name for file in files for name in names_in((tmp_path / file).read_text(encoding="utf-8"))}
+    asked = {name for file in files for name in names_in_query((tmp_path / file).read_text(encoding="utf-8"))}
     assert "vllm:spec_decode_num_draft_tokens_total" in asked
     base_url = json.loads(tool("status", "--name", "drafters", "--json").stdout)["base_url"]
     assert asked - scrape(metrics_url(base_url)).samples.keys() == set()

@@ -13,15 +13,15 @@ import pytest
 from deckard_deploy.doctor.collect import collect
 from deckard_deploy.doctor.findings import Severity
 from deckard_deploy.doctor.host import Host
-from deckard_deploy.doctor.judge import judge
+from deckard_deploy.doctor.judge import evaluate_rules
 from deckard_deploy.doctor.target import Folders, Target
 from deckard_deploy.errors import StartFailedError
-from deckard_deploy.running.deploy import bring_up
+from deckard_deploy.running.deploy import deploy
 from deckard_deploy.running.releases import Release
 from deckard_deploy.running.runtime import Runtime
 from deckard_deploy.startup import readiness
 from deckard_deploy.startup.follow import follow
-from tests.support.docker_deployment import World, deployment_in
+from tests.support.docker_deployment import DockerDeployment, deployment_in
 from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("busybox")]
@@ -35,7 +35,7 @@ MODES = {
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world(tmp_path: Path) -> Iterator[DockerDeployment]:
     with deployment_in(tmp_path, "x" + secrets.token_hex(3)) as made:
         yield made
 
@@ -47,12 +47,12 @@ def followed(release: Release, runtime: Runtime) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_it_is_said_and_stopped(world: World, mode: str) -> None:
+def test_it_is_said_and_stopped(world: DockerDeployment, mode: str) -> None:
     release, launch = world.stored(world.plan(port=free_port(), FAKE_MODE=mode))
     compose = release.folder / "compose.yaml"
     compose.write_text(compose.read_text().replace("    restart:", "    mem_limit: 20m\n    restart:"))
     with pytest.raises(StartFailedError) as caught:
-        bring_up(world.site(followed), release, launch)
+        deploy(world.site(followed), release, launch)
     said = caught.value.message + caught.value.hint
     assert "start failed in" in said
     for words in MODES[mode]:
@@ -79,6 +79,6 @@ def foreign_image() -> Iterator[str]:
 def test_an_image_for_another_machine_is_named_before_it_is_started(foreign_image: str) -> None:
     target = Target(folders=Folders(weights=Path("/"), caches=()), image=foreign_image)
     facts = collect(target, Host(dict(os.environ)), port_problem=lambda *_: None, quick=True)
-    (found,) = (finding for finding in judge(facts, target) if finding.rule == "image-platform")
+    (found,) = (finding for finding in evaluate_rules(facts, target) if finding.rule == "image-platform")
     assert found.severity == Severity.FAIL
     assert f"{foreign_image} is for a" in found.what

@@ -87,10 +87,10 @@ def world(tmp_path_factory: pytest.TempPathFactory, engine: tuple[str, Path], ho
     # Where an earlier start has left what it found out about the model.
     directory.cache.symlink_to(home / "cache")
     keys, deployment = Keys(directory.root), directory.create("gate")
-    with keys.held():
+    with keys.lock():
         alice = keys.add("alice")
     environment = dict(os.environ)
-    files.prepare(plan, keys, environment=environment, say=print)
+    files.write_gateway_files(plan, keys, environment=environment, say=print)
     vllm = engine[1].with_name("vllm")
     runtime = ProcessRuntime(deployment, program=lambda _: vllm, environment=environment, say=print)
     release, launch = create_release(plan, Releases(deployment))
@@ -98,7 +98,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, engine: tuple[str, Path], ho
     runtime.start(release)
 
     def reload() -> None:
-        with keys.held():
+        with keys.lock():
             (deployment.folder / "gateway" / "access.conf").write_text(keys.access())
         runtime.reload()
         time.sleep(1)  # nginx starts new workers and sends the old ones home
@@ -189,11 +189,11 @@ def test_missing_and_wrong_keys(world: World, key: str) -> None:
 
 
 def test_a_revoked_key_is_refused_without_a_restart(world: World) -> None:
-    with world.keys.held():
+    with world.keys.lock():
         bob = world.keys.add("bob")
     world.reload()
     assert models(world, bob)
-    with world.keys.held():
+    with world.keys.lock():
         world.keys.revoke("bob")
     world.reload()
     with pytest.raises(openai.AuthenticationError):

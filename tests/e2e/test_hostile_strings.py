@@ -12,7 +12,7 @@ import yaml
 
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.rendering.compose import compose_model, render_compose
-from tests.support.docker_deployment import IMAGE, World, docker, make_image
+from tests.support.docker_deployment import IMAGE, DockerDeployment, docker, make_image
 
 pytestmark = pytest.mark.docker
 PIECES = [
@@ -42,7 +42,9 @@ def plan(tmp_path: Path) -> LaunchPlan:
     assert len(strings) == 250
     show = ("/bin/busybox", "sh", "-c", "/bin/busybox cat /proc/$$/cmdline; true", "x")
     environment = {f"V{number}": text for number, text in enumerate(strings)}
-    made = World(tmp_path, "hostile").plan(port=1, changes={"entrypoint": show, "environment": environment})
+    made = DockerDeployment(tmp_path, "hostile").plan(
+        port=1, changes={"entrypoint": show, "environment": environment}
+    )
     arguments = (*made.arguments, *strings)
     return made.model_copy(
         update={"arguments": arguments, "container": made.container.model_copy(update={"restart": "no"})}

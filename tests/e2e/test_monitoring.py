@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import requests
 
-from deckard_deploy.catalog.metric_names import metric_names, names_in
+from deckard_deploy.catalog.metric_names import metric_names, names_in_query
 from deckard_deploy.measuring.metrics import metrics_url, scrape
 from deckard_deploy.operations.bench_target import requests_in_flight
 from deckard_deploy.operations.deployments import DeploymentRef
 from deckard_deploy.operations.monitoring import gateway_credentials
 from deckard_deploy.planning.plan import LaunchPlan
-from deckard_deploy.rendering.monitoring import Place, render_monitoring
+from deckard_deploy.rendering.monitoring import MonitoringSettings, render_monitoring
 from deckard_deploy.running.layout import StateDir
 from tests.e2e.conftest import Tool
 from tests.e2e.prometheus import ask
@@ -147,7 +147,7 @@ def test_bench_would_notice_that_it_is_not_alone(home: Path) -> None:
 
 def rendered(home: Path, folder: Path) -> dict[str, str]:
     plan = plan_of(home)
-    texts = render_monitoring(plan, Place(folder=str(folder), user="0:0")) | gateway_credentials(
+    texts = render_monitoring(plan, MonitoringSettings(folder=str(folder), user="0:0")) | gateway_credentials(
         plan, StateDir(home)
     )
     for name, text in texts.items():
@@ -164,7 +164,9 @@ def dashboard_queries(texts: dict[str, str]) -> list[str]:
 def test_every_metric_that_is_asked_for_is_on_the_real_page(load: Load, home: Path, tmp_path: Path) -> None:
     texts, page = rendered(home, tmp_path), scrape(metrics_url(load.base_url))
     asked = {
-        name for text in ("prometheus/rules.yml", "dashboards/deckard.json") for name in names_in(texts[text])
+        name
+        for text in ("prometheus/rules.yml", "dashboards/deckard.json")
+        for name in names_in_query(texts[text])
     }
     assert len(asked) > 12
     assert {name for name in asked if name not in page.samples} == set()

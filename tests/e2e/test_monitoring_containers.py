@@ -16,16 +16,16 @@ import pytest
 
 from deckard_deploy.operations.monitoring import _write
 from deckard_deploy.rendering.monitoring import (
-    COMPOSE,
+    COMPOSE_FILE,
     GRAFANA_IMAGE,
-    PASSWORD,
+    PASSWORD_FILE,
     PROMETHEUS_IMAGE,
-    Place,
-    project,
+    MonitoringSettings,
+    project_name,
     render_monitoring,
 )
 from tests.e2e.prometheus import ask
-from tests.support.docker_deployment import IMAGE, World, docker, make_image
+from tests.support.docker_deployment import IMAGE, DockerDeployment, docker, make_image
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
@@ -51,11 +51,11 @@ def make_prometheus() -> None:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world(tmp_path: Path) -> Iterator[DockerDeployment]:
     """A deployment whose container serves the recorded page of a real vLLM."""
     make_image(tmp_path)
     make_prometheus()
-    made = World(tmp_path, "x" + secrets.token_hex(3))
+    made = DockerDeployment(tmp_path, "x" + secrets.token_hex(3))
     (tmp_path / "metrics").write_bytes(PAGE.read_bytes())
     yield made
     made.runtime().stop()
@@ -64,34 +64,42 @@ def world(tmp_path: Path) -> Iterator[World]:
     docker("rmi", "-f", IMAGE, PROMETHEUS)
 
 
-def test_prometheus_reaches_the_engine_on_its_network(world: World, tmp_path: Path) -> None:
+def test_prometheus_reaches_the_engine_on_its_network(world: DockerDeployment, tmp_path: Path) -> None:
     plan = world.plan(port=free_port(), changes={"engine": "vllm-0.19.1"})
     page = plan.mounts[0].model_copy(update={"source": str(tmp_path / "metrics"), "target": "/www/metrics"})
     plan = plan.model_copy(update={"mounts": (*plan.mounts, page)})
     world.started(plan)
     folder, port = tmp_path / "monitoring", free_port()
     user = f"{os.getuid()}:{os.getgid()}"
-    place = Place(folder=str(folder), user=user, prometheus_port=port, grafana_port=free_port())
+    place = MonitoringSettings(folder=str(folder), user=user, prometheus_port=port, grafana_port=free_port())
     texts = render_monitoring(plan, place)
     stand_in = f'{IMAGE}\n    entrypoint: ["/bin/sleep", "600"]'
-    texts[COMPOSE] = texts[COMPOSE].replace(PROMETHEUS_IMAGE, PROMETHEUS).replace(GRAFANA_IMAGE, stand_in)
+    texts[COMPOSE_FILE] = (
+        texts[COMPOSE_FILE].replace(PROMETHEUS_IMAGE, PROMETHEUS).replace(GRAFANA_IMAGE, stand_in)
+    )
     _write(folder, texts)
-    compose = ["compose", "--project-name", project(plan.deployment), "--file", str(folder / COMPOSE)]
+    compose = [
+        "compose",
+        "--project-name",
+        project_name(plan.deployment),
+        "--file",
+        str(folder / COMPOSE_FILE),
+    ]
     docker(*compose, "up", "--detach")
     try:
         eventually(lambda: ask(port, 'up{job="vllm"} == 1'))
         assert ask(port, "sum(vllm:generation_tokens_total)")
-        grafana = f"{project(plan.deployment)}-grafana-1"
+        grafana = f"{project_name(plan.deployment)}-grafana-1"
         busybox = ("exec", grafana, "/bin/busybox")
         password = docker(*busybox, "cat", "/run/secrets/grafana_admin_password")
-        assert password == (folder / PASSWORD).read_text(encoding="utf-8")
+        assert password == (folder / PASSWORD_FILE).read_text(encoding="utf-8")
         assert password not in docker("inspect", grafana)
         docker(*busybox, "touch", "/var/lib/grafana/here")
         for path in ("/etc/grafana/provisioning/new", "/etc/dashboards/new", "/new"):
             with pytest.raises(subprocess.CalledProcessError):
                 docker(*busybox, "touch", path)
         for name in ("prometheus", "grafana"):
-            ports = docker("port", f"{project(plan.deployment)}-{name}-1").split()
+            ports = docker("port", f"{project_name(plan.deployment)}-{name}-1").split()
             assert ports[-1].startswith("127.0.0.1:")
     finally:
         docker(*compose, "down")

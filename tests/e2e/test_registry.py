@@ -12,7 +12,7 @@ from deckard_deploy.operations.disk_space import check
 from deckard_deploy.operations.engine import verify_image_digest
 from deckard_deploy.running.docker import images as docker_images
 from deckard_deploy.running.docker import registry
-from deckard_deploy.running.docker.client import DockerEngine
+from deckard_deploy.running.docker.client import DockerClient
 from deckard_deploy.running.runtime import DiskNeed
 from deckard_deploy.weights import lockfile
 from tests.e2e.conftest import Tool, docker
@@ -32,8 +32,8 @@ http: {{addr: "127.0.0.1:{port}"}}
 
 
 @pytest.fixture(scope="module")
-def engine() -> DockerEngine:
-    return DockerEngine(environment=dict(os.environ), say=print)
+def engine() -> DockerClient:
+    return DockerClient(environment=dict(os.environ), say=print)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def lock(tool: Tool, image: str, folder: Path, *more: str) -> "subprocess.Comple
     )
 
 
-def test_lock_asks_the_registry_what_a_tag_is(tool: Tool, image: str, engine: DockerEngine, tmp_path: Path):
+def test_lock_asks_the_registry_what_a_tag_is(tool: Tool, image: str, engine: DockerClient, tmp_path: Path):
     assert lock(tool, image, tmp_path).returncode == 0
     written = lockfile.read(tmp_path / "deckard.lock")
     assert written
@@ -87,7 +87,7 @@ def test_lock_asks_the_registry_what_a_tag_is(tool: Tool, image: str, engine: Do
 
 
 def test_up_is_held_to_the_digest_in_the_lock(
-    tool: Tool, image: str, engine: DockerEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tool: Tool, image: str, engine: DockerClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
     docker("pull", "--quiet", image)
@@ -99,21 +99,21 @@ def test_up_is_held_to_the_digest_in_the_lock(
         verify_image_digest(image, docker_images.digests(engine, image))
 
 
-def test_a_registry_that_does_not_have_it_is_one_line(served: str, engine: DockerEngine):
+def test_a_registry_that_does_not_have_it_is_one_line(served: str, engine: DockerClient):
     with pytest.raises(NetworkError, match="does not say what") as caught:
         registry.digest_of(engine, f"{served}/owner/nothing:v1")
     assert "\n" not in caught.value.message
     assert registry.layer_bytes(engine, f"{served}/owner/nothing:v1", None) is None
 
 
-def test_the_size_is_known_before_anything_is_pulled(image: str, engine: DockerEngine):
+def test_the_size_is_known_before_anything_is_pulled(image: str, engine: DockerClient):
     size = registry.layer_bytes(engine, image, None)
     assert size is not None
     assert LAYER <= size < LAYER + 100_000
     assert docker_images.image_id(engine, image) is None
 
 
-def test_an_index_is_followed_to_the_platform(image: str, engine: DockerEngine):
+def test_an_index_is_followed_to_the_platform(image: str, engine: DockerClient):
     index = image.replace(":v1", ":both")
     subprocess.run(
         ["docker", "buildx", "imagetools", "create", "--tag", index, image], check=True, capture_output=True
@@ -123,7 +123,7 @@ def test_an_index_is_followed_to_the_platform(image: str, engine: DockerEngine):
 
 
 @pytest.fixture
-def small_daemon() -> Iterator[DockerEngine]:
+def small_daemon() -> Iterator[DockerClient]:
     """A docker daemon that keeps images on a disk of 32 MiB: one layer fits, and then not unpacked as well."""
     if os.geteuid():
         pytest.skip("no right to mount")
@@ -131,7 +131,7 @@ def small_daemon() -> Iterator[DockerEngine]:
         yield daemon.engine
 
 
-def test_an_image_that_does_not_fit_is_refused_before_its_first_byte(image: str, small_daemon: DockerEngine):
+def test_an_image_that_does_not_fit_is_refused_before_its_first_byte(image: str, small_daemon: DockerClient):
     """F17. The control is the pull itself, which is not checked: docker fails on the way, and its words are told."""
     need = docker_images.space_needed(small_daemon, image, None)
     assert isinstance(need, DiskNeed)

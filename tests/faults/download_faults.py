@@ -16,8 +16,8 @@ from typing import NamedTuple
 from tests.support.hub_server import Answer, flipped
 from tests.support.pull_sandbox import (
     BIG,
-    Ended,
-    Site,
+    PullResult,
+    PullSandbox,
     always,
     drip,
     ended,
@@ -30,7 +30,7 @@ from tests.support.pull_sandbox import (
 )
 from tests.support.waiting import eventually
 
-Scenario = Callable[[Site], None]
+Scenario = Callable[[PullSandbox], None]
 
 
 class Case(NamedTuple):
@@ -66,7 +66,7 @@ def case(
     otherwise="1 times in a row",
     instead="True",
 )
-def cut(site: Site) -> None:
+def cut(site: PullSandbox) -> None:
     site.hub.fault = once_each(half)
     found = site.pull()
     assert found.code == 0, found
@@ -81,7 +81,7 @@ def cut(site: Site) -> None:
     otherwise="was fetched again",
     instead="True",
 )
-def killed(site: Site) -> None:
+def killed(site: PullSandbox) -> None:
     interrupted(site, signal.SIGKILL, site.begin)
     site.hub.ranges.clear()
     assert site.pull().code == 0
@@ -89,7 +89,9 @@ def killed(site: Site) -> None:
     assert site.hub.served(BIG) < len(site.hub.files[BIG]) - 500_000, "what had come was fetched again"
 
 
-def interrupted(site: Site, number: signal.Signals, begin: Callable[[], "subprocess.Popen[str]"]) -> Ended:
+def interrupted(
+    site: PullSandbox, number: signal.Signals, begin: Callable[[], "subprocess.Popen[str]"]
+) -> PullResult:
     """Send the signal when half of each connection's range has arrived."""
     came, release = threading.Semaphore(0), threading.Event()
 
@@ -112,7 +114,7 @@ def interrupted(site: Site, number: signal.Signals, begin: Callable[[], "subproc
     return found
 
 
-def journalled(site: Site) -> int:
+def journalled(site: PullSandbox) -> int:
     """Return the bytes on disk of unfinished files."""
     return sum(path.stat().st_blocks * 512 for path in site.root.rglob("parts/*.part"))
 
@@ -123,7 +125,7 @@ def journalled(site: Site) -> int:
     "interrupted, 130: what came is kept: the same command goes on there",
     otherwise="code=-15",
 )
-def terminated(site: Site) -> None:
+def terminated(site: PullSandbox) -> None:
     site.folder = site.root / "state" / "models" / "deckard-31b"
     command = ["-m", "deckard_deploy", "pull", "--profile", "spark"]
     found = interrupted(site, signal.SIGTERM, lambda: site.start(*command))
@@ -141,7 +143,7 @@ def terminated(site: Site) -> None:
     otherwise="the files are not right",
     instead="True",
 )
-def wrong_bit(site: Site) -> None:
+def wrong_bit(site: PullSandbox) -> None:
     site.hub.fault = times(1, flipped)
     found = site.pull()
     assert site.is_right(), "the files are not right"
@@ -155,7 +157,7 @@ def wrong_bit(site: Site) -> None:
     otherwise="the files are not right",
     instead="0",
 )
-def rotten(site: Site) -> None:
+def rotten(site: PullSandbox) -> None:
     assert site.pull().code == 0
     path = site.folder / BIG
     before, data = path.stat(), bytearray(path.read_bytes())
@@ -173,7 +175,7 @@ def rotten(site: Site) -> None:
     "the server knows no ranges; from the start, over one connection",
     otherwise="the hub sent other bytes",
 )
-def no_ranges(site: Site) -> None:
+def no_ranges(site: PullSandbox) -> None:
     site.hub.fault = always(whole_file)
     found = site.pull()
     assert found.code == 0, found
@@ -186,7 +188,7 @@ def no_ranges(site: Site) -> None:
     "asked for bytes …, and Content-Range is …, 2 times in a row",
     otherwise="the hub sent other bytes",
 )
-def wrong_range(site: Site) -> None:
+def wrong_range(site: PullSandbox) -> None:
     site.hub.fault = always(shifted)
     found = site.pull()
     assert found.names(5, "Content-Range is", "the same command again"), found
@@ -202,7 +204,7 @@ def wrong_range(site: Site) -> None:
     "HTTP 429; again in 1 s",
     otherwise="HTTP 429, 2 times in a row",
 )
-def too_many_requests(site: Site) -> None:
+def too_many_requests(site: PullSandbox) -> None:
     first: list[float] = []
 
     def busy(answer: Answer, name: str, start: int, end: int) -> bool:
@@ -221,7 +223,7 @@ def too_many_requests(site: Site) -> None:
     "nothing, or: HTTP 500, 7 times in a row",
     otherwise="model.safetensors: HTTP 500'",
 )
-def server_error(site: Site) -> None:
+def server_error(site: PullSandbox) -> None:
     site.hub.fault = once_each(status(500))
     found = site.pull()
     assert found.code == 0, found
@@ -234,7 +236,7 @@ def server_error(site: Site) -> None:
     "stalled: 10 bytes/s for 20 s, 7 times in a row",
     otherwise="IncompleteRead",
 )
-def crawling(site: Site) -> None:
+def crawling(site: PullSandbox) -> None:
     site.hub.fault = always(drip)
     found = site.pull()
     assert found.names(5, "stalled", "the same command again"), found
@@ -246,7 +248,7 @@ def crawling(site: Site) -> None:
     "accept the licence at …, then: hf auth login",
     otherwise="deckard-deploy lock --check",
 )
-def gated(site: Site) -> None:
+def gated(site: PullSandbox) -> None:
     site.hub.api_status = [(403, {"X-Error-Code": "GatedRepo"})]
     found = site.pull()
     assert found.names(5, "is gated", "accept the licence", "hf auth login"), found
@@ -261,7 +263,7 @@ def gated(site: Site) -> None:
     "owner/model has no revision …; look at …/commits/main",
     otherwise="only for those who may see it",
 )
-def moved(site: Site) -> None:
+def moved(site: PullSandbox) -> None:
     site.hub.api_status = [(404, {"X-Error-Code": "RevisionNotFound"})]
     found = site.pull()
     assert found.names(5, "has no revision", "/commits/main"), found

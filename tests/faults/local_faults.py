@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.faults.download_faults import CASES, case, interrupted
 from tests.support.hub_server import Answer, Hub, running
-from tests.support.pull_sandbox import BIG, Site, always, ended, status, times
+from tests.support.pull_sandbox import BIG, PullSandbox, always, ended, status, times
 
 __all__ = ["CASES", "on_tmpfs"]
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 2000001\n"
@@ -24,7 +24,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64
     otherwise="code=0",
     instead="True",
 )
-def hub_down(site: Site) -> None:
+def hub_down(site: PullSandbox) -> None:
     assert site.pull().code == 0
     site.hub.fault = status(503)
     assert site.pull().code == 0, "a complete folder needs no hub"
@@ -39,7 +39,7 @@ def hub_down(site: Site) -> None:
     "an HTML page came in place of the file: a login page or a proxy in between; open the hub's address in a browser",
     otherwise="bytes were expected",
 )
-def in_between(site: Site) -> None:
+def in_between(site: PullSandbox) -> None:
     site.hub.fault = always(status(200, b"<html>Welcome to", Content_Type="text/html; charset=utf-8"))
     found = site.pull()
     assert found.names(5, "an HTML page", "a login page", "browser"), found
@@ -57,7 +57,7 @@ def in_between(site: Site) -> None:
 
 
 @contextlib.contextmanager
-def signed_by_nobody(site: Site) -> Iterator[str]:
+def signed_by_nobody(site: PullSandbox) -> Iterator[str]:
     """The same hub behind TLS, with a self-signed certificate."""
     key, certificate = site.root / "key.pem", site.root / "certificate.pem"
     made = [
@@ -87,7 +87,7 @@ def signed_by_nobody(site: Site) -> Iterator[str]:
     "a Git LFS pointer, not the file it points to; now in quarantine, and fetched again",
     otherwise="bytes, and 2000001 were expected",
 )
-def pointer(site: Site) -> None:
+def pointer(site: PullSandbox) -> None:
     site.folder.mkdir(parents=True)
     (site.folder / BIG).write_bytes(POINTER)
     found = site.pull()
@@ -105,7 +105,7 @@ def pointer(site: Site) -> None:
     "needs … bytes, and … are free; free … bytes there: before the first byte",
     otherwise="bytes were fetched",
 )
-def small_disk(site: Site) -> None:
+def small_disk(site: PullSandbox) -> None:
     site.wrapper = on_tmpfs(site.folder, "size=1m")
     found = site.pull()
     assert site.hub.sent == 0, "bytes were fetched"
@@ -127,7 +127,7 @@ def on_tmpfs(folder: Path, options: str) -> list[str]:
     "cannot write …: No space left on device, or Read-only file system, or Input/output error; df -i, findmnt, dmesg",
     otherwise="got its name",
 )
-def bad_disk(site: Site) -> None:
+def bad_disk(site: PullSandbox) -> None:
     site.wrapper = on_tmpfs(site.folder, "size=64m,nr_inodes=8")
     found = site.pull()
     assert found.names(3, "No space left on device", "df -i"), found
@@ -146,7 +146,7 @@ def bad_disk(site: Site) -> None:
     "nothing; fetched again, because the kernel may show bytes that the disk does not have",
     otherwise="it went on",
 )
-def after_a_failed_fsync(site: Site) -> None:
+def after_a_failed_fsync(site: PullSandbox) -> None:
     assert site.pull("fsync-fails").code == 3
     before = site.hub.served(BIG)
     assert site.pull().code == 0
@@ -160,7 +160,7 @@ def after_a_failed_fsync(site: Site) -> None:
     "needs … bytes more, and the quota is used up; quota -s, or: cannot write: Input/output error; dmesg",
     otherwise="Disk quota exceeded",
 )
-def no_more_for_this_user(site: Site) -> None:
+def no_more_for_this_user(site: PullSandbox) -> None:
     found = site.pull("eio-on-write")
     assert found.names(3, "cannot write: Input/output error", "dmesg", "goes on where it stopped"), found
     found = site.pull("quota")
@@ -172,7 +172,7 @@ def no_more_for_this_user(site: Site) -> None:
     assert site.hub.served(BIG) - before < len(site.hub.files[BIG]), "it began anew"
 
 
-def two(site: Site, *fakes: str) -> None:
+def two(site: PullSandbox, *fakes: str) -> None:
     """Start a second and a third pull while the first waits for its bytes."""
     asked, release = threading.Event(), threading.Event()
 
@@ -202,7 +202,7 @@ def two(site: Site, *fakes: str) -> None:
     "another deckard-deploy is pulling into …; wait until it is done: exit 8",
     otherwise="code=0",
 )
-def second_pull(site: Site) -> None:
+def second_pull(site: PullSandbox) -> None:
     two(site)
 
 
@@ -212,7 +212,7 @@ def second_pull(site: Site) -> None:
     "another deckard-deploy is pulling into …; if it ran on a host that is gone: rm …/.deckard/owner",
     otherwise="code=0",
 )
-def lying_flock(site: Site) -> None:
+def lying_flock(site: PullSandbox) -> None:
     two(site, "flock-lies")
     (site.folder / BIG).unlink()
     interrupted(site, signal.SIGKILL, site.begin)

@@ -10,11 +10,11 @@ from multiprocessing.synchronize import Barrier, Event
 from pathlib import Path
 
 from deckard_deploy.errors import DeployError
-from deckard_deploy.running.deploy import Site, bring_up
-from deckard_deploy.running.lock import held
+from deckard_deploy.running.deploy import DeploymentContext, deploy
+from deckard_deploy.running.lock import lock_deployment
 from deckard_deploy.running.releases import Launch, Release
 from deckard_deploy.running.runtime import Runtime
-from tests.support.fake_deployment import World
+from tests.support.fake_deployment import FakeDeployment
 from tests.support.waiting import eventually
 
 # Forked from a process that has imported everything, because fifty starts of Python would hide the
@@ -24,7 +24,7 @@ _PROCESSES.set_forkserver_preload([__name__, "tests.support.docker_deployment", 
 
 
 @dataclass(frozen=True)
-class Left:
+class Participant:
     """The end of one `up`: its exit code, its wall and CPU seconds, and its message."""
 
     code: int
@@ -34,8 +34,8 @@ class Left:
 
 
 def crowd(
-    site_in: Callable[[Path], Site], folder: Path, release: Release, launch: Launch, count: int
-) -> list[Left]:
+    site_in: Callable[[Path], DeploymentContext], folder: Path, release: Release, launch: Launch, count: int
+) -> list[Participant]:
     """Deploy one release from `count` processes at the same moment; one holds until the others have ended."""
     turn, leave = _PROCESSES.Barrier(count), _PROCESSES.Event()
     pipes = [_PROCESSES.Pipe(duplex=False) for _ in range(count)]
@@ -51,12 +51,12 @@ def crowd(
     for one, (ours, _) in zip(started, pipes, strict=True):
         took, worked, said = ours.recv()
         one.join()
-        left.append(Left(one.exitcode or 0, took, worked, said))
+        left.append(Participant(one.exitcode or 0, took, worked, said))
     return left
 
 
 def _take_part(  # noqa: PLR0917  a process receives all that it needs
-    site_in: Callable[[Path], Site],
+    site_in: Callable[[Path], DeploymentContext],
     folder: Path,
     release: Release,
     launch: Launch,
@@ -68,8 +68,8 @@ def _take_part(  # noqa: PLR0917  a process receives all that it needs
     turn.wait()
     began, worked, code, said = time.monotonic(), time.process_time(), 0, "up"
     try:
-        with held(site.releases.deployment, verb="up"):
-            bring_up(site, release, launch)
+        with lock_deployment(site.releases.deployment, verb="up"):
+            deploy(site, release, launch)
             leave.wait()
     except DeployError as error:
         code, said = error.exit_code, error.message
@@ -77,13 +77,13 @@ def _take_part(  # noqa: PLR0917  a process receives all that it needs
     sys.exit(code)
 
 
-def site_of_processes(folder: Path) -> Site:
+def site_of_processes(folder: Path) -> DeploymentContext:
     """Return the deployment in the folder, as one of the processes opens it."""
-    world = World(folder)
-    return Site(
+    world = FakeDeployment(folder)
+    return DeploymentContext(
         releases=world.releases, runtimes={"process": world.runtime()}, follow=_follow, say=lambda _: None
     )
 
 
 def _follow(release: Release, _: Runtime) -> None:
-    eventually(lambda: World.names_on(release.plan().port) is not None)
+    eventually(lambda: FakeDeployment.names_on(release.plan().port) is not None)

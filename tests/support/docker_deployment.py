@@ -14,7 +14,7 @@ from deckard_deploy.catalog.specs import Container
 from deckard_deploy.errors import StartFailedError
 from deckard_deploy.planning.plan import BindMount, LaunchPlan
 from deckard_deploy.rendering.compose import render_compose
-from deckard_deploy.running.deploy import Site
+from deckard_deploy.running.deploy import DeploymentContext
 from deckard_deploy.running.docker.runtime import DockerRuntime
 from deckard_deploy.running.layout import StateDir
 from deckard_deploy.running.releases import Launch, Release, Releases
@@ -80,7 +80,7 @@ def make_image(folder: Path) -> None:
     )
 
 
-class World:
+class DockerDeployment:
     """One docker deployment in a state directory of its own."""
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -131,8 +131,8 @@ class World:
         self.runtime().start(release)
         return release
 
-    def site(self, follow: Callable[[Release, Runtime], None]) -> Site:
-        return Site(
+    def site(self, follow: Callable[[Release, Runtime], None]) -> DeploymentContext:
+        return DeploymentContext(
             releases=self.releases, runtimes={"docker": self.runtime()}, follow=follow, say=self.said.append
         )
 
@@ -144,9 +144,9 @@ class World:
 
 
 @contextmanager
-def deployment_in(folder: Path, name: str) -> Iterator[World]:
+def deployment_in(folder: Path, name: str) -> Iterator[DockerDeployment]:
     """A world, and nothing of it afterwards."""
-    made = World(folder, name)
+    made = DockerDeployment(folder, name)
     yield made
     for runtime in made.runtimes:
         runtime.close()
@@ -177,6 +177,6 @@ def proven(release: Release, runtime: Runtime) -> None:
     eventually(settled)
 
 
-def site_of_a_crowd(folder: Path) -> Site:
+def site_of_a_crowd(folder: Path) -> DeploymentContext:
     """The deployment in the folder, as one of the crowd sees it."""
-    return World(folder, CROWD).site(proven)
+    return DockerDeployment(folder, CROWD).site(proven)

@@ -18,7 +18,7 @@ from deckard_deploy.system.processes import ProcessIdentity, processes_with_vari
 from tests.support.ports import free_port
 
 
-class World:
+class FakeDeployment:
     """One deployment in a state directory of its own, with the steps of a test."""
 
     def __init__(self, folder: Path) -> None:

@@ -27,7 +27,7 @@ def digest(text: str) -> str:
 
 
 @dataclass
-class World:
+class PatchSetOnDisk:
     """A patch set on disk, and a vllm package that it is for."""
 
     root: Path

@@ -20,7 +20,7 @@ Fault = Callable[[Answer, str, int, int], bool]
 
 
 @dataclass(frozen=True)
-class Ended:
+class PullResult:
     """The end of a pull; `said` are its lines while it ran."""
 
     code: int
@@ -40,7 +40,7 @@ class Ended:
         return "\n" not in self.message and bool(self.hint)
 
 
-class Site:
+class PullSandbox:
     """`package` is the folder that holds deckard_deploy."""
 
     def __init__(self, hub: Hub, root: Path, package: Path = CHECKOUT) -> None:
@@ -73,7 +73,7 @@ class Site:
     def begin(self, *fakes: str) -> "subprocess.Popen[str]":
         return self.start(str(Path(__file__).with_name("pull_worker.py")), str(self.folder), *fakes)
 
-    def pull(self, *fakes: str) -> Ended:
+    def pull(self, *fakes: str) -> PullResult:
         return ended(self.begin(*fakes))
 
     def is_right(self) -> bool:
@@ -86,11 +86,11 @@ class Site:
         return sorted(path.suffix for path in self.folder.rglob("parts/*"))
 
 
-def ended(process: "subprocess.Popen[str]") -> Ended:
+def ended(process: "subprocess.Popen[str]") -> PullResult:
     out, err = process.communicate(timeout=60)
     if not out.startswith("{"):
-        return Ended(process.returncode, err, "")
-    return Ended(**json.loads(out))
+        return PullResult(process.returncode, err, "")
+    return PullResult(**json.loads(out))
 
 
 def package_without(root: Path, mark: str, instead: str | None) -> Path:

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from deckard_deploy.errors import DeployError
 from deckard_deploy.weights import hub
-from deckard_deploy.weights.folder import OURS, ModelFolder
-from deckard_deploy.weights.pull import Puller, pull
-from deckard_deploy.weights.transfer import Pace
+from deckard_deploy.weights.folder import PRIVATE_FOLDER, ModelFolder
+from deckard_deploy.weights.pull import PullReporter, pull
+from deckard_deploy.weights.transfer import TransferSettings
 from tests.support.hub_server import REPO
 from tests.support.pull_sandbox import SEGMENT
 
@@ -59,12 +59,12 @@ def main(folder: Path, words: list[str]) -> None:
         setattr(where, attribute, fake)
     said: list[str] = []
     ended: dict[str, object] = {"code": 0, "message": "", "hint": ""}
-    pace = Pace(connections=4, segment_bytes=SEGMENT, backoff_s=0.001, stall_s=0.5, retries=1)
+    pace = TransferSettings(connections=4, segment_bytes=SEGMENT, backoff_s=0.001, stall_s=0.5, retries=1)
     if "patient" in words:
         pace = dataclasses.replace(pace, stall_s=60)
     try:
         manifest = ModelFolder(folder).manifest() or hub.resolve(REPO, None, backoff_s=0.001)
-        pull(manifest, folder, Puller(said.append, lambda *_: None, pace))
+        pull(manifest, folder, PullReporter(said.append, lambda *_: None, pace))
     except DeployError as error:
         ended = {"code": error.exit_code, "message": error.message, "hint": error.hint}
     except Exception:  # noqa: BLE001  what a user would see as our bug
@@ -72,7 +72,7 @@ def main(folder: Path, words: list[str]) -> None:
     files = {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in folder.rglob("*")
-        if path.is_file() and OURS not in path.parts
+        if path.is_file() and PRIVATE_FOLDER not in path.parts
     }
     print(json.dumps({**ended, "said": said, "files": files}))
 

@@ -14,7 +14,7 @@ from deckard_deploy.catalog import library
 from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment
 from deckard_deploy.doctor.facts import HostFacts
-from deckard_deploy.doctor.target import Folders, Target, target_of
+from deckard_deploy.doctor.target import Folders, Target, target_for_plan
 from deckard_deploy.operations.patches import with_needed_patches
 from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
 
@@ -27,7 +27,7 @@ ANY = Target(folders=Folders(weights=Path("/srv/deckard/models"), caches=()))
 def target(profile: str = "spark", **changes: Any) -> Target:
     resolved = resolve(Deployment(), profile=library.profile(profile))
     plan = with_needed_patches(build_plan(resolved), resolved, DEFAULT_PATHS.patches)
-    return replace(target_of(resolved, plan, models=Path(DEFAULT_PATHS.models)), **changes)
+    return replace(target_for_plan(resolved, plan, models=Path(DEFAULT_PATHS.models)), **changes)
 
 
 def facts(changes: dict[str, Any] | None = None, *, of: str = "spark-healthy") -> HostFacts:

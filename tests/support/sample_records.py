@@ -7,9 +7,9 @@ from typing import Any
 
 from deckard_deploy.measuring.records import (
     Acceptance,
+    BenchRecord,
     Ceiling,
     Percentiles,
-    Record,
     RecordHeader,
     Request,
     Run,
@@ -72,6 +72,6 @@ def header(*, name: str = "made", ceilings: tuple[Ceiling, ...] = ()) -> RecordH
     )
 
 
-def record(runs: Iterable[Run], *, name: str = "made", ceilings: tuple[Ceiling, ...] = ()) -> Record:
+def record(runs: Iterable[Run], *, name: str = "made", ceilings: tuple[Ceiling, ...] = ()) -> BenchRecord:
     """A record of these runs."""
     return header(name=name, ceilings=ceilings).record(runs=runs)

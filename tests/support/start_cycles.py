@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 from deckard_deploy.cli.main import run
-from deckard_deploy.running.deploy import Site, bring_up, take_down
+from deckard_deploy.running.deploy import DeploymentContext, deploy, take_down
 from deckard_deploy.running.releases import Release
 from deckard_deploy.running.runtime import Runtime
 from deckard_deploy.system.processes import ProcessIdentity
@@ -88,11 +88,11 @@ def _target(link: Path) -> str:
 
 def of_docker(folder: Path) -> Cycle:
     """A small server in a real container, by the functions that `up` and `down` call."""
-    world = docker_deployment.World(folder, "cycles")
+    world = docker_deployment.DockerDeployment(folder, "cycles")
     port = free_port()
 
     def up() -> None:
-        bring_up(world.site(docker_deployment.proven), *world.stored(world.plan(port=port)))
+        deploy(world.site(docker_deployment.proven), *world.stored(world.plan(port=port)))
         _close(world)
 
     def down() -> None:
@@ -102,7 +102,7 @@ def of_docker(folder: Path) -> Cycle:
     return Cycle(world.name, folder, up=up, down=down)
 
 
-def _close(world: docker_deployment.World) -> None:
+def _close(world: docker_deployment.DockerDeployment) -> None:
     for runtime in world.runtimes:
         runtime.close()
     world.runtimes.clear()
@@ -110,16 +110,18 @@ def _close(world: docker_deployment.World) -> None:
 
 def of_process(folder: Path) -> Cycle:
     """The same with a process and its worker."""
-    world = fake_deployment.World(folder)
+    world = fake_deployment.FakeDeployment(folder)
     runtime = world.runtime()
 
     def follow(release: Release, _: Runtime) -> None:
         eventually(lambda: world.names_on(release.plan().port) is not None)
 
-    site = Site(releases=world.releases, runtimes={"process": runtime}, follow=follow, say=lambda _: None)
+    site = DeploymentContext(
+        releases=world.releases, runtimes={"process": runtime}, follow=follow, say=lambda _: None
+    )
 
     def up() -> None:
-        bring_up(site, *world.stored(world.plan()))
+        deploy(site, *world.stored(world.plan()))
         runtime.close()
 
     def down() -> None:

@@ -27,11 +27,11 @@ def prepare(folder: Path) -> None:
     from deckard_deploy.patching.base_files import from_package  # noqa: PLC0415  its dependencies are in the site
     from deckard_deploy.patching.build import build  # noqa: PLC0415  same
     from deckard_deploy.patching.manifest import load_patch_set  # noqa: PLC0415  same
-    from deckard_deploy.patching.overlay import overlay  # noqa: PLC0415  same
+    from deckard_deploy.patching.overlay import create_overlay  # noqa: PLC0415  same
 
     patch_set = load_patch_set("vllm-0.19.1")
     base = from_package(site / "vllm", [patch.target for patch in patch_set.patches])
-    tree = overlay(site / "vllm", build(patch_set, base, folder / "files"), folder / "overlay")
+    tree = create_overlay(site / "vllm", build(patch_set, base, folder / "files"), folder / "overlay")
     variables = {
         "PYTHONPATH": f"{tree}:{site}:{ROOT / 'tests/e2e'}",
         "LD_PRELOAD": site / "libmessage_logger_shim.so",

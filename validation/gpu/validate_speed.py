@@ -85,7 +85,7 @@ def results_of(path: Path) -> dict[str, Any]:
 def table(path: Path) -> None:
     """Tokens a second, share of the ceiling, and the speed-up against tau / (1 + c k) with c from bytes alone."""
     from deckard_deploy.catalog import library  # noqa: PLC0415  not on the GPU machine
-    from deckard_deploy.planning.roofline import drafting, kv_read, weight_read  # noqa: PLC0415  same
+    from deckard_deploy.planning.roofline import drafting, kv_bytes_read, weight_bytes_read  # noqa: PLC0415  same
 
     target = library.model("deckard-31b")
     drafter = library.model("deckard-e4b" if path.is_file() else "gemma-4-31b-assistant")
@@ -105,7 +105,7 @@ def table(path: Path) -> None:
         assert draft  # the catalog says how each of them drafts
         formula = draft.speedup(1.0, tokens)
         for batch, found in result["decode"].items():
-            step = weight_read(model) + int(batch) * kv_read(model.architecture, 2, 192)
+            step = weight_bytes_read(model) + int(batch) * kv_bytes_read(model.architecture, 2, 192)
             ceiling = formula * int(batch) * bandwidth * 1e9 / step
             runs = ", ".join(f"{rate:.1f}" for rate in found["tok_s"])
             drafted = " | | "

@@ -4,9 +4,15 @@ from typing import Any
 
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.cli.screens.layout import wrapped
-from deckard_deploy.measuring.speculation import SpecRecord, advice
+from deckard_deploy.measuring.speculation import SpecRecord, recommendation_text
 from deckard_deploy.planning.memory.settings import CacheSettings, UnknownMemoryError, cache_settings
-from deckard_deploy.planning.roofline import Drafting, Roofline, accepted, drafting_of, roofline_of
+from deckard_deploy.planning.roofline import (
+    DraftingEstimate,
+    Roofline,
+    drafting_of,
+    roofline_of,
+    tokens_per_step,
+)
 
 WIDTH = 80
 CONTEXTS = (1024, 8192)  # tokens, beside the full length
@@ -74,7 +80,7 @@ def speed_json(resolved: Resolved) -> dict[str, Any]:
     }
 
 
-def _drafter_json(drafting: Drafting) -> dict[str, Any]:
+def _drafter_json(drafting: DraftingEstimate) -> dict[str, Any]:
     return {
         "tokens": drafting.tokens,
         "cost": round(drafting.cost, 4),
@@ -94,7 +100,7 @@ def measured_lines(record: SpecRecord | None) -> list[str]:
     """Return what `bench spec` found with this drafter on this host, if it was run."""
     if record is None:
         return []
-    return wrapped(f"measured     {advice(record)} (bench spec, {record.made_at[:10]})")
+    return wrapped(f"measured     {recommendation_text(record)} (bench spec, {record.made_at[:10]})")
 
 
 def measured_json(record: SpecRecord | None) -> dict[str, Any] | None:
@@ -108,7 +114,7 @@ def _efficiency(roofline: Roofline, ceiling: float) -> str:
     return f"about {ceiling * roofline.efficiency.value:.1f} ({roofline.efficiency.value:.0%}) were reached"
 
 
-def _drafter_lines(resolved: Resolved, drafting: Drafting) -> list[str]:
+def _drafter_lines(resolved: Resolved, drafting: DraftingEstimate) -> list[str]:
     """What would have to be true for the drafter to pay, and what was measured."""
     drafter = resolved.drafter
     if drafter is None:
@@ -153,7 +159,7 @@ def _decoding(settings: CacheSettings, roofline: Roofline) -> list[str]:
     return [*lines, *wrapped(f"efficiency   {reached}")]
 
 
-def _drafting(drafting: Drafting) -> list[str]:
+def _drafting(drafting: DraftingEstimate) -> list[str]:
     cost = drafting.cost
     lines = [
         "drafting     speed-up = (1 + a + ... + a^k) / (1 + c * k)",
@@ -169,9 +175,9 @@ def _drafting(drafting: Drafting) -> list[str]:
         best = drafting.best_tokens(a)
         lines.append(f"             a = {a:<6.2f}{speedups}  best: k = {best}")
     k = drafting.tokens
-    lines.append(
-        f"             so k = {k} must yield {1 + cost * k:.2f} tokens a step; a = 0.5 yields {accepted(0.5, k):.2f}"
-    )
+    needed = 1 + cost * k
+    half = tokens_per_step(0.5, k)
+    lines.append(f"             so k = {k} must yield {needed:.2f} tokens a step; a = 0.5 yields {half:.2f}")
     return lines
 
 

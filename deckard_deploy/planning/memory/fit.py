@@ -14,12 +14,12 @@ from pydantic import JsonValue
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.planning.memory.kv_cache import KvCache
 from deckard_deploy.planning.memory.parts import (
-    Known,
+    BatchShape,
+    HostMeasurements,
     Level,
-    Part,
-    Step,
+    MemoryPart,
     engine_parts,
-    readable,
+    readable_bytes,
     weight_parts,
 )
 from deckard_deploy.planning.memory.settings import (
@@ -34,29 +34,29 @@ from deckard_deploy.planning.memory.settings import (
 # GiB and brought it down (vllm-project/vllm issue 46307), and raised kernel watermarks alone cost 6.2 GiB of
 # MemAvailable (github tonyd2wild/GLM-5.3-Flash-NVFP4-DFlash2-2x-DGX-Spark pull request 19).
 RESERVE = 8 * GIB
-NOTHING_KNOWN = Known()
+NOTHING_KNOWN = HostMeasurements()
 TYPICAL_LENGTH = 8192  # tokens of a conversation about a document: a choice, not a measurement
 
 
-class Memory(NamedTuple):
+class MemoryPlan(NamedTuple):
     """The memory of one GPU, or of a unified machine.
 
     total: bytes that CUDA sees; None where only the KV cache is bounded (a CPU). available: bytes that were
-    free on a unified machine; None elsewhere. given: the KV cache's size, where an option or a variable fixes
+    free on a unified machine; None elsewhere. fixed_kv_bytes: the KV cache's size, where an option or a variable fixes
     it. counts_by_request: the engine counts tokens as 0.32.0 does, not as 0.19.1.
     """
 
     settings: CacheSettings
-    step: Step
+    step: BatchShape
     cache: KvCache
-    parts: tuple[Part, ...]
+    parts: tuple[MemoryPart, ...]
     total: int | None
     unified: bool
     utilization: float
     available: int | None
-    given: int | None
+    fixed_kv_bytes: int | None
     counts_by_request: bool
-    known: Known
+    known: HostMeasurements
 
     @property
     def requested(self) -> int:
@@ -64,13 +64,13 @@ class Memory(NamedTuple):
         return ceil((self.total or 0) * self.utilization)
 
     @property
-    def need(self) -> int:
+    def bytes_per_sequence(self) -> int:
         """The KV cache of one sequence of full length: with less vLLM does not start."""
-        sequence = self.cache.sequence_bytes(self.settings.max_model_len, self.settings.unsettled)
-        return sequence + self.held_back
+        sequence = self.cache.sequence_bytes(self.settings.max_model_len, self.settings.tokens_in_flight)
+        return sequence + self.null_block_bytes
 
     @property
-    def held_back(self) -> int:
+    def null_block_bytes(self) -> int:
         """The null block, which 0.32.0 subtracts from the free memory (v1/core/kv_cache_utils.py:2624)."""
         return self.cache.block_bytes if self.counts_by_request else 0
 
@@ -80,7 +80,7 @@ class Memory(NamedTuple):
         All parts count on a unified machine and where the KV cache's size is given; elsewhere only those that
         vLLM subtracts before it sizes the KV cache.
         """
-        count_all = self.unified or self.given is not None
+        count_all = self.unified or self.fixed_kv_bytes is not None
         return sum(part.bytes_at(level) for part in self.parts if part.profiled or count_all)
 
     def ceiling(self) -> int:
@@ -88,14 +88,14 @@ class Memory(NamedTuple):
         total = self.total or 0
         if self.unified:
             return min(self.requested, (self.available or total) - RESERVE)
-        if self.given:
+        if self.fixed_kv_bytes:
             return total
         return self.requested
 
     def kv_bytes(self, level: Level = Level.EXPECTED) -> int:
         """Return the KV cache's size: the given one, or the rest below the ceiling."""
-        if self.given is not None:
-            return self.given
+        if self.fixed_kv_bytes is not None:
+            return self.fixed_kv_bytes
         return self.ceiling() - self.taken(level)
 
     @property
@@ -116,29 +116,31 @@ class Memory(NamedTuple):
     @property
     def concurrency(self) -> float:
         """vLLM's "Maximum concurrency" for sequences of full length."""
-        return self.cache.concurrency(self.blocks, self.settings.max_model_len, self.settings.unsettled)
+        return self.cache.concurrency(
+            self.blocks, self.settings.max_model_len, self.settings.tokens_in_flight
+        )
 
     def sequences(self, length: int) -> int:
         """Return the number of sequences of `length` tokens that fit in practice."""
-        return self.cache.sequences(self.blocks, length, self.settings.unsettled)
+        return self.cache.sequences(self.blocks, length, self.settings.tokens_in_flight)
 
     def problem(self, level: Level = Level.EXPECTED) -> str:
         """Return the reason why vLLM would not start, or ""."""
-        if self.total is None and self.given is None:
+        if self.total is None and self.fixed_kv_bytes is None:
             return ""
         if self.available is not None and self.available < self.requested:
-            requested = readable(self.requested)
-            return f"vLLM wants {requested} free when it starts, and {readable(self.available)} are"
-        taken = self.taken(level) + (self.given or 0)
+            requested = readable_bytes(self.requested)
+            return f"vLLM wants {requested} free when it starts, and {readable_bytes(self.available)} are"
+        taken = self.taken(level) + (self.fixed_kv_bytes or 0)
         if self.total is not None and taken >= self.ceiling():
             takers = "weights and engine"
-            if self.given:
-                takers = f"weights, engine and {readable(self.given)} of KV cache"
-            return f"{takers} take {readable(taken)} of {readable(self.ceiling())}"
-        if self.need > self.kv_bytes(level):
+            if self.fixed_kv_bytes:
+                takers = f"weights, engine and {readable_bytes(self.fixed_kv_bytes)} of KV cache"
+            return f"{takers} take {readable_bytes(taken)} of {readable_bytes(self.ceiling())}"
+        if self.bytes_per_sequence > self.kv_bytes(level):
             return (
-                f"a sequence of {self.settings.max_model_len:,} tokens needs {readable(self.need)} "
-                f"of KV cache, and {readable(self.kv_bytes(level))} are left"
+                f"a sequence of {self.settings.max_model_len:,} tokens needs {readable_bytes(self.bytes_per_sequence)} "
+                f"of KV cache, and {readable_bytes(self.kv_bytes(level))} are left"
             )
         return ""
 
@@ -153,8 +155,8 @@ class Memory(NamedTuple):
 
     def longest(self, limit: int) -> int:
         """Return the longest context, up to `limit`, of which one sequence fits."""
-        available = max(0, self.kv_bytes() - self.held_back)
-        return self.cache.longest(available, limit, self.settings.unsettled)
+        available = max(0, self.kv_bytes() - self.null_block_bytes)
+        return self.cache.longest(available, limit, self.settings.tokens_in_flight)
 
     def measured_kv_bytes(self) -> int | None:
         """Return a size for `--kv-cache-memory-bytes`: all sequences at full length, or as many as fit.
@@ -162,13 +164,15 @@ class Memory(NamedTuple):
         Whole sequences, because all of the free memory would be another figure whenever other programs come
         and go. None when not even one fits.
         """
-        fitting = min(self.settings.max_num_seqs, max(0, self.kv_bytes()) // self.need)
+        fitting = min(self.settings.max_num_seqs, max(0, self.kv_bytes()) // self.bytes_per_sequence)
         if fitting == 0:
             return None
-        return fitting * self.need
+        return fitting * self.bytes_per_sequence
 
 
-def memory_of(resolved: Resolved, *, available: int | None = None, known: Known = NOTHING_KNOWN) -> Memory:
+def memory_of(
+    resolved: Resolved, *, available: int | None = None, known: HostMeasurements = NOTHING_KNOWN
+) -> MemoryPlan:
     """Return the memory that `resolved` takes.
 
     available: bytes free on this host, for a unified machine. Raises UnknownMemoryError, and BadInputError
@@ -182,14 +186,14 @@ def memory_of(resolved: Resolved, *, available: int | None = None, known: Known 
         total = int(hardware.memory_gib * GIB)
     given = _given_kv_bytes(resolved)
     utilization = resolved.serve.get("gpu-memory-utilization", 0.9)
-    step = Step(
+    step = BatchShape(
         in_flight=settings.in_flight,
         max_num_seqs=settings.max_num_seqs,
         tensor_parallel=settings.tensor_parallel,
         drafter=resolved.drafter.name if resolved.drafter else None,
     )
     alike = [start for start in known.starts if start.step == step]
-    return Memory(
+    return MemoryPlan(
         settings=settings,
         step=step,
         cache=cache_of(resolved, settings),
@@ -201,7 +205,7 @@ def memory_of(resolved: Resolved, *, available: int | None = None, known: Known 
         unified=unified,
         utilization=float(utilization) if isinstance(utilization, int | float) else 0.9,
         available=available if unified else None,
-        given=given,
+        fixed_kv_bytes=given,
         counts_by_request=resolved.engine.vllm_version != "0.19.1",  # 0.32.0, v1/core/kv_cache_utils.py:2309
         known=known,
     )

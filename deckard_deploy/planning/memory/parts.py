@@ -22,7 +22,7 @@ class Level(StrEnum):
     HIGH = "high"
 
 
-class Part(NamedTuple):
+class MemoryPart(NamedTuple):
     """A share of the memory outside the KV cache, in bytes.
 
     profiled: vLLM subtracts it before it sizes the KV cache. measured: the figures are from earlier starts on
@@ -43,7 +43,7 @@ class Part(NamedTuple):
         return sizes[level]
 
 
-class Step(NamedTuple):
+class BatchShape(NamedTuple):
     """The settings that decide the engine's share: the largest step, the number of GPUs, and the drafter."""
 
     in_flight: int
@@ -58,12 +58,12 @@ class EarlierStart(NamedTuple):
     A start of the same profile, model and engine on this host.
     """
 
-    step: Step
+    step: BatchShape
     engine: int | None
     graphs: int | None
 
 
-class Known(NamedTuple):
+class HostMeasurements(NamedTuple):
     """Measurements on this host: its earlier starts, and the bytes of local models.
 
     weight_bytes: model name -> component -> bytes.
@@ -73,7 +73,7 @@ class Known(NamedTuple):
     starts: Sequence[EarlierStart] = ()
 
 
-def readable(size: int) -> str:
+def readable_bytes(size: int) -> str:
     """Format bytes for people: in GiB, or in MiB below 0.1 GiB."""
     if size >= GIB // 10:
         return f"{size / GIB:.1f} GiB"
@@ -82,7 +82,7 @@ def readable(size: int) -> str:
 
 def weight_parts(
     resolved: Resolved, settings: CacheSettings, measured: Mapping[str, Mapping[str, int]]
-) -> list[Part]:
+) -> list[MemoryPart]:
     """Return the weights per GPU of target and drafter. measured: model name -> component -> bytes."""
     parts = []
     for name, model in (("weights", resolved.model), ("drafter", resolved.drafter)):
@@ -93,7 +93,7 @@ def weight_parts(
 
 def _weight_part(
     name: str, model: ModelSpec, settings: CacheSettings, measured: Mapping[str, Mapping[str, int]]
-) -> Part:
+) -> MemoryPart:
     components = measured.get(model.name)
     if components:
         total = sum(components.values())
@@ -103,13 +103,13 @@ def _weight_part(
         source = "its size in the catalog"
     copied = _copied_value_bytes(model)
     if copied:
-        source += f"; and {readable(copied)} that vLLM copies (a full layer's keys for its values)"
+        source += f"; and {readable_bytes(copied)} that vLLM copies (a full layer's keys for its values)"
     size = (total + copied) // settings.tensor_parallel
-    return Part(name=name, expected=size, low=size, high=size, source=source)
+    return MemoryPart(name=name, expected=size, low=size, high=size, source=source)
 
 
 def _component_sizes(components: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {readable(size)}" for name, size in components.items())
+    return ", ".join(f"{name} {readable_bytes(size)}" for name, size in components.items())
 
 
 def _copied_value_bytes(model: ModelSpec) -> int:
@@ -126,7 +126,7 @@ def _copied_value_bytes(model: ModelSpec) -> int:
     return int(parameters * bytes_per_parameter)
 
 
-def counts_graphs(resolved: Resolved) -> bool:
+def subtracts_cuda_graphs(resolved: Resolved) -> bool:
     """Return True if vLLM subtracts the CUDA graphs before it sizes the KV cache.
 
     0.19.1 does not by default (v1/worker/gpu_worker.py:395); releases since 0.21.0 do (0.32.0,
@@ -136,7 +136,7 @@ def counts_graphs(resolved: Resolved) -> bool:
     return resolved.environment.get("VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS", default) != "0"
 
 
-def engine_parts(resolved: Resolved, hardware: Hardware, alike: Sequence[EarlierStart]) -> list[Part]:
+def engine_parts(resolved: Resolved, hardware: Hardware, alike: Sequence[EarlierStart]) -> list[MemoryPart]:
     """Return the engine's own memory and its CUDA graphs. alike: earlier starts of the same shape."""
     if hardware.gpu_count == 0:
         return []
@@ -147,7 +147,7 @@ def engine_parts(resolved: Resolved, hardware: Hardware, alike: Sequence[Earlier
     else:
         expected, low, high = 5.0, 2.0, 6.7
         source = f"assumed; {high:g} GiB at most were {measured}"
-    engine = Part(
+    engine = MemoryPart(
         name="engine",
         expected=int(expected * GIB),
         low=int(low * GIB),
@@ -157,18 +157,18 @@ def engine_parts(resolved: Resolved, hardware: Hardware, alike: Sequence[Earlier
     engine = _with_measured_sizes(engine, [start.engine for start in alike])
     if resolved.serve.get("enforce-eager") is True:
         return [engine]
-    graphs = Part(
+    graphs = MemoryPart(
         name="CUDA graphs",
         expected=GIB,
         low=0,
         high=2 * GIB,
         source="assumed",
-        profiled=counts_graphs(resolved),
+        profiled=subtracts_cuda_graphs(resolved),
     )
     return [engine, _with_measured_sizes(graphs, [start.graphs for start in alike])]
 
 
-def _with_measured_sizes(assumed: Part, sizes: Sequence[int | None]) -> Part:
+def _with_measured_sizes(assumed: MemoryPart, sizes: Sequence[int | None]) -> MemoryPart:
     """Return the part with the sizes of earlier starts, or unchanged when no start names one."""
     known = [size for size in sizes if size is not None]
     if not known:

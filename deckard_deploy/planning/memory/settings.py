@@ -44,8 +44,8 @@ class CacheSettings(NamedTuple):
     steps: int = 1
 
     @property
-    def unsettled(self) -> int:
-        """Tokens in unsettled steps: no block before them is free yet."""
+    def tokens_in_flight(self) -> int:
+        """Tokens in tokens_in_flight steps: no block before them is free yet."""
         return self.in_flight * self.steps
 
 

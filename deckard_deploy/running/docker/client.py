@@ -47,7 +47,7 @@ _HINTS = (
 )
 
 
-class DockerEngine:
+class DockerClient:
     """The docker daemon that the caller's docker command would use. Connects at the first question."""
 
     def __init__(self, *, environment: Mapping[str, str], say: Say) -> None:
@@ -91,7 +91,7 @@ class DockerEngine:
         import docker  # noqa: PLC0415  half a second
 
         self._require_daemon()
-        with self.asking():
+        with self.translating_errors():
             return docker.APIClient(
                 base_url=self.endpoint,
                 timeout=int(CALL_TIMEOUT_S),  # guard: F35
@@ -140,11 +140,11 @@ class DockerEngine:
             timeout_s=timeout_s,
         )
         if check and done.returncode:
-            raise unfit(last_output_line(done.stderr))
+            raise error_from_message(last_output_line(done.stderr))
         return done
 
     @contextmanager
-    def asking(self) -> Iterator[None]:
+    def translating_errors(self) -> Iterator[None]:
         """Turn the SDK's errors into EnvironmentUnfitError, except NotFound, which is an answer."""
         import requests  # noqa: PLC0415  with the SDK
         from docker.errors import APIError, DockerException, NotFound  # noqa: PLC0415  half a second
@@ -154,7 +154,7 @@ class DockerEngine:
         except NotFound:
             raise
         except APIError as error:
-            raise unfit(last_output_line(str(error.explanation))) from error
+            raise error_from_message(last_output_line(str(error.explanation))) from error
         except (DockerException, requests.RequestException) as error:
             if isinstance(error, requests.Timeout) or isinstance(error.__cause__, requests.Timeout):
                 raise EnvironmentUnfitError(
@@ -163,7 +163,7 @@ class DockerEngine:
                 ) from error
             # guard: F33
             self._require_daemon()  # it may have gone since the last question
-            raise unfit(last_output_line(str(error))) from error
+            raise error_from_message(last_output_line(str(error))) from error
 
     def _require_daemon(self) -> None:
         """Raise EnvironmentUnfitError if nothing listens on the socket, or the user may not connect to it."""
@@ -183,7 +183,7 @@ class DockerEngine:
             ) from error
 
 
-def unfit(message: str) -> EnvironmentUnfitError:
+def error_from_message(message: str) -> EnvironmentUnfitError:
     """Return the error for a message of docker, with the hint of a known one."""
     message = message.removeprefix("Error response from daemon: ")
     for part, hint in _HINTS:

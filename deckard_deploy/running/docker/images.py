@@ -6,7 +6,7 @@ from typing import Any
 
 from deckard_deploy.errors import EnvironmentUnfitError, NetworkError
 from deckard_deploy.running.docker import registry
-from deckard_deploy.running.docker.client import DockerEngine
+from deckard_deploy.running.docker.client import DockerClient
 from deckard_deploy.running.runtime import DiskNeed
 from deckard_deploy.system.unknown import Unknown
 
@@ -16,19 +16,19 @@ UNPACKED = 2
 _STALL_S = 300  # without an answer of the registry
 
 
-def image_id(engine: DockerEngine, reference: str) -> str | None:
+def image_id(client: DockerClient, reference: str) -> str | None:
     """Return the id of a local image, `sha256:…`; None if it is not here. Raises EnvironmentUnfitError."""
     from docker.errors import NotFound  # noqa: PLC0415  half a second
 
     try:
-        with engine.asking():
-            found: dict[str, Any] = engine.api.inspect_image(reference)  # type: ignore[no-untyped-call]
+        with client.translating_errors():
+            found: dict[str, Any] = client.api.inspect_image(reference)  # type: ignore[no-untyped-call]
             return str(found["Id"])
     except NotFound:
         return None
 
 
-def digests(engine: DockerEngine, reference: str) -> list[str]:
+def digests(client: DockerClient, reference: str) -> list[str]:
     """Return the digests of a local image in its repository.
 
     It has one, unless it was pushed or pulled again.
@@ -36,8 +36,8 @@ def digests(engine: DockerEngine, reference: str) -> list[str]:
     from docker.errors import NotFound  # noqa: PLC0415  half a second
 
     try:
-        with engine.asking():
-            known = engine.api.inspect_image(reference)["RepoDigests"]  # type: ignore[no-untyped-call]
+        with client.translating_errors():
+            known = client.api.inspect_image(reference)["RepoDigests"]  # type: ignore[no-untyped-call]
     except NotFound:
         return []
     prefix = f"{registry.repository(reference)}@"
@@ -48,26 +48,26 @@ def digests(engine: DockerEngine, reference: str) -> list[str]:
     return found
 
 
-def root_folder(engine: DockerEngine) -> Path:
+def root_folder(client: DockerClient) -> Path:
     """Return the folder in which the daemon stores images.
 
     If docker runs in a virtual machine, the folder is on that machine's disk.
     """
-    with engine.asking():
-        return Path(engine.api.info()["DockerRootDir"])
+    with client.translating_errors():
+        return Path(client.api.info()["DockerRootDir"])
 
 
-def space_needed(engine: DockerEngine, image: str, platform: str | None) -> DiskNeed | Unknown:
+def space_needed(client: DockerClient, image: str, platform: str | None) -> DiskNeed | Unknown:
     """Return the disk space that an image will take in docker's folder."""
-    size = registry.layer_bytes(engine, image, platform)
-    root = root_folder(engine)
+    size = registry.layer_bytes(client, image, platform)
+    root = root_folder(client)
     if size is None or not root.exists():
         return Unknown("how large it is, or where docker keeps it, is not known")
     return DiskNeed("the image", root, UNPACKED * size)
 
 
 def pull(
-    engine: DockerEngine, reference: str, *, platform: str | None, on_bytes: Callable[[int, int], None]
+    client: DockerClient, reference: str, *, platform: str | None, on_bytes: Callable[[int, int], None]
 ) -> str:
     """Pull an image and return its id.
 
@@ -78,7 +78,7 @@ def pull(
 
     layers: dict[str, tuple[int, int]] = {}
     repository, _, digest = reference.partition("@")
-    with engine.asking(), engine.connect() as api:
+    with client.translating_errors(), client.connect() as api:
         api.timeout = _STALL_S
         try:
             for event in api.pull(
@@ -89,7 +89,7 @@ def pull(
                 on_bytes(received, sum(total for _, total in layers.values()))
         except APIError as error:
             raise _refused(reference, str(error.explanation)) from error
-    found = image_id(engine, reference)
+    found = image_id(client, reference)
     if found is None:
         raise NetworkError(f"{reference} was pulled, but is not there", hint=f"docker pull {reference}")
     return found

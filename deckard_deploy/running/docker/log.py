@@ -8,7 +8,7 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Literal
 
 from deckard_deploy.errors import EnvironmentUnfitError
-from deckard_deploy.running.docker.client import DockerEngine
+from deckard_deploy.running.docker.client import DockerClient
 from deckard_deploy.system.text import LineSplitter
 
 if TYPE_CHECKING:
@@ -20,11 +20,11 @@ _REATTACH_S = 0.3
 class DockerLog:
     """Clean lines of one container across its restarts: all of them, or from the `last` so many on."""
 
-    def __init__(self, engine: DockerEngine, container: str, *, last: int | None = None) -> None:
+    def __init__(self, client: DockerClient, container: str, *, last: int | None = None) -> None:
         self.container = container
         self._last = last
         self._attached_at: int | None = None
-        self._engine = engine
+        self._client = client
         self._lines: SimpleQueue[str] = SimpleQueue()
         self._closed = Event()
         self._stream: Any = None  # docker.types.CancellableStream
@@ -52,7 +52,7 @@ class DockerLog:
 
         seen = ""
         try:
-            api = self._engine.connect()
+            api = self._client.connect()
             with api:
                 # A stream ends with the container. A restarted container gets a new stream, from the last
                 # line on.
@@ -71,7 +71,7 @@ class DockerLog:
         """
         splitter = LineSplitter()
         after = seen
-        with self._engine.asking():
+        with self._client.translating_errors():
             since = _seconds(after) or self._attached_at
             tail: Literal["all"] | int = "all" if self._last is None else self._last
             attached_at = int(time.time())

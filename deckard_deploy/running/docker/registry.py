@@ -9,22 +9,22 @@ import json
 from typing import Any
 
 from deckard_deploy.errors import EnvironmentUnfitError, NetworkError
-from deckard_deploy.running.docker.client import DockerEngine
+from deckard_deploy.running.docker.client import DockerClient
 from deckard_deploy.system.commands import last_output_line
 
 _TIMEOUT_S = 60.0
 
 
-def digest_of(engine: DockerEngine, reference: str) -> str:
+def digest_of(client: DockerClient, reference: str) -> str:
     """Return the current digest of a tag, `sha256:…`.
 
     Raises NetworkError, and EnvironmentUnfitError without a daemon.
     """
     from docker.errors import APIError  # noqa: PLC0415  half a second
 
-    api = engine.connect()
+    api = client.connect()
     api.timeout = int(_TIMEOUT_S)
-    with engine.asking(), api:
+    with client.translating_errors(), api:
         try:
             found = api.inspect_distribution(reference)  # type: ignore[no-untyped-call]
             return str(found["Descriptor"]["digest"])
@@ -35,30 +35,30 @@ def digest_of(engine: DockerEngine, reference: str) -> str:
             ) from error
 
 
-def layer_bytes(engine: DockerEngine, reference: str, platform: str | None) -> int | None:
+def layer_bytes(client: DockerClient, reference: str, platform: str | None) -> int | None:
     """Return the bytes of an image's layers, as they are sent; None if the registry does not report them.
 
     platform: `os/architecture`; None for the daemon's own.
     Raises EnvironmentUnfitError.
     """
-    manifest = _manifest(engine, reference)
+    manifest = _manifest(client, reference)
     if "manifests" in manifest:
-        digest = _for_platform(manifest["manifests"], platform or _own_platform(engine))
+        digest = _for_platform(manifest["manifests"], platform or _own_platform(client))
         if not digest:
             return None
-        manifest = _manifest(engine, f"{repository(reference)}@{digest}")
+        manifest = _manifest(client, f"{repository(reference)}@{digest}")
     try:
         return sum(int(layer["size"]) for layer in manifest["layers"])
     except (KeyError, TypeError, ValueError):
         return None
 
 
-def _manifest(engine: DockerEngine, reference: str) -> dict[str, Any]:
+def _manifest(client: DockerClient, reference: str) -> dict[str, Any]:
     words = ["manifest", "inspect"]
     if _is_loopback(reference):  # the daemon uses HTTP for 127.0.0.0/8 only, too
         words.append("--insecure")
     try:
-        done = engine.command(*words, reference, timeout_s=_TIMEOUT_S, check=False)
+        done = client.command(*words, reference, timeout_s=_TIMEOUT_S, check=False)
         found = json.loads(done.stdout)
     except (EnvironmentUnfitError, ValueError):  # too slow, or not JSON
         return {}
@@ -77,9 +77,9 @@ def _for_platform(entries: Any, platform: str) -> str | None:  # noqa: ANN401  a
     return None
 
 
-def _own_platform(engine: DockerEngine) -> str:
-    with engine.asking():
-        version = engine.api.version()
+def _own_platform(client: DockerClient) -> str:
+    with client.translating_errors():
+        version = client.api.version()
         return f"{version['Os']}/{version['Arch']}"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError, StartFailedError
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.running.docker import images
-from deckard_deploy.running.docker.client import DockerEngine
+from deckard_deploy.running.docker.client import DockerClient
 from deckard_deploy.running.docker.log import DockerLog
 from deckard_deploy.running.layout import DeploymentDir
 from deckard_deploy.running.releases import COMPOSE, Release
@@ -37,7 +37,7 @@ class DockerRuntime:
     """The container of one deployment. Connects to docker at the first question."""
 
     def __init__(self, deployment: DeploymentDir, *, environment: Mapping[str, str], say: Say) -> None:
-        self.engine = DockerEngine(environment=environment, say=say)
+        self.client = DockerClient(environment=environment, say=say)
         self._deployment = deployment
         # compose allows no dot in a project's name. The project's labels name its deployment.
         self._project = f"deckard-{deployment.name.replace('.', '_')}"
@@ -55,7 +55,7 @@ class DockerRuntime:
         self._end_log()
         arguments = ("up", "--detach", "--no-build", "--pull", "never", "--remove-orphans")
         release.text(COMPOSE)
-        self.engine.compose(self._project, release.folder / COMPOSE, arguments, timeout_s=_UP_TIMEOUT_S)
+        self.client.compose(self._project, release.folder / COMPOSE, arguments, timeout_s=_UP_TIMEOUT_S)
         observed = self.observe()
         if (
             observed.plan_hash != release.plan_hash
@@ -74,7 +74,7 @@ class DockerRuntime:
         if not self._containers(all_of_project=True) and not self._networks():
             return
         self._refuse_foreign()
-        self.engine.compose(self._project, None, ("down", "--remove-orphans"), timeout_s=_DOWN_TIMEOUT_S)
+        self.client.compose(self._project, None, ("down", "--remove-orphans"), timeout_s=_DOWN_TIMEOUT_S)
         left = [_name(container) for container in self._containers(all_of_project=True)]
         left += self._unused_networks()
         if left:
@@ -106,15 +106,15 @@ class DockerRuntime:
         for container in self._gateways():
             if container["State"] == "running":
                 # A gateway that is gone by now reads them when it starts.
-                with contextlib.suppress(NotFound), self.engine.asking():
-                    self.engine.api.kill(container["Id"], "HUP")
+                with contextlib.suppress(NotFound), self.client.translating_errors():
+                    self.client.api.kill(container["Id"], "HUP")
 
     def poll_lines(self, *, last: int | None = None) -> list[str]:
         """Return the new lines of the container's log."""
         ours = self._containers()
         if ours and (self._log is None or self._log.container != ours[0]["Id"]):
             self._end_log()
-            self._log = DockerLog(self.engine, ours[0]["Id"], last=last)
+            self._log = DockerLog(self.client, ours[0]["Id"], last=last)
         if self._log is None:
             return []
         return self._log.poll()
@@ -127,8 +127,8 @@ class DockerRuntime:
         if not ours or count <= 0:
             return []
         try:
-            with self.engine.asking():
-                data = self.engine.api.logs(ours[0]["Id"], tail=count)
+            with self.client.translating_errors():
+                data = self.client.api.logs(ours[0]["Id"], tail=count)
         except NotFound:
             return []
         return clean_lines(data)
@@ -136,29 +136,29 @@ class DockerRuntime:
     def ensure_engine(self, plan: LaunchPlan, say: Say) -> None:
         """Pull the plan's images unless they are here. Raises EnvironmentUnfitError, NetworkError."""
         for image in plan.images:
-            if images.image_id(self.engine, image) is None:
+            if images.image_id(self.client, image) is None:
                 say(f"image    {image} is not here: pulling it")
-                images.pull(self.engine, image, platform=plan.platform, on_bytes=_PullLines(say).show)
+                images.pull(self.client, image, platform=plan.platform, on_bytes=_PullLines(say).show)
 
     def image_digests(self, image: str) -> list[str]:
         """Return the digests under which a local image is known in its repository."""
-        return images.digests(self.engine, image)
+        return images.digests(self.client, image)
 
     def missing_image(self, plan: LaunchPlan) -> DiskNeed | Unknown | None:
         """Return the disk space that pulling the plan's image will take; None when the image is here."""
-        if plan.image is None or images.image_id(self.engine, plan.image):
+        if plan.image is None or images.image_id(self.client, plan.image):
             return None
-        return images.space_needed(self.engine, plan.image, plan.platform)
+        return images.space_needed(self.client, plan.image, plan.platform)
 
     def vllm_files(self, plan: LaunchPlan) -> VllmFiles:
         """Return the plan's image, and the docker engine that has it."""
-        return VllmFiles(image=plan.image, endpoint=self.engine.endpoint)
+        return VllmFiles(image=plan.image, endpoint=self.client.endpoint)
 
     def python(self, plan: LaunchPlan) -> PythonCommand:  # noqa: ARG002  the protocol's
         """Return the command that starts Python in the running container."""
         container = str(self.observe().instance_id)
         argv = ("docker", "exec", "--interactive", container, "python3")
-        return PythonCommand(argv, {"DOCKER_HOST": self.engine.endpoint})
+        return PythonCommand(argv, {"DOCKER_HOST": self.client.endpoint})
 
     def run_python(self, plan: LaunchPlan, argv: tuple[str, ...]) -> str:  # noqa: ARG002  the protocol's
         """Run Python in the container. Raises StartFailedError when it is gone, EnvironmentUnfitError."""
@@ -166,16 +166,16 @@ class DockerRuntime:
 
         seen = self.observe()
         try:
-            with self.engine.asking():
-                command = self.engine.api.exec_create(seen.instance_id, ["python3", *argv])
-                return str(self.engine.api.exec_start(command["Id"]).decode(errors="replace"))
+            with self.client.translating_errors():
+                command = self.client.api.exec_create(seen.instance_id, ["python3", *argv])
+                return str(self.client.api.exec_start(command["Id"]).decode(errors="replace"))
         except NotFound as error:
             raise StartFailedError("its container is gone", hint="deckard-deploy logs") from error
 
     def close(self) -> None:
         """Close the log and the connections to docker; the container continues to run."""
         self._end_log()
-        self.engine.close()
+        self.client.close()
 
     def _end_log(self) -> None:
         if self._log:
@@ -203,23 +203,23 @@ class DockerRuntime:
         return found
 
     def _inspect(self, container: dict[str, Any]) -> Observation:
-        with self.engine.asking():
-            return _observation(self.engine.api.inspect_container(container["Id"]))
+        with self.client.translating_errors():
+            return _observation(self.client.api.inspect_container(container["Id"]))
 
     def _containers(self, *, all_of_project: bool = False) -> list[dict[str, Any]]:
         """Return the server's containers, newest first; or all of the project, foreign ones included."""
         labels = [f"{_PROJECT_LABEL}={self._project}"]
         if not all_of_project:
             labels += [f"{DEPLOYMENT_LABEL}={self._deployment.name}", LAUNCH_LABEL]
-        with self.engine.asking():
-            found = self.engine.api.containers(all=True, filters={"label": labels})
+        with self.client.translating_errors():
+            found = self.client.api.containers(all=True, filters={"label": labels})
         if all_of_project:
             return list(found)
         return [container for container in found if self._is_ours(container)]
 
     def _networks(self) -> list[str]:
-        with self.engine.asking():
-            found = self.engine.api.networks(filters={"label": f"{_PROJECT_LABEL}={self._project}"})
+        with self.client.translating_errors():
+            found = self.client.api.networks(filters={"label": f"{_PROJECT_LABEL}={self._project}"})
         return [network["Name"] for network in found]
 
     def _unused_networks(self) -> list[str]:
@@ -233,8 +233,8 @@ class DockerRuntime:
         from docker.errors import NotFound  # noqa: PLC0415  half a second
 
         try:
-            with self.engine.asking():
-                return not self.engine.api.inspect_network(network)["Containers"]
+            with self.client.translating_errors():
+                return not self.client.api.inspect_network(network)["Containers"]
         except NotFound:  # removed since it was listed
             return False
 

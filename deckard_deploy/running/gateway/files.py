@@ -18,7 +18,12 @@ from deckard_deploy.errors import BadInputError, EnvironmentUnfitError, Integrit
 from deckard_deploy.planning.plan import Gateway, LaunchPlan
 from deckard_deploy.running.gateway.keys import Keys
 from deckard_deploy.system.commands import Say, last_output_line, run
-from deckard_deploy.system.files import private_folder, read_regular, write_atomically, writing
+from deckard_deploy.system.files import (
+    private_folder,
+    read_regular,
+    translating_write_errors,
+    write_atomically,
+)
 
 ACCESS, CERTIFICATE, CERTIFICATE_KEY = "access.conf", "certificate.pem", "certificate.key"
 _NAMES_FILE = "certificate.names"  # only of a self-signed certificate
@@ -26,7 +31,7 @@ _NAMES_FILE = "certificate.names"  # only of a self-signed certificate
 _VALID_DAYS = 825
 
 
-def prepare(plan: LaunchPlan, keys: Keys, *, environment: Mapping[str, str], say: Say) -> bool:
+def write_gateway_files(plan: LaunchPlan, keys: Keys, *, environment: Mapping[str, str], say: Say) -> bool:
     """Write all files that the plan's gateway reads. Return True if any of them changed.
 
     Raises BadInputError (an invalid certificate), IntegrityError, EnvironmentUnfitError.
@@ -35,7 +40,7 @@ def prepare(plan: LaunchPlan, keys: Keys, *, environment: Mapping[str, str], say
     if gateway is None:
         return False
     folder = private_folder(Path(gateway.folder))
-    with keys.held():
+    with keys.lock():
         changed = _write_if_changed(folder / ACCESS, keys.access())
     if gateway.tls and _write_certificate(plan, gateway, folder, environment=environment, say=say):
         changed = True
@@ -46,13 +51,13 @@ def prepare(plan: LaunchPlan, keys: Keys, *, environment: Mapping[str, str], say
 def renew_access(folder: Path, keys: Keys) -> None:
     """Rewrite access.conf with the current keys, if this deployment has a gateway."""
     path = folder / ACCESS
-    with keys.held():
+    with keys.lock():
         if path.is_file() and _write_if_changed(path, keys.access()) and os.getuid() == 0:
-            with writing(path):
+            with translating_write_errors(path):
                 os.chown(path, folder.stat().st_uid, folder.stat().st_gid)
 
 
-def refuse_bad_pair(plan: LaunchPlan) -> None:
+def require_matching_pair(plan: LaunchPlan) -> None:
     """Raise BadInputError if the user's certificate and key are unreadable or do not match."""
     gateway = plan.gateway
     if gateway and gateway.tls and gateway.certificate and gateway.certificate_key:
@@ -171,7 +176,7 @@ def _change_owner(folder: Path, gateway: Gateway) -> None:
     if gateway.user is None or os.getuid() != 0:
         return
     ids = [int(number) for number in gateway.user.split(":")]
-    with writing(folder):
+    with translating_write_errors(folder):
         for path in (folder, *folder.iterdir()):
             shutil.chown(path, *ids)
 

@@ -53,7 +53,7 @@ class Keys:
         self.folder = root / "keys"
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Hold the lock of keys and gateways' files. Raises IntegrityError, EnvironmentUnfitError."""
         private_folder(self.folder)
         with FileLock(self.folder / "lock", mode=0o600):
@@ -76,7 +76,7 @@ class Keys:
 
         Raises BadInputError, IntegrityError.
         """
-        self.must_be_new(name)
+        self.require_unused_name(name)
         ring = self.ring()
         key = _new_key(name)
         record = KeyRecord(hash=_hash(key), made=datetime.now(UTC).isoformat("T", "seconds"))
@@ -85,12 +85,12 @@ class Keys:
 
     def revoke(self, name: str) -> None:
         """Remove a key; the caller holds the lock. Raises BadInputError, IntegrityError."""
-        self.must_be_known(name)
+        self.require_known_name(name)
         ring = self.ring()
         remaining = {key: record for key, record in ring.keys.items() if key != name}
         self._write(ring.model_copy(update={"keys": remaining}))
 
-    def must_be_new(self, name: str) -> None:
+    def require_unused_name(self, name: str) -> None:
         """Raise BadInputError for an invalid or used name of a key, before anything is written."""
         if not _NAME.fullmatch(name) or name == OWN:
             raise BadInputError(
@@ -102,7 +102,7 @@ class Keys:
                 f"there is a key named {name} already", hint=f"deckard-deploy keys revoke {name}"
             )
 
-    def must_be_known(self, name: str) -> None:
+    def require_known_name(self, name: str) -> None:
         """Raise BadInputError if no key has the name."""
         known = self.ring().keys
         if name not in known:

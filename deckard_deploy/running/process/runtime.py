@@ -38,7 +38,7 @@ from deckard_deploy.running.process.supervision import (
 from deckard_deploy.running.releases import GATEWAY, Release
 from deckard_deploy.running.runtime import MISSING, DiskNeed, Instance, Observation, PythonCommand, VllmFiles
 from deckard_deploy.system.commands import Say, last_output_line, run
-from deckard_deploy.system.files import read_regular, write_atomically, writing
+from deckard_deploy.system.files import read_regular, translating_write_errors, write_atomically
 from deckard_deploy.system.ports import require_free
 from deckard_deploy.system.processes import (
     ProcessIdentity,
@@ -249,7 +249,7 @@ class ProcessRuntime:
             str(lock),
         ]
         name, _, value = supervisor_tag(self._deployment.folder).partition("=")
-        with writing(log), log.open("wb") as errors:
+        with translating_write_errors(log), log.open("wb") as errors:
             launcher = subprocess.Popen(
                 argv,
                 env={**self._environment, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), name: value},
@@ -272,7 +272,7 @@ class ProcessRuntime:
     @contextlib.contextmanager
     def _nothing_running(self) -> Iterator[int]:
         """Hold process.lock: nothing of the deployment runs, and only the holder can start it."""
-        with writing(self._deployment.process_lock):
+        with translating_write_errors(self._deployment.process_lock):
             lock = os.open(
                 self._deployment.process_lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
             )

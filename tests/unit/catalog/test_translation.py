@@ -9,7 +9,7 @@ import pytest
 from deckard_deploy.catalog import library, overrides
 from deckard_deploy.catalog.option_schema import option_schema
 from deckard_deploy.catalog.resolution import Resolved, resolve
-from deckard_deploy.catalog.translation import changes, migrate_options
+from deckard_deploy.catalog.translation import migrate_options, release_changes
 from deckard_deploy.errors import BadInputError
 
 NEW = "vllm-0.32.0"
@@ -43,7 +43,7 @@ def test_variable_stays_on_release_that_reads_it() -> None:
 
 
 def test_every_translation_fits_its_schema() -> None:
-    schema, known = option_schema(NEW), changes(NEW)
+    schema, known = option_schema(NEW), release_changes(NEW)
     for variable, by_option in known.variables.items():
         assert variable not in schema.environment
         for option, values in by_option.items():

@@ -11,10 +11,10 @@ from deckard_deploy.errors import EnvironmentUnfitError, StartFailedError
 from deckard_deploy.operations.bench_startup import _starts, emptied
 from deckard_deploy.operations.deployments import DeploymentRef
 from deckard_deploy.operations.reporting import SILENT
-from deckard_deploy.running.deploy import Site
+from deckard_deploy.running.deploy import DeploymentContext
 from deckard_deploy.running.releases import Release
 from deckard_deploy.running.runtime import Runtime
-from tests.support.fake_deployment import World
+from tests.support.fake_deployment import FakeDeployment
 from tests.support.waiting import eventually
 
 
@@ -82,15 +82,15 @@ def test_a_cache_that_cannot_come_back_keeps_no_other_away(tmp_path: Path) -> No
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
+def world(tmp_path: Path) -> Iterator[FakeDeployment]:
+    made = FakeDeployment(tmp_path)
     yield made
     made.end()
 
 
 @pytest.mark.parametrize("reason", [StartFailedError("no kernel", hint="look"), KeyboardInterrupt()])
 def test_after_a_start_that_fails_it_runs_as_before(
-    world: World, tmp_path: Path, reason: BaseException
+    world: FakeDeployment, tmp_path: Path, reason: BaseException
 ) -> None:
     old = cache(tmp_path / "cache")
     plan = world.plan(VLLM_CACHE_ROOT=str(old))
@@ -103,7 +103,7 @@ def test_after_a_start_that_fails_it_runs_as_before(
         eventually(lambda: release.recorded_launch().launch_id in (world.names() or []))
 
     world.releases.switch(world.started(plan))
-    site = Site(
+    site = DeploymentContext(
         releases=world.releases, runtimes={"process": world.runtime()}, follow=follow, say=lambda _: None
     )
     with pytest.raises(type(reason)):

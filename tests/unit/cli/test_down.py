@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from deckard_deploy.cli.main import run
-from tests.support.fake_deployment import World
+from tests.support.fake_deployment import FakeDeployment
 
 ENGINE, MODEL = "vllm-0.19.1-cpu", "tiny-gemma4"
 
@@ -14,7 +14,7 @@ ENGINE, MODEL = "vllm-0.19.1-cpu", "tiny-gemma4"
 def test_a_purge_removes_what_was_made_here_and_nothing_behind_a_link(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], *, shared: bool
 ) -> None:
-    world = World(tmp_path)
+    world = FakeDeployment(tmp_path)
     world.stored(world.plan())
     root = world.state.root
     made = [root / "engines" / ENGINE / "bin", root / "models" / MODEL]

@@ -6,7 +6,7 @@ import pytest
 
 from deckard_deploy.cli.main import run
 from deckard_deploy.running.gateway.keys import Keys
-from tests.support.docker_deployment import World
+from tests.support.docker_deployment import DockerDeployment
 
 
 def test_one_gateway_that_cannot_be_told_keeps_no_other_from_it(
@@ -14,7 +14,7 @@ def test_one_gateway_that_cannot_be_told_keeps_no_other_from_it(
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nothing.sock")
     for name in ("a", "b"):
-        world = World(tmp_path, name)
+        world = DockerDeployment(tmp_path, name)
         world.stored(world.plan(port=1))
         world.deployment.gateway.mkdir()
         (world.deployment.gateway / "access.conf").write_text("of before")
@@ -39,10 +39,10 @@ def test_what_an_interrupted_revocation_did_not_tell_the_gateways_the_next_one_d
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nothing.sock")
-    world, keys = World(tmp_path, "a"), Keys(tmp_path / "state")
+    world, keys = DockerDeployment(tmp_path, "a"), Keys(tmp_path / "state")
     world.stored(world.plan(port=1))
     world.deployment.gateway.mkdir()
-    with keys.held():
+    with keys.lock():
         keys.add("alice")
         (world.deployment.gateway / "access.conf").write_text(keys.access())
         keys.revoke("alice")  # and here it was killed

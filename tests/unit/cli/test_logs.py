@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from deckard_deploy.cli.main import run
-from tests.support.fake_deployment import World
+from tests.support.fake_deployment import FakeDeployment
 
 
 def test_a_start_that_failed_and_was_stopped_has_left_its_log(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    world = World(tmp_path)
+    world = FakeDeployment(tmp_path)
     release, launch = world.stored(world.plan())
     release.record(launch.model_copy(update={"state": "failed", "reason": "the engine exited"}))
     asked = ["logs", "--state-dir", str(world.state.root), "--tail"]

@@ -8,26 +8,26 @@ import pytest
 from deckard_deploy.cli.main import run
 from deckard_deploy.operations.monitoring import _write
 from deckard_deploy.planning.planner import build_plan
-from deckard_deploy.rendering.monitoring import PASSWORD, Place, render_monitoring
+from deckard_deploy.rendering.monitoring import PASSWORD_FILE, MonitoringSettings, render_monitoring
 from tests.support.sample_choices import choice
 
 
 def written(folder: Path) -> dict[str, str]:
-    texts = render_monitoring(build_plan(choice("spark")), Place(folder=str(folder), user="0:0"))
+    texts = render_monitoring(build_plan(choice("spark")), MonitoringSettings(folder=str(folder), user="0:0"))
     _write(folder, texts)
     return texts
 
 
 def test_the_password_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
     texts = written(tmp_path / "monitoring")
-    file = tmp_path / "monitoring" / PASSWORD
+    file = tmp_path / "monitoring" / PASSWORD_FILE
     password = file.read_text(encoding="utf-8")
     assert len(password) >= 32
     assert oct(file.stat().st_mode & 0o777) == "0o600"
     written(tmp_path / "monitoring")
     assert file.read_text(encoding="utf-8") == password
     written(tmp_path / "other")
-    assert (tmp_path / "other" / PASSWORD).read_text(encoding="utf-8") != password
+    assert (tmp_path / "other" / PASSWORD_FILE).read_text(encoding="utf-8") != password
     assert password not in "".join(texts.values())
 
 
@@ -50,7 +50,7 @@ def test_render_writes_everything_but_a_password(tmp_path: Path, capsys: pytest.
         "prometheus/rules.yml",
         "dashboards/deckard.json",
     } <= files
-    assert PASSWORD not in files
+    assert PASSWORD_FILE not in files
 
 
 def test_render_says_where_it_cannot_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -152,5 +152,5 @@ def test_the_real_release_has_a_diff_for_every_target():
 def test_wheel_writes_the_file_that_a_plan_names(capsys, tmp_path: Path):
     assert run(["patches", "wheel", "-o", str(tmp_path), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["sha256"] == plugin.sha256_of("nvfp4-awq")
+    assert told["sha256"] == plugin.wheel_sha256("nvfp4-awq")
     assert hashlib.sha256(Path(told["path"]).read_bytes()).hexdigest() == told["sha256"]

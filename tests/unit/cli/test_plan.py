@@ -231,7 +231,7 @@ def test_a_release_keeps_the_size_that_it_was_started_with(
     _, changed, memory = plan_with_memory(choice("spark", "max-num-seqs=2"), directory, meminfo=while_it_runs)
     assert changed.hash != plan.hash
     assert not isinstance(memory, Unknown)
-    assert memory.kv_bytes() == 2 * memory.need
+    assert memory.kv_bytes() == 2 * memory.bytes_per_sequence
     smaller = meminfo(tmp_path, total_kib=int(119.68 * 2**20), available_gib=30)
     same, again, _ = plan_with_memory(choice("spark"), directory, meminfo=smaller)
     assert again.hash == plan.hash
@@ -246,7 +246,7 @@ def test_what_is_not_known_stops_nothing(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_on_a_spark_the_size_of_the_kv_cache_is_written(tmp_path: Path) -> None:
     resolved, available = with_measured_memory(choice("spark"), None, meminfo=meminfo(tmp_path))
-    need = memory_of(resolved).need
+    need = memory_of(resolved).bytes_per_sequence
     assert available == 110 * 2**30
     assert resolved.serve["kv-cache-memory-bytes"] == 4 * need
     assert memory_of(resolved, available=available).verdict == "fits"
@@ -261,7 +261,7 @@ def test_a_spark_that_keeps_two_more_gib_for_itself_is_one(total_kib: int, tmp_p
         choice("spark"), None, meminfo=meminfo(tmp_path, total_kib=total_kib)
     )
     found = memory_of(resolved, available=available)
-    assert resolved.serve["kv-cache-memory-bytes"] == 4 * found.need
+    assert resolved.serve["kv-cache-memory-bytes"] == 4 * found.bytes_per_sequence
     assert found.total == total_kib * 1024
     assert found.requested == pytest.approx(0.8 * total_kib * 1024, abs=1)
 

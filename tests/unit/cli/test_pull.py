@@ -66,7 +66,7 @@ def test_a_repository_without_weights_is_not_complete(hub, capsys):
 
 
 def test_a_second_pull_leaves_with_8(hub, tmp_path, capsys):
-    with ModelFolder(folder(tmp_path)).held():
+    with ModelFolder(folder(tmp_path)).lock():
         assert run(["pull", *SPARK]) == 8
     assert "another deckard-deploy is pulling" in capsys.readouterr().err
     assert hub.ranges == []

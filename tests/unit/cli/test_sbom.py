@@ -76,7 +76,7 @@ def test_image_patches_weights_and_packages_are_in_it(text: str) -> None:
 def test_the_plugin_is_in_it(text: str) -> None:
     assert "patch:nvfp4-awq" not in named(text)
     (hashed,) = named(shown("--profile", "spark", "--engine", "vllm-0.32.0"))["patch:nvfp4-awq"]["hashes"]
-    assert hashed["content"] == plugin.sha256_of("nvfp4-awq")
+    assert hashed["content"] == plugin.wheel_sha256("nvfp4-awq")
 
 
 def test_the_same_deployment_gives_the_same_bytes(text: str) -> None:

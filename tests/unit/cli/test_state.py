@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from deckard_deploy.cli.main import run
-from tests.support.fake_deployment import World
+from tests.support.fake_deployment import FakeDeployment
 
 
 @pytest.mark.parametrize(("name", "asks"), [("cpu", "--profile cpu"), ("box", "--profile cpu --name box")])
@@ -13,7 +13,7 @@ from tests.support.fake_deployment import World
 def test_the_line_names_profile_and_deployment(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, asks: str, verb: list[str]
 ) -> None:
-    world = World(tmp_path)
+    world = FakeDeployment(tmp_path)
     world.stored(world.plan().model_copy(update={"deployment": name, "profile": "cpu"}))
     world.deployment.folder.rename(world.state.deployment(name).folder)
     assert run([*verb, "--state-dir", str(world.state.root)]) != 0

@@ -20,7 +20,7 @@ from deckard_deploy.measuring.metrics import Page, parse
 from deckard_deploy.measuring.window import Figures, figures
 from deckard_deploy.operations.top import MetricsSource, Sample, samples
 from deckard_deploy.planning.planner import build_plan
-from deckard_deploy.system.http import NO_ACCESS
+from deckard_deploy.system.http import ANONYMOUS
 from tests.support.sample_choices import choice
 
 PAGE = (Path(__file__).parents[1] / "measuring" / "pages" / "vllm-0.19.1.txt").read_text(encoding="utf-8")
@@ -159,7 +159,7 @@ def server() -> Iterator[ThreadingHTTPServer]:
 
 def test_a_server_goes_and_comes_back(server: ThreadingHTTPServer) -> None:
     port = server.server_address[1]
-    source = MetricsSource(build_plan(choice("cpu")), f"http://127.0.0.1:{port}/metrics", NO_ACCESS)
+    source = MetricsSource(build_plan(choice("cpu")), f"http://127.0.0.1:{port}/metrics", ANONYMOUS)
     looks = samples(source, 0)
     assert next(looks).figures is not None
     stopped(server)

@@ -102,11 +102,11 @@ def test_a_bit_that_no_time_tells_of_is_found_and_repaired(weights, hub):
     manifest = place.manifest()
     assert manifest
     (file,) = (one for one in manifest.needed if one.path == BIG)
-    place.note([file])
+    place.record_verified([file])
     assert run(["verify", *SPARK, "--fast"]) == 0
     assert run(["verify", *SPARK]) == 4
     assert run(["verify", *SPARK, "--fast"]) == 4
-    place.note([file])
+    place.record_verified([file])
     assert run(["verify", *SPARK, "--repair"]) == 0
     assert weights.read_bytes() == hub.files[BIG]
     assert (weights.parent / ".deckard" / "quarantine" / BIG).is_file()

@@ -14,8 +14,8 @@ from deckard_deploy.catalog.specs import Deployment
 from deckard_deploy.doctor.collect import MAX_FILES, collect
 from deckard_deploy.doctor.facts import Folder, HostFacts, HostMemory, Port, TokenFile
 from deckard_deploy.doctor.host import Host
-from deckard_deploy.doctor.judge import RULES, judge
-from deckard_deploy.doctor.target import Folders, Target, Weights, target_of
+from deckard_deploy.doctor.judge import RULES, evaluate_rules
+from deckard_deploy.doctor.target import Folders, Target, Weights, target_for_plan
 from deckard_deploy.planning.planner import build_plan
 from tests.support.rule_cases import ANY, SPARK
 
@@ -76,7 +76,7 @@ def test_facts_are_read_from_files_of_a_spark(host: Host, root: Path, program):
 def test_empty_host_has_no_facts_and_no_fails(host: Host):
     facts = collect_facts(ANY, host)
     assert (facts.memory, facts.architecture, facts.gpus, facts.kernel) == (None, None, (), None)
-    assert {finding.severity for finding in judge(facts, ANY)} <= {"ok", "info", "warn"}
+    assert {finding.severity for finding in evaluate_rules(facts, ANY)} <= {"ok", "info", "warn"}
 
 
 PROGRAMS = ("uname", "nvidia-smi", "docker", "journalctl", "dmesg", "systemctl", "timedatectl")
@@ -108,7 +108,7 @@ def test_hostile_programs_and_files_are_survived(host: Host, root: Path, program
     assert HostFacts.model_validate_json(facts.model_dump_json()) == facts
     assert facts.memory is None
     assert facts.gpus == () or all(gpu.driver is None or len(gpu.driver) < 60 for gpu in facts.gpus)
-    for finding in judge(facts, SPARK):
+    for finding in evaluate_rules(facts, SPARK):
         assert len(finding.what) < 500
         assert finding.what.isprintable()
 
@@ -211,7 +211,8 @@ def test_quick_reads_all_facts_that_can_stop_up(host: Host, root: Path, program)
     program("nvidia-smi", "echo '0, NVIDIA GB10, 12.1, 550.1, [N/A], [N/A], 36, 208, 3.00, P8, 0'")
     write_files(root, {"/proc/meminfo": MEMINFO.replace("118552366", "1000000")})
     quick, whole = (
-        judge(collect_facts(SPARK, host, quick=quick), SPARK, before_up=True) for quick in (True, False)
+        evaluate_rules(collect_facts(SPARK, host, quick=quick), SPARK, before_up=True)
+        for quick in (True, False)
     )
     assert quick == whole
     assert {finding.rule for finding in quick} >= {
@@ -231,7 +232,7 @@ def test_present_weights_need_no_space_before_up(host: Host, tmp_path: Path, mon
     target = replace(target, weights=(replace(target.weights[0], size_gb=20.45),))
     os.truncate(tmp_path / "m/model.safetensors", 20_450_000_000)
     for quick in (True, False):
-        findings = judge(collect_facts(target, host, quick=quick), target, before_up=True)
+        findings = evaluate_rules(collect_facts(target, host, quick=quick), target, before_up=True)
         assert "disk" not in {finding.rule for finding in findings}
 
 
@@ -239,7 +240,7 @@ def test_own_launch_line_is_judged_by_its_folder(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("HOME", str(tmp_path))
     kept = library.compatibility("seed")
     resolved = resolve(Deployment(), profile=library.profile(kept.profile), compatibility=kept)
-    found = target_of(resolved, build_plan(resolved), models=Path("/srv/deckard/models"))
+    found = target_for_plan(resolved, build_plan(resolved), models=Path("/srv/deckard/models"))
     assert [each.folder for each in found.weights] == [tmp_path / "models/deckard-31b"]
     assert found.folders == Folders(weights=tmp_path / "models/deckard-31b", caches=())
 
@@ -254,6 +255,6 @@ def test_this_machine_is_read_and_judged():
     assert facts.docker is not None
     assert {disk.purpose for disk in facts.disks} >= {"weights"}
     assert HostFacts.model_validate_json(facts.model_dump_json()) == facts
-    judged = {finding.rule for finding in judge(facts, ANY)}
+    judged = {finding.rule for finding in evaluate_rules(facts, ANY)}
     assert judged >= {"architecture", "memory-total", "disk", "proxy"}
     assert judged <= {rule.id for rule in RULES}

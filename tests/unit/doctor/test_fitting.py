@@ -6,7 +6,7 @@ import pytest
 
 from deckard_deploy.catalog import library, listing
 from deckard_deploy.doctor.facts import HostFacts
-from deckard_deploy.doctor.fitting import Fit, fit, made_for
+from deckard_deploy.doctor.fitting import Fit, fit, matching_profile
 from deckard_deploy.errors import EnvironmentUnfitError
 from tests.support.rule_cases import FACTS, facts
 
@@ -38,7 +38,7 @@ def with_gpu(**changes: Any) -> HostFacts:
 
 def refusal(host: HostFacts) -> EnvironmentUnfitError:
     with pytest.raises(EnvironmentUnfitError) as caught:
-        made_for(host, fits(host))
+        matching_profile(host, fits(host))
     assert "\n" not in caught.value.message
     return caught.value
 
@@ -50,7 +50,7 @@ def test_every_recorded_machine_has_a_case() -> None:
 @pytest.mark.parametrize(("name", "profile"), MADE_FOR.items())
 def test_machine_gets_its_profile(name: str, profile: str) -> None:
     host = facts(of=name)
-    assert made_for(host, fits(host)).profile == profile
+    assert matching_profile(host, fits(host)).profile == profile
 
 
 def test_healthy_spark_runs_spark_and_cpu_only() -> None:
@@ -79,7 +79,7 @@ def test_wrong_hardware_says_why() -> None:
 def test_board_name_of_early_sparks_is_a_spark() -> None:
     gpu = facts().gpus[0].model_dump()
     host = facts({"gpus": [{**gpu, "name": "JMJWOA"}]})
-    assert made_for(host, fits(host)).profile == "spark"
+    assert matching_profile(host, fits(host)).profile == "spark"
 
 
 def test_similar_gpu_is_judged_by_its_own_memory() -> None:
@@ -100,7 +100,7 @@ def test_laptop_gpu_of_same_name_does_not_match() -> None:
     assert verdicts(laptop)["rtx-5090"] == "no"
     assert f"no profile is made for {name}, x86_64" in refusal(laptop).message
     card = with_gpu(name="NVIDIA GeForce RTX 5090", compute_capability="12.0", memory_total_mib=32607)
-    assert made_for(card, fits(card)).profile == "rtx-5090"
+    assert matching_profile(card, fits(card)).profile == "rtx-5090"
 
 
 def test_two_similar_profiles_are_no_match() -> None:
@@ -115,7 +115,7 @@ def test_two_matching_profiles_are_refused() -> None:
     host = facts()
     twice = [*fits(host), Fit(profile="mine", verdict="runs", why="NVIDIA GB10", made_for_it=True)]
     with pytest.raises(EnvironmentUnfitError, match="several profiles are made for NVIDIA GB10") as caught:
-        made_for(host, twice)
+        matching_profile(host, twice)
     assert caught.value.hint == "deckard-deploy up --profile spark or --profile mine"
 
 
@@ -136,4 +136,4 @@ def test_match_goes_by_total_not_free_memory() -> None:
     full = facts({"memory": {"available_kib": 20 << 20}})
     (spark,) = (each for each in fits(full) if each.profile == "spark")
     assert spark.verdict == "with changes"
-    assert made_for(full, fits(full)).profile == "spark"
+    assert matching_profile(full, fits(full)).profile == "spark"

@@ -7,7 +7,7 @@ import pytest
 
 from deckard_deploy.doctor.facts import HostFacts
 from deckard_deploy.doctor.findings import Severity
-from deckard_deploy.doctor.judge import RULES, judge
+from deckard_deploy.doctor.judge import RULES, evaluate_rules
 from tests.support.rule_cases import ANY, CASES, FACTS, Case, facts, target
 
 BY_ID = {rule.id: rule for rule in RULES}
@@ -33,7 +33,7 @@ def test_rule_finds_the_fault_and_accepts_the_rest(rule: str, case: Case):
 
 @pytest.mark.parametrize(("rule", "case"), ALL, ids=[rule for rule, _ in ALL])
 def test_finding_has_reason_source_and_fix(rule: str, case: Case):
-    (finding,) = (each for each in judge(case.facts, case.target) if each.rule == rule)
+    (finding,) = (each for each in evaluate_rules(case.facts, case.target) if each.rule == rule)
     assert finding.what
     assert finding.why
     assert finding.source
@@ -51,13 +51,13 @@ def test_every_documented_severity_has_a_case():
 @pytest.mark.parametrize("of", [path.stem for path in FACTS.glob("*.json")])
 @pytest.mark.parametrize("profile", ["spark", "b200", "thor", "cpu", None])
 def test_any_facts_can_be_judged_for_any_profile(of: str, profile: str | None):
-    assert judge(facts(of=of), target(profile) if profile else ANY)
+    assert evaluate_rules(facts(of=of), target(profile) if profile else ANY)
 
 
 @pytest.mark.parametrize("profile", ["spark", "b200", "cpu", None])
 def test_unknown_facts_give_no_fail_or_warning(profile: str | None):
     """A host of which nothing could be read gets no fail from a fact that is not there."""
-    found = judge(HostFacts(), target(profile) if profile else ANY)
+    found = evaluate_rules(HostFacts(), target(profile) if profile else ANY)
     assert [finding.rule for finding in found if finding.severity in ("fail", "warn")] == []
 
 
@@ -67,25 +67,25 @@ def test_unknown_facts_give_no_fail_or_warning(profile: str | None):
 def test_any_single_fact_may_be_missing(name: str):
     data = json.loads((FACTS / "spark-healthy.json").read_text())
     del data[name]
-    found = judge(HostFacts.model_validate_json(json.dumps(data)), target())
+    found = evaluate_rules(HostFacts.model_validate_json(json.dumps(data)), target())
     assert {finding.severity for finding in found} <= {"ok", "info"}
 
 
 def test_findings_are_sorted_worst_first():
     order = list(Severity)
     for of, profile in product(("spark-page-cache", "laptop-no-docker"), ("spark", "b200")):
-        ranks = [order.index(finding.severity) for finding in judge(facts(of=of), target(profile))]
+        ranks = [order.index(finding.severity) for finding in evaluate_rules(facts(of=of), target(profile))]
         assert ranks == sorted(ranks)
 
 
 def test_before_up_reports_only_stopping_fails():
     broken = facts({"architecture": "x86_64", "memory": {"pressure_full_avg10": 50.0, "swap_free_kib": 0}})
-    assert [finding.rule for finding in judge(broken, target()) if finding.severity == "fail"] == [
+    assert [finding.rule for finding in evaluate_rules(broken, target()) if finding.severity == "fail"] == [
         "architecture",
         "memory-pressure",
     ]
-    assert [finding.rule for finding in judge(broken, target(), before_up=True)] == ["architecture"]
-    assert judge(facts(), target(), before_up=True) == ()
+    assert [finding.rule for finding in evaluate_rules(broken, target(), before_up=True)] == ["architecture"]
+    assert evaluate_rules(facts(), target(), before_up=True) == ()
 
 
 def test_rules_that_stop_up_are_these():
@@ -107,6 +107,6 @@ def test_rules_that_stop_up_are_these():
 
 
 def test_cpu_profile_needs_neither_docker_nor_gpu():
-    found = {finding.rule: finding for finding in judge(facts(of="laptop-no-docker"), target("cpu"))}
+    found = {finding.rule: finding for finding in evaluate_rules(facts(of="laptop-no-docker"), target("cpu"))}
     assert found.keys().isdisjoint({"docker", "compose", "gpu", "gpu-runtime", "driver"})
     assert not [finding for finding in found.values() if finding.severity == "fail"]

@@ -11,7 +11,7 @@ from deckard_deploy.catalog.specs import Deployment
 from deckard_deploy.doctor import programs
 from deckard_deploy.doctor.facts import Docker, Gpu, GpuProcess, Image, KernelLog, Services
 from deckard_deploy.doctor.host import Host
-from deckard_deploy.doctor.target import target_of
+from deckard_deploy.doctor.target import target_for_plan
 from deckard_deploy.planning.planner import build_plan
 from tests.support.rule_cases import ANY, IMAGE, target
 
@@ -115,7 +115,7 @@ def test_process_target_has_its_visible_gpus():
     resolved = resolve(
         Deployment(environment={"CUDA_VISIBLE_DEVICES": "3,5"}), profile=library.profile("cpu")
     )
-    assert target_of(resolved, build_plan(resolved), models=Path("/m")).gpu_ids == ("3", "5")
+    assert target_for_plan(resolved, build_plan(resolved), models=Path("/m")).gpu_ids == ("3", "5")
 
 
 def test_gpu_processes_are_parsed(host: Host, program):

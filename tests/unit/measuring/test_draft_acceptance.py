@@ -2,7 +2,7 @@
 
 import pytest
 
-from deckard_deploy.measuring.draft_acceptance import Advice, judge
+from deckard_deploy.measuring.draft_acceptance import Advice, advise
 from deckard_deploy.measuring.metrics import SpeculativeDecoding
 
 
@@ -33,16 +33,17 @@ def made_drafts(*shares: float, drafts: int = 100) -> SpeculativeDecoding:
 def test_advice_follows_measured_acceptance(
     measured: SpeculativeDecoding, advice: Advice, tokens: int
 ) -> None:
-    verdict = judge(measured, 4)
+    verdict = advise(measured, 4)
     assert (verdict.advice, verdict.tokens) == (advice, tokens)
 
 
 def test_single_drafted_token_is_kept() -> None:
-    verdict = judge(made_drafts(0.3), 1)
+    verdict = advise(made_drafts(0.3), 1)
     assert (verdict.advice, verdict.tokens) == (Advice.KEEP, 1)
 
 
 def test_verdict_detail_names_the_figures() -> None:
     assert (
-        judge(made_drafts(0.75, 0.25), 2).detail == "50% of 200 drafted tokens accepted; by position 75%, 25%"
+        advise(made_drafts(0.75, 0.25), 2).detail
+        == "50% of 200 drafted tokens accepted; by position 75%, 25%"
     )

@@ -12,12 +12,12 @@ from deckard_deploy.measuring import plots, records
 from deckard_deploy.measuring.baselines import baselines
 from deckard_deploy.measuring.comparison import compare
 from deckard_deploy.measuring.figures import rows
-from deckard_deploy.measuring.records import Ceiling, Record
+from deckard_deploy.measuring.records import BenchRecord, Ceiling
 from deckard_deploy.measuring.report import html, machine, markdown
 from tests.support import sample_records as made
 
 
-def full_record() -> Record:
+def full_record() -> BenchRecord:
     runs = [made.run(speed, concurrency=1, drafts=10, accepted=7, failed=1) for speed in (9.0, 10.0, 11.0)]
     whole = made.record(runs, ceilings=(Ceiling(concurrency=1, tokens_per_s=20.0),))
     return whole.model_copy(update={"subject": whole.subject.model_copy(update={"model": "<script>"})})

@@ -15,7 +15,7 @@ import pytest
 
 from deckard_deploy.errors import BadInputError, EnvironmentUnfitError, IntegrityError, NetworkError
 from deckard_deploy.measuring import records
-from deckard_deploy.measuring.engine_bench import Endpoint, opened
+from deckard_deploy.measuring.engine_bench import Endpoint, benchmark_worker
 from deckard_deploy.measuring.figures import rows
 from deckard_deploy.measuring.sweep import enough_runs, run_from_result, sweep
 from deckard_deploy.measuring.tables import WIDTH, cells, notes
@@ -168,7 +168,7 @@ WRITE_PROBE = """
 
 def test_key_is_in_no_command_line(tmp_path: Path) -> None:
     there = fake_endpoint(tmp_path, WRITE_PROBE)
-    with opened(there) as bench:
+    with benchmark_worker(there) as bench:
         found = bench.measure(["--seed", "1"], ["first", "second"])
     assert found["key"] == "k"
     assert "'k'" not in str(found["argv"])
@@ -178,14 +178,14 @@ def test_key_is_in_no_command_line(tmp_path: Path) -> None:
 
 
 def test_each_run_has_its_own_process(tmp_path: Path) -> None:
-    with opened(fake_endpoint(tmp_path, f"{WRITE_PROBE}\n    global main; main = None")) as bench:
+    with benchmark_worker(fake_endpoint(tmp_path, f"{WRITE_PROBE}\n    global main; main = None")) as bench:
         found = [bench.measure([], ["a"])["pid"] for _ in range(3)]
     assert len(set(found)) == 3
 
 
 def test_failed_run_does_not_affect_the_next(tmp_path: Path) -> None:
     code = f"if '--bad' in sys.argv: raise RuntimeError('no such option')\n{textwrap.dedent(WRITE_PROBE)}"
-    with opened(fake_endpoint(tmp_path, code)) as bench:
+    with benchmark_worker(fake_endpoint(tmp_path, code)) as bench:
         with pytest.raises(EnvironmentUnfitError, match="vllm bench serve: RuntimeError: no such option"):
             bench.measure(["--bad"])
         assert bench.measure([], ["a"])["completed"] == 1
@@ -204,19 +204,25 @@ def test_failed_run_does_not_affect_the_next(tmp_path: Path) -> None:
     ],
 )
 def test_last_line_of_output_is_the_error(tmp_path: Path, code: str, said: str) -> None:
-    with opened(fake_endpoint(tmp_path, code)) as bench, pytest.raises(EnvironmentUnfitError, match=said):
+    with (
+        benchmark_worker(fake_endpoint(tmp_path, code)) as bench,
+        pytest.raises(EnvironmentUnfitError, match=said),
+    ):
         bench.measure([])
 
 
 def test_python_that_ends_early_is_an_error() -> None:
     there = Endpoint(server="s", served_name="m", model="/m", python=("/bin/false",), environment={})
-    with opened(there) as bench, pytest.raises(EnvironmentUnfitError, match="it said nothing"):
+    with benchmark_worker(there) as bench, pytest.raises(EnvironmentUnfitError, match="it said nothing"):
         bench.measure([], ["more than a pipe holds" * 10_000])
 
 
 def test_python_without_vllm_is_an_error() -> None:
     there = Endpoint(server="s", served_name="m", model="/m", python=(sys.executable,), environment={})
-    with opened(there) as bench, pytest.raises(EnvironmentUnfitError, match="No module named 'vllm'"):
+    with (
+        benchmark_worker(there) as bench,
+        pytest.raises(EnvironmentUnfitError, match="No module named 'vllm'"),
+    ):
         bench.measure([])
 
 
@@ -224,7 +230,7 @@ def test_missing_python_is_an_error(tmp_path: Path) -> None:
     gone = Endpoint(
         server="s", served_name="m", model="/m", python=(str(tmp_path / "python"),), environment={}
     )
-    with pytest.raises(EnvironmentUnfitError, match="No such file"), opened(gone):
+    with pytest.raises(EnvironmentUnfitError, match="No such file"), benchmark_worker(gone):
         pass
 
 
@@ -238,7 +244,7 @@ def test_server_that_answers_nothing_is_an_error(tmp_path: Path) -> None:
     }
     code = f'json.dump({result!r}, open(sys.argv[sys.argv.index("--result-dir") + 1] + "/result.json", "w"))'
     with (
-        opened(fake_endpoint(tmp_path, code)) as bench,
+        benchmark_worker(fake_endpoint(tmp_path, code)) as bench,
         pytest.raises(NetworkError, match="http://s answered none of 4 requests: refused"),
     ):
         bench.measure([])
@@ -277,7 +283,7 @@ def test_answers_without_tokens_are_an_error(tmp_path: Path) -> None:
     result = {"completed": 4, "total_output_tokens": 0, "ttfts": [], "itls": [], "errors": []}
     code = f'json.dump({result!r}, open(sys.argv[sys.argv.index("--result-dir") + 1] + "/result.json", "w"))'
     with (
-        opened(fake_endpoint(tmp_path, code)) as bench,
+        benchmark_worker(fake_endpoint(tmp_path, code)) as bench,
         pytest.raises(NetworkError, match="4 requests without a single"),
     ):
         bench.measure([])

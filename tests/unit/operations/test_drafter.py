@@ -8,7 +8,7 @@ from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment, Publish
 from deckard_deploy.operations.drafter import check_drafter_acceptance
 from deckard_deploy.planning.planner import build_plan
-from deckard_deploy.system.http import NO_ACCESS
+from deckard_deploy.system.http import ANONYMOUS
 from tests.support.misbehaving_server import Misbehaving, Reply
 
 
@@ -17,7 +17,7 @@ def said(drafter: str) -> list[str]:
     choice = Deployment(drafter=drafter, publish=Publish(port=9))
     lines: list[str] = []
     check_drafter_acceptance(
-        build_plan(resolve(choice, profile=library.profile("spark"))), NO_ACCESS, lines.append
+        build_plan(resolve(choice, profile=library.profile("spark"))), ANONYMOUS, lines.append
     )
     return lines
 
@@ -53,7 +53,7 @@ def test_a_speculative_config_need_not_say_how_many_tokens_it_drafts() -> None:
     with closing(Misbehaving(answering, Random(0))) as server:
         server.listen()
         check_drafter_acceptance(
-            plan.model_copy(update={"arguments": arguments, "port": server.port}), NO_ACCESS, lines.append
+            plan.model_copy(update={"arguments": arguments, "port": server.port}), ANONYMOUS, lines.append
         )
     (line,) = lines
     assert line.startswith(

@@ -7,7 +7,7 @@ import pytest
 
 from deckard_deploy.cli.main import run
 from deckard_deploy.operations.measured_memory import earlier_starts, kv_cache_line, memory_line, start_memory
-from deckard_deploy.planning.memory.fit import Memory, memory_of
+from deckard_deploy.planning.memory.fit import MemoryPlan, memory_of
 from deckard_deploy.planning.memory.settings import GIB
 from deckard_deploy.startup import history
 from deckard_deploy.startup.phases import Facts, PhaseTracker
@@ -18,7 +18,7 @@ H100 = choice("h100", "drafter=deckard-e4b")
 
 
 @pytest.fixture
-def planned() -> Memory:
+def planned() -> MemoryPlan:
     return memory_of(H100)
 
 
@@ -29,12 +29,12 @@ def facts() -> Facts:
     return tracker.facts
 
 
-def recorded(memory: Memory, *, model: str = "deckard-31b") -> history.Start:
+def recorded(memory: MemoryPlan, *, model: str = "deckard-31b") -> history.Start:
     names = {"profile": "h100", "model": model, "engine": H100.engine.name}
     return history.Start(**names, cold=True, total_s=1, durations={}, memory=start_memory(facts(), memory))
 
 
-def test_every_figure_of_the_log_stands_beside_the_plans(planned: Memory) -> None:
+def test_every_figure_of_the_log_stands_beside_the_plans(planned: MemoryPlan) -> None:
     # 28.03 GiB loaded, 36.02 GiB left for the KV cache, and 0.49 GiB of graphs, says the log
     engine = planned.requested / GIB - 28.03 - 36.02
     assert memory_line(facts(), planned) == (
@@ -43,7 +43,7 @@ def test_every_figure_of_the_log_stands_beside_the_plans(planned: Memory) -> Non
     )
 
 
-def test_the_kv_cache_is_as_planned_or_off_by_so_much(planned: Memory) -> None:
+def test_the_kv_cache_is_as_planned_or_off_by_so_much(planned: MemoryPlan) -> None:
     same = Facts(kv_cache_tokens=planned.tokens, max_concurrency=2.0)
     assert (
         kv_cache_line(same, planned)
@@ -55,11 +55,11 @@ def test_the_kv_cache_is_as_planned_or_off_by_so_much(planned: Memory) -> None:
     assert kv_cache_line(Facts(), planned) == ""
 
 
-def test_a_log_that_says_nothing_gives_no_line(planned: Memory) -> None:
+def test_a_log_that_says_nothing_gives_no_line(planned: MemoryPlan) -> None:
     assert memory_line(Facts(), planned) == ""
 
 
-def test_the_next_plan_takes_what_was_measured(tmp_path: Path, planned: Memory) -> None:
+def test_the_next_plan_takes_what_was_measured(tmp_path: Path, planned: MemoryPlan) -> None:
     path = tmp_path / "startups.jsonl"
     history.record(path, recorded(planned))
     history.record(path, recorded(planned, model="another"))
@@ -76,7 +76,9 @@ def test_a_size_that_was_given_teaches_nothing_of_the_engine(tmp_path: Path) -> 
     assert (start.engine, start.graphs) == (None, int(0.49 * GIB))
 
 
-def test_graphs_that_the_release_counts_are_no_part_of_the_engine(tmp_path: Path, planned: Memory) -> None:
+def test_graphs_that_the_release_counts_are_no_part_of_the_engine(
+    tmp_path: Path, planned: MemoryPlan
+) -> None:
     path = tmp_path / "s"
     history.record(path, recorded(planned))
     counting = choice("h100", "drafter=deckard-e4b", "environment.VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS=1")
@@ -87,7 +89,7 @@ def test_graphs_that_the_release_counts_are_no_part_of_the_engine(tmp_path: Path
     assert f", engine {engine:.1f} GiB (planned: 5.0 GiB), " in memory_line(facts(), memory_of(counting))
 
 
-def test_graphs_of_less_than_nothing_are_none(planned: Memory, tmp_path: Path) -> None:
+def test_graphs_of_less_than_nothing_are_none(planned: MemoryPlan, tmp_path: Path) -> None:
     start = recorded(planned)
     assert start.memory is not None
     below = start.memory.model_copy(update={"graph_capture_gib": -0.7})
@@ -95,7 +97,7 @@ def test_graphs_of_less_than_nothing_are_none(planned: Memory, tmp_path: Path) -
     assert earlier_starts(H100, tmp_path / "s")[0].graphs == 0
 
 
-def test_a_start_without_memory_in_its_record_is_passed_over(tmp_path: Path, planned: Memory) -> None:
+def test_a_start_without_memory_in_its_record_is_passed_over(tmp_path: Path, planned: MemoryPlan) -> None:
     line = json.loads(recorded(planned).model_dump_json())
     del line["memory"]  # as earlier versions wrote it
     (tmp_path / "s").write_text(json.dumps(line) + "\n")
@@ -103,7 +105,7 @@ def test_a_start_without_memory_in_its_record_is_passed_over(tmp_path: Path, pla
 
 
 def test_the_screen_says_which_figures_were_measured(
-    tmp_path: Path, planned: Memory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, planned: MemoryPlan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DECKARD_HOME", str(tmp_path))

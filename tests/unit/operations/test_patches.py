@@ -49,7 +49,7 @@ def modern(**environment: str) -> LaunchPlan:
 def test_a_modern_engine_gets_the_plugin_as_one_read_only_file_on_pythonpath() -> None:
     plan = modern()
     assert plan.plugin
-    assert (plan.patches, plan.plugin.sha256) == ((), plugin.sha256_of("nvfp4-awq"))
+    assert (plan.patches, plan.plugin.sha256) == ((), plugin.wheel_sha256("nvfp4-awq"))
     assert plan.environment["PYTHONPATH"] == plan.plugin.target == f"/opt/deckard/{plugin.WHEEL}"
     assert plan.environment["VLLM_PLUGINS"] == plugin.ENTRY_POINT
     assert plan.plugin in plan.all_mounts

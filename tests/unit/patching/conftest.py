@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.patch_set import NAMES, NEW, OLD, World, diff, manifest
+from tests.support.patch_set import NAMES, NEW, OLD, PatchSetOnDisk, diff, manifest
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
+def world(tmp_path: Path) -> PatchSetOnDisk:
     folder, package = tmp_path / "patches/vllm-0.19.1", tmp_path / "site/vllm"
     folder.mkdir(parents=True)
     (folder / "manifest.yaml").write_text(manifest())
@@ -23,4 +23,4 @@ def world(tmp_path: Path) -> World:
     (package / "envs.py").write_text("NAME = 'vllm'\n")
     (package / "v1/engine").mkdir()
     (package / "v1/engine/__init__.py").write_text("")
-    return World(root=tmp_path / "patches", package=package)
+    return PatchSetOnDisk(root=tmp_path / "patches", package=package)

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from deckard_deploy.errors import IntegrityError
-from deckard_deploy.patching.attestation import attestation_argv, judge
+from deckard_deploy.patching.attestation import attestation_argv, verify_attestation
 from deckard_deploy.patching.build import BuiltPatch, build
-from tests.support.patch_set import NAMES, NEW, OLD, World
+from tests.support.patch_set import NAMES, NEW, OLD, PatchSetOnDisk
 
 EAGLE, MODELOPT = NAMES["eagle"], NAMES["modelopt"]
 
@@ -23,7 +23,7 @@ EAGLE, MODELOPT = NAMES["eagle"], NAMES["modelopt"]
 class Container:
     """A folder that stands for the inside of a container, with the patched files in place of the mounts."""
 
-    def __init__(self, world: World, folder: Path) -> None:
+    def __init__(self, world: PatchSetOnDisk, folder: Path) -> None:
         self.site = world.package.parent
         self.built = build(world.patch_set, world.base, folder / "built")
         for patch in self.built:
@@ -45,12 +45,12 @@ class Container:
 
 
 @pytest.fixture
-def container(world: World, tmp_path: Path) -> Container:
+def container(world: PatchSetOnDisk, tmp_path: Path) -> Container:
     return Container(world, tmp_path)
 
 
 def test_mounted_files_are_attested(container):
-    attested = judge(container.attest(), container.built)
+    attested = verify_attestation(container.attest(), container.built)
     assert [(one.name, one.sha256) for one in attested] == [
         (patch.name, patch.sha256) for patch in container.built
     ]
@@ -59,13 +59,13 @@ def test_mounted_files_are_attested(container):
 
 def test_attestation_imports_nothing(container):
     (container.site / "vllm/__init__.py").write_text("raise SystemExit('imported')\n")
-    judge(container.attest(), container.built)
+    verify_attestation(container.attest(), container.built)
 
 
 def test_link_to_patched_file_is_attested(container):
     container.unmount(EAGLE)
     (container.site / EAGLE).symlink_to(container.built[0].path)
-    assert judge(container.attest(), container.built)[0].path == str(container.built[0].path)
+    assert verify_attestation(container.attest(), container.built)[0].path == str(container.built[0].path)
 
 
 def restore_theirs(box: Container) -> None:
@@ -173,7 +173,7 @@ MISTAKES: dict[Callable[[Container], None], str] = {
 def test_mount_mistakes_are_found(container, mistake):
     mistake(container)
     with pytest.raises(IntegrityError, match=MISTAKES[mistake]) as refused:
-        judge(container.attest(), container.built)
+        verify_attestation(container.attest(), container.built)
     assert refused.value.exit_code == 4
 
 
@@ -190,14 +190,14 @@ def test_unchecked_bytecode_wins_over_source(container):
 def test_namespace_packages_are_attested(container):
     (container.site / "vllm/v1/__init__.py").unlink()
     (container.site / "vllm/v1/spec_decode/__init__.py").unlink()
-    judge(container.attest(), container.built)
+    verify_attestation(container.attest(), container.built)
 
 
 def test_checked_bytecode_is_accepted(container):
     source = container.site / EAGLE
     py_compile.compile(str(source), invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH)
     assert Path(importlib.util.cache_from_source(str(source))).is_file()
-    judge(container.attest(), container.built)
+    verify_attestation(container.attest(), container.built)
 
 
 @pytest.mark.parametrize(
@@ -215,22 +215,22 @@ def test_checked_bytecode_is_accepted(container):
 )
 def test_invalid_attestation_output_is_refused(container, output):
     with pytest.raises(IntegrityError, match="no attestation came back"):
-        judge(output, container.built)
+        verify_attestation(output, container.built)
 
 
 def test_output_before_the_answer_is_ignored(container):
-    judge("WARNING: something\n" + container.attest(), container.built)
+    verify_attestation("WARNING: something\n" + container.attest(), container.built)
 
 
 def test_answer_about_other_modules_is_refused(container):
     answer = json.loads(container.attest())
     answer["modules"] = {name: entry for name, entry in answer["modules"].items() if "eagle" not in name}
     with pytest.raises(IntegrityError):
-        judge(json.dumps(answer), container.built)
+        verify_attestation(json.dumps(answer), container.built)
 
 
 def test_empty_build_is_attested():
-    assert judge('{"python": [3, 12], "modules": {}}', ()) == ()
+    assert verify_attestation('{"python": [3, 12], "modules": {}}', ()) == ()
 
 
 def test_attestation_command_uses_no_shell(container):

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from deckard_deploy.errors import BadInputError, EnvironmentUnfitError, IntegrityError, NetworkError
-from deckard_deploy.patching.base_file_sources import Source, find_base
+from deckard_deploy.patching.base_file_sources import Source, find_base_files
 from deckard_deploy.patching.base_files import MAX_MODULE_BYTES, from_cache, from_package, save_to_cache
 from deckard_deploy.patching.wheel import from_wheel
-from tests.support.patch_set import OLD, World
+from tests.support.patch_set import OLD, PatchSetOnDisk
 
 TARGETS = tuple(OLD)
 CONTENT = {target: text.encode() for target, text in OLD.items()}
@@ -84,17 +84,17 @@ def serve() -> Iterator[Serve]:
         server.server_close()
 
 
-def test_files_are_read_from_installed_package(world: World):
+def test_files_are_read_from_installed_package(world: PatchSetOnDisk):
     base = from_package(world.package, TARGETS)
     assert base.files == CONTENT
     assert str(base.package) == str(world.package)
 
 
-def test_package_folder_may_have_another_name(world: World, tmp_path: Path):
+def test_package_folder_may_have_another_name(world: PatchSetOnDisk, tmp_path: Path):
     assert from_package(world.package.rename(tmp_path / "vllm-src"), TARGETS).files == CONTENT
 
 
-def test_missing_package_file_is_named(world: World):
+def test_missing_package_file_is_named(world: PatchSetOnDisk):
     (world.package / "v1/spec_decode/eagle.py").unlink()
     with pytest.raises(EnvironmentUnfitError, match=r"eagle\.py: No such file"):
         from_package(world.package, TARGETS)
@@ -172,7 +172,7 @@ def test_missing_wheel_is_refused(tmp_path: Path):
         from_wheel(str(tmp_path / "vllm.whl"), TARGETS)
 
 
-def test_cache_returns_saved_files(world: World, tmp_path: Path):
+def test_cache_returns_saved_files(world: PatchSetOnDisk, tmp_path: Path):
     save_to_cache(tmp_path / "cache", world.base)
     cached = from_cache(tmp_path / "cache", world.patch_set)
     assert cached is not None
@@ -193,7 +193,7 @@ for _ in range(1000):
     assert [path.read_bytes() for path in (tmp_path / "cache").iterdir()] == [b"x"]
 
 
-def test_changed_or_partial_cache_gives_none(world: World, tmp_path: Path):
+def test_changed_or_partial_cache_gives_none(world: PatchSetOnDisk, tmp_path: Path):
     cache = tmp_path / "cache"
     save_to_cache(cache, world.base)
     first, second = (cache / patch.base_sha256 for patch in world.patch_set.patches)
@@ -204,18 +204,20 @@ def test_changed_or_partial_cache_gives_none(world: World, tmp_path: Path):
     assert from_cache(cache, world.patch_set) is None
 
 
-def test_named_source_is_used_and_cached(world: World, tmp_path: Path):
+def test_named_source_is_used_and_cached(world: PatchSetOnDisk, tmp_path: Path):
     cache = tmp_path / "cache"
-    assert find_base(world.patch_set, Source(package=str(world.package)), cache=cache).files == CONTENT
-    assert find_base(world.patch_set, Source(), cache=cache).origin == f"cache {cache}"
+    assert find_base_files(world.patch_set, Source(package=str(world.package)), cache=cache).files == CONTENT
+    assert find_base_files(world.patch_set, Source(), cache=cache).origin == f"cache {cache}"
 
 
-def test_unwritable_cache_is_ignored(world: World, tmp_path: Path):
+def test_unwritable_cache_is_ignored(world: PatchSetOnDisk, tmp_path: Path):
     (tmp_path / "file").touch()
-    found = find_base(world.patch_set, Source(package=str(world.package)), cache=tmp_path / "file" / "cache")
+    found = find_base_files(
+        world.patch_set, Source(package=str(world.package)), cache=tmp_path / "file" / "cache"
+    )
     assert found.files == CONTENT
 
 
-def test_two_sources_are_refused(world: World, tmp_path: Path):
+def test_two_sources_are_refused(world: PatchSetOnDisk, tmp_path: Path):
     with pytest.raises(BadInputError, match="--wheel cannot be combined"):
-        find_base(world.patch_set, Source(wheel="x.whl", image="vllm:1"), cache=tmp_path)
+        find_base_files(world.patch_set, Source(wheel="x.whl", image="vllm:1"), cache=tmp_path)

@@ -8,14 +8,14 @@ import pytest
 from deckard_deploy.errors import IntegrityError
 from deckard_deploy.patching.base_files import BaseFiles
 from deckard_deploy.patching.build import PatchState, build, check, check_release, import_built
-from deckard_deploy.patching.manifest import needed
-from deckard_deploy.patching.overlay import overlay
-from tests.support.patch_set import NAMES, NEW, OLD, World, digest
+from deckard_deploy.patching.manifest import needed_patches
+from deckard_deploy.patching.overlay import create_overlay
+from tests.support.patch_set import NAMES, NEW, OLD, PatchSetOnDisk, digest
 
 EAGLE = NAMES["eagle"]
 
 
-def with_file(world: World, target: str, text: str) -> BaseFiles:
+def with_file(world: PatchSetOnDisk, target: str, text: str) -> BaseFiles:
     return BaseFiles(files={**world.base.files, target: text.encode()}, origin="the test")
 
 
@@ -27,7 +27,7 @@ def test_build_writes_files_of_the_manifest(world, tmp_path):
 
 
 def test_build_writes_only_needed_patches(world, tmp_path):
-    chosen = needed(world.patch_set, drafter=False, quantization="nvfp4_awq")
+    chosen = needed_patches(world.patch_set, drafter=False, quantization="nvfp4_awq")
     assert [patch.name for patch in build(world.patch_set, world.base, tmp_path / "out", chosen)] == [
         "modelopt"
     ]
@@ -126,11 +126,11 @@ def test_release_with_the_change_needs_no_patch(world, version, verdict):
 
 def test_built_files_import_in_real_python(world, tmp_path):
     built = build(world.patch_set, world.base, tmp_path / "out")
-    import_built(built, Path(sys.executable), overlay(world.package, built, tmp_path / "overlay"))
+    import_built(built, Path(sys.executable), create_overlay(world.package, built, tmp_path / "overlay"))
 
 
 def test_failing_import_is_refused_with_reason(world, tmp_path):
     world.rewrite("eagle", "import vllm.v1.spec_decode.qwen3_dflash\n")
     built = build(world.patch_set, world.base, tmp_path / "out")
     with pytest.raises(IntegrityError, match=r"No module named 'vllm\.v1\.spec_decode\.qwen3_dflash'"):
-        import_built(built, Path(sys.executable), overlay(world.package, built, tmp_path / "overlay"))
+        import_built(built, Path(sys.executable), create_overlay(world.package, built, tmp_path / "overlay"))

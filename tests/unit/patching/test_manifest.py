@@ -8,9 +8,9 @@ import pytest
 
 from deckard_deploy.catalog import library, listing
 from deckard_deploy.errors import BadInputError, IntegrityError
-from deckard_deploy.patching.manifest import PatchSet, load_patch_set, needed, patch_set_names
+from deckard_deploy.patching.manifest import PatchSet, load_patch_set, needed_patches, patch_set_names
 from deckard_deploy.patching.release_hashes import describe_file, release_hashes, releases_of
-from tests.support.patch_set import World
+from tests.support.patch_set import PatchSetOnDisk
 
 SERVING = "vllm/entrypoints/openai/chat_completion/serving.py"
 
@@ -49,12 +49,14 @@ def test_added_lines_have_no_trailing_space_or_tab(committed):
     ],
 )
 def test_plan_gets_the_patches_it_needs(committed, drafter, quantization, names):
-    assert {patch.name for patch in needed(committed, drafter=drafter, quantization=quantization)} == names
+    assert {
+        patch.name for patch in needed_patches(committed, drafter=drafter, quantization=quantization)
+    } == names
 
 
 def test_catalog_quantizations_are_known_to_patches(committed):
     for name in listing.names("models"):
-        needed(committed, drafter=False, quantization=library.model(name).quantization)
+        needed_patches(committed, drafter=False, quantization=library.model(name).quantization)
     assert {library.model(name).quantization for name in listing.names("models")} <= {
         "none",
         *next(patch for patch in committed.patches if patch.name == "modelopt").needed_when.quantization,
@@ -90,7 +92,7 @@ def test_set_name_is_not_a_path(name):
         ("    reason: because\n", ""),
     ],
 )
-def test_invalid_manifest_is_refused(world: World, old, new):
+def test_invalid_manifest_is_refused(world: PatchSetOnDisk, old, new):
     path = world.root / "vllm-0.19.1/manifest.yaml"
     text = path.read_text()
     assert old in text
@@ -99,7 +101,7 @@ def test_invalid_manifest_is_refused(world: World, old, new):
         load_patch_set("vllm-0.19.1", world.root)
 
 
-def test_binary_diff_is_refused(world: World):
+def test_binary_diff_is_refused(world: PatchSetOnDisk):
     (world.root / "vllm-0.19.1/eagle.patch").write_bytes(b"\xff\xfe")
     with pytest.raises(IntegrityError):
         world.patch_set.diff(world.patch_set.patches[0])

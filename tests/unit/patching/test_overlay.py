@@ -10,7 +10,7 @@ import pytest
 
 from deckard_deploy.errors import EnvironmentUnfitError
 from deckard_deploy.patching.build import build
-from deckard_deploy.patching.overlay import overlay
+from deckard_deploy.patching.overlay import create_overlay
 from tests.support.patch_set import NEW, OLD
 
 SHOW = """
@@ -35,21 +35,21 @@ def imported(first_on_path: Path) -> list[object]:
 
 def test_python_imports_patched_and_original_files(world, tmp_path):
     built = build(world.patch_set, world.base, tmp_path / "out")
-    tree = overlay(world.package, built, tmp_path / "overlay")
+    tree = create_overlay(world.package, built, tmp_path / "overlay")
     assert imported(tree) == ["ours", ["NVFP4_AWQ"], "vllm", str(tree / "vllm/__init__.py")]
     assert imported(world.package.parent)[0] == "theirs"
 
 
 def test_overlay_does_not_change_package(world, tmp_path):
     before = {path: path.read_bytes() for path in world.package.rglob("*.py")}
-    overlay(world.package, build(world.patch_set, world.base, tmp_path / "out"), tmp_path / "overlay")
+    create_overlay(world.package, build(world.patch_set, world.base, tmp_path / "out"), tmp_path / "overlay")
     assert {path: path.read_bytes() for path in world.package.rglob("*.py")} == before
     assert {target: (world.package.parent / target).read_text() for target in OLD} == OLD
 
 
 def test_overlay_links_all_but_patched_files(world, tmp_path):
     built = build(world.patch_set, world.base, tmp_path / "out")
-    tree = overlay(world.package, built, tmp_path / "overlay")
+    tree = create_overlay(world.package, built, tmp_path / "overlay")
     found = (tree / "vllm").rglob("*")
     real = {str(path.relative_to(tree)) for path in found if path.is_file() and not path.is_symlink()}
     # rglob does not follow links, so it finds only the written files.
@@ -59,9 +59,9 @@ def test_overlay_links_all_but_patched_files(world, tmp_path):
 
 def test_second_overlay_replaces_first(world, tmp_path):
     built = build(world.patch_set, world.base, tmp_path / "out")
-    overlay(world.package, built, tmp_path / "overlay")
+    create_overlay(world.package, built, tmp_path / "overlay")
     (world.package / "added.py").write_text("")
-    tree = overlay(world.package, built[1:], tmp_path / "overlay")
+    tree = create_overlay(world.package, built[1:], tmp_path / "overlay")
     assert imported(tree)[:2] == ["theirs", ["NVFP4_AWQ"]]
     assert (tree / "vllm/added.py").is_symlink()
     assert {entry.name for entry in tree.iterdir()} == {"vllm", "made-of", ".lock"}
@@ -69,41 +69,41 @@ def test_second_overlay_replaces_first(world, tmp_path):
 
 def test_same_overlay_keeps_its_tree(world, tmp_path):
     built = build(world.patch_set, world.base, tmp_path / "out")
-    before = (overlay(world.package, built, tmp_path / "overlay") / "vllm").stat().st_ino
-    assert (overlay(world.package, built, tmp_path / "overlay") / "vllm").stat().st_ino == before
+    before = (create_overlay(world.package, built, tmp_path / "overlay") / "vllm").stat().st_ino
+    assert (create_overlay(world.package, built, tmp_path / "overlay") / "vllm").stat().st_ino == before
 
 
 def test_damaged_overlay_is_created_again(world, tmp_path):
     built = build(world.patch_set, world.base, tmp_path / "out")
-    tree = overlay(world.package, built, tmp_path / "overlay")
+    tree = create_overlay(world.package, built, tmp_path / "overlay")
     (tree / built[0].target).write_text("something else\n")
-    assert imported(overlay(world.package, built, tmp_path / "overlay"))[0] == "ours"
+    assert imported(create_overlay(world.package, built, tmp_path / "overlay"))[0] == "ours"
 
 
 @pytest.mark.parametrize("place", ["", "v1", "v1/spec_decode"])
 def test_overlay_links_new_package_files(world, tmp_path, place):
     """A file of another build that was installed over the first, and a link that was removed."""
     built = build(world.patch_set, world.base, tmp_path / "out")
-    tree = overlay(world.package, built, tmp_path / "overlay")
+    tree = create_overlay(world.package, built, tmp_path / "overlay")
     (world.package / place / "_C.abi3.so").touch()
-    overlay(world.package, built, tmp_path / "overlay")
+    create_overlay(world.package, built, tmp_path / "overlay")
     link = tree / "vllm" / place / "_C.abi3.so"
     assert link.is_symlink()
     link.unlink()
-    overlay(world.package, built, tmp_path / "overlay")
+    create_overlay(world.package, built, tmp_path / "overlay")
     assert link.is_symlink()
 
 
 def test_concurrent_overlays_give_one_tree(world, tmp_path):
     built = build(world.patch_set, world.base, tmp_path / "out")
     with ThreadPoolExecutor(8) as pool:
-        trees = set(pool.map(lambda _: overlay(world.package, built, tmp_path / "overlay"), range(24)))
+        trees = set(pool.map(lambda _: create_overlay(world.package, built, tmp_path / "overlay"), range(24)))
     assert imported(trees.pop())[0] == "ours"
 
 
 def test_replacing_overlay_keeps_link_targets(world, tmp_path):
-    overlay(world.package, build(world.patch_set, world.base, tmp_path / "out"), tmp_path / "overlay")
-    overlay(world.package, (), tmp_path / "overlay")
+    create_overlay(world.package, build(world.patch_set, world.base, tmp_path / "out"), tmp_path / "overlay")
+    create_overlay(world.package, (), tmp_path / "overlay")
     assert (world.package / "v1/engine/__init__.py").is_file()
 
 
@@ -111,10 +111,12 @@ def test_overlay_does_not_link_bytecode(world, tmp_path):
     cache = world.package / "v1/spec_decode/__pycache__"
     cache.mkdir()
     (cache / "eagle.cpython-311.pyc").write_bytes(b"old")
-    tree = overlay(world.package, build(world.patch_set, world.base, tmp_path / "out"), tmp_path / "overlay")
+    tree = create_overlay(
+        world.package, build(world.patch_set, world.base, tmp_path / "out"), tmp_path / "overlay"
+    )
     assert not (tree / "vllm/v1/spec_decode/__pycache__").exists()
 
 
 def test_overlay_of_a_non_package_is_refused(tmp_path):
     with pytest.raises(EnvironmentUnfitError, match="is not the folder of a Python package"):
-        overlay(tmp_path, (), tmp_path / "overlay")
+        create_overlay(tmp_path, (), tmp_path / "overlay")

@@ -42,7 +42,7 @@ def test_wheel_build_is_reproducible(tmp_path: Path):
         hashes.add(
             subprocess.run(argv, env=environment, capture_output=True, text=True, check=True).stdout.strip()
         )
-    assert hashes == {plugin.sha256_of(NAME)}
+    assert hashes == {plugin.wheel_sha256(NAME)}
 
 
 def test_build_keeps_right_wheel_and_replaces_wrong(tmp_path: Path):
@@ -50,7 +50,7 @@ def test_build_keeps_right_wheel_and_replaces_wrong(tmp_path: Path):
     before = file.stat().st_ino
     assert plugin.build(NAME, file).stat().st_ino == before
     file.write_bytes(b"something else")
-    assert hashlib.sha256(plugin.build(NAME, file).read_bytes()).hexdigest() == plugin.sha256_of(NAME)
+    assert hashlib.sha256(plugin.build(NAME, file).read_bytes()).hexdigest() == plugin.wheel_sha256(NAME)
 
 
 def test_python_finds_entry_point_in_wheel(tmp_path: Path):
@@ -69,11 +69,11 @@ def test_python_finds_entry_point_in_wheel(tmp_path: Path):
 
 def test_every_process_logs_the_hash():
     lines = [said(1), START, said(2), CORE, said(3), WORKER]
-    assert plugin.judge_log(lines, OURS) == "in use by APIServer, EngineCore, Worker, hashes right"
+    assert plugin.verify_plugin_log(lines, OURS) == "in use by APIServer, EngineCore, Worker, hashes right"
 
 
 def test_engine_without_worker_passes():
-    assert "APIServer, EngineCore," in plugin.judge_log([said(1), START, said(2), CORE], OURS)
+    assert "APIServer, EngineCore," in plugin.verify_plugin_log([said(1), START, said(2), CORE], OURS)
 
 
 @pytest.mark.parametrize(
@@ -88,8 +88,8 @@ def test_engine_without_worker_passes():
 )
 def test_missing_or_other_hash_is_refused(lines: list[str], words: str):
     with pytest.raises(IntegrityError, match=words):
-        plugin.judge_log([START, *lines], OURS)
+        plugin.verify_plugin_log([START, *lines], OURS)
 
 
 def test_log_without_start_is_not_verified():
-    assert plugin.judge_log([API, CORE], OURS).startswith("not asked")
+    assert plugin.verify_plugin_log([API, CORE], OURS).startswith("not asked")

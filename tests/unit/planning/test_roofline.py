@@ -5,18 +5,18 @@ import pytest
 from deckard_deploy.catalog import library
 from deckard_deploy.planning.memory.settings import cache_settings
 from deckard_deploy.planning.roofline import (
-    Drafting,
+    DraftingEstimate,
     Roofline,
-    accepted,
     drafting_of,
-    kv_read,
+    kv_bytes_read,
     roofline_of,
-    weight_read,
+    tokens_per_step,
+    weight_bytes_read,
 )
 from tests.support.sample_choices import choice
 
-E4B = Drafting(tokens=5, cost=0.186)
-MTP = Drafting(tokens=4, cost=0.049)
+E4B = DraftingEstimate(tokens=5, cost=0.186)
+MTP = DraftingEstimate(tokens=4, cost=0.049)
 
 
 def roofline(profile: str, *settings: str) -> Roofline:
@@ -36,20 +36,22 @@ def roofline(profile: str, *settings: str) -> Roofline:
     ],
 )
 def test_weight_bytes_per_step(model: str, expected: int) -> None:
-    assert weight_read(library.model(model)) == expected
+    assert weight_bytes_read(library.model(model)) == expected
 
 
 def test_svdquant_reads_rank_32_residual() -> None:
     dimensions = 7_651_840 + 10 * (5376 + 2048)  # and of the copied keys
-    more = weight_read(library.model("deckard-31b-svdquant")) - weight_read(library.model("deckard-31b"))
+    more = weight_bytes_read(library.model("deckard-31b-svdquant")) - weight_bytes_read(
+        library.model("deckard-31b")
+    )
     assert more == dimensions * 32 * 2
 
 
 def test_sliding_layer_reads_only_its_window() -> None:
     shape = library.model("deckard-31b").architecture
-    assert kv_read(shape, 2, 1024) == 1024 * (81_920 + 819_200)
-    assert kv_read(shape, 2, 65_536) == 65_536 * 81_920 + 1024 * 819_200
-    assert kv_read(shape, 1, 65_536) * 2 == kv_read(shape, 2, 65_536)
+    assert kv_bytes_read(shape, 2, 1024) == 1024 * (81_920 + 819_200)
+    assert kv_bytes_read(shape, 2, 65_536) == 65_536 * 81_920 + 1024 * 819_200
+    assert kv_bytes_read(shape, 1, 65_536) * 2 == kv_bytes_read(shape, 2, 65_536)
 
 
 @pytest.mark.parametrize(
@@ -84,8 +86,10 @@ def test_efficiency_is_measured_or_none() -> None:
 @pytest.mark.parametrize("tokens", [1, 3, 7])
 @pytest.mark.parametrize("acceptance", [0.0, 0.3, 0.9])
 def test_accepted_follows_closed_form(acceptance: float, tokens: int) -> None:
-    assert accepted(acceptance, tokens) == pytest.approx((1 - acceptance ** (tokens + 1)) / (1 - acceptance))
-    assert accepted(1.0, tokens) == tokens + 1
+    assert tokens_per_step(acceptance, tokens) == pytest.approx(
+        (1 - acceptance ** (tokens + 1)) / (1 - acceptance)
+    )
+    assert tokens_per_step(1.0, tokens) == tokens + 1
 
 
 @pytest.mark.parametrize(
@@ -95,7 +99,7 @@ def test_accepted_follows_closed_form(acceptance: float, tokens: int) -> None:
         (MTP, {1: 0.05, 2: 0.09, 3: 0.13, 5: 0.20, 7: 0.25}),
     ],
 )
-def test_break_even(drafting: Drafting, expected: dict[int, float]) -> None:
+def test_break_even(drafting: DraftingEstimate, expected: dict[int, float]) -> None:
     for tokens, acceptance in expected.items():
         found = drafting.break_even(tokens)
         assert found == pytest.approx(acceptance, abs=0.006)
@@ -104,7 +108,7 @@ def test_break_even(drafting: Drafting, expected: dict[int, float]) -> None:
 
 
 @pytest.mark.parametrize("drafting", [E4B, MTP])
-def test_share_at_break_even_is_cost(drafting: Drafting) -> None:
+def test_share_at_break_even_is_cost(drafting: DraftingEstimate) -> None:
     even = drafting.break_even()
     assert even is not None
     assert drafting.share(even) == pytest.approx(drafting.cost, abs=1e-4)
@@ -115,14 +119,16 @@ def test_share_at_break_even_is_cost(drafting: Drafting) -> None:
     ("drafting", "acceptance", "tokens", "speedup"),
     [(E4B, 0.5, 2, 1.27), (E4B, 0.7, 3, 1.62), (E4B, 0.8, 4, 1.93), (MTP, 0.5, 3, 1.64), (MTP, 0.7, 6, 2.37)],
 )
-def test_best_number_of_tokens(drafting: Drafting, acceptance: float, tokens: int, speedup: float) -> None:
+def test_best_number_of_tokens(
+    drafting: DraftingEstimate, acceptance: float, tokens: int, speedup: float
+) -> None:
     assert drafting.best_tokens(acceptance) == tokens
     assert drafting.speedup(acceptance, tokens) == pytest.approx(speedup, abs=0.01)
 
 
 def test_never_accepted_drafter_should_not_draft() -> None:
     assert E4B.best_tokens(0.0) == 0
-    assert Drafting(tokens=1, cost=1.0).break_even() is None
+    assert DraftingEstimate(tokens=1, cost=1.0).break_even() is None
 
 
 def test_e4b_on_spark_is_below_break_even() -> None:

@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 import yaml
 
-from deckard_deploy.catalog.metric_names import MetricNames, metric_names, names_in
+from deckard_deploy.catalog.metric_names import MetricNames, metric_names, names_in_query
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.measuring.metrics import parse
 from deckard_deploy.planning.plan import Gateway, LaunchPlan
 from deckard_deploy.planning.planner import build_plan
 from deckard_deploy.rendering import alerts, dashboard
 from deckard_deploy.rendering.monitoring import (
-    COMPOSE,
-    PASSWORD,
-    Place,
+    COMPOSE_FILE,
+    PASSWORD_FILE,
+    MonitoringSettings,
     engine_network,
     monitoring_model,
     render_monitoring,
@@ -26,7 +26,7 @@ from tests.support.sample_plans import PROFILES, built_in
 
 PAGES = Path(__file__).parents[1] / "measuring" / "pages"
 NAMES = metric_names("vllm-0.19.1")
-PLACE = Place(folder="/srv/mon$itoring", user="1000:1000")
+PLACE = MonitoringSettings(folder="/srv/mon$itoring", user="1000:1000")
 
 
 def drafting() -> LaunchPlan:
@@ -46,7 +46,7 @@ def test_every_metric_is_on_the_real_page(path: Path) -> None:
     page = parse(path.read_text(encoding="utf-8"))
     # A counter by status has no sample before the first answer with that status, only a TYPE line.
     exported = {*page.samples, *(f"{name}_total" for name, kind in page.types.items() if kind == "counter")}
-    asked = {name for query in queries(drafting(), metric_names(path.stem)) for name in names_in(query)}
+    asked = {name for query in queries(drafting(), metric_names(path.stem)) for name in names_in_query(query)}
     assert len(asked) > 15
     assert {name for name in asked if name not in exported} == set()
 
@@ -87,7 +87,7 @@ def parsed(plan: LaunchPlan) -> dict[str, Any]:
 @pytest.mark.parametrize("profile", PROFILES)
 def test_compose_file_parses_to_model(profile: str) -> None:
     plan = built_in(profile)
-    text = json.dumps(parsed(plan)[COMPOSE])
+    text = json.dumps(parsed(plan)[COMPOSE_FILE])
     assert json.loads(text.replace("$$", "$")) == monitoring_model(plan, PLACE)
     assert text.count("$") == 2 * text.count("$$")
 
@@ -103,7 +103,7 @@ def test_services_are_local_and_need_password(plan: LaunchPlan) -> None:
     grafana = model["services"]["grafana"]
     assert grafana["environment"]["GF_AUTH_ANONYMOUS_ENABLED"] == "false"
     assert "GF_SECURITY_ADMIN_PASSWORD" not in grafana["environment"]
-    assert model["secrets"] == {"grafana_admin_password": {"file": f"{PLACE.folder}/{PASSWORD}"}}
+    assert model["secrets"] == {"grafana_admin_password": {"file": f"{PLACE.folder}/{PASSWORD_FILE}"}}
     mounts = [mount for service in model["services"].values() for mount in service["volumes"]]
     writable = [mount["target"] for mount in mounts if not mount["read_only"]]
     assert writable == ["/prometheus", "/var/lib/grafana"]
@@ -116,8 +116,8 @@ def test_container_is_scraped_on_its_network() -> None:
     assert found["prometheus/prometheus.yml"]["scrape_configs"][0]["static_configs"][0]["targets"] == [
         "vllm:8000"
     ]
-    assert found[COMPOSE]["networks"]["engine"] == {"external": True, "name": "deckard-spark_private"}
-    assert "engine" not in found[COMPOSE]["services"]["grafana"]["networks"]
+    assert found[COMPOSE_FILE]["networks"]["engine"] == {"external": True, "name": "deckard-spark_private"}
+    assert "engine" not in found[COMPOSE_FILE]["services"]["grafana"]["networks"]
 
 
 def test_process_is_scraped_on_the_host() -> None:
@@ -126,7 +126,7 @@ def test_process_is_scraped_on_the_host() -> None:
     assert found["prometheus/prometheus.yml"]["scrape_configs"][0]["static_configs"][0]["targets"] == [
         "127.0.0.1:8000"
     ]
-    services = found[COMPOSE]["services"]
+    services = found[COMPOSE_FILE]["services"]
     assert {service["network_mode"] for service in services.values()} == {"host"}
     assert "--web.listen-address=127.0.0.1:9090" in services["prometheus"]["command"]
     assert services["grafana"]["environment"]["GF_SERVER_HTTP_ADDR"] == "127.0.0.1"

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.fake_deployment import World
+from tests.support.fake_deployment import FakeDeployment
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
+def world(tmp_path: Path) -> Iterator[FakeDeployment]:
+    made = FakeDeployment(tmp_path)
     yield made
     made.end()

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from tests.support.concurrent_ups import crowd, site_of_processes
-from tests.support.fake_deployment import World
+from tests.support.fake_deployment import FakeDeployment
 
 
-def test_one_up_starts_and_the_others_exit(world: World, tmp_path: Path) -> None:
+def test_one_up_starts_and_the_others_exit(world: FakeDeployment, tmp_path: Path) -> None:
     release, launch = world.stored(world.plan())
     left = crowd(site_of_processes, tmp_path, release, launch, 8)
     assert sorted(one.code for one in left) == [0, *[8] * 7]

@@ -8,19 +8,19 @@ import pytest
 
 from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError, StartFailedError, TimedOutError
 from deckard_deploy.running.deploy import (
-    Site,
-    bring_up,
+    DeploymentContext,
     decide,
-    follow_up,
+    deploy,
+    describe_running,
     observe,
     relaunch,
+    resume,
     take_down,
-    what_runs,
 )
 from deckard_deploy.running.process.supervision import kill_tagged, server_tag
 from deckard_deploy.running.releases import Launch, Release
 from deckard_deploy.running.runtime import MISSING, Observation, Runtime
-from tests.support.fake_deployment import World
+from tests.support.fake_deployment import FakeDeployment
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
@@ -108,29 +108,31 @@ def follow_until_listed(release: Release, runtime: Runtime) -> None:
     def settled() -> bool:
         if runtime.observe().state == "exited":
             raise StartFailedError("the engine stopped", hint="look")
-        return launch.launch_id in (World.names_on(port) or [])
+        return launch.launch_id in (FakeDeployment.names_on(port) or [])
 
     eventually(settled)
 
 
-def site_of(world: World, follow: Callable[[Release, Runtime], None] = follow_until_listed) -> Site:
-    return Site(
+def site_of(
+    world: FakeDeployment, follow: Callable[[Release, Runtime], None] = follow_until_listed
+) -> DeploymentContext:
+    return DeploymentContext(
         releases=world.releases, runtimes={"process": world.runtime()}, follow=follow, say=lambda _: None
     )
 
 
 def test_deploy_makes_current_and_down_stops_all(world):
     release, launch = world.stored(world.plan())
-    ready = bring_up(site_of(world), release, launch)
+    ready = deploy(site_of(world), release, launch)
     assert release.launch() == ready
     assert (ready.state, ready.launch_id) == ("ready", launch.launch_id)
     assert world.releases.current() == release
     observed = observe(site_of(world).runtimes)
     assert observed.instance_id == ready.instance_id
     assert decide(release.plan_hash, observed, ready).action == "nothing"
-    assert f"plan {release.plan_hash} still runs and is ready" in what_runs(site_of(world))
+    assert f"plan {release.plan_hash} still runs and is ready" in describe_running(site_of(world))
     assert take_down(site_of(world))
-    assert what_runs(site_of(world)) == "nothing runs"
+    assert describe_running(site_of(world)) == "nothing runs"
     assert not take_down(site_of(world))
     assert world.processes() + world.supervisors() == []
     assert release.recorded_launch().state == "stopped"
@@ -138,7 +140,7 @@ def test_deploy_makes_current_and_down_stops_all(world):
 
 
 def test_take_down_works_with_damaged_record(world):
-    bring_up(site_of(world), *world.stored(world.plan()))
+    deploy(site_of(world), *world.stored(world.plan()))
     world.deployment.process_state.write_text("{")
     with pytest.raises(IntegrityError, match="is damaged"):
         observe(site_of(world).runtimes)
@@ -149,9 +151,9 @@ def test_take_down_works_with_damaged_record(world):
 
 def test_new_plan_replaces_old(world):
     old, launch = world.stored(world.plan())
-    bring_up(site_of(world), old, launch)
+    deploy(site_of(world), old, launch)
     new, launch = world.stored(world.plan(FAKE_NEW="1"), "deckard-launch-2")
-    bring_up(site_of(world), new, launch)
+    deploy(site_of(world), new, launch)
     assert world.names() == ["t", "deckard-launch-2"]
     assert (world.releases.current(), world.releases.previous()) == (new, old)
     assert (old.recorded_launch().state, new.recorded_launch().state) == ("stopped", "ready")
@@ -160,10 +162,10 @@ def test_new_plan_replaces_old(world):
 
 def test_failed_start_rolls_back(world):
     old, launch = world.stored(world.plan())
-    bring_up(site_of(world), old, launch)
+    deploy(site_of(world), old, launch)
     new, launch = world.stored(world.plan(FAKE_MODE="crash"), "deckard-launch-2")
     with pytest.raises(StartFailedError) as caught:
-        bring_up(site_of(world), new, launch)
+        deploy(site_of(world), new, launch)
     assert caught.value.message == f"the engine stopped; release {old.plan_hash}, which ran before, is back"
     assert (str(caught.value), caught.value.hint) == (caught.value.message, "look")
     assert world.names() == ["t", "deckard-launch-1"]
@@ -173,7 +175,7 @@ def test_failed_start_rolls_back(world):
 
 
 def test_failed_release_is_stopped_on_full_disk(world):
-    bring_up(site_of(world), *world.stored(world.plan()))
+    deploy(site_of(world), *world.stored(world.plan()))
     broken, launch = world.stored(world.plan(ANOTHER="plan"), "deckard-launch-2")
 
     def follow(release, runtime):
@@ -184,29 +186,29 @@ def test_failed_release_is_stopped_on_full_disk(world):
         raise StartFailedError("the disk is full")
 
     with pytest.raises(StartFailedError, match=r"the disk is full; release .* is back"):
-        bring_up(site_of(world, follow), broken, launch)
+        deploy(site_of(world, follow), broken, launch)
     assert "deckard-launch-1" in world.names()
 
 
 @pytest.mark.parametrize("name", ["current", "previous"])
 def test_folder_in_place_of_link_is_refused(world, name):
     """`scp -r` of a state directory from another machine leaves such folders."""
-    bring_up(site_of(world), *world.stored(world.plan()))
+    deploy(site_of(world), *world.stored(world.plan()))
     take_down(site_of(world))
     link = world.deployment.folder / name
     link.unlink(missing_ok=True)
     link.mkdir()
     with pytest.raises(IntegrityError, match=f"{name} is not a link to a release"):
-        bring_up(site_of(world), *world.stored(world.plan(ANOTHER="plan"), "deckard-launch-2"))
+        deploy(site_of(world), *world.stored(world.plan(ANOTHER="plan"), "deckard-launch-2"))
     assert world.processes() == []
     assert not take_down(site_of(world))
 
 
 def test_current_restarts_with_damaged_previous(world):
     release, launch = world.stored(world.plan())
-    bring_up(site_of(world), release, launch)
+    deploy(site_of(world), release, launch)
     (world.deployment.folder / "previous").mkdir()
-    bring_up(site_of(world), release, relaunch(release))
+    deploy(site_of(world), release, relaunch(release))
     assert world.names() is not None
 
 
@@ -217,27 +219,27 @@ def test_engine_that_ends_during_probe_is_not_ready(world):
         eventually(lambda: runtime.observe().state == "exited")
 
     with pytest.raises(StartFailedError, match="it answered, and is exited since"):
-        bring_up(site_of(world, follow), *world.stored(world.plan()))
+        deploy(site_of(world, follow), *world.stored(world.plan()))
     assert world.releases.current() is None
 
 
 def test_failed_first_start_leaves_nothing(world):
     release, launch = world.stored(world.plan(FAKE_MODE="crash"))
     with pytest.raises(StartFailedError, match="there was no release before it, so nothing runs"):
-        bring_up(site_of(world), release, launch)
+        deploy(site_of(world), release, launch)
     assert world.processes() + world.supervisors() == []
     assert world.releases.current() is None
 
 
 def test_failed_restart_of_current_does_not_roll_back(world):
     release, launch = world.stored(world.plan())
-    bring_up(site_of(world), release, launch)
+    deploy(site_of(world), release, launch)
 
     def refuse(*_):
         raise TimedOutError("nothing advanced for 60 s")
 
     with pytest.raises(TimedOutError, match="it is the release that ran before, so nothing runs") as caught:
-        bring_up(site_of(world, refuse), release, launch)
+        deploy(site_of(world, refuse), release, launch)
     assert caught.value.exit_code == 7
     assert world.processes() == []
 
@@ -252,16 +254,16 @@ def test_each_start_prepares_its_gateway(world):
 
     site = replace(site_of(world), prepare=prepare)
     old, launch = world.stored(world.plan())
-    bring_up(site, old, launch)
+    deploy(site, old, launch)
     new, launch = world.stored(world.plan(FAKE_MODE="crash"), "deckard-launch-2")
     with pytest.raises(StartFailedError, match="is back"):
-        bring_up(site, new, launch)
+        deploy(site, new, launch)
     assert prepared == [old.plan_hash, new.plan_hash, old.plan_hash]
 
 
 def test_failed_rollback_is_reported(world):
     old, launch = world.stored(world.plan())
-    bring_up(site_of(world), old, launch)
+    deploy(site_of(world), old, launch)
     new, launch = world.stored(world.plan(FAKE_MODE="crash"), "deckard-launch-2")
 
     def break_then_refuse(release, runtime):
@@ -269,23 +271,23 @@ def test_failed_rollback_is_reported(world):
         follow_until_listed(release, runtime)
 
     with pytest.raises(StartFailedError, match=r"did not come back either \(the server could not be started"):
-        bring_up(site_of(world, break_then_refuse), new, launch)
+        deploy(site_of(world, break_then_refuse), new, launch)
     assert world.processes() + world.supervisors() == []
     assert old.recorded_launch().state == "failed"
 
 
 def test_used_port_stops_nothing(world):
     old, launch = world.stored(world.plan())
-    bring_up(site_of(world), old, launch)
+    deploy(site_of(world), old, launch)
     before = world.processes()
     taken = free_port()
     with subprocess.Popen(
         [sys.executable, "-m", "http.server", "-b", "127.0.0.1", str(taken)], stderr=-3
     ) as other:
-        eventually(lambda: World.answers(taken))
+        eventually(lambda: FakeDeployment.answers(taken))
         new, launch = world.stored(world.plan(port=taken), "deckard-launch-2")
         with pytest.raises(EnvironmentUnfitError, match=f"pid {other.pid}"):
-            bring_up(site_of(world), new, launch)
+            deploy(site_of(world), new, launch)
         other.kill()
     assert world.processes() == before
     assert old.recorded_launch().state == "ready"
@@ -298,12 +300,12 @@ def test_up_resumes_after_interrupt(world):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        bring_up(site_of(world, interrupted), release, launch)
+        deploy(site_of(world, interrupted), release, launch)
     before = world.processes()
     assert release.recorded_launch().state == "starting"
-    assert f"plan {release.plan_hash} still runs and is not proven ready" in what_runs(site_of(world))
+    assert f"plan {release.plan_hash} still runs and is not proven ready" in describe_running(site_of(world))
     assert decide(release.plan_hash, observe(site_of(world).runtimes), release.launch()).action == "follow"
-    ready = follow_up(site_of(world), release)
+    ready = resume(site_of(world), release)
     assert ready.state == "ready"
     assert {process.pid for process in before} <= {process.pid for process in world.processes()}
     assert world.releases.current() == release
@@ -311,11 +313,11 @@ def test_up_resumes_after_interrupt(world):
 
 def test_failed_resume_rolls_back(world):
     old, launch = world.stored(world.plan())
-    bring_up(site_of(world), old, launch)
+    deploy(site_of(world), old, launch)
     new, launch = world.stored(world.plan(FAKE_MODE="crash"), "deckard-launch-2")
     world.runtime().stop()
     new.record(launch)
     world.runtime().start(new)
     with pytest.raises(StartFailedError, match=f"release {old.plan_hash}, which ran before, is back"):
-        follow_up(site_of(world), new)
+        resume(site_of(world), new)
     assert world.names() == ["t", "deckard-launch-1"]

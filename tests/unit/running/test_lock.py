@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from deckard_deploy.errors import DeploymentBusyError
-from deckard_deploy.running.lock import held, owner_of
-from tests.support.fake_deployment import World
+from deckard_deploy.running.lock import lock_deployment, owner_of
+from tests.support.fake_deployment import FakeDeployment
 from tests.support.waiting import eventually
 
 HOLD = """
@@ -38,7 +38,7 @@ except DeploymentBusyError as error:
 """
 
 
-def start_holder(world: World, script: str = HOLD) -> subprocess.Popen[str]:
+def start_holder(world: FakeDeployment, script: str = HOLD) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", script, str(world.state.root)],
         stdin=subprocess.PIPE,
@@ -52,7 +52,7 @@ def read_line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline()
 
 
-def owner_pid(world: World) -> int | None:
+def owner_pid(world: FakeDeployment) -> int | None:
     owner = owner_of(world.deployment)
     return owner.process.pid if owner else None
 
@@ -60,7 +60,7 @@ def owner_pid(world: World) -> int | None:
 def test_second_holder_is_refused_with_owner(world):
     with start_holder(world) as first:
         assert read_line(first) == "held\n"
-        with pytest.raises(DeploymentBusyError) as caught, held(world.deployment, verb="down"):
+        with pytest.raises(DeploymentBusyError) as caught, lock_deployment(world.deployment, verb="down"):
             pytest.fail("two at once")
         first.kill()
     assert f"pid {first.pid}, `deckard-deploy up`, since 20" in caught.value.message
@@ -73,7 +73,7 @@ def test_killed_holder_releases_the_lock(world):
         first.kill()
     assert world.deployment.lock_owner.exists()  # stale
     assert owner_of(world.deployment) is None
-    with held(world.deployment, verb="down"):
+    with lock_deployment(world.deployment, verb="down"):
         assert owner_pid(world) == os.getpid()
     assert not world.deployment.lock_owner.exists()
 
@@ -87,16 +87,16 @@ def test_unreadable_owner_is_not_named(world, content):
         world.deployment.lock_owner.write_text(content)
         with (
             pytest.raises(DeploymentBusyError, match="another deckard-deploy has just taken"),
-            held(world.deployment, verb="down"),
+            lock_deployment(world.deployment, verb="down"),
         ):
             pytest.fail("two at once")
         first.kill()
 
 
 def test_interrupt_releases_the_lock(world):
-    with pytest.raises(KeyboardInterrupt), held(world.deployment, verb="up"):
+    with pytest.raises(KeyboardInterrupt), lock_deployment(world.deployment, verb="up"):
         raise KeyboardInterrupt
-    with held(world.deployment, verb="up"):
+    with lock_deployment(world.deployment, verb="up"):
         assert owner_pid(world) == os.getpid()
 
 

@@ -8,7 +8,7 @@ import pytest
 from deckard_deploy.planning.plan import Gateway
 from deckard_deploy.running.process.supervision import ServerState
 from deckard_deploy.system.processes import ProcessIdentity, is_alive, send_signal
-from tests.support.fake_deployment import World
+from tests.support.fake_deployment import FakeDeployment
 from tests.support.waiting import eventually
 
 NGINX = f"""#!{sys.executable}
@@ -22,7 +22,7 @@ while True:
 BROKEN = "#!/bin/sh\necho 'nginx: [emerg] bind() failed' >&2\nexit 7\n"
 
 
-def start_with_gateway(world: World, script: str, mode: str = "serve") -> None:
+def start_with_gateway(world: FakeDeployment, script: str, mode: str = "serve") -> None:
     """Start a deployment whose plan has the script as its gateway."""
     program = world.deployment.folder / "nginx"
     program.write_text(script)
@@ -34,7 +34,7 @@ def start_with_gateway(world: World, script: str, mode: str = "serve") -> None:
     world.started(world.plan(FAKE_MODE=mode).model_copy(update={"gateway": gateway}))
 
 
-def gateway_of(world: World) -> ProcessIdentity:
+def gateway_of(world: FakeDeployment) -> ProcessIdentity:
     found = ServerState.model_validate_json(world.deployment.process_state.read_text()).gateway
     assert found is not None
     return found

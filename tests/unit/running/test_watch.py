@@ -12,36 +12,36 @@ import pytest
 
 from deckard_deploy.errors import BadInputError, DeploymentBusyError, StartFailedError
 from deckard_deploy.running import watch
-from deckard_deploy.running.deploy import Site, bring_up, take_down
-from deckard_deploy.running.lock import held
+from deckard_deploy.running.deploy import DeploymentContext, deploy, take_down
+from deckard_deploy.running.lock import lock_deployment
 from deckard_deploy.running.releases import FAILURE_LOG, Release
 from deckard_deploy.running.runtime import Runtime
-from deckard_deploy.running.watch import PATIENCE, Canary, Restart, Watch, alone
+from deckard_deploy.running.watch import PATIENCE, Canary, Restart, Watch, exclusive_watch
 from deckard_deploy.system.files import remove_folder
 from deckard_deploy.system.processes import boot_id
-from tests.support.fake_deployment import World
+from tests.support.fake_deployment import FakeDeployment
 from tests.support.waiting import eventually
 
 
 class Watched:
     """A ready deployment, and a watch over it whose canary returns `says`."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: FakeDeployment) -> None:
         self.world = world
         self.says: Canary = Canary(answered=True, detail="")
         runtime = world.runtime()
-        self.site = Site(
+        self.site = DeploymentContext(
             releases=world.releases, runtimes={"process": runtime}, follow=self.follow, say=lambda _: None
         )
         self.plan = world.plan()
-        self.ready = bring_up(self.site, *world.stored(self.plan))
+        self.ready = deploy(self.site, *world.stored(self.plan))
         self.watch = self.made()
 
     def made(self) -> Watch:
         return Watch(self.world.deployment, canary=lambda _: self.says, say=lambda _: None)
 
     def look(self) -> bool:
-        return self.watch.look(self.site)
+        return self.watch.check(self.site)
 
     def follow(self, release: Release, runtime: Runtime) -> None:
         def settled() -> bool:
@@ -67,7 +67,7 @@ class Watched:
 
 
 @pytest.fixture
-def watched(world: World) -> Iterator[Watched]:
+def watched(world: FakeDeployment) -> Iterator[Watched]:
     made = Watched(world)
     yield made
     made.site.runtimes["process"].close()
@@ -75,7 +75,7 @@ def watched(world: World) -> Iterator[Watched]:
 
 def test_healthy_server_is_not_restarted(watched: Watched) -> None:
     before = watched.world.runtime().observe()
-    assert watched.watch.begin(watched.site)
+    assert watched.watch.start(watched.site)
     assert [watched.look() for _ in range(5)] == [True] * 5
     assert watched.world.runtime().observe() == before
     assert (watched.record().state, watched.record().restarts) == ("healthy", ())
@@ -126,7 +126,7 @@ def test_watch_gives_up_after_two_restarts_an_hour(watched: Watched) -> None:
     assert (watched.record().state, len(watched.record().restarts)) == ("given up", 2)
     again = watched.made()  # a new watch knows what the old one did
     with pytest.raises(StartFailedError):
-        again.look(watched.site)
+        again.check(watched.site)
 
 
 @pytest.mark.parametrize(("age_s", "boot"), [(watch.WINDOW_S + 1, None), (1.0, "another boot")])
@@ -142,7 +142,7 @@ def test_old_restarts_do_not_count(watched: Watched, age_s: float, boot: str | N
     watched.world.deployment.watch.write_text(record.model_dump_json())
     again = watched.made()
     watched.says = Canary(answered=False, detail="engine dead", final=True)
-    assert again.look(watched.site)
+    assert again.check(watched.site)
     assert len(watched.record().restarts) == 3
 
 
@@ -165,7 +165,7 @@ def test_watch_ends_after_down(watched: Watched) -> None:
 
 def test_watch_waits_while_another_verb_runs(watched: Watched) -> None:
     watched.kill_server()
-    with held(watched.world.deployment, verb="up"):
+    with lock_deployment(watched.world.deployment, verb="up"):
         assert watched.look()
     assert watched.record().restarts == ()
     assert watched.look()
@@ -180,8 +180,8 @@ def test_watch_continues_with_new_release(watched: Watched) -> None:
         seen.append(watched.look())  # the current release is stopped by now, and this `up` holds the lock
         watched.follow(release, runtime)
 
-    with held(watched.world.deployment, verb="up"):
-        bring_up(replace(watched.site, follow=follow), other, launch)
+    with lock_deployment(watched.world.deployment, verb="up"):
+        deploy(replace(watched.site, follow=follow), other, launch)
     assert seen == [True]
     assert watched.look()
     assert (watched.record().state, watched.record().restarts) == ("healthy", ())
@@ -253,10 +253,10 @@ def test_failed_start_after_reboot_is_retried(watched: Watched) -> None:
     program = watched.world.program.read_text()
     watched.world.program.write_text("#!/bin/sh\nexit 3\n")
     again = watched.made()
-    assert again.begin(watched.site)
+    assert again.start(watched.site)
     assert watched.record().state == "degraded"
     watched.world.program.write_text(program)
-    assert again.look(watched.site)
+    assert again.check(watched.site)
     assert watched.world.names() is not None
     assert len(watched.record().restarts) == 1
 
@@ -264,24 +264,24 @@ def test_failed_start_after_reboot_is_retried(watched: Watched) -> None:
 def test_watch_after_reboot_waits_for_other_verb(watched: Watched) -> None:
     watched.world.end()
     again = watched.made()
-    with held(watched.world.deployment, verb="up"):
-        assert again.begin(watched.site) is False
-    assert again.begin(watched.site)
+    with lock_deployment(watched.world.deployment, verb="up"):
+        assert again.start(watched.site) is False
+    assert again.start(watched.site)
     assert watched.world.names() is not None
 
 
 def test_watch_after_reboot_starts_current(watched: Watched) -> None:
     watched.world.end()  # kills everything, as a reboot does
     again = watched.made()
-    assert again.begin(watched.site)
+    assert again.start(watched.site)
     assert watched.world.names() is not None
     assert watched.record().restarts == ()
 
 
-def test_watch_without_ready_release_is_refused(world: World) -> None:
-    site = Site(releases=world.releases, runtimes={}, follow=lambda *_: None, say=lambda _: None)
+def test_watch_without_ready_release_is_refused(world: FakeDeployment) -> None:
+    site = DeploymentContext(releases=world.releases, runtimes={}, follow=lambda *_: None, say=lambda _: None)
     with pytest.raises(BadInputError, match="box was never ready"):
-        Watch(world.deployment, canary=lambda _: Canary(answered=True, detail=""), say=lambda _: None).begin(
+        Watch(world.deployment, canary=lambda _: Canary(answered=True, detail=""), say=lambda _: None).start(
             site
         )
 
@@ -289,12 +289,12 @@ def test_watch_without_ready_release_is_refused(world: World) -> None:
 def test_second_watch_is_refused_with_owner(watched: Watched) -> None:
     deployment = watched.world.deployment
     with (
-        alone(deployment),
+        exclusive_watch(deployment),
         pytest.raises(DeploymentBusyError, match=f"box is watched already by pid {os.getpid()}"),
-        alone(deployment),
+        exclusive_watch(deployment),
     ):
         pytest.fail("two watch")
-    with alone(deployment):
+    with exclusive_watch(deployment):
         assert watched.look()
 
 
@@ -307,7 +307,7 @@ def test_watch_ends_after_purge(watched: Watched) -> None:
     assert not watched.look()
 
 
-def test_damaged_watch_record_is_ignored(world: World) -> None:
+def test_damaged_watch_record_is_ignored(world: FakeDeployment) -> None:
     world.deployment.watch.write_text("{")
     assert watch.read(world.deployment) is None
     Path(world.deployment.watch).unlink()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from deckard_deploy.startup.readiness import Outcome, Readiness, probe
-from deckard_deploy.system.http import Access
+from deckard_deploy.system.http import EndpointCredentials
 
 MODELS = {"data": [{"id": "deckard-31b"}, {"id": "launch-7c1e"}]}
 
@@ -279,7 +279,7 @@ def test_probe_times_out():
 
 def test_key_is_sent_but_not_shown():
     with serving(models_status=401) as server:
-        found = ask(server, access=Access(key="sk-secret-1"))
+        found = ask(server, access=EndpointCredentials(key="sk-secret-1"))
         assert server.seen[0][1]["Authorization"] == "Bearer sk-secret-1"
     assert found.outcome is Outcome.KEY_REFUSED
     assert "secret" not in str(found)

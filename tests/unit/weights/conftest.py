@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.hub_server import Hub, content, running
-from tests.support.pull_folder import BIG, World
+from tests.support.pull_folder import BIG, PullFolder
 
 
 @pytest.fixture
@@ -22,5 +22,5 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
 
 
 @pytest.fixture
-def world(hub: Hub, tmp_path: Path) -> World:
-    return World(hub, tmp_path / "models" / "m")
+def world(hub: Hub, tmp_path: Path) -> PullFolder:
+    return PullFolder(hub, tmp_path / "models" / "m")

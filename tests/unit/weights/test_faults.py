@@ -9,7 +9,7 @@ import pytest
 from tests.faults.download_faults import Case
 from tests.faults.local_faults import CASES, on_tmpfs
 from tests.support.hub_server import Hub, content, running
-from tests.support.pull_sandbox import BIG, Site, package_without
+from tests.support.pull_sandbox import BIG, PullSandbox, package_without
 
 MOUNTED = subprocess.run(
     [*on_tmpfs(Path(__file__).parent, "size=1m"), "true"], capture_output=True, check=False
@@ -17,10 +17,10 @@ MOUNTED = subprocess.run(
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
+def site(tmp_path: Path) -> Iterator[PullSandbox]:
     served = Hub({"config.json": b'{"a": 1}\n', BIG: content(2_000_001), "tool.py": b"print()\n"})
     with running(served):
-        yield Site(served, tmp_path)
+        yield PullSandbox(served, tmp_path)
 
 
 def named(case: Case) -> object:
@@ -30,13 +30,13 @@ def named(case: Case) -> object:
 
 
 @pytest.mark.parametrize("case", [named(case) for case in CASES])
-def test_fault_is_survived(case: Case, site: Site):
+def test_fault_is_survived(case: Case, site: PullSandbox):
     case.scenario(site)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [named(case) for case in CASES])
-def test_fault_is_not_survived_without_guard(case: Case, site: Site, tmp_path: Path):
+def test_fault_is_not_survived_without_guard(case: Case, site: PullSandbox, tmp_path: Path):
     site.package = package_without(tmp_path / "unguarded", case.number, case.instead)
     with pytest.raises(AssertionError) as caught:
         case.scenario(site)

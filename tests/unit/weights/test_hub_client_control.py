@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from deckard_deploy.weights import hub as hub_module
-from deckard_deploy.weights.pull import Puller, pull
-from deckard_deploy.weights.transfer import Pace
+from deckard_deploy.weights.pull import PullReporter, pull
+from deckard_deploy.weights.transfer import TransferSettings
 from tests.support.hub_server import REPO, Answer, Hub, content, running
 
 pytestmark = pytest.mark.slow
@@ -35,8 +35,8 @@ def client(hub: Hub, root: Path, *, xet: bool = False) -> "subprocess.Popen[byte
 
 def ours(monkeypatch, hub: Hub, folder: Path) -> None:
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
-    pace = Pace(connections=1, backoff_s=0.001)
-    pull(hub_module.resolve(REPO, None), folder, Puller(lambda _: None, lambda *_: None, pace))
+    pace = TransferSettings(connections=1, backoff_s=0.001)
+    pull(hub_module.resolve(REPO, None), folder, PullReporter(lambda _: None, lambda *_: None, pace))
 
 
 def once(fault: Callable[[Answer, int, int], None]) -> Callable[[Answer, str, int, int], bool]:

@@ -6,19 +6,19 @@ from pathlib import Path
 import pytest
 
 from tests.support.hub_server import Hub, content, running
-from tests.support.pull_sandbox import BIG, Site
+from tests.support.pull_sandbox import BIG, PullSandbox
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
+def site(tmp_path: Path) -> Iterator[PullSandbox]:
     with running(Hub({"config.json": b'{"a": 1}\n', BIG: content(2_000_001)})) as served:
-        yield Site(served, tmp_path)
+        yield PullSandbox(served, tmp_path)
 
 
 @pytest.mark.parametrize(
     ("limit", "said"), [("fsize=1000000", "File too large"), ("nofile=7", "Too many open files")]
 )
-def test_pull_names_ulimit_and_resumes_without_it(site: Site, limit: str, said: str):
+def test_pull_names_ulimit_and_resumes_without_it(site: PullSandbox, limit: str, said: str):
     site.wrapper = ["prlimit", f"--{limit}"]
     found = site.pull()
     assert found.names(3, said, "ulimit -"), found

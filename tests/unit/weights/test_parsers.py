@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from deckard_deploy.errors import DeployError
 from deckard_deploy.weights import hub, lockfile
 from deckard_deploy.weights.checkpoint import INDEX, read_checkpoint
-from deckard_deploy.weights.folder import OURS, ModelFolder
+from deckard_deploy.weights.folder import PRIVATE_FOLDER, ModelFolder
 from deckard_deploy.weights.inspection import inspect
 from deckard_deploy.weights.manifest import RemoteFile, read_manifest
 from deckard_deploy.weights.partial import Partial
@@ -110,8 +110,8 @@ def test_any_lock_manifest_or_record_is_handled(tmp_path: Path, content):
         lockfile.read(path)
     assert read_manifest(path) is None or json.loads(content)["commit"]
     model = ModelFolder(tmp_path)
-    (tmp_path / OURS).mkdir(exist_ok=True)
-    (tmp_path / OURS / "record.json").write_bytes(content)
+    (tmp_path / PRIVATE_FOLDER).mkdir(exist_ok=True)
+    (tmp_path / PRIVATE_FOLDER / "record.json").write_bytes(content)
     file = RemoteFile(path="x", size=1, sha256="0" * 64)
     assert model.changed([file]) == [file]
 

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from deckard_deploy.errors import DeployError
-from deckard_deploy.weights.folder import OURS
+from deckard_deploy.weights.folder import PRIVATE_FOLDER
 from deckard_deploy.weights.manifest import Manifest, RemoteFile
 from deckard_deploy.weights.partial import Partial
-from deckard_deploy.weights.pull import Puller, pull
-from deckard_deploy.weights.transfer import Pace
+from deckard_deploy.weights.pull import PullReporter, pull
+from deckard_deploy.weights.transfer import TransferSettings
 from tests.support.hub_server import COMMIT, REPO, Answer, Hub, content, running
 
 SEGMENT = 1000
@@ -129,7 +129,7 @@ def test_killed_pull_resumes(tmp_path, monkeypatch, after):
         return True
 
     def journal(folder: Path) -> int:
-        path = folder / OURS / "parts" / f"{file.digest}.journal"
+        path = folder / PRIVATE_FOLDER / "parts" / f"{file.digest}.journal"
         slots = path.read_bytes()[512:] if path.exists() else b""
         return sum(int.from_bytes(slots[place : place + 8], "little") for place in range(0, len(slots), 8))
 
@@ -144,11 +144,13 @@ def test_killed_pull_resumes(tmp_path, monkeypatch, after):
         pull(
             manifest,
             folder,
-            Puller(lambda _: None, lambda *_: None, Pace(connections=1, segment_bytes=1 << 20)),
+            PullReporter(
+                lambda _: None, lambda *_: None, TransferSettings(connections=1, segment_bytes=1 << 20)
+            ),
         )
         assert hub.served("model.safetensors") - asked == len(data) - after
     assert (folder / "model.safetensors").read_bytes() == data
-    assert not (folder / OURS / "parts").exists()
+    assert not (folder / PRIVATE_FOLDER / "parts").exists()
 
 
 class Transfers(RuleBasedStateMachine):
@@ -216,11 +218,11 @@ class Transfers(RuleBasedStateMachine):
         self.hub.fault = lambda *_: False
         assert self._pull()
         assert (self.folder / "model.safetensors").read_bytes() == self.data
-        assert not (self.folder / OURS / "parts").exists()
+        assert not (self.folder / PRIVATE_FOLDER / "parts").exists()
 
     @rule(place=st.integers(0, 299_999))
     def rot(self, place: int) -> None:
-        for path in [*self.folder.glob("*.safetensors"), *self.folder.glob(f"{OURS}/parts/*.part")]:
+        for path in [*self.folder.glob("*.safetensors"), *self.folder.glob(f"{PRIVATE_FOLDER}/parts/*.part")]:
             with path.open("r+b") as file:
                 file.seek(place)
                 byte = file.read(1)
@@ -230,12 +232,12 @@ class Transfers(RuleBasedStateMachine):
 
     @rule()
     def lose_the_record(self) -> None:
-        (self.folder / OURS / "record.json").unlink(missing_ok=True)
+        (self.folder / PRIVATE_FOLDER / "record.json").unlink(missing_ok=True)
 
     def _pull(self) -> bool:
-        pace = Pace(connections=2, segment_bytes=100_000, backoff_s=0, retries=3)
+        pace = TransferSettings(connections=2, segment_bytes=100_000, backoff_s=0, retries=3)
         try:
-            pull(self.manifest, self.folder, Puller(lambda _: None, lambda *_: None, pace))
+            pull(self.manifest, self.folder, PullReporter(lambda _: None, lambda *_: None, pace))
         except DeployError:
             return False
         finally:

@@ -11,10 +11,10 @@ from deckard_deploy.errors import (
     NetworkError,
 )
 from tests.support.hub_server import Answer, Hub, flipped, running
-from tests.support.pull_folder import BIG, IMPATIENT, PACE, World
+from tests.support.pull_folder import BIG, IMPATIENT, PACE, PullFolder
 
 
-def test_pull_fetches_every_needed_file_once(world: World):
+def test_pull_fetches_every_needed_file_once(world: PullFolder):
     assert world.pull() == sum(len(data) for name, data in world.hub.files.items() if name != "tool.py")
     world.assert_right()
     assert world.hub.served(BIG) == len(world.hub.files[BIG])
@@ -23,7 +23,7 @@ def test_pull_fetches_every_needed_file_once(world: World):
     assert len(world.hub.ranges) == asked
 
 
-def test_token_is_not_sent_after_a_redirect(world: World):
+def test_token_is_not_sent_after_a_redirect(world: PullFolder):
     other = Hub(world.hub.files)
     with running(other):
 
@@ -149,7 +149,7 @@ PASSING = {
 
 
 @pytest.mark.parametrize("name", PASSING)
-def test_pull_survives_a_passing_fault(world: World, name):
+def test_pull_survives_a_passing_fault(world: PullFolder, name):
     world.hub.fault = PASSING[name]
     world.pull(replace(IMPATIENT, retries=50) if name in ("stall", "drip") else PACE)
     world.assert_right()
@@ -176,7 +176,7 @@ LASTING: dict[str, tuple[Callable[[Answer, str, int, int], bool], type[DeployErr
 
 
 @pytest.mark.parametrize(("fault", "error", "words"), LASTING.values(), ids=LASTING)
-def test_lasting_fault_is_one_line_and_pull_resumes(world: World, fault, error, words):
+def test_lasting_fault_is_one_line_and_pull_resumes(world: PullFolder, fault, error, words):
     world.hub.fault = lambda answer, name, start, end: name == BIG and fault(answer, name, start, end)
     with pytest.raises(error, match=words) as caught:
         world.pull(IMPATIENT if fault is drip else PACE)

@@ -16,14 +16,14 @@ from deckard_deploy.errors import (
     NetworkError,
 )
 from deckard_deploy.weights import hub as hub_module
-from deckard_deploy.weights.folder import OURS, ModelFolder
+from deckard_deploy.weights.folder import PRIVATE_FOLDER, ModelFolder
 from deckard_deploy.weights.manifest import Manifest
-from deckard_deploy.weights.pull import Puller, pull
+from deckard_deploy.weights.pull import PullReporter, pull
 from tests.support.hub_server import COMMIT, REPO, Hub, content, flipped
-from tests.support.pull_folder import BIG, PACE, World
+from tests.support.pull_folder import BIG, PACE, PullFolder
 
 
-def test_hub_client_accepts_a_flipped_bit(world: World, tmp_path: Path):
+def test_hub_client_accepts_a_flipped_bit(world: PullFolder, tmp_path: Path):
     """Control: huggingface_hub does not check the hash, so the pull must."""
     world.hub.fault = lambda answer, name, start, end: name == BIG and flipped(answer, name, start, end)
     arguments = f"{REPO!r}, local_dir={str(tmp_path / 'hf')!r}"
@@ -39,7 +39,7 @@ def test_hub_client_accepts_a_flipped_bit(world: World, tmp_path: Path):
     assert any("not what was published" in line for line in world.said)
 
 
-def test_pull_adopts_files_of_the_hub_client(world: World):
+def test_pull_adopts_files_of_the_hub_client(world: PullFolder):
     world.folder.mkdir(parents=True)
     (world.folder / BIG).write_bytes(world.hub.files[BIG])
     world.pull()
@@ -47,32 +47,32 @@ def test_pull_adopts_files_of_the_hub_client(world: World):
     assert world.hub.served(BIG) == 0
 
 
-def test_folder_in_place_of_file_is_quarantined(world: World):
+def test_folder_in_place_of_file_is_quarantined(world: PullFolder):
     for number in range(3):
         (world.folder / BIG).unlink(missing_ok=True)
         (world.folder / BIG).mkdir(parents=True)
         (world.folder / BIG / f"{number}").write_text("x")
         world.pull()
         world.assert_right()
-    aside = world.folder / OURS / "quarantine"
+    aside = world.folder / PRIVATE_FOLDER / "quarantine"
     assert {str(path.relative_to(aside)) for path in aside.rglob("?")} == {
         f"{BIG}{'~' * n}/{n}" for n in range(3)
     }
 
 
-def test_linked_partial_does_not_overwrite_target(world: World, tmp_path: Path):
+def test_linked_partial_does_not_overwrite_target(world: PullFolder, tmp_path: Path):
     victim = tmp_path / "victim"
     victim.write_text("mine")
     (file,) = (one for one in hub_module.resolve(REPO, None).needed if one.path == BIG)
-    (world.folder / OURS / "parts").mkdir(parents=True)
-    (world.folder / OURS / "parts" / f"{file.digest}.part").symlink_to(victim)
+    (world.folder / PRIVATE_FOLDER / "parts").mkdir(parents=True)
+    (world.folder / PRIVATE_FOLDER / "parts" / f"{file.digest}.part").symlink_to(victim)
     with pytest.raises(EnvironmentUnfitError, match="Too many levels of symbolic links"):
         world.pull()
     assert victim.read_text() == "mine"
 
 
 @pytest.mark.parametrize("also", ["config.json", "config.json/inside"])
-def test_conflicting_paths_are_refused(world: World, also: str):
+def test_conflicting_paths_are_refused(world: PullFolder, also: str):
     listed = world.hub.siblings()
     entry = {"rfilename": also, "size": 1, "blobId": "b" * 40}
     world.hub.siblings = lambda: [*listed, entry]  # type: ignore[method-assign]
@@ -84,7 +84,7 @@ def test_conflicting_paths_are_refused(world: World, also: str):
 
 
 @pytest.mark.parametrize("good", [True, False])
-def test_pull_adopts_hub_cache_only_if_hash_is_right(world: World, tmp_path: Path, good):
+def test_pull_adopts_hub_cache_only_if_hash_is_right(world: PullFolder, tmp_path: Path, good):
     snapshot = tmp_path / "hub-cache" / "models--owner--model" / "snapshots" / COMMIT
     snapshot.mkdir(parents=True)
     data = world.hub.files[BIG]
@@ -94,15 +94,15 @@ def test_pull_adopts_hub_cache_only_if_hash_is_right(world: World, tmp_path: Pat
     assert world.hub.served(BIG) == (0 if good else len(data))
 
 
-def test_new_commit_replaces_file_without_quarantine(world: World):
+def test_new_commit_replaces_file_without_quarantine(world: PullFolder):
     world.pull()
     world.hub.files[BIG] = content(1_000_000, seed=1)
     world.pull()
     world.assert_right()
-    assert not (world.folder / OURS / "quarantine").exists()
+    assert not (world.folder / PRIVATE_FOLDER / "quarantine").exists()
 
 
-def test_full_disk_is_refused_before_first_request(world: World, monkeypatch: pytest.MonkeyPatch):
+def test_full_disk_is_refused_before_first_request(world: PullFolder, monkeypatch: pytest.MonkeyPatch):
     usage = shutil.disk_usage(world.folder.parent.parent)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1_000_000))
     with pytest.raises(EnvironmentUnfitError, match=r"needs 3,068,\d+ bytes, and 1,000,000 are free"):
@@ -110,7 +110,7 @@ def test_full_disk_is_refused_before_first_request(world: World, monkeypatch: py
     assert world.hub.ranges == []
 
 
-def test_pull_resumes_after_disk_fills_up(world: World, monkeypatch: pytest.MonkeyPatch):
+def test_pull_resumes_after_disk_fills_up(world: PullFolder, monkeypatch: pytest.MonkeyPatch):
     real, room = os.pwrite, [600_000]
 
     def pwrite(descriptor: int, data: bytes, offset: int) -> int:
@@ -131,7 +131,7 @@ def test_pull_resumes_after_disk_fills_up(world: World, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("call", ["fsync", "pwrite"])
-def test_failing_disk_leaves_no_final_name(world: World, monkeypatch: pytest.MonkeyPatch, call):
+def test_failing_disk_leaves_no_final_name(world: PullFolder, monkeypatch: pytest.MonkeyPatch, call):
     manifest = hub_module.resolve(REPO, None)
     ModelFolder(world.folder).folder.mkdir(parents=True)
 
@@ -141,43 +141,43 @@ def test_failing_disk_leaves_no_final_name(world: World, monkeypatch: pytest.Mon
     with monkeypatch.context() as patch:
         patch.setattr(os, call, broken)
         with pytest.raises(EnvironmentUnfitError, match="Input/output error"):
-            pull(manifest, world.folder, Puller(world.said.append, lambda *_: None, PACE))
+            pull(manifest, world.folder, PullReporter(world.said.append, lambda *_: None, PACE))
     assert not (world.folder / BIG).exists()
     world.pull()
     world.assert_right()
 
 
-def test_unreachable_hub_is_network_error(world: World, monkeypatch: pytest.MonkeyPatch):
+def test_unreachable_hub_is_network_error(world: PullFolder, monkeypatch: pytest.MonkeyPatch):
     manifest = hub_module.resolve(REPO, None)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(NetworkError, match="does not answer"):
         hub_module.resolve(REPO, None, backoff_s=0.001)
     with pytest.raises(NetworkError, match="4 times in a row") as caught:
-        pull(manifest, world.folder, Puller(world.said.append, lambda *_: None, PACE))
+        pull(manifest, world.folder, PullReporter(world.said.append, lambda *_: None, PACE))
     assert "\n" not in caught.value.message
 
 
-def test_refusing_proxy_is_named_without_password(world: World, monkeypatch: pytest.MonkeyPatch):
+def test_refusing_proxy_is_named_without_password(world: PullFolder, monkeypatch: pytest.MonkeyPatch):
     manifest = hub_module.resolve(REPO, None)
     monkeypatch.setenv("HTTP_PROXY", "http://user:secret@127.0.0.1:9")
     monkeypatch.setenv("http_proxy", "http://user:secret@127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "")
     monkeypatch.setenv("no_proxy", "")
     with pytest.raises(NetworkError, match=r"HTTP_PROXY is http://127\.0\.0\.1:9") as caught:
-        pull(manifest, world.folder, Puller(world.said.append, lambda *_: None, PACE))
+        pull(manifest, world.folder, PullReporter(world.said.append, lambda *_: None, PACE))
     assert "secret" not in caught.value.message
 
 
-def test_damaged_record_causes_rehash_not_refetch(world: World):
+def test_damaged_record_causes_rehash_not_refetch(world: PullFolder):
     world.pull()
-    (world.folder / OURS / "record.json").write_text("{")
+    (world.folder / PRIVATE_FOLDER / "record.json").write_text("{")
     assert world.pull() == 0
     world.assert_right()
 
 
-def test_second_pull_is_busy_error(world: World):
+def test_second_pull_is_busy_error(world: PullFolder):
     with (
-        ModelFolder(world.folder).held(),
+        ModelFolder(world.folder).lock(),
         pytest.raises(DeploymentBusyError, match="another deckard-deploy is pulling"),
     ):
         world.pull()
@@ -195,14 +195,14 @@ def test_second_pull_is_busy_error(world: World):
         ([(200, {})], "describes owner/model oddly|not as a hub does"),
     ],
 )
-def test_hub_errors_name_cause_and_hint(world: World, answers, words):
+def test_hub_errors_name_cause_and_hint(world: PullFolder, answers, words):
     world.hub.api_status = list(answers)
     with pytest.raises((NetworkError, IntegrityError), match=words) as caught:
         world.pull()
     assert caught.value.hint
 
 
-def test_metadata_request_is_retried_after_5xx(world: World):
+def test_metadata_request_is_retried_after_5xx(world: PullFolder):
     world.hub.api_status = [(500, {}), (503, {})]
     world.pull()
     world.assert_right()
@@ -211,7 +211,7 @@ def test_metadata_request_is_retried_after_5xx(world: World):
 @pytest.mark.parametrize(
     "path", ["../x", "/etc/x", "a/../../x", ".deckard/record.json", "a\\b", "a\nb", "", "./a"]
 )
-def test_listing_outside_the_folder_is_refused(world: World, path):
+def test_listing_outside_the_folder_is_refused(world: PullFolder, path):
     world.hub.files[path] = b"x"
     with pytest.raises(IntegrityError, match="oddly"):
         world.pull()
@@ -237,9 +237,9 @@ def test_manifest_has_commit_and_hashes(hub: Hub):
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "record.json"])
-def test_pull_refuses_device_in_place_of_metadata(world: World, name: str):
+def test_pull_refuses_device_in_place_of_metadata(world: PullFolder, name: str):
     world.pull()
-    (world.folder / OURS / name).unlink()
-    (world.folder / OURS / name).symlink_to("/dev/null")
+    (world.folder / PRIVATE_FOLDER / name).unlink()
+    (world.folder / PRIVATE_FOLDER / name).symlink_to("/dev/null")
     with pytest.raises(IntegrityError, match=rf"{name}: not a regular file"):
         world.pull()

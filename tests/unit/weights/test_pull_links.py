@@ -10,12 +10,12 @@ import pytest
 
 from deckard_deploy.errors import EnvironmentUnfitError
 from deckard_deploy.weights import hub as hub_module
-from deckard_deploy.weights.folder import OURS, ModelFolder
+from deckard_deploy.weights.folder import PRIVATE_FOLDER, ModelFolder
 from tests.support.hub_server import REPO
-from tests.support.pull_folder import BIG, World
+from tests.support.pull_folder import BIG, PullFolder
 
 
-def test_links_into_a_cache_become_files(world: World, tmp_path: Path):
+def test_links_into_a_cache_become_files(world: PullFolder, tmp_path: Path):
     blob = tmp_path / "blob"
     blob.write_bytes(world.hub.files[BIG])
     world.folder.mkdir(parents=True)
@@ -29,7 +29,7 @@ def test_links_into_a_cache_become_files(world: World, tmp_path: Path):
 
 
 def test_full_disk_keeps_links_that_were_being_copied(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: PullFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Links to another disk, the usual reason for links in the folder."""
     world.folder.mkdir(parents=True)
@@ -56,13 +56,13 @@ def test_full_disk_keeps_links_that_were_being_copied(
         with pytest.raises(EnvironmentUnfitError, match="No space left"):
             world.pull()
     assert [path.is_symlink() for path in (world.folder / BIG, world.folder / "config.json")] == [True, True]
-    assert list((world.folder / OURS / "parts").iterdir()) == []
+    assert list((world.folder / PRIVATE_FOLDER / "parts").iterdir()) == []
     world.pull()
     world.assert_right()
     assert world.hub.served(BIG) == 0
 
 
-def test_check_records_files_only_after_fsync(world: World, monkeypatch: pytest.MonkeyPatch):
+def test_check_records_files_only_after_fsync(world: PullFolder, monkeypatch: pytest.MonkeyPatch):
     """A hash covers only the page cache, but `verify --fast` and `up` trust the record after a power loss."""
     world.pull()
     (world.folder / BIG).unlink()
@@ -82,7 +82,7 @@ def test_check_records_files_only_after_fsync(world: World, monkeypatch: pytest.
     assert model.changed(files) == []
 
 
-def test_circular_links_are_fetched_again(world: World):
+def test_circular_links_are_fetched_again(world: PullFolder):
     world.folder.mkdir(parents=True)
     (world.folder / BIG).symlink_to(BIG)
     (world.folder / "config.json").symlink_to("other")
@@ -92,7 +92,7 @@ def test_circular_links_are_fetched_again(world: World):
     world.assert_right()
 
 
-def test_linked_folder_is_replaced_by_real_one(world: World, tmp_path: Path):
+def test_linked_folder_is_replaced_by_real_one(world: PullFolder, tmp_path: Path):
     world.hub.files |= {"sub/a.json": b"[1]", "sub/b.json": b"[2]"}
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -111,8 +111,8 @@ def test_linked_folder_is_replaced_by_real_one(world: World, tmp_path: Path):
     assert any(one.path == "sub/a.json" and "a link to" in one.cause for one in model.check(wanted))
 
 
-def test_clear_parts_keeps_foreign_files(world: World, tmp_path: Path):
-    disk, ours = tmp_path / "disk", world.folder / OURS
+def test_clear_parts_keeps_foreign_files(world: PullFolder, tmp_path: Path):
+    disk, ours = tmp_path / "disk", world.folder / PRIVATE_FOLDER
     (disk / "folder").mkdir(parents=True)
     for name in ("mine.txt", f"{'0' * 64}.part", f"{'0' * 64}.journal"):
         (disk / name).write_text("mine")

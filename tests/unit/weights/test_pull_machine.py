@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from deckard_deploy.errors import DeployError
-from deckard_deploy.weights.folder import OURS
+from deckard_deploy.weights.folder import PRIVATE_FOLDER
 from deckard_deploy.weights.manifest import Manifest, RemoteFile
-from deckard_deploy.weights.pull import Puller, pull
-from deckard_deploy.weights.transfer import Pace
+from deckard_deploy.weights.pull import PullReporter, pull
+from deckard_deploy.weights.transfer import TransferSettings
 from tests.support.hub_server import COMMIT, REPO, Hub, content, flipped, running
 from tests.support.pull_sandbox import BIG, half, shifted, status, times, whole_file
 
 pytestmark = pytest.mark.slow
 EXAMPLES = os.environ.get("DECKARD_FUZZ_EXAMPLES")  # for a long run; tests/campaigns/fuzz_weights.py says how
-PACE = Pace(connections=3, segment_bytes=64 << 10, backoff_s=0.001, retries=2, stall_s=10)
+PACE = TransferSettings(connections=3, segment_bytes=64 << 10, backoff_s=0.001, retries=2, stall_s=10)
 FAULTS = {
     "cut": half,
     "bit": flipped,
@@ -65,16 +65,16 @@ class Pulls(RuleBasedStateMachine):
     @rule()
     def pull_well(self) -> None:
         self.hub.fault = lambda *_: False
-        pull(self.manifest(), self.folder, Puller(lambda _: None, lambda *_: None, PACE))
+        pull(self.manifest(), self.folder, PullReporter(lambda _: None, lambda *_: None, PACE))
         assert self.final() == self.hub.files[BIG]
-        assert not (self.folder / OURS / "parts").exists()
+        assert not (self.folder / PRIVATE_FOLDER / "parts").exists()
         self.touched = False
 
     @rule(name=st.sampled_from(sorted(FAULTS)), count=st.sampled_from([1, 2, 100]))
     def pull_badly(self, name: str, count: int) -> None:
         self.hub.fault = times(count, FAULTS[name])
         try:
-            pull(self.manifest(), self.folder, Puller(lambda _: None, lambda *_: None, PACE))
+            pull(self.manifest(), self.folder, PullReporter(lambda _: None, lambda *_: None, PACE))
         except DeployError as error:
             assert error.hint  # noqa: PT017  any other exception fails the test
         else:
@@ -90,7 +90,7 @@ class Pulls(RuleBasedStateMachine):
                 raise KeyboardInterrupt
 
         try:
-            pull(self.manifest(), self.folder, Puller(lambda _: None, on_bytes, PACE))
+            pull(self.manifest(), self.folder, PullReporter(lambda _: None, on_bytes, PACE))
         except KeyboardInterrupt:
             return
         self.touched = False
@@ -113,10 +113,10 @@ class Pulls(RuleBasedStateMachine):
             os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
         self.touched = True
 
-    @precondition(lambda self: (self.folder / OURS / "parts").exists())
+    @precondition(lambda self: (self.folder / PRIVATE_FOLDER / "parts").exists())
     @rule(place=st.integers(0, 2000), name=st.sampled_from(["*.part", "*.journal"]))
     def damage_parts(self, place: int, name: str) -> None:
-        for path in (self.folder / OURS / "parts").glob(name):
+        for path in (self.folder / PRIVATE_FOLDER / "parts").glob(name):
             with path.open("r+b") as file:
                 file.seek(place)
                 file.write(b"?")

@@ -11,7 +11,7 @@ from deckard_deploy.catalog.specs import Deployment
 from deckard_deploy.doctor.findings import version
 from deckard_deploy.doctor.rules.deployment import quantization
 from deckard_deploy.doctor.rules.engine import Advisory, advisories
-from deckard_deploy.doctor.target import target_of
+from deckard_deploy.doctor.target import target_for_plan
 from deckard_deploy.operations.patches import with_needed_patches
 from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
 from tests.support.rule_cases import facts
@@ -45,7 +45,7 @@ def test_advisories_are_unique_and_fit_a_table():
 def test_release_with_plugin_loads_the_quantization() -> None:
     resolved = resolve(Deployment(engine="vllm-0.32.0"), profile=library.profile("spark"))
     plan = with_needed_patches(build_plan(resolved), resolved, DEFAULT_PATHS.patches)
-    target = target_of(resolved, plan, models=Path("/m"))
+    target = target_for_plan(resolved, plan, models=Path("/m"))
     verdicts = [quantization.judge(facts(), each) for each in (target, replace(target, patches=()))]
     assert [each.severity if each else None for each in verdicts] == ["ok", "fail"]
 

@@ -2,13 +2,13 @@
 
 import pytest
 
-from deckard_deploy.planning.memory.changes import Change, smallest_changes
+from deckard_deploy.planning.memory.changes import MemoryChange, smallest_changes
 from deckard_deploy.planning.memory.fit import memory_of
 from deckard_deploy.planning.memory.settings import GIB
 from tests.support.sample_choices import choice
 
 
-def proposed(profile: str, *settings: str, available: int | None = None) -> tuple[Change, ...]:
+def proposed(profile: str, *settings: str, available: int | None = None) -> tuple[MemoryChange, ...]:
     resolved = choice(profile, *settings)
     memory = memory_of(resolved, available=available)
     assert memory.problem()

@@ -3,18 +3,24 @@
 import pytest
 
 from deckard_deploy.catalog.resolution import Resolved
-from deckard_deploy.planning.memory.fit import RESERVE, Memory, memory_of, with_serve
-from deckard_deploy.planning.memory.parts import EarlierStart, Known, Level, Step, readable
+from deckard_deploy.planning.memory.fit import RESERVE, MemoryPlan, memory_of, with_serve
+from deckard_deploy.planning.memory.parts import (
+    BatchShape,
+    EarlierStart,
+    HostMeasurements,
+    Level,
+    readable_bytes,
+)
 from deckard_deploy.planning.memory.settings import GIB, UnknownMemoryError
 from tests.support.sample_choices import choice
 
 
-def memory(profile: str, *changes: str, available: int | None = None) -> Memory:
+def memory(profile: str, *changes: str, available: int | None = None) -> MemoryPlan:
     return memory_of(choice(profile, *changes), available=available)
 
 
 def test_64k_sequence_takes_12_gib() -> None:
-    assert f"{memory('spark').need / GIB:.2f}" == "12.04"
+    assert f"{memory('spark').bytes_per_sequence / GIB:.2f}" == "12.04"
 
 
 def test_b200_holds_15_of_16_full_sequences() -> None:
@@ -32,7 +38,8 @@ def test_weights_include_copied_value_projections() -> None:
 
 def test_measured_weights_replace_catalog_size() -> None:
     found = memory_of(
-        choice("spark"), known=Known(weight_bytes={"deckard-31b": {"language": 9 * 10**8, "vision": 10**8}})
+        choice("spark"),
+        known=HostMeasurements(weight_bytes={"deckard-31b": {"language": 9 * 10**8, "vision": 10**8}}),
     )
     assert found.parts[0].source == (
         "its tensors: language 0.8 GiB, vision 95 MiB; "
@@ -45,13 +52,13 @@ def test_measured_weights_replace_catalog_size() -> None:
 def test_two_ranks_halve_weights_and_heads() -> None:
     one, two = memory("b200"), memory("b200", "tensor-parallel-size=2")
     assert two.parts[0].expected == one.parts[0].expected // 2
-    assert two.need == one.need // 2
+    assert two.bytes_per_sequence == one.bytes_per_sequence // 2
 
 
 def test_drafter_takes_memory() -> None:
     without, found = memory("spark"), memory("spark", "drafter=deckard-e4b")
     assert [part.name for part in found.parts] == ["weights", "drafter", "engine", "CUDA graphs"]
-    assert found.need > without.need
+    assert found.bytes_per_sequence > without.bytes_per_sequence
     assert found.kv_bytes() < without.kv_bytes() - 9 * 10**9
 
 
@@ -77,15 +84,15 @@ def test_requested_memory_must_be_free() -> None:
 @pytest.mark.parametrize("available", [104 * GIB, 110 * GIB, 117 * GIB])
 def test_measured_kv_bytes_ignores_small_changes(available: int) -> None:
     found = memory("spark", available=available)
-    assert found.measured_kv_bytes() == 4 * found.need
+    assert found.measured_kv_bytes() == 4 * found.bytes_per_sequence
 
 
 def test_measured_kv_bytes_is_whole_sequences() -> None:
     found = memory("spark", "max-num-seqs=64", available=104 * GIB)
     size = found.measured_kv_bytes()
     assert size is not None
-    assert size % found.need == 0
-    assert size <= found.kv_bytes() < size + found.need
+    assert size % found.bytes_per_sequence == 0
+    assert size <= found.kv_bytes() < size + found.bytes_per_sequence
     assert memory("spark", "gpu-memory-utilization=0.2").measured_kv_bytes() is None
 
 
@@ -98,7 +105,7 @@ def test_given_kv_size_leaves_memory_for_graphs() -> None:
 
 
 def test_given_kv_size_is_exact() -> None:
-    size = 4 * memory("spark").need
+    size = 4 * memory("spark").bytes_per_sequence
     found = memory("spark", f"kv-cache-memory-bytes={size}")
     assert (found.kv_bytes(), found.kv_bytes(Level.LOW)) == (size, size)
     assert found.concurrency == 4.0
@@ -118,12 +125,15 @@ def test_newer_engine_subtracts_null_block() -> None:
     """Exactly the size of one sequence starts 0.19.1 but not 0.32.0; one more block starts both."""
     for engine in ("vllm-0.19.1-cpu", "vllm-0.32.0-cpu"):
         found = memory("cpu", f"engine={engine}")
-        block, sequence = found.cache.block_bytes, found.cache.sequence_bytes(1024, found.settings.unsettled)
+        block, sequence = (
+            found.cache.block_bytes,
+            found.cache.sequence_bytes(1024, found.settings.tokens_in_flight),
+        )
         newer = "0.32" in engine
-        assert (found._replace(given=sequence).problem() != "") is newer
-        assert found._replace(given=sequence + block).problem() == ""
-        assert found._replace(given=sequence + block).longest(1024) == 1024
-        assert (found._replace(given=sequence).longest(1024) < 1024) is newer
+        assert (found._replace(fixed_kv_bytes=sequence).problem() != "") is newer
+        assert found._replace(fixed_kv_bytes=sequence + block).problem() == ""
+        assert found._replace(fixed_kv_bytes=sequence + block).longest(1024) == 1024
+        assert (found._replace(fixed_kv_bytes=sequence).longest(1024) < 1024) is newer
 
 
 def test_verdict_between_range_ends_is_doubtful() -> None:
@@ -157,15 +167,15 @@ def test_with_serve_changes_options_by_name() -> None:
 
 
 def test_sizes_are_readable() -> None:
-    assert [readable(size) for size in (10**7, 12 * GIB)] == ["10 MiB", "12.0 GiB"]
+    assert [readable_bytes(size) for size in (10**7, 12 * GIB)] == ["10 MiB", "12.0 GiB"]
 
 
-def planned_step(profile: str, *changes: str) -> Step:
+def planned_step(profile: str, *changes: str) -> BatchShape:
     return memory(profile, *changes).step
 
 
-def with_starts(*starts: EarlierStart, changes: tuple[str, ...] = ()) -> Memory:
-    return memory_of(choice("b200", *changes), known=Known(starts=starts))
+def with_starts(*starts: EarlierStart, changes: tuple[str, ...] = ()) -> MemoryPlan:
+    return memory_of(choice("b200", *changes), known=HostMeasurements(starts=starts))
 
 
 def test_earlier_starts_replace_assumptions() -> None:

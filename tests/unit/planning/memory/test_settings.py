@@ -97,7 +97,7 @@ def test_hybrid_unless_disabled() -> None:
 )
 def test_unsettled_steps_by_engine(profile: str, changes: tuple[str, ...], steps: int) -> None:
     found = settings(profile, *changes)
-    assert (found.steps, found.unsettled) == (steps, steps * found.in_flight)
+    assert (found.steps, found.tokens_in_flight) == (steps, steps * found.in_flight)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from deckard_deploy.errors import EnvironmentUnfitError
-from deckard_deploy.running.docker.client import DockerEngine, unfit
+from deckard_deploy.running.docker.client import DockerClient, error_from_message
 from deckard_deploy.running.docker.runtime import DockerRuntime
 from deckard_deploy.system.commands import last_output_line, run
 
@@ -34,8 +34,8 @@ def docker(
     )
 
 
-def engine(folder: Path, **environment: str) -> DockerEngine:
-    return DockerEngine(environment={"PATH": f"{folder}:/usr/bin:/bin", **environment}, say=lambda _: None)
+def engine(folder: Path, **environment: str) -> DockerClient:
+    return DockerClient(environment={"PATH": f"{folder}:/usr/bin:/bin", **environment}, say=lambda _: None)
 
 
 def test_command_uses_endpoint_of_docker_context(programs):
@@ -55,7 +55,7 @@ def test_remote_endpoint_is_refused(programs, endpoint):
 
 def test_missing_docker_is_refused(programs):
     with pytest.raises(EnvironmentUnfitError, match="docker is not installed"):
-        DockerEngine(environment={"PATH": str(programs)}, say=lambda _: None).api  # noqa: B018  a question
+        DockerClient(environment={"PATH": str(programs)}, say=lambda _: None).api  # noqa: B018  a question
 
 
 def test_missing_context_shows_docker_message(programs):
@@ -137,7 +137,7 @@ def test_daemon_without_permission_is_refused(programs, tmp_path):
     ],
 )
 def test_docker_messages_get_a_hint(words, hint):
-    error = unfit(f"Error response from daemon: {words}")
+    error = error_from_message(f"Error response from daemon: {words}")
     assert error.message == f"docker: {words}"
     assert hint in error.hint
 

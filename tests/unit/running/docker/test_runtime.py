@@ -66,7 +66,7 @@ def runtime_with(tmp_path: Path, gone: set[str]) -> tuple[DockerRuntime, Vanishi
     deployment = StateDir(tmp_path).create("box")
     runtime = DockerRuntime(deployment, environment={}, say=print)
     vanishing = VanishingContainers(deployment.folder, gone)
-    runtime.engine.__dict__["api"] = vanishing  # replaces the client of the first question
+    runtime.client.__dict__["api"] = vanishing  # replaces the client of the first question
     return runtime, vanishing
 
 

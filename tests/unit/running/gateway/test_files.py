@@ -23,7 +23,7 @@ def plan(tmp_path: Path, **changes: object) -> LaunchPlan:
 
 
 def prepare(plan: LaunchPlan, tmp_path: Path) -> bool:
-    return files.prepare(plan, Keys(tmp_path), environment=dict(os.environ), say=lambda _: None)
+    return files.write_gateway_files(plan, Keys(tmp_path), environment=dict(os.environ), say=lambda _: None)
 
 
 def openssl(*arguments: str) -> str:
@@ -188,7 +188,7 @@ def test_renew_access_writes_current_keys(tmp_path):
     prepare(plan(tmp_path), tmp_path)
     if os.geteuid() == 0:
         os.chown(folder, 1234, 1234)
-    with keys.held():
+    with keys.lock():
         keys.add("alice")
     files.renew_access(folder, keys)
     found = folder / "access.conf"

@@ -17,7 +17,7 @@ def keys(tmp_path):
 
 
 def add_key(keys: Keys, name: str) -> str:
-    with keys.held():
+    with keys.lock():
         return keys.add(name)
 
 
@@ -53,7 +53,7 @@ def test_access_holds_hash_of_authorization_line(keys):
 def test_revoke_keeps_the_gateway_closed(keys):
     assert "geo $open { default 1; }" in keys.access()
     add_key(keys, "alice")
-    with keys.held():
+    with keys.lock():
         keys.revoke("alice")
     text = keys.access()
     assert "alice" not in text
@@ -95,7 +95,7 @@ def test_used_and_unknown_names_are_refused(keys):
     add_key(keys, "alice")
     with pytest.raises(BadInputError, match="already"):
         add_key(keys, "alice")
-    with pytest.raises(BadInputError, match="no key named 'bob'; known: alice"), keys.held():
+    with pytest.raises(BadInputError, match="no key named 'bob'; known: alice"), keys.lock():
         keys.revoke("bob")
 
 

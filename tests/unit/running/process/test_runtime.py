@@ -14,20 +14,20 @@ from deckard_deploy.running.process.supervision import ServerState
 from deckard_deploy.running.releases import Release
 from deckard_deploy.running.runtime import Observation
 from deckard_deploy.system.processes import is_alive, send_signal, wait_gone
-from tests.support.fake_deployment import World
+from tests.support.fake_deployment import FakeDeployment
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
 
-def state(world: World) -> ServerState:
+def state(world: FakeDeployment) -> ServerState:
     return ServerState.model_validate_json(world.deployment.process_state.read_text())
 
 
-def remaining_processes(world: World) -> list[object]:
+def remaining_processes(world: FakeDeployment) -> list[object]:
     return [*world.processes(), *world.supervisors()]
 
 
-def wait_until_exited(world: World) -> Observation:
+def wait_until_exited(world: FakeDeployment) -> Observation:
     def look() -> Observation | None:
         seen = world.runtime().observe()
         return seen if seen.state == "exited" else None
@@ -37,7 +37,7 @@ def wait_until_exited(world: World) -> Observation:
     return found
 
 
-def start_and_wait(world: World) -> Release:
+def start_and_wait(world: FakeDeployment) -> Release:
     release = world.started(world.plan())
     eventually(world.names)
     return release
