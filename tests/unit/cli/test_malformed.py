@@ -1,5 +1,6 @@
 """Bad input costs one line: exit 2, or 4 for weights and records; nothing written, no socket opened."""
 
+import importlib
 import re
 import socket
 import sys
@@ -18,6 +19,8 @@ CASES = (*malformed_cases.CASES, *malformed_options.CASES, *malformed_files.CASE
 @pytest.fixture(scope="module")
 def opened() -> list[str]:
     """Every socket and every file that is opened for writing, as the interpreter itself reports them."""
+    # Imported before: urllib3 binds a socket at its import, to see whether this machine has IPv6.
+    importlib.import_module("requests")
     seen: list[str] = []
 
     def watch(event: str, arguments: tuple[object, ...]) -> None:
