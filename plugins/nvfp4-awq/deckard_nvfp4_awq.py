@@ -1,10 +1,10 @@
 """Teach vLLM 0.32 the NVFP4_AWQ and NVFP4_SVD checkpoints that ModelOpt exports, without a change to its files.
 
-vLLM calls `register` in each of its processes (entry point group vllm.general_plugins). It adds both formats to
-modelopt.py's own tables (deckard_nvfp4_scheme); everything else, the kernels included, is vLLM's.
+vLLM calls `register` in each of its processes (entry point group vllm.general_plugins). It adds both formats
+to modelopt.py's own tables (deckard_nvfp4_scheme); everything else, the kernels included, is vLLM's.
 
-An exception in `register` stops the process that called it; one while this module is imported would only be logged
-(vllm/plugins/__init__.py:79), so nothing but the standard library is imported above.
+An exception in `register` stops the process that called it; one while this module is imported would only be
+logged (vllm/plugins/__init__.py:79), so nothing but the standard library is imported above.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ _LOG = logging.getLogger("vllm.deckard_nvfp4_awq")
 
 
 def register() -> None:
-    """Add the formats; raises RuntimeError in a vLLM that this was not written for."""
+    """Add the formats. Raises RuntimeError in another release of vLLM."""
     version = importlib.metadata.version("vllm")
     if not version.startswith(VLLM):
         raise RuntimeError(
@@ -28,12 +28,12 @@ def register() -> None:
     import deckard_nvfp4_scheme
 
     deckard_nvfp4_scheme.add_formats()
-    # deckard-deploy reads this line: it is each process's own word for which file it runs.
+    # deckard-deploy reads this line, with which each process attests the file that it runs.
     _LOG.warning("deckard_nvfp4_awq registered: sha256=%s pid=%d", _own_sha256(), os.getpid())
 
 
 def _own_sha256() -> str:
-    """Of the wheel that this module came from, or of the module itself."""
+    """Return the SHA-256 of the wheel that this module came from, or of the module itself."""
     loader = sys.modules[__name__].__spec__.loader
     path = loader.archive if isinstance(loader, zipimport.zipimporter) else __file__
     with open(path, "rb") as file:  # noqa: PTH123  pathlib is not loaded yet

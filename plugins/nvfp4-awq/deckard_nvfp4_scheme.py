@@ -1,4 +1,4 @@
-"""What NVFP4_AWQ and NVFP4_SVD have beside NVFP4, as vLLM 0.32's FormatScheme takes it.
+"""The tensors of NVFP4_AWQ and NVFP4_SVD that NVFP4 has not, as a FormatScheme of vLLM 0.32.
 
 pre_quant_scale                     [in]        multiplies the input, absent = ones
 weight_quantizer._svdquant_lora_a   [rank, in]  NVFP4_SVD: y = W4 (x s) + B (A (x s))
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.nn import Module, Parameter
+from torch.nn import Module
 from torch.nn.functional import linear
 from vllm.model_executor.kernels.linear import _POSSIBLE_NVFP4_KERNELS, register_linear_kernel
 from vllm.model_executor.kernels.linear.nvfp4.emulation import EmulationNvFp4LinearKernel
@@ -54,7 +54,7 @@ def _builder(algo: str) -> Callable[..., Any]:
 
 
 def _refuse_experts(original: Any) -> Callable[..., Any]:
-    """FusedMoE has no place to multiply an expert's input by its pre_quant_scale."""
+    """Wrap the choice of a FusedMoE method: it cannot multiply an expert's input by its pre_quant_scale."""
 
     def choose(*, quant_config: Any, moe_config: Any) -> Any:
         if quant_config.quant_method in ALGORITHMS:
@@ -72,8 +72,8 @@ class NvFp4Awq(modelopt.FormatScheme):
 
     def extra_weights(self, layer: Module, shapes: Any, ctx: Any, wl: Any) -> None:
         """Register the vector, sharded under row parallelism and copied whole everywhere else."""
-        # A producer before this layer may otherwise hand over an input that is quantized already, which no scale can
-        # be applied to (model_executor/layers/fusion/quant_activation.py:67).
+        # A scale cannot be applied to a quantized input, which the layer before this one may otherwise
+        # produce (model_executor/layers/fusion/quant_activation.py:67).
         layer.requires_unquantized_input = True
         scale = RowvLLMParameter(
             data=torch.ones(shapes.input_size_per_partition, dtype=shapes.params_dtype),
@@ -84,23 +84,23 @@ class NvFp4Awq(modelopt.FormatScheme):
         layer.register_parameter("pre_quant_scale", scale)
 
     def pre_process(self, layer: Module) -> None:
-        """Runs before vLLM looks for NaN, and before a kernel swizzles the scales or repacks the weight."""
+        """Take the scale; runs before vLLM looks for NaN and before a kernel swizzles the scales or repacks."""
         _repair_nan_scales(layer)
-        scale = _take_fused(layer, layer.pre_quant_scale)
+        scale = _take_fused(layer, layer, "pre_quant_scale")
         ones = scale is None or bool((scale == 1).all())
         layer.pre_quant_scale = None if ones else scale
         layer.requires_unquantized_input = not ones
 
     def apply(self, layer: Module, x: torch.Tensor, bias: Any, kernel_apply: Any) -> torch.Tensor:
-        """The kernel on the scaled input."""
+        """Apply the kernel to the scaled input."""
         return kernel_apply(layer, _scaled(layer, x), bias)
 
 
 class NvFp4Svd(NvFp4Awq):
-    """The same plus a low-rank residual in full precision (SVDQuant)."""
+    """NVFP4_AWQ plus a low-rank residual in full precision (SVDQuant)."""
 
     def extra_weights(self, layer: Module, shapes: Any, ctx: Any, wl: Any) -> None:
-        """Register the residual too, under the checkpoint's names; its rank is known when it is loaded."""
+        """Register the residual too, under the checkpoint's names; its rank is known after loading."""
         super().extra_weights(layer, shapes, ctx, wl)
         fused, dtype = shapes.num_partitions, shapes.params_dtype
         lora_a = RowvLLMParameter(
@@ -124,13 +124,13 @@ class NvFp4Svd(NvFp4Awq):
         layer.requires_unquantized_input = True
         residual = layer.weight_quantizer
         del layer.weight_quantizer
-        layer.svdquant_lora_a = _take_fused(layer, residual._svdquant_lora_a)
-        layer.svdquant_lora_b = _take_fused(layer, residual._svdquant_lora_b)
+        layer.svdquant_lora_a = _take_fused(layer, residual, "_svdquant_lora_a")
+        layer.svdquant_lora_b = _take_fused(layer, residual, "_svdquant_lora_b")
         if layer.svdquant_lora_a is None or layer.svdquant_lora_b is None:
             raise ValueError(f"{layer.prefix}: no low-rank residual was loaded.")
 
     def apply(self, layer: Module, x: torch.Tensor, bias: Any, kernel_apply: Any) -> torch.Tensor:
-        """Both branches on the scaled input."""
+        """Apply both branches to the scaled input."""
         x = _scaled(layer, x)
         low_rank = linear(linear(x, layer.svdquant_lora_a), layer.svdquant_lora_b)
         return kernel_apply(layer, x, bias) + low_rank
@@ -143,8 +143,8 @@ def _scaled(layer: Module, x: torch.Tensor) -> torch.Tensor:
 def _fused_loader(loader: Any, fused: int, *, shared: bool, rank_dim: int | None = None) -> Any:
     """Wrap the loader of a parameter that all shards of a fused linear fill.
 
-    shared: q/k/v and gate/up read one input, so each must bring the same tensor; otherwise the last one silently
-    wins. rank_dim: the dimension that only the checkpoint knows (SVDQuant's rank).
+    shared: q/k/v and gate/up read one input, so each must bring the same tensor; otherwise the last one
+    silently wins. rank_dim: the dimension that only the checkpoint knows (SVDQuant's rank).
     """
 
     def load(param: Any, loaded: Any, *shard: Any, **named: Any) -> None:
@@ -165,8 +165,15 @@ def _fused_loader(loader: Any, fused: int, *, shared: bool, rank_dim: int | None
     return load
 
 
-def _take_fused(layer: Any, param: Any) -> Any:
-    """The loaded tensor; None if the checkpoint has none; ValueError if only some of the projections had one."""
+def _take_fused(layer: Any, owner: Module, name: str) -> torch.Tensor | None:
+    """Take a loaded parameter away from its owner. Return its tensor; None if the checkpoint has none.
+
+    The tensor is no parameter any more: Humming's conversion deletes every parameter of the layer (vllm 0.32.0
+    model_executor/layers/quantization/utils/humming/linear.py:147), and the engine would die at its first pass.
+    Raises ValueError if only some of the fused projections had one.
+    """
+    param = getattr(owner, name)
+    delattr(owner, name)
     if param.shards_loaded == 0:
         return None
     fused = len(layer.logical_widths)
@@ -174,17 +181,17 @@ def _take_fused(layer: Any, param: Any) -> Any:
         raise ValueError(
             f"{layer.prefix}: {param.shards_loaded} of {fused} fused projections have a {param.tensor_name}."
         )
-    return Parameter(param.data, requires_grad=False)
+    return param.data
 
 
 def _repair_nan_scales(layer: Any) -> None:
-    """Replace FP8 NaN block scales (0x7F, 0xFF) by what the block's codes tell.
+    """Replace FP8 NaN block scales (0x7F, 0xFF), depending on the block's codes.
 
-    ModelOpt casts block_amax / (6 * weight_scale_2) to e4m3 without a clamp, and torch before 2.12 turns every
-    value from 465 up into NaN (NVIDIA/Model-Optimizer issue 1633). Codes that were packed with the true scale are
-    intact, and the nearest scale is 448. Codes that were packed by dividing by NaN are sixteen equal maxima and
-    tell nothing: 448 would make sixteen outliers, zero loses the block. That every scale is NaN means that none
-    was loaded, which vLLM says itself.
+    ModelOpt casts block_amax / (6 * weight_scale_2) to e4m3 without a clamp, and torch before 2.12 turns
+    every value from 465 up into NaN (NVIDIA/Model-Optimizer issue 1633). Codes that were packed with the true
+    scale are intact, and the nearest scale is 448. Codes that were packed by dividing by NaN are sixteen
+    equal maxima without information: 448 would make sixteen outliers, zero loses the block. If every scale is
+    NaN, none was loaded, which vLLM reports itself.
     """
     scale = layer.weight_scale.data.view(torch.uint8)
     nan = (scale & 0x7F) == 0x7F

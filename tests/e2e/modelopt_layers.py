@@ -118,6 +118,17 @@ def nan_case(*, lost: bool) -> dict[str, float]:
     return {"off": _relative(out, reference(repaired(linear, 0 if lost else 0x7E)))}
 
 
+def replaced_parameters(layer: torch.nn.Module) -> None:
+    """Delete every parameter, as Humming's conversion does, and keep the tensors of NVFP4 that its kernel reads."""
+    plain = load(checkpoint("row", "NVFP4"))
+    plain.quant_method.process_weights_after_loading(plain)
+    kept = dict(plain.named_parameters(recurse=False))
+    for name, parameter in list(layer.named_parameters(recurse=False)):
+        delattr(layer, name)
+        if name in kept:
+            setattr(layer, name, parameter.data)
+
+
 def no_scale(layer: torch.nn.Module) -> None:
     layer.pre_quant_scale = None
 
@@ -150,6 +161,9 @@ def single() -> dict[str, Any]:
             found[f"{algo}/{kind}"] = off(checkpoint(kind, algo))
             if algo != "NVFP4":
                 found[f"control/no pre_quant_scale/{algo}/{kind}"] = off(checkpoint(kind, algo), no_scale)
+                if ours is not modelopt:  # 0.19.1 has no Humming
+                    name = f"parameters replaced/{algo}/{kind}"
+                    found[name] = off(checkpoint(kind, algo), replaced_parameters)
     found["nan/intact"], found["nan/lost"] = nan_case(lost=False), nan_case(lost=True)
     with nan_left_in():
         found["control/nan left in"] = {"off": None}  # vLLM 0.32 refuses what 0.19.1 computes NaN from
