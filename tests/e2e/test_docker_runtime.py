@@ -70,7 +70,7 @@ def test_arguments_arrive_as_they_were_planned(world: DockerDeployment, port: in
     release = world.started(world.plan(port=port))
     arguments = docker("inspect", "--format", "{{json .Args}}", f"deckard-{world.name}")
     assert r"$HOME `id` '\"\n#" in arguments
-    assert release.plan().launched(release.recorded_launch().launch_id).arguments[-1] == "$HOME `id` '\"\n#"
+    assert release.plan.launched(release.recorded_launch().launch_id).arguments[-1] == "$HOME `id` '\"\n#"
 
 
 def test_the_log_comes_whole_once_and_clean(world: DockerDeployment, port: int) -> None:

@@ -50,7 +50,7 @@ class DockerRuntime:
         project), IntegrityError (the compose file is not the release's).
         """
         self._refuse_foreign()
-        plan = release.plan()
+        plan = release.plan
         require_free(plan.address, plan.port)
         self._end_log()
         arguments = ("up", "--detach", "--no-build", "--pull", "never", "--remove-orphans")
