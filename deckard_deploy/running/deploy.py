@@ -112,7 +112,7 @@ def deploy(site: DeploymentContext, release: ReleaseFolder, launch: Launch) -> L
 
 
 def resume(site: DeploymentContext, release: ReleaseFolder) -> Launch:
-    """Prove the readiness of an earlier launch, and make it current. Fails as bring_up does."""
+    """Prove the readiness of an earlier launch, and make it current. Fails as `deploy` does."""
     fallback = site.releases.current()
     try:
         return _prove(site, release)
