@@ -6,14 +6,14 @@ import time
 from datetime import datetime
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+from docker import APIClient
+from docker.errors import NotFound
 
 from deckard_deploy.errors import EnvironmentUnfitError
 from deckard_deploy.running.docker.client import DockerClient
 from deckard_deploy.system.text import RawLineSplitter, clean_bytes
-
-if TYPE_CHECKING:
-    from docker import APIClient
 
 _REATTACH_S = 0.3
 # RFC 3339 with nine digits, in UTC (moby jsonmessage.RFC3339NanoFixed): time stamps sort as text.
@@ -51,8 +51,6 @@ class DockerLog:
         self._thread.join(timeout=2)
 
     def _read(self) -> None:
-        from docker.errors import NotFound  # noqa: PLC0415  half a second
-
         seen = ""
         try:
             api = self._client.connect()
@@ -67,7 +65,7 @@ class DockerLog:
         except (NotFound, EnvironmentUnfitError):
             return  # the container or the daemon is gone; `observe` reports that
 
-    def _attach(self, api: "APIClient", seen: str) -> str:
+    def _attach(self, api: APIClient, seen: str) -> str:
         """Read one stream to its end. Return the time stamp of the last line."""
         splitter = RawLineSplitter()
         after = seen
