@@ -8,6 +8,8 @@ So acceptance is measured at every start.
 from dataclasses import dataclass
 from enum import StrEnum
 
+import requests
+
 from deckard_deploy.errors import NetworkError
 from deckard_deploy.measuring.metrics import SpeculativeDecoding, metrics_url, scrape, speculative_decoding
 from deckard_deploy.system.http import ANONYMOUS, EndpointCredentials, session
@@ -92,8 +94,6 @@ def measure(base_url: str, served_name: str, access: EndpointCredentials = ANONY
 
 
 def _complete(base_url: str, served_name: str, prompt: str, access: EndpointCredentials) -> None:
-    import requests  # noqa: PLC0415  heavy
-
     body = {
         "model": served_name,
         "messages": [{"role": "user", "content": prompt}],

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from itertools import islice, pairwise
 from typing import TypeAlias
 
+import requests
+from prometheus_client.parser import text_string_to_metric_families
+
 from deckard_deploy.errors import NetworkError
 from deckard_deploy.system.http import ANONYMOUS, EndpointCredentials, session
 
@@ -196,8 +199,6 @@ def scrape(url: str, access: EndpointCredentials = ANONYMOUS) -> Page:
 
 def parse(text: str, *, at_s: float = 0.0) -> Page:
     """Parse a page in Prometheus's text format. Raises NetworkError when it is something else."""
-    from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415  heavy
-
     samples: dict[str, dict[Labels, float]] = {}
     types = {}
     try:
@@ -217,8 +218,6 @@ def parse(text: str, *, at_s: float = 0.0) -> Page:
 
 
 def _fetch(url: str, access: EndpointCredentials) -> str:
-    import requests  # noqa: PLC0415  heavy
-
     with session(access) as client:
         try:
             with client.get(url, timeout=TIMEOUT_S, allow_redirects=False, stream=True) as response:

@@ -4,6 +4,8 @@ import base64
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
 from deckard_deploy.measuring.baselines import Baseline
 from deckard_deploy.measuring.comparison import Comparison
 from deckard_deploy.measuring.figures import has_drafter, rows
@@ -27,8 +29,6 @@ def html(
     comparison: Comparison | None = None,
 ) -> str:
     """Return the page: templates/report.html.j2 with the pictures in it."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415  heavy
-
     environment = Environment(
         loader=FileSystemLoader(templates_dir()), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )

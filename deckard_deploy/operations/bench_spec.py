@@ -32,7 +32,7 @@ from deckard_deploy.running.lock import lock_deployment
 
 def drafting_plan(deployment: DeploymentRef) -> LaunchPlan:
     """Return the plan of the current release. Raises BadInputError when it has no drafter, or cannot be measured."""
-    plan = current_release(deployment).plan()
+    plan = current_release(deployment).plan
     if plan.speculative is None:
         raise BadInputError(
             f"{deployment.name} has no drafter to try", hint=f"{up_command(deployment)} --drafter NAME"

@@ -29,7 +29,7 @@ from deckard_deploy.system.files import remove_folder, temporary_prefix, transla
 def explain(selection: Selection, runs: int) -> str:
     """Return one line that says what `run` would do. Raises BadInputError."""
     deployment = select_deployment(selection)
-    plan = current_release(deployment).plan()
+    plan = current_release(deployment).plan
     caches = ", ".join(map(str, compile_caches(plan))) or "any cache"
     return f"would    restart plan {plan.hash} {runs} times without {caches}, then {runs} times with"
 
@@ -46,7 +46,7 @@ def run(selection: Selection, runs: int, report: Reporter) -> StartupRecord:
     `bring_up` raises.
     """
     deployment = select_deployment(selection)
-    plan = current_release(deployment).plan()
+    plan = current_release(deployment).plan
     with (
         lock_deployment(deployment.directory.create(deployment.name), verb="bench startup"),
         open_deployment(deployment.directory, deployment.name, report, also=plan.runtime) as context,

@@ -32,7 +32,7 @@ def current_release(deployment: DeploymentRef) -> Release:
     release = Releases(deployment.directory.deployment(deployment.name)).current()
     if release is None:
         raise BadInputError(f"{deployment.name} was never ready", hint=up_command(deployment))
-    return release
+    return release.load()
 
 
 def running_endpoint(deployment: DeploymentRef, report: Reporter) -> tuple[LaunchPlan, Endpoint]:

@@ -50,7 +50,7 @@ def up_command(deployment: DeploymentRef) -> str:
     name = profile = deployment.name
     with suppress(IntegrityError):
         for release in Releases(deployment.directory.deployment(name)).all()[:1]:
-            profile = release.plan().profile
+            profile = release.load().plan.profile
     if name == profile:
         return f"deckard-deploy up --profile {profile}"
     return f"deckard-deploy up --profile {profile} --name {name}"
@@ -89,7 +89,7 @@ def open_deployment(
         runtimes=runtimes,
         follow=functools.partial(wait_until_ready, directory=directory, report=report, planned=planned),
         say=report.say,
-        prepare=lambda release: ensure_gateway_files(release.plan(), directory, report),
+        prepare=lambda release: ensure_gateway_files(release.plan, directory, report),
     )
     try:
         yield context
@@ -113,4 +113,4 @@ def observed_plan(deployment: DeploymentRef, context: DeploymentContext) -> tupl
         release = context.releases.get(seen.plan_hash)
     if release is None:
         raise BadInputError(f"{deployment.name} does not run", hint=up_command(deployment))
-    return release.plan(), seen
+    return release.load().plan, seen

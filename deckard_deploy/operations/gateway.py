@@ -82,7 +82,7 @@ def reload_gateway_keys(context: DeploymentContext, directory: StateDir) -> bool
         if seen.plan_hash is None or seen.state != "running":
             continue
         release = context.releases.get(seen.plan_hash)
-        plan = release.plan() if release else None
+        plan = release.load().plan if release else None
         if plan and plan.gateway:
             _wait_for_keys(plan, directory)
             return True

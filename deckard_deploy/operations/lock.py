@@ -48,7 +48,7 @@ def _resolve(resolved: Resolved, report: Reporter) -> Lock:
     models = {}
     for model in hub_models(resolved):
         repository = repository_of(model)
-        models[model.name] = hub.resolve(repository.repo, repository.revision)
+        models[model.name] = hub.connect().resolve(repository.repo, repository.revision)
     image_digests = {}
     for image in build_plan(resolved).images:
         digest = _digest(image, report)

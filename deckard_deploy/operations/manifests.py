@@ -6,7 +6,7 @@ from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.catalog.specs import HubRepository, ModelSpec
 from deckard_deploy.errors import IntegrityError
 from deckard_deploy.operations.options import LockUse
-from deckard_deploy.weights import lockfile
+from deckard_deploy.weights import hub, lockfile
 from deckard_deploy.weights.folder import ModelFolder
 from deckard_deploy.weights.manifest import Manifest
 
@@ -46,9 +46,7 @@ def _manifest_for(model: ModelSpec, folder: Path, lock: LockUse) -> Manifest:
     known = ModelFolder(folder).manifest()
     if known and known.repo == repository.repo and repository.revision in (None, known.commit):
         return known
-    from deckard_deploy.weights import hub  # noqa: PLC0415  requests: `verify --fast` needs no hub
-
-    return hub.resolve(repository.repo, repository.revision)
+    return hub.connect().resolve(repository.repo, repository.revision)
 
 
 def locked_manifest(model: ModelSpec, lock: lockfile.Lock, *, source: Path) -> Manifest | None:

@@ -6,7 +6,7 @@ from deckard_deploy.catalog import library
 from deckard_deploy.errors import IntegrityError
 from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.patching import attestation, manifest, plugin
-from deckard_deploy.patching.base_files import BaseFiles, from_image, from_package
+from deckard_deploy.patching.base_files import BaseFiles, from_package
 from deckard_deploy.patching.build import BuiltPatch, build
 from deckard_deploy.patching.manifest import Patch, PatchSet
 from deckard_deploy.patching.overlay import create_overlay
@@ -31,6 +31,8 @@ def build_patches(plan: LaunchPlan, runtime: Runtime, report: Reporter) -> None:
     if files.package:
         base = from_package(Path(files.package), targets)
     elif files.image:
+        from deckard_deploy.patching.image_files import from_image  # noqa: PLC0415  the docker SDK
+
         base = from_image(files.image, targets, endpoint=files.endpoint)
         _require_planned_folder(plan, base, targets[0])
     else:

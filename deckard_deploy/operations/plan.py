@@ -145,7 +145,7 @@ def current_plan(directory: StateDir, name: str) -> LaunchPlan | None:
     if not deployment.folder.exists():
         return None
     release = Releases(deployment).current()
-    return release.plan() if release else None
+    return release.load().plan if release else None
 
 
 def changes_to(plan: LaunchPlan, current: LaunchPlan | None) -> list[str]:

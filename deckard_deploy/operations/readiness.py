@@ -29,7 +29,7 @@ NOTHING_PLANNED: Mapping[str, MemoryPlan] = MappingProxyType({})
 
 def probe(release: Release, *, directory: StateDir, timeout_s: float = 120.0) -> Readiness:
     """Ask the release's endpoint once whether its recorded launch answers."""
-    plan = release.plan()
+    plan = release.plan
     launch = release.launch()
     return readiness.probe(
         plan.base_url,
@@ -53,7 +53,7 @@ def wait_until_ready(
     planned: the memory that the plan expects, by plan hash.
     Raises StartFailedError and TimedOutError with the diagnosis.
     """
-    plan = release.plan()
+    plan = release.plan
     earlier = history.starts_like(
         directory.startups, profile=plan.profile, model=plan.model, engine=plan.engine
     )

@@ -27,7 +27,8 @@ def create_release(plan: LaunchPlan, releases: Releases) -> tuple[Release, Launc
         PLAN: plan.model_dump_json(indent=1) + "\n",
         "command.txt": render_command(plan, launch_id=launch_id),
     }
-    return releases.store(plan.hash, described | files), launch
+    stored = releases.store(plan.hash, described | files)
+    return Release(stored.folder, plan), launch
 
 
 def stale_files(release: Release) -> tuple[str, ...]:
@@ -36,7 +37,7 @@ def stale_files(release: Release) -> tuple[str, ...]:
     A plan holds the hashes of its patches and of its plugin, but none of our templates. Raises IntegrityError.
     """
     launch = release.recorded_launch()
-    wanted = content_hashes(rendered_files(release.plan(), launch.launch_id))
+    wanted = content_hashes(rendered_files(release.plan, launch.launch_id))
     return tuple(name for name, digest in wanted.items() if launch.rendered.get(name) != digest)
 
 

@@ -26,8 +26,8 @@ def run(selection: Selection, report: Reporter, *, dry_run: bool = False) -> str
             raise BadInputError(f"{name} has no release before the current one", hint="deckard-deploy status")
         word = "would" if dry_run else "rollback"
         report.say(f"{word:8} {current.plan_hash} -> {previous.plan_hash}")
-        plan = previous.plan()
-        for change in difference(current.plan(), plan):
+        plan = previous.load().plan
+        for change in difference(current.load().plan, plan):
             report.say(f"           {change}")
         if dry_run:
             return None

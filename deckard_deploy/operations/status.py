@@ -28,12 +28,13 @@ def read_status(selection: Selection, report: Reporter) -> dict[str, Any]:
 def _facts(context: DeploymentContext, directory: StateDir) -> dict[str, Any]:
     seen = observe(context.runtimes)
     if seen.plan_hash:
-        release = context.releases.get(seen.plan_hash)
+        stored = context.releases.get(seen.plan_hash)
     else:
-        release = context.releases.current()
-    if release is None:
+        stored = context.releases.current()
+    if stored is None:
         return {"state": seen.state}
-    plan = release.plan()
+    release = stored.load()
+    plan = release.plan
     launch = release.launch()
     running = seen.state == "running"
     found = probe(release, directory=directory, timeout_s=PROBE_TIMEOUT_S) if running else None

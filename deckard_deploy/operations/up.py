@@ -35,6 +35,7 @@ from deckard_deploy.running.deploy import (
 )
 from deckard_deploy.running.layout import StateDir, state_directory
 from deckard_deploy.running.lock import lock_deployment
+from deckard_deploy.running.releases import Release
 from deckard_deploy.startup.readiness import Outcome
 from deckard_deploy.system.unknown import Unknown
 
@@ -110,7 +111,7 @@ def run(planned: HostPlan, directory: StateDir, report: Reporter) -> None:
 def explain(plan: LaunchPlan, directory: StateDir, report: Reporter) -> None:
     """Report what `run` would do. Nothing is changed."""
     with open_deployment(directory, plan.deployment, report, also=plan.runtime) as context:
-        decision = decide_for(context, plan, directory)
+        decision, _ = decide_for(context, plan, directory)
         report.say(f"would    {decision.action}: {decision.cause}")
         _report_changes(context, plan, report)
 
@@ -123,15 +124,14 @@ def _converge(planned: HostPlan, directory: StateDir, context: DeploymentContext
         stale = ensure_gateway_files(plan, directory, report) or has_stale_keys(plan, directory)
         if stale and reload_gateway_keys(context, directory):
             report.say("gateway  goes by its new files")
-    decision = decide_for(context, plan, directory)
+    decision, running = decide_for(context, plan, directory)
     if decision.action == "nothing":
         report.say(f"running  {decision.cause}: nothing to do")
         return
     report.say(f"{decision.action:8} {decision.cause}")
     _report_changes(context, plan, report)
-    release = context.releases.get(plan.hash)
-    if decision.action == "follow" and release:
-        resume(context, release)
+    if running:
+        resume(context, running)
         return
     runtime = context.runtimes[plan.runtime]
     require_disk_space(planned.resolved, plan, directory, runtime, report)
@@ -140,35 +140,39 @@ def _converge(planned: HostPlan, directory: StateDir, context: DeploymentContext
     deploy(context, *create_release(plan, context.releases))
 
 
-def decide_for(context: DeploymentContext, plan: LaunchPlan, directory: StateDir) -> Decision:
+def decide_for(
+    context: DeploymentContext, plan: LaunchPlan, directory: StateDir
+) -> tuple[Decision, Release | None]:
     """Decide what `up` must do. A running release is also replaced if it does not answer or its files are stale.
 
+    Return the running release too, unless it has to be replaced.
     Raises TimedOutError when the running release is too busy to answer.
     """
-    release = context.releases.get(plan.hash)
-    launch = release.launch() if release else None
+    stored = context.releases.get(plan.hash)
+    launch = stored.launch() if stored else None
     decision = decide(plan.hash, observe(context.runtimes), launch)
-    if release is None or decision.action not in ("nothing", "follow"):
-        return decision
+    if stored is None or decision.action not in ("nothing", "follow"):
+        return decision, None
+    release = stored.load()
     stale = stale_files(release)
     if stale:
-        return Decision("replace", f"this version of the tool writes {' and '.join(stale)} otherwise")
+        return Decision("replace", f"this version of the tool writes {' and '.join(stale)} otherwise"), None
     if decision.action == "follow":
-        return decision
+        return decision, release
     found = probe(release, directory=directory, timeout_s=PROBE_TIMEOUT_S)
     if found.outcome is Outcome.READY:
-        return Decision("nothing", f"{decision.cause}, and answers")
+        return Decision("nothing", f"{decision.cause}, and answers"), release
     if found.timed_out:
         raise TimedOutError(
             f"{plan.deployment} runs, but has not answered within {PROBE_TIMEOUT_S:g} s: it may only be busy",
             hint=f"deckard-deploy status, or restart it: deckard-deploy down --name {plan.deployment}",
         )
-    return Decision("replace", f"it runs, but is {found.outcome}: {found.detail}")
+    return Decision("replace", f"it runs, but is {found.outcome}: {found.detail}"), None
 
 
 def _report_changes(context: DeploymentContext, plan: LaunchPlan, report: Reporter) -> None:
     current = context.releases.current()
-    changes = difference(current.plan(), plan) if current else ()
+    changes = difference(current.load().plan, plan) if current else ()
     if current and changes:
         report.say(f"change   {current.plan_hash} -> {plan.hash}")
         for change in changes:

@@ -23,6 +23,7 @@ def run(selection: Selection, report: Reporter) -> str:
             seen = runtime.observe()
             release = context.releases.get(seen.plan_hash) if seen.plan_hash else None
             if release and seen.state in ("running", "restarting"):
-                wait_until_ready(release, runtime, directory=directory, report=report)
-                return release.plan().base_url
+                loaded = release.load()
+                wait_until_ready(loaded, runtime, directory=directory, report=report)
+                return loaded.plan.base_url
     raise StartFailedError(f"{name} is not running", hint=up_command(deployment))

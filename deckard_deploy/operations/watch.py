@@ -55,7 +55,7 @@ class CompletionCanary:
         """Ask the release once."""
         found = probe(release, directory=self._directory, timeout_s=self._deadline_s)
         before = self._tokens
-        self._tokens = _tokens_so_far(release.plan(), self._directory)
+        self._tokens = _tokens_so_far(release.plan, self._directory)
         worked = before is not None and self._tokens is not None and self._tokens > before
         answered = found.outcome is Outcome.READY or (found.timed_out and worked)
         final = found.outcome in (Outcome.ENGINE_DEAD, Outcome.OTHER_SERVER)

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from deckard_deploy.errors import BadInputError
-from deckard_deploy.patching.base_files import BaseFiles, from_cache, from_image, from_package, save_to_cache
+from deckard_deploy.patching.base_files import BaseFiles, from_cache, from_package, save_to_cache
 from deckard_deploy.patching.manifest import PatchSet
 from deckard_deploy.patching.wheel import from_wheel, release_wheel
 
@@ -39,6 +39,8 @@ def find_base_files(patch_set: PatchSet, source: Source, *, cache: Path) -> Base
         raise BadInputError("--wheel cannot be combined with --image or --package")
     targets = [patch.target for patch in patch_set.patches]
     if image:
+        from deckard_deploy.patching.image_files import from_image  # noqa: PLC0415  the docker SDK
+
         base = from_image(
             image, targets, package=PurePosixPath(package) if package else None, endpoint=endpoint
         )

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from requests import RequestException, Session
+
 from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError, NetworkError
 from deckard_deploy.patching.base_files import MAX_MODULE_BYTES, BaseFiles
 
@@ -76,8 +78,6 @@ class HttpFile(io.RawIOBase):
     """A read-only file on a web server, read by ranges."""
 
     def __init__(self, url: str) -> None:
-        from requests import Session  # noqa: PLC0415  heavy
-
         self._url = url
         self._session = Session()
         self._position = 0
@@ -113,8 +113,6 @@ class HttpFile(io.RawIOBase):
 
     def _fetch(self, begin: int, end: int) -> tuple[bytes, int]:
         """Return the bytes begin..end - 1 and the size of the whole file. Raises NetworkError."""
-        from requests import RequestException  # noqa: PLC0415  heavy
-
         wanted = {"Range": f"bytes={begin}-{end - 1}"}
         try:
             with self._session.get(self._url, headers=wanted, timeout=TIMEOUT_S, stream=True) as response:

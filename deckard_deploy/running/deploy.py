@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
 from deckard_deploy.errors import DeployError, EnvironmentUnfitError, IntegrityError, StartFailedError
-from deckard_deploy.running.releases import FAILURE_LOG, Launch, Release, Releases
+from deckard_deploy.running.releases import FAILURE_LOG, Launch, Release, ReleaseFolder, Releases
 from deckard_deploy.running.runtime import MISSING, Observation, Runtime
 from deckard_deploy.system.files import write_atomically
 from deckard_deploy.system.ports import require_free
@@ -93,7 +93,7 @@ def observe(runtimes: Mapping[str, Runtime]) -> Observation:
     return MISSING
 
 
-def deploy(site: DeploymentContext, release: Release, launch: Launch) -> Launch:
+def deploy(site: DeploymentContext, release: ReleaseFolder, launch: Launch) -> Launch:
     """Stop what runs, start `release` as `launch` (state starting), follow it, and make it current.
 
     On a DeployError: keep the log, stop the release, start and follow the one that was current before, and
@@ -102,16 +102,17 @@ def deploy(site: DeploymentContext, release: Release, launch: Launch) -> Launch:
     fallback = site.releases.current()
     if release != fallback:
         site.releases.previous()  # raises now, before the start, if the link that will be replaced is damaged
-    _stop_current(site, release)
+    loaded = release.load()
+    _stop_current(site, loaded)
     try:
-        return _run(site, release, launch)
+        return _run(site, loaded, launch)
     except DeployError as error:  # guard: F42
         _record_failure(site, release, error)
         raise _with_outcome(error, _roll_back(site, release, fallback)) from error.__cause__
 
 
-def resume(site: DeploymentContext, release: Release) -> Launch:
-    """Prove the readiness of an earlier launch, and make it current. Fails as bring_up does."""
+def resume(site: DeploymentContext, release: ReleaseFolder) -> Launch:
+    """Prove the readiness of an earlier launch, and make it current. Fails as `deploy` does."""
     fallback = site.releases.current()
     try:
         return _prove(site, release)
@@ -163,32 +164,33 @@ def stop_all(site: DeploymentContext) -> None:
 
 def _stop_current(site: DeploymentContext, release: Release) -> None:
     """Stop what runs, unless another process holds the port of `release`. Raises EnvironmentUnfitError."""
-    plan = release.plan()
+    plan = release.plan
     observed = observe(site.runtimes)
     runs = observed.state not in ("missing", "exited")
     running = None
     if runs and observed.plan_hash:
         running = site.releases.get(observed.plan_hash)
-    if running and running.plan().port != plan.port:
+    if running and running != release and running.load().plan.port != plan.port:
         require_free(plan.address, plan.port)
     stop_all(site)
     if not runs:  # otherwise the runtime checks the port, and a failure rolls back
         require_free(plan.address, plan.port)
 
 
-def _run(site: DeploymentContext, release: Release, launch: Launch) -> Launch:
+def _run(site: DeploymentContext, release: ReleaseFolder, launch: Launch) -> Launch:
     """Start the release while nothing else runs, and prove its readiness."""
     release.record(launch)
-    site.prepare(release)
-    instance = site.runtimes[launch.runtime].start(release)
+    loaded = release.load()
+    site.prepare(loaded)
+    instance = site.runtimes[launch.runtime].start(loaded)
     release.record(launch.model_copy(update={"instance_id": instance.id, "launch_id": instance.launch_id}))
-    return _prove(site, release)
+    return _prove(site, loaded)
 
 
-def _prove(site: DeploymentContext, release: Release) -> Launch:
+def _prove(site: DeploymentContext, release: ReleaseFolder) -> Launch:
     launch = release.recorded_launch()
     runtime = site.runtimes[launch.runtime]
-    site.follow(release, runtime)
+    site.follow(release.load(), runtime)
     observed = runtime.observe()
     if observed.state != "running":
         raise StartFailedError(
@@ -203,7 +205,7 @@ def _prove(site: DeploymentContext, release: Release) -> Launch:
     return ready
 
 
-def _record_failure(site: DeploymentContext, release: Release, error: DeployError) -> None:
+def _record_failure(site: DeploymentContext, release: ReleaseFolder, error: DeployError) -> None:
     """Record a failed launch, keep its log, and stop it, even if a full disk loses record and log."""
     with contextlib.suppress(EnvironmentUnfitError, IntegrityError):
         launch = release.recorded_launch()
@@ -215,7 +217,7 @@ def _record_failure(site: DeploymentContext, release: Release, error: DeployErro
         runtime.stop()
 
 
-def _roll_back(site: DeploymentContext, failed: Release, fallback: Release | None) -> str:
+def _roll_back(site: DeploymentContext, failed: ReleaseFolder, fallback: ReleaseFolder | None) -> str:
     """Run the release that was current before. Return a sentence about the outcome."""
     if fallback is None:
         return "there was no release before it, so nothing runs"
@@ -230,7 +232,7 @@ def _roll_back(site: DeploymentContext, failed: Release, fallback: Release | Non
     return f"release {fallback.plan_hash}, which ran before, is back"
 
 
-def relaunch(release: Release) -> Launch:
+def relaunch(release: ReleaseFolder) -> Launch:
     """Return a new launch like the release's last one, from the same files. Raises IntegrityError."""
     launch = release.recorded_launch()
     now = datetime.now(UTC).isoformat("T", "seconds")

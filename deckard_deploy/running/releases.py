@@ -61,19 +61,28 @@ class Launch(BaseModel):
     rendered: dict[str, str] = Field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Release:
-    """One release folder, named by its plan's hash."""
+@dataclass(frozen=True, eq=False)
+class ReleaseFolder:
+    """One release folder, named by its plan's hash. Its plan was not read, so it may be damaged.
+
+    A folder equals the release that was loaded from it.
+    """
 
     folder: Path
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ReleaseFolder) and self.folder == other.folder
+
+    def __hash__(self) -> int:
+        return hash(self.folder)
 
     @property
     def plan_hash(self) -> str:
         """The hash of the plan: twelve hex digits."""
         return self.folder.name
 
-    def plan(self) -> LaunchPlan:
-        """Return the plan, verified by the folder's name. Raises IntegrityError.
+    def load(self) -> "Release":
+        """Return the release with its plan, verified by the folder's name. Raises IntegrityError.
 
         The file is hashed, not the model, so that a version of this tool with a new field still reads an old
         plan.
@@ -86,10 +95,13 @@ class Release:
         found = plan_hash(json.loads(text))
         if found != self.plan_hash:
             raise self._unusable(f"{self.folder / PLAN} is plan {found}, not {self.plan_hash}")
-        return plan
+        return Release(self.folder, plan)
 
     def launch(self) -> Launch | None:
-        """Return the last launch, None if there was none. Raises IntegrityError."""
+        """Return the last launch, None if there was none. Raises IntegrityError.
+
+        It is read each time: the supervisor and other verbs change it.
+        """
         try:
             return Launch.model_validate_json(read_regular(self.folder / LAUNCH))
         except FileNotFoundError:
@@ -137,13 +149,27 @@ class Release:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Release(ReleaseFolder):
+    """A release folder with its plan, which was read and verified once."""
+
+    plan: LaunchPlan
+
+    def load(self) -> "Release":
+        """Return this release."""
+        return self
+
+
 class Releases:
-    """All releases of one deployment. A caller that changes them holds the deployment's lock."""
+    """All releases of one deployment. A caller that changes them holds the deployment's lock.
+
+    No plan is read to list them, so that a damaged release can be stopped and removed.
+    """
 
     def __init__(self, deployment: DeploymentDir) -> None:
         self.deployment = deployment
 
-    def get(self, plan_hash: str) -> Release | None:
+    def get(self, plan_hash: str) -> ReleaseFolder | None:
         """Return the release of that plan, None if there is none. Raises BadInputError, IntegrityError."""
         if not _HASH.fullmatch(plan_hash):
             raise BadInputError(
@@ -152,9 +178,9 @@ class Releases:
         folder = self.deployment.releases / plan_hash
         if folder.is_symlink():
             raise IntegrityError(f"{folder} is a link, not a release", hint=f"rm {folder}")
-        return Release(folder) if folder.is_dir() else None
+        return ReleaseFolder(folder) if folder.is_dir() else None
 
-    def all(self) -> list[Release]:
+    def all(self) -> list[ReleaseFolder]:
         """Return every release, the last used first."""
         if not self.deployment.releases.is_dir():
             return []
@@ -167,15 +193,15 @@ class Releases:
                 found.append(release)
         return sorted(found, key=_last_used, reverse=True)
 
-    def current(self) -> Release | None:
+    def current(self) -> ReleaseFolder | None:
         """Return the release that was last proven ready. Raises IntegrityError."""
         return self._linked(self.deployment.current)
 
-    def previous(self) -> Release | None:
+    def previous(self) -> ReleaseFolder | None:
         """Return the release that was current before. Raises IntegrityError."""
         return self._linked(self.deployment.previous)
 
-    def store(self, plan_hash: str, contents: Mapping[str, str]) -> Release:
+    def store(self, plan_hash: str, contents: Mapping[str, str]) -> ReleaseFolder:
         """Write the rendered files (name -> text) of a release; leave files with the same text unchanged.
 
         Each file is written atomically, and the folder appears with all of them. Raises BadInputError,
@@ -192,11 +218,11 @@ class Releases:
             remove_folder(unfinished)
             raise
         with translating_write_errors(self.deployment.releases):
-            release = Release(unfinished.rename(self.deployment.releases / plan_hash))
+            release = ReleaseFolder(unfinished.rename(self.deployment.releases / plan_hash))
             sync_folder(self.deployment.releases)
         return release
 
-    def switch(self, release: Release) -> None:
+    def switch(self, release: ReleaseFolder) -> None:
         """Make the release current, in one step; the current one becomes previous."""
         current = self.current()
         if current == release:
@@ -216,7 +242,7 @@ class Releases:
         """Remove the leftovers of killed writers. A verb calls this first after it took the lock."""
         clear_leftovers(self.deployment.folder, below=True)
 
-    def _linked(self, link: Path) -> Release | None:
+    def _linked(self, link: Path) -> ReleaseFolder | None:
         if not link.is_symlink():
             # `scp -r` copies the targets of links as folders. No link could replace such a folder after the
             # start.
@@ -249,7 +275,7 @@ def _write_if_changed(folder: Path, name: str, text: str) -> None:
     write_atomically(target, text, mode=0o644)
 
 
-def _last_used(release: Release) -> int:
+def _last_used(release: ReleaseFolder) -> int:
     launch = release.folder / LAUNCH
     if launch.exists():
         return launch.stat().st_mtime_ns

@@ -34,7 +34,7 @@ from deckard_deploy.running.deploy import (
 )
 from deckard_deploy.running.layout import DeploymentDir
 from deckard_deploy.running.lock import lock_deployment
-from deckard_deploy.running.releases import FAILURE_LOG, Launch, Release
+from deckard_deploy.running.releases import FAILURE_LOG, Launch, Release, ReleaseFolder
 from deckard_deploy.system.files import read_regular, translating_write_errors, try_write
 from deckard_deploy.system.processes import ProcessIdentity, boot_id, identity_of, is_alive
 
@@ -183,7 +183,9 @@ class Watch:
                 return True  # another verb has changed the deployment since the check
             return self._act(site, release, launch, problem)
 
-    def _act(self, site: DeploymentContext, release: Release, launch: Launch, problem: str | None) -> bool:
+    def _act(
+        self, site: DeploymentContext, release: ReleaseFolder, launch: Launch, problem: str | None
+    ) -> bool:
         """Restart or resume, holding the deployment lock. Return False if there is nothing left to watch."""
         if launch.state == "stopped":
             # A `down` stopped it, or the `up` of another release that was killed then. In the second case,
@@ -204,15 +206,17 @@ class Watch:
             self._restart(site, release, problem)
         return True
 
-    def _problem(self, site: DeploymentContext, release: Release, launch: Launch) -> tuple[str | None, bool]:
+    def _problem(
+        self, site: DeploymentContext, release: ReleaseFolder, launch: Launch
+    ) -> tuple[str | None, bool]:
         """Return the problem, None if there is none, and whether one check is enough to be sure of it."""
         decision = decide(release.plan_hash, observe(site.runtimes), launch)
         if decision.action != "nothing":
             return decision.cause, True
-        found = self._canary(release)
+        found = self._canary(release.load())
         return (None, True) if found.answered else (found.detail, found.final)  # guard: F27
 
-    def _restart(self, site: DeploymentContext, release: Release, reason: str) -> None:
+    def _restart(self, site: DeploymentContext, release: ReleaseFolder, reason: str) -> None:
         self._set_state("degraded", reason)
         self._require_restart_allowed(reason)
         _keep_log(site, release, reason)
@@ -232,7 +236,7 @@ class Watch:
         self._set_outcome("ready")
         self._set_state("healthy")
 
-    def _start_failed(self, release: Release, error: DeployError) -> None:
+    def _start_failed(self, release: ReleaseFolder, error: DeployError) -> None:
         # This watch stopped it, so the record must not look like that of a release stopped by `down`.
         launch = release.launch_or_none()
         if launch and launch.state == "stopped":
@@ -280,7 +284,7 @@ class Watch:
         try_write(self._deployment.watch, self._record.model_dump_json(indent=1) + "\n")
 
 
-def _current(site: DeploymentContext) -> Release:
+def _current(site: DeploymentContext) -> ReleaseFolder:
     release = site.releases.current()
     if release is None:
         raise BadInputError(
@@ -290,12 +294,12 @@ def _current(site: DeploymentContext) -> Release:
     return release
 
 
-def _is_starting(release: Release) -> bool:
+def _is_starting(release: ReleaseFolder) -> bool:
     launch = release.launch_or_none()  # `down` ignores a damaged release as well
     return launch is not None and launch.state == "starting"
 
 
-def _keep_log(site: DeploymentContext, release: Release, reason: str) -> None:
+def _keep_log(site: DeploymentContext, release: ReleaseFolder, reason: str) -> None:
     lines = site.runtimes[release.recorded_launch().runtime].tail(FAILURE_LINES)
     if not lines:
         return  # a failed start has already kept its own log

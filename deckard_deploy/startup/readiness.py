@@ -12,13 +12,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import requests
+import urllib3.exceptions as urllib3
 
 from deckard_deploy.startup.background_call import BackgroundCall
 from deckard_deploy.system.http import ANONYMOUS, EndpointCredentials, session
-
-if TYPE_CHECKING:
-    import requests
 
 CONNECT_TIMEOUT_S = 1.0
 LIST_TIMEOUT_S = 5.0
@@ -92,8 +92,6 @@ def probe(
 def _probe(
     base_url: str, names: tuple[str, str], access: EndpointCredentials, timeouts_s: tuple[float, float]
 ) -> Readiness:
-    import requests  # noqa: PLC0415  heavy
-
     list_s, completion_s = timeouts_s
     with session(access) as client:
         try:
@@ -108,15 +106,12 @@ def _probe(
             return _from_error(error, base_url)
 
 
-def _from_error(error: "requests.RequestException", base_url: str) -> Readiness:
+def _from_error(error: requests.RequestException, base_url: str) -> Readiness:
     """Return LOADING if nothing listens or the connection is closed unanswered, as by docker's proxy.
 
     A wrong or late answer is NOT_ANSWERING. requests raises ConnectionError for both, even for a body that
     stops halfway, so the causes of the error decide.
     """
-    import requests  # noqa: PLC0415  heavy
-    import urllib3.exceptions as urllib3  # noqa: PLC0415  heavy
-
     causes = list(_causes(error))
     detail = f"{type(error).__name__} at {base_url}"
     hung_up = (ConnectionError, ssl.SSLEOFError, urllib3.ConnectTimeoutError, urllib3.NewConnectionError)
@@ -133,7 +128,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _check_models(
-    client: "requests.Session", base_url: str, names: set[str], timeout_s: float
+    client: requests.Session, base_url: str, names: set[str], timeout_s: float
 ) -> Readiness | None:
     """Return None if /models lists every name, else the outcome."""
     url = f"{base_url}/models"
@@ -153,7 +148,7 @@ def _check_models(
     return None
 
 
-def _check_completion(client: "requests.Session", base_url: str, model: str, timeout_s: float) -> Readiness:
+def _check_completion(client: requests.Session, base_url: str, model: str, timeout_s: float) -> Readiness:
     url = f"{base_url}/chat/completions"
     question = {
         "model": model,
@@ -192,7 +187,7 @@ def _from_status(status: int, url: str, *, otherwise: Outcome) -> Readiness:
             return Readiness(otherwise, detail)
 
 
-def _json(response: "requests.Response") -> Any:  # noqa: ANN401  any JSON that the server sent
+def _json(response: requests.Response) -> Any:  # noqa: ANN401  any JSON that the server sent
     body = bytearray()
     for piece in response.iter_content(CHUNK):  # a chunked answer may come in pieces of any size
         body += piece

@@ -1,10 +1,10 @@
 """HTTP sessions with an endpoint of this tool: its own key, one certificate, no proxy."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import requests
+import requests
+from requests.adapters import HTTPAdapter
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,8 @@ class EndpointCredentials:
 ANONYMOUS = EndpointCredentials()
 
 
-def session(access: EndpointCredentials) -> "requests.Session":
+def session(access: EndpointCredentials) -> requests.Session:
     """Return a session that ignores the environment's proxies."""
-    import requests  # noqa: PLC0415  heavy
-    from requests.adapters import HTTPAdapter  # noqa: PLC0415  same
 
     class Pinned(HTTPAdapter):
         """Compare the certificate's fingerprint, and check neither its authority nor its name."""

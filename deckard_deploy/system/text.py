@@ -1,7 +1,8 @@
 """Text that is safe to show, made from text that another program wrote.
 
 A server's log is written by everybody who can talk to the server. It is cleaned here, once, where its bytes
-enter: LineSplitter for a stream, `clean_lines` for a whole file. All code behind that reads clean lines.
+enter: LineSplitter for a stream, `clean_lines` for a whole file, RawLineSplitter and `clean_bytes` for a stream
+whose lines begin with something of another program. All code behind that reads clean lines.
 """
 
 import re
@@ -25,26 +26,42 @@ def clean(text: str) -> str:
     return text
 
 
-class LineSplitter:
-    """Split bytes that arrive in pieces into clean lines. Where the pieces were cut makes no difference."""
+def clean_bytes(line: bytes) -> str:
+    """Return one line as clean text. Bytes that are not UTF-8 are replaced."""
+    return clean(line.decode(errors="replace"))
+
+
+class RawLineSplitter:
+    """Split bytes that arrive in pieces into lines. Where the pieces were cut makes no difference."""
 
     def __init__(self) -> None:
         self._rest = b""
         self._skipping = False
 
-    def feed(self, data: bytes) -> list[str]:
-        """Return the lines that `data` completes."""
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return the lines that `data` completes, without their newline."""
         *complete, self._rest = (self._rest + data).split(b"\n")
         lines = []
         for line in complete:
             if not self._skipping:
-                lines.append(clean(line.decode(errors="replace")))
+                lines.append(line)
             self._skipping = False
         if len(self._rest) > 4 * MAX_LINE:  # a line without end: keep its beginning, drop the rest
             if not self._skipping:
-                lines.append(clean(self._rest[: 4 * MAX_LINE].decode(errors="replace")))
+                lines.append(self._rest[: 4 * MAX_LINE])
             self._rest, self._skipping = b"", True
         return lines
+
+
+class LineSplitter:
+    """Split bytes that arrive in pieces into clean lines. Where the pieces were cut makes no difference."""
+
+    def __init__(self) -> None:
+        self._raw = RawLineSplitter()
+
+    def feed(self, data: bytes) -> list[str]:
+        """Return the lines that `data` completes."""
+        return [clean_bytes(line) for line in self._raw.feed(data)]
 
 
 def clock(seconds: float) -> str:

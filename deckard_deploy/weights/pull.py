@@ -119,7 +119,7 @@ def _adopt_cached(
     model: ModelFolder, manifest: Manifest, file: RemoteFile, say: Callable[[str], None]
 ) -> bool:
     """Take a file over from huggingface_hub's cache. Return False if it is not there or its hash is wrong."""
-    cached = hub.cached_file(manifest, file)
+    cached = hub.connect().cached_file(manifest, file)
     if cached is None or not cached.is_file() or cached.stat().st_size != file.size:
         return False
     if hash_file(cached, file) != file.digest:
@@ -174,7 +174,7 @@ def bytes_to_download(manifest: Manifest, folder: Path) -> int:
     model = ModelFolder(folder)
     missing = []
     for file in model.changed(manifest.needed):
-        cached = hub.cached_file(manifest, file)
+        cached = hub.connect().cached_file(manifest, file)
         if not _has_right_size(model.folder / file.path, file) and not _has_right_size(cached, file):
             missing.append(file)
     return _required_space(model, missing)
@@ -211,7 +211,8 @@ def _fetch(
 ) -> None:
     """Fetch one file; if its hash is wrong, once more from the start. Raises as `pull` does."""
     partial = Partial(model.parts, file, segment_bytes=puller.settings.segment_bytes)
-    remote = Remote(hub.file_url(manifest, file), hub.token(), file)
+    client = hub.connect()
+    remote = Remote(client.file_url(manifest, file), client.token(), file)
     try:
         for attempt in ("first", "last"):
             found = Transfer(remote, partial, puller.settings, say=puller.say).run(on_bytes)

@@ -8,14 +8,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+from requests import Response, exceptions
+from urllib3.exceptions import HTTPError
 
 from deckard_deploy.errors import NetworkError
 from deckard_deploy.weights.strict_json import detect_wrong_content
-
-if TYPE_CHECKING:
-    from requests import Response
 
 # A kill loses the bytes that are not written yet. Per connection: one piece, the kernel's receive queue
 # (twice the size asked for, Linux socket(7)), a TLS record of 16 KiB and 8 KiB in http.client. Eight
@@ -41,7 +40,7 @@ class RangeIgnored(Exception):  # noqa: N818  an answer, not an error
     """The server sent the whole file in response to a range request."""
 
 
-def keep_queue_short(response: "Response", *, near_us: int) -> None:
+def keep_queue_short(response: Response, *, near_us: int) -> None:
     """Shorten the kernel's receive queue if the server is near, because a kill loses the bytes in it.
 
     near_us: the longest round trip of a near server, in microseconds. A short queue limits the speed to its
@@ -55,7 +54,7 @@ def keep_queue_short(response: "Response", *, near_us: int) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _QUEUE_BYTES)
 
 
-def check_status(response: "Response", name: str) -> None:
+def check_status(response: Response, name: str) -> None:
     """Raise RetryableError or NetworkError for a response that does not contain the bytes."""
     status = response.status_code
     if status in (408, 425, 429) or status >= 500:  # guard: F9
@@ -75,7 +74,7 @@ def check_status(response: "Response", name: str) -> None:
         )
 
 
-def check_redirect(response: "Response", **_: object) -> None:
+def check_redirect(response: Response, **_: object) -> None:
     """Raise NetworkError for an invalid Location header, and close the connection.
 
     A response hook of requests, which itself leaves the connection open when it cannot parse the header.
@@ -89,7 +88,7 @@ def check_redirect(response: "Response", **_: object) -> None:
         ) from error
 
 
-def check_range(response: "Response", *, start: int, end: int, size: int) -> None:
+def check_range(response: Response, *, start: int, end: int, size: int) -> None:
     """Check that a 206 has bytes `start` to `end` - 1 of `size`.
 
     Raises RetryableError: a cache in between may be wrong.
@@ -102,12 +101,12 @@ def check_range(response: "Response", *, start: int, end: int, size: int) -> Non
         raise RetryableError(f"asked for bytes {start}-{end - 1}/{size}, and Content-Range is {said[:60]!r}")
 
 
-def check_whole(response: "Response", *, size: int) -> None:
+def check_whole(response: Response, *, size: int) -> None:
     """Check that a 200 is as long as the file. Raises RetryableError."""
     _check_length(response, size)
 
 
-def _check_length(response: "Response", expected: int) -> None:
+def _check_length(response: Response, expected: int) -> None:
     said = response.headers.get("Content-Length", str(expected))
     if said != str(expected):
         wrong_content = detect_wrong_content(response.raw.read(64, decode_content=False))
@@ -119,7 +118,7 @@ def _check_length(response: "Response", expected: int) -> None:
         raise RetryableError("the answer is compressed, which was not asked for")
 
 
-def pieces(response: "Response", *, stall_s: float, slowest_bytes_s: int) -> Iterator[memoryview]:
+def pieces(response: Response, *, stall_s: float, slowest_bytes_s: int) -> Iterator[memoryview]:
     """Yield the body as it arrives.
 
     Raises RetryableError if it arrives slower than slowest_bytes_s (bytes per second) over stall_s seconds.
@@ -143,9 +142,6 @@ def pieces(response: "Response", *, stall_s: float, slowest_bytes_s: int) -> Ite
 @contextmanager
 def translate_errors() -> Iterator[None]:
     """Turn errors of requests and urllib3 into RetryableError, or NetworkError if a retry cannot help."""
-    from requests import exceptions  # noqa: PLC0415  heavy
-    from urllib3.exceptions import HTTPError  # noqa: PLC0415  with requests
-
     try:
         yield
     except exceptions.SSLError as error:
@@ -186,7 +182,7 @@ def _proxy() -> str:
     return ""
 
 
-def _retry_after(response: "Response") -> float | None:
+def _retry_after(response: Response) -> float | None:
     """Return Retry-After in seconds; None if it is unusable.
 
     RFC 9110, 10.2.3: a number of seconds, or a date.

@@ -11,9 +11,9 @@ import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
+from requests import PreparedRequest, Response, Session
 
 from deckard_deploy.errors import DeployError, EnvironmentUnfitError, NetworkError
 from deckard_deploy.system.files import diagnostic_command
@@ -30,9 +30,6 @@ from deckard_deploy.weights.responses import (
     pieces,
     translate_errors,
 )
-
-if TYPE_CHECKING:
-    from requests import PreparedRequest, Response, Session
 
 _HASH_CHUNK = 1 << 20
 _PROGRESS_BYTES = 64 << 10  # a try that brought this many bytes resets the count of failures
@@ -114,7 +111,7 @@ class Transfer:
         threads = [self._thread(self._fetch_segments) for _ in range(count)]
         return self._supervise(threads, on_bytes)
 
-    def _thread(self, work: Callable[["Session"], None]) -> threading.Thread:
+    def _thread(self, work: Callable[[Session], None]) -> threading.Thread:
         return threading.Thread(target=self._run_thread, args=(work,), daemon=True)
 
     def _supervise(self, threads: list[threading.Thread], on_bytes: Callable[[int], None]) -> str:
@@ -147,10 +144,8 @@ class Transfer:
             on_bytes(self._partial.done())
         return hasher.hexdigest()
 
-    def _run_thread(self, work: Callable[["Session"], None]) -> None:
+    def _run_thread(self, work: Callable[[Session], None]) -> None:
         """Run `work` in a thread, and store its failure for the thread that hashes."""
-        from requests import Session  # noqa: PLC0415  heavy
-
         with Session() as session:
             session.auth = self._authorize
             session.hooks["response"] = [check_redirect]
@@ -174,13 +169,13 @@ class Transfer:
         hint = f"{look}; the same command goes on where it stopped"
         return EnvironmentUnfitError(f"{self._remote.file.path}: {cause}", hint=hint)
 
-    def _authorize(self, request: "PreparedRequest") -> "PreparedRequest":
+    def _authorize(self, request: PreparedRequest) -> PreparedRequest:
         """Send the token, and no credentials of ~/.netrc. requests drops it at a redirect to another host."""
         if self._remote.token:
             request.headers["Authorization"] = f"Bearer {self._remote.token.get_secret_value()}"
         return request
 
-    def _fetch_segments(self, session: "Session") -> None:
+    def _fetch_segments(self, session: Session) -> None:
         """Fetch segments from the queue until it is empty."""
         while not self._stop.is_set():
             try:
@@ -191,7 +186,7 @@ class Transfer:
             position = functools.partial(self._partial.position, segment)
             self._retry(request, position, self._partial.bounds(segment)[1])
 
-    def _fetch_whole(self, session: "Session") -> None:
+    def _fetch_whole(self, session: Session) -> None:
         """Fetch the whole file with one request; every try starts at the first byte."""
 
         def position() -> int:
@@ -233,7 +228,7 @@ class Transfer:
             self._say(f"{self._remote.file.path}: {error}; again in {pause:.0f} s")
         self._stop.wait(pause)
 
-    def _request_range(self, session: "Session", segment: int) -> None:
+    def _request_range(self, session: Session, segment: int) -> None:
         """Request the rest of a segment. Raises RetryableError, RangeIgnored, NetworkError, OSError."""
         start = self._partial.position(segment)
         end = self._partial.bounds(segment)[1]
@@ -257,7 +252,7 @@ class Transfer:
             self._partial.remember_etag(response.headers.get("ETag", ""))
             self._write_body(response, segment, end)
 
-    def _request_whole(self, session: "Session") -> None:
+    def _request_whole(self, session: Session) -> None:
         """Request the whole file. Raises RetryableError, NetworkError, OSError."""
         self._partial.reset()
         with self._open(session, {}) as response:
@@ -266,7 +261,7 @@ class Transfer:
             check_whole(response, size=self._partial.size)
             self._write_body(response, 0, self._partial.size)
 
-    def _open(self, session: "Session", headers: dict[str, str]) -> "Response":
+    def _open(self, session: Session, headers: dict[str, str]) -> Response:
         response = session.get(
             self._remote.url,
             headers={**headers, "Accept-Encoding": "identity"},
@@ -281,7 +276,7 @@ class Transfer:
         keep_queue_short(response, near_us=self._pace.near_us)
         return response
 
-    def _write_body(self, response: "Response", segment: int, end: int) -> None:
+    def _write_body(self, response: Response, segment: int, end: int) -> None:
         """Write the body from this segment on, up to `end`. Raises RetryableError if it ends early."""
         for piece in pieces(response, stall_s=self._pace.stall_s, slowest_bytes_s=self._pace.slowest_bytes_s):
             left = piece

@@ -103,7 +103,7 @@ def _write_for_ever(world: FakeDeployment, plans: list[LaunchPlan]) -> None:
 
 def _check_files(world: FakeDeployment) -> None:
     for release in world.releases.all():
-        release.plan()
+        release.load()
         release.launch()
         text = release.text("patches/a.py")
         _require(
@@ -181,7 +181,7 @@ def _site(world: FakeDeployment) -> DeploymentContext:
 
 
 def _proven(release: Release, runtime: Runtime) -> None:
-    plan, launch = release.plan(), release.recorded_launch()
+    plan, launch = release.plan, release.recorded_launch()
 
     def listed() -> bool:
         if runtime.observe().state != "running":

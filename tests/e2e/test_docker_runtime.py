@@ -70,7 +70,7 @@ def test_arguments_arrive_as_they_were_planned(world: DockerDeployment, port: in
     release = world.started(world.plan(port=port))
     arguments = docker("inspect", "--format", "{{json .Args}}", f"deckard-{world.name}")
     assert r"$HOME `id` '\"\n#" in arguments
-    assert release.plan().launched(release.recorded_launch().launch_id).arguments[-1] == "$HOME `id` '\"\n#"
+    assert release.plan.launched(release.recorded_launch().launch_id).arguments[-1] == "$HOME `id` '\"\n#"
 
 
 def test_the_log_comes_whole_once_and_clean(world: DockerDeployment, port: int) -> None:
@@ -268,11 +268,11 @@ def test_a_container_that_a_person_removed_is_missing(world: DockerDeployment, p
 UP = """
 import sys
 from pathlib import Path
-from tests.support.docker_deployment import World, proven
+from tests.support.docker_deployment import DockerDeployment, proven
 from deckard_deploy.planning.plan import LaunchPlan
-from deckard_deploy.running.deploy import bring_up
-world = World(Path(sys.argv[1]), sys.argv[2])
-bring_up(world.site(proven), *world.stored(LaunchPlan.model_validate_json(sys.argv[3])))
+from deckard_deploy.running.deploy import deploy
+world = DockerDeployment(Path(sys.argv[1]), sys.argv[2])
+deploy(world.site(proven), *world.stored(LaunchPlan.model_validate_json(sys.argv[3])))
 """
 
 

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 import pytest
 
 from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError
-from deckard_deploy.patching.base_files import from_image
+from deckard_deploy.patching.image_files import from_image
 
 pytestmark = pytest.mark.docker
 TARGETS = ("vllm/v1/spec_decode/eagle.py", "vllm/model_executor/layers/quantization/modelopt.py")

@@ -201,8 +201,8 @@ def test_a_changed_plan_says_what_changed_and_a_failed_one_is_rolled_back(
 def test_a_busy_deployment_is_refused(up: Tool, home: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from deckard_deploy.running.layout import StateDir;"
-        "from deckard_deploy.running.lock import held\n"
-        f"with held(StateDir(Path({str(home)!r})).deployment({NAME!r}), verb='test'):\n"
+        "from deckard_deploy.running.lock import lock_deployment\n"
+        f"with lock_deployment(StateDir(Path({str(home)!r})).deployment({NAME!r}), verb='test'):\n"
         "    print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as holder:

@@ -86,4 +86,4 @@ def site_of_processes(folder: Path) -> DeploymentContext:
 
 
 def _follow(release: Release, _: Runtime) -> None:
-    eventually(lambda: FakeDeployment.names_on(release.plan().port) is not None)
+    eventually(lambda: FakeDeployment.names_on(release.plan.port) is not None)

@@ -123,7 +123,7 @@ class DockerDeployment:
             runtime="docker",
             base_url=plan.base_url,
         )
-        return release, launch
+        return release.load(), launch
 
     def started(self, plan: LaunchPlan) -> Release:
         release, launch = self.stored(plan)
@@ -172,7 +172,7 @@ def proven(release: Release, runtime: Runtime) -> None:
     def settled() -> bool:
         if runtime.observe().state in ("exited", "restarting"):
             raise StartFailedError("the engine stopped")
-        return answers(release.plan().port)
+        return answers(release.plan.port)
 
     eventually(settled)
 

@@ -79,7 +79,7 @@ class FakeDeployment:
         release = self.releases.store(
             plan.hash, {"plan.json": plan.model_dump_json(), "command.txt": launch_id}
         )
-        return release, self.launch(plan, launch_id)
+        return release.load(), self.launch(plan, launch_id)
 
     def launch(self, plan: LaunchPlan, launch_id: str = "deckard-launch-1") -> Launch:
         return Launch(

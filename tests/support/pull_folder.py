@@ -20,7 +20,7 @@ class PullFolder:
         self.hub, self.folder, self.said = hub, folder, list[str]()
 
     def pull(self, pace: TransferSettings = PACE) -> int:
-        manifest = hub_module.resolve(REPO, None, backoff_s=0.001)
+        manifest = hub_module.connect().resolve(REPO, None, backoff_s=0.001)
         return pull(manifest, self.folder, PullReporter(self.said.append, lambda *_: None, pace))
 
     def assert_right(self) -> None:

@@ -63,7 +63,7 @@ def main(folder: Path, words: list[str]) -> None:
     if "patient" in words:
         pace = dataclasses.replace(pace, stall_s=60)
     try:
-        manifest = ModelFolder(folder).manifest() or hub.resolve(REPO, None, backoff_s=0.001)
+        manifest = ModelFolder(folder).manifest() or hub.connect().resolve(REPO, None, backoff_s=0.001)
         pull(manifest, folder, PullReporter(said.append, lambda *_: None, pace))
     except DeployError as error:
         ended = {"code": error.exit_code, "message": error.message, "hint": error.hint}

@@ -114,7 +114,7 @@ def of_process(folder: Path) -> Cycle:
     runtime = world.runtime()
 
     def follow(release: Release, _: Runtime) -> None:
-        eventually(lambda: world.names_on(release.plan().port) is not None)
+        eventually(lambda: world.names_on(release.plan.port) is not None)
 
     site = DeploymentContext(
         releases=world.releases, runtimes={"process": runtime}, follow=follow, say=lambda _: None

@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from subprocess import CompletedProcess
-from typing import TYPE_CHECKING
+
+import requests
+from docker import APIClient
+from docker.errors import APIError, DockerException, NotFound
 
 from deckard_deploy.errors import EnvironmentUnfitError
 from deckard_deploy.system.commands import Say, last_output_line, run
-
-if TYPE_CHECKING:
-    from docker import APIClient
 
 CALL_TIMEOUT_S = 30.0  # on a machine that was short of memory or read gigabytes, calls took more than ten
 # For `--pull never`, and `down` of a project without a file. 2.20 (2023) is the oldest in compose's own docs.
@@ -77,7 +77,7 @@ class DockerClient:
         return endpoint
 
     @cached_property
-    def api(self) -> "APIClient":
+    def api(self) -> APIClient:
         """The SDK's client. Raises EnvironmentUnfitError if the daemon does not answer."""
         return self.connect()
 
@@ -86,13 +86,11 @@ class DockerClient:
         if "api" in self.__dict__:  # cached_property stores it there
             self.__dict__.pop("api").close()
 
-    def connect(self) -> "APIClient":
+    def connect(self) -> APIClient:
         """Return a new client, for a thread of its own."""
-        import docker  # noqa: PLC0415  half a second
-
         self._require_daemon()
         with self.translating_errors():
-            return docker.APIClient(
+            return APIClient(
                 base_url=self.endpoint,
                 timeout=int(CALL_TIMEOUT_S),  # guard: F35
                 version="auto",
@@ -146,9 +144,6 @@ class DockerClient:
     @contextmanager
     def translating_errors(self) -> Iterator[None]:
         """Turn the SDK's errors into EnvironmentUnfitError, except NotFound, which is an answer."""
-        import requests  # noqa: PLC0415  with the SDK
-        from docker.errors import APIError, DockerException, NotFound  # noqa: PLC0415  half a second
-
         try:
             yield
         except NotFound:

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from docker.errors import APIError, NotFound
+
 from deckard_deploy.errors import EnvironmentUnfitError, NetworkError
 from deckard_deploy.running.docker import registry
 from deckard_deploy.running.docker.client import DockerClient
@@ -18,8 +20,6 @@ _STALL_S = 300  # without an answer of the registry
 
 def image_id(client: DockerClient, reference: str) -> str | None:
     """Return the id of a local image, `sha256:…`; None if it is not here. Raises EnvironmentUnfitError."""
-    from docker.errors import NotFound  # noqa: PLC0415  half a second
-
     try:
         with client.translating_errors():
             found: dict[str, Any] = client.api.inspect_image(reference)  # type: ignore[no-untyped-call]
@@ -33,8 +33,6 @@ def digests(client: DockerClient, reference: str) -> list[str]:
 
     It has one, unless it was pushed or pulled again.
     """
-    from docker.errors import NotFound  # noqa: PLC0415  half a second
-
     try:
         with client.translating_errors():
             known = client.api.inspect_image(reference)["RepoDigests"]  # type: ignore[no-untyped-call]
@@ -74,8 +72,6 @@ def pull(
     on_bytes: called as layers arrive, with the bytes received and the bytes of all layers that are known so
     far. Raises NetworkError (registry, no such image), EnvironmentUnfitError (disk, daemon).
     """
-    from docker.errors import APIError  # noqa: PLC0415  half a second
-
     layers: dict[str, tuple[int, int]] = {}
     repository, _, digest = reference.partition("@")
     with client.translating_errors(), client.connect() as api:

@@ -1,20 +1,23 @@
 """The log of a container, read by a thread, so that a caller never waits for a line."""
 
 import contextlib
+import re
 import time
 from datetime import datetime
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+from docker import APIClient
+from docker.errors import NotFound
 
 from deckard_deploy.errors import EnvironmentUnfitError
 from deckard_deploy.running.docker.client import DockerClient
-from deckard_deploy.system.text import LineSplitter
-
-if TYPE_CHECKING:
-    from docker import APIClient
+from deckard_deploy.system.text import RawLineSplitter, clean_bytes
 
 _REATTACH_S = 0.3
+# RFC 3339 with nine digits, in UTC (moby jsonmessage.RFC3339NanoFixed): time stamps sort as text.
+_STAMP = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[0-9.Z+:-]*")
 
 
 class DockerLog:
@@ -48,8 +51,6 @@ class DockerLog:
         self._thread.join(timeout=2)
 
     def _read(self) -> None:
-        from docker.errors import NotFound  # noqa: PLC0415  half a second
-
         seen = ""
         try:
             api = self._client.connect()
@@ -64,12 +65,9 @@ class DockerLog:
         except (NotFound, EnvironmentUnfitError):
             return  # the container or the daemon is gone; `observe` reports that
 
-    def _attach(self, api: "APIClient", seen: str) -> str:
-        """Read one stream to its end. Return the time stamp of the last line.
-
-        Time stamps (RFC 3339 with nine digits) sort as text.
-        """
-        splitter = LineSplitter()
+    def _attach(self, api: APIClient, seen: str) -> str:
+        """Read one stream to its end. Return the time stamp of the last line."""
+        splitter = RawLineSplitter()
         after = seen
         with self._client.translating_errors():
             since = _seconds(after) or self._attached_at
@@ -82,11 +80,25 @@ class DockerLog:
                 self._last, self._attached_at = None, attached_at
             for data in self._stream:
                 for line in splitter.feed(data):
-                    stamp, _, text = line.partition(" ")
-                    if stamp > after:
+                    stamp, text = _split_stamp(line)
+                    if not stamp:
+                        self._lines.put(text)
+                    elif stamp > after:
                         self._lines.put(text)
                         seen = stamp
         return seen
+
+
+def _split_stamp(line: bytes) -> tuple[str, str]:
+    """Return docker's time stamp and the clean text behind it.
+
+    The stamp is taken off first: a text with carriage returns overwrites all that stands before it.
+    It is empty for a message of the daemon itself, which has no stamp.
+    """
+    stamp, _, text = line.partition(b" ")
+    if not _STAMP.fullmatch(stamp):
+        return "", clean_bytes(line)
+    return stamp.decode(), clean_bytes(text)
 
 
 def _seconds(stamp: str) -> int | None:

@@ -8,6 +8,8 @@ import ipaddress
 import json
 from typing import Any
 
+from docker.errors import APIError
+
 from deckard_deploy.errors import EnvironmentUnfitError, NetworkError
 from deckard_deploy.running.docker.client import DockerClient
 from deckard_deploy.system.commands import last_output_line
@@ -20,8 +22,6 @@ def digest_of(client: DockerClient, reference: str) -> str:
 
     Raises NetworkError, and EnvironmentUnfitError without a daemon.
     """
-    from docker.errors import APIError  # noqa: PLC0415  half a second
-
     api = client.connect()
     api.timeout = int(_TIMEOUT_S)
     with client.translating_errors(), api:

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from docker.errors import NotFound
+
 from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError, StartFailedError
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.running.docker import images
@@ -50,7 +52,7 @@ class DockerRuntime:
         project), IntegrityError (the compose file is not the release's).
         """
         self._refuse_foreign()
-        plan = release.plan()
+        plan = release.plan
         require_free(plan.address, plan.port)
         self._end_log()
         arguments = ("up", "--detach", "--no-build", "--pull", "never", "--remove-orphans")
@@ -84,8 +86,6 @@ class DockerRuntime:
 
     def observe(self) -> Observation:
         """Return the state of our container. Raises EnvironmentUnfitError."""
-        from docker.errors import NotFound  # noqa: PLC0415  half a second
-
         ours = self._containers()
         if not ours:
             return MISSING
@@ -101,8 +101,6 @@ class DockerRuntime:
 
     def reload(self) -> None:
         """Make the gateway read its files again. nginx completes old connections before it ends them."""
-        from docker.errors import NotFound  # noqa: PLC0415  half a second
-
         for container in self._gateways():
             if container["State"] == "running":
                 # A gateway that is gone by now reads them when it starts.
@@ -121,8 +119,6 @@ class DockerRuntime:
 
     def tail(self, count: int) -> list[str]:
         """Return the last lines of the container's log."""
-        from docker.errors import NotFound  # noqa: PLC0415  half a second
-
         ours = self._containers()
         if not ours or count <= 0:
             return []
@@ -162,8 +158,6 @@ class DockerRuntime:
 
     def run_python(self, plan: LaunchPlan, argv: tuple[str, ...]) -> str:  # noqa: ARG002  the protocol's
         """Run Python in the container. Raises StartFailedError when it is gone, EnvironmentUnfitError."""
-        from docker.errors import NotFound  # noqa: PLC0415  half a second
-
         seen = self.observe()
         try:
             with self.client.translating_errors():
@@ -230,8 +224,6 @@ class DockerRuntime:
         return [name for name in self._networks() if self._is_unused(name)]
 
     def _is_unused(self, network: str) -> bool:
-        from docker.errors import NotFound  # noqa: PLC0415  half a second
-
         try:
             with self.client.translating_errors():
                 return not self.client.api.inspect_network(network)["Containers"]

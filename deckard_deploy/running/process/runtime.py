@@ -91,7 +91,7 @@ class ProcessRuntime:
         """
         spec = self._spec(release)
         with self._nothing_running() as lock:
-            plan = release.plan()
+            plan = release.plan
             require_free(plan.address, plan.port)
             self._clear_state()
             write_atomically(release.folder / SPEC, spec.model_dump_json(indent=1) + "\n")
@@ -217,7 +217,7 @@ class ProcessRuntime:
 
     def _spec(self, release: Release) -> ServerSpec:
         launch = release.recorded_launch()
-        plan = release.plan()
+        plan = release.plan
         name, _, value = server_tag(self._deployment.folder).partition("=")
         program = self._program(plan)
         return ServerSpec(

@@ -12,6 +12,7 @@ import pytest
 
 from deckard_deploy.cli import main
 from deckard_deploy.cli.main import VERBS, cli, run
+from tests.support.fake_deployment import FakeDeployment
 
 
 def commands(
@@ -107,11 +108,35 @@ def test_a_signal_that_asks_to_end_is_an_interrupt(number: signal.Signals) -> No
     assert (done.returncode, done.stderr) == (130, "interrupted\n")
 
 
-def test_help_imports_nothing_heavy() -> None:
+HEAVY = {"pydantic", "docker", "requests", "jinja2", "yaml", "rich", "huggingface_hub"}
+
+
+@pytest.mark.parametrize(
+    ("line", "needed"),
+    [
+        ("--help", set()),
+        ("profiles list", set()),
+        ("plan --profile spark", {"pydantic", "yaml"}),
+        ("plan --profile cpu", {"pydantic", "yaml"}),
+        ("render compose --profile spark", {"pydantic", "yaml", "jinja2"}),
+        ("render command --profile b200", {"pydantic", "yaml", "jinja2"}),
+        ("status --name box", {"pydantic", "yaml", "requests"}),
+    ],
+)
+def test_command_imports_only_what_it_needs(line: str, needed: set[str], tmp_path: Path) -> None:
+    """`verify --fast` has a test of its own, in test_verify.py, since it needs weights."""
+    world = FakeDeployment(tmp_path)
+    world.releases.switch(world.stored(world.plan())[0])
     code = (
-        "import sys; from deckard_deploy.cli.main import run; run(['--help']);"
-        "print([m for m in ('pydantic', 'docker', 'requests', 'jinja2', 'yaml', 'rich', 'huggingface_hub')"
-        " if m in sys.modules], file=sys.stderr)"
+        "import sys; from deckard_deploy.cli.main import run; code = run(sys.argv[1:]);"
+        "print(*sys.modules, file=sys.stderr); sys.exit(code)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stderr.strip() == "[]"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *line.split()],
+        env={**os.environ, "DECKARD_HOME": str(world.state.root)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = set(done.stderr.splitlines()[-1].split())
+    assert loaded & HEAVY <= needed

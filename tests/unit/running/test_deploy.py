@@ -21,6 +21,7 @@ from deckard_deploy.running.process.supervision import kill_tagged, server_tag
 from deckard_deploy.running.releases import Launch, Release
 from deckard_deploy.running.runtime import MISSING, Observation, Runtime
 from tests.support.fake_deployment import FakeDeployment
+from tests.support.opened_files import counting_opens
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
@@ -103,7 +104,7 @@ def test_observe_joins_two_runtimes(docker, process, result):
 def follow_until_listed(release: Release, runtime: Runtime) -> None:
     """Follow as the program does, simplified: until the launch is listed under its own name, or has ended."""
     launch = release.recorded_launch()
-    port = release.plan().port
+    port = release.plan.port
 
     def settled() -> bool:
         if runtime.observe().state == "exited":
@@ -259,6 +260,48 @@ def test_each_start_prepares_its_gateway(world):
     with pytest.raises(StartFailedError, match="is back"):
         deploy(site, new, launch)
     assert prepared == [old.plan_hash, new.plan_hash, old.plan_hash]
+
+
+def test_damaged_release_is_taken_down(world):
+    release, launch = world.stored(world.plan())
+    deploy(site_of(world), release, launch)
+    (release.folder / "plan.json").write_text("{")
+    assert take_down(site_of(world))
+    assert world.processes() + world.supervisors() == []
+    assert release.recorded_launch().state == "stopped"
+
+
+def test_damaged_release_stops_nothing_that_runs(world):
+    old, launch = world.stored(world.plan())
+    deploy(site_of(world), old, launch)
+    before = world.processes()
+    damaged, launch = world.stored(world.plan(N="1"), "deckard-launch-2")
+    (damaged.folder / "plan.json").write_text("{")
+    folder = world.releases.get(damaged.plan_hash)
+    with pytest.raises(IntegrityError, match=r"plan\.json is missing or damaged"):
+        deploy(site_of(world), folder, launch)
+    assert (world.processes(), old.recorded_launch().state) == (before, "ready")
+
+
+def test_damaged_fallback_is_reported(world):
+    old, launch = world.stored(world.plan())
+    deploy(site_of(world), old, launch)
+    take_down(site_of(world))
+    (old.folder / "plan.json").write_text("{")
+    new, launch = world.stored(world.plan(FAKE_MODE="crash"), "deckard-launch-2")
+    with pytest.raises(
+        StartFailedError, match=r"did not come back either \(.*plan\.json is missing or damaged"
+    ):
+        deploy(site_of(world), new, launch)
+    assert old.recorded_launch().state == "failed"
+
+
+def test_deploy_reads_no_plan_again(world):
+    release, launch = world.stored(world.plan())
+    with counting_opens() as opened:
+        deploy(site_of(world), release, launch)
+    assert opened["launch.json"] > 0
+    assert opened["plan.json"] == 0
 
 
 def test_failed_rollback_is_reported(world):

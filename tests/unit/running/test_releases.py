@@ -3,7 +3,13 @@ import json
 import pytest
 
 from deckard_deploy.errors import BadInputError, IntegrityError
-from deckard_deploy.planning.plan import plan_hash
+from deckard_deploy.planning.plan import LaunchPlan, plan_hash
+from deckard_deploy.running.releases import ReleaseFolder
+
+
+def plan_on_disk(release: ReleaseFolder) -> LaunchPlan:
+    """The plan as it is now: a loaded release keeps the one that it was loaded with."""
+    return ReleaseFolder(release.folder).load().plan
 
 
 def test_store_writes_files_and_plan(world):
@@ -11,7 +17,7 @@ def test_store_writes_files_and_plan(world):
     release = world.releases.store(
         plan.hash, {"plan.json": plan.model_dump_json(), "patches/eagle.py": "pass\n"}
     )
-    assert release.plan() == plan
+    assert plan_on_disk(release) == plan
     assert release.text("patches/eagle.py") == "pass\n"
     # The user in the container must read it.
     assert (release.folder / "patches/eagle.py").stat().st_mode & 0o777 == 0o644
@@ -35,7 +41,7 @@ def test_store_repairs_damaged_file_and_keeps_launch(world):
     release.record(launch)
     (release.folder / "plan.json").write_bytes(b"\xff")
     world.stored(plan)
-    assert release.plan() == plan
+    assert plan_on_disk(release) == plan
     assert release.launch() == launch
 
 
@@ -67,7 +73,7 @@ def test_damaged_file_is_named_with_hint(world, name, content):
     release, _ = world.stored(world.plan())
     (release.folder / name).write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(IntegrityError, match=name) as caught:
-        release.plan() if name == "plan.json" else release.launch()
+        plan_on_disk(release) if name == "plan.json" else release.launch()
     assert str(release.folder) in caught.value.hint
 
 
@@ -75,7 +81,7 @@ def test_plan_of_other_release_is_refused(world):
     release, _ = world.stored(world.plan())
     (release.folder / "plan.json").write_text(world.plan(FAKE="other").model_dump_json())
     with pytest.raises(IntegrityError, match=f"not {release.plan_hash}") as caught:
-        release.plan()
+        plan_on_disk(release)
     # Each `up` reads this plan first, so the hint must name the folder.
     assert caught.value.hint.endswith(f"rm -r {release.folder}")
 
@@ -84,8 +90,9 @@ def test_release_of_earlier_version_is_read(world):
     earlier = world.plan().model_dump(mode="json")
     del earlier["compatibility"]  # as if it were new
     release = world.releases.store(plan_hash(earlier), {"plan.json": json.dumps(earlier)})
-    assert release.plan() == world.plan()
-    assert release.plan().hash != release.plan_hash
+    plan = plan_on_disk(release)
+    assert plan == world.plan()
+    assert plan.hash != release.plan_hash
 
 
 def test_switch_moves_current_and_previous(world):
@@ -121,6 +128,31 @@ def test_prune_keeps_three_with_current_and_previous(world):
     world.releases.prune()
     # previous, current, and the last launched of the others
     assert set(world.releases.all()) == {stored[0], stored[1], stored[5]}
+
+
+def test_damaged_plan_hinders_no_listing(world):
+    stored = [world.stored(world.plan(N=str(number)))[0] for number in range(5)]
+    for release in stored[:2]:
+        world.releases.switch(release)
+    for release in stored:
+        (release.folder / "plan.json").write_text("{")
+    assert set(world.releases.all()) == set(stored)
+    assert (world.releases.current(), world.releases.previous()) == (stored[1], stored[0])
+    world.releases.prune()
+    assert len(world.releases.all()) == 3
+    with pytest.raises(IntegrityError, match=r"plan\.json is missing or damaged"):
+        world.releases.current().load()
+
+
+def test_loaded_release_equals_its_folder(world):
+    release, _ = world.stored(world.plan())
+    other, _ = world.stored(world.plan(N="1"))
+    folder = world.releases.get(release.plan_hash)
+    assert folder == release
+    assert release == folder
+    assert {folder, release} == {release}
+    assert folder != other
+    assert release.load() is release
 
 
 def test_clear_leftovers_of_killed_writer(world):

@@ -36,7 +36,9 @@ def client(hub: Hub, root: Path, *, xet: bool = False) -> "subprocess.Popen[byte
 def ours(monkeypatch, hub: Hub, folder: Path) -> None:
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
     pace = TransferSettings(connections=1, backoff_s=0.001)
-    pull(hub_module.resolve(REPO, None), folder, PullReporter(lambda _: None, lambda *_: None, pace))
+    pull(
+        hub_module.connect().resolve(REPO, None), folder, PullReporter(lambda _: None, lambda *_: None, pace)
+    )
 
 
 def once(fault: Callable[[Answer, int, int], None]) -> Callable[[Answer, str, int, int], bool]:

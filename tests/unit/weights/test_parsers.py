@@ -177,4 +177,4 @@ LISTING = st.fixed_dictionaries(
 def test_any_hub_answer_is_handled(body):
     Answers.body = body
     with only_deploy_errors():
-        hub.resolve(REPO, None, backoff_s=0)
+        hub.connect().resolve(REPO, None, backoff_s=0)

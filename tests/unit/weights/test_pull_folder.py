@@ -63,7 +63,7 @@ def test_folder_in_place_of_file_is_quarantined(world: PullFolder):
 def test_linked_partial_does_not_overwrite_target(world: PullFolder, tmp_path: Path):
     victim = tmp_path / "victim"
     victim.write_text("mine")
-    (file,) = (one for one in hub_module.resolve(REPO, None).needed if one.path == BIG)
+    (file,) = (one for one in hub_module.connect().resolve(REPO, None).needed if one.path == BIG)
     (world.folder / PRIVATE_FOLDER / "parts").mkdir(parents=True)
     (world.folder / PRIVATE_FOLDER / "parts" / f"{file.digest}.part").symlink_to(victim)
     with pytest.raises(EnvironmentUnfitError, match="Too many levels of symbolic links"):
@@ -132,7 +132,7 @@ def test_pull_resumes_after_disk_fills_up(world: PullFolder, monkeypatch: pytest
 
 @pytest.mark.parametrize("call", ["fsync", "pwrite"])
 def test_failing_disk_leaves_no_final_name(world: PullFolder, monkeypatch: pytest.MonkeyPatch, call):
-    manifest = hub_module.resolve(REPO, None)
+    manifest = hub_module.connect().resolve(REPO, None)
     ModelFolder(world.folder).folder.mkdir(parents=True)
 
     def broken(*_: object) -> int:
@@ -148,17 +148,17 @@ def test_failing_disk_leaves_no_final_name(world: PullFolder, monkeypatch: pytes
 
 
 def test_unreachable_hub_is_network_error(world: PullFolder, monkeypatch: pytest.MonkeyPatch):
-    manifest = hub_module.resolve(REPO, None)
+    manifest = hub_module.connect().resolve(REPO, None)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(NetworkError, match="does not answer"):
-        hub_module.resolve(REPO, None, backoff_s=0.001)
+        hub_module.connect().resolve(REPO, None, backoff_s=0.001)
     with pytest.raises(NetworkError, match="4 times in a row") as caught:
         pull(manifest, world.folder, PullReporter(world.said.append, lambda *_: None, PACE))
     assert "\n" not in caught.value.message
 
 
 def test_refusing_proxy_is_named_without_password(world: PullFolder, monkeypatch: pytest.MonkeyPatch):
-    manifest = hub_module.resolve(REPO, None)
+    manifest = hub_module.connect().resolve(REPO, None)
     monkeypatch.setenv("HTTP_PROXY", "http://user:secret@127.0.0.1:9")
     monkeypatch.setenv("http_proxy", "http://user:secret@127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "")
@@ -223,12 +223,12 @@ def test_listing_outside_the_folder_is_refused(world: PullFolder, path):
 def test_invalid_endpoint_is_refused(monkeypatch, endpoint):
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
     with pytest.raises(DeployError, match="HF_ENDPOINT") as caught:
-        hub_module.resolve(REPO, None)
+        hub_module.connect().resolve(REPO, None)
     assert "secret" not in caught.value.message
 
 
 def test_manifest_has_commit_and_hashes(hub: Hub):
-    manifest = hub_module.resolve(REPO, None)
+    manifest = hub_module.connect().resolve(REPO, None)
     assert isinstance(manifest, Manifest)
     assert manifest.commit == COMMIT
     assert {file.path: bool(file.sha256) for file in manifest.files} == {

@@ -68,7 +68,7 @@ def test_check_records_files_only_after_fsync(world: PullFolder, monkeypatch: py
     (world.folder / BIG).unlink()
     (world.folder / BIG).write_bytes(world.hub.files[BIG])
     model = ModelFolder(world.folder)
-    files = list(hub_module.resolve(REPO, None).needed)
+    files = list(hub_module.connect().resolve(REPO, None).needed)
 
     def broken(_: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
@@ -106,7 +106,7 @@ def test_linked_folder_is_replaced_by_real_one(world: PullFolder, tmp_path: Path
     assert [path.name for path in outside.iterdir()] == ["a.json"]  # nothing was written to the target
     shutil.rmtree(world.folder / "sub")
     (world.folder / "sub").symlink_to(outside)
-    model, wanted = ModelFolder(world.folder), list(hub_module.resolve(REPO, None).needed)
+    model, wanted = ModelFolder(world.folder), list(hub_module.connect().resolve(REPO, None).needed)
     assert {one.path for one in model.changed(wanted)} == {"sub/a.json", "sub/b.json"}
     assert any(one.path == "sub/a.json" and "a link to" in one.cause for one in model.check(wanted))
 
