@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from deckard_deploy.cli.screens.figures import rate, sample_line, seconds
+from deckard_deploy.cli.screens.figures import rate, sample_json, sample_line, seconds
 from deckard_deploy.cli.screens.live import curve, screen
-from deckard_deploy.cli.top import is_drawable, sample_json
+from deckard_deploy.cli.top import is_drawable
 from deckard_deploy.measuring.metrics import Page, parse
 from deckard_deploy.measuring.window import Figures, figures
 from deckard_deploy.operations.top import MetricsSource, Sample, samples
