@@ -1,4 +1,4 @@
-"""`bench report`: a page and its pictures."""
+"""`bench report`: a record as a page with plots."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`bench spec`: with how many drafted tokens this machine is fastest, or without any."""
+"""`bench spec`: the number of drafted tokens that is fastest on this machine."""
 
 from typing import Any
 

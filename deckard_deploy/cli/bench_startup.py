@@ -1,4 +1,4 @@
-"""`bench startup`: start the deployment again and again, with compiled kernels kept and without."""
+"""`bench startup`: timed starts, with the compile caches and without them."""
 
 import click
 

@@ -1,4 +1,4 @@
-"""`profiles`, `models` and `engines`: list, and show."""
+"""`profiles`, `models` and `engines`: list the entries of the catalog, or show one."""
 
 import json
 import textwrap

@@ -1,4 +1,4 @@
-"""`rollback`: back to the release before the current one."""
+"""`rollback`: bring the previous release back."""
 
 import click
 

@@ -1,4 +1,4 @@
-"""`sbom`: what a deployment consists of, as a CycloneDX 1.6 document."""
+"""`sbom`: the parts of a deployment as a CycloneDX 1.6 document."""
 
 import json
 from pathlib import Path

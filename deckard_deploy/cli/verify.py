@@ -1,4 +1,4 @@
-"""`verify`: are the weights on this host still what was published?"""
+"""`verify`: the weights on this host against their published hashes."""
 
 import json
 from pathlib import Path

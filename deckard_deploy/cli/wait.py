@@ -1,4 +1,4 @@
-"""`wait`: until the running endpoint is ready."""
+"""`wait`: wait until the running endpoint is ready."""
 
 import click
 
