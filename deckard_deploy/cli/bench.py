@@ -54,8 +54,8 @@ def bench(
 ) -> None:
     """Measure the running endpoint with its engine's own benchmark.
 
-    `vllm bench serve` of the running engine sends the requests, each run with prompts that the server has not seen.
-    The record lies in the state directory; `bench list` and `bench show` print it again.
+    `vllm bench serve` of the running engine sends the requests, each run with prompts that the server has not
+    seen. The record lies in the state directory; `bench list` and `bench show` print it again.
 
     \b
     Example:

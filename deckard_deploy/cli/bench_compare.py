@@ -19,9 +19,9 @@ from deckard_deploy.cli.options import FiniteRange, state_option
 def compare(old: str, new: str, *, fail_below: float | None, as_json: bool, state_dir: Path | None) -> None:
     """Compare two records, or a record with a published table.
 
-    OLD and NEW are records as `bench show` takes them, or the name of a table: seed, author-plain, author-dflash,
-    nvidia-nvfp4. A ratio above 1: NEW is faster. With --fail-below 0.95 the exit code is 10 when NEW is slower beyond
-    chance and the ratio over all repeated rows is below 0.95.
+    OLD and NEW are records as `bench show` takes them, or the name of a table: seed, author-plain,
+    author-dflash, nvidia-nvfp4. A ratio above 1: NEW is faster. With --fail-below 0.95 the exit code is 10
+    when NEW is slower beyond chance and the ratio over all repeated rows is below 0.95.
 
     \b
     Example:

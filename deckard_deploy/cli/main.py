@@ -18,8 +18,8 @@ from deckard_deploy.errors import BadInputError, DeployError
 
 # The name that the user typed: the launcher of a checkout sets its own.
 PROGRAM = os.environ.get("DECKARD_PROGRAM", "deckard-deploy")
-# Verb -> one line of help. The module of a verb is imported only when the verb is called: `--help` must not load
-# pydantic, docker or requests. A test compares these lines with those of the commands.
+# Verb -> one line of help. The module of a verb is imported only when the verb is called: `--help` must not
+# load pydantic, docker or requests. A test compares these lines with those of the commands.
 VERBS = {
     "up": "Start the endpoint and wait until it is proven ready.",
     "down": "Stop the endpoint and remove what was started.",
@@ -87,7 +87,8 @@ def main() -> NoReturn:
     # They interrupt as ^C does, which a background job of a script does not receive.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)  # guard: F3
-    # As mypy does: imports make tens of thousands of objects that stay, and every collection would search them in vain.
+    # As mypy does: imports make tens of thousands of objects that stay, and every collection would search
+    # them in vain.
     gc.set_threshold(100_000)
     code = run(sys.argv[1:])
     # Without it the interpreter searches all of them for garbage as it ends: 15 ms of a `plan`.
@@ -96,7 +97,7 @@ def main() -> NoReturn:
 
 
 def _open_streams() -> None:
-    """Open /dev/null for every standard stream that is closed: the next file that is opened would take its number."""
+    """Open /dev/null for every closed standard stream: the next file would take its number."""
     descriptor = 0
     while descriptor <= 2:
         descriptor = os.open(os.devnull, os.O_RDWR)
@@ -123,7 +124,8 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911  one line per class o
     except DeployError as error:
         return _fail(_error_text(error), error.exit_code)
     except BrokenPipeError:
-        # The reader of stdout has left, as `| head` does: nothing more is written, not even at the interpreter's exit.
+        # The reader of stdout has left, as `| head` does: nothing more is written, not even at the
+        # interpreter's exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:

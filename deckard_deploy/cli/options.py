@@ -39,7 +39,7 @@ class FiniteRange(click.FloatRange):
 
 
 def choice_options(command: Command, *, detect: bool = False) -> Command:
-    """Add the parameter `choice` to a verb, from --profile, --config, --set and the options of single settings.
+    """Add the parameter `choice` to a verb, from all options that choose a deployment.
 
     detect: without a profile, take the one that fits this machine.
     """
@@ -96,7 +96,7 @@ _SHORT_OPTIONS = (
 
 
 def host_choice_options(command: Command) -> Command:
-    """Add the parameter `choice` to a verb about this machine: without a profile it takes the one that fits."""
+    """Add the parameter `choice` to a verb about this machine: its default profile is the one that fits."""
     return choice_options(command, detect=True)
 
 

@@ -37,7 +37,10 @@ def can_rewrite_lines(stream: TextIO) -> bool:
 
 
 def write_text(text: str, output: Path | None) -> None:
-    """Write text to a file, or to stdout without one. Raises BadInputError when the file cannot be written."""
+    """Write text to a file, or to stdout without one.
+
+    Raises BadInputError when the file cannot be written.
+    """
     if output is None:
         click.echo(text, nl=False)
         return

@@ -51,6 +51,6 @@ def top(*, selection: Selection, interval: float, once: bool, as_json: bool) -> 
 
 
 def is_drawable() -> bool:
-    """Return True if stdout is a terminal that can move its cursor and shows Unicode; other ones get lines."""
+    """Return True if stdout is a terminal that can move its cursor and shows Unicode."""
     shows_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
     return shows_unicode and can_rewrite_lines(sys.stdout)

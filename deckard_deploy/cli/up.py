@@ -21,9 +21,9 @@ from deckard_deploy.system.text import clock
 def up(choice: Choice, *, state_dir: Path | None, locked: bool, dry_run: bool, force: bool) -> None:
     """Start the endpoint and wait until it is proven ready.
 
-    Without --profile it takes the one that is made for this machine, and says so.
-    The base URL is the only thing on stdout. Nothing is restarted when neither the plan nor the files that this
-    version of the tool writes for it have changed.
+    Without --profile it takes the one that is made for this machine, and says so. The base URL is the only
+    thing on stdout. Nothing is restarted when neither the plan nor the files that this version of the tool
+    writes for it have changed.
 
     \b
     Example:

@@ -48,7 +48,10 @@ def sweep_settings(*, preset: str | None = None, runs: int | None = None, **give
 
 
 def select(selection: Selection, beside: str | None) -> list[DeploymentRef]:
-    """Return the deployment, and the one it is measured beside. Raises BadInputError, also for one named twice."""
+    """Return the deployments to measure: one, or two in turn.
+
+    Raises BadInputError, also for one named twice.
+    """
     deployments = [select_deployment(selection)]
     if beside:
         deployments.append(select_deployment(Selection(selection.state_dir, beside)))
@@ -63,7 +66,7 @@ def markdown_text(record: BenchRecord) -> str:
 
 
 def summary_line(record: BenchRecord) -> str:
-    """Return the record in one line: what was measured, and its highest speed."""
+    """Return the record in one line: its subject and its highest speed."""
     best = max(rows(record), key=_median_speed)
     subject = record.subject
     return (
@@ -77,12 +80,18 @@ def _median_speed(row: Row) -> float:
 
 
 def find_side(name: str, state_dir: Path | None) -> Side:
-    """Return a record or a published table by its name, to compare with. Raises BadInputError, IntegrityError."""
+    """Return a record or a published table by its name, to compare with.
+
+    Raises BadInputError, IntegrityError.
+    """
     return find_named(name, state_dir)
 
 
 def compare_measured(records: Sequence[BenchRecord], old: Side | None) -> ComparedSides | None:
-    """Compare two records that were measured in turn, or one record with `old`. Return None without a second side."""
+    """Compare two records that were measured in turn, or one record with `old`.
+
+    Return None without a second side.
+    """
     record, *others = records
     if others:
         return compare_records(others[0], record)
@@ -171,7 +180,10 @@ def save_records(
 
 
 def find_record(state_dir: Path | None, name: str) -> BenchRecord:
-    """Return a record by its id, the beginning of it, a file, or `last`. Raises BadInputError, IntegrityError."""
+    """Return a record by its id, the beginning of it, a file, or `last`.
+
+    Raises BadInputError, IntegrityError.
+    """
     return records.load(records.find(state_directory(state_dir).bench, name))
 
 

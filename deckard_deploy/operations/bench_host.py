@@ -15,7 +15,7 @@ from deckard_deploy.doctor.target import Folders, Target
 
 
 def host_facts() -> dict[str, Any]:
-    """Return machine, memory and GPUs of this host as `doctor` reads them, without the names of host and user."""
+    """Return machine, memory and GPUs of this host, as `doctor` reads them. The host's name is not in it."""
     host = Host(environment=dict(os.environ))
     target = Target(folders=Folders(weights=Path("/"), caches=()))
     values = collect.machine(host, target) | collect.memory(host, target) | programs.gpus(host, target)

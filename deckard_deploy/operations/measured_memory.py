@@ -61,7 +61,10 @@ def start_memory(facts: Facts, memory: MemoryPlan) -> history.StartMemory:
 
 
 def earlier_starts(resolved: Resolved, path: Path) -> tuple[EarlierStart, ...]:
-    """Return the memory of the last starts of the same profile, model and engine. path: the file of starts."""
+    """Return the memory of the last starts of the same profile, model and engine.
+
+    path: the file of starts.
+    """
     records = history.starts_like(
         path, profile=resolved.profile.name, model=resolved.model.name, engine=resolved.engine.name
     )

@@ -1,7 +1,7 @@
-"""`sbom`: a CycloneDX 1.6 document of everything in a deployment.
+"""`sbom`: a CycloneDX 1.6 document of all parts of a deployment.
 
-A verb and not a step of a build, because what runs is only known where it runs: image digest, patches, weights. It has
-no serial number and no date, so that the same deployment gives the same bytes.
+It is a verb and not a step of a build, because image digest, patches and weights are only known on the host
+that runs them. It has no serial number and no date, so that the same deployment gives the same bytes.
 """
 
 from collections.abc import Iterator
@@ -112,7 +112,7 @@ def _files(model: str, manifest: Manifest) -> list[Component]:
 
 
 def _packages() -> Iterator[Component]:
-    # A folder that a failed installation left has no name.
+    # The leftover folder of a failed installation has no name.
     named = [package for package in distributions() if package.name]
     versions = {package.name.lower().replace("_", "-"): package.version for package in named}
     for name, version in sorted(versions.items()):

@@ -1,4 +1,7 @@
-"""The screen of `top`. It is drawn several times a second, so that it follows a terminal that changes its size."""
+"""The screen of `top`.
+
+It is drawn several times a second, so that it follows a terminal that changes its size.
+"""
 
 import os
 import select

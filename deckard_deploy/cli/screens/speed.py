@@ -1,4 +1,4 @@
-"""The decoding speed of a plan, and the acceptance that its drafter needs: lines, JSON, and the whole calculation."""
+"""The decoding speed of a plan and the acceptance that its drafter needs, as text, JSON and formulas."""
 
 from typing import Any
 

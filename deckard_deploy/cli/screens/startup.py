@@ -71,7 +71,10 @@ class LiveDisplay(PlainDisplay):
 
 @contextmanager
 def startup_display(expected_s: float | None) -> Iterator[PlainDisplay]:
-    """Yield the display that fits stderr. expected_s: seconds that earlier starts took; None when there were none."""
+    """Yield the display that fits stderr.
+
+    expected_s: seconds that earlier starts took; None when there were none.
+    """
     if not sys.stderr.isatty():
         yield PlainDisplay(expected_s)
         return

@@ -10,7 +10,10 @@ GB, MB = 1e9, 1e6
 
 
 def transfer_line(name: str, done: int, total: int, rate: float | None) -> str:
-    """Return the progress as text. done, total: bytes. rate: bytes a second; None or 0 when it is not known."""
+    """Return the progress as text.
+
+    done, total: bytes. rate: bytes a second; None or 0 when it is not known.
+    """
     text = f"weights  {name}: {done / GB:.2f} of {total / GB:.2f} GB"
     if not rate:
         return text

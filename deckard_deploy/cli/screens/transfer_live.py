@@ -22,7 +22,10 @@ class LineColumn(ProgressColumn):
 
 
 class LiveDisplay:
-    """A line and a bar on stderr that are redrawn several times a second. Nothing is drawn until bytes arrive."""
+    """A line and a bar on stderr that are redrawn several times a second.
+
+    Nothing is drawn until bytes arrive.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
