@@ -35,7 +35,7 @@ FAST, SLOW, SAME = (f"20261125-000000-{name}" for name in ("a-fast", "b-slow", "
 
 
 @pytest.mark.usefixtures("home")
-def test_list_and_show(capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_and_show_print_records(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["bench", "list"]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [FAST, SLOW, SAME]
     assert run(["bench", "show", FAST]) == 0
@@ -61,12 +61,12 @@ def test_list_and_show(capsys: pytest.CaptureFixture[str]) -> None:
         ([FAST, "nonsense"], 2),
     ],
 )
-def test_compare_fails_for_what_is_surely_slower_alone(arguments: list[str], code: int) -> None:
+def test_compare_fails_only_when_surely_slower(arguments: list[str], code: int) -> None:
     assert run(["bench", "compare", *arguments]) == code
 
 
 @pytest.mark.usefixtures("home")
-def test_compare_says_what_it_saw(capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_prints_verdicts(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["bench", "compare", FAST, SLOW]) == 0
     text = capsys.readouterr().out
     assert text.count("slower") == 3
@@ -76,7 +76,7 @@ def test_compare_says_what_it_saw(capsys: pytest.CaptureFixture[str]) -> None:
     assert {row["verdict"] for row in (*said["rows"], said["overall"])} == {"no difference seen"}
 
 
-def test_a_damaged_record_hides_no_other(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_record_is_reported_and_skipped(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (home / "bench" / f"{SLOW}.json").write_text("{}")
     assert run(["bench", "list"]) == 0
     said = capsys.readouterr()
@@ -91,9 +91,7 @@ def test_a_damaged_record_hides_no_other(home: Path, capsys: pytest.CaptureFixtu
     assert "Is a directory" in said.err
 
 
-def test_records_that_were_measured_in_turn_are_compared_in_pairs(
-    home: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_records_measured_in_turn_compare_in_pairs(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     machine = (10.0, 20.0, 12.0, 31.0, 9.0)  # is what differs: each pair tells the same
     begun = [made.header(name=name) for name in ("d-old", "e-new")]
     rounds = [(made.run(speed), made.run(0.9 * speed)) for speed in machine]
@@ -110,9 +108,7 @@ def test_records_that_were_measured_in_turn_are_compared_in_pairs(
     assert "pair by pair" in said
 
 
-def test_a_row_that_was_measured_once_has_no_bound_in_json(
-    home: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_row_measured_once_has_no_bound_in_json(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A sweep that was cut short, beside a published table."""
     runs = [made.run(speed, concurrency=number) for number, speed in ((1, 10.0), (1, 10.1), (2, 20.0))]
     records.save(home / "bench", made.record(runs, name="d-cut"))
@@ -121,7 +117,7 @@ def test_a_row_that_was_measured_once_has_no_bound_in_json(
     assert [row["high"] is None for row in said["rows"]] == [False, True]
 
 
-def test_pairs_of_which_one_lacks_a_run_are_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pairs_with_missing_run_are_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     begun = [made.header(name=name) for name in ("d-old", "e-new")]
     rounds = [(made.run(speed), made.run(speed)) for speed in (9.0, 10.0, 11.0)]
     old, new = save_records(home / "bench", begun, rounds, SILENT)
@@ -130,7 +126,7 @@ def test_pairs_of_which_one_lacks_a_run_are_refused(home: Path, capsys: pytest.C
     assert "one record has 3 of them and the other 2" in capsys.readouterr().err
 
 
-def test_what_was_asked_differently_is_said(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_names_different_settings(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["bench", "compare", FAST, SAME]) == 0
     assert "DIFFERENTLY" not in capsys.readouterr().out
     other = made.record([made.run(9.0), made.run(10.0)], name="f-other")
@@ -140,7 +136,7 @@ def test_what_was_asked_differently_is_said(home: Path, capsys: pytest.CaptureFi
     assert "DIFFERENTLY: workload text and random, output_tokens 300 and 16" in capsys.readouterr().out
 
 
-def test_a_deployment_is_not_measured_beside_itself(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_beside_itself_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (home / "deployments" / "x" / "releases" / "one").mkdir(parents=True)
     assert run(["bench", "--name", "x", "--beside", "x"]) == 2
     assert "beside itself" in capsys.readouterr().err
@@ -148,9 +144,7 @@ def test_a_deployment_is_not_measured_beside_itself(home: Path, capsys: pytest.C
 
 @pytest.mark.parametrize("number", ["nan", "inf", "-1", "0", "fast"])
 @pytest.mark.parametrize("words", [["bench", "compare", FAST, SLOW, "--fail-below"], ["top", "--interval"]])
-def test_what_is_no_number_is_refused(
-    words: list[str], number: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_invalid_number_is_refused(words: list[str], number: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*words, number]) == 2  # nan would be within every bound, and fail no comparison
     assert "--" in capsys.readouterr().err
 
@@ -164,13 +158,15 @@ def test_what_is_no_number_is_refused(
         (["--name", "nothing"], "no deployment named 'nothing'"),
     ],
 )
-def test_bad_usage(arguments: list[str], text: str, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_usage_exits_2(
+    arguments: list[str], text: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(["bench", *arguments]) == 2
     assert text in capsys.readouterr().err
     assert len(list((home / "bench").iterdir())) == 3
 
 
-def test_a_plan_without_its_drafter_is_the_plan_in_all_else() -> None:
+def test_draft_tokens_change_only_their_option() -> None:
     config = '{"method":"ngram","num_speculative_tokens":4}'
     arguments = ("/m", "--max-num-seqs", "4", "--speculative-config", config, "--enforce-eager")
     plan = built_in("cpu").model_copy(update={"arguments": arguments})

@@ -11,7 +11,7 @@ ENGINE, MODEL = "vllm-0.19.1-cpu", "tiny-gemma4"
 
 
 @pytest.mark.parametrize("shared", [False, True], ids=["its own", "behind links"])
-def test_a_purge_removes_what_was_made_here_and_nothing_behind_a_link(
+def test_purge_removes_nothing_behind_a_link(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], *, shared: bool
 ) -> None:
     world = FakeDeployment(tmp_path)

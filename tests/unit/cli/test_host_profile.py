@@ -37,7 +37,7 @@ def gpu(programs: Path, name: str, capability: str, memory: int) -> None:
 @pytest.mark.parametrize(
     "name", ["spark-healthy", "h100-no-docker", "spark-orphan-engine", "laptop-no-docker"]
 )
-def test_the_screen_fits_80_columns_and_says_all(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_profiles_here_fits_80_columns(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     facts = str(FACTS / f"{name}.json")
     assert run(["profiles", "here", "--facts", facts]) == 0
     out = capsys.readouterr().out
@@ -52,7 +52,7 @@ def test_the_screen_fits_80_columns_and_says_all(name: str, capsys: pytest.Captu
     assert said["profiles"][0]["profile"] == said["default"]
 
 
-def test_alone_it_is_about_this_machine(machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_profiles_alone_evaluates_this_machine(machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     gpu(machine, "NVIDIA B200", "10.0", 183_359)
     assert run(["profiles"]) == 0
     out = capsys.readouterr().out
@@ -60,9 +60,7 @@ def test_alone_it_is_about_this_machine(machine: Path, capsys: pytest.CaptureFix
     assert "docker is not installed" in out
 
 
-def test_a_plan_without_a_profile_is_for_this_machine_and_says_why(
-    machine: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_plan_without_profile_detects_one(machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["plan"]) == 0
     captured = capsys.readouterr()
     assert captured.err == (
@@ -76,7 +74,7 @@ def test_a_plan_without_a_profile_is_for_this_machine_and_says_why(
     assert "deckard-31b on b200" in captured.out
 
 
-def test_a_named_profile_is_taken_without_asking(machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_named_profile_is_not_detected(machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     gpu(machine, "NVIDIA B200", "10.0", 183_359)
     (machine.parent / "deckard.yaml").write_text("profile: spark\n")
     assert run(["plan"]) == 0
@@ -84,7 +82,7 @@ def test_a_named_profile_is_taken_without_asking(machine: Path, capsys: pytest.C
 
 
 @pytest.mark.parametrize("verb", ["up", "plan"])
-def test_what_nothing_is_made_for_is_exit_3_in_one_line(
+def test_machine_without_profile_exits_3(
     verb: str, machine: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gpu(machine, "NVIDIA GeForce RTX 4090", "8.9", 24_564)
@@ -98,14 +96,12 @@ def test_what_nothing_is_made_for_is_exit_3_in_one_line(
     assert not (machine.parent / "home").exists()
 
 
-def test_what_is_rendered_does_not_depend_on_the_machine(capsys: pytest.CaptureFixture[str]) -> None:
+def test_render_detects_no_profile(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["render", "command"]) == 2
     assert "no hardware profile was named" in capsys.readouterr().err
 
 
-def test_control_characters_of_foreign_facts_do_not_reach_the_terminal(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_profiles_here_removes_control_characters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     gpus = [{"index": 0, "name": "a\x1b[2Jb", "compute_capability": "12.1"}]
     (tmp_path / "f.json").write_text(json.dumps({"architecture": "aarch64", "gpus": gpus}))
     run(["profiles", "here", "--facts", "f.json"])

@@ -9,7 +9,7 @@ from deckard_deploy.running.gateway.keys import Keys
 from tests.support.docker_deployment import DockerDeployment
 
 
-def test_one_gateway_that_cannot_be_told_keeps_no_other_from_it(
+def test_unreachable_gateway_does_not_stop_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nothing.sock")
@@ -35,7 +35,7 @@ def test_one_gateway_that_cannot_be_told_keeps_no_other_from_it(
     assert capsys.readouterr().out == ""  # it is revoked all the same, for every gateway that starts
 
 
-def test_what_an_interrupted_revocation_did_not_tell_the_gateways_the_next_one_does(
+def test_interrupted_revocation_is_completed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nothing.sock")

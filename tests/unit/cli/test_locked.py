@@ -59,7 +59,7 @@ def locked(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.usefixtures("locked")
 @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
 @pytest.mark.parametrize("options", [PATCHED, PLUGGED])
-def test_what_is_locked_passes(verb, options):
+def test_locked_plan_passes(verb, options):
     assert run([*verb, *options, "--locked"]) == 0
 
 
@@ -83,7 +83,7 @@ def test_what_is_locked_passes(verb, options):
         (PLUGGED, lambda lock: lock["plugins"].update({"nvfp4-awq": OTHER}), "plugin nvfp4-awq "),
     ],
 )
-def test_what_is_not_is_refused_and_named(capsys, options, edit, named):
+def test_unlocked_part_is_refused_and_named(capsys, options, edit, named):
     change(edit)
     for verb in (["plan"], ["render", "compose"], ["up"]):
         assert run([*verb, *options, "--locked"]) == 4
@@ -96,13 +96,13 @@ def test_what_is_not_is_refused_and_named(capsys, options, edit, named):
 
 
 @pytest.mark.usefixtures("locked")
-def test_another_repository_or_commit_of_the_same_name_is_refused(capsys):
+def test_other_repository_is_refused(capsys):
     change(lambda lock: lock["models"]["deckard-31b"].update(repo="someone/else"))
     assert run(["plan", *PATCHED, "--locked"]) == 4
     assert "deckard.lock holds deckard-31b to someone/else at " in capsys.readouterr().err
 
 
-def test_without_a_lock_everything_is_named_in_one_line(hub, capsys):
+def test_missing_lock_names_all_parts(hub, capsys):
     assert run(["render", "compose", *PATCHED, "--locked"]) == 4
     error, _ = capsys.readouterr().err.splitlines()
     for named in (
@@ -115,7 +115,7 @@ def test_without_a_lock_everything_is_named_in_one_line(hub, capsys):
 
 
 @pytest.mark.usefixtures("locked")
-def test_a_tag_is_refused_and_what_nobody_can_lock(capsys):
+def test_unlockable_parts_are_refused(capsys):
     own = ["--profile", "b200", "--model", "tiny-gemma4", "--engine", "vllm-0.19.1-host"]
     for options, named in (
         ([*PATCHED, "--image", "example.org/vllm:v1"], "image example.org/vllm:v1"),
@@ -126,7 +126,7 @@ def test_a_tag_is_refused_and_what_nobody_can_lock(capsys):
         assert f"not in deckard.lock: {named}" in capsys.readouterr().err
 
 
-def test_what_this_tool_installs_and_writes_itself_needs_its_patches_alone(hub, capsys):
+def test_cpu_profile_needs_only_locked_patches(hub, capsys):
     assert run(["render", "command", "--profile", "cpu", "--locked"]) == 4
     assert "not in deckard.lock: patch serving_chat " in capsys.readouterr().err
     assert run(["lock", "--profile", "cpu"]) == 0
@@ -135,7 +135,7 @@ def test_what_this_tool_installs_and_writes_itself_needs_its_patches_alone(hub, 
 
 
 @pytest.mark.usefixtures("locked")
-def test_lock_check_sees_another_plugin(capsys):
+def test_lock_check_reports_other_plugin(capsys):
     change(lambda lock: lock["plugins"].update({"nvfp4-awq": OTHER}))
     assert run(["lock", *PLUGGED, "--check"]) == 4
     assert capsys.readouterr().out.startswith(f"plugin nvfp4-awq: {OTHER[:12]} -> ")

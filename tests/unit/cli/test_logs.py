@@ -8,9 +8,7 @@ from deckard_deploy.cli.main import run
 from tests.support.fake_deployment import FakeDeployment
 
 
-def test_a_start_that_failed_and_was_stopped_has_left_its_log(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_logs_of_failed_start_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     world = FakeDeployment(tmp_path)
     release, launch = world.stored(world.plan())
     release.record(launch.model_copy(update={"state": "failed", "reason": "the engine exited"}))

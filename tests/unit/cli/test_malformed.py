@@ -52,11 +52,11 @@ def test_bad_input_is_one_line(
     assert {path.name for path in tmp_path.iterdir()} == set(case.files)
 
 
-def test_there_are_enough_of_them() -> None:
+def test_there_are_at_least_300_cases() -> None:
     assert len({(case.arguments, *case.files.items()) for case in CASES}) == len(CASES) >= 300
 
 
-def test_the_watch_sees_a_file_and_a_socket(tmp_path: Path, opened: list[str]) -> None:
+def test_audit_sees_file_and_socket(tmp_path: Path, opened: list[str]) -> None:
     opened.clear()
     (tmp_path / "x").write_text("x")
     socket.socket().close()

@@ -18,7 +18,7 @@ def written(folder: Path) -> dict[str, str]:
     return texts
 
 
-def test_the_password_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
+def test_password_is_created_once_and_private(tmp_path: Path) -> None:
     texts = written(tmp_path / "monitoring")
     file = tmp_path / "monitoring" / PASSWORD_FILE
     password = file.read_text(encoding="utf-8")
@@ -31,14 +31,14 @@ def test_the_password_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> No
     assert password not in "".join(texts.values())
 
 
-def test_nobody_else_reads_any_of_it(tmp_path: Path) -> None:
+def test_written_files_are_private(tmp_path: Path) -> None:
     os.umask(0o022)
     written(tmp_path / "monitoring")
     open_ones = [path for path in (tmp_path / "monitoring").rglob("*") if path.stat().st_mode & 0o077]
     assert open_ones == []
 
 
-def test_render_writes_everything_but_a_password(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_render_writes_no_password(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["monitor", "render", "--profile", "spark", "--output", str(tmp_path / "out")]) == 0
     assert "put a password into" in capsys.readouterr().err
     files = {
@@ -53,7 +53,7 @@ def test_render_writes_everything_but_a_password(tmp_path: Path, capsys: pytest.
     assert PASSWORD_FILE not in files
 
 
-def test_render_says_where_it_cannot_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_render_names_unwritable_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "out").write_text("in the way", encoding="utf-8")
     assert run(["monitor", "render", "--profile", "spark", "--output", str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
@@ -62,6 +62,8 @@ def test_render_says_where_it_cannot_write(tmp_path: Path, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize("verb", ["up", "down"])
-def test_nothing_deployed_is_said(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_monitor_without_deployment_exits_2(
+    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(["monitor", verb, "--state-dir", str(tmp_path)]) == 2
     assert "nothing was deployed yet" in capsys.readouterr().err

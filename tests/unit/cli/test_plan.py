@@ -67,7 +67,7 @@ def memory_of_screen(text: str) -> str:
 
 
 @pytest.mark.parametrize("name", SCREENS)
-def test_the_screen(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_screen_is_golden(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["plan", *SCREENS[name]]) == EXIT_CODES.get(name, 0)
     found = memory_of_screen(capsys.readouterr().out)
     file = GOLDEN / f"plan-{name}.txt"
@@ -89,9 +89,7 @@ EXPLAINED = [
 
 
 @pytest.mark.parametrize("options", EXPLAINED, ids=" ".join)
-def test_the_reckoning_that_is_printed_is_right(
-    options: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_explained_numbers_are_consistent(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["plan", *options, "--json"]) == 0
     memory = json.loads(capsys.readouterr().out)["memory"]
     assert run(["plan", *options, "--explain"]) == 0
@@ -110,7 +108,7 @@ def numbers(pattern: str, text: str) -> list[float]:
     return [float(number) for number in found.groups()] if found else []
 
 
-def test_the_screen_after_earlier_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_screen_after_earlier_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     step = memory_of(choice("b200")).step._asdict()
     for available, graphs in ((130.2, 0.49), (129.9, 0.51), (130.4, 0.47)):
         memory = StartMemory(
@@ -140,7 +138,7 @@ def test_the_screen_after_earlier_starts(tmp_path: Path, capsys: pytest.CaptureF
     assert max(map(len, found.splitlines())) <= 80
 
 
-def test_the_same_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_memory_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["plan", "--profile", "spark", "--json"]) == 0
     memory = json.loads(capsys.readouterr().out)["memory"]
     assert (memory["verdict"], memory["problem"], memory["changes"]) == ("fits", None, [])
@@ -150,14 +148,14 @@ def test_the_same_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert [part["name"] for part in memory["parts"]] == ["weights", "engine", "CUDA graphs"]
 
 
-def test_chosen_gpus_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_chosen_gpus_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["plan", "--profile", "b200", "--set", "environment.CUDA_VISIBLE_DEVICES=3,5"]) == 0
     assert "\ngpus         3, 5\n" in capsys.readouterr().out
     assert run(["plan", "--profile", "b200"]) == 0
     assert "gpus " not in capsys.readouterr().out
 
 
-def test_the_speed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_speed_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["plan", "--profile", "spark", "--drafter", "deckard-e4b", "--json"]) == 0
     speed = json.loads(capsys.readouterr().out)["speed"]
     assert speed["efficiency"]["value"] == 0.78
@@ -168,7 +166,7 @@ def test_the_speed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert "unknown" in json.loads(capsys.readouterr().out)["speed"]
 
 
-def test_a_spark_is_told_that_its_drafter_may_cost_more_than_it_gives(
+def test_slow_drafter_is_reported(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert run(["plan", "--profile", "spark", "--drafter", "deckard-e4b"]) == 0
@@ -181,7 +179,7 @@ def test_a_spark_is_told_that_its_drafter_may_cost_more_than_it_gives(
     assert "SLOWER" not in capsys.readouterr().out
 
 
-def test_what_does_not_fit_is_exit_9_with_changes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unfit_plan_exits_9_with_changes(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["plan", *SCREENS["rtx-5090-no"], "--json"]) == 9
     captured = capsys.readouterr()
     memory = json.loads(captured.out)["memory"]
@@ -191,7 +189,7 @@ def test_what_does_not_fit_is_exit_9_with_changes(capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize("dry", [["--dry-run"], []])
-def test_up_refuses_what_cannot_run_before_it_makes_anything(
+def test_up_refuses_unfit_plan_and_writes_nothing(
     dry: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["up", *SCREENS["rtx-5090-no"], *dry]) == 9
@@ -199,9 +197,7 @@ def test_up_refuses_what_cannot_run_before_it_makes_anything(
     assert not (tmp_path / "home").exists()
 
 
-def test_tensors_that_are_here_replace_the_catalogs_size(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_local_tensors_replace_catalog_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = gemma4.write(tmp_path / "home" / "models" / "tiny-gemma4", quantization="nvfp4_awq")
     assert run(["plan", "--profile", "cpu", "--json"]) == 0
     (weights,) = json.loads(capsys.readouterr().out)["memory"]["parts"]
@@ -214,7 +210,7 @@ def test_tensors_that_are_here_replace_the_catalogs_size(
     assert weights["source"].startswith("its size in the catalog")
 
 
-def test_a_release_keeps_the_size_that_it_was_started_with(
+def test_current_release_keeps_kv_size(
     tmp_path: Path,
 ) -> None:
     directory = StateDir(tmp_path / "home")
@@ -239,12 +235,12 @@ def test_a_release_keeps_the_size_that_it_was_started_with(
     assert same.profile.hardware.memory_gib == pytest.approx(119.68)
 
 
-def test_what_is_not_known_stops_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_memory_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["plan", "--profile", "thor", "--json"]) == 0
     assert "unknown" in json.loads(capsys.readouterr().out)["memory"]
 
 
-def test_on_a_spark_the_size_of_the_kv_cache_is_written(tmp_path: Path) -> None:
+def test_kv_size_is_set_on_spark(tmp_path: Path) -> None:
     resolved, available = with_measured_memory(choice("spark"), None, meminfo=meminfo(tmp_path))
     need = memory_of(resolved).bytes_per_sequence
     assert available == 110 * 2**30
@@ -255,7 +251,7 @@ def test_on_a_spark_the_size_of_the_kv_cache_is_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("total_kib", [125_489_508, 125_506_464])
-def test_a_spark_that_keeps_two_more_gib_for_itself_is_one(total_kib: int, tmp_path: Path) -> None:
+def test_smaller_spark_is_a_spark(total_kib: int, tmp_path: Path) -> None:
     """119.7 GiB is what many have: their plan is of that, not of the profile's 121.69."""
     resolved, available = with_measured_memory(
         choice("spark"), None, meminfo=meminfo(tmp_path, total_kib=total_kib)
@@ -276,19 +272,19 @@ def test_a_spark_that_keeps_two_more_gib_for_itself_is_one(total_kib: int, tmp_p
         ("thor", SPARK_KIB),
     ],
 )
-def test_elsewhere_nothing_is_written(profile: str, total_kib: int, tmp_path: Path) -> None:
+def test_kv_size_is_not_set_elsewhere(profile: str, total_kib: int, tmp_path: Path) -> None:
     before = choice(profile)
     file = meminfo(tmp_path, total_kib=total_kib)
     assert with_measured_memory(before, None, meminfo=file) == (before, None)
 
 
-def test_a_size_of_the_users_own_is_kept(tmp_path: Path) -> None:
+def test_kv_size_of_user_is_kept(tmp_path: Path) -> None:
     before = choice("spark", "kv-cache-memory-bytes=20000000000")
     resolved, available = with_measured_memory(before, None, meminfo=meminfo(tmp_path))
     assert (resolved.serve, available) == (before.serve, 110 * 2**30)
 
 
-def test_what_is_free_while_a_release_runs_does_not_count(tmp_path: Path) -> None:
+def test_free_memory_is_ignored_while_running(tmp_path: Path) -> None:
     current = build_plan(choice("spark"))
     resolved, available = with_measured_memory(
         choice("spark"), current, meminfo=meminfo(tmp_path, available_gib=20)
@@ -297,12 +293,12 @@ def test_what_is_free_while_a_release_runs_does_not_count(tmp_path: Path) -> Non
     assert "kv-cache-memory-bytes" in resolved.serve
 
 
-def test_too_little_free_memory_is_refused_and_nothing_written(tmp_path: Path) -> None:
+def test_too_little_free_memory_sets_no_kv_size(tmp_path: Path) -> None:
     file = meminfo(tmp_path, available_gib=60)
     resolved, available = with_measured_memory(choice("spark"), None, meminfo=file)
     assert "kv-cache-memory-bytes" not in resolved.serve
     assert memory_of(resolved, available=available).verdict == "no"
 
 
-def test_without_proc_nothing_is_known(tmp_path: Path) -> None:
+def test_missing_meminfo_is_zero(tmp_path: Path) -> None:
     assert total_and_available(tmp_path / "none") == (0, 0)

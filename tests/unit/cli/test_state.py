@@ -10,7 +10,7 @@ from tests.support.fake_deployment import FakeDeployment
 
 @pytest.mark.parametrize(("name", "asks"), [("cpu", "--profile cpu"), ("box", "--profile cpu --name box")])
 @pytest.mark.parametrize("verb", [["wait"], ["chat", "hello"], ["bench"]])
-def test_the_line_names_profile_and_deployment(
+def test_hint_names_profile_and_deployment(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, asks: str, verb: list[str]
 ) -> None:
     world = FakeDeployment(tmp_path)

@@ -49,7 +49,7 @@ def run(
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 @pytest.mark.parametrize("words", [PLAN, REFUSED], ids=["well", "refused"])
-def test_a_pipe_gets_no_terminal_sequence(tmp_path: Path, environment: str, words: list[str]) -> None:
+def test_pipe_gets_no_terminal_sequence(tmp_path: Path, environment: str, words: list[str]) -> None:
     code, out, err = run(tmp_path, ENVIRONMENTS[environment], words)
     assert code == (0 if words is PLAN else 2), err
     assert b"\x1b" not in out + err
@@ -60,7 +60,7 @@ def test_a_pipe_gets_no_terminal_sequence(tmp_path: Path, environment: str, word
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_a_terminal_gets_text(tmp_path: Path, environment: str) -> None:
+def test_terminal_gets_text(tmp_path: Path, environment: str) -> None:
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 20))
     code, _, _ = run(tmp_path, ENVIRONMENTS[environment], PLAN, stdin=theirs, stdout=theirs, stderr=theirs)
@@ -157,9 +157,7 @@ def _read(descriptor: int) -> bytes:
     list(itertools.product([(0,), (1,), (2,), (0, 1, 2)], [PLAN, REFUSED])),
     ids=lambda value: "-".join(map(str, value)) if isinstance(value, tuple) else value[0],
 )
-def test_a_stream_that_is_closed_is_no_bug_of_ours(
-    tmp_path: Path, closed: tuple[int, ...], words: list[str]
-) -> None:
+def test_closed_stream_is_no_bug(tmp_path: Path, closed: tuple[int, ...], words: list[str]) -> None:
     code, _, err = run(tmp_path, {}, words, preexec_fn=closing(*closed))
     assert b"Traceback" not in err
     assert code == (0 if words is PLAN else 2)

@@ -46,13 +46,13 @@ def drawn(look: Sample, width: int, height: int) -> list[str]:
 @pytest.mark.parametrize(
     "look", [Sample(NOW, shown()), Sample(NOW, None, "http://127.0.0.1:8000/metrics: gone")]
 )
-def test_the_screen_fits(look: Sample, width: int, height: int) -> None:
+def test_screen_fits_terminal(look: Sample, width: int, height: int) -> None:
     lines = drawn(look, width, height)
     assert len(lines) <= height
     assert max(map(len, lines)) <= width
 
 
-def test_the_screen_says_it_all() -> None:
+def test_screen_shows_all_figures() -> None:
     text = "\n".join(drawn(Sample(NOW, shown()), 80, 24))
     for words in (
         "up 1:30",
@@ -68,18 +68,18 @@ def test_the_screen_says_it_all() -> None:
         assert words in text
 
 
-def test_figures_that_no_server_has_are_drawn_too() -> None:
+def test_extreme_figures_are_drawn() -> None:
     odd = dataclasses.replace(shown(), kv_use=1e308, started_at=1e300)
     text = "\n".join(drawn(Sample(NOW, odd), 80, 24))
     assert "up 0:00" in text
     assert "█" * 20 in text
 
 
-def test_a_server_that_is_gone_is_named() -> None:
+def test_screen_names_missing_server() -> None:
     assert "no answer at 12:00:00: refused" in "\n".join(drawn(Sample(NOW, None, "refused"), 80, 24))
 
 
-def test_lines_for_programs() -> None:
+def test_samples_as_json_and_lines() -> None:
     found = json.loads(sample_json(Sample(NOW, shown())))
     assert found["at"] == "2026-11-25T12:00:00+00:00"
     assert set(found["first_token"]) == {"p50_s", "p95_s", "p99_s"}
@@ -89,7 +89,7 @@ def test_lines_for_programs() -> None:
 
 
 @pytest.mark.parametrize(("value", "text"), [(None, "-"), (0.0123, "12 ms"), (1.25, "1.2 s"), (64, "64.0 s")])
-def test_seconds(value: float | None, text: str) -> None:
+def test_seconds_have_units(value: float | None, text: str) -> None:
     assert seconds(value) == text
 
 
@@ -109,7 +109,7 @@ class Terminal(io.TextIOWrapper):
         ("xterm", "ascii", "lines"),
     ],
 )
-def test_a_terminal_that_cannot_show_a_screen_gets_lines(
+def test_screen_needs_capable_terminal(
     monkeypatch: pytest.MonkeyPatch, term: str | None, encoding: str, shows: str
 ) -> None:
     monkeypatch.setattr(sys, "stdout", Terminal(io.BytesIO(), encoding=encoding))
@@ -119,11 +119,11 @@ def test_a_terminal_that_cannot_show_a_screen_gets_lines(
     assert not is_drawable()
 
 
-def test_nothing_measured_is_not_nought() -> None:
+def test_rate_without_value_is_a_dash() -> None:
     assert (rate(None), rate(0.0)) == ("-", "0.0 tok/s")
 
 
-def test_the_curve_ends_at_the_top() -> None:
+def test_curve_ends_at_the_top() -> None:
     assert (curve([0, 50, 100]), curve([0, 0]), curve([])) == ("▁▅█", "", "")
 
 
@@ -157,7 +157,7 @@ def server() -> Iterator[ThreadingHTTPServer]:
     made.server_close()
 
 
-def test_a_server_goes_and_comes_back(server: ThreadingHTTPServer) -> None:
+def test_samples_survive_server_restart(server: ThreadingHTTPServer) -> None:
     port = server.server_address[1]
     source = MetricsSource(build_plan(choice("cpu")), f"http://127.0.0.1:{port}/metrics", ANONYMOUS)
     looks = samples(source, 0)

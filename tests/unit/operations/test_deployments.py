@@ -13,6 +13,6 @@ BUSY = Readiness(Outcome.NOT_ANSWERING, timed_out=True)
     ("answers", "alive"),
     [([READY], True), ([DEAD, DEAD, DEAD], False), ([DEAD, READY], True), ([BUSY], True)],
 )
-def test_a_dead_engine_is_told_from_a_busy_one(answers: list[Readiness], *, alive: bool) -> None:
+def test_dead_engine_is_told_from_busy_one(answers: list[Readiness], *, alive: bool) -> None:
     coming = iter(answers)
     assert _still_answers(lambda: next(coming)) is alive

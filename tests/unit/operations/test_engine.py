@@ -26,7 +26,7 @@ def host_plan() -> LaunchPlan:
     return build_plan(resolve(deployment, profile=library.profile("h100")))
 
 
-def test_an_environment_of_the_users_own_is_used_as_it_is(tmp_path: Path) -> None:
+def test_environment_of_user_is_used(tmp_path: Path) -> None:
     (tmp_path / "venv/bin").mkdir(parents=True)
     (tmp_path / "venv/bin/vllm").touch()
     (tmp_path / "engines").mkdir()
@@ -35,13 +35,13 @@ def test_an_environment_of_the_users_own_is_used_as_it_is(tmp_path: Path) -> Non
     assert program == tmp_path / "engines/vllm-0.19.1-host/bin/vllm"
 
 
-def test_without_one_the_error_says_how_to_link_it(tmp_path: Path) -> None:
+def test_missing_environment_hint_links_one(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentUnfitError, match=r"/engines/vllm-0\.19\.1-host is none") as raised:
         installed_program(host_plan(), StateDir(tmp_path), print)
     assert str(raised.value.hint).startswith("ln -sT ")
 
 
-def test_nobody_else_comes_to_what_an_engine_compiled(tmp_path: Path) -> None:
+def test_cache_folder_becomes_private(tmp_path: Path) -> None:
     for mode in (0o777, 0o700):
         (tmp_path / "cache").mkdir(exist_ok=True)
         (tmp_path / "cache").chmod(mode)
@@ -66,7 +66,7 @@ def weights(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("path", "mode"), [("sub/shard.safetensors", 0o600), ("sub", 0o750), (".", 0o700)])
-def test_weights_that_the_containers_user_cannot_read_are_named(weights: Path, path: str, mode: int) -> None:
+def test_unreadable_weights_are_named(weights: Path, path: str, mode: int) -> None:
     require_readable_by_everyone(weights)
     (weights / path).chmod(mode)
     with pytest.raises(EnvironmentUnfitError, match="may not be read by others") as raised:
@@ -77,7 +77,7 @@ def test_weights_that_the_containers_user_cannot_read_are_named(weights: Path, p
         require_readable_by_everyone(weights)
 
 
-def test_a_drafter_with_another_vocabulary_is_refused_before_anything_starts(tmp_path: Path) -> None:
+def test_drafter_with_other_vocabulary_is_refused(tmp_path: Path) -> None:
     for name, config in {
         "a": {"text_config": {"vocab_size": 262144}},
         "b": {"vocab_size": 512},
@@ -91,7 +91,7 @@ def test_a_drafter_with_another_vocabulary_is_refused_before_anything_starts(tmp
     require_same_vocabulary(tmp_path / "a", tmp_path / "c")
 
 
-def test_files_that_this_version_writes_otherwise_are_named(tmp_path: Path) -> None:
+def test_stale_files_are_named(tmp_path: Path) -> None:
     directory = StateDir(tmp_path)
     plan = plan_for_host(resolve(Deployment(name="box"), profile=library.profile("spark")), directory)
     release, launch = create_release(plan, Releases(directory.create("box")))
@@ -105,7 +105,7 @@ def test_files_that_this_version_writes_otherwise_are_named(tmp_path: Path) -> N
     assert stale_files(release) == ("nginx.conf", "compose.yaml")
 
 
-def test_a_comment_makes_no_file_another(tmp_path: Path) -> None:
+def test_comments_do_not_change_content_hash(tmp_path: Path) -> None:
     directory = StateDir(tmp_path)
     plan = plan_for_host(resolve(Deployment(name="box"), profile=library.profile("spark")), directory)
     texts = rendered_files(plan, "deckard-launch-0")

@@ -33,7 +33,7 @@ def image(*arguments: str, of: str = "vllm") -> str:
         ),
     ],
 )
-def test_the_locks_digest(
+def test_image_gets_locked_digest(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     locked: dict[str, str],
@@ -53,7 +53,7 @@ def test_the_locks_digest(
         ({"mirror/nginx:1": DIGEST}, "mirror/nginx:1", f"mirror/nginx:1@{DIGEST}"),
     ],
 )
-def test_the_gateways_too(
+def test_gateway_image_gets_locked_digest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locked: dict[str, str], setting: str, expected: str
 ) -> None:
     (tmp_path / "deckard.lock").write_text(json.dumps({"images": locked}))
@@ -62,6 +62,6 @@ def test_the_gateways_too(
     assert image("--profile", "spark", *more, of="gateway") == expected
 
 
-def test_without_a_lock_the_tag_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_image_without_lock_keeps_tag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert image("--profile", "spark") == IMAGE
