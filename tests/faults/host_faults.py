@@ -112,7 +112,7 @@ FAULTS = (
         "the weights change while they are served",
         "status: weights changed deckard-31b/model.safetensors",
         (
-            "tests/unit/cli/test_verify.py::test_changed_weights_names_changed_file",
+            "tests/unit/operations/test_status.py::test_changed_weights_names_changed_file",
             "tests/unit/cli/test_verify.py::test_flipped_bit_is_named",
         ),
         "assert None ==",
@@ -186,7 +186,7 @@ FAULTS = (
         "the drafter has another vocabulary than the model, or drafts nothing that is right",
         "4: the drafter in … has a vocabulary of 512 tokens, and the model one of 262144; 6: the drafter does not fit",
         (
-            "tests/unit/operations/test_engine.py::test_drafter_with_other_vocabulary_is_refused",
+            "tests/unit/operations/test_weights.py::test_drafter_with_other_vocabulary_is_refused",
             "tests/unit/weights/test_inspection.py::test_drafter_with_other_vocabulary_is_a_fault",
             "tests/e2e/test_drafters.py::test_one_that_does_not_fit_is_refused",
         ),

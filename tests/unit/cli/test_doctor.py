@@ -106,29 +106,3 @@ def test_deckard_yaml_of_folder_is_used(tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "deckard.yaml").write_text("profile: spark\npublish:\n  expose: 192.168.1.20\n")
     assert run(["doctor", "--facts", str(FACTS / "spark-healthy.json")]) == 0
     assert "192.168.1.20, through a gateway that asks for a key" in capsys.readouterr().out
-
-
-def test_up_refuses_unfit_machine_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    state = tmp_path / "state"
-    assert run(["up", "--profile", "b200", "--state-dir", str(state)]) == 3
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert "doctor   gpu: nvidia-smi is not installed\n           try: " in captured.err
-    assert "doctor   docker: docker is not installed" in captured.err
-    assert "error: this machine does not fit b200: " in captured.err
-    assert "--force" in captured.err.splitlines()[-1]
-    assert not state.exists()
-
-
-@pytest.mark.parametrize("option", ["--force", "--dry-run"])
-def test_up_reports_findings_and_continues(option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    assert run(["up", "--profile", "b200", "--state-dir", str(tmp_path / "state"), option]) == 3
-    said = capsys.readouterr().err
-    assert "doctor   docker: docker is not installed" in said
-    assert "does not fit" not in said
-    assert "error: docker is not installed" in said  # where it stopped: at docker itself
-
-
-def test_up_on_cpu_profile_asks_no_rule(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    assert run(["up", "--profile", "cpu", "--state-dir", str(tmp_path / "state"), "--dry-run"]) == 0
-    assert "doctor" not in capsys.readouterr().err

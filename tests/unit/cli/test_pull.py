@@ -2,13 +2,7 @@
 
 from pathlib import Path
 
-from deckard_deploy.catalog import library
-from deckard_deploy.catalog.resolution import resolve
-from deckard_deploy.catalog.specs import Deployment
 from deckard_deploy.cli.main import run
-from deckard_deploy.operations.reporting import SILENT
-from deckard_deploy.operations.weights import ensure_weights
-from deckard_deploy.running.layout import StateDir
 from deckard_deploy.weights.folder import ModelFolder
 from tests.support.model_hub import BIG, hub
 
@@ -75,16 +69,3 @@ def test_second_pull_exits_8(hub, tmp_path, capsys):
 def test_generated_model_needs_no_pull(capsys):
     assert run(["pull", "--profile", "cpu"]) == 0
     assert "nothing to fetch" in capsys.readouterr().err
-
-
-def test_ensure_weights_asks_hub_once(hub, tmp_path):
-    resolved = resolve(Deployment(), profile=library.profile("spark"))
-    directory = StateDir(tmp_path / "state")
-    ensure_weights(resolved, directory, SILENT)
-    assert (folder(tmp_path) / BIG).read_bytes() == hub.files[BIG]
-    asked = len(hub.requests)
-    ensure_weights(resolved, directory, SILENT)
-    assert len(hub.requests) == asked
-    (folder(tmp_path) / BIG).write_bytes(b"?" * 300_000)  # same size: found, set aside, fetched again
-    ensure_weights(resolved, directory, SILENT)
-    assert (folder(tmp_path) / BIG).read_bytes() == hub.files[BIG]

@@ -8,13 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deckard_deploy.catalog import library
-from deckard_deploy.catalog.resolution import resolve
-from deckard_deploy.catalog.specs import Deployment
 from deckard_deploy.cli.main import run
-from deckard_deploy.operations.status import changed_weights
-from deckard_deploy.planning.planner import build_plan
-from deckard_deploy.running.layout import StateDir
 from deckard_deploy.weights.folder import ModelFolder
 from tests.support.hub_server import Hub
 from tests.support.model_hub import BIG, hub
@@ -67,14 +61,6 @@ def test_fast_loads_no_docker_or_rich():
     loaded = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()
     assert "deckard_deploy.weights.folder" in loaded
     assert not {"docker", "rich"} & set(loaded)
-
-
-def test_changed_weights_names_changed_file(weights: Path):
-    directory = StateDir(weights.parents[2])
-    plan = build_plan(resolve(Deployment(), profile=library.profile("spark")))
-    assert changed_weights(plan, directory) is None
-    flip(weights, keep_times=True)
-    assert changed_weights(plan, directory) == [f"deckard-31b/{BIG}"]
 
 
 @pytest.mark.parametrize("options", [[], ["--fast"]])
