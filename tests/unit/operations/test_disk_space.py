@@ -1,4 +1,4 @@
-"""Room for what has to be fetched."""
+"""The disk space for downloads."""
 
 import os
 from pathlib import Path

@@ -5,7 +5,10 @@ from pathlib import Path
 import pytest
 
 from deckard_deploy.cli.main import run
+from deckard_deploy.doctor import facts as fact_files
+from deckard_deploy.operations.host import evaluate_profiles, fitting_profiles
 from tests.support.fake_machine import add_gpu, machine
+from tests.support.rule_cases import FACTS
 
 __all__ = ["machine"]
 
@@ -50,3 +53,22 @@ def test_machine_without_profile_exits_3(
 def test_render_detects_no_profile(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["render", "command"]) == 2
     assert "no hardware profile was named" in capsys.readouterr().err
+
+
+def test_exact_match_comes_first_and_misfits_last() -> None:
+    fits = fitting_profiles(fact_files.load(FACTS / "spark-healthy.json"))
+    assert (fits[0].profile, fits[0].made_for_it) == ("spark", True)
+    verdicts = [fit.verdict for fit in fits[1:]]
+    assert verdicts == sorted(verdicts, key=["runs", "with changes", "no"].index)
+
+
+def test_default_profile_is_explained(machine: Path) -> None:
+    found = evaluate_profiles(FACTS / "spark-healthy.json")
+    assert (found.default, found.explanation) == (
+        "spark",
+        "`up` and `plan` take spark when no profile is named.",
+    )
+    add_gpu(machine, "NVIDIA GeForce RTX 4090", "8.9", 24_564)
+    found = evaluate_profiles(None)
+    assert found.default is None
+    assert found.explanation.startswith("no profile is made for NVIDIA GeForce RTX 4090, x86_64; try: ")

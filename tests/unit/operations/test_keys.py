@@ -1,12 +1,45 @@
-"""A change of keys reaches every gateway of the host that it can reach, and says which it could not."""
+"""Changes of keys, and the gateways that they reach."""
 
 from pathlib import Path
 
 import pytest
 
 from deckard_deploy.cli.main import run
+from deckard_deploy.errors import BadInputError
+from deckard_deploy.operations.keys import access_file, add_key, list_keys, revoke_key, tell_gateways
 from deckard_deploy.running.gateway.keys import Keys
 from tests.support.docker_deployment import DockerDeployment
+from tests.support.fake_deployment import FakeDeployment
+from tests.support.recording_reporter import RecordingReporter
+
+
+def test_keys_are_added_listed_and_revoked(tmp_path: Path, report: RecordingReporter) -> None:
+    key, first = add_key(tmp_path, "bob")
+    assert first
+    assert key.startswith("dk-bob-")
+    _, first = add_key(tmp_path, "alice")
+    assert not first
+    assert [name for name, _ in list_keys(tmp_path)] == ["alice", "bob"]
+    assert key not in access_file(tmp_path)
+    assert '"dk-bob"' in access_file(tmp_path)
+    assert revoke_key(tmp_path, "bob", report) is True
+    assert '"dk-bob"' not in access_file(tmp_path)
+    assert revoke_key(tmp_path, "alice", report) is False
+    assert report.lines == []
+
+
+def test_used_and_unknown_names_are_refused(tmp_path: Path, report: RecordingReporter) -> None:
+    add_key(tmp_path, "alice")
+    with pytest.raises(BadInputError, match="alice"):
+        add_key(tmp_path, "alice")
+    with pytest.raises(BadInputError, match="bob"):
+        revoke_key(tmp_path, "bob", report)
+
+
+def test_deployment_without_gateway_is_not_told(fake: FakeDeployment, report: RecordingReporter) -> None:
+    fake.proven(fake.plan())
+    tell_gateways(fake.state.root, report)
+    assert report.lines == []
 
 
 def test_unreachable_gateway_does_not_stop_others(

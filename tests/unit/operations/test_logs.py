@@ -1,27 +1,50 @@
-"""What `logs` shows when there is no log any more."""
-
-from pathlib import Path
+"""The lines of `logs`: of the running engine, or of its last failed start."""
 
 import pytest
 
-from deckard_deploy.cli.main import run
+from deckard_deploy.operations.logs import lines
+from deckard_deploy.operations.options import Selection
 from tests.support.fake_deployment import FakeDeployment
+from tests.support.recording_reporter import RecordingReporter
+from tests.support.waiting import eventually
 
 
-def test_logs_of_failed_start_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    world = FakeDeployment(tmp_path)
-    release, launch = world.stored(world.plan())
+def test_logs_of_running_engine(fake: FakeDeployment, report: RecordingReporter) -> None:
+    fake.proven(fake.plan())
+    selection = Selection(fake.state.root)
+    assert list(lines(selection, report, follow=False, tail=1)) == ["Application startup complete."]
+    assert len(list(lines(selection, report, follow=False, tail=3))) == 3
+    assert list(lines(selection, report, follow=False, tail=0)) == []
+    assert report.lines == []
+
+
+def test_followed_logs_end_with_engine(fake: FakeDeployment, report: RecordingReporter) -> None:
+    fake.proven(fake.plan())
+    followed = lines(Selection(fake.state.root), report, follow=True, tail=1)
+    assert next(followed) == "Application startup complete."
+    fake.end()
+    eventually(lambda: not fake.processes())
+    assert list(followed) == []
+
+
+def test_logs_of_failed_start_are_kept(fake: FakeDeployment, report: RecordingReporter) -> None:
+    release, launch = fake.stored(fake.plan())
     release.record(launch.model_copy(update={"state": "failed", "reason": "the engine exited"}))
-    asked = ["logs", "--state-dir", str(world.state.root), "--tail"]
-    assert run([*asked, "200"]) == 0
-    assert capsys.readouterr() == ("", "")  # none was kept, as on a full disk
+    selection = Selection(fake.state.root)
+    assert list(lines(selection, report, follow=False, tail=200)) == []  # none was kept, as on a full disk
+    assert report.lines == []
     (release.folder / "failure.log").write_text("the engine exited\nfirst\nlast\n")
-    assert run([*asked, "2"]) == 0
-    said = capsys.readouterr()
-    assert said.out == "first\nlast\n"
-    assert f"nothing runs; of the start that failed, from {release.folder}/failure.log:" in said.err
-    assert run([*asked, "0"]) == 0
-    assert capsys.readouterr().out == ""
-    release.record(launch.model_copy(update={"state": "stopped"}))
-    assert run([*asked, "2"]) == 0
-    assert capsys.readouterr() == ("", "")
+    assert list(lines(selection, report, follow=False, tail=2)) == ["first", "last"]
+    assert report.lines == [f"nothing runs; of the start that failed, from {release.folder}/failure.log:"]
+    assert list(lines(selection, report, follow=False, tail=0)) == []
+
+
+@pytest.mark.parametrize("state", ["stopped", "ready"])
+def test_logs_of_other_launch_are_not_shown(
+    fake: FakeDeployment, report: RecordingReporter, state: str
+) -> None:
+    release, launch = fake.stored(fake.plan())
+    release.record(launch.model_copy(update={"state": state}))
+    (release.folder / "failure.log").write_text("an older failure\n")
+    assert list(lines(Selection(fake.state.root), report, follow=False, tail=2)) == []
+    assert report.lines == []

@@ -4,14 +4,26 @@ from pathlib import Path
 
 import pytest
 
-from deckard_deploy.operations.plan import plan_with_memory, with_measured_memory
+from deckard_deploy.errors import DoesNotFitError
+from deckard_deploy.operations.options import Choice
+from deckard_deploy.operations.plan import (
+    changes_to,
+    current_plan,
+    memory_verdict,
+    plan_with_memory,
+    require_fit,
+    view_plan,
+    with_measured_memory,
+)
 from deckard_deploy.operations.release import create_release
+from deckard_deploy.operations.reporting import SILENT
 from deckard_deploy.planning.memory.fit import memory_of
 from deckard_deploy.planning.planner import build_plan
 from deckard_deploy.running.layout import StateDir
 from deckard_deploy.running.releases import Releases
 from deckard_deploy.system.meminfo import total_and_available
 from deckard_deploy.system.unknown import Unknown
+from tests.support.fake_deployment import FakeDeployment
 from tests.support.sample_choices import choice
 
 SPARK_KIB = 127_601_452  # MemTotal of a Spark, 121.69 GiB
@@ -118,3 +130,31 @@ def test_too_little_free_memory_sets_no_kv_size(tmp_path: Path) -> None:
 
 def test_missing_meminfo_is_zero(tmp_path: Path) -> None:
     assert total_and_available(tmp_path / "none") == (0, 0)
+
+
+def test_view_of_first_deployment_has_no_changes(tmp_path: Path) -> None:
+    view = view_plan(Choice(profile="b200"), tmp_path / "home", SILENT)
+    assert (view.current, view.changes, view.fitting, view.drafter) == (None, [], (), None)
+    assert memory_verdict(view.planned) == "fits"
+    require_fit(view)
+    assert not (tmp_path / "home").exists()
+
+
+def test_unfit_plan_has_changes(tmp_path: Path) -> None:
+    settings = ("max-model-len=262144", "kv-cache-dtype=auto")
+    view = view_plan(Choice(profile="rtx-5090", settings=settings), tmp_path / "home", SILENT)
+    assert memory_verdict(view.planned) == "no"
+    assert len(view.fitting) == 3
+    with pytest.raises(DoesNotFitError) as refused:
+        require_fit(view)
+    assert " ".join(view.fitting[0].options) in str(refused.value.hint)
+
+
+def test_changes_from_current_release_are_listed(fake: FakeDeployment) -> None:
+    release = fake.stored(fake.plan())[0]
+    fake.releases.switch(release)
+    current = current_plan(fake.state, "box")
+    assert current == release.plan()
+    assert changes_to(fake.plan(), current) == []
+    assert any("NUMBER" in change for change in changes_to(fake.plan(NUMBER="2"), current))
+    assert current_plan(fake.state, "crate") is None

@@ -6,9 +6,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from deckard_deploy.operations.top import MetricsSource, samples
+from deckard_deploy.errors import NetworkError
+from deckard_deploy.operations.options import Selection
+from deckard_deploy.operations.reporting import SILENT
+from deckard_deploy.operations.top import MetricsSource, metrics_source, one_sample, samples
 from deckard_deploy.planning.planner import build_plan
 from deckard_deploy.system.http import ANONYMOUS
+from tests.support.fake_deployment import FakeDeployment
 from tests.support.sample_choices import choice
 from tests.support.sample_figures import PAGE
 
@@ -56,3 +60,16 @@ def test_samples_survive_server_restart(server: ThreadingHTTPServer) -> None:
     stopped(again)
     assert found is not None
     assert found.restarts == 0  # the same page: the engine behind it did not restart
+
+
+def test_one_sample_without_server_fails() -> None:
+    source = MetricsSource(build_plan(choice("cpu")), "http://127.0.0.1:9/metrics", ANONYMOUS)
+    with pytest.raises(NetworkError, match="/metrics: ConnectionError") as failed:
+        one_sample(source, 0)
+    assert failed.value.hint == "deckard-deploy status"
+
+
+def test_metrics_source_is_the_running_plan(fake: FakeDeployment) -> None:
+    plan = fake.proven(fake.plan()).plan()
+    source = metrics_source(Selection(fake.state.root), SILENT)
+    assert source == (plan, f"http://127.0.0.1:{fake.port}/metrics", ANONYMOUS)

@@ -8,11 +8,15 @@ import pytest
 from deckard_deploy.catalog import library
 from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment
-from deckard_deploy.errors import IntegrityError
+from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError
+from deckard_deploy.operations.choice import resolve_choice
+from deckard_deploy.operations.options import Choice
 from deckard_deploy.operations.reporting import SILENT
-from deckard_deploy.operations.weights import ensure_weights, require_same_vocabulary
+from deckard_deploy.operations.weights import ensure_weights, remove_generated, require_same_vocabulary
 from deckard_deploy.running.layout import StateDir
 from tests.support.model_hub import BIG
+from tests.support.recording_reporter import RecordingReporter
+from tests.support.sample_choices import choice
 
 
 def folder(tmp_path: Path) -> Path:
@@ -44,3 +48,24 @@ def test_drafter_with_other_vocabulary_is_refused(tmp_path: Path) -> None:
         require_same_vocabulary(tmp_path / "a", tmp_path / "b")
     require_same_vocabulary(tmp_path / "a", tmp_path / "a")
     require_same_vocabulary(tmp_path / "a", tmp_path / "c")
+
+
+def test_generated_model_is_written_and_removed(tmp_path: Path, report: RecordingReporter) -> None:
+    directory = StateDir(tmp_path)
+    ensure_weights(choice("cpu"), directory, report)
+    folder = directory.models / "tiny-gemma4"
+    assert (folder / "model.safetensors").is_file()
+    assert report.lines == [f"weights  tiny-gemma4 in {folder}"]
+    remove_generated(directory, report)
+    assert report.lines[-1] == f"removed  {folder}"
+    assert not folder.exists()
+
+
+def test_compat_needs_a_folder_of_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, report: RecordingReporter
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    resolved = resolve_choice(Choice(compat="seed"), report)
+    with pytest.raises(EnvironmentUnfitError, match="no weights in ") as refused:
+        ensure_weights(resolved, StateDir(tmp_path / "state"), report)
+    assert str(refused.value.hint).startswith("hf download ")

@@ -1,0 +1,31 @@
+"""`keys`: a new key on stdout, and what is said about it on stderr."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from deckard_deploy.cli.main import run
+
+
+def test_only_the_key_is_on_stdout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = ("--state-dir", str(tmp_path))
+    assert run(["keys", "add", "alice", *state]) == 0
+    said = capsys.readouterr()
+    (key,) = said.out.split()
+    assert key.startswith("dk-alice-")
+    assert said.err.splitlines()[-1] == "from now on every client of this host needs a key"
+    assert run(["keys", "list", "--json", *state]) == 0
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)] == ["alice"]
+    assert run(["keys", "access", *state]) == 0
+    assert key not in capsys.readouterr().out
+
+
+def test_last_revoked_key_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = ("--state-dir", str(tmp_path))
+    assert run(["keys", "add", "alice", *state]) == 0
+    capsys.readouterr()
+    assert run(["keys", "revoke", "alice", *state]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "alice is refused from now on"
+    assert said[1].startswith("no key is left")
