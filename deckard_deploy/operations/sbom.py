@@ -73,7 +73,10 @@ def _engine(plan: LaunchPlan) -> Iterator[Component]:
 
 
 def _patches(plan: LaunchPlan) -> Iterator[Component]:
-    for patch in (*plan.patches, *((plan.plugin,) if plan.plugin else ())):
+    mounts = list(plan.patches)
+    if plan.plugin:
+        mounts.append(plan.plugin)
+    for patch in mounts:
         yield {
             "type": "file",
             "bom-ref": f"patch:{patch.name}",

@@ -41,7 +41,7 @@ def repair(
     fast: as for `find_problems`. Raises DeploymentBusyError, and the errors of `manifest_for` and
     `ensure_pulled`.
     """
-    from deckard_deploy.operations.weights import ensure_pulled  # noqa: PLC0415  requests: checking needs no hub
+    from deckard_deploy.operations.weights import ensure_pulled  # noqa: PLC0415  requests
 
     directory = state_directory(state_dir)
     found = {}

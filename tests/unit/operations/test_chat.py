@@ -25,9 +25,9 @@ EVENTS = b"""data: {"choices": [{"delta": {"role": "assistant"}}]}
 
 data: {"choices": [{"delta": {"reasoning": "hm"}}]}
 
-data: {"choices": [{"delta": {"content": "Hel"}}]}
+data: {"choices": [{"delta": {"content": "Good "}}]}
 
-data: {"choices": [{"delta": {"content": "lo"}}]}
+data: {"choices": [{"delta": {"content": "day"}}]}
 
 data: {"choices": []}
 
@@ -63,7 +63,7 @@ def test_endpoint_is_that_of_the_running_release(fake: FakeDeployment) -> None:
 def test_stream_yields_reasoning_and_content(endpoint: ChatEndpoint, replies: list[Reply]) -> None:
     replies.append(Reply(body=EVENTS))
     deltas = [delta for delta in stream(endpoint, body(endpoint)) if any(delta)]
-    assert deltas == [Delta("hm", ""), Delta("", "Hel"), Delta("", "lo")]
+    assert deltas == [Delta("hm", ""), Delta("", "Good "), Delta("", "day")]
 
 
 def test_error_within_stream_is_raised(endpoint: ChatEndpoint, replies: list[Reply]) -> None:
