@@ -3,6 +3,7 @@
 import re
 import socket
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ CASES = (*malformed_cases.CASES, *malformed_options.CASES, *malformed_files.CASE
 @pytest.fixture(scope="module")
 def opened() -> list[str]:
     """Every socket and every file that is opened for writing, as the interpreter itself reports them."""
+    import_module("urllib3.util.connection")  # binds a socket when it is imported, to look for IPv6
     seen: list[str] = []
 
     def watch(event: str, arguments: tuple[object, ...]) -> None:
