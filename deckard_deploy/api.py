@@ -1,8 +1,8 @@
-"""The Python API: what a script, a notebook or an Ansible module calls instead of the command line.
+"""The Python API, for scripts, notebooks and Ansible modules that do without the command line.
 
-Provisional: names and fields may change in a minor release until 1.0. Nothing here prints, reads click's context or
-ends the process. Every function raises a subclass of `deckard_deploy.errors.DeployError`, whose `message` and `hint`
-say what the command line would print and whose `exit_code` is the command line's.
+Provisional: names and fields may change in a minor release until 1.0. Nothing here prints, reads click's
+context or ends the process. Every function raises a subclass of `deckard_deploy.errors.DeployError`. The
+command line prints its `message` and `hint`, and exits with its `exit_code`.
 
     from deckard_deploy import api
 
@@ -53,8 +53,8 @@ class PlannedDeployment(NamedTuple):
     """A plan for this host.
 
     plan_hash: 12 hexadecimal digits, the release's name. arguments: of `vllm serve`, without the program.
-    changes: from the current release, one line each; empty for a first deployment as well. fits: whether the plan fits
-    into the memory: "fits", "doubtful", "no", or "unknown". as_json: the whole plan as plain data.
+    changes: from the current release, one line each; empty for a first deployment as well. fits: whether the
+    plan fits into the memory: "fits", "doubtful", "no", or "unknown". as_json: the whole plan as plain data.
     """
 
     plan_hash: str
@@ -77,8 +77,9 @@ class RunningEndpoint(NamedTuple):
 
 @dataclass(frozen=True)
 class ChatEndpoint:
-    """What an OpenAI client needs. api_key: of this tool itself; None for an endpoint without a gateway.
+    """The settings of an OpenAI client for an endpoint.
 
+    api_key: the key of this tool itself; None for an endpoint without a gateway.
     certificate_sha256: the fingerprint to pin for an endpoint with TLS; None without TLS.
     """
 
@@ -91,9 +92,9 @@ class ChatEndpoint:
 def plan(
     choice: Choice, *, state_dir: Path | None = None, locked: bool = False, report: Reporter = SILENT
 ) -> PlannedDeployment:
-    """Return what `up` would run on this host. Nothing is written or started.
+    """Return the plan that `up` would run on this host. Nothing is written or started.
 
-    locked: refuse what ./deckard.lock does not have. Raises BadInputError, IntegrityError.
+    locked: refuse every part that ./deckard.lock lacks. Raises BadInputError, IntegrityError.
     """
     view = _plan.view_plan(choice, state_dir, report, locked=locked)
     planned = view.planned.plan
@@ -110,15 +111,16 @@ def plan(
 
 def render(
     choice: Choice,
-    format: Format = "compose",  # noqa: A002  the word that people look for
+    format: Format = "compose",  # noqa: A002  the usual word for it
     *,
     root: str = "/srv/deckard",
     report: Reporter = SILENT,
 ) -> str:
     """Return a file or a command line of a plan for another host.
 
-    format: compose.yaml, the gateway's nginx.conf, the `vllm serve` line, the `docker run` line, or Kubernetes
-    manifests. root: the folder on that host that holds models/, cache/ and patches/. Raises BadInputError.
+    format: compose.yaml, the gateway's nginx.conf, the `vllm serve` line, the `docker run` line, or
+    Kubernetes manifests. root: the folder on that host that holds models/, cache/ and patches/. Raises
+    BadInputError.
     """
     planned = _render.plan_for_folders(choice, root, None, report)
     texts = {
@@ -139,10 +141,11 @@ def up(
     force: bool = False,
     report: Reporter = SILENT,
 ) -> RunningEndpoint:
-    """Start the endpoint of a choice, and return once it is proven ready. Nothing restarts if nothing has changed.
+    """Start the endpoint of a choice, and return once it is proven ready. An unchanged one is not restarted.
 
-    locked: refuse what ./deckard.lock does not have. force: go on although `doctor` found what stops `up`.
-    Raises DeployError: bad input, an unfit host, too little memory, the network, a start that failed or timed out.
+    locked: refuse every part that ./deckard.lock lacks. force: continue although `doctor` found a reason to
+    stop. Raises DeployError: bad input, an unfit host, too little memory, the network, a start that failed or
+    timed out.
     """
     running = _up.up(choice, state_dir, report, locked=locked, force=force).plan
     return RunningEndpoint(running.deployment, running.hash, running.base_url, running.served_name)
@@ -178,13 +181,19 @@ def doctor(
     state_dir: Path | None = None,
     report: Reporter = SILENT,
 ) -> Sequence[Finding]:
-    """Return the findings about this machine, for a choice or for any. Nothing is changed. Raises BadInputError."""
+    """Return the findings about this machine, for a choice or for any.
+
+    Nothing is changed. Raises BadInputError.
+    """
     return _doctor.examine(choice, state_dir, report).findings
 
 
 def chat_endpoint(
     *, name: str | None = None, state_dir: Path | None = None, report: Reporter = SILENT
 ) -> ChatEndpoint:
-    """Return what an OpenAI client needs for the running endpoint. Raises BadInputError when nothing runs."""
+    """Return the settings of an OpenAI client for the running endpoint.
+
+    Raises BadInputError when nothing runs.
+    """
     found = _chat.chat_endpoint(Selection(state_dir, name), report)
     return ChatEndpoint(found.base_url, found.model, found.access.key, found.access.pinned)

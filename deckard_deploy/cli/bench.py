@@ -3,18 +3,15 @@
 import json
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from deckard_deploy.cli import bench_compare, bench_report, bench_spec, bench_startup
 from deckard_deploy.cli.options import json_option, numbers, selection_option, state_option
-from deckard_deploy.cli.output import say, table
+from deckard_deploy.cli.output import say
 from deckard_deploy.cli.reporter import TERMINAL
 from deckard_deploy.operations.options import Selection
-
-if TYPE_CHECKING:
-    from deckard_deploy.measuring.records import BenchRecord
 
 
 @click.group(invoke_without_command=True)
@@ -57,8 +54,8 @@ def bench(
 ) -> None:
     """Measure the running endpoint with its engine's own benchmark.
 
-    `vllm bench serve` of the running engine sends the requests, each run with prompts that the server has not seen.
-    The record lies in the state directory; `bench list` and `bench show` print it again.
+    `vllm bench serve` of the running engine sends the requests, each run with prompts that the server has not
+    seen. The record lies in the state directory; `bench list` and `bench show` print it again.
 
     \b
     Example:
@@ -66,30 +63,26 @@ def bench(
     """
     if context.invoked_subcommand is not None:
         return
+    from deckard_deploy.cli.screens import bench as screen
     from deckard_deploy.operations import bench as operation
-    from deckard_deploy.operations import bench_compare as comparison
 
     as_json = more.pop("as_json")
     settings = operation.sweep_settings(**more)
     deployments = operation.select(selection, beside)
-    # Before the sweep: a record that does not exist is an error at once.
-    old = comparison.find_named(against, selection.state_dir) if against else None
+    # Before the sweep, so that a wrong name does not cost one.
+    old = operation.find_side(against, selection.state_dir) if against else None
     if dry_run:
         at_once = ", ".join(map(str, settings.concurrency))
         say(f"would    run this {settings.counted} times at each of {at_once} at once:")
         click.echo(shlex.join(operation.bench_command(deployments[0], settings, TERMINAL)))
         return
-    record, *others = operation.run_sweep(deployments, settings, TERMINAL)
-    for each in (record, *others):
-        _print(each, as_json=as_json)
-    if as_json:
-        return
-    if others:
+    records = operation.run_sweep(deployments, settings, TERMINAL)
+    for record in records:
+        screen.print_record(record, as_json=as_json)
+    compared = operation.compare_measured(records, old)
+    if compared and not as_json:
         click.echo()
-        bench_compare.show(comparison.compare_records(others[0], record))
-    elif old:
-        click.echo()
-        bench_compare.show(comparison.compare_with(old, record))
+        screen.print_comparison(compared)
 
 
 bench.add_command(bench_compare.compare)
@@ -131,21 +124,11 @@ def show(record: str, *, as_json: bool, as_markdown: bool, state_dir: Path | Non
     Example:
       deckard-deploy bench show last
     """
+    from deckard_deploy.cli.screens.bench import print_record
     from deckard_deploy.operations import bench as operation
 
     found = operation.find_record(state_dir, record)
     if as_markdown:
         click.echo(operation.markdown_text(found), nl=False)
     else:
-        _print(found, as_json=as_json)
-
-
-def _print(record: "BenchRecord", *, as_json: bool) -> None:
-    if as_json:
-        click.echo(record.model_dump_json(indent=2))
-        return
-    from deckard_deploy.operations import bench as operation
-
-    table(operation.table_rows(record))
-    for line in operation.note_lines(record):
-        click.echo(line)
+        print_record(found, as_json=as_json)

@@ -1,19 +1,11 @@
-"""`bench compare`: two records, or a record and a published table, side by side."""
+"""`bench compare`: two records, or a record and a published table, as ratios."""
 
 import json
-import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from deckard_deploy.cli.options import FiniteRange, state_option
-from deckard_deploy.cli.output import table
-
-if TYPE_CHECKING:
-    from deckard_deploy.operations.bench_compare import ComparedSides
-
-_WIDTH = 80
 
 
 @click.command()
@@ -27,34 +19,21 @@ _WIDTH = 80
 def compare(old: str, new: str, *, fail_below: float | None, as_json: bool, state_dir: Path | None) -> None:
     """Compare two records, or a record with a published table.
 
-    OLD and NEW are records as `bench show` takes them, or the name of a table: seed, author-plain, author-dflash,
-    nvidia-nvfp4. A ratio above 1: NEW is faster. With --fail-below 0.95 the exit code is 10 when NEW is slower beyond
-    chance and the ratio over all repeated rows is below 0.95.
+    OLD and NEW are records as `bench show` takes them, or the name of a table: seed, author-plain,
+    author-dflash, nvidia-nvfp4. A ratio above 1: NEW is faster. With --fail-below 0.95 the exit code is 10
+    when NEW is slower beyond chance and the ratio over all repeated rows is below 0.95.
 
     \b
     Example:
       deckard-deploy bench compare seed last --fail-below 0.95
     """
+    from deckard_deploy.cli.screens.bench import print_comparison
     from deckard_deploy.operations import bench_compare as operation
 
     compared = operation.compare_named(old, new, state_dir)
     if as_json:
         click.echo(json.dumps(operation.as_json(compared), indent=2))
     else:
-        show(compared)
+        print_comparison(compared)
     if fail_below is not None:
         operation.require_speed(compared, fail_below)
-
-
-def show(compared: "ComparedSides") -> None:
-    """Print the comparison."""
-    from deckard_deploy.operations.bench_compare import rows
-
-    table(rows(compared))
-    for label, side in (("old", compared.old), ("new", compared.new)):
-        text = f"{label}  {side.name}: {side.about}"
-        click.echo("\n".join(textwrap.wrap(text, _WIDTH, subsequent_indent="     ")))
-    if compared.measured_differently:
-        click.echo(f"MEASURED DIFFERENTLY: {compared.measured_differently}")
-    if compared.paired:
-        click.echo("measured in turn, and compared pair by pair")

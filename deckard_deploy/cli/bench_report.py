@@ -1,4 +1,4 @@
-"""`bench report`: a page and its pictures."""
+"""`bench report`: a record as a page with plots."""
 
 from pathlib import Path
 
@@ -21,7 +21,8 @@ from deckard_deploy.cli.reporter import TERMINAL
 def report(record: str, *, against: str | None, output: Path | None, state_dir: Path | None) -> None:
     """Write a record as one HTML page, and its plots as PNG files.
 
-    The path of the page is the only thing on stdout. The plots need the extra: pip install 'deckard-deploy[report]'.
+    The path of the page is the only thing on stdout. The plots need the extra: pip install
+    'deckard-deploy[report]'.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""`bench spec`: with how many drafted tokens this machine is fastest, or without any."""
+"""`bench spec`: the number of drafted tokens that is fastest on this machine."""
 
 from typing import Any
 
@@ -32,8 +32,8 @@ def spec(
 ) -> None:
     """Try numbers of drafted tokens, and no drafter; say which is fastest here.
 
-    The endpoint is RESTARTED for each; in the end it runs as before. What a drafter achieves depends on the text, so
-    chat requests in English are sent. `plan` shows the result beside its estimate.
+    The endpoint is RESTARTED for each; in the end it runs as before. What a drafter achieves depends on the
+    text, so chat requests in English are sent. `plan` shows the result beside its estimate.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""`bench startup`: start the deployment again and again, with compiled kernels kept and without."""
+"""`bench startup`: timed starts, with the compile caches and without them."""
 
 import click
 
@@ -16,8 +16,8 @@ from deckard_deploy.operations.options import Selection
 def startup(*, selection: Selection, runs: int, dry_run: bool, as_json: bool) -> None:
     """Time starts by phase, with the compile caches and without.
 
-    The endpoint is RESTARTED for each, first with empty caches, then with those that are there; in the end it runs as
-    before. What is learnt, `up` shows as the time that is left.
+    The endpoint is RESTARTED for each, first with empty caches, then with those that are there; in the end it
+    runs as before. What is learnt, `up` shows as the time that is left.
 
     \b
     Example:

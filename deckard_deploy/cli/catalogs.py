@@ -1,4 +1,4 @@
-"""`profiles`, `models` and `engines`: list, and show."""
+"""`profiles`, `models` and `engines`: list the entries of the catalog, or show one."""
 
 import json
 import textwrap
@@ -22,7 +22,8 @@ WIDTH = 80
 def here(source: Path | None, *, as_json: bool) -> None:
     """Say which profiles this machine can run.
 
-    `up` takes the one that is made for it when none is named. Disk and port are left to `doctor --profile NAME`.
+    `up` takes the one that is made for it when none is named. Disk and port are left to `doctor --profile
+    NAME`.
 
     \b
     Example:

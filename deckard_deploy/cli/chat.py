@@ -1,4 +1,4 @@
-"""`chat`: one message to the running endpoint, its answer on stdout."""
+"""`chat`: one message to the running endpoint, with the answer on stdout."""
 
 import click
 

@@ -1,4 +1,4 @@
-"""`doctor`: what is wrong with this machine, before anything is spent."""
+"""`doctor`: the findings about this machine."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`down`: stop it, and with --purge forget it."""
+"""`down`: stop a deployment, and with --purge remove it."""
 
 import click
 

@@ -1,4 +1,4 @@
-"""`keys`: who may ask this host's gateways."""
+"""`keys`: the keys of the clients of this host's gateways."""
 
 import json
 from pathlib import Path

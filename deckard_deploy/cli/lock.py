@@ -1,4 +1,4 @@
-"""`lock`: write down, for review and for git, exactly what a deployment consists of."""
+"""`lock`: record the exact parts of a deployment, for review and for git."""
 
 from pathlib import Path
 
@@ -31,7 +31,8 @@ def lock(*, choice: Choice, lock_file: Path | None, check: bool, dry_run: bool) 
         click.echo(line)
     moved = len(update.differences)
     if check:
-        say(f"lock     {update.path}: {f'{moved} things moved' if moved else 'nothing moved'}")
+        outcome = f"{moved} things moved" if moved else "nothing moved"
+        say(f"lock     {update.path}: {outcome}")
         if moved:
             click.get_current_context().exit(4)
     elif not dry_run:

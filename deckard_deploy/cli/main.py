@@ -1,4 +1,4 @@
-"""The program: its verbs, and the one boundary where every error becomes a line and an exit code."""
+"""The program: its verbs, and the one boundary that turns every error into a line and an exit code."""
 
 import gc
 import os
@@ -16,10 +16,10 @@ from deckard_deploy import __version__
 from deckard_deploy.cli.redaction import redacted
 from deckard_deploy.errors import BadInputError, DeployError
 
-# What the user typed: the launcher of a checkout says its own name.
+# The name that the user typed: the launcher of a checkout sets its own.
 PROGRAM = os.environ.get("DECKARD_PROGRAM", "deckard-deploy")
-# Verb -> one line of help. Each lives in the module of its name, imported only when it is called: `--help` must
-# not pay for pydantic, docker or requests. A test compares these lines with the commands' own.
+# Verb -> one line of help. The module of a verb is imported only when the verb is called: `--help` must not
+# load pydantic, docker or requests. A test compares these lines with those of the commands.
 VERBS = {
     "up": "Start the endpoint and wait until it is proven ready.",
     "down": "Stop the endpoint and remove what was started.",
@@ -52,17 +52,17 @@ _MODULES = {"profiles": "catalogs", "models": "catalogs", "engines": "catalogs"}
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are used."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
+    def list_commands(self, _ctx: click.Context) -> list[str]:
         return list(VERBS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  click's signature
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
         module = import_module(f"deckard_deploy.cli.{_MODULES.get(cmd_name, cmd_name)}")
         command = getattr(module, cmd_name)
         return command if isinstance(command, click.Command) else None
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  click's signature
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(VERBS.items()))
 
@@ -72,7 +72,7 @@ class LazyGroup(click.Group):
 )
 @click.version_option(__version__, prog_name="deckard-deploy")
 @click.option("-v", "--verbose", is_flag=True, help="Show the commands of other programs that are run.")
-def cli(verbose: bool) -> None:  # noqa: FBT001  output.echo_command asks the context for it
+def cli(*, verbose: bool) -> None:
     """Turn a hardware profile into a verified, running, OpenAI-compatible vLLM endpoint.
 
     \b
@@ -82,29 +82,33 @@ def cli(verbose: bool) -> None:  # noqa: FBT001  output.echo_command asks the co
 
 
 def main() -> NoReturn:
-    """The console script."""
+    """Run the console script: the command line of this process."""
     _open_streams()  # guard: F47
-    # As ^C, which a job in the background of a script does not get.
+    # They interrupt as ^C does, which a background job of a script does not receive.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)  # guard: F3
-    # As mypy does: loading makes tens of thousands of objects that stay; looking at them again and again finds nothing.
+    # As mypy does: imports make tens of thousands of objects that stay, and every collection would search
+    # them in vain.
     gc.set_threshold(100_000)
     code = run(sys.argv[1:])
-    gc.freeze()  # or the interpreter, as it ends, searches all that was loaded for garbage: 15 ms of a `plan`
+    # Without it the interpreter searches all of them for garbage as it ends: 15 ms of a `plan`.
+    gc.freeze()
     sys.exit(code)
 
 
 def _open_streams() -> None:
-    """Make /dev/null of every standard stream that is closed: the next file that is opened would take its place."""
-    while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(opened)
-    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8")  # noqa: SIM115  Python has none for a closed one
-    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8")  # noqa: SIM115  same
+    """Open /dev/null for every closed standard stream: the next file would take its number."""
+    descriptor = 0
+    while descriptor <= 2:
+        descriptor = os.open(os.devnull, os.O_RDWR)
+    os.close(descriptor)
+    # Python has no object for a stream that was closed.
+    sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8")
+    sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8")
 
 
 def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911  one line per class of error
-    """Run one command line and return its exit code (errors.py lists them)."""
+    """Run one command line. Return its exit code (errors.py lists them)."""
     try:
         with cli.make_context(PROGRAM, list(arguments)) as context:
             code = cli.invoke(context)
@@ -112,43 +116,50 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911  one line per class o
     except click.exceptions.Exit as done:
         return done.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
-        return _say(error.format_message(), 2)
+        return _fail(error.format_message(), 2)
     except click.ClickException as error:
-        return _say(f"error: {_usage(error)}", 2)
+        return _fail(f"error: {_usage_text(error)}", 2)
     except (click.Abort, KeyboardInterrupt):
-        return _say("interrupted", 130)
+        return _fail("interrupted", 130)
     except DeployError as error:
-        return _say(_lines(error), error.exit_code)
+        return _fail(_error_text(error), error.exit_code)
     except BrokenPipeError:
-        # The reader of stdout left, as `| head` does: no more output, and none at interpreter exit.
+        # The reader of stdout has left, as `| head` does: nothing more is written, not even at the
+        # interpreter's exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
-        return _say(f"error: {error.filename or 'standard output'}: {error.strerror or error}", 3)
-    except Exception:  # noqa: BLE001  the one boundary: an error that nobody foresaw is our bug
-        return _say(f"{traceback.format_exc()}error: this is a bug in deckard-deploy {__version__}", 1)
-    return code if isinstance(code, int) else 0
+        place = error.filename or "standard output"
+        return _fail(f"error: {place}: {error.strerror or error}", 3)
+    except Exception:  # noqa: BLE001  the one boundary: an unforeseen error is our bug
+        return _fail(f"{traceback.format_exc()}error: this is a bug in deckard-deploy {__version__}", 1)
+    if isinstance(code, int):
+        return code
+    return 0
 
 
-def _usage(error: click.ClickException) -> str:
-    text = _cut(" ".join(error.format_message().split()))
+def _usage_text(error: click.ClickException) -> str:
+    text = _shorten_words(" ".join(error.format_message().split()))
     context = getattr(error, "ctx", None)
-    return f"{text.rstrip('.')}; see: {context.command_path} --help" if context else text
+    if context is None:
+        return text
+    return f"{text.rstrip('.')}; see: {context.command_path} --help"
 
 
-def _lines(error: DeployError) -> str:
-    message = _cut(error.message)
+def _error_text(error: DeployError) -> str:
+    message = _shorten_words(error.message)
     if not error.hint:
         return f"error: {message}"
     separator = "; try: " if isinstance(error, BadInputError) else "\n  try: "
-    return f"error: {message}{separator}{error.hint.replace('deckard-deploy', PROGRAM)}"
+    hint = error.hint.replace("deckard-deploy", PROGRAM)
+    return f"error: {message}{separator}{hint}"
 
 
-def _cut(text: str) -> str:
-    """One line stays one, whatever was typed: no name of a file has more than 255 characters."""
+def _shorten_words(text: str) -> str:
+    """Return the text with every word of 300 characters or more cut to 240. A file name has at most 255."""
     return re.sub(r"([^\s/]{240})[^\s/]{60,}", r"\1…", text)
 
 
-def _say(text: str, code: int) -> int:
+def _fail(text: str, code: int) -> int:
     click.echo(redacted(text), err=True)
     return code

@@ -1,4 +1,4 @@
-"""`monitor`: Prometheus and Grafana beside a deployment."""
+"""`monitor`: Prometheus and Grafana next to a deployment."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,7 +68,10 @@ def down(*, selection: Selection, purge: bool) -> None:
     from deckard_deploy.operations import monitoring as operation
 
     name, stopped = operation.stop(selection, TERMINAL)
-    say(f"nothing monitors {name}{' any more' if stopped else ''}")
+    if stopped:
+        say(f"nothing monitors {name} any more")
+    else:
+        say(f"nothing monitors {name}")
     if purge:
         folder = operation.purge(selection)
         if folder:

@@ -23,14 +23,14 @@ _SETTINGS = {
     "port": "publish.port",
     "expose": "publish.expose",
 }
-# The longest that a verb waits between two looks, or for an answer: no clock waits 1e300 seconds.
+# The longest time between two polls, or for an answer: no clock waits 1e300 seconds.
 DAY_S = 86_400
 
 
 class FiniteRange(click.FloatRange):
-    """A range without `nan` and `inf`, which click's own lets in."""
+    """A range without `nan` and `inf`, which click's FloatRange accepts."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401
+    def convert(self, value: float, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Return the number. Raises click.BadParameter."""
         number = float(super().convert(value, param, ctx))
         if not math.isfinite(number):
@@ -39,19 +39,21 @@ class FiniteRange(click.FloatRange):
 
 
 def choice_options(command: Command, *, detect: bool = False) -> Command:
-    """Give a verb `choice`: what --profile, --config, --set and the named options ask for.
+    """Add the parameter `choice` to a verb, from all options that choose a deployment.
 
-    detect: without a profile, the verb takes the one that fits this machine.
+    detect: without a profile, take the one that fits this machine.
     """
 
     @functools.wraps(command)
-    def with_choice(**options: Any) -> Any:  # noqa: ANN401
+    def with_choice(**options: Any) -> object:
         settings = list(options.pop("settings"))
         for option, key in _SETTINGS.items():
             value = options.pop(option)
-            if value is not None:
-                # Quoted, so that an engine called 0.19 stays text.
-                settings.append(f"{key}={value if option == 'port' else json.dumps(value)}")
+            if value is None:
+                continue
+            # Text is quoted, so that an engine called 0.19 stays text.
+            written = str(value) if option == "port" else json.dumps(value)
+            settings.append(f"{key}={written}")
         choice = Choice(
             profile=options.pop("profile"),
             config=options.pop("config"),
@@ -67,10 +69,10 @@ def choice_options(command: Command, *, detect: bool = False) -> Command:
 
 
 def short_choice_options(command: Command) -> Command:
-    """Give a verb `choice` from the four options that name a profile, a file, settings and a launch line."""
+    """Add the parameter `choice` to a verb, from --profile, --config, --set and --compat alone."""
 
     @functools.wraps(command)
-    def with_choice(**options: Any) -> Any:  # noqa: ANN401
+    def with_choice(**options: Any) -> object:
         chosen = {name: options.pop(name) for name in ("profile", "config", "settings", "compat")}
         return command(choice=Choice(**chosen), **options)
 
@@ -94,7 +96,7 @@ _SHORT_OPTIONS = (
 
 
 def host_choice_options(command: Command) -> Command:
-    """Give a verb `choice`, for a verb about this machine: without a profile it takes the one that fits."""
+    """Add the parameter `choice` to a verb about this machine: its default profile is the one that fits."""
     return choice_options(command, detect=True)
 
 
@@ -121,20 +123,23 @@ _DEPLOYMENT_OPTIONS = (
 
 
 def numbers(_: click.Context, option: click.Parameter, text: str | None) -> tuple[int, ...] | None:
-    """`1,2,4` as an option's value. Raises click.BadParameter."""
+    """Return the numbers of an option's value such as `1,2,4`, sorted. Raises click.BadParameter."""
     if text is None:
         return None
-    words = [word.strip() for word in text.split(",")]
-    if not all(word.isdecimal() and len(word) <= 4 and 0 < int(word) <= 4096 for word in words):
-        raise click.BadParameter(f"{text!r} is not a list of numbers such as 1,2,4", param=option)
-    return tuple(sorted({int(word) for word in words}))
+    found = set()
+    for word in text.split(","):
+        digits = word.strip()
+        if not digits.isdecimal() or len(digits) > 4 or not 0 < int(digits) <= 4096:
+            raise click.BadParameter(f"{text!r} is not a list of numbers such as 1,2,4", param=option)
+        found.add(int(digits))
+    return tuple(sorted(found))
 
 
 def lock_options(command: Command) -> Command:
-    """Give a verb `lock`: which lock it uses, and whether it refuses what that does not have."""
+    """Add the parameter `lock` to a verb, from --lock-file and --locked."""
 
     @functools.wraps(command)
-    def with_lock(lock_file: Path | None, *, locked: bool, **options: Any) -> Any:  # noqa: ANN401
+    def with_lock(lock_file: Path | None, *, locked: bool, **options: Any) -> object:
         return command(lock=LockUse(lock_file, locked), **options)
 
     file = click.option(
@@ -145,22 +150,22 @@ def lock_options(command: Command) -> Command:
 
 
 def locked_option(command: Command) -> Command:
-    """Give a verb `locked`."""
+    """Add the parameter `locked` to a verb."""
     return click.option("--locked", is_flag=True, help="Refuse what is not in ./deckard.lock.")(command)
 
 
 def json_option(command: Command) -> Command:
-    """Give a verb `as_json`."""
+    """Add the parameter `as_json` to a verb."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
 def dry_run_option(command: Command) -> Command:
-    """Give a verb `dry_run`."""
+    """Add the parameter `dry_run` to a verb."""
     return click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")(command)
 
 
 def state_option(command: Command) -> Command:
-    """Give a verb `state_dir`: None for the user's own data folder."""
+    """Add the parameter `state_dir` to a verb: None for the user's own data folder."""
     return click.option(
         "--state-dir",
         envvar="DECKARD_HOME",
@@ -170,10 +175,10 @@ def state_option(command: Command) -> Command:
 
 
 def selection_option(command: Command) -> Command:
-    """Give a verb `selection`: the deployment that --name (or its profile's name) means, or the only one there is."""
+    """Add the parameter `selection` to a verb: a deployment by --name, or by default the only one."""
 
     @functools.wraps(command)
-    def with_selection(name: str | None, state_dir: Path | None, **options: Any) -> Any:  # noqa: ANN401
+    def with_selection(name: str | None, state_dir: Path | None, **options: Any) -> object:
         return command(selection=Selection(state_dir, name), **options)
 
     name = click.option(

@@ -1,10 +1,7 @@
-"""`patches`: what we change in vLLM, whether it fits, and the changed files."""
+"""`patches`: the changes to vLLM, their fit to an engine, and the changed files."""
 
 import json
-import textwrap
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -13,10 +10,6 @@ from deckard_deploy.cli.output import say, table
 from deckard_deploy.cli.reporter import TERMINAL
 from deckard_deploy.errors import BadInputError, IntegrityError
 from deckard_deploy.operations.options import Choice
-
-if TYPE_CHECKING:
-    from deckard_deploy.patching.build import PatchVerdict
-    from deckard_deploy.patching.manifest import Patch
 
 _DEFAULT_SET = "vllm-0.19.1"
 _QUANTIZATIONS = ("none", "nvfp4", "nvfp4_awq", "nvfp4_svd")
@@ -33,7 +26,7 @@ def patches() -> None:
 
 
 def set_option(command: Command) -> Command:
-    """Give a verb `set_name`."""
+    """Add the parameter `set_name` to a verb."""
     option = click.option("--set", "set_name", default=_DEFAULT_SET, show_default=True, help="Patch set.")
     return option(command)
 
@@ -54,7 +47,7 @@ _SOURCE_OPTIONS = (
 
 
 def source_options(command: Command) -> Command:
-    """Give a verb the place of the engine's own files, and the kind of plan that the patches are for."""
+    """Add the parameters of the engine's own files, and of the plan that the patches are for, to a verb."""
     for option in reversed(_SOURCE_OPTIONS):
         command = option(command)
     return command
@@ -72,6 +65,7 @@ def list_patches(*, profile: str | None, model: str | None, drafter: str | None,
     Example:
       deckard-deploy patches list --profile spark --drafter deckard-e4b
     """
+    from deckard_deploy.cli.screens.patches import print_patch
     from deckard_deploy.operations import patch_check as operation
 
     patch_set = operation.find_patch_set(_DEFAULT_SET)
@@ -87,16 +81,8 @@ def list_patches(*, profile: str | None, model: str | None, drafter: str | None,
         click.echo(json.dumps(listed, indent=2))
         return
     for patch in patch_set.patches:
-        verdict = ""
-        if needed is not None:
-            verdict = f"{'needed' if patch.name in needed else 'not needed'} by {profile}; "
-        click.echo(f"{patch.name}  {verdict}needed with: {_when(patch)}")
-        click.echo(f"  {patch.target}")
-        texts = [patch.reason]
-        if patch.unpatched:
-            texts.append(f"Without it: {patch.unpatched}")
-        for text in texts:
-            click.echo(textwrap.indent(textwrap.fill(text, 76), "    "))
+        is_needed = None if needed is None else patch.name in needed
+        print_patch(patch, needed=is_needed, profile=profile)
 
 
 @patches.command()
@@ -138,6 +124,7 @@ def check(
     Example:
       deckard-deploy patches check --image vllm/vllm-openai:v0.19.1-cu130 --no-drafter
     """
+    from deckard_deploy.cli.screens import patches as screen
     from deckard_deploy.operations import patch_check as operation
 
     patch_set = operation.find_patch_set(set_name)
@@ -150,9 +137,9 @@ def check(
         origin, verdicts = operation.check_source(patch_set, source, variant, TERMINAL)
     say(f"{set_name} against {origin}")
     if as_json:
-        click.echo(json.dumps([_as_json(verdict) for verdict in verdicts], indent=2))
+        click.echo(json.dumps([screen.verdict_json(verdict) for verdict in verdicts], indent=2))
     else:
-        table([(verdict.name, _cell(verdict), verdict.found) for verdict in verdicts])
+        table(screen.verdict_rows(verdicts))
     unfit = [verdict.name for verdict in verdicts if not verdict.fits]
     if unfit:
         raise IntegrityError(f"{origin}: {', '.join(unfit)} would not fit", hint="deckard-deploy engines")
@@ -237,50 +224,19 @@ def matrix(releases: tuple[str, ...], *, markdown: bool, set_name: str, as_json:
     Example:
       deckard-deploy patches matrix 0.19.1 0.20.2
     """
+    from deckard_deploy.cli.screens import patches as screen
     from deckard_deploy.operations import patch_check as operation
 
     patch_set = operation.find_patch_set(set_name)
     found = dict(operation.matrix(patch_set, releases, TERMINAL))
     if as_json:
-        rows = {release: [_as_json(one) for one in verdicts] for release, verdicts in found.items()}
-        click.echo(json.dumps(rows, indent=2))
+        facts = {}
+        for release, verdicts in found.items():
+            facts[release] = [screen.verdict_json(verdict) for verdict in verdicts]
+        click.echo(json.dumps(facts, indent=2))
         return
-    cells = [("vLLM", *(patch.name for patch in patch_set.patches))]
-    for release, verdicts in found.items():
-        cells.append((release, *(_cell(verdict) for verdict in verdicts)))
+    rows = screen.matrix_rows(patch_set, found)
     if markdown:
-        _print_markdown(cells)
+        screen.print_markdown(rows)
     else:
-        table(cells)
-
-
-def _print_markdown(cells: Sequence[Sequence[str]]) -> None:
-    head, *rows = cells
-    for row in (head, ["---"] * len(head), *rows):
-        click.echo(f"| {' | '.join(row)} |")
-
-
-def _when(patch: "Patch") -> str:
-    reasons = []
-    if patch.needed_when.always:
-        reasons.append("always")
-    if patch.needed_when.drafter:
-        reasons.append("drafter")
-    reasons += patch.needed_when.quantization
-    return ",".join(reasons)
-
-
-def _as_json(verdict: "PatchVerdict") -> dict[str, object]:
-    return {
-        "name": verdict.name,
-        "target": verdict.target,
-        "verdict": verdict.verdict.name.lower(),
-        "fits": verdict.fits,
-        "detail": verdict.detail,
-        "found": verdict.found,
-    }
-
-
-def _cell(verdict: "PatchVerdict") -> str:
-    text = verdict.verdict.value
-    return f"{text}: {verdict.detail}" if verdict.detail else text
+        table(rows)

@@ -1,4 +1,4 @@
-"""`plan`: what `up` would run, and what would change."""
+"""`plan`: the plan that `up` would run, and its changes."""
 
 import json
 from pathlib import Path

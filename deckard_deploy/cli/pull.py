@@ -1,4 +1,4 @@
-"""`pull`: fetch the weights, resuming and checking."""
+"""`pull`: fetch the weights, with resume and verification."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`render`: the files and lines of a plan, without starting anything."""
+"""`render`: the files and command lines of a plan. Nothing is started."""
 
 import functools
 from pathlib import Path
@@ -26,7 +26,7 @@ def render() -> None:
 
 
 def plan_options(command: Command) -> Command:
-    """Give a `render` verb `plan` and `output`."""
+    """Add the parameters `plan` and `output` to a `render` verb."""
 
     @functools.wraps(command)
     def with_plan(*, choice: Choice, root: str, models_dir: str | None, locked: bool, **more: Any) -> None:

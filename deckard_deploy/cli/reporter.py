@@ -1,42 +1,56 @@
-"""The reporter of the command line: progress on stderr, as lines or as live displays."""
+"""The reporter of the command line: progress on stderr, as plain lines or as live displays."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
-from deckard_deploy.cli.output import echo_command, say
+from deckard_deploy.cli.output import can_rewrite_lines, echo_command, say
 
 if TYPE_CHECKING:
+    from deckard_deploy.cli.screens.transfer_live import LiveDisplay
     from deckard_deploy.operations.reporting import StartupDisplay, TransferDisplay
 
 
 class TerminalReporter:
     """An operations.reporting.Reporter that writes to stderr."""
 
+    def __init__(self) -> None:
+        self._live: LiveDisplay | None = None
+
     def say(self, line: str) -> None:
-        """Print one line of progress."""
-        say(line)
+        """Print one line of progress, above a live line if there is one."""
+        if self._live is None:
+            say(line)
+        else:
+            self._live.say(line)
 
     def command(self, line: str) -> None:
         """Print the command line of another program, with --verbose."""
         echo_command(line)
 
-    def startup(self, expected_s: float | None) -> "AbstractContextManager[StartupDisplay]":
+    def startup(self, expected_s: float | None, /) -> "AbstractContextManager[StartupDisplay]":
         """Show a start by phases. expected_s: seconds that earlier starts took; None when there were none."""
         from deckard_deploy.cli.screens.startup import startup_display
 
         return startup_display(expected_s)
 
     @contextmanager
-    def transfer(self, name: str) -> "Iterator[TransferDisplay]":
-        """Show the transfer of a model's files."""
-        from deckard_deploy.cli.screens.transfer import Display
+    def transfer(self, name: str, /) -> "Iterator[TransferDisplay]":
+        """Show the transfer of a model's files: a live line on a terminal, plain lines elsewhere."""
+        if not can_rewrite_lines(sys.stderr):
+            from deckard_deploy.cli.screens.transfer import PlainDisplay
 
-        display = Display(name)
+            yield PlainDisplay(name)
+            return
+        from deckard_deploy.cli.screens.transfer_live import LiveDisplay
+
+        self._live = LiveDisplay(name)
         try:
-            yield display
+            yield self._live
         finally:
-            display.end()
+            self._live.end()
+            self._live = None
 
 
 TERMINAL = TerminalReporter()

@@ -1,4 +1,4 @@
-"""`rollback`: back to the release before the current one."""
+"""`rollback`: bring the previous release back."""
 
 import click
 
@@ -13,8 +13,8 @@ from deckard_deploy.operations.options import Selection
 def rollback(*, selection: Selection, dry_run: bool) -> None:
     """Bring the release before the current one back.
 
-    It is started and proven as by `up`; when it does not come up, the current one is brought back. The base URL is the
-    only thing on stdout. A second `rollback` goes forward again.
+    It is started and proven as by `up`; when it does not come up, the current one is brought back. The base
+    URL is the only thing on stdout. A second `rollback` goes forward again.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""`sbom`: what a deployment consists of, as a CycloneDX 1.6 document."""
+"""`sbom`: the parts of a deployment as a CycloneDX 1.6 document."""
 
 import json
 from pathlib import Path
@@ -16,8 +16,8 @@ from deckard_deploy.operations.options import Choice
 def sbom(*, choice: Choice, state_dir: Path | None) -> None:
     """List what a deployment consists of, as CycloneDX.
 
-    The engine's and the gateway's image, the patches, the weights by the lock or as they were pulled, and the Python
-    packages of this tool. Digests are there as far as the lock or this host knows them.
+    The engine's and the gateway's image, the patches, the weights by the lock or as they were pulled, and the
+    Python packages of this tool. Digests are there as far as the lock or this host knows them.
 
     \b
     Example:

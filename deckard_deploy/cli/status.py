@@ -1,4 +1,4 @@
-"""`status`: what runs, since when, and whether it answers."""
+"""`status`: the facts of a deployment as a table or as JSON."""
 
 import json
 

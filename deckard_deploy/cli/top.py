@@ -1,20 +1,14 @@
-"""`top`: what the running engine does, live."""
+"""`top`: the figures of the running engine, live."""
 
 import contextlib
-import json
-import os
 import sys
-from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 import click
 
 from deckard_deploy.cli.options import DAY_S, FiniteRange, selection_option
+from deckard_deploy.cli.output import can_rewrite_lines
 from deckard_deploy.cli.reporter import TERMINAL
 from deckard_deploy.operations.options import Selection
-
-if TYPE_CHECKING:
-    from deckard_deploy.operations.top import Sample
 
 
 @click.command()
@@ -41,7 +35,7 @@ def top(*, selection: Selection, interval: float, once: bool, as_json: bool) -> 
     from deckard_deploy.cli.screens import figures
     from deckard_deploy.operations import top as operation
 
-    line = sample_json if as_json else figures.sample_line
+    line = figures.sample_json if as_json else figures.sample_line
     source = operation.metrics_source(selection, TERMINAL)
     if once:
         click.echo(line(operation.one_sample(source, interval)))
@@ -57,13 +51,6 @@ def top(*, selection: Selection, interval: float, once: bool, as_json: bool) -> 
 
 
 def is_drawable() -> bool:
-    """Return True if stdout is a terminal that can move its cursor and has the letters; other ones get lines."""
-    has_letters = (sys.stdout.encoding or "").lower().startswith("utf")
-    moves_cursor = os.environ.get("TERM", "dumb") not in {"dumb", "unknown"}
-    return sys.stdout.isatty() and has_letters and moves_cursor
-
-
-def sample_json(sample: "Sample") -> str:
-    """Return a sample as one line of JSON."""
-    facts = asdict(sample.figures) if sample.figures else {"problem": sample.problem}
-    return json.dumps({"at": sample.at.isoformat(timespec="seconds"), **facts})
+    """Return True if stdout is a terminal that can move its cursor and shows Unicode."""
+    shows_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    return shows_unicode and can_rewrite_lines(sys.stdout)

@@ -1,4 +1,4 @@
-"""`up`: from a profile to a proven endpoint."""
+"""`up`: start an endpoint from a profile, and prove it."""
 
 import time
 from pathlib import Path
@@ -9,6 +9,7 @@ from deckard_deploy.cli.options import dry_run_option, host_choice_options, lock
 from deckard_deploy.cli.output import say
 from deckard_deploy.cli.reporter import TERMINAL
 from deckard_deploy.operations.options import Choice
+from deckard_deploy.system.text import clock
 
 
 @click.command()
@@ -20,16 +21,15 @@ from deckard_deploy.operations.options import Choice
 def up(choice: Choice, *, state_dir: Path | None, locked: bool, dry_run: bool, force: bool) -> None:
     """Start the endpoint and wait until it is proven ready.
 
-    Without --profile it takes the one that is made for this machine, and says so.
-    The base URL is the only thing on stdout. Nothing is restarted when neither the plan nor the files that this
-    version of the tool writes for it have changed.
+    Without --profile it takes the one that is made for this machine, and says so. The base URL is the only
+    thing on stdout. Nothing is restarted when neither the plan nor the files that this version of the tool
+    writes for it have changed.
 
     \b
     Example:
       deckard-deploy up --profile cpu
     """
     from deckard_deploy.operations import up as operation
-    from deckard_deploy.system.text import clock
 
     if dry_run:
         operation.dry_run(choice, state_dir, TERMINAL, locked=locked)

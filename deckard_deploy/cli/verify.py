@@ -1,7 +1,8 @@
-"""`verify`: are the weights on this host still what was published?"""
+"""`verify`: the weights on this host against their published hashes."""
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -9,6 +10,9 @@ from deckard_deploy.cli.options import choice_options, json_option, lock_options
 from deckard_deploy.cli.output import say
 from deckard_deploy.cli.reporter import TERMINAL
 from deckard_deploy.operations.options import Choice, LockUse
+
+if TYPE_CHECKING:
+    from deckard_deploy.operations.verify import Problems
 
 
 @click.command()
@@ -41,19 +45,26 @@ def verify(  # noqa: PLR0913  one parameter per option
 
     run = operation.repair if repair else operation.find_problems
     found = run(choice, state_dir, TERMINAL, lock, fast=fast)
-    wrong = any(found.values())
     if as_json:
-        rows = {}
-        for name, problems in found.items():
-            rows[name] = [{"path": problem.path, "cause": problem.cause} for problem in problems]
-        click.echo(json.dumps({"models": rows, "right": not wrong}, indent=2))
+        click.echo(json.dumps(_as_json(found), indent=2))
     else:
-        for name, problems in found.items():
-            for problem in problems:
-                click.echo(f"{name}/{problem.path}: {problem.cause}")
-            outcome = "wrong, to repair: the same command with --repair" if problems else "right"
-            say(f"weights  {name}: {outcome}")
-        if not found:
-            say("weights  nothing was pulled for this deployment: this tool writes its model itself")
-    if wrong:
+        _print(found)
+    if any(found.values()):
         click.get_current_context().exit(4)
+
+
+def _as_json(found: "Problems") -> dict[str, Any]:
+    models = {}
+    for name, problems in found.items():
+        models[name] = [{"path": problem.path, "cause": problem.cause} for problem in problems]
+    return {"models": models, "right": not any(found.values())}
+
+
+def _print(found: "Problems") -> None:
+    for name, problems in found.items():
+        for problem in problems:
+            click.echo(f"{name}/{problem.path}: {problem.cause}")
+        outcome = "wrong, to repair: the same command with --repair" if problems else "right"
+        say(f"weights  {name}: {outcome}")
+    if not found:
+        say("weights  nothing was pulled for this deployment: this tool writes its model itself")

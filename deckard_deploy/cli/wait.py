@@ -1,4 +1,4 @@
-"""`wait`: until the running endpoint is ready."""
+"""`wait`: wait until the running endpoint is ready."""
 
 import click
 
@@ -12,7 +12,8 @@ from deckard_deploy.operations.options import Selection
 def wait(selection: Selection) -> None:
     """Wait until the running endpoint is ready.
 
-    Exit code 6 when it fails to start, 7 when its start makes no progress for the profile's startup_timeout_s.
+    Exit code 6 when it fails to start, 7 when its start makes no progress for the profile's
+    startup_timeout_s.
 
     \b
     Example:

@@ -12,9 +12,10 @@ from deckard_deploy.measuring.engine_bench import Endpoint, bench_options
 from deckard_deploy.measuring.figures import Row, rows
 from deckard_deploy.measuring.records import BenchRecord, RecordHeader, Run
 from deckard_deploy.measuring.report import markdown
+from deckard_deploy.measuring.sides import Side
 from deckard_deploy.measuring.sweep import sweep
-from deckard_deploy.measuring.tables import cells, notes
 from deckard_deploy.measuring.workload import Settings
+from deckard_deploy.operations.bench_compare import ComparedSides, compare_records, compare_with, find_named
 from deckard_deploy.operations.bench_host import host_facts
 from deckard_deploy.operations.bench_target import (
     ceilings_of,
@@ -47,7 +48,10 @@ def sweep_settings(*, preset: str | None = None, runs: int | None = None, **give
 
 
 def select(selection: Selection, beside: str | None) -> list[DeploymentRef]:
-    """Return the deployment, and the one it is measured beside. Raises BadInputError, also for one named twice."""
+    """Return the deployments to measure: one, or two in turn.
+
+    Raises BadInputError, also for one named twice.
+    """
     deployments = [select_deployment(selection)]
     if beside:
         deployments.append(select_deployment(Selection(selection.state_dir, beside)))
@@ -56,23 +60,13 @@ def select(selection: Selection, beside: str | None) -> list[DeploymentRef]:
     return deployments
 
 
-def table_rows(record: BenchRecord) -> list[tuple[str, ...]]:
-    """Return the figures of a record as a table with a head."""
-    return cells(record)
-
-
-def note_lines(record: BenchRecord) -> list[str]:
-    """Return what a reader has to know of a record, in lines of at most 80 columns."""
-    return notes(record)
-
-
 def markdown_text(record: BenchRecord) -> str:
     """Return a record as markdown, for a model card."""
     return markdown(record)
 
 
 def summary_line(record: BenchRecord) -> str:
-    """Return the record in one line: what was measured, and its highest speed."""
+    """Return the record in one line: its subject and its highest speed."""
     best = max(rows(record), key=_median_speed)
     subject = record.subject
     return (
@@ -83,6 +77,27 @@ def summary_line(record: BenchRecord) -> str:
 
 def _median_speed(row: Row) -> float:
     return row.tokens_per_s.median
+
+
+def find_side(name: str, state_dir: Path | None) -> Side:
+    """Return a record or a published table by its name, to compare with.
+
+    Raises BadInputError, IntegrityError.
+    """
+    return find_named(name, state_dir)
+
+
+def compare_measured(records: Sequence[BenchRecord], old: Side | None) -> ComparedSides | None:
+    """Compare two records that were measured in turn, or one record with `old`.
+
+    Return None without a second side.
+    """
+    record, *others = records
+    if others:
+        return compare_records(others[0], record)
+    if old:
+        return compare_with(old, record)
+    return None
 
 
 def bench_command(deployment: DeploymentRef, settings: Settings, report: Reporter) -> tuple[str, ...]:
@@ -165,7 +180,10 @@ def save_records(
 
 
 def find_record(state_dir: Path | None, name: str) -> BenchRecord:
-    """Return a record by its id, the beginning of it, a file, or `last`. Raises BadInputError, IntegrityError."""
+    """Return a record by its id, the beginning of it, a file, or `last`.
+
+    Raises BadInputError, IntegrityError.
+    """
     return records.load(records.find(state_directory(state_dir).bench, name))
 
 

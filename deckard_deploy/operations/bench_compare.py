@@ -1,4 +1,4 @@
-"""`bench compare`: the speeds of two records, or of a record and a published table, as ratios with intervals."""
+"""`bench compare`: the speeds of two records or published tables, as ratios with intervals."""
 
 from math import isfinite
 from pathlib import Path
@@ -34,7 +34,7 @@ def find_named(name: str, state_dir: Path | None) -> Side:
 
 
 def compare_with(old: Side, new: BenchRecord) -> ComparedSides:
-    """Compare a record with what `find_named` returned. Raises BadInputError without a common row."""
+    """Compare a record with a side that `find_named` returned. Raises BadInputError without a common row."""
     return compare_sides(old, of_record(new))
 
 
@@ -44,7 +44,10 @@ def compare_records(old: BenchRecord, new: BenchRecord) -> ComparedSides:
 
 
 def compare_sides(old: Side, new: Side) -> ComparedSides:
-    """Compare two sides: pair by pair if they were measured in turn. Raises BadInputError without a common row."""
+    """Compare two sides: pair by pair if they were measured in turn.
+
+    Raises BadInputError without a common row.
+    """
     paired = bool(old.record and new.record and old.record.beside == new.record.id)
     published = old.record is None or new.record is None
     if paired:
@@ -55,7 +58,7 @@ def compare_sides(old: Side, new: Side) -> ComparedSides:
 
 
 def require_speed(compared: ComparedSides, fail_below: float) -> None:
-    """Raise RegressionError if the new side is slower beyond chance, and its overall ratio is below `fail_below`."""
+    """Raise RegressionError if the new side is slower beyond chance, with a ratio below `fail_below`."""
     overall = compared.found.overall
     if overall.verdict == "slower" and overall.ratio < fail_below:
         raise RegressionError(
@@ -66,7 +69,7 @@ def require_speed(compared: ComparedSides, fail_below: float) -> None:
 
 
 def rows(compared: ComparedSides) -> list[tuple[str, ...]]:
-    """Return the comparison as a table with a head: speeds in tok/s, ratios, and the share of the roofline."""
+    """Return the comparison as a table with a head: speeds in tok/s, ratios, the share of the roofline."""
     ceilings = {}
     if compared.new.record:
         ceilings = {each.concurrency: each.tokens_per_s for each in compared.new.record.ceilings}

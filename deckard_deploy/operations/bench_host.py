@@ -1,4 +1,7 @@
-"""The machine that was measured; apart, so that a Python without the rest of what this tool needs can ask for it."""
+"""The facts of the measured machine.
+
+The module stands alone, so that a Python without this tool's other dependencies can use it.
+"""
 
 import json
 import os
@@ -12,8 +15,9 @@ from deckard_deploy.doctor.target import Folders, Target
 
 
 def host_facts() -> dict[str, Any]:
-    """Machine, memory and GPUs of this host, as `doctor` reads them; no names of host or user."""
-    host, target = Host(environment=dict(os.environ)), Target(folders=Folders(weights=Path("/"), caches=()))
-    read = {**collect.machine(host, target), **collect.memory(host, target), **programs.gpus(host, target)}
-    facts: dict[str, Any] = json.loads(HostFacts(**read).model_dump_json(exclude_defaults=True))
+    """Return machine, memory and GPUs of this host, as `doctor` reads them. The host's name is not in it."""
+    host = Host(environment=dict(os.environ))
+    target = Target(folders=Folders(weights=Path("/"), caches=()))
+    values = collect.machine(host, target) | collect.memory(host, target) | programs.gpus(host, target)
+    facts: dict[str, Any] = json.loads(HostFacts(**values).model_dump_json(exclude_defaults=True))
     return {**facts, "cpus": os.cpu_count()}

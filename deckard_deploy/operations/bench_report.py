@@ -15,8 +15,9 @@ from deckard_deploy.system.files import UMASK_MODE, translating_write_errors, wr
 def write_report(
     name: str, state_dir: Path | None, folder: Path, report: Reporter, *, against: str | None = None
 ) -> Path:
-    """Write a record's page and its plots into `folder`. Return the page's path. against: a published table's name.
+    """Write a record's page and its plots into `folder`. Return the page's path.
 
+    against: a published table's name.
     Raises BadInputError (no such table), EnvironmentUnfitError (the plots' extra is missing, the disk).
     """
     record = find_record(state_dir, name)

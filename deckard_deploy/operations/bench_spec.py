@@ -31,7 +31,10 @@ from deckard_deploy.running.lock import lock_deployment
 
 
 def drafting_plan(deployment: DeploymentRef) -> LaunchPlan:
-    """Return the plan of the current release. Raises BadInputError when it has no drafter, or cannot be measured."""
+    """Return the plan of the current release.
+
+    Raises BadInputError when it has no drafter, or cannot be measured.
+    """
     plan = current_release(deployment).plan
     if plan.speculative is None:
         raise BadInputError(
@@ -42,7 +45,7 @@ def drafting_plan(deployment: DeploymentRef) -> LaunchPlan:
 
 
 def explain(selection: Selection, tokens: tuple[int, ...]) -> str:
-    """Return one line that says what `run` would do. Raises BadInputError."""
+    """Return the actions of `run` in one line. Raises BadInputError."""
     plan = drafting_plan(select_deployment(selection))
     numbers = ", ".join(map(str, tokens))
     return f"would    restart plan {plan.hash} without its drafter, then drafting {numbers}"
@@ -54,10 +57,10 @@ def result_of(record: SpecRecord) -> tuple[list[tuple[str, ...]], str]:
 
 
 def run(selection: Selection, settings: Settings, tokens: tuple[int, ...], report: Reporter) -> SpecRecord:
-    """Measure the deployment without its drafter and with each number of drafted tokens. Return the saved record.
+    """Measure the deployment without its drafter and with each number of drafted tokens. Return the record.
 
-    The endpoint is restarted for each; in the end it runs as before. Raises what `drafting_plan`, `bring_up` and
-    `run_sweep` raise, and DeploymentBusyError.
+    The endpoint is restarted for each; in the end it runs as before. Raises DeploymentBusyError, and the
+    errors of `drafting_plan`, `deploy` and `run_sweep`.
     """
     deployment = select_deployment(selection)
     plan = drafting_plan(deployment)

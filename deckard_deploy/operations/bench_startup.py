@@ -27,7 +27,7 @@ from deckard_deploy.system.files import remove_folder, temporary_prefix, transla
 
 
 def explain(selection: Selection, runs: int) -> str:
-    """Return one line that says what `run` would do. Raises BadInputError."""
+    """Return the actions of `run` in one line. Raises BadInputError."""
     deployment = select_deployment(selection)
     plan = current_release(deployment).plan
     caches = ", ".join(map(str, compile_caches(plan))) or "any cache"
@@ -40,10 +40,10 @@ def table_rows(record: StartupRecord) -> list[tuple[str, ...]]:
 
 
 def run(selection: Selection, runs: int, report: Reporter) -> StartupRecord:
-    """Start the current release `runs` times with empty caches and as often with kept ones. Return the saved record.
+    """Start the current release `runs` times with empty caches and with kept ones. Return the saved record.
 
-    In the end the endpoint runs as before. Raises BadInputError, EnvironmentUnfitError, DeploymentBusyError, and what
-    `bring_up` raises.
+    In the end the endpoint runs as before. Raises BadInputError, EnvironmentUnfitError, DeploymentBusyError,
+    and the errors of `deploy`.
     """
     deployment = select_deployment(selection)
     plan = current_release(deployment).plan
@@ -91,7 +91,7 @@ def _starts(
 def _timed(
     deployment: DeploymentRef, context: DeploymentContext, plan: LaunchPlan, caches: Literal["empty", "kept"]
 ) -> TimedStart:
-    """Start a new launch of the plan. Return the time that `up` would remember of it."""
+    """Start a new launch of the plan. Return its time, as `up` would record it."""
 
     def starts() -> tuple[history.Start, ...]:
         return history.starts_like(
@@ -113,7 +113,7 @@ def _timed(
 
 
 def compile_caches(plan: LaunchPlan) -> list[Path]:
-    """Return the folders on this host in which the plan's engine keeps what it compiles."""
+    """Return the folders of this host with the compiled kernels of the plan's engine."""
     folders = [Path(mount.source) for mount in plan.mounts if not mount.read_only]
     own = plan.environment.get("VLLM_CACHE_ROOT")
     if own and plan.runtime == "process":

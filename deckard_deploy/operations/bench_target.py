@@ -36,9 +36,10 @@ def current_release(deployment: DeploymentRef) -> Release:
 
 
 def running_endpoint(deployment: DeploymentRef, report: Reporter) -> tuple[LaunchPlan, Endpoint]:
-    """Return the plan that runs, and where its Python reaches vLLM.
+    """Return the running plan, and the endpoint at which its Python reaches vLLM.
 
-    Raises BadInputError when nothing runs, or behind a certificate that cannot be checked; EnvironmentUnfitError.
+    Raises BadInputError when nothing runs, or behind a certificate that cannot be checked;
+    EnvironmentUnfitError.
     """
     with open_deployment(deployment.directory, deployment.name, report) as context:
         plan, _ = observed_plan(deployment, context)
@@ -59,10 +60,10 @@ def running_endpoint(deployment: DeploymentRef, report: Reporter) -> tuple[Launc
 
 
 def _client_environment(plan: LaunchPlan, deployment: DeploymentRef) -> Mapping[str, str]:
-    """Return the variables by which the benchmark gets through the gateway of a process.
+    """Return the variables with key and certificate, by which the benchmark passes a process's gateway.
 
-    The engine's benchmark takes a key from this variable alone (vllm 0.19.1 benchmarks/lib/endpoint_request_func.py),
-    and aiohttp trusts the certificates that Python's ssl trusts.
+    The engine's benchmark takes a key from this variable alone (vllm 0.19.1
+    benchmarks/lib/endpoint_request_func.py), and aiohttp trusts the certificates that Python's ssl trusts.
     """
     variables = {}
     key = credentials(plan, deployment.directory).key
@@ -72,14 +73,17 @@ def _client_environment(plan: LaunchPlan, deployment: DeploymentRef) -> Mapping[
 
 
 def certificate_variables(plan: LaunchPlan) -> dict[str, str]:
-    """Return the variable by which the benchmark trusts this tool's own certificate, of a gateway that has one."""
+    """Return the variable by which the benchmark trusts the gateway's certificate, if it has one."""
     if plan.gateway is None or not plan.gateway.tls:
         return {}
     return {"SSL_CERT_FILE": str(Path(plan.gateway.folder) / CERTIFICATE)}
 
 
 def refuse_foreign_certificate(plan: LaunchPlan) -> None:
-    """Raise BadInputError for a process behind a certificate of the user's own: its authority and names are unknown."""
+    """Raise BadInputError for a process behind a certificate of the user's own.
+
+    Its authority and names are unknown.
+    """
     gateway = plan.gateway
     if gateway and gateway.program and gateway.certificate:
         raise BadInputError(
@@ -90,9 +94,9 @@ def refuse_foreign_certificate(plan: LaunchPlan) -> None:
 
 
 def _server_address(plan: LaunchPlan) -> str:
-    """Return where vLLM is reached from where its Python runs: in a container past the gateway.
+    """Return the URL at which vLLM's own Python reaches it: in a container it bypasses the gateway.
 
-    Behind the gateway of a process vLLM listens on a socket, so it is reached as clients reach it.
+    Behind the gateway of a process vLLM listens on a socket, so the gateway's URL is used.
     """
     if plan.gateway and plan.gateway.program:
         return plan.base_url.removesuffix("/v1")
@@ -112,7 +116,7 @@ def requests_in_flight(plan: LaunchPlan, deployment: DeploymentRef) -> int:
 
 
 def describe_deployment(plan: LaunchPlan) -> Subject:
-    """Return what a record says of the plan."""
+    """Return the description of the plan for a record."""
     return Subject(
         plan=plan.hash,
         deployment=plan.deployment,
@@ -162,7 +166,10 @@ def _no_ceilings(settings: Settings, why: str) -> tuple[Ceiling, ...]:
 
 
 def _roofline(plan: LaunchPlan) -> Roofline | None:
-    """Return the roofline without a drafter. Raises BadInputError if the catalog lacks the profile or the model."""
+    """Return the roofline without a drafter.
+
+    Raises BadInputError if the catalog lacks the profile or the model.
+    """
     hardware = library.profile(plan.profile).hardware
     model = library.model(plan.model)
     if hardware.bandwidth_gb_s is None:

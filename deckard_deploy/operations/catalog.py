@@ -14,13 +14,16 @@ def entry_json(kind: Kind, name: str) -> str:
 
 
 def entry_source(kind: Kind, name: str) -> str:
-    """Return one entry's YAML, with the sources in its comments. Raises BadInputError when there is no such one."""
+    """Return one entry's YAML, with the sources in its comments.
+
+    Raises BadInputError when there is no such one.
+    """
     _LOADERS[kind](name)
     return library.source(kind, name)
 
 
 def engine_abilities() -> list[str]:
-    """Return one line for each engine: its drafting methods, its formats, and what of ours these take."""
+    """Return one line for each engine: its drafting methods, its formats, and its patches or plugin."""
     lines = []
     for name in listing.names("engines"):
         engine = library.engine(name)

@@ -30,7 +30,7 @@ class Delta(NamedTuple):
 
 
 def chat_endpoint(selection: Selection, report: Reporter) -> ChatEndpoint:
-    """Return the endpoint of what runs. Raises BadInputError when nothing runs."""
+    """Return the running endpoint. Raises BadInputError when nothing runs."""
     deployment = select_deployment(selection)
     plan = running_plan(deployment, report)
     return ChatEndpoint(plan.base_url, plan.served_name, credentials(plan, deployment.directory))
@@ -80,7 +80,7 @@ def _delta(line: str) -> dict[str, Any]:
     if data in ("[DONE]", line):
         return {}
     event = json.loads(data)
-    if "choices" not in event:  # an error after the stream has begun comes as an event
+    if "choices" not in event:  # an error within a stream arrives as an event
         raise NetworkError(f"the engine broke off: {data[:300]}", hint="deckard-deploy logs")
     if not event["choices"]:
         return {}

@@ -27,7 +27,7 @@ def resolve_choice(choice: Choice, report: Reporter) -> Resolved:
     if name is None and compatibility:
         name = compatibility.profile
     if name is None and choice.detect:
-        from deckard_deploy.operations.host import detect_profile  # noqa: PLC0415  only when no profile is named
+        from deckard_deploy.operations.host import detect_profile  # noqa: PLC0415  only to detect
 
         name = detect_profile(report)
     if name is None:

@@ -1,4 +1,4 @@
-"""Deployments of this host: which one is meant, and one opened with its releases and runtimes."""
+"""The deployments of this host: one selected by name, and one opened with its releases and runtimes."""
 
 import functools
 import os
@@ -29,7 +29,10 @@ class DeploymentRef(NamedTuple):
 
 
 def select_deployment(selection: Selection) -> DeploymentRef:
-    """Return the selected deployment. Raises BadInputError when there is no such one, or several without a name."""
+    """Return the selected deployment.
+
+    Raises BadInputError when there is no such one, or several without a name.
+    """
     directory = state_directory(selection.state_dir)
     known = directory.deployments()
     name = selection.name
@@ -46,7 +49,7 @@ def select_deployment(selection: Selection) -> DeploymentRef:
 
 
 def up_command(deployment: DeploymentRef) -> str:
-    """Return the command that starts the deployment: its name may differ from its profile's."""
+    """Return the command that starts the deployment. Its name may differ from its profile's."""
     name = profile = deployment.name
     with suppress(IntegrityError):
         for release in Releases(deployment.directory.deployment(name)).all()[:1]:
@@ -65,10 +68,10 @@ def open_deployment(
     also: str | None = None,
     planned: Mapping[str, MemoryPlan] = NOTHING_PLANNED,
 ) -> Iterator[DeploymentContext]:
-    """Open a deployment with every runtime that may run something of it, and with `also`. Close them at the end.
+    """Open a deployment with each runtime that its releases use, and with `also`. Close them at the end.
 
     The process runtime is always among them: it finds processes by their environment, without any record.
-    planned: the memory that plans expect, by plan hash; reported next to what the engine measured.
+    planned: the expected memory by plan hash; reported next to the measured one.
     """
     deployment = directory.deployment(name)
     releases = Releases(deployment)
@@ -76,8 +79,7 @@ def open_deployment(
     environment = dict(os.environ)
     in_docker = any((release.folder / COMPOSE).exists() for release in releases.all())
     if in_docker or also == "docker":
-        # The docker SDK, only where docker is used.
-        from deckard_deploy.running.docker.runtime import DockerRuntime  # noqa: PLC0415
+        from deckard_deploy.running.docker.runtime import DockerRuntime  # noqa: PLC0415  the docker SDK
 
         runtimes["docker"] = DockerRuntime(deployment, environment=environment, say=report.command)
     program = functools.partial(installed_program, directory=directory, say=report.say)

@@ -1,4 +1,4 @@
-"""The disk space of everything that has to be fetched: weights and image together, per file system."""
+"""The disk space for all downloads: weights and image together, by file system."""
 
 import shutil
 from collections import defaultdict

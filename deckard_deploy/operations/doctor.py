@@ -1,4 +1,4 @@
-"""`doctor`: the findings about this machine, and those of them that stop `up`."""
+"""`doctor`: the findings about this machine, and those that stop `up`."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -24,10 +24,10 @@ _OWN_CACHES = (".cache/vllm", ".cache/flashinfer", ".triton/cache")
 
 
 def select_target(choice: Choice, state_dir: Path | None, report: Reporter, *, here: bool) -> Target:
-    """Return what the rules need for a choice; what concerns every machine when the choice names nothing.
+    """Return the target of the rules for a choice; for an empty choice, one that fits every machine.
 
-    here: it is this machine, and the deployment may run on it. Raises BadInputError, and EnvironmentUnfitError for a
-    user without a home.
+    here: the rules evaluate this machine, on which the deployment may run.
+    Raises BadInputError, and EnvironmentUnfitError for a user without a home.
     """
     directory = state_directory(state_dir)
     if choice == Choice() and not DEFAULT_FILE.is_file():
@@ -42,7 +42,7 @@ def select_target(choice: Choice, state_dir: Path | None, report: Reporter, *, h
 
 
 class Examination(NamedTuple):
-    """The profile that was judged for, if any, and the findings."""
+    """The findings, and the profile that they are for, if any."""
 
     profile: str | None
     findings: list[Finding]
@@ -63,7 +63,7 @@ def examine(
 ) -> Examination:
     """Return the findings about this machine, or about facts saved earlier.
 
-    source: a file of facts to judge instead of this machine. saved: a file to write the facts to.
+    source: a file of facts to evaluate instead of this machine. saved: a file to write the facts to.
     Raises BadInputError for a file that cannot be read or written.
     """
     target = select_target(choice, state_dir, report, here=source is None)
@@ -78,13 +78,13 @@ def refuse_unfit(
 ) -> None:
     """Raise EnvironmentUnfitError with the findings that would stop `up` on a GPU under docker.
 
-    force: report them and go on.
+    force: report them and continue.
     """
     if plan.gpus is None or plan.runtime != "docker":
         return
     running = _running_plan_hash(directory, plan, report)
     if running == plan.hash:
-        return  # nothing is going to be spent
+        return  # nothing will be started
     target = target_for_plan(resolved, plan, models=directory.models, running=running is not None)
     findings = evaluate_rules(read_host_facts(target, quick=True), target, before_up=True)
     for finding in findings:
@@ -99,14 +99,14 @@ def refuse_unfit(
 
 
 def _running_plan_hash(directory: StateDir, plan: LaunchPlan, report: Reporter) -> str | None:
-    """Return the hash of the plan that the deployment runs: "" for an unknown plan, None when nothing runs."""
+    """Return the hash of the running plan: "" for an unknown plan, None when nothing runs."""
     if plan.deployment not in directory.deployments():
         return None
     try:
         with open_deployment(directory, plan.deployment, report) as context:
             seen = observe(context.runtimes)
     except EnvironmentUnfitError:
-        return None  # docker does not answer; a rule says so
+        return None  # docker does not answer, which is a finding of its own
     if seen.state not in ("running", "restarting"):
         return None
     return seen.plan_hash or ""

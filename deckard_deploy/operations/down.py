@@ -14,8 +14,9 @@ from deckard_deploy.system.files import remove_folder
 
 
 def run(selection: Selection, report: Reporter, *, purge: bool = False, dry_run: bool = False) -> None:
-    """Stop everything of the deployment. purge: remove its releases too, and with the last one what was installed.
+    """Stop everything of the deployment.
 
+    purge: remove its releases too, and with the last deployment all that was installed.
     Raises EnvironmentUnfitError, DeploymentBusyError.
     """
     deployment = select_deployment(selection)
@@ -35,7 +36,7 @@ def run(selection: Selection, report: Reporter, *, purge: bool = False, dry_run:
 
 
 def _purge(directory: StateDir, name: str, report: Reporter) -> None:
-    """Remove the deployment; with the last one engines, caches and generated models, which can all be made again."""
+    """Remove the deployment, and with the last one the engines, caches and generated models."""
     remove_folder(directory.deployment(name).folder)
     report.say(f"removed  releases and logs of {name}")
     if directory.deployments():

@@ -1,4 +1,4 @@
-"""What a start finds out about its drafter."""
+"""The check of a drafter at the end of a start."""
 
 from deckard_deploy.errors import NetworkError, StartFailedError
 from deckard_deploy.measuring.draft_acceptance import MIN_ACCEPTANCE, Advice, advise, measure

@@ -19,7 +19,7 @@ from deckard_deploy.weights.folder import PRIVATE_FOLDER
 
 
 def ensure_engine(plan: LaunchPlan, directory: StateDir, runtime: Runtime, report: Reporter) -> None:
-    """Make sure that the image or environment is here, with the patches built from its files and its caches' folders.
+    """Ensure the image or environment of a plan, its patches, and the folders of its caches.
 
     Raises EnvironmentUnfitError, NetworkError and IntegrityError.
     """
@@ -28,7 +28,8 @@ def ensure_engine(plan: LaunchPlan, directory: StateDir, runtime: Runtime, repor
         verify_image_digest(image, runtime.image_digests(image))
     build_patches(plan, runtime, report)
     _make_private(directory.cache)
-    # Docker without a user: a root without capabilities, which reads and writes only what everyone may.
+    # Without a user in the plan, docker runs the engine as a root without capabilities: it has the rights of
+    # others.
     runs_as_other_user = plan.runtime == "docker" and plan.user is None
     for mount in plan.mounts:
         if not mount.read_only:
@@ -50,7 +51,7 @@ def verify_image_digest(image: str, digests: list[str]) -> None:
 
 
 def require_readable_by_everyone(folder: Path) -> None:
-    """Raise EnvironmentUnfitError for a file that a root without capabilities cannot read: not root's, not public."""
+    """Raise EnvironmentUnfitError for a file that root without capabilities cannot read."""
     for path in (folder, *(path for path in folder.rglob("*") if PRIVATE_FOLDER not in path.parts)):
         found = path.stat()
         wanted = 0o5 if stat.S_ISDIR(found.st_mode) else 0o4
@@ -62,7 +63,7 @@ def require_readable_by_everyone(folder: Path) -> None:
 
 
 def _make_private(cache: Path) -> None:
-    """Make the folder of caches for its owner alone: an engine runs what was compiled there."""
+    """Create the folder of caches, for its owner alone: an engine executes the kernels in it."""
     with translating_write_errors(cache):
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         if cache.stat().st_uid == os.getuid():
@@ -70,14 +71,17 @@ def _make_private(cache: Path) -> None:
 
 
 def _make_cache_folder(folder: Path, *, for_everyone: bool) -> None:
-    """Make one cache's folder. for_everyone: writable by every user; the folder above keeps others out."""
+    """Create the folder of one cache.
+
+    for_everyone: writable by all users; the folder above keeps others out.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     if for_everyone and folder.stat().st_uid == os.getuid():
         folder.chmod(0o1777)
 
 
 def installed_program(plan: LaunchPlan, directory: StateDir, say: Say) -> Path:
-    """Return the `vllm` of the plan's engine. Install the engine first if it is missing and has a lock of ours.
+    """Return the `vllm` of the plan's engine. A missing engine is installed, if this tool has a lock for it.
 
     Raises EnvironmentUnfitError, NetworkError, IntegrityError (running.process.environment.install).
     """

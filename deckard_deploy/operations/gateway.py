@@ -1,4 +1,4 @@
-"""The gateway of a deployment: the files it reads, this tool's credentials, and what it exposes."""
+"""The gateway of a deployment: its files, this tool's own credentials, and the exposed routes."""
 
 import contextlib
 import os
@@ -23,7 +23,7 @@ _POLL_S = 0.05
 
 
 def credentials(plan: LaunchPlan, directory: StateDir) -> EndpointCredentials:
-    """Return what this tool itself needs to get through to the plan's endpoint."""
+    """Return this tool's own credentials for the plan's endpoint."""
     if plan.gateway is None:
         return EndpointCredentials()
     return EndpointCredentials(key=Keys(directory.root).own(), pinned=files.fingerprint(plan))
@@ -44,7 +44,7 @@ def ensure_gateway_files(plan: LaunchPlan, directory: StateDir, report: Reporter
 
 
 def refuse_unfit_gateway(plan: LaunchPlan, directory: StateDir) -> None:
-    """Raise BadInputError if clients could have no key for an exposed endpoint, or the certificate is unusable."""
+    """Raise BadInputError if an exposed endpoint has no client key, or the certificate is unusable."""
     files.require_matching_pair(plan)
     if plan.gateway and plan.gateway.exposed and not Keys(directory.root).ring().keys:
         raise BadInputError(
@@ -53,7 +53,7 @@ def refuse_unfit_gateway(plan: LaunchPlan, directory: StateDir) -> None:
 
 
 def report_exposure(plan: LaunchPlan, directory: StateDir, report: Reporter) -> None:
-    """Report who reaches which routes, when other machines do."""
+    """Report the keys and routes of an endpoint that is exposed to other machines."""
     if plan.gateway is None or not plan.gateway.exposed:
         return
     names = ", ".join(sorted(Keys(directory.root).ring().keys))
@@ -70,10 +70,10 @@ def report_exposure(plan: LaunchPlan, directory: StateDir, report: Reporter) -> 
 
 
 def reload_gateway_keys(context: DeploymentContext, directory: StateDir) -> bool:
-    """Make the deployment's gateway read its folder again, and wait for it. Return False when no endpoint runs.
+    """Make the deployment's gateway reload its folder, and wait for it. Return False when no endpoint runs.
 
-    A gateway that is starting, or whose engine is away, is told too, without waiting.
-    Raises EnvironmentUnfitError when the gateway does not take the new files.
+    A gateway that is starting, or whose engine does not run, reloads too, without a wait. Raises
+    EnvironmentUnfitError when the gateway does not take the new files.
     """
     files.renew_access(context.releases.deployment.gateway, Keys(directory.root))
     for runtime in context.runtimes.values():
@@ -90,7 +90,7 @@ def reload_gateway_keys(context: DeploymentContext, directory: StateDir) -> bool
 
 
 def has_stale_keys(plan: LaunchPlan, directory: StateDir) -> bool:
-    """Return whether the gateway answers by other keys than the current ones: a reload was interrupted."""
+    """Return True if the gateway uses other keys than the current ones: a reload was interrupted."""
     if plan.gateway is None:
         return False
     found = _access_version_of(plan, credentials(plan, directory))

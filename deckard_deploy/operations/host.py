@@ -33,7 +33,10 @@ def _port_problem(address: str, port: int) -> str | None:
 
 
 def quick_host_facts() -> HostFacts:
-    """Read the facts that decide which profile fits. Raises EnvironmentUnfitError for a user without a home."""
+    """Read the facts that decide which profile fits.
+
+    Raises EnvironmentUnfitError for a user without a home.
+    """
     with home_required():
         home = Path.home()
     return read_host_facts(Target(folders=Folders(weights=home, caches=())), quick=True)
@@ -55,9 +58,9 @@ def detect_profile(report: Reporter) -> str:
 
 
 class EvaluatedProfiles(NamedTuple):
-    """The profiles that were held against a machine.
+    """Every profile with its verdict for a machine.
 
-    default: the one that `up` takes without a name; None when there is none. explanation: one line that says so.
+    default: the profile that `up` selects on its own; None without one. explanation: the reason, in one line.
     """
 
     fits: list[Fit]
@@ -66,7 +69,10 @@ class EvaluatedProfiles(NamedTuple):
 
 
 def evaluate_profiles(source: Path | None) -> EvaluatedProfiles:
-    """Hold every profile against this machine. source: a file of facts to judge instead. Raises BadInputError."""
+    """Evaluate every profile for this machine.
+
+    source: a file of facts to use instead. Raises BadInputError.
+    """
     facts = fact_files.load(source) if source else quick_host_facts()
     fits = fitting_profiles(facts)
     try:

@@ -12,7 +12,7 @@ PATCH_SET = "vllm-0.19.1"
 
 
 class InspectedCheckpoint(NamedTuple):
-    """What a checkpoint holds, and the names of the patches that it needs."""
+    """An inspected checkpoint, and the names of the patches that it needs."""
 
     found: Inspection
     patches: list[str]
@@ -35,7 +35,7 @@ def inspect_checkpoint(
 
 
 def checkpoint_folder(named: str, directory: StateDir) -> Path:
-    """Return the folder if `named` is written like one or exists, else the folder of the model of that name."""
+    """Return `named` if it has a slash or is a folder, else the folder of the model of that name."""
     path = Path(named)
     if "/" in named or path.is_dir():
         return path

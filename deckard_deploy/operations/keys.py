@@ -1,4 +1,4 @@
-"""`keys`: change the keys of clients, and tell the running gateways."""
+"""`keys`: change the keys of clients, and reload the running gateways."""
 
 from pathlib import Path
 
@@ -11,9 +11,10 @@ from deckard_deploy.running.layout import state_directory
 
 
 def add_key(state_dir: Path | None, name: str) -> tuple[str, bool]:
-    """Make a key. Return it, and whether it is the first one of this host; only its hash is kept.
+    """Create a key. Return it, and True if it is the first one of this host. Only its hash is stored.
 
-    Running gateways learn of it by `tell_gateways`. Raises BadInputError (the name is taken), EnvironmentUnfitError.
+    Running gateways accept it after `tell_gateways`. Raises BadInputError (the name is taken),
+    EnvironmentUnfitError.
     """
     keys = Keys(state_directory(state_dir).root)
     keys.require_unused_name(name)
@@ -23,19 +24,22 @@ def add_key(state_dir: Path | None, name: str) -> tuple[str, bool]:
 
 
 def list_keys(state_dir: Path | None) -> list[tuple[str, str]]:
-    """Return the names of the keys, sorted, with the time each was made."""
+    """Return the names of the keys, sorted, each with its time of creation."""
     return sorted(
         (name, record.made) for name, record in Keys(state_directory(state_dir).root).ring().keys.items()
     )
 
 
 def access_file(state_dir: Path | None) -> str:
-    """Return what a gateway reads: the hashes of the keys, this tool's own among them."""
+    """Return the file that a gateway reads: the hashes of the keys, including this tool's own."""
     return Keys(state_directory(state_dir).root).access()
 
 
 def revoke_key(state_dir: Path | None, name: str, report: Reporter) -> bool:
-    """Revoke a key, and tell the running gateways. Return whether another key is left. Raises BadInputError."""
+    """Revoke a key, and reload the running gateways.
+
+    Return True if another key is left. Raises BadInputError.
+    """
     directory = state_directory(state_dir)
     keys = Keys(directory.root)
     if name not in keys.ring().keys and directory.deployments():
@@ -55,7 +59,7 @@ def revoke_key(state_dir: Path | None, name: str, report: Reporter) -> bool:
 def tell_gateways(state_dir: Path | None, report: Reporter) -> None:
     """Make every running gateway of this host read its keys again.
 
-    One that cannot be told keeps no other from being told. Raises its error in the end.
+    An error of one does not keep the others from it, and is raised in the end.
     """
     directory = state_directory(state_dir)
     failed: DeployError | None = None

@@ -1,4 +1,4 @@
-"""`lock`: the commits, digests and hashes of everything in a deployment."""
+"""`lock`: the commits, digests and hashes of all parts of a deployment."""
 
 import os
 from pathlib import Path
@@ -28,9 +28,10 @@ class LockUpdate(NamedTuple):
 
 
 def resolve_lock(choice: Choice, path: Path | None, report: Reporter) -> LockUpdate:
-    """Resolve a choice now, and compare with the lock in `path` (default: ./deckard.lock). Nothing is written.
+    """Resolve a choice now, and compare it with a lock. Nothing is written.
 
-    Entries of other deployments stay as they are. Raises NetworkError, BadInputError (the file is no lock).
+    path: the file of the lock; None for ./deckard.lock. Entries of other deployments stay as they are. Raises
+    NetworkError, BadInputError (the file is no lock).
     """
     resolved = resolve_choice(choice, report)
     path = path or lockfile.DEFAULT_PATH
@@ -65,7 +66,7 @@ def _resolve(resolved: Resolved, report: Reporter) -> Lock:
 
 
 def _digest(image: str, report: Reporter) -> str | None:
-    """Return the image's digest, from its reference, or else from its registry through docker; None without either."""
+    """Return the image's digest: from its reference, or else from its registry; None without either."""
     return image.partition("@")[2] or _registry_digest(image, report)
 
 

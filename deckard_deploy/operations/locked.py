@@ -1,4 +1,4 @@
-"""./deckard.lock, applied to a plan: images by digest, and with --locked everything."""
+"""./deckard.lock applied to a plan: images by digest; with --locked all parts are required."""
 
 from collections.abc import Iterator
 
@@ -12,9 +12,9 @@ from deckard_deploy.weights.lockfile import Lock
 
 
 def apply_lock(plan: LaunchPlan) -> LaunchPlan:
-    """Return the plan with each image by the digest that ./deckard.lock has, if it has one. Raises BadInputError.
+    """Return the plan with each image by its digest in ./deckard.lock, if it has one.
 
-    A launch line of the user's own (--compat) keeps its tag.
+    Raises BadInputError. A launch line of the user's own (--compat) keeps its tag.
     """
     if plan.image is None or plan.compatibility or not LOCK_FILE.exists():
         return plan
@@ -32,7 +32,7 @@ def _by_digest(image: str, images: dict[str, str]) -> str:
 
 
 def require_locked(resolved: Resolved, plan: LaunchPlan) -> None:
-    """Raise IntegrityError, one line, unless ./deckard.lock has everything of a plan that `apply_lock` returned.
+    """Raise IntegrityError unless ./deckard.lock has every part of a plan that `apply_lock` returned.
 
     Raises BadInputError when there is no lock.
     """

@@ -15,9 +15,9 @@ POLL_S = 0.2
 
 
 def lines(selection: Selection, report: Reporter, *, follow: bool, tail: int) -> Iterator[str]:
-    """Yield the last `tail` lines; with `follow` also those to come, until the engine stops.
+    """Yield the last `tail` lines; with `follow` also the new ones, until the engine stops.
 
-    When the last start has failed and nothing runs, the lines that were kept of it.
+    If the last start has failed and nothing runs, the lines are those of its record.
     """
     deployment = select_deployment(selection)
     directory, name = deployment
@@ -44,7 +44,7 @@ def _followed(runtime: Runtime, tail: int) -> Iterator[str]:
 
 
 def _last_failure(context: DeploymentContext, report: Reporter) -> list[str]:
-    """Return what was kept of the last start, if it failed and nothing runs: its own log went with it."""
+    """Return the recorded log of the last start, if it failed and nothing runs."""
     newest = next(iter(context.releases.all()), None)
     if newest is None or observe(context.runtimes).state != "missing":
         return []

@@ -12,7 +12,7 @@ from deckard_deploy.weights.manifest import Manifest
 
 
 def hub_models(resolved: Resolved) -> list[ModelSpec]:
-    """Return those of the model and the drafter whose weights are on the hub."""
+    """Return the model and the drafter, each if its weights are on the hub."""
     models = []
     for model in (resolved.model, resolved.drafter):
         if model and isinstance(model.weights, HubRepository):
@@ -21,7 +21,7 @@ def hub_models(resolved: Resolved) -> list[ModelSpec]:
 
 
 def manifest_for(model: ModelSpec, folder: Path, lock: LockUse) -> Manifest:
-    """Return the manifest of a model: from the lock, else as resolved for this folder before, else from the hub now.
+    """Return the manifest of a model: from the lock, else from its folder, else from the hub.
 
     Raises IntegrityError (no weights in it, or not in a required lock), NetworkError, BadInputError.
     """
@@ -50,7 +50,10 @@ def _manifest_for(model: ModelSpec, folder: Path, lock: LockUse) -> Manifest:
 
 
 def locked_manifest(model: ModelSpec, lock: lockfile.Lock, *, source: Path) -> Manifest | None:
-    """Return the lock's manifest of a model. Raises IntegrityError when the catalog names another repository."""
+    """Return the lock's manifest of a model.
+
+    Raises IntegrityError when the catalog names another repository.
+    """
     manifest = lock.models.get(model.name)
     if manifest is None:
         return None

@@ -28,7 +28,10 @@ def start(
     grafana_port: int,
     dry_run: bool = False,
 ) -> str:
-    """Start both with dashboard and alerts. Return Grafana's address. Raises BadInputError, EnvironmentUnfitError."""
+    """Start both with dashboard and alerts.
+
+    Return Grafana's address. Raises BadInputError, EnvironmentUnfitError.
+    """
     deployment = select_deployment(selection)
     plan = running_plan(deployment, report)
     folder = monitoring_folder(deployment)
@@ -66,7 +69,10 @@ def stop_monitoring(deployment: DeploymentRef, report: Reporter) -> bool:
 
 
 def stop(selection: Selection, report: Reporter) -> tuple[str, bool]:
-    """Stop both. Return the deployment's name, and whether they were ever started. Raises EnvironmentUnfitError."""
+    """Stop both.
+
+    Return the deployment's name, and False if they were never started. Raises EnvironmentUnfitError.
+    """
     deployment = select_deployment(selection)
     return deployment.name, stop_monitoring(deployment, report)
 
@@ -99,7 +105,7 @@ def write_files(plan: LaunchPlan, output: Path) -> Path:
 
 
 def gateway_credentials(plan: LaunchPlan, directory: StateDir) -> dict[str, str]:
-    """Return the files with which Prometheus gets through the plan's gateway: this tool's own key and certificate."""
+    """Return this tool's own key and certificate, as files for Prometheus to pass the plan's gateway."""
     if plan.gateway is None or not monitoring.scrapes_through_gateway(plan):
         return {}
     files = {monitoring.KEY_FILE: Keys(directory.root).own()}
@@ -114,7 +120,7 @@ def monitoring_folder(deployment: DeploymentRef) -> Path:
 
 
 def _write(folder: Path, texts: dict[str, str]) -> None:
-    """Write what both mount, for its owner alone. A password that exists stays."""
+    """Write the files that both mount, for their owner alone. A password that exists stays."""
     for name in monitoring.DATA_FOLDERS:
         private_folder(folder / name)
     for name, text in texts.items():

@@ -1,4 +1,4 @@
-"""The options of an operation as plain values: what the command line and the Python API pass on.
+"""The options of an operation as plain values, from the command line or the Python API.
 
 This module imports nothing heavy, so that the command line can use it for `--help`.
 """
@@ -9,11 +9,11 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What to deploy.
+    """The choice of a deployment.
 
     profile: a name or a YAML file. config: a deckard.yaml; None takes ./deckard.yaml if it exists.
     settings: `KEY=VALUE` each, as `--set` takes them. compat: a launch line of the user's own to keep.
-    detect: take the profile that fits this machine when nothing names one.
+    detect: without a named profile, take the one that fits this machine.
     """
 
     profile: str | None = None
@@ -25,7 +25,10 @@ class Choice:
 
 @dataclass(frozen=True)
 class LockUse:
-    """How a lock is used. file: None for ./deckard.lock, if it exists. required: refuse what the lock does not have."""
+    """The use of a lock.
+
+    file: None for ./deckard.lock, if it exists. required: refuse every part that the lock lacks.
+    """
 
     file: Path | None = None
     required: bool = False

@@ -65,13 +65,16 @@ def named_patches(patch_set: PatchSet, names: Sequence[str]) -> tuple[Patch, ...
 def check_source(
     patch_set: PatchSet, source: NamedSource, variant: Variant, report: Reporter
 ) -> tuple[str, tuple[PatchVerdict, ...]]:
-    """Return where the base files were found, and whether the variant's patches fit them."""
+    """Return the origin of the base files, and the verdicts on the variant's patches."""
     base = base_files(patch_set, source, report)
     return base.origin, check(patch_set, base, drafter=variant.drafter, quantization=variant.quantization)
 
 
 def check_wheel_of(patch_set: PatchSet, release: str) -> tuple[str, tuple[PatchVerdict, ...]]:
-    """Return the wheel of a vLLM release, and whether all patches fit its files. Raises BadInputError, NetworkError."""
+    """Return the wheel of a vLLM release, and the verdicts on all patches.
+
+    Raises BadInputError, NetworkError.
+    """
     if not re.fullmatch(r"[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}", release):
         raise BadInputError(f"release {release!r}: a version such as 0.19.1 was expected")
     targets = [patch.target for patch in patch_set.patches]

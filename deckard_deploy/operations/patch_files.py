@@ -65,9 +65,9 @@ def _build_plugin(plan: LaunchPlan, report: Reporter) -> None:
 
 
 def attest_plugin(plan: LaunchPlan, runtime: Runtime) -> str:
-    """Check that each process of the engine uses the plan's plugin. Return one line that says so.
+    """Check that each process of the engine uses the plan's plugin. Return the result in one line.
 
-    Raises IntegrityError when one has another.
+    Raises IntegrityError when one uses another.
     """
     if not plan.plugin:
         return "none needed"
@@ -75,9 +75,9 @@ def attest_plugin(plan: LaunchPlan, runtime: Runtime) -> str:
 
 
 def attest(plan: LaunchPlan, runtime: Runtime) -> str:
-    """Ask the engine's own Python whether it imports our files. Return one line that says so.
+    """Check that the engine's own Python imports the patched files. Return the result in one line.
 
-    Raises IntegrityError when it would import anything else.
+    Raises IntegrityError when it would import other files.
     """
     if not plan.patches:
         return "none needed"

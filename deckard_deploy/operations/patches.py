@@ -35,7 +35,10 @@ def needed_plugin(resolved: Resolved) -> str | None:
 
 
 def with_needed_patches(plan: LaunchPlan, resolved: Resolved, root: PurePosixPath) -> LaunchPlan:
-    """Return the plan with the patches and the plugin that it needs. root: the folder of patches on the host."""
+    """Return the plan with the patches and the plugin that it needs.
+
+    root: the folder of patches on the host.
+    """
     name = needed_plugin(resolved)
     if name:
         plan = with_plugin(plan, name, wheel=plugin.WHEEL, sha256=plugin.wheel_sha256(name), root=root)

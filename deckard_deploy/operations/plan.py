@@ -1,4 +1,4 @@
-"""The plan for this host: its folders and its memory. Nothing here starts or writes anything, so `plan` is quick."""
+"""The plan for this host: its folders and its memory. Nothing is started or written, so `plan` is quick."""
 
 import os
 import shutil
@@ -31,9 +31,10 @@ from deckard_deploy.system.unknown import Unknown
 from deckard_deploy.weights.checkpoint import read_checkpoint
 
 _KV_BYTES = "kv-cache-memory-bytes"
-# A host is the profile's machine with so much of its memory, and no more than 2 GiB above it: firmware keeps more or
-# less for itself. Sparks have 121.69 GiB (profiles/spark.yaml) or 119.68 (leptonai/gpud pull request 1170).
-_LEAST, _MORE = 0.9, 2 * GIB
+# A host is the profile's machine if it has at least this share of its memory, and at most this much more:
+# firmware reserves different sizes. Sparks have 121.69 GiB (profiles/spark.yaml) or 119.68 (leptonai/gpud
+# pull request 1170).
+_MIN_SHARE, _MAX_EXCESS = 0.9, 2 * GIB
 
 
 class HostPlan(NamedTuple):
@@ -45,10 +46,10 @@ class HostPlan(NamedTuple):
 
 
 class PlanView(NamedTuple):
-    """Everything that `plan` shows.
+    """The values that `plan` shows.
 
-    current: the plan of the current release. changes: from it to this plan. fitting: changes that would make it fit.
-    drafter: the last record of `bench spec` with this drafter.
+    current: the plan of the current release. changes: from it to this plan. fitting: changes that would make
+    it fit. drafter: the last record of `bench spec` with this drafter.
     """
 
     planned: HostPlan
@@ -59,9 +60,9 @@ class PlanView(NamedTuple):
 
 
 def view_plan(choice: Choice, state_dir: Path | None, report: Reporter, *, locked: bool = False) -> PlanView:
-    """Return what `up` would run on this host, and what would change. Nothing is written.
+    """Return the plan that `up` would run on this host, and its changes. Nothing is written.
 
-    locked: refuse what ./deckard.lock does not have. Raises BadInputError, IntegrityError.
+    locked: refuse every part that ./deckard.lock lacks. Raises BadInputError, IntegrityError.
     """
     directory = state_directory(state_dir)
     planned = plan_with_memory(resolve_choice(choice, report), directory)
@@ -78,7 +79,7 @@ def view_plan(choice: Choice, state_dir: Path | None, report: Reporter, *, locke
 
 
 def plan_for_host(resolved: Resolved, directory: StateDir) -> LaunchPlan:
-    """Return the plan with this host's folders in it. Nothing is made."""
+    """Return the plan with the folders of this host. Nothing is created."""
     root = PurePosixPath(directory.root)
     # Debian has nginx in a folder that is not on everyone's PATH.
     nginx = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
@@ -96,7 +97,8 @@ def plan_for_host(resolved: Resolved, directory: StateDir) -> LaunchPlan:
 def plan_with_memory(resolved: Resolved, directory: StateDir, *, meminfo: Path = MEMINFO) -> HostPlan:
     """Return the plan for this host, with the memory it takes.
 
-    On a unified machine the size of the KV cache becomes an option. A plan that is the current release keeps its size.
+    On a unified machine the size of the KV cache becomes an option. A plan that is the current release keeps
+    its size.
     """
     current = current_plan(directory, resolved.name)
     known = HostMeasurements(
@@ -156,7 +158,10 @@ def changes_to(plan: LaunchPlan, current: LaunchPlan | None) -> list[str]:
 
 
 def changes_that_fit(planned: HostPlan) -> tuple[MemoryChange, ...]:
-    """Return up to three smallest changes that make the plan fit; none when it fits, or its memory is unknown."""
+    """Return the smallest changes that make the plan fit, at most three.
+
+    Return none when it fits or its memory is not known.
+    """
     memory = planned.memory
     if isinstance(memory, Unknown) or memory.verdict == "fits":
         return ()
@@ -185,7 +190,10 @@ def measured_drafter(resolved: Resolved, directory: StateDir) -> speculation.Spe
 def planned_memory(
     resolved: Resolved, *, available: int | None, known: HostMeasurements = NOTHING_KNOWN
 ) -> MemoryPlan | Unknown:
-    """Return the memory that the choice takes (`memory_of`). Raises BadInputError for a layout that vLLM refuses."""
+    """Return the memory that the choice takes (`memory_of`).
+
+    Raises BadInputError for a layout that vLLM refuses.
+    """
     try:
         return memory_of(resolved, available=available, known=known)
     except UnknownMemoryError as error:
@@ -197,8 +205,9 @@ def with_measured_memory(
 ) -> tuple[Resolved, int | None]:
     """Return the choice with the KV cache's size as an option, and the free bytes, on a unified machine.
 
-    vLLM sizes the KV cache by what profiling sees, and page cache disturbs that on such a machine. A current release
-    keeps its size: the memory that is free while it runs says nothing about its successor. Elsewhere nothing changes.
+    vLLM sizes the KV cache by its profiling, which page cache disturbs on such a machine. A current release
+    keeps its size: the memory that is free while it runs does not predict its successor's. Elsewhere nothing
+    changes.
     """
     if isinstance(resolved.model.weights, Generated) or resolved.compatibility:
         return resolved, None
@@ -218,16 +227,16 @@ def with_measured_memory(
 
 
 def on_this_host(resolved: Resolved, *, meminfo: Path) -> tuple[Resolved, int | None]:
-    """Return the choice with the memory that this machine has, and the free bytes.
+    """Return the choice with the memory of this machine, and the free bytes.
 
-    The choice is unchanged, and the bytes are None, where this is not the profile's unified machine.
+    The choice is unchanged and the bytes are None if this is not the profile's unified machine.
     """
     hardware = resolved.profile.hardware
     if hardware.memory != "unified" or not hardware.memory_gib:
         return resolved, None
     total, available = total_and_available(meminfo)
     planned = hardware.memory_gib * GIB
-    if not _LEAST * planned <= total <= planned + _MORE:
+    if not _MIN_SHARE * planned <= total <= planned + _MAX_EXCESS:
         return resolved, None
     hardware = hardware.model_copy(update={"memory_gib": total / GIB})
     profile = resolved.profile.model_copy(update={"hardware": hardware})
@@ -266,7 +275,7 @@ def require_fit(view: PlanView) -> None:
 
 
 def memory_verdict(planned: HostPlan) -> str:
-    """Return "fits", "doubtful" or "no" as `Memory.verdict` says; "unknown" when the memory is not known."""
+    """Return `MemoryPlan.verdict`: "fits", "doubtful" or "no"; "unknown" when the memory is not known."""
     if isinstance(planned.memory, Unknown):
         return "unknown"
     return planned.memory.verdict

@@ -21,10 +21,10 @@ def pull_models(
     *,
     dry_run: bool = False,
 ) -> Iterator[Path]:
-    """Pull each model of the choice, and yield its folder. Files that are complete or begun are not fetched again.
+    """Pull each model of the choice, and yield its folder. Complete files are kept, partial ones resumed.
 
     dry_run: report what is missing, and fetch nothing.
-    Raises what `manifest_for` and `ensure_pulled` raise.
+    Raises the errors of `manifest_for` and `ensure_pulled`.
     """
     resolved = resolve_choice(choice, report)
     models = hub_models(resolved)

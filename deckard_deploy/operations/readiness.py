@@ -22,13 +22,13 @@ from deckard_deploy.startup.phases import Phase
 from deckard_deploy.startup.readiness import Outcome, Readiness
 from deckard_deploy.system.text import clock
 
-# Weights and engine are ready before the launch is recorded, so little time lies between the record and the start.
+# The time between the record of a launch and its start is short: weights and engine are ready before.
 LATE_S = 10.0
 NOTHING_PLANNED: Mapping[str, MemoryPlan] = MappingProxyType({})
 
 
 def probe(release: Release, *, directory: StateDir, timeout_s: float = 120.0) -> Readiness:
-    """Ask the release's endpoint once whether its recorded launch answers."""
+    """Probe the release's endpoint once for its recorded launch."""
     plan = release.plan
     launch = release.launch()
     return readiness.probe(
@@ -48,7 +48,7 @@ def wait_until_ready(
     report: Reporter,
     planned: Mapping[str, MemoryPlan] = NOTHING_PLANNED,
 ) -> None:
-    """Follow a start until the endpoint has answered, and check what the engine uses. Record the time it took.
+    """Follow a start until the endpoint has answered, check the engine's files, and record the duration.
 
     planned: the memory that the plan expects, by plan hash.
     Raises StartFailedError and TimedOutError with the diagnosis.
@@ -66,7 +66,7 @@ def wait_until_ready(
 
     with report.startup(eta.total_s if eta else None) as display:
         ready = follow.follow(runtime, ask, stalled_after_s=plan.startup_timeout_s, on_progress=display.show)
-    # At once: the checks below may take long on a busy machine.
+    # Before the checks below, which may take long on a busy machine.
     whole_start = _followed_from_its_beginning(release, ready)
     if plan.patches:
         report.say(f"patches  {attest(plan, runtime)}")
@@ -85,7 +85,7 @@ def wait_until_ready(
     if measured:
         report.say(f"memory   {measured}")
     if whole_start:
-        with contextlib.suppress(OSError):  # an estimate for the next start is not worth this one
+        with contextlib.suppress(OSError):  # this start is worth more than the estimate of the next
             history.record(directory.startups, _record_of(plan, ready, memory))
 
 
@@ -103,7 +103,7 @@ def _still_answers(ask: Callable[[], Readiness]) -> bool:
 
 
 def _followed_from_its_beginning(release: Release, ready: follow.Ready) -> bool:
-    """Return whether the measured time is that of a start: `wait` may have come late, or to a ready server."""
+    """Return True if the measured time is that of a whole start. `wait` may begin late."""
     launch = release.launch()
     if launch is None:
         return False

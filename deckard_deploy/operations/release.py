@@ -1,4 +1,4 @@
-"""Release folders: render and store one, and find the files that this version of the tool would write otherwise."""
+"""Release folders: render and store one, and find the files that this version renders differently."""
 
 import secrets
 from datetime import UTC, datetime
@@ -12,7 +12,10 @@ from deckard_deploy.running.releases import COMPOSE, GATEWAY, PLAN, Launch, Rele
 
 
 def create_release(plan: LaunchPlan, releases: Releases) -> tuple[Release, Launch]:
-    """Render the plan for a new launch, and store its release folder. Raises what `Releases.store` raises."""
+    """Render the plan for a new launch, and store its release folder.
+
+    Raises the errors of `Releases.store`.
+    """
     launch_id = f"deckard-launch-{secrets.token_hex(6)}"
     files = rendered_files(plan, launch_id)
     launch = Launch(
@@ -34,7 +37,8 @@ def create_release(plan: LaunchPlan, releases: Releases) -> tuple[Release, Launc
 def stale_files(release: Release) -> tuple[str, ...]:
     """Return the names of the release's files that this version would render differently.
 
-    A plan holds the hashes of its patches and of its plugin, but none of our templates. Raises IntegrityError.
+    A plan holds the hashes of its patches and of its plugin, but none of our templates. Raises
+    IntegrityError.
     """
     launch = release.recorded_launch()
     wanted = content_hashes(rendered_files(release.plan, launch.launch_id))

@@ -23,7 +23,7 @@ def plan_for_folders(
 ) -> LaunchPlan:
     """Return the plan of a host that keeps models/, cache/ and patches/ in `root`.
 
-    models_dir: the folder of the weights, when it is another. locked: refuse what ./deckard.lock does not have.
+    models_dir: another folder of the weights. locked: refuse every part that ./deckard.lock lacks.
     Raises BadInputError, IntegrityError.
     """
     resolved = resolve_choice(choice, report)
@@ -44,7 +44,10 @@ def plan_for_folders(
 
 
 def absolute(path: str, option: str, *, home: bool) -> PurePosixPath:
-    """Return an absolute path of another host. home: ~/ is allowed. Raises BadInputError for any other path."""
+    """Return an absolute path of another host.
+
+    home: ~/ is allowed. Raises BadInputError for any other path.
+    """
     beginnings = ("/", "~/") if home else ("/",)
     if not path.startswith(beginnings) or not path.isprintable():
         raise BadInputError(f"{option}: {path!r}: an absolute path was expected")

@@ -1,7 +1,7 @@
-"""Reporter: how an operation tells the person who waits what it does.
+"""The Reporter of an operation: its progress for the user who waits.
 
-An operation prints nothing. The command line passes a reporter that writes to the terminal; a script passes one of its
-own, or SILENT.
+An operation prints nothing. The command line passes a reporter that writes to the terminal; a script passes
+its own, or SILENT.
 """
 
 from collections.abc import Iterator
@@ -12,21 +12,21 @@ from deckard_deploy.startup.phases import Progress
 
 
 class StartupDisplay(Protocol):
-    """The place where the progress of a start is shown."""
+    """A display of the progress of a start."""
 
     def show(self, progress: Progress) -> None:
-        """Show the phase that the start is in."""
+        """Show the current phase."""
 
 
 class TransferDisplay(Protocol):
-    """The place where the progress of a transfer is shown."""
+    """A display of the progress of a transfer."""
 
     def show(self, done: int, total: int) -> None:
-        """Show the bytes that have arrived, and the bytes in all."""
+        """Show the bytes that have arrived, and the total."""
 
 
 class Reporter(Protocol):
-    """What an operation reports while it runs. All of it is talk: results are returned."""
+    """The messages of an operation while it runs. Results are returned, not reported."""
 
     def say(self, line: str) -> None:
         """Report one line of progress."""
@@ -34,11 +34,11 @@ class Reporter(Protocol):
     def command(self, line: str) -> None:
         """Report the command line of another program that is run."""
 
-    def startup(self, expected_s: float | None) -> AbstractContextManager[StartupDisplay]:
+    def startup(self, expected_s: float | None, /) -> AbstractContextManager[StartupDisplay]:
         """Report a start. expected_s: seconds that earlier starts took; None when there were none."""
 
-    def transfer(self, name: str) -> AbstractContextManager[TransferDisplay]:
-        """Report the transfer of something with a name."""
+    def transfer(self, name: str, /) -> AbstractContextManager[TransferDisplay]:
+        """Report the transfer of a model's files."""
 
 
 class _Nothing:
@@ -56,12 +56,12 @@ class SilentReporter:
         """Drop the line."""
 
     @contextmanager
-    def startup(self, expected_s: float | None) -> Iterator[StartupDisplay]:  # noqa: ARG002  the protocol's
+    def startup(self, _expected_s: float | None, /) -> Iterator[StartupDisplay]:
         """Show nothing of a start."""
         yield _Nothing()
 
     @contextmanager
-    def transfer(self, name: str) -> Iterator[TransferDisplay]:  # noqa: ARG002  the protocol's
+    def transfer(self, _name: str, /) -> Iterator[TransferDisplay]:
         """Show nothing of a transfer."""
         yield _Nothing()
 

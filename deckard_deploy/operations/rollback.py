@@ -1,4 +1,4 @@
-"""`rollback`: the release before the current one, brought back."""
+"""`rollback`: bring the previous release back."""
 
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.operations.deployments import open_deployment, select_deployment
@@ -15,7 +15,7 @@ from deckard_deploy.running.lock import lock_deployment
 def run(selection: Selection, report: Reporter, *, dry_run: bool = False) -> str | None:
     """Start and prove the previous release. Return its base URL; None with `dry_run`.
 
-    Raises BadInputError without a previous release, and what `ensure_engine` and `bring_up` raise.
+    Raises BadInputError without a previous release, and the errors of `ensure_engine` and `deploy`.
     """
     deployment = select_deployment(selection)
     directory, name = deployment

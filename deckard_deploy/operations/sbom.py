@@ -1,7 +1,7 @@
-"""`sbom`: a CycloneDX 1.6 document of everything in a deployment.
+"""`sbom`: a CycloneDX 1.6 document of all parts of a deployment.
 
-A verb and not a step of a build, because what runs is only known where it runs: image digest, patches, weights. It has
-no serial number and no date, so that the same deployment gives the same bytes.
+It is a verb and not a step of a build, because image digest, patches and weights are only known on the host
+that runs them. It has no serial number and no date, so that the same deployment gives the same bytes.
 """
 
 from collections.abc import Iterator
@@ -73,7 +73,10 @@ def _engine(plan: LaunchPlan) -> Iterator[Component]:
 
 
 def _patches(plan: LaunchPlan) -> Iterator[Component]:
-    for patch in (*plan.patches, *((plan.plugin,) if plan.plugin else ())):
+    mounts = list(plan.patches)
+    if plan.plugin:
+        mounts.append(plan.plugin)
+    for patch in mounts:
         yield {
             "type": "file",
             "bom-ref": f"patch:{patch.name}",
@@ -112,7 +115,7 @@ def _files(model: str, manifest: Manifest) -> list[Component]:
 
 
 def _packages() -> Iterator[Component]:
-    # A folder that a failed installation left has no name.
+    # The leftover folder of a failed installation has no name.
     named = [package for package in distributions() if package.name]
     versions = {package.name.lower().replace("_", "-"): package.version for package in named}
     for name, version in sorted(versions.items()):

@@ -18,7 +18,7 @@ PROBE_TIMEOUT_S = 10.0
 
 
 def read_status(selection: Selection, report: Reporter) -> dict[str, Any]:
-    """Return what runs, since when, and whether it answers, as plain data. Raises EnvironmentUnfitError."""
+    """Return the facts of the running release as plain data. Raises EnvironmentUnfitError."""
     deployment = select_deployment(selection)
     directory, name = deployment
     with open_deployment(directory, name, report) as context:
@@ -74,7 +74,7 @@ def changed_weights(plan: LaunchPlan, directory: StateDir) -> list[str] | None:
 
 
 def _watch_facts(context: DeploymentContext) -> dict[str, Any]:
-    """Return what `watch` reports, while it lives or after it has given up, with every restart it remembers."""
+    """Return the state of `watch` while it runs or after it has given up, and its recorded restarts."""
     record = watch.read(context.releases.deployment)
     if record is None:
         return {}

@@ -25,7 +25,7 @@ class Sample(NamedTuple):
 
 
 class MetricsSource(NamedTuple):
-    """The running plan, and where and how its metrics are read."""
+    """The running plan, and the URL and credentials of its metrics."""
 
     plan: LaunchPlan
     url: str
@@ -33,7 +33,7 @@ class MetricsSource(NamedTuple):
 
 
 def metrics_source(selection: Selection, report: Reporter) -> MetricsSource:
-    """Return the metrics page of what runs. Raises BadInputError when nothing runs."""
+    """Return the metrics page of the running plan. Raises BadInputError when nothing runs."""
     deployment = select_deployment(selection)
     plan = running_plan(deployment, report)
     return MetricsSource(plan, metrics_url(plan.base_url), credentials(plan, deployment.directory))
@@ -52,7 +52,10 @@ def samples(source: MetricsSource, interval_s: float) -> Iterator[Sample]:
 
 
 def one_sample(source: MetricsSource, interval_s: float) -> Sample:
-    """Return the figures between two looks, `interval_s` apart. Raises NetworkError when the server is gone."""
+    """Return the figures between two polls, `interval_s` apart.
+
+    Raises NetworkError when the server is gone.
+    """
     stream = samples(source, interval_s)
     next(stream)
     sample = next(stream)

@@ -45,10 +45,10 @@ PROBE_TIMEOUT_S = 120.0
 def prepare(
     choice: Choice, directory: StateDir, report: Reporter, *, locked: bool = False, force: bool = False
 ) -> HostPlan:
-    """Resolve and plan for this host, and refuse what cannot run here. Nothing is written.
+    """Resolve and plan for this host, and refuse a plan that cannot run here. Nothing is written.
 
-    locked: refuse what ./deckard.lock does not have. force: go on although `doctor` found what stops `up`.
-    Raises BadInputError, IntegrityError, DoesNotFitError, EnvironmentUnfitError.
+    locked: refuse every part that ./deckard.lock lacks. force: continue although `doctor` found a reason to
+    stop. Raises BadInputError, IntegrityError, DoesNotFitError, EnvironmentUnfitError.
     """
     planned = plan_with_memory(resolve_choice(choice, report), directory)
     plan = planned.plan
@@ -70,8 +70,8 @@ def up(
 ) -> HostPlan:
     """Bring the endpoint of a choice up, and prove it ready. Return its plan.
 
-    locked: refuse what ./deckard.lock does not have. force: go on although `doctor` found what stops `up`.
-    Raises what `prepare` and `run` raise.
+    locked: refuse every part that ./deckard.lock lacks. force: continue although `doctor` found a reason to
+    stop. Raises the errors of `prepare` and `run`.
     """
     directory = state_directory(state_dir)
     planned = prepare(choice, directory, report, locked=locked, force=force)
@@ -80,16 +80,19 @@ def up(
 
 
 def dry_run(choice: Choice, state_dir: Path | None, report: Reporter, *, locked: bool = False) -> None:
-    """Report what `up` would do. Nothing is changed. Raises what `prepare` raises, but for findings of `doctor`."""
+    """Report the actions of `up`.
+
+    Nothing is changed. Raises the errors of `prepare`, without findings of `doctor`.
+    """
     directory = state_directory(state_dir)
     planned = prepare(choice, directory, report, locked=locked, force=True)
     explain(planned.plan, directory, report)
 
 
 def run(planned: HostPlan, directory: StateDir, report: Reporter) -> None:
-    """Do what `decide_for` says until the plan's endpoint is proven ready.
+    """Take the action that `decide_for` returns, until the plan's endpoint is proven ready.
 
-    Raises what `ensure_weights`, `ensure_engine` and `bring_up` raise, and DeploymentBusyError.
+    Raises DeploymentBusyError, and the errors of `ensure_weights`, `ensure_engine` and `deploy`.
     """
     plan = planned.plan
     deployment = directory.create(plan.deployment)
@@ -109,7 +112,7 @@ def run(planned: HostPlan, directory: StateDir, report: Reporter) -> None:
 
 
 def explain(plan: LaunchPlan, directory: StateDir, report: Reporter) -> None:
-    """Report what `run` would do. Nothing is changed."""
+    """Report the action that `run` would take. Nothing is changed."""
     with open_deployment(directory, plan.deployment, report, also=plan.runtime) as context:
         decision, _ = decide_for(context, plan, directory)
         report.say(f"would    {decision.action}: {decision.cause}")
@@ -143,7 +146,7 @@ def _converge(planned: HostPlan, directory: StateDir, context: DeploymentContext
 def decide_for(
     context: DeploymentContext, plan: LaunchPlan, directory: StateDir
 ) -> tuple[Decision, Release | None]:
-    """Decide what `up` must do. A running release is also replaced if it does not answer or its files are stale.
+    """Return the action of `up`. A release that does not answer, or whose files are stale, is replaced.
 
     Return the running release too, unless it has to be replaced.
     Raises TimedOutError when the running release is too busy to answer.

@@ -20,9 +20,9 @@ Problems = dict[str, list[Problem]]
 def find_problems(
     choice: Choice, state_dir: Path | None, report: Reporter, lock: LockUse, *, fast: bool = False
 ) -> Problems:
-    """Return the files that are wrong, by model. No entry: the model is not from the hub.
+    """Return the wrong files by model. A model that is not from the hub has no entry.
 
-    fast: compare size, times and inode with the last full check. Raises what `manifest_for` raises.
+    fast: compare size, times and inode with the last full check. Raises the errors of `manifest_for`.
     """
     directory = state_directory(state_dir)
     found = {}
@@ -38,9 +38,10 @@ def repair(
 ) -> Problems:
     """Set wrong files aside, and pull them again. Return the files that are wrong after that, by model.
 
-    fast: as for `find_problems`. Raises what `manifest_for` and `ensure_pulled` raise, and DeploymentBusyError.
+    fast: as for `find_problems`. Raises DeploymentBusyError, and the errors of `manifest_for` and
+    `ensure_pulled`.
     """
-    from deckard_deploy.operations.weights import ensure_pulled  # noqa: PLC0415  requests: checking needs no hub
+    from deckard_deploy.operations.weights import ensure_pulled  # noqa: PLC0415  requests
 
     directory = state_directory(state_dir)
     found = {}

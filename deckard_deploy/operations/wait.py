@@ -12,7 +12,7 @@ from deckard_deploy.operations.reporting import Reporter
 
 
 def run(selection: Selection, report: Reporter) -> str:
-    """Wait until what runs of the deployment is ready. Return its base URL.
+    """Wait until the running release of the deployment is ready. Return its base URL.
 
     Raises StartFailedError (nothing runs, or the start failed), TimedOutError.
     """

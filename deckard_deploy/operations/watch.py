@@ -19,7 +19,7 @@ TOKEN_COUNTERS = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total")
 
 
 def run(selection: Selection, report: Reporter, *, interval_s: float, deadline_s: float) -> None:
-    """Start the current release if nothing runs, then check it every `interval_s` until it is stopped or purged.
+    """Start the current release if nothing runs, and check it every `interval_s` until it is stopped.
 
     deadline_s: for an answer. Raises DeploymentBusyError (watched already), StartFailedError (given up).
     """
@@ -43,7 +43,7 @@ def run(selection: Selection, report: Reporter, *, interval_s: float, deadline_s
 
 
 class CompletionCanary:
-    """Asks for a completion, and remembers the engine's token counters: a busy engine is not a hung one."""
+    """A request for a completion, next to the engine's token counters: a busy engine is not a hung one."""
 
     def __init__(self, directory: StateDir, deadline_s: float) -> None:
         """deadline_s: seconds for an answer."""
@@ -52,7 +52,7 @@ class CompletionCanary:
         self._tokens: float | None = None
 
     def __call__(self, release: Release) -> Canary:
-        """Ask the release once."""
+        """Probe the release once."""
         found = probe(release, directory=self._directory, timeout_s=self._deadline_s)
         before = self._tokens
         self._tokens = _tokens_so_far(release.plan, self._directory)

@@ -23,7 +23,7 @@ def ensure_pulled(
 ) -> int:
     """Pull the missing files of a model, and verify the others. Return the bytes of the missing files.
 
-    Raises what `manifest_for` and `weights.pull.pull` raise.
+    Raises the errors of `manifest_for` and `weights.pull.pull`.
     """
     manifest = manifest_for(model, folder, lock)
     with report.transfer(model.name) as display:
@@ -37,7 +37,7 @@ def ensure_pulled(
 def ensure_weights(resolved: Resolved, directory: StateDir, report: Reporter) -> None:
     """Make sure the weights are on disk: generate a tiny model, or pull missing files and verify the others.
 
-    Held to ./deckard.lock when it has the model. Raises EnvironmentUnfitError, NetworkError, IntegrityError,
+    ./deckard.lock decides when it has the model. Raises EnvironmentUnfitError, NetworkError, IntegrityError,
     DeploymentBusyError (weights.pull).
     """
     if resolved.compatibility:

@@ -16,6 +16,9 @@ from deckard_deploy.running.process.supervision import kill_tagged, server_tag, 
 from deckard_deploy.running.releases import Launch, Release, Releases
 from deckard_deploy.system.processes import ProcessIdentity, processes_with_variable
 from tests.support.ports import free_port
+from tests.support.waiting import eventually
+
+USER_ENGINE = "vllm-0.19.1-host"
 
 
 class FakeDeployment:
@@ -96,6 +99,22 @@ class FakeDeployment:
         release.record(launch)
         self.runtime().start(release)
         return release
+
+    def proven(self, plan: LaunchPlan, launch_id: str = "deckard-launch-1") -> Release:
+        """Start a release, and record it as ready and current once it answers."""
+        release = self.started(plan, launch_id)
+        eventually(lambda: launch_id in (self.names_on(plan.port) or []))
+        release.record(release.recorded_launch().model_copy(update={"state": "ready"}))
+        self.releases.switch(release)
+        return release
+
+    def startable(self, plan: LaunchPlan) -> LaunchPlan:
+        """Return the plan with an engine that operations can start: an environment of the user's own."""
+        program = self.state.engines / USER_ENGINE / "bin" / "vllm"
+        if not program.exists():
+            program.parent.mkdir(parents=True)
+            program.symlink_to(self.program)
+        return plan.model_copy(update={"engine": USER_ENGINE})
 
     def names(self) -> list[str] | None:
         """Return the model names that the server lists, None without an answer."""

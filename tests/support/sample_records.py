@@ -14,6 +14,7 @@ from deckard_deploy.measuring.records import (
     Request,
     Run,
     Subject,
+    save,
 )
 from deckard_deploy.measuring.workload import Settings
 
@@ -75,3 +76,19 @@ def header(*, name: str = "made", ceilings: tuple[Ceiling, ...] = ()) -> RecordH
 def record(runs: Iterable[Run], *, name: str = "made", ceilings: tuple[Ceiling, ...] = ()) -> BenchRecord:
     """A record of these runs."""
     return header(name=name, ceilings=ceilings).record(runs=runs)
+
+
+FAST, SLOW, SAME = (f"20261125-000000-{name}" for name in ("a-fast", "b-slow", "c-same"))
+
+
+def save_three(folder: Path) -> None:
+    """Save a fast record, a slow one, and one as fast as the first: five runs at 1 and at 4 each."""
+    folder.mkdir()
+    for name, factor in (("a-fast", 1.0), ("b-slow", 0.9), ("c-same", 1.003)):
+        runs = [
+            run(factor * number * speed, concurrency=number)
+            for number in (1, 4)
+            for speed in (10.0, 10.1, 9.9, 10.05, 9.95)
+        ]
+        ceilings = (Ceiling(concurrency=1, tokens_per_s=20.0), Ceiling(concurrency=4, why="no bandwidth"))
+        save(folder, record(runs, name=name, ceilings=ceilings))

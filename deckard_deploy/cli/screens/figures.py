@@ -1,4 +1,7 @@
-"""How `top` writes its figures: `-` where there is nothing to say, units always."""
+"""The figures of `top` as text: always with a unit, and `-` for a figure that the server does not have."""
+
+import json
+from dataclasses import asdict
 
 from deckard_deploy.measuring.window import Figures
 from deckard_deploy.operations.top import Sample
@@ -10,11 +13,16 @@ def sample_line(sample: Sample) -> str:
     """Return a sample as one line, for a log or a pipe."""
     if sample.figures is None:
         return f"{sample.at:%H:%M:%S}  no answer: {sample.problem}"
-    return f"{sample.at:%H:%M:%S}  {line(sample.figures)}"
+    return f"{sample.at:%H:%M:%S}  {_line(sample.figures)}"
 
 
-def line(figures: Figures) -> str:
-    """Return all figures as one line."""
+def sample_json(sample: Sample) -> str:
+    """Return a sample as one line of JSON."""
+    facts = asdict(sample.figures) if sample.figures else {"problem": sample.problem}
+    return json.dumps({"at": sample.at.isoformat(timespec="seconds"), **facts})
+
+
+def _line(figures: Figures) -> str:
     parts = [
         f"generation {rate(figures.generation_tok_s)}",
         f"prompt {rate(figures.prompt_tok_s)}",
@@ -31,22 +39,24 @@ def line(figures: Figures) -> str:
 
 
 def rate(value: float | None) -> str:
-    """Tokens per second."""
+    """Return tokens per second."""
     return NOTHING if value is None else f"{value:,.1f} tok/s"
 
 
 def count(value: float | None) -> str:
-    """A whole number."""
+    """Return a whole number."""
     return NOTHING if value is None else f"{value:,.0f}"
 
 
 def percent(share: float | None) -> str:
-    """A share of 0 to 1."""
+    """Return a share of 0 to 1 in percent."""
     return NOTHING if share is None else f"{share:.0%}"
 
 
 def seconds(value: float | None) -> str:
-    """A time, in milliseconds below one second."""
+    """Return a duration, in milliseconds below one second."""
     if value is None:
         return NOTHING
-    return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.1f} s"
+    if value < 1:
+        return f"{value * 1000:.0f} ms"
+    return f"{value:.1f} s"

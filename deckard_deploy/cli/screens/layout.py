@@ -1,4 +1,4 @@
-"""The width of text on the screen."""
+"""Text wrapped to the width of the screen."""
 
 import textwrap
 
@@ -9,12 +9,16 @@ INDENT = 13  # the column at which values begin, behind the label
 
 
 def wrapped(text: str, *, indent: int = INDENT) -> list[str]:
-    """Wrap text to 80 columns; every line but the first is indented."""
+    """Return the text in lines of at most 80 columns; all but the first are indented."""
     return textwrap.wrap(text, WIDTH, subsequent_indent=" " * indent)
 
 
 def labelled(label: str, text: str) -> list[str]:
-    """Wrap text to 80 columns behind a label. Text of other machines cannot reach the terminal as a command."""
+    """Return the text behind a label, in lines of at most 80 columns.
+
+    The text may come from another machine: its control characters are replaced.
+    """
     lines = textwrap.wrap(printable(text), WIDTH - len(label), break_long_words=False, break_on_hyphens=False)
     first, *rest = lines or [""]
-    return [label + first, *(" " * len(label) + line for line in rest)]
+    margin = " " * len(label)
+    return [label + first] + [margin + line for line in rest]

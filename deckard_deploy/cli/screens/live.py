@@ -1,4 +1,7 @@
-"""The screen of `top`: drawn anew several times a second, so that it follows a terminal that changes its size."""
+"""The screen of `top`.
+
+It is drawn several times a second, so that it follows a terminal that changes its size.
+"""
 
 import os
 import select
@@ -23,57 +26,57 @@ from deckard_deploy.system.text import clock
 
 REDRAW_S = 0.25
 BARS = "▁▂▃▄▅▆▇█"
-SHOWN = 30  # samples in the curve of throughput
-NAMES = 14  # characters of the longest name
-BAR = 20  # characters of the KV cache's bar
-FULL = 0.9  # from here on a KV cache is shown in red: the next long prompt throws another request out
+CURVE = 30  # samples in the curve of throughput
+NAME_WIDTH = 14  # characters of the longest name
+BAR_WIDTH = 20  # characters of the KV cache's bar
+FULL = 0.9  # a KV cache above this share is shown in red: the next long prompt preempts another request
 
 
 def watch(plan: LaunchPlan, samples: Iterator[Sample], interval: float) -> None:
     """Show one sample after the other, `interval` seconds each, until q is pressed."""
-    history: deque[float] = deque(maxlen=SHOWN)
-    with _keyboard() as pressed, Live(screen=True, auto_refresh=False) as live:
+    history: deque[float] = deque(maxlen=CURVE)
+    with _keyboard() as pressed_key, Live(screen=True, auto_refresh=False) as live:
         for sample in samples:
-            history.append(sample.figures.generation_tok_s or 0.0 if sample.figures else 0.0)
+            speed = sample.figures.generation_tok_s if sample.figures else None
+            history.append(speed or 0.0)
             until = time.monotonic() + interval
-            while (left := until - time.monotonic()) > 0:
+            left = interval
+            while left > 0:
                 live.update(screen(plan, sample, history), refresh=True)
-                if pressed(min(left, REDRAW_S)) == "q":
+                if pressed_key(min(left, REDRAW_S)) == "q":
                     return
+                left = until - time.monotonic()
 
 
 def screen(plan: LaunchPlan, sample: Sample, history: Sequence[float]) -> Group:
-    """Everything on it. Nothing wraps, so that 20 rows always suffice."""
+    """Return the whole screen: at most 20 rows, because no line wraps."""
+    title = f"{plan.model} on {plan.profile}, {plan.engine}"
+    head = Text(title, style="bold", no_wrap=True, overflow="ellipsis")
     address = _line(plan.base_url)
-    head = Text(
-        f"{plan.model} on {plan.profile}, {plan.engine}", style="bold", no_wrap=True, overflow="ellipsis"
-    )
     foot = Text("q leaves", style="dim")
-    if sample.figures is None:
+    figures = sample.figures
+    if figures is None:
         gone = Text(f"no answer at {sample.at:%H:%M:%S}: {sample.problem}", style="bold red")
         return Group(head, address, "", gone, Text("still asking"), "", foot)
-    since = _line(
-        f"up {_age(sample)}, answered at {sample.at:%H:%M:%S}, figures of the last {sample.figures.window_s:.0f} s"
-    )
-    return Group(
-        head, address, since, "", _now(sample.figures, history), "", _latencies(sample.figures), "", foot
-    )
+    answered = f"answered at {sample.at:%H:%M:%S}, figures of the last {figures.window_s:.0f} s"
+    since = _line(f"up {_age(sample)}, {answered}")
+    return Group(head, address, since, "", _throughput(figures, history), "", _latencies(figures), "", foot)
 
 
-def _now(figures: Figures, history: Sequence[float]) -> Table:
+def _throughput(figures: Figures, history: Sequence[float]) -> Table:
     rows: list[tuple[str, str | Text]] = [
         ("generation", f"{rate(figures.generation_tok_s):<16}{curve(history)}"),
         ("prompt", rate(figures.prompt_tok_s)),
         ("requests", f"{count(figures.running)} running, {count(figures.waiting)} waiting"),
         ("", f"{count(figures.finished)} ended"),
         ("KV cache", _bar(figures.kv_use)),
-        ("preemptions", _alarm(count(figures.preemptions), bool(figures.preemptions))),
-        ("prefix cache", _found(figures.prefix_hits)),
+        ("preemptions", _alarm(count(figures.preemptions), alarmed=bool(figures.preemptions))),
+        ("prefix cache", _prefix_hits(figures.prefix_hits)),
         ("drafter", _drafter(figures)),
-        ("restarts", _alarm(str(figures.restarts), bool(figures.restarts))),
+        ("restarts", _alarm(str(figures.restarts), alarmed=bool(figures.restarts))),
     ]
     table = Table.grid(padding=(0, 2))
-    table.add_column(style="cyan", min_width=NAMES, no_wrap=True)
+    table.add_column(style="cyan", min_width=NAME_WIDTH, no_wrap=True)
     table.add_column(no_wrap=True, overflow="ellipsis")
     for name, value in rows:
         table.add_row(name, value)
@@ -82,7 +85,7 @@ def _now(figures: Figures, history: Sequence[float]) -> Table:
 
 def _latencies(figures: Figures) -> Table:
     table = Table.grid(padding=(0, 2))
-    table.add_column(style="cyan", min_width=NAMES, no_wrap=True)
+    table.add_column(style="cyan", min_width=NAME_WIDTH, no_wrap=True)
     for _ in range(3):
         table.add_column(justify="right", min_width=9, no_wrap=True)
     table.add_row("latency", *(Text(name, style="dim") for name in ("median", "p95", "p99")))
@@ -100,22 +103,26 @@ def _drafter(figures: Figures) -> str:
     if figures.acceptance_rate is None or figures.acceptance_length is None:
         return "-"
     positions = " ".join(percent(share) for share in figures.acceptance_by_position)
-    return f"{percent(figures.acceptance_rate)} accepted, {figures.acceptance_length:.2f} tokens a step ({positions})"
+    rate_text = f"{percent(figures.acceptance_rate)} accepted"
+    return f"{rate_text}, {figures.acceptance_length:.2f} tokens a step ({positions})"
 
 
-def _found(share: float | None) -> str:
-    return "-" if share is None else f"{percent(share)} of the prompts' tokens found"
+def _prefix_hits(share: float | None) -> str:
+    if share is None:
+        return "-"
+    return f"{percent(share)} of the prompts' tokens found"
 
 
 def _bar(share: float | None) -> Text:
     if share is None:
         return Text("-")
-    filled = round(min(share, 1.0) * BAR)
-    return Text(f"{'█' * filled}{'░' * (BAR - filled)} {share:.1%}", style="red" if share >= FULL else "")
+    filled = round(min(share, 1.0) * BAR_WIDTH)
+    bar = "█" * filled + "░" * (BAR_WIDTH - filled)
+    return Text(f"{bar} {share:.1%}", style="red" if share >= FULL else "")
 
 
-def _alarm(text: str, wrong: bool) -> Text:  # noqa: FBT001  what decides the colour
-    return Text(text, style="bold red" if wrong else "")
+def _alarm(text: str, *, alarmed: bool) -> Text:
+    return Text(text, style="bold red" if alarmed else "")
 
 
 def _line(text: str) -> Text:
@@ -128,7 +135,7 @@ def _age(sample: Sample) -> str:
 
 
 def curve(values: Sequence[float]) -> str:
-    """One character a value, from nought to the highest."""
+    """Return one character for each value, from zero to the highest; an empty string if all are zero."""
     highest = max(values, default=0.0)
     if not highest:
         return ""
@@ -137,21 +144,25 @@ def curve(values: Sequence[float]) -> str:
 
 @contextmanager
 def _keyboard() -> Iterator[Callable[[float], str]]:
-    """A function that waits so many seconds for a key and says which; the terminal is as before in the end."""
+    """Yield a function that waits for a key, for so many seconds, and returns it; "" without one.
+
+    The settings of the terminal are restored at the end.
+    """
     if not sys.stdin.isatty():
         yield _sleep
         return
     keyboard = sys.stdin.fileno()
     before = termios.tcgetattr(keyboard)
     tty.setcbreak(keyboard)
+
+    def read_key(timeout_s: float) -> str:
+        ready, _, _ = select.select([keyboard], [], [], timeout_s)
+        return os.read(keyboard, 1).decode("latin-1") if ready else ""
+
     try:
-        yield lambda timeout_s: os.read(keyboard, 1).decode("latin-1") if _ready(keyboard, timeout_s) else ""
+        yield read_key
     finally:
         termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
-
-
-def _ready(keyboard: int, timeout_s: float) -> bool:
-    return bool(select.select([keyboard], [], [], timeout_s)[0])
 
 
 def _sleep(timeout_s: float) -> str:

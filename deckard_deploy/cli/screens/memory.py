@@ -1,4 +1,4 @@
-"""The memory of a plan on the screen and as JSON; and what is refused because it cannot run."""
+"""The memory of a plan, as lines of text and as JSON."""
 
 from collections import Counter
 from typing import Any
@@ -16,13 +16,14 @@ from deckard_deploy.system.unknown import Unknown
 BAR = 62  # characters, so that a line has fewer than 80
 _SIGNS = {"weights": "#", "drafter": "+", "engine": "=", "CUDA graphs": "~"}
 _KV_SIGN, _FREE_SIGN = "k", "."
+_ELEMENT_TYPES = {1: "fp8", 2: "BF16", 4: "float32"}  # by bytes
+_VERDICTS = {"no": "NO", "doubtful": "DOUBTFUL"}
 
 
 def memory_json(memory: MemoryPlan | Unknown, changes: tuple[MemoryChange, ...]) -> dict[str, Any]:
-    """What `plan --json` says of the memory; sizes in bytes, lengths in tokens."""
+    """Return the memory for `plan --json`; sizes in bytes, lengths in tokens."""
     if isinstance(memory, Unknown):
         return {"unknown": memory.reason}
-    settings = memory.settings
     return {
         "verdict": memory.verdict,
         "problem": memory.problem() or None,
@@ -30,135 +31,161 @@ def memory_json(memory: MemoryPlan | Unknown, changes: tuple[MemoryChange, ...])
         "total": memory.total,
         "available": memory.available,
         "requested": memory.requested if memory.total else None,
-        "parts": [
-            {
-                "name": p.name,
-                "expected": p.expected,
-                "low": p.low,
-                "high": p.high,
-                "measured": p.measured,
-                "source": p.source,
-            }
-            for p in memory.parts
-        ],
-        "kv_cache": {
-            "bytes": memory.kv_bytes(),
-            "exact": memory.fixed_kv_bytes is not None,
-            "groups": [[len(group.layers), group.block_size] for group in memory.cache.groups],
-            "block_bytes": memory.cache.block_bytes,
-            "blocks": memory.blocks,
-            "tokens": memory.tokens,
-            "max_concurrency": round(memory.concurrency, 2),
-        },
+        "parts": [_part_json(part) for part in memory.parts],
+        "kv_cache": _kv_cache_json(memory),
         "sequence": {
-            "tokens": settings.max_model_len,
+            "tokens": memory.settings.max_model_len,
             "bytes": memory.bytes_per_sequence,
-            "in_flight": settings.in_flight,
+            "in_flight": memory.settings.in_flight,
         },
         "sequences": {str(length): memory.sequences(length) for length in lengths(memory)},
     }
 
 
+def _part_json(part: MemoryPart) -> dict[str, Any]:
+    return {
+        "name": part.name,
+        "expected": part.expected,
+        "low": part.low,
+        "high": part.high,
+        "measured": part.measured,
+        "source": part.source,
+    }
+
+
+def _kv_cache_json(memory: MemoryPlan) -> dict[str, Any]:
+    return {
+        "bytes": memory.kv_bytes(),
+        "exact": memory.fixed_kv_bytes is not None,
+        "groups": [[len(group.layers), group.block_size] for group in memory.cache.groups],
+        "block_bytes": memory.cache.block_bytes,
+        "blocks": memory.blocks,
+        "tokens": memory.tokens,
+        "max_concurrency": round(memory.concurrency, 2),
+    }
+
+
 def lengths(memory: MemoryPlan) -> tuple[int, ...]:
-    """Full length, and a typical one where that is shorter."""
+    """Return the full length, and a typical one if that is shorter."""
     full = memory.settings.max_model_len
-    return (full, TYPICAL_LENGTH) if full > TYPICAL_LENGTH else (full,)
+    if full > TYPICAL_LENGTH:
+        return (full, TYPICAL_LENGTH)
+    return (full,)
 
 
 def memory_lines(memory: MemoryPlan | Unknown, changes: tuple[MemoryChange, ...], *, limit: int) -> list[str]:
-    """The memory as text of at most 80 columns. limit: the model's longest context."""
+    """Return the memory as lines of at most 80 columns. limit: the model's longest context, in tokens."""
     if isinstance(memory, Unknown):
         return [f"memory       not known: {memory}"]
     lines = [f"memory       {_bounds(memory)}"]
     if memory.total:
         lines.append(f"             |{_bar(memory)}|")
-    lines += [
-        _entry(_SIGNS[part.name], part.name, readable_bytes(part.expected) + _span(part))
-        for part in memory.parts
-    ]
-    kv = readable_bytes(max(0, memory.kv_bytes())) + (
-        " (fixed)" if memory.fixed_kv_bytes else " (what is left)"
-    )
-    lines.append(_entry(_KV_SIGN, "KV cache", f"{kv}: {memory.tokens:,} tokens as vLLM counts"))
+    for part in memory.parts:
+        lines.append(_entry(_SIGNS[part.name], part.name, readable_bytes(part.expected) + _range(part)))
+    lines.append(_entry(_KV_SIGN, "KV cache", _kv_cache(memory)))
     settings = memory.settings
-    kind = {1: "fp8", 2: "BF16", 4: "float32"}[settings.element_bytes]
-    lines.append(
-        f"sequence     {readable_bytes(memory.bytes_per_sequence)} for {settings.max_model_len:,} tokens in {kind}"
-    )
-    return [*lines, *(_fitting(memory, limit) if memory.verdict == "fits" else _unfitting(memory, changes))]
+    sequence = readable_bytes(memory.bytes_per_sequence)
+    kind = _ELEMENT_TYPES[settings.element_bytes]
+    lines.append(f"sequence     {sequence} for {settings.max_model_len:,} tokens in {kind}")
+    if memory.verdict == "fits":
+        return lines + _fitting(memory, limit)
+    return lines + _unfitting(memory, changes)
 
 
-def _span(part: MemoryPart) -> str:
-    how = "measured here" if part.measured else "assumed"
+def _range(part: MemoryPart) -> str:
+    """Return the range of a part's size and its origin; empty for a size that is exact."""
     if part.low == part.high:
-        return f" ({how})" if part.measured else ""
-    return f" ({readable_bytes(part.low)} to {readable_bytes(part.high)}, {how})"
+        return " (measured here)" if part.measured else ""
+    origin = "measured here" if part.measured else "assumed"
+    return f" ({readable_bytes(part.low)} to {readable_bytes(part.high)}, {origin})"
+
+
+def _kv_cache(memory: MemoryPlan) -> str:
+    origin = "fixed" if memory.fixed_kv_bytes else "what is left"
+    size = readable_bytes(max(0, memory.kv_bytes()))
+    return f"{size} ({origin}): {memory.tokens:,} tokens as vLLM counts"
 
 
 def explained(memory: MemoryPlan | Unknown) -> list[str]:
-    """The KV cache's reckoning with its numbers, and where each other figure is from."""
+    """Return the calculation of the KV cache with its numbers, and the source of every other figure."""
     if isinstance(memory, Unknown):
         return []
-    cache, settings = memory.cache, memory.settings
-    blocks = cache.sequence_blocks(settings.max_model_len, settings.tokens_in_flight)
-    steps, shared = ("a step", "one") if settings.steps == 1 else ("two steps", "two")
-    kinds = Counter((group.layers[0].slides, group.block_size, len(group.layers)) for group in cache.groups)
-    lines = [f"KV cache     a block is {cache.block_bytes:,} bytes over all layers; groups:"]
-    for (slides, size, layers), count in kinds.items():
-        kind = "sliding" if slides else "full"
-        lines.append(f"             {count} of {layers} {kind} layers, {size} tokens a block")
-    lines += [
-        "             full: ceil(length / block); sliding: ceil(min(window - 1 + in",
-        f"             flight, length) / block) + 1; in flight {settings.tokens_in_flight:,} tokens: {steps}",
-        f"             a sequence: {blocks:,} blocks * {cache.block_bytes:,} = {blocks * cache.block_bytes:,} bytes",
-    ]
-    if memory.null_block_bytes:
-        lines.append(
-            f"             and {memory.null_block_bytes:,} for the null block = {memory.bytes_per_sequence:,} bytes"
-        )
-    lines += [
-        f"             {memory.blocks:,} blocks / {blocks:,} = {memory.concurrency:.2f} sequences, as vLLM counts:",
-        f"             with {steps} in flight for each; all of them share {shared}",
-    ]
+    lines = _explained_groups(memory) + _explained_sequence(memory)
     for part in memory.parts:
         lines += wrapped(f"{part.name:13}{part.source}")
     return lines
 
 
+def _explained_groups(memory: MemoryPlan) -> list[str]:
+    cache = memory.cache
+    kinds = Counter((group.layers[0].slides, group.block_size, len(group.layers)) for group in cache.groups)
+    lines = [f"KV cache     a block is {cache.block_bytes:,} bytes over all layers; groups:"]
+    for (slides, size, layers), count in kinds.items():
+        kind = "sliding" if slides else "full"
+        lines.append(f"             {count} of {layers} {kind} layers, {size} tokens a block")
+    return lines
+
+
+def _explained_sequence(memory: MemoryPlan) -> list[str]:
+    cache, settings = memory.cache, memory.settings
+    blocks = cache.sequence_blocks(settings.max_model_len, settings.tokens_in_flight)
+    size = blocks * cache.block_bytes
+    if settings.steps == 1:
+        steps, shared = "a step", "one"
+    else:
+        steps, shared = "two steps", "two"
+    lines = [
+        "             full: ceil(length / block); sliding: ceil(min(window - 1 + in",
+        f"             flight, length) / block) + 1; in flight {settings.tokens_in_flight:,} tokens: {steps}",
+        f"             a sequence: {blocks:,} blocks * {cache.block_bytes:,} = {size:,} bytes",
+    ]
+    if memory.null_block_bytes:
+        held, whole = memory.null_block_bytes, memory.bytes_per_sequence
+        lines.append(f"             and {held:,} for the null block = {whole:,} bytes")
+    sequences = f"{memory.concurrency:.2f} sequences, as vLLM counts:"
+    lines.append(f"             {memory.blocks:,} blocks / {blocks:,} = {sequences}")
+    lines.append(f"             with {steps} in flight for each; all of them share {shared}")
+    return lines
+
+
 def _fitting(memory: MemoryPlan, limit: int) -> list[str]:
+    settings = memory.settings
     lines = []
     for length in lengths(memory):
-        vllm = memory.cache.concurrency(memory.blocks, length, memory.settings.tokens_in_flight)
-        lines.append(
-            f"fits         {memory.sequences(length)} sequences of {length:,} tokens; vLLM counts {vllm:.2f}"
-        )
-    at_once, fitting = memory.settings.max_num_seqs, memory.sequences(memory.settings.max_model_len)
-    if at_once < fitting:
-        lines.append(f"             {at_once} run at once (max-num-seqs); the rest keeps prefixes for later")
+        fitting = memory.sequences(length)
+        vllm = memory.cache.concurrency(memory.blocks, length, settings.tokens_in_flight)
+        lines.append(f"fits         {fitting} sequences of {length:,} tokens; vLLM counts {vllm:.2f}")
+    if settings.max_num_seqs < memory.sequences(settings.max_model_len):
+        at_once = f"{settings.max_num_seqs} run at once (max-num-seqs)"
+        lines.append(f"             {at_once}; the rest keeps prefixes for later")
     longest = memory.longest(limit)
-    lines.append(
-        f"largest      a context of {longest:,} tokens, alone" + (" (the model's limit)" * (longest == limit))
-    )
-    if high := memory.problem(Level.HIGH):
-        lines += wrapped(f"  tight      should all that is assumed be at its upper end: {high}")
+    line = f"largest      a context of {longest:,} tokens, alone"
+    if longest == limit:
+        line += " (the model's limit)"
+    lines.append(line)
+    problem = memory.problem(Level.HIGH)
+    if problem:
+        lines += wrapped(f"  tight      should all that is assumed be at its upper end: {problem}")
     return lines
 
 
 def _unfitting(memory: MemoryPlan, changes: tuple[MemoryChange, ...]) -> list[str]:
-    verdict = "NO" if memory.verdict == "no" else "DOUBTFUL"
-    lines = wrapped(f"fits         {verdict}: {memory.problem()}")
-    return [*lines, *(f"  it would   {' '.join(change.options)}" for change in changes)]
+    lines = wrapped(f"fits         {_VERDICTS[memory.verdict]}: {memory.problem()}")
+    for change in changes:
+        lines.append(f"  it would   {' '.join(change.options)}")
+    return lines
 
 
 def _bounds(memory: MemoryPlan) -> str:
     if memory.total is None:
         return "the KV cache alone is bounded"
     kind = "unified" if memory.unified else "on the GPU"
+    total = readable_bytes(memory.total)
     if memory.available is not None:
         free = f"{readable_bytes(memory.available)} free, {readable_bytes(RESERVE)} of it left alone"
-        return f"{readable_bytes(memory.total)} {kind}, {free}"
+        return f"{total} {kind}, {free}"
     requested = f"{readable_bytes(memory.requested)} for vLLM ({memory.utilization:g} of it)"
-    return f"{readable_bytes(memory.total)} {kind}, {requested}"
+    return f"{total} {kind}, {requested}"
 
 
 def _entry(sign: str, name: str, text: str) -> str:
@@ -166,12 +193,13 @@ def _entry(sign: str, name: str, text: str) -> str:
 
 
 def _bar(memory: MemoryPlan) -> str:
-    """Each part's share of the total, in letters, so that it can be read without colour."""
+    """Return each part's share of the total, in letters, so that it can be read without colour."""
     total = memory.total or 1
     shares = [(_SIGNS[part.name], part.expected) for part in memory.parts]
     shares.append((_KV_SIGN, max(0, memory.kv_bytes())))
-    text, spent = "", 0
+    text = ""
+    drawn_bytes = 0
     for sign, size in shares:
-        spent += size
-        text += sign * (round(BAR * spent / total) - len(text))
+        drawn_bytes += size
+        text += sign * (round(BAR * drawn_bytes / total) - len(text))
     return text.ljust(BAR, _FREE_SIGN)[:BAR]

@@ -15,7 +15,7 @@ Row = tuple[str, str]
 
 
 def view_json(view: PlanView) -> dict[str, Any]:
-    """Return what `plan --json` prints, as plain data."""
+    """Return the view for `plan --json` as plain data."""
     plan = view.planned.plan
     return {
         "hash": plan.hash,
@@ -29,7 +29,7 @@ def view_json(view: PlanView) -> dict[str, Any]:
 
 
 def print_plan(view: PlanView, *, explain: bool) -> None:
-    """Print the plan, its memory and speed, and what would change. explain: formulas and sources too."""
+    """Print the plan, its memory and speed, and its changes. explain: formulas and sources too."""
     resolved = view.planned.resolved
     table(_rows(view.planned.plan))
     lines = memory.memory_lines(view.planned.memory, view.fitting, limit=resolved.model.context_limit)
@@ -76,7 +76,7 @@ def _rows(plan: LaunchPlan) -> list[Row]:
 
 
 def _one_or_two(label: str, first: str, second: str) -> list[Row]:
-    """Return one row, or two where one would be wider than 80 columns."""
+    """Return one row, or two if one would be wider than 80 columns."""
     if len(first) + 1 + len(second) <= WIDTH - len("environment  "):
         return [(label, f"{first} {second}")]
     return [(label, first), ("", f"  {second}")]

@@ -1,4 +1,4 @@
-"""Start-up as people watch it: one live line on a terminal, plain lines anywhere else. All of it on stderr."""
+"""The progress of a start on stderr: a live line on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -11,28 +11,30 @@ from deckard_deploy.system.text import clock
 
 
 class PlainDisplay:
-    """One line a phase, and one every quarter of a progress bar: what a log file can hold."""
+    """A line for each phase, and for each quarter of a progress bar, as a log file can hold."""
 
     def __init__(self, expected_s: float | None) -> None:
         self._started = time.monotonic()
         self._expected_s = expected_s
-        self._shown: tuple[Phase, int] | None = None
+        self._printed: tuple[Phase, int] | None = None
 
     def show(self, progress: Progress) -> None:
         """Print the progress unless it was printed already."""
         quarter = int((progress.percent or 0) // 25)
-        if (progress.phase, quarter) != self._shown:
-            self._shown = (progress.phase, quarter)
+        if (progress.phase, quarter) != self._printed:
+            self._printed = (progress.phase, quarter)
             say(f"{self._elapsed()}  {describe(progress)}")
 
     def _elapsed(self) -> str:
-        """Elapsed time, and what earlier starts took on this host."""
+        """Return the elapsed time, and the time that earlier starts took on this host."""
         elapsed = clock(time.monotonic() - self._started)
-        return f"{elapsed} / ~{clock(self._expected_s)}" if self._expected_s else elapsed
+        if self._expected_s:
+            return f"{elapsed} / ~{clock(self._expected_s)}"
+        return elapsed
 
 
 class LiveDisplay(PlainDisplay):
-    """Finished phases stay as lines; the current one is redrawn below them with a running clock."""
+    """A line for each finished phase; below them a live line of the current phase with its clock."""
 
     def __init__(self, expected_s: float | None) -> None:
         from rich.console import Console
@@ -46,18 +48,20 @@ class LiveDisplay(PlainDisplay):
         )
 
     def show(self, progress: Progress) -> None:
-        """Remember what to draw; a phase that has ended becomes a line of its own."""
-        before, self._progress = self._progress, progress
+        """Draw the progress from now on. A phase that has ended is printed as a line of its own."""
+        before = self._progress
+        self._progress = progress
         if before and before.phase != progress.phase:
-            self._finished(before, progress.since)
+            self._print_finished(before, progress.since)
 
     def end(self) -> None:
-        """The last phase ended well."""
+        """Print the last phase, which has succeeded."""
         if self._progress:
-            self._finished(self._progress, time.monotonic())
+            self._print_finished(self._progress, time.monotonic())
 
-    def _finished(self, progress: Progress, now: float) -> None:
-        self._console.print(f"  [green]✓[/green] {progress.phase}  [dim]{clock(now - progress.since)}[/dim]")
+    def _print_finished(self, progress: Progress, ended: float) -> None:
+        took = clock(ended - progress.since)
+        self._console.print(f"  [green]✓[/green] {progress.phase}  [dim]{took}[/dim]")
 
     def _line(self) -> str:
         if self._progress is None:
@@ -67,7 +71,10 @@ class LiveDisplay(PlainDisplay):
 
 @contextmanager
 def startup_display(expected_s: float | None) -> Iterator[PlainDisplay]:
-    """The display that fits stderr. `expected_s`: seconds that earlier starts took, None when there were none."""
+    """Yield the display that fits stderr.
+
+    expected_s: seconds that earlier starts took; None when there were none.
+    """
     if not sys.stderr.isatty():
         yield PlainDisplay(expected_s)
         return
@@ -78,6 +85,10 @@ def startup_display(expected_s: float | None) -> Iterator[PlainDisplay]:
 
 
 def describe(progress: Progress) -> str:
-    """`weights 52 % (safetensors shards)`."""
-    percent = "" if progress.percent is None else f" {progress.percent:.0f} %"
-    return f"{progress.phase}{percent}" + (f" ({progress.step})" if progress.step else "")
+    """Return the progress as text, such as `weights 52 % (safetensors shards)`."""
+    text = str(progress.phase)
+    if progress.percent is not None:
+        text += f" {progress.percent:.0f} %"
+    if progress.step:
+        text += f" ({progress.step})"
+    return text

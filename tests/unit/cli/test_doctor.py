@@ -36,7 +36,7 @@ def arguments(screen: str) -> list[str]:
 
 
 @pytest.mark.parametrize("screen", SCREENS)
-def test_the_screen_of_recorded_facts(screen: str, capsys: pytest.CaptureFixture[str]):
+def test_screen_of_recorded_facts(screen: str, capsys: pytest.CaptureFixture[str]):
     assert run(arguments(screen)) == (3 if screen in FAILS else 0)
     captured = capsys.readouterr()
     assert captured.out == (GOLDEN / f"{screen}.txt").read_text()
@@ -45,7 +45,7 @@ def test_the_screen_of_recorded_facts(screen: str, capsys: pytest.CaptureFixture
     assert too_wide == []
 
 
-def test_every_set_of_facts_has_a_screen():
+def test_every_facts_file_has_a_screen():
     assert {screen.partition(".")[0] for screen in SCREENS} == {path.stem for path in FACTS.glob("*.json")}
     assert set(SCREENS) > FAILS
 
@@ -65,7 +65,7 @@ def test_json_has_the_same_findings(screen: str, capsys: pytest.CaptureFixture[s
     assert all(set(f) == {"severity", "rule", "what", "why", "source", "fix"} for f in said["findings"])
 
 
-def test_this_machine_is_read_saved_and_judged_alike(capsys: pytest.CaptureFixture[str]):
+def test_saved_facts_give_the_same_screen(capsys: pytest.CaptureFixture[str]):
     code = run(["doctor", "--profile", "spark", "--save", "facts.json"])
     first = capsys.readouterr().out
     assert run(["doctor", "--profile", "spark", "--facts", "facts.json"]) == code == 3
@@ -74,14 +74,14 @@ def test_this_machine_is_read_saved_and_judged_alike(capsys: pytest.CaptureFixtu
     assert "nvidia-smi is not installed" in first
 
 
-def test_the_cpu_profile_needs_neither_docker_nor_gpu(capsys: pytest.CaptureFixture[str]):
+def test_cpu_profile_needs_no_docker_or_gpu(capsys: pytest.CaptureFixture[str]):
     run(["doctor", "--profile", "cpu", "--json"])
     rules = {finding["rule"] for finding in json.loads(capsys.readouterr().out)["findings"]}
     assert rules.isdisjoint({"docker", "gpu", "compose", "driver", "gpu-runtime"})
     assert "port" in rules
 
 
-def test_control_characters_of_foreign_facts_do_not_reach_the_terminal(tmp_path: Path, capsys):
+def test_control_characters_of_facts_are_removed(tmp_path: Path, capsys):
     (tmp_path / "f.json").write_text(json.dumps({"gpus": [], "gpu_problem": "a\x1b[2J\x07b\u202e"}))
     run(["doctor", "--facts", "f.json"])
     assert all(letter.isprintable() or letter == "\n" for letter in capsys.readouterr().out)
@@ -102,33 +102,7 @@ def test_bad_usage_is_one_line(words: list[str], text: str, capsys: pytest.Captu
     assert text in captured.err
 
 
-def test_the_folders_deckard_yaml_is_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_deckard_yaml_of_folder_is_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "deckard.yaml").write_text("profile: spark\npublish:\n  expose: 192.168.1.20\n")
     assert run(["doctor", "--facts", str(FACTS / "spark-healthy.json")]) == 0
     assert "192.168.1.20, through a gateway that asks for a key" in capsys.readouterr().out
-
-
-def test_up_refuses_what_cannot_run_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    state = tmp_path / "state"
-    assert run(["up", "--profile", "b200", "--state-dir", str(state)]) == 3
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert "doctor   gpu: nvidia-smi is not installed\n           try: " in captured.err
-    assert "doctor   docker: docker is not installed" in captured.err
-    assert "error: this machine does not fit b200: " in captured.err
-    assert "--force" in captured.err.splitlines()[-1]
-    assert not state.exists()
-
-
-@pytest.mark.parametrize("option", ["--force", "--dry-run"])
-def test_up_says_it_and_goes_on_when_told_to(option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    assert run(["up", "--profile", "b200", "--state-dir", str(tmp_path / "state"), option]) == 3
-    said = capsys.readouterr().err
-    assert "doctor   docker: docker is not installed" in said
-    assert "does not fit" not in said
-    assert "error: docker is not installed" in said  # where it stopped: at docker itself
-
-
-def test_up_on_the_cpu_profile_is_not_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    assert run(["up", "--profile", "cpu", "--state-dir", str(tmp_path / "state"), "--dry-run"]) == 0
-    assert "doctor" not in capsys.readouterr().err

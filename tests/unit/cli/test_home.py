@@ -28,19 +28,19 @@ def keys_added(folder: Path, **environment: str | None) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("name", ["with space", "new\nline", "ümläut", "sur\udcffrogate", "$HOME", "-x"])
-def test_a_folder_of_any_name_is_used(tmp_path: Path, name: str) -> None:
+def test_folder_of_any_name_is_used(tmp_path: Path, name: str) -> None:
     folder = tmp_path / name
     code, said = keys_added(tmp_path, XDG_DATA_HOME=str(folder), LC_ALL="C")
     assert code == 0, said
     assert (folder / "deckard-deploy/keys").is_dir()
 
 
-def test_a_relative_one_is_below_where_the_command_was_called(tmp_path: Path) -> None:
+def test_relative_home_is_below_working_folder(tmp_path: Path) -> None:
     assert keys_added(tmp_path, DECKARD_HOME="state")[0] == 0
     assert (tmp_path / "state/keys").is_dir()
 
 
-def test_home_is_made_when_it_is_not_there(tmp_path: Path) -> None:
+def test_missing_home_is_created(tmp_path: Path) -> None:
     assert keys_added(tmp_path)[0] == 0
     assert (tmp_path / "home/.local/share/deckard-deploy/keys").is_dir()
 
@@ -48,7 +48,7 @@ def test_home_is_made_when_it_is_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "home", ["/proc/nowhere", "/dev/null", LONG], ids=["read-only", "no folder", "too long"]
 )
-def test_what_cannot_be_written_is_one_line(tmp_path: Path, home: str) -> None:
+def test_unwritable_home_is_one_line(tmp_path: Path, home: str) -> None:
     code, said = keys_added(tmp_path, HOME=home)
     assert code in (3, 4), said
     assert said.startswith("error: ")
@@ -57,7 +57,7 @@ def test_what_cannot_be_written_is_one_line(tmp_path: Path, home: str) -> None:
 
 
 @pytest.mark.parametrize("words", ["status", "up --profile cpu", "doctor --state-dir .", "profiles here"])
-def test_a_user_without_a_home_is_told(
+def test_user_without_home_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str
 ) -> None:
     """As in a container that was given a user's number alone."""
@@ -74,7 +74,7 @@ def test_a_user_without_a_home_is_told(
     )
 
 
-def test_a_link_in_a_circle_is_no_folder(tmp_path: Path) -> None:
+def test_circular_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     code, said = keys_added(tmp_path, DECKARD_HOME="loop")
     assert code in (3, 4), said

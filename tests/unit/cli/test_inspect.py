@@ -14,7 +14,7 @@ def folder(tmp_path):
 
 
 @pytest.mark.usefixtures("folder")
-def test_a_model_by_its_name(tmp_path, capsys):
+def test_inspect_model_by_name(tmp_path, capsys):
     assert run(["inspect", "tiny-gemma4", "--state-dir", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
     assert "NVFP4_AWQ, by modelopt 0.42.0" in shown
@@ -22,20 +22,20 @@ def test_a_model_by_its_name(tmp_path, capsys):
     assert "5 sliding_attention: 4 heads, 2 KV heads of 64" in shown
 
 
-def test_json_by_its_folder(folder, capsys):
+def test_inspect_folder_as_json(folder, capsys):
     assert run(["inspect", str(folder), "--nan", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert (shown["quantization"], shown["nan_scales"], shown["faults"]) == ("nvfp4_awq", 0, [])
 
 
-def test_a_faulty_one_exits_4(folder, capsys):
+def test_faulty_checkpoint_exits_4(folder, capsys):
     config = folder / "config.json"
     config.write_text(config.read_text().replace("Gemma4ForConditionalGeneration", "Other"))
     assert run(["inspect", str(folder)]) == 4
     assert "fault" in capsys.readouterr().out
 
 
-def test_a_malformed_one_is_one_line(folder, capsys):
+def test_malformed_checkpoint_is_one_line(folder, capsys):
     (folder / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     assert run(["inspect", str(folder)]) == 4
     said = capsys.readouterr()

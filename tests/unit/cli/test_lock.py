@@ -15,7 +15,7 @@ IMAGE, GATEWAY = f"example.org/vllm:v1@{DIGEST}", f"example.org/nginx:v1@{DIGEST
 SPARK = ["--profile", "spark", "--image", IMAGE, "--set", f"gateway_image={GATEWAY}"]
 
 
-def test_commits_hashes_digest_and_patches(hub, tmp_path):
+def test_lock_has_commits_hashes_digests_patches(hub, tmp_path):
     assert run(["lock", *SPARK]) == 0
     lock = json.loads((tmp_path / "deckard.lock").read_text())
     model = lock["models"]["deckard-31b"]
@@ -30,7 +30,7 @@ def test_commits_hashes_digest_and_patches(hub, tmp_path):
 
 
 @pytest.mark.usefixtures("hub")
-def test_the_same_again_is_the_same_bytes_and_moves_nothing(tmp_path, capsys):
+def test_second_lock_is_identical(tmp_path, capsys):
     assert run(["lock", *SPARK]) == 0
     first = (tmp_path / "deckard.lock").read_bytes()
     assert run(["lock", *SPARK]) == 0
@@ -40,7 +40,7 @@ def test_the_same_again_is_the_same_bytes_and_moves_nothing(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_check_says_what_moved_and_writes_nothing(hub, tmp_path, capsys):
+def test_check_names_changes_and_writes_nothing(hub, tmp_path, capsys):
     assert run(["lock", *SPARK]) == 0
     before = (tmp_path / "deckard.lock").read_bytes()
     hub.files[BIG] = b"new"
@@ -55,13 +55,13 @@ def test_check_says_what_moved_and_writes_nothing(hub, tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("hub")
-def test_a_dry_run_writes_nothing(tmp_path):
+def test_dry_run_writes_no_lock(tmp_path):
     assert run(["lock", *SPARK, "--dry-run"]) == 0
     assert not (tmp_path / "deckard.lock").exists()
 
 
 @pytest.mark.usefixtures("hub")
-def test_entries_of_other_deployments_stay(tmp_path):
+def test_lock_keeps_entries_of_other_deployments(tmp_path):
     assert run(["lock", *SPARK]) == 0
     assert run(["lock", *SPARK, "--model", "deckard-31b-svdquant"]) == 0
     assert json.loads((tmp_path / "deckard.lock").read_text())["models"].keys() == {
@@ -78,7 +78,7 @@ def test_entries_of_other_deployments_stay(tmp_path):
         f'{{"models": {{"a": {{"repo": "a/\\u001b", "commit": "{COMMIT}", "files": []}}}}}}',
     ],
 )
-def test_what_somebody_wrote_into_a_lock_moves_no_cursor(hub, tmp_path, capsys, text):
+def test_terminal_sequence_in_lock_is_not_printed(hub, tmp_path, capsys, text):
     (tmp_path / "deckard.lock").write_text(text)
     assert run(["pull", "--profile", "spark"]) == 2
     said = capsys.readouterr().err
@@ -87,7 +87,7 @@ def test_what_somebody_wrote_into_a_lock_moves_no_cursor(hub, tmp_path, capsys, 
     assert hub.requests == []
 
 
-def test_a_lock_that_is_no_file_is_not_read(hub, tmp_path, capsys):
+def test_lock_that_is_a_device_is_refused(hub, tmp_path, capsys):
     (tmp_path / "deckard.lock").symlink_to("/dev/null")
     assert run(["pull", "--profile", "spark"]) == 2
     assert "deckard.lock: not a regular file" in capsys.readouterr().err
@@ -97,7 +97,7 @@ def test_a_lock_that_is_no_file_is_not_read(hub, tmp_path, capsys):
 @pytest.mark.parametrize(
     "text", ["", "[]", '{"version": 2}', '{"models": {"a": {}}}', '{"surprise": 1}', "\xff"]
 )
-def test_a_damaged_lock_is_one_line(hub, tmp_path, capsys, text):
+def test_damaged_lock_is_one_line(hub, tmp_path, capsys, text):
     (tmp_path / "deckard.lock").write_bytes(text.encode("latin-1"))
     assert run(["pull", "--profile", "spark"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
@@ -105,7 +105,7 @@ def test_a_damaged_lock_is_one_line(hub, tmp_path, capsys, text):
 
 
 @pytest.mark.usefixtures("hub")
-def test_what_a_merge_left_twice_is_refused(tmp_path, capsys):
+def test_duplicate_key_in_lock_is_refused(tmp_path, capsys):
     """Whoever reviews reads the first one, and the last one would count."""
     assert run(["lock", *SPARK]) == 0
     path = tmp_path / "deckard.lock"
@@ -121,7 +121,7 @@ def test_what_a_merge_left_twice_is_refused(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("card", "written"), [("apache-2.0", "apache-2.0"), (None, None), ({"a": 1}, None), ("a\x1b[2J", None)]
 )
-def test_the_license_is_what_the_card_names(hub, tmp_path, capsys, card, written):
+def test_lock_has_license_of_model_card(hub, tmp_path, capsys, card, written):
     hub.license = card
     assert run(["lock", *SPARK]) == 0
     assert f"license {written or 'not named'}" in capsys.readouterr().out
@@ -130,7 +130,7 @@ def test_the_license_is_what_the_card_names(hub, tmp_path, capsys, card, written
     )
 
 
-def test_another_license_has_moved(hub, capsys):
+def test_check_reports_changed_license(hub, capsys):
     hub.license = "apache-2.0"
     assert run(["lock", *SPARK]) == 0
     hub.license = "gemma"
@@ -139,7 +139,7 @@ def test_another_license_has_moved(hub, capsys):
     assert capsys.readouterr().out == "deckard-31b: license apache-2.0 -> gemma\n"
 
 
-def test_a_drafter_is_locked_too(hub, tmp_path):
+def test_lock_has_drafter(hub, tmp_path):
     hub.license = "apache-2.0"
     assert run(["lock", *SPARK, "--drafter", "mtp"]) == 0
     models = json.loads((tmp_path / "deckard.lock").read_text())["models"]

@@ -31,9 +31,7 @@ ALL = list(commands(cli))
 
 
 @pytest.mark.parametrize(("path", "command"), ALL, ids=[" ".join(path) for path, _ in ALL])
-def test_every_command_has_help_that_ends_with_an_example(
-    path: tuple[str, ...], command: click.Command
-) -> None:
+def test_every_help_ends_with_example(path: tuple[str, ...], command: click.Command) -> None:
     text = (command.help or "").rstrip()
     assert "Example:\n" in text, path
     assert f"deckard-deploy {path[0]}" in text.splitlines()[-1]
@@ -42,7 +40,7 @@ def test_every_command_has_help_that_ends_with_an_example(
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_the_table_of_verbs_agrees_with_the_verbs(verb: str) -> None:
+def test_verbs_match_their_commands(verb: str) -> None:
     command = cli.get_command(click.Context(cli), verb)
     assert command is not None
     assert (command.help or "").splitlines()[0] == VERBS[verb]
@@ -58,7 +56,7 @@ def test_the_table_of_verbs_agrees_with_the_verbs(verb: str) -> None:
         (["render", "compose", "--profile", "cpu"], "runs without Docker"),
     ],
 )
-def test_bad_usage_is_one_line_and_exit_2(
+def test_bad_usage_is_one_line_and_exits_2(
     arguments: list[str], text: str, capsys: pytest.CaptureFixture[str], tmp_path, monkeypatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -69,7 +67,7 @@ def test_bad_usage_is_one_line_and_exit_2(
     assert text in captured.err
 
 
-def test_an_unforeseen_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_unforeseen_error_has_traceback(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError("seen")
 
@@ -78,7 +76,7 @@ def test_an_unforeseen_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch
     assert "ZeroDivisionError: seen" in capsys.readouterr().err
 
 
-def test_a_reader_that_has_left_ends_it_silently() -> None:
+def test_closed_reader_ends_run_silently() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     command = [sys.executable, "-m", "deckard_deploy", "profiles", "show", "spark"]
@@ -87,7 +85,7 @@ def test_a_reader_that_has_left_ends_it_silently() -> None:
     assert (done.returncode, done.stderr) == (141, "")
 
 
-def test_a_full_disk_under_stdout_is_one_line() -> None:
+def test_full_disk_under_stdout_is_one_line() -> None:
     command = [sys.executable, "-m", "deckard_deploy", "profiles", "show", "spark"]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
@@ -96,7 +94,7 @@ def test_a_full_disk_under_stdout_is_one_line() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_that_asks_to_end_is_an_interrupt(number: signal.Signals) -> None:
+def test_ending_signal_is_an_interrupt(number: signal.Signals) -> None:
     code = (
         "import os, click; from deckard_deploy.cli import main\n"
         f"kill = click.Command('x', callback=lambda: os.kill(os.getpid(), {int(number)}))\n"

@@ -31,7 +31,7 @@ def package(tmp_path: Path) -> Path:
     return folder
 
 
-def test_list_names_every_patch_and_when_it_is_needed(capsys):
+def test_list_names_patches_with_conditions(capsys):
     assert run(["patches", "list"]) == 0
     rows = [line for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
     assert rows == [
@@ -49,7 +49,7 @@ def test_list_names_every_patch_and_when_it_is_needed(capsys):
         (["--profile", "cpu"], {"serving_chat", "modelopt"}),
     ],
 )
-def test_list_says_what_a_plan_needs(options, needed, capsys):
+def test_list_marks_needed_patches(options, needed, capsys):
     assert run(["patches", "list", "--json", *options]) == 0
     listed = json.loads(capsys.readouterr().out)["patches"]
     assert {patch["name"] for patch in listed if patch["needed"]} == needed
@@ -66,7 +66,7 @@ def test_list_says_what_a_plan_needs(options, needed, capsys):
         (["--image", ""], "cannot be empty"),
     ],
 )
-def test_a_source_that_is_none_is_refused(options, says, capsys):
+def test_invalid_source_is_refused(options, says, capsys):
     assert run(["patches", "check", *options]) == 2
     captured = capsys.readouterr().err
     assert captured.count("\n") == 1
@@ -74,20 +74,20 @@ def test_a_source_that_is_none_is_refused(options, says, capsys):
 
 
 @pytest.mark.parametrize("release", ["0.8.5.post1", "0.20", f"0.0.{'9' * 5000}"])
-def test_a_release_that_is_no_three_numbers_is_in_no_matrix(release, capsys):
+def test_matrix_refuses_invalid_release(release, capsys):
     """The index has some; what is compared are three numbers."""
     assert run(["patches", "matrix", release]) == 2
     assert "a version such as 0.19.1 was expected" in capsys.readouterr().err
 
 
-def test_list_knows_the_way_without_the_drafter_patch(capsys):
+def test_list_names_alternative_to_drafter_patch(capsys):
     assert run(["patches", "list"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "--disable-hybrid-kv-cache-manager" in text
     assert "4.6 times the KV memory" in text
 
 
-def test_list_as_json_is_the_manifest(capsys):
+def test_list_json_is_the_manifest(capsys):
     assert run(["patches", "list", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert set(listed) == {"name", "vllm", "patches"}
@@ -96,21 +96,21 @@ def test_list_as_json_is_the_manifest(capsys):
     ]
 
 
-def test_diff_prints_the_patches_as_they_are(capsys):
+def test_diff_prints_all_patches(capsys):
     assert run(["patches", "diff"]) == 0
     assert capsys.readouterr().out == "".join(
         PATCH_SET.diff_file(patch).read_text() for patch in PATCH_SET.patches
     )
 
 
-def test_diff_of_one_and_of_an_unknown_one(capsys):
+def test_diff_of_unknown_patch_exits_2(capsys):
     assert run(["patches", "diff", "modelopt"]) == 0
     assert capsys.readouterr().out.count("+++ b/") == 1
     assert run(["patches", "diff", "modelopts"]) == 2
     assert "known: eagle, serving_chat, modelopt" in capsys.readouterr().err
 
 
-def test_check_reports_every_patch_and_fails_with_4(package, capsys):
+def test_check_of_other_files_exits_4(package, capsys):
     assert run(["patches", "check", "--package", str(package), "--json"]) == 4
     captured = capsys.readouterr()
     found = json.loads(captured.out)
@@ -119,37 +119,37 @@ def test_check_reports_every_patch_and_fails_with_4(package, capsys):
     assert "eagle, serving_chat, modelopt would not fit" in captured.err
 
 
-def test_check_of_a_plan_without_drafter_and_with_plain_weights(package, capsys):
+def test_check_skips_patches_not_needed(package, capsys):
     assert run(["patches", "check", "--package", str(package), "--no-drafter", "--quantization", "none"]) == 4
     rows = [line.split("  ")[0] for line in capsys.readouterr().out.splitlines() if "not needed" in line]
     assert rows == ["eagle", "modelopt"]
 
 
-def test_build_refuses_other_files_and_writes_nothing(package, tmp_path, capsys):
+def test_build_of_other_files_writes_nothing(package, tmp_path, capsys):
     assert run(["patches", "build", "--package", str(package), "-o", str(tmp_path / "out")]) == 4
     assert "vllm/v1/spec_decode/eagle.py" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("option", [["--overlay"], ["--import-with", "python3"]])
-def test_an_overlay_needs_an_installed_vllm(option, tmp_path, capsys):
+def test_overlay_needs_installed_vllm(option, tmp_path, capsys):
     assert run(["patches", "build", "--wheel", "x.whl", "-o", str(tmp_path / "out"), *option]) == 2
     assert "need an installed vLLM" in capsys.readouterr().err
 
 
-def test_an_unknown_set_and_a_missing_package(tmp_path, capsys):
+def test_unknown_set_and_missing_package_fail(tmp_path, capsys):
     assert run(["patches", "list", "--set", "vllm-0.19.2"]) == 2
     assert run(["patches", "check", "--package", str(tmp_path / "nowhere")]) == 3
     assert "No such file" in capsys.readouterr().err
 
 
-def test_the_real_release_has_a_diff_for_every_target():
+def test_every_patch_has_a_diff_for_its_target():
     assert [PATCH_SET.diff(patch).target for patch in PATCH_SET.patches] == [
         one.target for one in PATCH_SET.patches
     ]
 
 
-def test_wheel_writes_the_file_that_a_plan_names(capsys, tmp_path: Path):
+def test_wheel_has_hash_of_the_plan(capsys, tmp_path: Path):
     assert run(["patches", "wheel", "-o", str(tmp_path), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["sha256"] == plugin.wheel_sha256("nvfp4-awq")

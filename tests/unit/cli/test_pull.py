@@ -2,13 +2,7 @@
 
 from pathlib import Path
 
-from deckard_deploy.catalog import library
-from deckard_deploy.catalog.resolution import resolve
-from deckard_deploy.catalog.specs import Deployment
 from deckard_deploy.cli.main import run
-from deckard_deploy.operations.reporting import SILENT
-from deckard_deploy.operations.weights import ensure_weights
-from deckard_deploy.running.layout import StateDir
 from deckard_deploy.weights.folder import ModelFolder
 from tests.support.model_hub import BIG, hub
 
@@ -20,7 +14,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "state" / "models" / "deckard-31b"
 
 
-def test_weights_and_their_folder_on_stdout(hub, tmp_path, capsys):
+def test_pull_prints_folder_on_stdout(hub, tmp_path, capsys):
     assert run(["pull", *SPARK]) == 0
     said = capsys.readouterr()
     assert said.out == f"{folder(tmp_path)}\n"
@@ -28,27 +22,27 @@ def test_weights_and_their_folder_on_stdout(hub, tmp_path, capsys):
     assert (folder(tmp_path) / BIG).read_bytes() == hub.files[BIG]
 
 
-def test_a_drafter_comes_too(hub, tmp_path, capsys):
+def test_pull_fetches_drafter(hub, tmp_path, capsys):
     assert run(["pull", *SPARK, "--drafter", "deckard-e4b"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
     assert (tmp_path / "state" / "models" / "deckard-e4b" / BIG).is_file()
     assert hub.served(BIG) == 600_000
 
 
-def test_a_dry_run_fetches_nothing(hub, tmp_path, capsys):
+def test_dry_run_fetches_nothing(hub, tmp_path, capsys):
     assert run(["pull", *SPARK, "--dry-run"]) == 0
     assert "would    check or fetch 2 files, 300,009 bytes" in capsys.readouterr().err
     assert not folder(tmp_path).exists()
     assert hub.ranges == []
 
 
-def test_locked_without_a_lock_is_refused(hub, capsys):
+def test_locked_without_lock_is_refused(hub, capsys):
     assert run(["pull", *SPARK, "--locked"]) == 4
     assert "deckard-31b is not in deckard.lock" in capsys.readouterr().err
     assert hub.requests == []
 
 
-def test_the_lock_alone_says_what_comes(hub, tmp_path, capsys):
+def test_lock_decides_pulled_files(hub, tmp_path, capsys):
     assert run(["lock", *SPARK]) == 0
     hub.api_status = [(500, {})] * 99  # the lock knows: the hub's answer is not needed
     assert run(["pull", *SPARK, "--locked"]) == 0
@@ -59,32 +53,19 @@ def test_the_lock_alone_says_what_comes(hub, tmp_path, capsys):
     assert not (folder(tmp_path) / BIG).exists()
 
 
-def test_a_repository_without_weights_is_not_complete(hub, capsys):
+def test_repository_without_weights_exits_4(hub, capsys):
     del hub.files[BIG]
     assert run(["pull", *SPARK]) == 4
     assert "has no safetensors at aaaaaaaaaaaa" in capsys.readouterr().err
 
 
-def test_a_second_pull_leaves_with_8(hub, tmp_path, capsys):
+def test_second_pull_exits_8(hub, tmp_path, capsys):
     with ModelFolder(folder(tmp_path)).lock():
         assert run(["pull", *SPARK]) == 8
     assert "another deckard-deploy is pulling" in capsys.readouterr().err
     assert hub.ranges == []
 
 
-def test_a_model_of_our_own_needs_no_pull(capsys):
+def test_generated_model_needs_no_pull(capsys):
     assert run(["pull", "--profile", "cpu"]) == 0
     assert "nothing to fetch" in capsys.readouterr().err
-
-
-def test_up_has_its_weights_without_the_hub_once_they_are_there(hub, tmp_path):
-    resolved = resolve(Deployment(), profile=library.profile("spark"))
-    directory = StateDir(tmp_path / "state")
-    ensure_weights(resolved, directory, SILENT)
-    assert (folder(tmp_path) / BIG).read_bytes() == hub.files[BIG]
-    asked = len(hub.requests)
-    ensure_weights(resolved, directory, SILENT)
-    assert len(hub.requests) == asked
-    (folder(tmp_path) / BIG).write_bytes(b"?" * 300_000)  # same size: found, set aside, fetched again
-    ensure_weights(resolved, directory, SILENT)
-    assert (folder(tmp_path) / BIG).read_bytes() == hub.files[BIG]

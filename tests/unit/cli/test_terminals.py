@@ -3,12 +3,14 @@
 import itertools
 import os
 import pty
+import re
 import subprocess
 import sys
 import termios
 from collections.abc import Callable
 from pathlib import Path
 
+import pyte
 import pytest
 
 PLAN = ["plan", "--profile", "spark"]
@@ -47,7 +49,7 @@ def run(
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 @pytest.mark.parametrize("words", [PLAN, REFUSED], ids=["well", "refused"])
-def test_a_pipe_gets_no_terminal_sequence(tmp_path: Path, environment: str, words: list[str]) -> None:
+def test_pipe_gets_no_terminal_sequence(tmp_path: Path, environment: str, words: list[str]) -> None:
     code, out, err = run(tmp_path, ENVIRONMENTS[environment], words)
     assert code == (0 if words is PLAN else 2), err
     assert b"\x1b" not in out + err
@@ -58,7 +60,7 @@ def test_a_pipe_gets_no_terminal_sequence(tmp_path: Path, environment: str, word
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_a_terminal_gets_text(tmp_path: Path, environment: str) -> None:
+def test_terminal_gets_text(tmp_path: Path, environment: str) -> None:
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 20))
     code, _, _ = run(tmp_path, ENVIRONMENTS[environment], PLAN, stdin=theirs, stdout=theirs, stderr=theirs)
@@ -74,26 +76,73 @@ def test_a_terminal_gets_text(tmp_path: Path, environment: str) -> None:
         assert b"\x1b[3" not in shown
 
 
-def test_a_line_that_is_rewritten_does_not_wrap() -> None:
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (24, 20))
-    code = """
-import time
-from deckard_deploy.cli.screens.transfer import Display
-display = Display("deckard-31b-svdquant")
-for done in range(3):
-    time.sleep(0.25)
-    display.show(done, 10)
+TRANSFER = """
+import sys, time
+from deckard_deploy.cli.reporter import TERMINAL
+with TERMINAL.transfer("deckard-31b-svdquant") as display:
+    for done in range(1, 4):
+        display.show(done * 10**9, 4 * 10**9)
+        time.sleep(0.25)
+    TERMINAL.say("retry")
+print("rich" in sys.modules)
 """
-    subprocess.run([sys.executable, "-c", code], stderr=theirs, cwd=Path(__file__).parents[3], check=True)
+
+
+def transfer_on_terminal(columns: int, environment: dict[str, str]) -> tuple[bytes, list[str]]:
+    """Return the bytes that a transfer writes to a terminal on stderr, and the lines that are left there."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, columns))
+    inherited = {"PATH": os.environ["PATH"], "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    command = [sys.executable, "-c", TRANSFER]
+    done = subprocess.run(
+        command,
+        env=inherited | environment,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        cwd=Path(__file__).parents[3],
+        check=True,
+    )
+    assert done.stdout in (b"True\n", b"False\n")
     os.close(theirs)
-    shown = b""
+    written = b""
     while piece := _read(ours):
-        shown += piece
+        written += piece
     os.close(ours)
-    lines = shown.decode().split("\r\x1b[2K")
-    assert len(lines) == 4
-    assert max(map(len, lines)) < 20
+    terminal = pyte.Screen(columns, 24)
+    pyte.ByteStream(terminal).feed(written)
+    return written, [line.rstrip() for line in terminal.display if line.strip()]
+
+
+def test_live_transfer_shows_figures() -> None:
+    _, lines = transfer_on_terminal(120, {"TERM": "xterm-256color"})
+    message, line = lines
+    assert message == "retry"
+    assert line.startswith("weights  deckard-31b-svdquant: 3.00 of 4.00 GB, ")
+    assert re.search(r", \d+ MB/s, \d+:\d\d left ", line)
+
+
+@pytest.mark.parametrize("environment", ["plain", "no-colour"])
+def test_live_transfer_does_not_wrap(environment: str) -> None:
+    written, lines = transfer_on_terminal(20, ENVIRONMENTS[environment])
+    assert lines[0] == "retry"
+    assert len(lines) == 2
+    assert "weights  deckard-31b".startswith(lines[1])
+    assert b"\x1b[2K" in written
+    if environment == "no-colour":
+        assert b"\x1b[3" not in written
+
+
+@pytest.mark.parametrize("environment", ["dumb", "no-term"])
+def test_dumb_terminal_gets_plain_lines(environment: str) -> None:
+    written, lines = transfer_on_terminal(20, ENVIRONMENTS[environment])
+    assert b"\x1b" not in written
+    assert lines == ["retry"]
+
+
+def test_transfer_on_pipe_loads_no_rich() -> None:
+    command = [sys.executable, "-c", TRANSFER]
+    done = subprocess.run(command, capture_output=True, cwd=Path(__file__).parents[3], check=True)
+    assert (done.stdout, done.stderr) == (b"False\n", b"retry\n")
 
 
 def _read(descriptor: int) -> bytes:
@@ -108,9 +157,7 @@ def _read(descriptor: int) -> bytes:
     list(itertools.product([(0,), (1,), (2,), (0, 1, 2)], [PLAN, REFUSED])),
     ids=lambda value: "-".join(map(str, value)) if isinstance(value, tuple) else value[0],
 )
-def test_a_stream_that_is_closed_is_no_bug_of_ours(
-    tmp_path: Path, closed: tuple[int, ...], words: list[str]
-) -> None:
+def test_closed_stream_is_no_bug(tmp_path: Path, closed: tuple[int, ...], words: list[str]) -> None:
     code, _, err = run(tmp_path, {}, words, preexec_fn=closing(*closed))
     assert b"Traceback" not in err
     assert code == (0 if words is PLAN else 2)

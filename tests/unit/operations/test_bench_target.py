@@ -34,20 +34,18 @@ OWN = ("publish.certificate=/c.pem", "publish.certificate_key=/c.key")
         ),
     ],
 )
-def test_the_server_is_asked_where_its_python_reaches_it(
-    profile: str, settings: list[str], server: str
-) -> None:
+def test_server_address_is_seen_from_its_python(profile: str, settings: list[str], server: str) -> None:
     assert _server_address(build_plan(choice(profile, *settings), NGINX)) == server
 
 
 @pytest.mark.parametrize(
     ("address", "server"), [("127.0.0.1", "http://127.0.0.1:8000"), ("::1", "http://[::1]:8000")]
 )
-def test_without_a_gateway_a_process_is_asked_itself(address: str, server: str) -> None:
+def test_process_without_gateway_is_asked_directly(address: str, server: str) -> None:
     assert _server_address(build_plan(choice("cpu", f"publish.address={address}"))) == server
 
 
-def test_a_certificate_of_this_tool_is_trusted_and_one_of_the_users_cannot_be() -> None:
+def test_only_own_certificate_is_trusted() -> None:
     exposed, plain, own, container = (
         build_plan(choice(profile, *settings), NGINX)
         for profile, settings in (

@@ -1,18 +1,63 @@
-"""What is asked once more before a deployment that drafts is called ready."""
+"""The deployments of this host: selected by name, and what runs of one."""
+
+from pathlib import Path
 
 import pytest
 
-from deckard_deploy.operations.readiness import _still_answers
-from deckard_deploy.startup.readiness import Outcome, Readiness
+from deckard_deploy.errors import BadInputError
+from deckard_deploy.operations.deployments import (
+    DeploymentRef,
+    open_deployment,
+    running_plan,
+    select_deployment,
+    up_command,
+)
+from deckard_deploy.operations.options import Selection
+from deckard_deploy.operations.reporting import SILENT
+from tests.support.fake_deployment import FakeDeployment
 
-DEAD, READY = Readiness(Outcome.ENGINE_DEAD), Readiness(Outcome.READY)
-BUSY = Readiness(Outcome.NOT_ANSWERING, timed_out=True)
+
+def test_only_deployment_needs_no_name(fake: FakeDeployment) -> None:
+    fake.stored(fake.plan())
+    assert select_deployment(Selection(fake.state.root)) == DeploymentRef(fake.state, "box")
+
+
+def test_several_deployments_need_a_name(fake: FakeDeployment) -> None:
+    fake.stored(fake.plan())
+    (fake.state.create("crate").releases / "one").mkdir()
+    with pytest.raises(BadInputError, match="several deployments: box, crate"):
+        select_deployment(Selection(fake.state.root))
+    assert select_deployment(Selection(fake.state.root, "crate")).name == "crate"
 
 
 @pytest.mark.parametrize(
-    ("answers", "alive"),
-    [([READY], True), ([DEAD, DEAD, DEAD], False), ([DEAD, READY], True), ([BUSY], True)],
+    ("name", "message"),
+    [(None, "nothing was deployed yet; known: none"), ("spark", "no deployment named 'spark'; known: none")],
 )
-def test_a_dead_engine_is_told_from_a_busy_one(answers: list[Readiness], *, alive: bool) -> None:
-    coming = iter(answers)
-    assert _still_answers(lambda: next(coming)) is alive
+def test_missing_deployment_is_refused(tmp_path: Path, name: str | None, message: str) -> None:
+    with pytest.raises(BadInputError) as refused:
+        select_deployment(Selection(tmp_path, name))
+    assert refused.value.message == message
+
+
+@pytest.mark.parametrize(("name", "options"), [("cpu", "--profile cpu"), ("box", "--profile cpu --name box")])
+def test_hint_names_profile_and_deployment(fake: FakeDeployment, name: str, options: str) -> None:
+    fake.stored(fake.plan().model_copy(update={"deployment": name}))
+    fake.deployment.folder.rename(fake.state.deployment(name).folder)
+    deployment = DeploymentRef(fake.state, name)
+    assert up_command(deployment) == f"deckard-deploy up {options}"
+    with pytest.raises(BadInputError, match=f"{name} does not run") as refused:
+        running_plan(deployment, SILENT)
+    assert refused.value.hint == f"deckard-deploy up {options}"
+
+
+def test_running_plan_is_that_of_the_process(fake: FakeDeployment) -> None:
+    fake.stored(fake.plan(NUMBER="2"), "deckard-launch-2")
+    release = fake.started(fake.plan())
+    assert running_plan(DeploymentRef(fake.state, "box"), SILENT) == release.plan
+
+
+def test_open_deployment_has_process_runtime(fake: FakeDeployment) -> None:
+    with open_deployment(fake.state, "box", SILENT) as context:
+        assert list(context.runtimes) == ["process"]
+        assert context.releases.all() == []

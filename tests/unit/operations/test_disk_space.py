@@ -1,4 +1,4 @@
-"""Room for what has to be fetched."""
+"""The disk space for downloads."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ from deckard_deploy.operations.disk_space import check
 from deckard_deploy.running.runtime import DiskNeed
 
 
-def test_needs_of_one_file_system_are_added_up(tmp_path: Path):
+def test_needs_of_one_file_system_add_up(tmp_path: Path):
     free = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
     one, other = (
         DiskNeed("the image", tmp_path, free * 2 // 3),

@@ -22,16 +22,16 @@ def said(drafter: str) -> list[str]:
     return lines
 
 
-def test_without_a_drafter_nothing_is_asked() -> None:
+def test_plan_without_drafter_is_not_measured() -> None:
     assert said("none") == []
 
 
-def test_what_cannot_be_measured_is_said_and_stops_nothing() -> None:
+def test_failed_measurement_is_only_reported() -> None:
     (line,) = said("mtp")
     assert line.startswith("drafter  not measured: http://127.0.0.1:9/metrics: ")
 
 
-def test_a_speculative_config_need_not_say_how_many_tokens_it_drafts() -> None:
+def test_missing_token_count_is_read_from_metrics() -> None:
     """Then vLLM takes the drafter's own number, and the counters tell it."""
     name = "vllm:spec_decode_num"
     none = "\n".join(f"{name}_{each}_total 0" for each in ("drafts", "draft_tokens", "accepted_tokens"))

@@ -1,24 +1,18 @@
-"""What is looked at before anything starts: the engine's program, who may read the weights, whether a drafter fits."""
+"""The engine before a start: its program, its caches, and weights that its user can read."""
 
-import json
 import os
 from pathlib import Path
 
 import pytest
 
-from deckard_deploy import __version__
 from deckard_deploy.catalog import library
 from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment
-from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError
+from deckard_deploy.errors import EnvironmentUnfitError
 from deckard_deploy.operations.engine import _make_private, installed_program, require_readable_by_everyone
-from deckard_deploy.operations.plan import plan_for_host
-from deckard_deploy.operations.release import content_hashes, create_release, rendered_files, stale_files
-from deckard_deploy.operations.weights import require_same_vocabulary
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.planning.planner import build_plan
 from deckard_deploy.running.layout import StateDir
-from deckard_deploy.running.releases import Releases
 
 
 def host_plan() -> LaunchPlan:
@@ -26,7 +20,7 @@ def host_plan() -> LaunchPlan:
     return build_plan(resolve(deployment, profile=library.profile("h100")))
 
 
-def test_an_environment_of_the_users_own_is_used_as_it_is(tmp_path: Path) -> None:
+def test_environment_of_user_is_used(tmp_path: Path) -> None:
     (tmp_path / "venv/bin").mkdir(parents=True)
     (tmp_path / "venv/bin/vllm").touch()
     (tmp_path / "engines").mkdir()
@@ -35,13 +29,13 @@ def test_an_environment_of_the_users_own_is_used_as_it_is(tmp_path: Path) -> Non
     assert program == tmp_path / "engines/vllm-0.19.1-host/bin/vllm"
 
 
-def test_without_one_the_error_says_how_to_link_it(tmp_path: Path) -> None:
+def test_missing_environment_hint_links_one(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentUnfitError, match=r"/engines/vllm-0\.19\.1-host is none") as raised:
         installed_program(host_plan(), StateDir(tmp_path), print)
     assert str(raised.value.hint).startswith("ln -sT ")
 
 
-def test_nobody_else_comes_to_what_an_engine_compiled(tmp_path: Path) -> None:
+def test_cache_folder_becomes_private(tmp_path: Path) -> None:
     for mode in (0o777, 0o700):
         (tmp_path / "cache").mkdir(exist_ok=True)
         (tmp_path / "cache").chmod(mode)
@@ -66,7 +60,7 @@ def weights(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("path", "mode"), [("sub/shard.safetensors", 0o600), ("sub", 0o750), (".", 0o700)])
-def test_weights_that_the_containers_user_cannot_read_are_named(weights: Path, path: str, mode: int) -> None:
+def test_unreadable_weights_are_named(weights: Path, path: str, mode: int) -> None:
     require_readable_by_everyone(weights)
     (weights / path).chmod(mode)
     with pytest.raises(EnvironmentUnfitError, match="may not be read by others") as raised:
@@ -75,45 +69,3 @@ def test_weights_that_the_containers_user_cannot_read_are_named(weights: Path, p
     if os.geteuid() == 0:  # what is root's own, the container's root reads
         os.chown(weights / path, 0, 0)
         require_readable_by_everyone(weights)
-
-
-def test_a_drafter_with_another_vocabulary_is_refused_before_anything_starts(tmp_path: Path) -> None:
-    for name, config in {
-        "a": {"text_config": {"vocab_size": 262144}},
-        "b": {"vocab_size": 512},
-        "c": {},
-    }.items():
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text(json.dumps(config))
-    with pytest.raises(IntegrityError, match=r"has a vocabulary of 512 tokens, and the model one of 262144"):
-        require_same_vocabulary(tmp_path / "a", tmp_path / "b")
-    require_same_vocabulary(tmp_path / "a", tmp_path / "a")
-    require_same_vocabulary(tmp_path / "a", tmp_path / "c")
-
-
-def test_files_that_this_version_writes_otherwise_are_named(tmp_path: Path) -> None:
-    directory = StateDir(tmp_path)
-    plan = plan_for_host(resolve(Deployment(name="box"), profile=library.profile("spark")), directory)
-    release, launch = create_release(plan, Releases(directory.create("box")))
-    release.record(launch)
-    assert stale_files(release) == ()
-    release.record(
-        launch.model_copy(update={"rendered": {**launch.rendered, "nginx.conf": "another version's"}})
-    )
-    assert stale_files(release) == ("nginx.conf",)
-    release.record(launch.model_copy(update={"rendered": {}}))  # by a version that did not write it down
-    assert stale_files(release) == ("nginx.conf", "compose.yaml")
-
-
-def test_a_comment_makes_no_file_another(tmp_path: Path) -> None:
-    directory = StateDir(tmp_path)
-    plan = plan_for_host(resolve(Deployment(name="box"), profile=library.profile("spark")), directory)
-    texts = rendered_files(plan, "deckard-launch-0")
-    assert all(f"deckard-deploy {__version__}" in text.partition("\nservices:")[0] for text in texts.values())
-    newer = {
-        name: text.replace(f"deckard-deploy {__version__}", "deckard-deploy 99")
-        for name, text in texts.items()
-    }
-    assert newer != texts
-    assert content_hashes(newer) == content_hashes(texts)
-    assert content_hashes({"nginx.conf": texts["nginx.conf"].replace("401", "200")}) != content_hashes(texts)

@@ -34,7 +34,7 @@ def recorded(memory: MemoryPlan, *, model: str = "deckard-31b") -> history.Start
     return history.Start(**names, cold=True, total_s=1, durations={}, memory=start_memory(facts(), memory))
 
 
-def test_every_figure_of_the_log_stands_beside_the_plans(planned: MemoryPlan) -> None:
+def test_memory_line_compares_log_and_plan(planned: MemoryPlan) -> None:
     # 28.03 GiB loaded, 36.02 GiB left for the KV cache, and 0.49 GiB of graphs, says the log
     engine = planned.requested / GIB - 28.03 - 36.02
     assert memory_line(facts(), planned) == (
@@ -43,7 +43,7 @@ def test_every_figure_of_the_log_stands_beside_the_plans(planned: MemoryPlan) ->
     )
 
 
-def test_the_kv_cache_is_as_planned_or_off_by_so_much(planned: MemoryPlan) -> None:
+def test_kv_cache_line_names_difference(planned: MemoryPlan) -> None:
     same = Facts(kv_cache_tokens=planned.tokens, max_concurrency=2.0)
     assert (
         kv_cache_line(same, planned)
@@ -55,11 +55,11 @@ def test_the_kv_cache_is_as_planned_or_off_by_so_much(planned: MemoryPlan) -> No
     assert kv_cache_line(Facts(), planned) == ""
 
 
-def test_a_log_that_says_nothing_gives_no_line(planned: MemoryPlan) -> None:
+def test_empty_log_gives_no_memory_line(planned: MemoryPlan) -> None:
     assert memory_line(Facts(), planned) == ""
 
 
-def test_the_next_plan_takes_what_was_measured(tmp_path: Path, planned: MemoryPlan) -> None:
+def test_earlier_starts_have_measured_sizes(tmp_path: Path, planned: MemoryPlan) -> None:
     path = tmp_path / "startups.jsonl"
     history.record(path, recorded(planned))
     history.record(path, recorded(planned, model="another"))
@@ -69,16 +69,14 @@ def test_the_next_plan_takes_what_was_measured(tmp_path: Path, planned: MemoryPl
     assert start.graphs == int(0.49 * GIB)
 
 
-def test_a_size_that_was_given_teaches_nothing_of_the_engine(tmp_path: Path) -> None:
+def test_fixed_kv_size_measures_no_engine(tmp_path: Path) -> None:
     given = memory_of(choice("h100", "drafter=deckard-e4b", "kv-cache-memory-bytes=20000000000"))
     history.record(tmp_path / "s", recorded(given))
     (start,) = earlier_starts(H100, tmp_path / "s")
     assert (start.engine, start.graphs) == (None, int(0.49 * GIB))
 
 
-def test_graphs_that_the_release_counts_are_no_part_of_the_engine(
-    tmp_path: Path, planned: MemoryPlan
-) -> None:
+def test_counted_graphs_are_no_part_of_engine(tmp_path: Path, planned: MemoryPlan) -> None:
     path = tmp_path / "s"
     history.record(path, recorded(planned))
     counting = choice("h100", "drafter=deckard-e4b", "environment.VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS=1")
@@ -89,7 +87,7 @@ def test_graphs_that_the_release_counts_are_no_part_of_the_engine(
     assert f", engine {engine:.1f} GiB (planned: 5.0 GiB), " in memory_line(facts(), memory_of(counting))
 
 
-def test_graphs_of_less_than_nothing_are_none(planned: MemoryPlan, tmp_path: Path) -> None:
+def test_negative_graph_size_is_zero(planned: MemoryPlan, tmp_path: Path) -> None:
     start = recorded(planned)
     assert start.memory is not None
     below = start.memory.model_copy(update={"graph_capture_gib": -0.7})
@@ -97,14 +95,14 @@ def test_graphs_of_less_than_nothing_are_none(planned: MemoryPlan, tmp_path: Pat
     assert earlier_starts(H100, tmp_path / "s")[0].graphs == 0
 
 
-def test_a_start_without_memory_in_its_record_is_passed_over(tmp_path: Path, planned: MemoryPlan) -> None:
+def test_start_without_memory_is_skipped(tmp_path: Path, planned: MemoryPlan) -> None:
     line = json.loads(recorded(planned).model_dump_json())
     del line["memory"]  # as earlier versions wrote it
     (tmp_path / "s").write_text(json.dumps(line) + "\n")
     assert earlier_starts(H100, tmp_path / "s") == ()
 
 
-def test_the_screen_says_which_figures_were_measured(
+def test_plan_marks_measured_figures(
     tmp_path: Path, planned: MemoryPlan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

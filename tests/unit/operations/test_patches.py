@@ -26,13 +26,13 @@ BY_HAND: dict[str, JsonValue] = {"method": "draft_model", "model": "/models/x", 
         (Deployment(serve={"speculative-config": BY_HAND}), ["eagle", "serving_chat", "modelopt"]),
     ],
 )
-def test_a_plan_gets_the_patches_that_it_needs(deployment: Deployment, names: list[str]) -> None:
+def test_plan_gets_needed_patches(deployment: Deployment, names: list[str]) -> None:
     resolved = resolve(deployment, profile=library.profile("spark"))
     plan = with_needed_patches(build_plan(resolved), resolved, DEFAULT_PATHS.patches)
     assert [patch.name for patch in plan.patches] == names
 
 
-def test_somebody_elses_launch_line_gets_none() -> None:
+def test_compat_plan_gets_no_patches() -> None:
     resolved = resolve(
         Deployment(), profile=library.profile("spark"), compatibility=library.compatibility("seed")
     )
@@ -46,7 +46,7 @@ def modern(**environment: str) -> LaunchPlan:
     return with_needed_patches(build_plan(resolved), resolved, DEFAULT_PATHS.patches)
 
 
-def test_a_modern_engine_gets_the_plugin_as_one_read_only_file_on_pythonpath() -> None:
+def test_new_engine_gets_plugin_on_pythonpath() -> None:
     plan = modern()
     assert plan.plugin
     assert (plan.patches, plan.plugin.sha256) == ((), plugin.wheel_sha256("nvfp4-awq"))
@@ -57,19 +57,19 @@ def test_a_modern_engine_gets_the_plugin_as_one_read_only_file_on_pythonpath() -
 
 
 @pytest.mark.parametrize("value", ["", "lora_filesystem_resolver"])
-def test_an_environment_that_turns_the_plugin_off_is_refused(value: str) -> None:
+def test_environment_without_plugin_is_refused(value: str) -> None:
     with pytest.raises(BadInputError, match=r"VLLM_PLUGINS is .* which turns off plugin deckard_nvfp4_awq"):
         modern(VLLM_PLUGINS=value)
 
 
-def test_an_environment_that_names_the_plugin_among_others_is_kept() -> None:
+def test_environment_with_plugin_is_kept() -> None:
     assert (
         modern(VLLM_PLUGINS="other,deckard_nvfp4_awq").environment["VLLM_PLUGINS"]
         == "other,deckard_nvfp4_awq"
     )
 
 
-def test_a_format_that_the_release_knows_needs_no_plugin() -> None:
+def test_supported_format_needs_no_plugin() -> None:
     resolved = resolve(Deployment(engine="vllm-0.32.0"), profile=library.profile("spark"))
     plain = replace(resolved, model=resolved.model.model_copy(update={"quantization": "nvfp4"}))
     plan = with_needed_patches(build_plan(plain), plain, DEFAULT_PATHS.patches)

@@ -1,8 +1,6 @@
-"""What `up` reads of a release, and what it decides about one that runs."""
+"""The files of a release that `up` reads, its decision for what runs, and the report of a dry run."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from random import Random
 from typing import cast
 
@@ -15,7 +13,7 @@ from deckard_deploy.operations.readiness import wait_until_ready
 from deckard_deploy.operations.release import create_release
 from deckard_deploy.operations.reporting import SILENT
 from deckard_deploy.operations.status import read_status
-from deckard_deploy.operations.up import decide_for
+from deckard_deploy.operations.up import decide_for, explain
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.running.deploy import Decision
 from deckard_deploy.running.releases import PLAN, Release
@@ -23,33 +21,73 @@ from deckard_deploy.running.runtime import Observation, Runtime
 from tests.support.fake_deployment import FakeDeployment
 from tests.support.misbehaving_server import Misbehaving, Reply
 from tests.support.opened_files import counting_opens
+from tests.support.recording_reporter import RecordingReporter
 from tests.support.waiting import eventually
+
+
+def decision(fake: FakeDeployment, plan: LaunchPlan) -> Decision:
+    with open_deployment(fake.state, "box", SILENT, also="process") as context:
+        return decide_for(context, plan, fake.state)[0]
+
+
+def test_first_deployment_is_started(fake: FakeDeployment) -> None:
+    assert decision(fake, fake.plan()) == Decision("start", "nothing runs")
+
+
+def test_answering_release_is_left_alone(fake: FakeDeployment) -> None:
+    release = fake.proven(fake.plan())
+    found = decision(fake, release.plan)
+    assert found.action == "nothing"
+    assert found.cause.endswith(", and answers")
+
+
+def test_unproven_start_is_followed(fake: FakeDeployment) -> None:
+    assert decision(fake, fake.started(fake.plan()).plan).action == "follow"
+
+
+def test_other_plan_replaces_release(fake: FakeDeployment) -> None:
+    fake.proven(fake.plan())
+    assert decision(fake, fake.plan(NUMBER="2")).action == "replace"
+
+
+def test_release_of_other_launch_is_replaced(fake: FakeDeployment) -> None:
+    release = fake.proven(fake.plan())
+    other, launch = create_release(release.plan, fake.releases)
+    other.record(launch)
+    assert decision(fake, release.plan).action == "replace"
+
+
+@pytest.mark.parametrize("current", [False, True])
+def test_explain_names_changes_and_starts_nothing(
+    fake: FakeDeployment, report: RecordingReporter, *, current: bool
+) -> None:
+    if current:
+        fake.releases.switch(fake.stored(fake.plan())[0])
+    plan = fake.plan(NUMBER="2")
+    explain(plan, fake.state, report)
+    assert report.lines[0] == "would    start: nothing runs"
+    assert any("NUMBER" in line for line in report.lines) is current
+    assert fake.processes() == []
+
 
 POLLS = 4
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[FakeDeployment]:
-    made = FakeDeployment(tmp_path)
-    yield made
-    made.end()
-
-
-@pytest.fixture
-def ready(world: FakeDeployment) -> Release:
+def ready(fake: FakeDeployment) -> Release:
     """A release that runs and is recorded as ready."""
-    release, launch = create_release(world.plan(), world.releases)
+    release, launch = create_release(fake.plan(), fake.releases)
     release.record(launch)
-    world.runtime().start(release)
-    eventually(lambda: launch.launch_id in (world.names() or []))
-    world.releases.switch(release)
+    fake.runtime().start(release)
+    eventually(lambda: launch.launch_id in (fake.names() or []))
+    fake.releases.switch(release)
     release.record(launch.model_copy(update={"state": "ready"}))
     return release
 
 
-def decided(world: FakeDeployment, plan: LaunchPlan) -> tuple[Decision, Release | None]:
-    with open_deployment(world.state, "box", SILENT) as context:
-        return decide_for(context, plan, world.state)
+def decided(fake: FakeDeployment, plan: LaunchPlan) -> tuple[Decision, Release | None]:
+    with open_deployment(fake.state, "box", SILENT) as context:
+        return decide_for(context, plan, fake.state)
 
 
 class Running:
@@ -62,7 +100,7 @@ class Running:
         return []
 
 
-def test_readiness_polls_read_no_plan(world: FakeDeployment) -> None:
+def test_readiness_polls_read_no_plan(fake: FakeDeployment) -> None:
     def reply(request: str, number: int) -> Reply:
         if request.startswith("POST"):
             return Reply({"choices": [{"message": {"content": "ready"}}]})
@@ -72,41 +110,41 @@ def test_readiness_polls_read_no_plan(world: FakeDeployment) -> None:
 
     server = Misbehaving(reply, Random(1))
     server.listen()
-    release, launch = world.stored(world.plan(port=server.port))
+    release, launch = fake.stored(fake.plan(port=server.port))
     release.record(launch)
     with counting_opens() as opened:
-        wait_until_ready(release, cast("Runtime", Running()), directory=world.state, report=SILENT)
+        wait_until_ready(release, cast("Runtime", Running()), directory=fake.state, report=SILENT)
     server.close()
     assert opened["launch.json"] > POLLS
     assert opened["plan.json"] == 0
 
 
-def test_decision_reads_running_plan_once(world: FakeDeployment, ready: Release) -> None:
+def test_decision_reads_running_plan_once(fake: FakeDeployment, ready: Release) -> None:
     with counting_opens() as opened:
-        decision, running = decided(world, ready.plan)
+        decision, running = decided(fake, ready.plan)
     assert (decision.action, running) == ("nothing", ready)
     assert opened["plan.json"] == 1
 
 
 @pytest.mark.usefixtures("ready")
-def test_status_reads_plan_once(world: FakeDeployment) -> None:
+def test_status_reads_plan_once(fake: FakeDeployment) -> None:
     with counting_opens() as opened:
-        status = read_status(Selection(state_dir=world.state.root), SILENT)
+        status = read_status(Selection(state_dir=fake.state.root), SILENT)
     assert (status["state"], status["answers"]) == ("running", "ready")
     assert opened["plan.json"] == 1
 
 
-def test_damaged_plan_of_running_release_is_refused(world: FakeDeployment, ready: Release) -> None:
+def test_damaged_plan_of_running_release_is_refused(fake: FakeDeployment, ready: Release) -> None:
     (ready.folder / PLAN).write_text(json.dumps({}))
     with pytest.raises(IntegrityError, match=r"plan\.json is missing or damaged"):
-        decided(world, ready.plan)
+        decided(fake, ready.plan)
 
 
-def test_damaged_plan_is_written_again_when_nothing_runs(world: FakeDeployment) -> None:
-    release, launch = create_release(world.plan(), world.releases)
+def test_damaged_plan_is_written_again_when_nothing_runs(fake: FakeDeployment) -> None:
+    release, launch = create_release(fake.plan(), fake.releases)
     release.record(launch)
     (release.folder / PLAN).write_text("{")
-    decision, running = decided(world, release.plan)
+    decision, running = decided(fake, release.plan)
     assert (decision.action, running) == ("start", None)
-    again, _ = create_release(world.plan(), world.releases)
-    assert world.releases.all()[0].load().plan == again.plan
+    again, _ = create_release(fake.plan(), fake.releases)
+    assert fake.releases.all()[0].load().plan == again.plan

@@ -44,11 +44,11 @@ def named(text: str) -> dict[str, dict[str, Any]]:
     return {component["bom-ref"]: component for component in json.loads(text)["components"]}
 
 
-def test_it_is_cyclonedx(text: str) -> None:
+def test_document_is_valid_cyclonedx(text: str) -> None:
     assert mistakes(text) is None
 
 
-def test_what_a_failed_installation_left_is_no_package(
+def test_leftover_of_installation_is_no_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     (tmp_path / "broken-1.dist-info").mkdir()
@@ -56,12 +56,12 @@ def test_what_a_failed_installation_left_is_no_package(
     assert shown("--profile", "spark", "--engine", "vllm-0.19.1") == text
 
 
-def test_the_validator_would_see_a_mistake(text: str) -> None:
+def test_validator_sees_a_mistake(text: str) -> None:
     """The control of the test above."""
     assert mistakes(text.replace('"container"', '"contraption"')) is not None
 
 
-def test_image_patches_weights_and_packages_are_in_it(text: str) -> None:
+def test_document_has_all_parts(text: str) -> None:
     found = named(text)
     assert found[f"image:{IMAGE}"]["hashes"] == [{"alg": "SHA-256", "content": DIGEST}]
     assert {"patch:serving_chat", "patch:modelopt"} <= set(found)
@@ -73,11 +73,11 @@ def test_image_patches_weights_and_packages_are_in_it(text: str) -> None:
     }
 
 
-def test_the_plugin_is_in_it(text: str) -> None:
+def test_document_has_plugin(text: str) -> None:
     assert "patch:nvfp4-awq" not in named(text)
     (hashed,) = named(shown("--profile", "spark", "--engine", "vllm-0.32.0"))["patch:nvfp4-awq"]["hashes"]
     assert hashed["content"] == plugin.wheel_sha256("nvfp4-awq")
 
 
-def test_the_same_deployment_gives_the_same_bytes(text: str) -> None:
+def test_document_is_reproducible(text: str) -> None:
     assert shown("--profile", "spark", "--engine", "vllm-0.19.1") == text

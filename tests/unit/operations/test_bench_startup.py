@@ -25,7 +25,7 @@ def cache(folder: Path, mode: int = 0o755) -> Path:
     return folder
 
 
-def test_caches_are_empty_meanwhile_and_back_afterwards(tmp_path: Path) -> None:
+def test_emptied_restores_caches(tmp_path: Path) -> None:
     vllm, fresh = cache(tmp_path / "vllm"), tmp_path / "triton"
     for _ in range(2):
         with emptied([vllm, fresh], SILENT):
@@ -41,14 +41,14 @@ def test_caches_are_empty_meanwhile_and_back_afterwards(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o700, 0o755, 0o1777])
-def test_the_engines_user_gets_into_the_empty_ones_as_into_the_old(tmp_path: Path, mode: int) -> None:
+def test_emptied_keeps_mode_of_folder(tmp_path: Path, mode: int) -> None:
     folder = cache(tmp_path / "vllm", mode)
     with emptied([folder], SILENT):
         assert folder.stat().st_mode & 0o7777 == mode
     assert folder.stat().st_mode & 0o7777 == mode
 
 
-def test_what_cannot_be_removed_keeps_no_cache_away(
+def test_emptied_reports_unremovable_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folders = [cache(tmp_path / name) for name in ("vllm", "triton")]
@@ -68,7 +68,7 @@ def test_what_cannot_be_removed_keeps_no_cache_away(
     assert all(any(line.endswith(f"sudo rm -r {path}") for line in said) for path in left)
 
 
-def test_a_cache_that_cannot_come_back_keeps_no_other_away(tmp_path: Path) -> None:
+def test_emptied_restores_others_after_error(tmp_path: Path) -> None:
     vllm, triton = (cache(tmp_path / name) for name in ("vllm", "triton"))
 
     def in_its_way() -> None:
@@ -89,9 +89,7 @@ def world(tmp_path: Path) -> Iterator[FakeDeployment]:
 
 
 @pytest.mark.parametrize("reason", [StartFailedError("no kernel", hint="look"), KeyboardInterrupt()])
-def test_after_a_start_that_fails_it_runs_as_before(
-    world: FakeDeployment, tmp_path: Path, reason: BaseException
-) -> None:
+def test_failed_start_restores_release(world: FakeDeployment, tmp_path: Path, reason: BaseException) -> None:
     old = cache(tmp_path / "cache")
     plan = world.plan(VLLM_CACHE_ROOT=str(old))
     seen: list[bool] = []

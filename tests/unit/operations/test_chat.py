@@ -1,0 +1,81 @@
+"""`chat`: one message to the running endpoint, whole or as a stream."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from random import Random
+
+import pytest
+
+from deckard_deploy.errors import BadInputError, NetworkError
+from deckard_deploy.operations.chat import (
+    ChatEndpoint,
+    Delta,
+    chat_endpoint,
+    request_body,
+    stream,
+    whole_response,
+)
+from deckard_deploy.operations.options import Selection
+from deckard_deploy.operations.reporting import SILENT
+from deckard_deploy.system.http import ANONYMOUS
+from tests.support.fake_deployment import FakeDeployment
+from tests.support.misbehaving_server import Misbehaving, Reply
+
+EVENTS = b"""data: {"choices": [{"delta": {"role": "assistant"}}]}
+
+data: {"choices": [{"delta": {"reasoning": "hm"}}]}
+
+data: {"choices": [{"delta": {"content": "Good "}}]}
+
+data: {"choices": [{"delta": {"content": "day"}}]}
+
+data: {"choices": []}
+
+data: [DONE]
+
+"""
+
+
+@pytest.fixture
+def replies() -> list[Reply]:
+    """Return a list for the reply of the server."""
+    return []
+
+
+@pytest.fixture
+def endpoint(replies: list[Reply]) -> Iterator[ChatEndpoint]:
+    with closing(Misbehaving(lambda *_: replies[0], Random(0))) as server:
+        server.listen()
+        yield ChatEndpoint(server.url, "t", ANONYMOUS)
+
+
+def body(endpoint: ChatEndpoint) -> dict[str, object]:
+    return request_body(endpoint, "hello", thinking=False, max_tokens=5)
+
+
+def test_endpoint_is_that_of_the_running_release(fake: FakeDeployment) -> None:
+    plan = fake.proven(fake.plan()).plan
+    endpoint = chat_endpoint(Selection(fake.state.root), SILENT)
+    assert endpoint == ChatEndpoint(plan.base_url, "t", ANONYMOUS)
+    assert '"content": "ready"' in whole_response(endpoint, body(endpoint))
+
+
+def test_stream_yields_reasoning_and_content(endpoint: ChatEndpoint, replies: list[Reply]) -> None:
+    replies.append(Reply(body=EVENTS))
+    deltas = [delta for delta in stream(endpoint, body(endpoint)) if any(delta)]
+    assert deltas == [Delta("hm", ""), Delta("", "Good "), Delta("", "day")]
+
+
+def test_error_within_stream_is_raised(endpoint: ChatEndpoint, replies: list[Reply]) -> None:
+    replies.append(Reply(body=EVENTS.replace(b'data: {"choices": []}', b'data: {"error": "dead"}')))
+    with pytest.raises(NetworkError, match=r'the engine broke off: \{"error": "dead"\}'):
+        list(stream(endpoint, body(endpoint)))
+
+
+@pytest.mark.parametrize(("status", "error"), [(400, BadInputError), (500, NetworkError)])
+def test_refusal_is_raised(
+    endpoint: ChatEndpoint, replies: list[Reply], status: int, error: type[Exception]
+) -> None:
+    replies.append(Reply(body=b"too long", status=status))
+    with pytest.raises(error, match="too long"):
+        whole_response(endpoint, body(endpoint))

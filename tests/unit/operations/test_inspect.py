@@ -1,0 +1,45 @@
+"""A checkpoint by folder or by name, and the patches that it needs."""
+
+from pathlib import Path
+
+import pytest
+
+from deckard_deploy.errors import IntegrityError
+from deckard_deploy.operations.inspect import checkpoint_folder, inspect_checkpoint, needed_patch_names
+from deckard_deploy.rehearsal import gemma4
+from deckard_deploy.running.layout import StateDir
+
+
+def test_model_name_is_a_folder_of_the_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    directory = StateDir(tmp_path / "state")
+    assert checkpoint_folder("m", directory) == directory.models / "m"
+    assert checkpoint_folder("./m", directory) == Path("m")
+    (tmp_path / "m").mkdir()
+    assert checkpoint_folder("m", directory) == Path("m")
+
+
+@pytest.mark.parametrize(
+    ("quantization", "drafter", "names"),
+    [
+        ("none", False, ["serving_chat"]),
+        ("nvfp4_awq", False, ["serving_chat", "modelopt"]),
+        ("none", True, ["eagle", "serving_chat"]),
+    ],
+)
+def test_patches_depend_on_format_and_drafter(quantization: str, names: list[str], *, drafter: bool) -> None:
+    assert needed_patch_names(quantization, drafter=drafter) == names
+
+
+def test_inspected_checkpoint_has_patches(tmp_path: Path) -> None:
+    gemma4.write(tmp_path / "models" / "tiny", quantization="nvfp4_awq")
+    checkpoint = inspect_checkpoint("tiny", None, tmp_path)
+    assert checkpoint.found.quantization == "nvfp4_awq"
+    assert checkpoint.patches == ["serving_chat", "modelopt"]
+    assert checkpoint.found.nan_scales is None
+    assert inspect_checkpoint("tiny", None, tmp_path, count_nan=True).found.nan_scales == 0
+
+
+def test_missing_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(IntegrityError):
+        inspect_checkpoint("tiny", None, tmp_path)

@@ -1,0 +1,86 @@
+"""Changes of keys, and the gateways that they reach."""
+
+from pathlib import Path
+
+import pytest
+
+from deckard_deploy.cli.main import run
+from deckard_deploy.errors import BadInputError
+from deckard_deploy.operations.keys import access_file, add_key, list_keys, revoke_key, tell_gateways
+from deckard_deploy.running.gateway.keys import Keys
+from tests.support.docker_deployment import DockerDeployment
+from tests.support.fake_deployment import FakeDeployment
+from tests.support.recording_reporter import RecordingReporter
+
+
+def test_keys_are_added_listed_and_revoked(tmp_path: Path, report: RecordingReporter) -> None:
+    key, first = add_key(tmp_path, "bob")
+    assert first
+    assert key.startswith("dk-bob-")
+    _, first = add_key(tmp_path, "alice")
+    assert not first
+    assert [name for name, _ in list_keys(tmp_path)] == ["alice", "bob"]
+    assert key not in access_file(tmp_path)
+    assert '"dk-bob"' in access_file(tmp_path)
+    assert revoke_key(tmp_path, "bob", report) is True
+    assert '"dk-bob"' not in access_file(tmp_path)
+    assert revoke_key(tmp_path, "alice", report) is False
+    assert report.lines == []
+
+
+def test_used_and_unknown_names_are_refused(tmp_path: Path, report: RecordingReporter) -> None:
+    add_key(tmp_path, "alice")
+    with pytest.raises(BadInputError, match="alice"):
+        add_key(tmp_path, "alice")
+    with pytest.raises(BadInputError, match="bob"):
+        revoke_key(tmp_path, "bob", report)
+
+
+def test_deployment_without_gateway_is_not_told(fake: FakeDeployment, report: RecordingReporter) -> None:
+    fake.proven(fake.plan())
+    tell_gateways(fake.state.root, report)
+    assert report.lines == []
+
+
+def test_unreachable_gateway_does_not_stop_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nothing.sock")
+    for name in ("a", "b"):
+        world = DockerDeployment(tmp_path, name)
+        world.stored(world.plan(port=1))
+        world.deployment.gateway.mkdir()
+        (world.deployment.gateway / "access.conf").write_text("of before")
+    state = ("--state-dir", str(tmp_path / "state"))
+    for verb, known in (("add", True), ("revoke", False)):
+        assert run(["keys", verb, "alice", *state]) == 3
+        for name in ("a", "b"):  # what their nginx will read when it starts
+            text = (tmp_path / f"state/deployments/{name}/gateway/access.conf").read_text()
+            assert text == Keys(tmp_path / "state").access()
+            assert ('"dk-alice"' in text) is known
+    said = capsys.readouterr()
+    assert said.out.startswith("dk-alice-")
+    assert [said.err.count(f"gateway  of {name} may still go by the old keys") for name in ("a", "b")] == [
+        2,
+        2,
+    ]
+    assert run(["keys", "list", *state]) == 0
+    assert capsys.readouterr().out == ""  # it is revoked all the same, for every gateway that starts
+
+
+def test_interrupted_revocation_is_completed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nothing.sock")
+    world, keys = DockerDeployment(tmp_path, "a"), Keys(tmp_path / "state")
+    world.stored(world.plan(port=1))
+    world.deployment.gateway.mkdir()
+    with keys.lock():
+        keys.add("alice")
+        (world.deployment.gateway / "access.conf").write_text(keys.access())
+        keys.revoke("alice")  # and here it was killed
+    assert run(["keys", "revoke", "alice", "--state-dir", str(tmp_path / "state")]) == 3
+    assert (world.deployment.gateway / "access.conf").read_text() == keys.access()
+    said = capsys.readouterr().err
+    assert "no key is named 'alice'" in said
+    assert "gateway  of a may still go by the old keys" in said

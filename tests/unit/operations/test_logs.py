@@ -1,0 +1,50 @@
+"""The lines of `logs`: of the running engine, or of its last failed start."""
+
+import pytest
+
+from deckard_deploy.operations.logs import lines
+from deckard_deploy.operations.options import Selection
+from tests.support.fake_deployment import FakeDeployment
+from tests.support.recording_reporter import RecordingReporter
+from tests.support.waiting import eventually
+
+
+def test_logs_of_running_engine(fake: FakeDeployment, report: RecordingReporter) -> None:
+    fake.proven(fake.plan())
+    selection = Selection(fake.state.root)
+    assert list(lines(selection, report, follow=False, tail=1)) == ["Application startup complete."]
+    assert len(list(lines(selection, report, follow=False, tail=3))) == 3
+    assert list(lines(selection, report, follow=False, tail=0)) == []
+    assert report.lines == []
+
+
+def test_followed_logs_end_with_engine(fake: FakeDeployment, report: RecordingReporter) -> None:
+    fake.proven(fake.plan())
+    followed = lines(Selection(fake.state.root), report, follow=True, tail=1)
+    assert next(followed) == "Application startup complete."
+    fake.end()
+    eventually(lambda: not fake.processes())
+    assert list(followed) == []
+
+
+def test_logs_of_failed_start_are_kept(fake: FakeDeployment, report: RecordingReporter) -> None:
+    release, launch = fake.stored(fake.plan())
+    release.record(launch.model_copy(update={"state": "failed", "reason": "the engine exited"}))
+    selection = Selection(fake.state.root)
+    assert list(lines(selection, report, follow=False, tail=200)) == []  # none was kept, as on a full disk
+    assert report.lines == []
+    (release.folder / "failure.log").write_text("the engine exited\nfirst\nlast\n")
+    assert list(lines(selection, report, follow=False, tail=2)) == ["first", "last"]
+    assert report.lines == [f"nothing runs; of the start that failed, from {release.folder}/failure.log:"]
+    assert list(lines(selection, report, follow=False, tail=0)) == []
+
+
+@pytest.mark.parametrize("state", ["stopped", "ready"])
+def test_logs_of_other_launch_are_not_shown(
+    fake: FakeDeployment, report: RecordingReporter, state: str
+) -> None:
+    release, launch = fake.stored(fake.plan())
+    release.record(launch.model_copy(update={"state": state}))
+    (release.folder / "failure.log").write_text("an older failure\n")
+    assert list(lines(Selection(fake.state.root), report, follow=False, tail=2)) == []
+    assert report.lines == []

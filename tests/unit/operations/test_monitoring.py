@@ -1,0 +1,96 @@
+"""The files of `monitor`: private, with a password that is created once."""
+
+import os
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from deckard_deploy.errors import BadInputError
+from deckard_deploy.operations.deployments import DeploymentRef
+from deckard_deploy.operations.monitoring import (
+    _write,
+    gateway_credentials,
+    monitoring_folder,
+    purge,
+    start,
+    stop,
+    write_files,
+)
+from deckard_deploy.operations.options import Selection
+from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
+from deckard_deploy.rendering.monitoring import KEY_FILE, PASSWORD_FILE, MonitoringSettings, render_monitoring
+from deckard_deploy.running.gateway.keys import Keys
+from tests.support.fake_deployment import FakeDeployment
+from tests.support.recording_reporter import RecordingReporter
+from tests.support.sample_choices import choice
+
+
+def written(folder: Path) -> dict[str, str]:
+    texts = render_monitoring(build_plan(choice("spark")), MonitoringSettings(folder=str(folder), user="0:0"))
+    _write(folder, texts)
+    return texts
+
+
+def test_password_is_created_once_and_private(tmp_path: Path) -> None:
+    texts = written(tmp_path / "monitoring")
+    file = tmp_path / "monitoring" / PASSWORD_FILE
+    password = file.read_text(encoding="utf-8")
+    assert len(password) >= 32
+    assert oct(file.stat().st_mode & 0o777) == "0o600"
+    written(tmp_path / "monitoring")
+    assert file.read_text(encoding="utf-8") == password
+    written(tmp_path / "other")
+    assert (tmp_path / "other" / PASSWORD_FILE).read_text(encoding="utf-8") != password
+    assert password not in "".join(texts.values())
+
+
+def test_written_files_are_private(tmp_path: Path) -> None:
+    os.umask(0o022)
+    written(tmp_path / "monitoring")
+    open_ones = [path for path in (tmp_path / "monitoring").rglob("*") if path.stat().st_mode & 0o077]
+    assert open_ones == []
+
+
+def test_dry_run_of_start_writes_nothing(fake: FakeDeployment, report: RecordingReporter) -> None:
+    fake.proven(fake.plan())
+    selection = Selection(fake.state.root)
+    address = start(selection, report, prometheus_port=9090, grafana_port=3000, dry_run=True)
+    assert address == "http://127.0.0.1:3000"
+    folder = monitoring_folder(DeploymentRef(fake.state, "box"))
+    assert report.lines[0].startswith("would run ")
+    assert report.lines[0].endswith(f" from {folder}")
+    assert not folder.exists()
+
+
+def test_ports_must_differ(fake: FakeDeployment, report: RecordingReporter) -> None:
+    fake.proven(fake.plan())
+    with pytest.raises(BadInputError, match="need a port each"):
+        start(Selection(fake.state.root), report, prometheus_port=fake.port, grafana_port=3000)
+
+
+def test_stop_of_unmonitored_deployment_is_false(fake: FakeDeployment, report: RecordingReporter) -> None:
+    fake.stored(fake.plan())
+    selection = Selection(fake.state.root)
+    assert stop(selection, report) == ("box", False)
+    assert purge(selection) is None
+    folder = monitoring_folder(DeploymentRef(fake.state, "box"))
+    folder.mkdir()
+    assert purge(selection) == folder
+    assert not folder.exists()
+
+
+def test_files_for_another_host_have_no_password(tmp_path: Path) -> None:
+    plan = build_plan(choice("spark"))
+    password = write_files(plan, tmp_path / "out")
+    assert not password.exists()
+    assert (tmp_path / "out" / "prometheus" / "prometheus.yml").is_file()
+    (tmp_path / "file").touch()
+    with pytest.raises(BadInputError, match="File exists"):
+        write_files(plan, tmp_path / "file")
+
+
+def test_only_a_process_gateway_needs_credentials(fake: FakeDeployment) -> None:
+    assert gateway_credentials(fake.plan(), fake.state) == {}
+    assert gateway_credentials(build_plan(choice("spark")), fake.state) == {}
+    plan = build_plan(choice("cpu"), DEFAULT_PATHS._replace(nginx=PurePosixPath("/usr/sbin/nginx")))
+    assert gateway_credentials(plan, fake.state) == {KEY_FILE: Keys(fake.state.root).own()}

@@ -1,0 +1,47 @@
+"""The plugin and the patches of a plan on this host."""
+
+import pytest
+
+from deckard_deploy.errors import IntegrityError
+from deckard_deploy.operations.patch_files import attest, attest_plugin, build_patches
+from deckard_deploy.operations.patches import with_needed_patches
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
+from tests.support.fake_deployment import FakeDeployment
+from tests.support.recording_reporter import RecordingReporter
+from tests.support.sample_choices import choice
+
+
+def plan_with_plugin(sha256: str | None = None, **changes: object) -> LaunchPlan:
+    resolved = choice("spark", "engine=vllm-0.32.0")
+    plan = with_needed_patches(build_plan(resolved), resolved, DEFAULT_PATHS.patches)
+    assert plan.plugin
+    if sha256:
+        changes["sha256"] = sha256
+    return plan.model_copy(update={"plugin": plan.plugin.model_copy(update=changes)})
+
+
+def test_plan_without_patches_needs_none(fake: FakeDeployment, report: RecordingReporter) -> None:
+    build_patches(fake.plan(), fake.runtime(), report)
+    assert report.lines == []
+    assert attest(fake.plan(), fake.runtime()) == "none needed"
+    assert attest_plugin(fake.plan(), fake.runtime()) == "none needed"
+
+
+def test_plugin_of_other_version_is_refused(fake: FakeDeployment, report: RecordingReporter) -> None:
+    with pytest.raises(IntegrityError, match="plugin nvfp4-awq is not the one that was planned"):
+        build_patches(plan_with_plugin("0" * 64), fake.runtime(), report)
+
+
+def test_plugin_is_built_at_its_place(fake: FakeDeployment, report: RecordingReporter) -> None:
+    source = fake.state.root / "plugins" / "plugin.whl"
+    plan = plan_with_plugin(source=str(source))
+    build_patches(plan, fake.runtime(), report)
+    assert source.is_file()
+    assert report.lines[0].startswith("plugin   nvfp4-awq ")
+
+
+def test_log_without_start_attests_no_plugin(fake: FakeDeployment) -> None:
+    fake.proven(fake.plan())
+    line = attest_plugin(plan_with_plugin(), fake.runtime())
+    assert line == "not asked: the log does not reach back to the start"

@@ -1,0 +1,160 @@
+"""The plan for this host: the size of the KV cache on a unified machine."""
+
+from pathlib import Path
+
+import pytest
+
+from deckard_deploy.errors import DoesNotFitError
+from deckard_deploy.operations.options import Choice
+from deckard_deploy.operations.plan import (
+    changes_to,
+    current_plan,
+    memory_verdict,
+    plan_with_memory,
+    require_fit,
+    view_plan,
+    with_measured_memory,
+)
+from deckard_deploy.operations.release import create_release
+from deckard_deploy.operations.reporting import SILENT
+from deckard_deploy.planning.memory.fit import memory_of
+from deckard_deploy.planning.planner import build_plan
+from deckard_deploy.running.layout import StateDir
+from deckard_deploy.running.releases import Releases
+from deckard_deploy.system.meminfo import total_and_available
+from deckard_deploy.system.unknown import Unknown
+from tests.support.fake_deployment import FakeDeployment
+from tests.support.sample_choices import choice
+
+SPARK_KIB = 127_601_452  # MemTotal of a Spark, 121.69 GiB
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DECKARD_HOME", str(tmp_path / "home"))
+
+
+def meminfo(folder: Path, *, total_kib: int = SPARK_KIB, available_gib: int = 110) -> Path:
+    file = folder / "meminfo"
+    file.write_text(
+        f"MemTotal:       {total_kib} kB\nMemFree:  1 kB\nMemAvailable:   {available_gib * 2**20} kB\n"
+    )
+    return file
+
+
+def test_current_release_keeps_kv_size(
+    tmp_path: Path,
+) -> None:
+    directory = StateDir(tmp_path / "home")
+    resolved, plan, _ = plan_with_memory(choice("spark"), directory, meminfo=meminfo(tmp_path))
+    assert "kv-cache-memory-bytes" in resolved.serve
+    directory.create(plan.deployment)
+    releases = Releases(directory.deployment(plan.deployment))
+    releases.switch(create_release(plan, releases)[0])
+    while_it_runs = meminfo(tmp_path, available_gib=30)
+    _, again, memory = plan_with_memory(choice("spark"), directory, meminfo=while_it_runs)
+    assert again.hash == plan.hash
+    assert not isinstance(memory, Unknown)
+    assert memory.verdict == "fits"
+    _, changed, memory = plan_with_memory(choice("spark", "max-num-seqs=2"), directory, meminfo=while_it_runs)
+    assert changed.hash != plan.hash
+    assert not isinstance(memory, Unknown)
+    assert memory.kv_bytes() == 2 * memory.bytes_per_sequence
+    smaller = meminfo(tmp_path, total_kib=int(119.68 * 2**20), available_gib=30)
+    same, again, _ = plan_with_memory(choice("spark"), directory, meminfo=smaller)
+    assert again.hash == plan.hash
+    # The machine's own, while a release runs too.
+    assert same.profile.hardware.memory_gib == pytest.approx(119.68)
+
+
+def test_kv_size_is_set_on_spark(tmp_path: Path) -> None:
+    resolved, available = with_measured_memory(choice("spark"), None, meminfo=meminfo(tmp_path))
+    need = memory_of(resolved).bytes_per_sequence
+    assert available == 110 * 2**30
+    assert resolved.serve["kv-cache-memory-bytes"] == 4 * need
+    assert memory_of(resolved, available=available).verdict == "fits"
+    arguments = build_plan(resolved).arguments
+    assert arguments[arguments.index("--kv-cache-memory-bytes") + 1] == str(4 * need)
+
+
+@pytest.mark.parametrize("total_kib", [125_489_508, 125_506_464])
+def test_smaller_spark_is_a_spark(total_kib: int, tmp_path: Path) -> None:
+    """119.7 GiB is what many have: their plan is of that, not of the profile's 121.69."""
+    resolved, available = with_measured_memory(
+        choice("spark"), None, meminfo=meminfo(tmp_path, total_kib=total_kib)
+    )
+    found = memory_of(resolved, available=available)
+    assert resolved.serve["kv-cache-memory-bytes"] == 4 * found.bytes_per_sequence
+    assert found.total == total_kib * 1024
+    assert found.requested == pytest.approx(0.8 * total_kib * 1024, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("profile", "total_kib"),
+    [
+        ("spark", 24 * 2**20),
+        ("spark", 131_700_000),
+        ("b200", SPARK_KIB),
+        ("cpu", SPARK_KIB),
+        ("thor", SPARK_KIB),
+    ],
+)
+def test_kv_size_is_not_set_elsewhere(profile: str, total_kib: int, tmp_path: Path) -> None:
+    before = choice(profile)
+    file = meminfo(tmp_path, total_kib=total_kib)
+    assert with_measured_memory(before, None, meminfo=file) == (before, None)
+
+
+def test_kv_size_of_user_is_kept(tmp_path: Path) -> None:
+    before = choice("spark", "kv-cache-memory-bytes=20000000000")
+    resolved, available = with_measured_memory(before, None, meminfo=meminfo(tmp_path))
+    assert (resolved.serve, available) == (before.serve, 110 * 2**30)
+
+
+def test_free_memory_is_ignored_while_running(tmp_path: Path) -> None:
+    current = build_plan(choice("spark"))
+    resolved, available = with_measured_memory(
+        choice("spark"), current, meminfo=meminfo(tmp_path, available_gib=20)
+    )
+    assert available is None
+    assert "kv-cache-memory-bytes" in resolved.serve
+
+
+def test_too_little_free_memory_sets_no_kv_size(tmp_path: Path) -> None:
+    file = meminfo(tmp_path, available_gib=60)
+    resolved, available = with_measured_memory(choice("spark"), None, meminfo=file)
+    assert "kv-cache-memory-bytes" not in resolved.serve
+    assert memory_of(resolved, available=available).verdict == "no"
+
+
+def test_missing_meminfo_is_zero(tmp_path: Path) -> None:
+    assert total_and_available(tmp_path / "none") == (0, 0)
+
+
+def test_view_of_first_deployment_has_no_changes(tmp_path: Path) -> None:
+    view = view_plan(Choice(profile="b200"), tmp_path / "home", SILENT)
+    assert (view.current, view.changes, view.fitting, view.drafter) == (None, [], (), None)
+    assert memory_verdict(view.planned) == "fits"
+    require_fit(view)
+    assert not (tmp_path / "home").exists()
+
+
+def test_unfit_plan_has_changes(tmp_path: Path) -> None:
+    settings = ("max-model-len=262144", "kv-cache-dtype=auto")
+    view = view_plan(Choice(profile="rtx-5090", settings=settings), tmp_path / "home", SILENT)
+    assert memory_verdict(view.planned) == "no"
+    assert len(view.fitting) == 3
+    with pytest.raises(DoesNotFitError) as refused:
+        require_fit(view)
+    assert " ".join(view.fitting[0].options) in str(refused.value.hint)
+
+
+def test_changes_from_current_release_are_listed(fake: FakeDeployment) -> None:
+    release = fake.stored(fake.plan())[0]
+    fake.releases.switch(release)
+    current = current_plan(fake.state, "box")
+    assert current == release.plan
+    assert changes_to(fake.plan(), current) == []
+    assert any("NUMBER" in change for change in changes_to(fake.plan(NUMBER="2"), current))
+    assert current_plan(fake.state, "crate") is None

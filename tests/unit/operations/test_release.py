@@ -1,0 +1,40 @@
+"""Release folders: the files that this version renders differently."""
+
+from pathlib import Path
+
+from deckard_deploy import __version__
+from deckard_deploy.catalog import library
+from deckard_deploy.catalog.resolution import resolve
+from deckard_deploy.catalog.specs import Deployment
+from deckard_deploy.operations.plan import plan_for_host
+from deckard_deploy.operations.release import content_hashes, create_release, rendered_files, stale_files
+from deckard_deploy.running.layout import StateDir
+from deckard_deploy.running.releases import Releases
+
+
+def test_stale_files_are_named(tmp_path: Path) -> None:
+    directory = StateDir(tmp_path)
+    plan = plan_for_host(resolve(Deployment(name="box"), profile=library.profile("spark")), directory)
+    release, launch = create_release(plan, Releases(directory.create("box")))
+    release.record(launch)
+    assert stale_files(release) == ()
+    release.record(
+        launch.model_copy(update={"rendered": {**launch.rendered, "nginx.conf": "another version's"}})
+    )
+    assert stale_files(release) == ("nginx.conf",)
+    release.record(launch.model_copy(update={"rendered": {}}))  # by a version that did not write it down
+    assert stale_files(release) == ("nginx.conf", "compose.yaml")
+
+
+def test_comments_do_not_change_content_hash(tmp_path: Path) -> None:
+    directory = StateDir(tmp_path)
+    plan = plan_for_host(resolve(Deployment(name="box"), profile=library.profile("spark")), directory)
+    texts = rendered_files(plan, "deckard-launch-0")
+    assert all(f"deckard-deploy {__version__}" in text.partition("\nservices:")[0] for text in texts.values())
+    newer = {
+        name: text.replace(f"deckard-deploy {__version__}", "deckard-deploy 99")
+        for name, text in texts.items()
+    }
+    assert newer != texts
+    assert content_hashes(newer) == content_hashes(texts)
+    assert content_hashes({"nginx.conf": texts["nginx.conf"].replace("401", "200")}) != content_hashes(texts)

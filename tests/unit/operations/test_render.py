@@ -1,0 +1,76 @@
+"""`render`: plans of other hosts, and the texts that they cannot have."""
+
+import pytest
+
+from deckard_deploy.errors import BadInputError
+from deckard_deploy.operations.options import Choice
+from deckard_deploy.operations.render import (
+    absolute,
+    compose_text,
+    gateway_text,
+    kubernetes_text,
+    plan_for_folders,
+    run_text,
+    unit_text,
+)
+from deckard_deploy.operations.reporting import SILENT
+from deckard_deploy.planning.plan import LaunchPlan
+
+
+def planned(
+    profile: str, *settings: str, root: str = "/srv/deckard", models: str | None = None
+) -> LaunchPlan:
+    return plan_for_folders(Choice(profile=profile, settings=settings), root, models, SILENT)
+
+
+def test_plan_has_folders_of_other_host() -> None:
+    assert all(mount.source.startswith("/data/") for mount in planned("spark", root="/data").mounts)
+    sources = [mount.source for mount in planned("spark", models="/weights").mounts]
+    assert sources[0].startswith("/weights/")
+
+
+@pytest.mark.parametrize("path", ["data", "", "/da\nta", "$HOME", "~root"])
+def test_relative_path_is_refused(path: str) -> None:
+    with pytest.raises(BadInputError, match="an absolute path was expected"):
+        absolute(path, "--root", home=True)
+
+
+def test_home_is_for_containers_only() -> None:
+    assert planned("spark", root="~/d").mounts[0].source.startswith("~/d/")
+    with pytest.raises(BadInputError, match="--root: '~/d'"):
+        planned("cpu", root="~/d")
+
+
+@pytest.mark.parametrize("text", [compose_text, run_text, kubernetes_text])
+def test_process_has_no_container_text(text) -> None:
+    with pytest.raises(BadInputError, match="runs without Docker"):
+        text(planned("cpu"))
+
+
+def test_plan_without_gateway_has_no_nginx_conf() -> None:
+    assert "listen" in gateway_text(planned("spark"))
+    with pytest.raises(BadInputError, match="has no gateway"):
+        gateway_text(planned("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("publish.expose=192.168.1.20",), "--expose needs the gateway"),
+        (("publish.certificate=/c.pem", "publish.certificate_key=/c.key"), "TLS needs the gateway"),
+    ],
+)
+def test_run_line_has_no_second_container(settings: tuple[str, ...], message: str) -> None:
+    with pytest.raises(BadInputError, match=message):
+        run_text(planned("spark", *settings))
+
+
+def test_kubernetes_refuses_home() -> None:
+    with pytest.raises(BadInputError, match="does not know whose ~/ is meant"):
+        kubernetes_text(planned("spark", root="~/d"))
+
+
+@pytest.mark.parametrize("program", ["deckard-deploy", "/a b", "/a%h", "/a\n"])
+def test_unit_refuses_program_path(program: str) -> None:
+    with pytest.raises(BadInputError, match="--program"):
+        unit_text(planned("spark"), program=program, state_dir=None)
