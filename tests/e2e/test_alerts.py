@@ -59,24 +59,24 @@ def run(folder: Path, tmp_path: Path, case: Case, *, fires: bool) -> tuple[int, 
     return promtool("test", "rules", file)
 
 
-def test_promtool_accepts_configuration_and_rules(folder: Path) -> None:
+def test_promtool_accepts_rendered_files(folder: Path) -> None:
     code, said = promtool("check", "config", folder / "prometheus.yml")
     assert code == 0, said
     assert f"{len(ALERTS)} rules found" in said
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.alert}: {case.about}")
-def test_it_fires_and_stays_silent(folder: Path, tmp_path: Path, case: Case) -> None:
+def test_alert_fires_only_when_due(folder: Path, tmp_path: Path, case: Case) -> None:
     code, said = run(folder, tmp_path, case, fires=case.labels is not None)
     assert code == 0, said
 
 
 @pytest.mark.parametrize("case", [CASES[0], CASES[2]], ids=["fires", "silent"])
-def test_promtool_sees_an_alert_that_does_otherwise(folder: Path, tmp_path: Path, case: Case) -> None:
+def test_promtool_fails_wrong_expectation(folder: Path, tmp_path: Path, case: Case) -> None:
     assert run(folder, tmp_path, case, fires=case.labels is None)[0] != 0
 
 
-def test_every_alert_has_both_kinds_of_case() -> None:
+def test_every_alert_has_both_cases() -> None:
     names = {alert.name for alert in ALERTS}
     assert {case.alert for case in CASES if case.labels} == names
     assert {case.alert for case in CASES if not case.labels} == names

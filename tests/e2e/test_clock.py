@@ -74,7 +74,7 @@ finally:
 """
 
 
-def test_waits_and_bounds_go_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
+def test_clock_jump_keeps_timeouts(tmp_path: Path) -> None:
     library, date = tmp_path / "clock.so", tmp_path / "date"
     date.write_text("0")
     subprocess.run(

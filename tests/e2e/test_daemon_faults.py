@@ -79,7 +79,7 @@ def watched(daemon: PrivateDaemon, tmp_path: Path) -> Iterator[Watched]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
-def test_it_is_said_while_it_is_away_and_answers_when_it_is_back(
+def test_stopped_daemon_is_reported_until_back(
     watched: Watched, daemon: PrivateDaemon, number: signal.Signals
 ) -> None:
     daemon.end(number)
@@ -99,7 +99,7 @@ def test_it_is_said_while_it_is_away_and_answers_when_it_is_back(
     assert decide(watched.plan.hash, seen, watched.release.recorded_launch()).action == "nothing"
 
 
-def test_a_daemon_that_hangs_is_not_waited_for(
+def test_hanging_daemon_times_out(
     watched: Watched, daemon: PrivateDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("deckard_deploy.running.docker.client.CALL_TIMEOUT_S", DEADLINE_S)
@@ -124,7 +124,7 @@ def within(seconds: float, ask: Callable[[], object]) -> None:
     assert asking.answer(seconds) is not None, "it still waits"
 
 
-def test_up_is_told_and_the_next_one_goes_on(watched: Watched, daemon: PrivateDaemon) -> None:
+def test_up_fails_when_daemon_dies_then_recovers(watched: Watched, daemon: PrivateDaemon) -> None:
     """The daemon dies while `up` waits for the engine."""
 
     def killed(_: Release, runtime: Runtime) -> None:
@@ -141,7 +141,7 @@ def test_up_is_told_and_the_next_one_goes_on(watched: Watched, daemon: PrivateDa
     assert len(watched.containers()) == 1
 
 
-def test_its_log_goes_on_after_it_came_back(watched: Watched, daemon: PrivateDaemon) -> None:
+def test_log_continues_after_daemon_restart(watched: Watched, daemon: PrivateDaemon) -> None:
     runtime, lines = watched.world.runtime(), list[str]()
 
     def started() -> bool:

@@ -29,7 +29,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-def test_of_many_ups_one_starts_a_container(tmp_path: Path) -> None:
+def test_concurrent_ups_start_one_container(tmp_path: Path) -> None:
     world = DockerDeployment(tmp_path, CROWD)
     release, launch = world.stored(world.plan(port=free_port()))
     try:
@@ -59,7 +59,7 @@ def test_up_and_down_leave_nothing(
     assert cycle.count().more_than(before) == {}
 
 
-def test_the_count_sees_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leftovers_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     cycle = start_cycles.of_process(tmp_path / "world")
     before = cycle.count()

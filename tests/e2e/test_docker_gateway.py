@@ -95,7 +95,7 @@ def networks_of(container: str) -> dict[str, str]:
     }
 
 
-def test_the_engine_is_reached_through_the_gateway_alone(running: Running) -> None:
+def test_only_gateway_reaches_engine(running: Running) -> None:
     # The small server's own 404: it has no /v1.
     assert running.get("/models", running.keys.own()).status_code == 404
     assert "<H1>404" in running.get("/models", running.keys.own()).text
@@ -105,7 +105,7 @@ def test_the_engine_is_reached_through_the_gateway_alone(running: Running) -> No
     assert docker("inspect", "--format", ports, PROXY).split() == ["127.0.0.1"]
 
 
-def test_the_engines_network_leads_nowhere(running: Running) -> None:
+def test_engine_network_has_no_exit(running: Running) -> None:
     """Not even to this host, of which any other container reaches what listens on a bridge; the gateway's does."""
     assert networks_of(f"deckard-{NAME}") == {f"deckard-{NAME}_private": "true"}
     assert sorted(networks_of(PROXY).values()) == ["false", "true"]
@@ -132,7 +132,7 @@ def connects(container: str, *command: str) -> bool:
     return done.returncode == 0
 
 
-def test_the_certificate_is_pinned(running: Running) -> None:
+def test_client_pins_certificate(running: Running) -> None:
     assert requests.get(
         f"{running.plan.base_url}/health/live", verify=str(running.folder / "certificate.pem"), timeout=10
     ).ok
@@ -142,7 +142,7 @@ def test_the_certificate_is_pinned(running: Running) -> None:
         requests.get(f"{running.plan.base_url}/health/live", timeout=10)
 
 
-def test_a_key_is_made_and_revoked_while_it_runs(running: Running) -> None:
+def test_keys_change_without_restart(running: Running) -> None:
     instance = running.runtime.observe().instance_id
     with running.keys.lock():
         key = running.keys.add("alice")
@@ -161,7 +161,7 @@ def test_a_key_is_made_and_revoked_while_it_runs(running: Running) -> None:
     assert running.runtime.observe().instance_id == instance
 
 
-def test_keys_are_the_gateways_users_alone(running: Running) -> None:
+def test_only_gateway_user_reads_keys(running: Running) -> None:
     for file in running.folder.iterdir():
         assert (file.stat().st_mode & 0o777, file.stat().st_uid) == (
             0o600,
@@ -174,7 +174,7 @@ def test_keys_are_the_gateways_users_alone(running: Running) -> None:
     assert own in (running.keys.folder / "own.key").read_text()
 
 
-def test_it_may_do_nothing_else(running: Running) -> None:
+def test_gateway_container_is_confined(running: Running) -> None:
     assert running.plan.gateway is not None
     inspected = docker("inspect", "--format", "{{json .HostConfig}}", PROXY)
     for words in ('"ReadonlyRootfs":true', '"CapDrop":["ALL"]', "no-new-privileges:true", '"PidsLimit":64'):
@@ -182,7 +182,7 @@ def test_it_may_do_nothing_else(running: Running) -> None:
     assert docker("exec", PROXY, "id", "-u").strip() == "101"
 
 
-def test_in_a_pod_it_asks_for_a_key_whatever_the_host(running: Running) -> None:
+def test_pod_gateway_requires_key_for_any_host(running: Running) -> None:
     """Two containers on one loopback address, as `render k8s` has them, made by docker in place of Kubernetes."""
     pod, port, folder = f"{NAME}-pod", free_port(), running.world.deployment.folder
     config, access = folder / "pod.conf", folder / "pod"
@@ -217,7 +217,7 @@ def test_in_a_pod_it_asks_for_a_key_whatever_the_host(running: Running) -> None:
         docker("rm", "-f", PROXY_IN_POD, pod)
 
 
-def test_without_its_gateway_a_deployment_has_ended(running: Running) -> None:
+def test_stopped_gateway_means_exited(running: Running) -> None:
     docker("stop", PROXY)
     assert running.runtime.observe().state == "exited"
     docker("start", PROXY)

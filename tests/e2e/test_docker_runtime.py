@@ -46,7 +46,7 @@ def world(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[DockerDepl
 
 
 @pytest.mark.parametrize("world", ["plain", "dotted"], indirect=True)
-def test_up_look_and_down(world: DockerDeployment, port: int) -> None:
+def test_deploy_observe_and_stop(world: DockerDeployment, port: int) -> None:
     release, launch = world.stored(world.plan(port=port))
     ready = deploy(world.site(proven), release, launch)
     seen = world.runtime().observe()
@@ -66,14 +66,14 @@ def test_up_look_and_down(world: DockerDeployment, port: int) -> None:
     assert not take_down(world.site(proven))
 
 
-def test_arguments_arrive_as_they_were_planned(world: DockerDeployment, port: int) -> None:
+def test_arguments_arrive_as_planned(world: DockerDeployment, port: int) -> None:
     release = world.started(world.plan(port=port))
     arguments = docker("inspect", "--format", "{{json .Args}}", f"deckard-{world.name}")
     assert r"$HOME `id` '\"\n#" in arguments
     assert release.plan().launched(release.recorded_launch().launch_id).arguments[-1] == "$HOME `id` '\"\n#"
 
 
-def test_the_log_comes_whole_once_and_clean(world: DockerDeployment, port: int) -> None:
+def test_log_is_complete_and_clean(world: DockerDeployment, port: int) -> None:
     world.started(world.plan(port=port, FAKE_LINES="3000"))
     runtime, lines = world.runtime(), list[str]()
     ends = {"line 2999", "red and �"}  # of stdout and of stderr, which docker copies each for itself
@@ -85,7 +85,7 @@ def test_the_log_comes_whole_once_and_clean(world: DockerDeployment, port: int) 
     assert world.runtime().tail(0) == []
 
 
-def test_a_log_can_be_followed_from_near_its_end(world: DockerDeployment, port: int) -> None:
+def test_log_is_followed_from_last_lines(world: DockerDeployment, port: int) -> None:
     world.started(world.plan(port=port, FAKE_LINES="300"))
     eventually(lambda: {"line 299", "red and �"} <= set(world.runtime().tail(400)))
     runtime, lines, expected = world.runtime(), list[str](), world.runtime().tail(5)
@@ -93,7 +93,7 @@ def test_a_log_can_be_followed_from_near_its_end(world: DockerDeployment, port: 
     assert lines == expected
 
 
-def test_a_crash_loop_ends_and_its_log_spans_the_restarts(world: DockerDeployment, port: int) -> None:
+def test_crash_loop_ends_with_log_of_all_starts(world: DockerDeployment, port: int) -> None:
     world.started(world.plan(port=port, FAKE_MODE="crash"))
     runtime, lines = world.runtime(), list[str]()
 
@@ -116,7 +116,7 @@ def test_a_crash_loop_ends_and_its_log_spans_the_restarts(world: DockerDeploymen
     assert world.left() == []
 
 
-def test_a_network_that_monitoring_uses_is_left_and_used_again(world: DockerDeployment, port: int) -> None:
+def test_stop_keeps_network_in_use(world: DockerDeployment, port: int) -> None:
     world.started(world.plan(port=port))
     network, label = f"deckard-{world.name}_default", f"deckard.deployment={world.name}"
     other = docker(
@@ -131,13 +131,13 @@ def test_a_network_that_monitoring_uses_is_left_and_used_again(world: DockerDepl
     assert world.left() == []
 
 
-def test_a_server_deaf_to_sigterm_is_stopped_too(world: DockerDeployment, port: int) -> None:
+def test_stop_kills_server_deaf_to_sigterm(world: DockerDeployment, port: int) -> None:
     world.started(world.plan(port=port, FAKE_MODE="deaf"))
     world.runtime().stop()
     assert world.left() == []
 
 
-def test_a_failed_replacement_is_rolled_back(world: DockerDeployment, port: int) -> None:
+def test_failed_replacement_is_rolled_back(world: DockerDeployment, port: int) -> None:
     old, launch = world.stored(world.plan(port=port))
     deploy(world.site(proven), old, launch)
     new, broken = world.stored(world.plan(port=port, FAKE_MODE="crash"))
@@ -150,9 +150,7 @@ def test_a_failed_replacement_is_rolled_back(world: DockerDeployment, port: int)
     assert answers(port)
 
 
-def test_a_release_rendered_for_a_launch_that_never_came_is_brought_back_as_what_it_is(
-    world: DockerDeployment, port: int
-) -> None:
+def test_rollback_ignores_unlaunched_compose_file(world: DockerDeployment, port: int) -> None:
     """`up` was killed after rendering and before anything else: compose.yaml is ahead of launch.json."""
     old, launch = world.stored(world.plan(port=port))
     deploy(world.site(proven), old, launch)
@@ -176,7 +174,7 @@ def test_a_release_rendered_for_a_launch_that_never_came_is_brought_back_as_what
         ({"address": "192.0.2.1"}, "192.0.2.1", "--port"),
     ],
 )
-def test_what_docker_refuses_is_said_with_what_to_do(
+def test_docker_refusal_has_hint(
     world: DockerDeployment, port: int, changes: dict[str, object], words: str, hint: str
 ) -> None:
     release, launch = world.stored(world.plan(port=port, changes=changes))
@@ -189,7 +187,7 @@ def test_what_docker_refuses_is_said_with_what_to_do(
     assert not Path("/absent").exists()
 
 
-def test_a_taken_port_is_refused_before_docker_is_asked(world: DockerDeployment, port: int) -> None:
+def test_taken_port_starts_no_container(world: DockerDeployment, port: int) -> None:
     with (
         socket.create_server(("127.0.0.1", port)),
         pytest.raises(EnvironmentUnfitError, match=f"pid {os.getpid()}"),
@@ -198,9 +196,7 @@ def test_a_taken_port_is_refused_before_docker_is_asked(world: DockerDeployment,
     assert world.left() == []
 
 
-def test_somebody_elses_project_of_that_name_is_left_alone(
-    world: DockerDeployment, port: int, tmp_path: Path
-) -> None:
+def test_foreign_project_is_left_alone(world: DockerDeployment, port: int, tmp_path: Path) -> None:
     other = DockerDeployment(tmp_path / "other", world.name)
     other.started(world.plan(port=port))
     before = world.left()
@@ -213,7 +209,7 @@ def test_somebody_elses_project_of_that_name_is_left_alone(
     assert world.left() == []
 
 
-def test_somebody_elses_container_of_that_name_is_left_alone(world: DockerDeployment, port: int) -> None:
+def test_foreign_container_is_left_alone(world: DockerDeployment, port: int) -> None:
     name = f"deckard-{world.name}"
     docker(
         "run",
@@ -233,7 +229,7 @@ def test_somebody_elses_container_of_that_name_is_left_alone(world: DockerDeploy
     assert docker("inspect", "--format", "{{.State.Running}}", name) == "true\n"
 
 
-def test_a_compose_file_that_is_not_the_plans_is_noticed(world: DockerDeployment, port: int) -> None:
+def test_compose_file_of_other_plan_is_refused(world: DockerDeployment, port: int) -> None:
     release, launch = world.stored(world.plan(port=port))
     release.record(launch)
     other = render_compose(world.plan(port=port, OTHER="1"), launch_id=launch.launch_id)
@@ -242,7 +238,7 @@ def test_a_compose_file_that_is_not_the_plans_is_noticed(world: DockerDeployment
         world.runtime().start(release)
 
 
-def test_compose_variables_of_the_caller_change_nothing(world: DockerDeployment, port: int) -> None:
+def test_compose_variables_of_caller_are_ignored(world: DockerDeployment, port: int) -> None:
     world.environment |= {
         "COMPOSE_PROJECT_NAME": "other",
         "COMPOSE_FILE": "/etc/hostname",
@@ -254,7 +250,7 @@ def test_compose_variables_of_the_caller_change_nothing(world: DockerDeployment,
     assert world.left() == []
 
 
-def test_a_container_that_a_person_removed_is_missing(world: DockerDeployment, port: int) -> None:
+def test_removed_container_is_missing(world: DockerDeployment, port: int) -> None:
     world.started(world.plan(port=port))
     runtime = world.runtime()
     runtime.poll_lines()
@@ -277,7 +273,7 @@ bring_up(world.site(proven), *world.stored(LaunchPlan.model_validate_json(sys.ar
 
 
 @pytest.mark.parametrize("after_s", [0.6, 0.9, 1.1, 1.3, 1.6, 2.0])
-def test_up_after_a_kill_of_up_and_compose_leaves_one_container(
+def test_up_after_killed_up_leaves_one_container(
     world: DockerDeployment, port: int, tmp_path: Path, after_s: float
 ):
     plan = world.plan(port=port)
@@ -308,7 +304,7 @@ def registry(tmp_path: Path, port: int) -> Iterator[str]:
         server.kill()
 
 
-def test_an_image_is_pulled_by_its_digest_with_progress(world: DockerDeployment, registry: str) -> None:
+def test_pull_by_digest_reports_progress(world: DockerDeployment, registry: str) -> None:
     docker("tag", IMAGE, f"{registry}/tiny:1")
     docker("push", f"{registry}/tiny:1")
     digest = docker("inspect", "--format", "{{index .RepoDigests 0}}", f"{registry}/tiny:1").strip()
@@ -332,6 +328,6 @@ def test_an_image_is_pulled_by_its_digest_with_progress(world: DockerDeployment,
         docker("rmi", digest)
 
 
-def test_a_registry_that_is_not_there_is_the_networks_fault(world: DockerDeployment, port: int) -> None:
+def test_unreachable_registry_is_network_error(world: DockerDeployment, port: int) -> None:
     with pytest.raises(NetworkError, match="cannot be pulled"):
         images.pull(world.runtime().client, f"127.0.0.1:{port}/x:1", platform=None, on_bytes=print)

@@ -47,7 +47,7 @@ def followed(release: Release, runtime: Runtime) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_it_is_said_and_stopped(world: DockerDeployment, mode: str) -> None:
+def test_failing_start_is_explained_and_stopped(world: DockerDeployment, mode: str) -> None:
     release, launch = world.stored(world.plan(port=free_port(), FAKE_MODE=mode))
     compose = release.folder / "compose.yaml"
     compose.write_text(compose.read_text().replace("    restart:", "    mem_limit: 20m\n    restart:"))
@@ -76,7 +76,7 @@ def foreign_image() -> Iterator[str]:
     subprocess.run(["docker", "rmi", name], capture_output=True, check=True)
 
 
-def test_an_image_for_another_machine_is_named_before_it_is_started(foreign_image: str) -> None:
+def test_foreign_platform_image_is_refused(foreign_image: str) -> None:
     target = Target(folders=Folders(weights=Path("/"), caches=()), image=foreign_image)
     facts = collect(target, Host(dict(os.environ)), port_problem=lambda *_: None, quick=True)
     (found,) = (finding for finding in evaluate_rules(facts, target) if finding.rule == "image-platform")

@@ -121,7 +121,7 @@ def models(world: World, key: str) -> list[str]:
         return [model.id for model in asking.models.list()]
 
 
-def test_chat_whole_and_streamed(world: World) -> None:
+def test_chat_whole_and_streamed_agree(world: World) -> None:
     with client(world, world.alice) as asking:
         ask = asking.chat.completions
         whole = ask.create(model=MODEL, messages=[{"role": "user", "content": "Hello?"}], temperature=0)
@@ -133,7 +133,7 @@ def test_chat_whole_and_streamed(world: World) -> None:
     assert len(pieces) > 2
 
 
-def test_completion_whole_and_streamed(world: World) -> None:
+def test_completion_whole_and_streamed_agree(world: World) -> None:
     with client(world, world.alice) as asking:
         ask = asking.completions
         whole = ask.create(model=MODEL, prompt="Hello?", max_tokens=8, temperature=0)
@@ -143,7 +143,7 @@ def test_completion_whole_and_streamed(world: World) -> None:
     assert len(pieces) > 2
 
 
-def test_response_whole_and_streamed(world: World) -> None:
+def test_response_whole_and_streamed_agree(world: World) -> None:
     with client(world, world.alice) as asking:
         ask = asking.responses
         whole = ask.create(model=MODEL, input="Hello?", temperature=0)
@@ -154,7 +154,7 @@ def test_response_whole_and_streamed(world: World) -> None:
     )
 
 
-def test_models_and_health(world: World) -> None:
+def test_models_and_health_answer(world: World) -> None:
     assert MODEL in models(world, world.alice)
     # Some clients send it with a GET too.
     typed = {**world.headers(world.alice), "Content-Type": "application/json"}
@@ -162,7 +162,7 @@ def test_models_and_health(world: World) -> None:
         assert requests.get(f"{world.base_url}/{name}", headers=headers, timeout=10).status_code == 200
 
 
-def test_pieces_of_a_stream_arrive_one_by_one(world: World) -> None:
+def test_stream_is_not_buffered(world: World) -> None:
     """nginx holds nothing back: the first piece is here while the engine still writes the last.
 
     A busy machine may hold a whole answer up, so one of five is enough; a proxy that collects would collect them all.
@@ -179,7 +179,7 @@ def test_pieces_of_a_stream_arrive_one_by_one(world: World) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "x", f"dk-alice-{64 * '0'}", f"dk-bob-{64 * '0'}"])
-def test_missing_and_wrong_keys(world: World, key: str) -> None:
+def test_missing_and_wrong_keys_are_refused(world: World, key: str) -> None:
     with pytest.raises(openai.AuthenticationError):
         models(world, key or "none")
     for method, path, body in ROUTES[:4]:
@@ -188,7 +188,7 @@ def test_missing_and_wrong_keys(world: World, key: str) -> None:
         assert requests.request(method, url, data=body, headers=headers, timeout=10).status_code == 401
 
 
-def test_a_revoked_key_is_refused_without_a_restart(world: World) -> None:
+def test_revoked_key_is_refused_without_restart(world: World) -> None:
     with world.keys.lock():
         bob = world.keys.add("bob")
     world.reload()
@@ -201,7 +201,7 @@ def test_a_revoked_key_is_refused_without_a_restart(world: World) -> None:
     assert models(world, world.alice)
 
 
-def test_every_other_route_of_the_server_is_blocked_for_a_valid_key(world: World) -> None:
+def test_valid_key_reaches_no_other_route(world: World) -> None:
     others = world.routes() - (ALLOWED - {("GET", "/health"), ("GET", "/metrics")})
     assert len(others) > 15  # of a generating model, without development mode
     got = {}
@@ -212,14 +212,14 @@ def test_every_other_route_of_the_server_is_blocked_for_a_valid_key(world: World
     assert set(got.values()) == {404}
 
 
-def test_no_attack_gets_through_or_reaches_the_engine(world: World) -> None:
+def test_no_attack_reaches_engine(world: World) -> None:
     tried = attacks()
     assert len({attack.data for attack in tried}) >= 300
     assert got_through(world.address, tried) == []
     assert world.heard() <= ALLOWED
 
 
-def test_a_valid_key_hides_no_second_request(world: World) -> None:
+def test_valid_key_smuggles_no_second_request(world: World) -> None:
     """The attacks on framing again, with alice's key on the outer request: only hers may be answered."""
     marks = 0
     for attack in attacks():
@@ -231,13 +231,13 @@ def test_a_valid_key_hides_no_second_request(world: World) -> None:
     assert world.heard() <= ALLOWED
 
 
-def test_the_engines_figures_are_for_the_tools_own_key(world: World) -> None:
+def test_only_own_key_reads_engine_metrics(world: World) -> None:
     url = world.base_url.removesuffix("/v1") + "/metrics"
     assert requests.get(url, headers=world.headers(world.alice), timeout=10).status_code == 404
     assert "vllm:" in requests.get(url, headers=world.headers(world.keys.own()), timeout=10).text
 
 
-def test_a_web_page_gets_no_permission(world: World) -> None:
+def test_cross_origin_request_gets_no_permission(world: World) -> None:
     origin = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
     assert requests.options(f"{world.base_url}/models", headers=origin, timeout=10).status_code == 404
     answer = requests.get(
@@ -246,7 +246,7 @@ def test_a_web_page_gets_no_permission(world: World) -> None:
     assert [name for name in answer.headers if name.lower().startswith("access-control")] == []
 
 
-def test_a_body_that_is_too_long_is_refused(world: World) -> None:
+def test_oversized_body_is_refused(world: World) -> None:
     headers = (
         f"Authorization: Bearer {world.alice}\r\nContent-Type: application/json\r\nContent-Length: {33 << 20}"
     )
@@ -254,7 +254,7 @@ def test_a_body_that_is_too_long_is_refused(world: World) -> None:
     assert said.startswith(b"HTTP/1.1 413 ")
 
 
-def test_nobodys_key_or_prompt_is_written_down(world: World) -> None:
+def test_log_has_no_key_and_no_prompt(world: World) -> None:
     secret = world.alice.rpartition("-")[2]
     body = {**json.loads(CHAT), "messages": [{"role": "user", "content": "xylophone"}]}
     requests.post(
@@ -292,7 +292,7 @@ def bare(world: World, engine: tuple[str, Path], home: Path) -> Iterator[tuple[s
             server.terminate()
 
 
-def test_the_control_lets_the_same_attacks_through(engine: tuple[str, Path], bare: tuple[str, int]) -> None:
+def test_attacks_succeed_without_gateway(engine: tuple[str, Path], bare: tuple[str, int]) -> None:
     """Without the gateway: on 0.19.1 every Host attack on every route of /v1 is answered; much needs no key at all."""
     through = got_through(bare, [each for each in attacks() if "framing" not in each.name], patience_s=10)
     hosts = {(path, f"host {host} on {path}") for host in HOSTS for _, path, _ in ROUTES}
@@ -304,7 +304,7 @@ def test_the_control_lets_the_same_attacks_through(engine: tuple[str, Path], bar
     assert got_through(bare, [without]) == []
 
 
-def test_the_control_answers_a_model_hosts_route_without_a_key(bare: tuple[str, int], world: World) -> None:
+def test_invocations_need_no_key_without_gateway(bare: tuple[str, int], world: World) -> None:
     """The whole of inference, open beside /v1 in both releases; closed at the gateway, with a key and without."""
     headers = {"Content-Type": "application/json"}
     url = f"http://{bare[0]}:{bare[1]}/invocations"

@@ -59,7 +59,7 @@ def undollared(value: object) -> object:
     return value.replace("$$", "$") if isinstance(value, str) else value
 
 
-def test_two_parsers_read_one_meaning(plan: LaunchPlan, tmp_path: Path) -> None:
+def test_compose_parsers_agree(plan: LaunchPlan, tmp_path: Path) -> None:
     text = render_compose(plan)
     (expected,) = compose_model(plan)["services"].values()
     (ours,) = yaml.safe_load(text)["services"].values()
@@ -73,7 +73,7 @@ def test_two_parsers_read_one_meaning(plan: LaunchPlan, tmp_path: Path) -> None:
     assert not {"privileged", "cap_add", "network_mode"} & set(theirs)
 
 
-def test_arguments_and_variables_are_byte_equal_inside(plan: LaunchPlan, tmp_path: Path) -> None:
+def test_hostile_strings_arrive_byte_equal(plan: LaunchPlan, tmp_path: Path) -> None:
     (tmp_path / "compose.yaml").write_text(render_compose(plan))
     compose = ("compose", "-p", "hostile", "-f", str(tmp_path / "compose.yaml"))
     try:

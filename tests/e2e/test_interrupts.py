@@ -118,7 +118,7 @@ def servers(home: Path, runtime: str) -> int:
     ],
     indirect=["deployment"],
 )
-def test_the_next_up_converges(
+def test_up_after_interrupt_converges(
     deployment: list[str], phase: str, number: signal.Signals, tool: Tool, home: Path
 ) -> None:
     runtime = "docker" if "--image" in deployment else "process"

@@ -177,13 +177,13 @@ def compared(engine_python: Path) -> list[tuple[Case, Case]]:
     return ask(engine_python, cases())
 
 
-def test_the_plan_equals_the_engine(compared: list[tuple[Case, Case]]) -> None:
+def test_plan_equals_engine(compared: list[tuple[Case, Case]]) -> None:
     asked = [(case, in_words(theirs), said(case, by_request=False)) for case, theirs in compared]
     different = [(case, theirs, ours) for case, theirs, ours in asked if theirs != ours]
     assert different == [], different[:3]
 
 
-def test_the_plan_equals_the_newer_engine(new_engine_python: Path) -> None:
+def test_plan_equals_newer_engine(new_engine_python: Path) -> None:
     """Without the layouts that 0.19.1 refuses: 0.32.0 pads some of them, and no model of the catalog has any."""
     compared = ask(new_engine_python, [case for case in cases()[:800] if planned(case) is not None])
     asked = [(case, in_words(theirs), said(case, by_request=True)) for case, theirs in compared]
@@ -194,7 +194,7 @@ def test_the_plan_equals_the_newer_engine(new_engine_python: Path) -> None:
     assert [case for case, theirs in compared[:50] if in_words(theirs) != said(case, by_request=False)] != []
 
 
-def test_the_cases_reach_every_kind_of_answer(compared: list[tuple[Case, Case]]) -> None:
+def test_cases_cover_every_kind_of_answer(compared: list[tuple[Case, Case]]) -> None:
     answers = [theirs for _, theirs in compared]
     kinds = {
         "refused": [a for a in answers if "refused" in a],
@@ -207,7 +207,7 @@ def test_the_cases_reach_every_kind_of_answer(compared: list[tuple[Case, Case]])
     assert {kind: len(found) for kind, found in kinds.items() if len(found) < 100} == {}
 
 
-def test_the_target_with_its_drafter_has_22_groups(compared: list[tuple[Case, Case]]) -> None:
+def test_target_with_drafter_has_22_groups(compared: list[tuple[Case, Case]]) -> None:
     found = [
         len(theirs["groups"])
         for case, theirs in compared[: len(known_cases())]

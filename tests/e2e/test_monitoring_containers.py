@@ -64,7 +64,7 @@ def world(tmp_path: Path) -> Iterator[DockerDeployment]:
     docker("rmi", "-f", IMAGE, PROMETHEUS)
 
 
-def test_prometheus_reaches_the_engine_on_its_network(world: DockerDeployment, tmp_path: Path) -> None:
+def test_prometheus_container_reaches_engine(world: DockerDeployment, tmp_path: Path) -> None:
     plan = world.plan(port=free_port(), changes={"engine": "vllm-0.19.1"})
     page = plan.mounts[0].model_copy(update={"source": str(tmp_path / "metrics"), "target": "/www/metrics"})
     plan = plan.model_copy(update={"mounts": (*plan.mounts, page)})

@@ -126,7 +126,7 @@ def follow_to_end(server: Server, base_url: str, shown: list[Progress]) -> Ready
     )
 
 
-def test_a_real_start_is_followed_to_ready(
+def test_start_is_followed_to_ready(
     engine_python: Path,
     weights: Path,
     environment: dict[str, str],
@@ -163,7 +163,7 @@ def test_a_real_start_is_followed_to_ready(
         assert probe(base_url, launch_id="another-launch", served_name=NAME).outcome is Outcome.OTHER_SERVER
 
 
-def test_a_real_failure_is_named(engine_python: Path, weights: Path, environment: dict[str, str]) -> None:
+def test_failure_is_diagnosed(engine_python: Path, weights: Path, environment: dict[str, str]) -> None:
     port = free_port()
     with (
         served(engine_python, weights, port, environment, "--no-such-flag") as server,

@@ -10,7 +10,7 @@ ROOM = Fault(
     "F17",
     "docker's disk is too small for the image",
     "3: needs … bytes (… for the image), and … are free; free … bytes there: before the first byte",
-    ("tests/e2e/test_registry.py::test_an_image_that_does_not_fit_is_refused_before_its_first_byte",),
+    ("tests/e2e/test_registry.py::test_image_without_disk_space_is_refused",),
     "DID NOT RAISE",
 )
 

@@ -25,7 +25,7 @@ FAULTS = (
         (
             f"{KILLS}::test_up_converges_after_kills[what1]",
             f"{KILLS}::test_up_converges_after_kills[what0]",
-            "tests/e2e/test_docker_runtime.py::test_up_after_a_kill_of_up_and_compose_leaves_one_container",
+            "tests/e2e/test_docker_runtime.py::test_up_after_killed_up_leaves_one_container",
         ),
         "violations",
         instead="path.write_bytes(data)",
@@ -77,7 +77,7 @@ FAULTS = (
         "the date jumps by ten years and back, while a start is followed and a server is watched",
         "nothing: waits and the two restarts an hour go by the monotonic clock; doctor says that no time is set",
         (
-            "tests/e2e/test_clock.py::test_waits_and_bounds_go_on_as_if_nothing_had_happened",
+            "tests/e2e/test_clock.py::test_clock_jump_keeps_timeouts",
             "tests/unit/running/test_watch.py::test_old_restarts_do_not_count",
             f"{RULES}[clock-warn-not synchronized]",
         ),
@@ -103,7 +103,7 @@ FAULTS = (
         "3: … may not be read by others, and the engine's container runs as another user; chmod -R a+rX …",
         (
             "tests/unit/operations/test_engine.py::test_weights_that_the_containers_user_cannot_read_are_named",
-            "tests/e2e/test_container_safety.py::test_a_root_without_capabilities_needs_caches_that_are_open",
+            "tests/e2e/test_container_safety.py::test_capless_root_needs_open_caches",
         ),
         "DID NOT RAISE",
     ),
@@ -188,7 +188,7 @@ FAULTS = (
         (
             "tests/unit/operations/test_engine.py::test_a_drafter_with_another_vocabulary_is_refused_before_anything_starts",
             "tests/unit/weights/test_inspection.py::test_drafter_with_other_vocabulary_is_a_fault",
-            "tests/e2e/test_drafters.py::test_one_that_does_not_fit_is_refused",
+            "tests/e2e/test_drafters.py::test_unfit_drafter_is_refused",
         ),
         "DID NOT RAISE",
     ),
