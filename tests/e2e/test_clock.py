@@ -36,11 +36,11 @@ JUMPING = """
 import sys, time
 from pathlib import Path
 from deckard_deploy.errors import StartFailedError
-from deckard_deploy.running.deploy import Site, bring_up
+from deckard_deploy.running.deploy import DeploymentContext, deploy
 from deckard_deploy.running.watch import Canary, Watch
 from deckard_deploy.startup.follow import follow
 from deckard_deploy.startup.readiness import Outcome, Readiness
-from tests.support.fake_deployment import World
+from tests.support.fake_deployment import FakeDeployment
 
 def jump(to):
     date.write_text(str(to))
@@ -56,16 +56,18 @@ def proven(release, runtime):
     follow(runtime, ask, stalled_after_s=60, on_progress=lambda _: None)
 
 date, year = Path(sys.argv[2]), int(sys.argv[3])
-world = World(Path(sys.argv[1]))
+world = FakeDeployment(Path(sys.argv[1]))
 plan = world.plan()
 try:
-    site = Site(releases=world.releases, runtimes={"process": world.runtime()}, follow=proven, say=lambda _: None)
-    bring_up(site, *world.stored(plan))
+    site = DeploymentContext(
+        releases=world.releases, runtimes={"process": world.runtime()}, follow=proven, say=lambda _: None
+    )
+    deploy(site, *world.stored(plan))
     watch = Watch(world.deployment, canary=lambda _: Canary(False, "hung", final=True), say=lambda _: None)
-    watch.look(site), watch.look(site)
+    watch.check(site), watch.check(site)
     jump(10 * year)
     try:
-        watch.look(site)
+        watch.check(site)
         print("restarted a third time")
     except StartFailedError as error:
         print(error.message)

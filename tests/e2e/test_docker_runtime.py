@@ -264,11 +264,11 @@ def test_removed_container_is_missing(world: DockerDeployment, port: int) -> Non
 UP = """
 import sys
 from pathlib import Path
-from tests.support.docker_deployment import World, proven
+from tests.support.docker_deployment import DockerDeployment, proven
 from deckard_deploy.planning.plan import LaunchPlan
-from deckard_deploy.running.deploy import bring_up
-world = World(Path(sys.argv[1]), sys.argv[2])
-bring_up(world.site(proven), *world.stored(LaunchPlan.model_validate_json(sys.argv[3])))
+from deckard_deploy.running.deploy import deploy
+world = DockerDeployment(Path(sys.argv[1]), sys.argv[2])
+deploy(world.site(proven), *world.stored(LaunchPlan.model_validate_json(sys.argv[3])))
 """
 
 

@@ -199,8 +199,8 @@ def test_failed_change_is_shown_and_rolled_back(base_url: str, up: Tool, tool: T
 def test_busy_deployment_is_refused(up: Tool, home: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from deckard_deploy.running.layout import StateDir;"
-        "from deckard_deploy.running.lock import held\n"
-        f"with held(StateDir(Path({str(home)!r})).deployment({NAME!r}), verb='test'):\n"
+        "from deckard_deploy.running.lock import lock_deployment\n"
+        f"with lock_deployment(StateDir(Path({str(home)!r})).deployment({NAME!r}), verb='test'):\n"
         "    print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as holder:

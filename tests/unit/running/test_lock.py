@@ -14,8 +14,8 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from deckard_deploy.running.layout import StateDir
-from deckard_deploy.running.lock import held
-with held(StateDir(Path(sys.argv[1])).create("box"), verb="up"):
+from deckard_deploy.running.lock import lock_deployment
+with lock_deployment(StateDir(Path(sys.argv[1])).create("box"), verb="up"):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -25,12 +25,12 @@ import sys, time
 from pathlib import Path
 from deckard_deploy.errors import DeploymentBusyError
 from deckard_deploy.running.layout import StateDir
-from deckard_deploy.running.lock import held
+from deckard_deploy.running.lock import lock_deployment
 deployment = StateDir(Path(sys.argv[1])).create("box")
 print("there", flush=True)
 sys.stdin.read()
 try:
-    with held(deployment, verb="up"):
+    with lock_deployment(deployment, verb="up"):
         print("won", flush=True)
         time.sleep(600)
 except DeploymentBusyError as error:

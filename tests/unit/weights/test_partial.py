@@ -99,12 +99,12 @@ def test_long_etag_does_not_corrupt_positions(tmp_path):
 VICTIM = """
 import sys
 from pathlib import Path
-from deckard_deploy.weights.pull import Puller, pull
+from deckard_deploy.weights.pull import PullReporter, pull
 from deckard_deploy.weights.manifest import Manifest
-from deckard_deploy.weights.transfer import Pace
+from deckard_deploy.weights.transfer import TransferSettings
 manifest = Manifest.model_validate_json(sys.argv[1])
-pace = Pace(connections=1, segment_bytes=1 << 20, stall_s=30)
-pull(manifest, Path(sys.argv[2]), Puller(print, lambda *_: None, pace))
+pace = TransferSettings(connections=1, segment_bytes=1 << 20, stall_s=30)
+pull(manifest, Path(sys.argv[2]), PullReporter(print, lambda *_: None, pace))
 """
 
 
