@@ -12,7 +12,7 @@ import yaml
 from deckard_deploy.planning.planner import build_plan
 from deckard_deploy.rendering.alerts import ALERTS
 from deckard_deploy.rendering.monitoring import MonitoringSettings, render_monitoring
-from tests.e2e.alert_cases import CASES, Case
+from tests.e2e.alert_cases import CASES, AlertCase
 from tests.support.sample_choices import choice
 
 pytestmark = pytest.mark.skipif(
@@ -23,12 +23,12 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `monitor` writes for a plan with a drafter."""
-    made = tmp_path_factory.mktemp("monitoring")
+    folder = tmp_path_factory.mktemp("monitoring")
     plan = build_plan(choice("spark", "drafter=deckard-e4b"))
-    for name, text in render_monitoring(plan, MonitoringSettings(folder=str(made), user="0:0")).items():
-        (made / name).parent.mkdir(parents=True, exist_ok=True)
-        (made / name).write_text(text, encoding="utf-8")
-    return made / "prometheus"
+    for name, text in render_monitoring(plan, MonitoringSettings(folder=str(folder), user="0:0")).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    return folder / "prometheus"
 
 
 def promtool(*arguments: str | Path) -> tuple[int, str]:
@@ -36,7 +36,7 @@ def promtool(*arguments: str | Path) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def unit_test(folder: Path, case: Case, *, fires: bool) -> dict[str, Any]:
+def unit_test(folder: Path, case: AlertCase, *, fires: bool) -> dict[str, Any]:
     """promtool's test file of a case."""
     rules = yaml.safe_load((folder / "rules.yml").read_text(encoding="utf-8"))["groups"][0]["rules"]
     rule = next(rule for rule in rules if rule["alert"] == case.alert)
@@ -53,7 +53,7 @@ def unit_test(folder: Path, case: Case, *, fires: bool) -> dict[str, Any]:
     }
 
 
-def run(folder: Path, tmp_path: Path, case: Case, *, fires: bool) -> tuple[int, str]:
+def run(folder: Path, tmp_path: Path, case: AlertCase, *, fires: bool) -> tuple[int, str]:
     file = tmp_path / "test.yml"
     file.write_text(yaml.safe_dump(unit_test(folder, case, fires=fires)), encoding="utf-8")
     return promtool("test", "rules", file)
@@ -66,13 +66,13 @@ def test_promtool_accepts_rendered_files(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.alert}: {case.about}")
-def test_alert_fires_only_when_due(folder: Path, tmp_path: Path, case: Case) -> None:
+def test_alert_fires_only_when_due(folder: Path, tmp_path: Path, case: AlertCase) -> None:
     code, said = run(folder, tmp_path, case, fires=case.labels is not None)
     assert code == 0, said
 
 
 @pytest.mark.parametrize("case", [CASES[0], CASES[2]], ids=["fires", "silent"])
-def test_promtool_fails_wrong_expectation(folder: Path, tmp_path: Path, case: Case) -> None:
+def test_promtool_fails_wrong_expectation(folder: Path, tmp_path: Path, case: AlertCase) -> None:
     assert run(folder, tmp_path, case, fires=case.labels is None)[0] != 0
 
 

@@ -33,7 +33,7 @@ PROXY_IN_POD = f"{NAME}-pod-gateway"
 class Running:
     """An exposed deployment with TLS, on loopback all the same."""
 
-    world: DockerDeployment
+    project: DockerDeployment
     plan: LaunchPlan
     keys: Keys
     folder: Path
@@ -49,26 +49,26 @@ class Running:
 def running(tmp_path_factory: pytest.TempPathFactory, gateway_image: str) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("gwdock")
     make_image(folder)
-    world, keys = DockerDeployment(folder, NAME), Keys(folder / "state")
+    project, keys = DockerDeployment(folder, NAME), Keys(folder / "state")
     gateway = Gateway(
-        image=gateway_image, program=None, user="101:101", folder=str(world.deployment.folder / "gateway"),
+        image=gateway_image, program=None, user="101:101", folder=str(project.deployment.folder / "gateway"),
         exposed=True, tls=True, certificate=None, certificate_key=None,
     )  # fmt: skip
-    plan = world.plan(port=free_port(), changes={"gateway": gateway})
-    files.write_gateway_files(plan, keys, environment=dict(os.environ), say=world.said.append)
-    release, launch = world.stored(plan)
+    plan = project.plan(port=free_port(), changes={"gateway": gateway})
+    files.write_gateway_files(plan, keys, environment=dict(os.environ), say=project.said.append)
+    release, launch = project.stored(plan)
     compose = render_compose(plan, launch_id=launch.launch_id)
-    world.releases.store(plan.hash, {CONFIG: render_gateway(plan), "compose.yaml": compose})
+    project.releases.store(plan.hash, {CONFIG: render_gateway(plan), "compose.yaml": compose})
     release.record(launch)
-    runtime = world.runtime()
+    runtime = project.runtime()
     runtime.start(release)
-    made = Running(world, plan, keys, Path(gateway.folder), runtime)
+    running = Running(project, plan, keys, Path(gateway.folder), runtime)
     try:
-        eventually(lambda: answers(lambda: made.get("/health/live", "none").status_code == 200))
-        yield made
+        eventually(lambda: answers(lambda: running.get("/health/live", "none").status_code == 200))
+        yield running
     finally:
         runtime.stop()
-    assert world.left() == []
+    assert project.left() == []
 
 
 def answers(holds: Callable[[], bool]) -> bool:
@@ -168,7 +168,7 @@ def test_only_gateway_user_reads_keys(running: Running) -> None:
             101 if os.getuid() == 0 else os.getuid(),
         )
     own = running.keys.own().rpartition("-")[2]
-    release = running.world.releases.all()[0].folder
+    release = running.project.releases.all()[0].folder
     shown = docker("inspect", PROXY, f"deckard-{NAME}") + docker("top", PROXY) + docker("logs", PROXY)
     assert own not in shown + "".join(file.read_text() for file in release.iterdir() if file.is_file())
     assert own in (running.keys.folder / "own.key").read_text()
@@ -184,7 +184,7 @@ def test_gateway_container_is_confined(running: Running) -> None:
 
 def test_pod_gateway_requires_key_for_any_host(running: Running) -> None:
     """Two containers on one loopback address, as `render k8s` has them, made by docker in place of Kubernetes."""
-    pod, port, folder = f"{NAME}-pod", free_port(), running.world.deployment.folder
+    pod, port, folder = f"{NAME}-pod", free_port(), running.project.deployment.folder
     config, access = folder / "pod.conf", folder / "pod"
     config.write_text(render_gateway(running.plan, in_pod=True).replace(" ssl;", ";"))
     access.mkdir(mode=0o755)

@@ -42,12 +42,12 @@ def plan(tmp_path: Path) -> LaunchPlan:
     assert len(strings) == 250
     show = ("/bin/busybox", "sh", "-c", "/bin/busybox cat /proc/$$/cmdline; true", "x")
     environment = {f"V{number}": text for number, text in enumerate(strings)}
-    made = DockerDeployment(tmp_path, "hostile").plan(
+    plan = DockerDeployment(tmp_path, "hostile").plan(
         port=1, changes={"entrypoint": show, "environment": environment}
     )
-    arguments = (*made.arguments, *strings)
-    return made.model_copy(
-        update={"arguments": arguments, "container": made.container.model_copy(update={"restart": "no"})}
+    arguments = (*plan.arguments, *strings)
+    return plan.model_copy(
+        update={"arguments": arguments, "container": plan.container.model_copy(update={"restart": "no"})}
     )
 
 

@@ -23,7 +23,7 @@ MakeImage = Callable[[str, dict[str, bytes]], str]
 
 @pytest.fixture
 def make_image() -> Iterator[MakeImage]:
-    made: list[str] = []
+    images: list[str] = []
 
     def make(name: str, files: dict[str, bytes]) -> str:
         buffer = io.BytesIO()
@@ -36,11 +36,11 @@ def make_image() -> Iterator[MakeImage]:
         subprocess.run(
             ["docker", "import", "-", image], input=buffer.getvalue(), capture_output=True, check=True
         )
-        made.append(image)
+        images.append(image)
         return image
 
     yield make
-    for image in made:
+    for image in images:
         assert containers_of(image) == []
         subprocess.run(["docker", "image", "rm", image], capture_output=True, check=True)
 

@@ -27,7 +27,7 @@ NAME, LAUNCH = "tiny-gemma4", "launch-e2e"
 
 
 @dataclass(frozen=True)
-class Seen:
+class FakeObservation:
     state: State
     exit_code: int | None
     oom_killed: bool = False
@@ -55,9 +55,9 @@ class Server:
     def poll_lines(self) -> list[str]:
         return [self._lines.get() for _ in range(self._lines.qsize())]
 
-    def observe(self) -> Seen:
+    def observe(self) -> FakeObservation:
         code = self.process.poll()
-        return Seen("running" if code is None else "exited", code)
+        return FakeObservation("running" if code is None else "exited", code)
 
     def stop(self) -> None:
         if self.process.poll() is None:

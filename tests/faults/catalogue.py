@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from tests.faults import docker_faults, host_faults, startup_faults
 from tests.faults.fault import Fault
-from tests.faults.local_faults import CASES
+from tests.faults.local_faults import DOWNLOAD_FAULTS
 
 ROOM = Fault(
     "F17",
@@ -17,7 +17,7 @@ ROOM = Fault(
 
 def of_a_pull() -> Iterator[Fault]:
     """Yield the faults of a pull, each of which has a case of one test."""
-    for case in CASES:
+    for case in DOWNLOAD_FAULTS:
         proof = f"tests/unit/weights/test_faults.py::test_fault_is_survived[{case.number}]"
         yield Fault(case.number, case.fault, case.said, (proof,), case.otherwise, case.instead)
 

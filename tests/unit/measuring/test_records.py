@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from deckard_deploy.measuring import records
 from deckard_deploy.measuring.records import Ceiling, RecordHeader, Subject
 from deckard_deploy.measuring.workload import Settings
-from tests.support import sample_records as made
+from tests.support import sample_records
 
 HEADER = RecordHeader(
     id="20261125-000000-made",
@@ -23,14 +23,16 @@ HEADER = RecordHeader(
 
 
 def test_record_has_all_fields_of_its_header() -> None:
-    record = HEADER.record(runs=[made.run(1.0)])
+    record = HEADER.record(runs=[sample_records.run(1.0)])
     assert HEADER.model_dump().items() <= record.model_dump().items()
-    assert record.runs == (made.run(1.0),)
+    assert record.runs == (sample_records.run(1.0),)
     assert (record.ended, record.beside) == ("", None)
 
 
 def test_built_record_can_be_saved_and_loaded(tmp_path: Path) -> None:
-    record = HEADER.record(runs=(made.run(1.0),), stopped="interrupted", beside="20261125-000000-other")
+    record = HEADER.record(
+        runs=(sample_records.run(1.0),), stopped="interrupted", beside="20261125-000000-other"
+    )
     assert records.load(records.save(tmp_path, record)) == record
     assert (record.ended, record.beside) == ("interrupted", "20261125-000000-other")
 
@@ -42,12 +44,12 @@ def test_record_without_runs_is_refused() -> None:
 
 def test_invalid_neighbour_is_refused() -> None:
     with pytest.raises(ValidationError, match="beside"):
-        HEADER.record(runs=[made.run(1.0)], beside="../elsewhere")
+        HEADER.record(runs=[sample_records.run(1.0)], beside="../elsewhere")
 
 
 def test_reason_of_the_stop_is_one_printable_line() -> None:
     """A server's own words may be in it."""
-    record = HEADER.record(runs=[made.run(1.0)], stopped="refused:\n\x1b[2Jred " + "x" * 1000)
+    record = HEADER.record(runs=[sample_records.run(1.0)], stopped="refused:\n\x1b[2Jred " + "x" * 1000)
     assert record.ended.startswith("refused: [2Jred xxx")
     assert len(record.ended) == 500
 

@@ -50,13 +50,13 @@ def test_row_has_median_speed_and_pooled_acceptance() -> None:
 
 
 def test_table_fits_terminal_and_names_failures() -> None:
-    made = record(
+    bench_record = record(
         [run(12345.6, concurrency=16, failed=3, drafts=9, accepted=9), run(1.5, drafts=9, accepted=9)]
     )
-    widths = [max(map(len, column)) for column in zip(*cells(made), strict=True)]
+    widths = [max(map(len, column)) for column in zip(*cells(bench_record), strict=True)]
     assert sum(widths) + 2 * (len(widths) - 1) <= WIDTH
-    assert all(len(line) <= WIDTH for line in notes(made))
-    assert "FAILED" in " ".join(notes(made))
+    assert all(len(line) <= WIDTH for line in notes(bench_record))
+    assert "FAILED" in " ".join(notes(bench_record))
     assert "FAILED" not in " ".join(notes(record([run(1.0)])))
 
 
@@ -75,11 +75,11 @@ def test_arguments_are_options_of_vllm_bench(workload) -> None:
 
 
 def test_saved_record_is_loaded_unchanged(tmp_path: Path) -> None:
-    made = record([run(1.0, drafts=4, accepted=2)])
-    path = records.save(tmp_path, made)
-    assert records.load(path) == made
-    assert records.find(tmp_path, "last") == records.find(tmp_path, made.id[:12]) == path
-    assert [path.name for path in tmp_path.iterdir()] == [f"{made.id}.json"]
+    bench_record = record([run(1.0, drafts=4, accepted=2)])
+    path = records.save(tmp_path, bench_record)
+    assert records.load(path) == bench_record
+    assert records.find(tmp_path, "last") == records.find(tmp_path, bench_record.id[:12]) == path
+    assert [path.name for path in tmp_path.iterdir()] == [f"{bench_record.id}.json"]
 
 
 def set_field(name: str, value: object) -> Callable[[dict[str, Any]], None]:

@@ -84,20 +84,20 @@ def serve() -> Iterator[Serve]:
         server.server_close()
 
 
-def test_files_are_read_from_installed_package(world: PatchSetOnDisk):
-    base = from_package(world.package, TARGETS)
+def test_files_are_read_from_installed_package(on_disk: PatchSetOnDisk):
+    base = from_package(on_disk.package, TARGETS)
     assert base.files == CONTENT
-    assert str(base.package) == str(world.package)
+    assert str(base.package) == str(on_disk.package)
 
 
-def test_package_folder_may_have_another_name(world: PatchSetOnDisk, tmp_path: Path):
-    assert from_package(world.package.rename(tmp_path / "vllm-src"), TARGETS).files == CONTENT
+def test_package_folder_may_have_another_name(on_disk: PatchSetOnDisk, tmp_path: Path):
+    assert from_package(on_disk.package.rename(tmp_path / "vllm-src"), TARGETS).files == CONTENT
 
 
-def test_missing_package_file_is_named(world: PatchSetOnDisk):
-    (world.package / "v1/spec_decode/eagle.py").unlink()
+def test_missing_package_file_is_named(on_disk: PatchSetOnDisk):
+    (on_disk.package / "v1/spec_decode/eagle.py").unlink()
     with pytest.raises(EnvironmentUnfitError, match=r"eagle\.py: No such file"):
-        from_package(world.package, TARGETS)
+        from_package(on_disk.package, TARGETS)
 
 
 def test_files_are_read_from_local_wheel(tmp_path: Path):
@@ -172,9 +172,9 @@ def test_missing_wheel_is_refused(tmp_path: Path):
         from_wheel(str(tmp_path / "vllm.whl"), TARGETS)
 
 
-def test_cache_returns_saved_files(world: PatchSetOnDisk, tmp_path: Path):
-    save_to_cache(tmp_path / "cache", world.base)
-    cached = from_cache(tmp_path / "cache", world.patch_set)
+def test_cache_returns_saved_files(on_disk: PatchSetOnDisk, tmp_path: Path):
+    save_to_cache(tmp_path / "cache", on_disk.base)
+    cached = from_cache(tmp_path / "cache", on_disk.patch_set)
     assert cached is not None
     assert cached.files == CONTENT
 
@@ -193,31 +193,33 @@ for _ in range(1000):
     assert [path.read_bytes() for path in (tmp_path / "cache").iterdir()] == [b"x"]
 
 
-def test_changed_or_partial_cache_gives_none(world: PatchSetOnDisk, tmp_path: Path):
+def test_changed_or_partial_cache_gives_none(on_disk: PatchSetOnDisk, tmp_path: Path):
     cache = tmp_path / "cache"
-    save_to_cache(cache, world.base)
-    first, second = (cache / patch.base_sha256 for patch in world.patch_set.patches)
+    save_to_cache(cache, on_disk.base)
+    first, second = (cache / patch.base_sha256 for patch in on_disk.patch_set.patches)
     first.write_text("something else")
-    assert from_cache(cache, world.patch_set) is None
+    assert from_cache(cache, on_disk.patch_set) is None
     first.write_text(OLD[TARGETS[0]])
     second.unlink()
-    assert from_cache(cache, world.patch_set) is None
+    assert from_cache(cache, on_disk.patch_set) is None
 
 
-def test_named_source_is_used_and_cached(world: PatchSetOnDisk, tmp_path: Path):
+def test_named_source_is_used_and_cached(on_disk: PatchSetOnDisk, tmp_path: Path):
     cache = tmp_path / "cache"
-    assert find_base_files(world.patch_set, Source(package=str(world.package)), cache=cache).files == CONTENT
-    assert find_base_files(world.patch_set, Source(), cache=cache).origin == f"cache {cache}"
+    assert (
+        find_base_files(on_disk.patch_set, Source(package=str(on_disk.package)), cache=cache).files == CONTENT
+    )
+    assert find_base_files(on_disk.patch_set, Source(), cache=cache).origin == f"cache {cache}"
 
 
-def test_unwritable_cache_is_ignored(world: PatchSetOnDisk, tmp_path: Path):
+def test_unwritable_cache_is_ignored(on_disk: PatchSetOnDisk, tmp_path: Path):
     (tmp_path / "file").touch()
     found = find_base_files(
-        world.patch_set, Source(package=str(world.package)), cache=tmp_path / "file" / "cache"
+        on_disk.patch_set, Source(package=str(on_disk.package)), cache=tmp_path / "file" / "cache"
     )
     assert found.files == CONTENT
 
 
-def test_two_sources_are_refused(world: PatchSetOnDisk, tmp_path: Path):
+def test_two_sources_are_refused(on_disk: PatchSetOnDisk, tmp_path: Path):
     with pytest.raises(BadInputError, match="--wheel cannot be combined"):
-        find_base_files(world.patch_set, Source(wheel="x.whl", image="vllm:1"), cache=tmp_path)
+        find_base_files(on_disk.patch_set, Source(wheel="x.whl", image="vllm:1"), cache=tmp_path)

@@ -92,19 +92,19 @@ def test_set_name_is_not_a_path(name):
         ("    reason: because\n", ""),
     ],
 )
-def test_invalid_manifest_is_refused(world: PatchSetOnDisk, old, new):
-    path = world.root / "vllm-0.19.1/manifest.yaml"
+def test_invalid_manifest_is_refused(on_disk: PatchSetOnDisk, old, new):
+    path = on_disk.root / "vllm-0.19.1/manifest.yaml"
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
     with pytest.raises(BadInputError, match=r"manifest\.yaml:"):
-        load_patch_set("vllm-0.19.1", world.root)
+        load_patch_set("vllm-0.19.1", on_disk.root)
 
 
-def test_binary_diff_is_refused(world: PatchSetOnDisk):
-    (world.root / "vllm-0.19.1/eagle.patch").write_bytes(b"\xff\xfe")
+def test_binary_diff_is_refused(on_disk: PatchSetOnDisk):
+    (on_disk.root / "vllm-0.19.1/eagle.patch").write_bytes(b"\xff\xfe")
     with pytest.raises(IntegrityError):
-        world.patch_set.diff(world.patch_set.patches[0])
+        on_disk.patch_set.diff(on_disk.patch_set.patches[0])
 
 
 def test_release_of_a_file_is_known_by_hash():

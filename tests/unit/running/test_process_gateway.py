@@ -22,76 +22,74 @@ while True:
 BROKEN = "#!/bin/sh\necho 'nginx: [emerg] bind() failed' >&2\nexit 7\n"
 
 
-def start_with_gateway(world: FakeDeployment, script: str, mode: str = "serve") -> None:
+def start_with_gateway(fake: FakeDeployment, script: str, mode: str = "serve") -> None:
     """Start a deployment whose plan has the script as its gateway."""
-    program = world.deployment.folder / "nginx"
+    program = fake.deployment.folder / "nginx"
     program.write_text(script)
     program.chmod(0o755)
     gateway = Gateway(
-        image=None, program=str(program), user=None, folder=str(world.deployment.folder / "gateway"), exposed=False,
+        image=None, program=str(program), user=None, folder=str(fake.deployment.folder / "gateway"), exposed=False,
         tls=False, certificate=None, certificate_key=None,
     )  # fmt: skip
-    world.started(world.plan(FAKE_MODE=mode).model_copy(update={"gateway": gateway}))
+    fake.started(fake.plan(FAKE_MODE=mode).model_copy(update={"gateway": gateway}))
 
 
-def gateway_of(world: FakeDeployment) -> ProcessIdentity:
-    found = ServerState.model_validate_json(world.deployment.process_state.read_text()).gateway
+def gateway_of(fake: FakeDeployment) -> ProcessIdentity:
+    found = ServerState.model_validate_json(fake.deployment.process_state.read_text()).gateway
     assert found is not None
     return found
 
 
-def test_gateway_runs_and_stops_with_server(world):
-    start_with_gateway(world, NGINX)
-    eventually(world.names)
-    gateway = gateway_of(world)
-    assert eventually(lambda: any("gateway with -p" in line for line in world.runtime().tail(50)))
+def test_gateway_runs_and_stops_with_server(fake):
+    start_with_gateway(fake, NGINX)
+    eventually(fake.names)
+    gateway = gateway_of(fake)
+    assert eventually(lambda: any("gateway with -p" in line for line in fake.runtime().tail(50)))
     assert is_alive(gateway)
-    world.runtime().stop()
+    fake.runtime().stop()
     assert not is_alive(gateway)
-    assert world.names() is None
+    assert fake.names() is None
 
 
-def test_failed_gateway_ends_the_server(world):
-    start_with_gateway(world, BROKEN)
-    eventually(lambda: world.runtime().observe().state == "exited")
-    assert world.runtime().observe().exit_code == 7
-    assert "nginx: [emerg] bind() failed" in world.runtime().tail(50)
-    assert eventually(lambda: world.processes() == [])
+def test_failed_gateway_ends_the_server(fake):
+    start_with_gateway(fake, BROKEN)
+    eventually(lambda: fake.runtime().observe().state == "exited")
+    assert fake.runtime().observe().exit_code == 7
+    assert "nginx: [emerg] bind() failed" in fake.runtime().tail(50)
+    assert eventually(lambda: fake.processes() == [])
 
 
-def test_crashed_server_ends_the_gateway(world):
-    start_with_gateway(world, NGINX, "late-crash")
-    gateway = gateway_of(world)
-    eventually(lambda: world.runtime().observe().state == "exited")
-    assert world.runtime().observe().exit_code == 7
+def test_crashed_server_ends_the_gateway(fake):
+    start_with_gateway(fake, NGINX, "late-crash")
+    gateway = gateway_of(fake)
+    eventually(lambda: fake.runtime().observe().state == "exited")
+    assert fake.runtime().observe().exit_code == 7
     assert not is_alive(gateway)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_gateway_ends_with_supervisor(world, number):
-    start_with_gateway(world, NGINX)
-    eventually(world.names)
-    gateway = gateway_of(world)
-    send_signal(
-        ServerState.model_validate_json(world.deployment.process_state.read_text()).supervisor, number
-    )
+def test_gateway_ends_with_supervisor(fake, number):
+    start_with_gateway(fake, NGINX)
+    eventually(fake.names)
+    gateway = gateway_of(fake)
+    send_signal(ServerState.model_validate_json(fake.deployment.process_state.read_text()).supervisor, number)
     assert eventually(lambda: not is_alive(gateway))
 
 
-def test_reload_leaves_server_unchanged(world):
-    start_with_gateway(world, NGINX)
-    eventually(world.names)
-    before = gateway_of(world)
-    assert eventually(lambda: any("gateway with" in line for line in world.runtime().tail(50)))
-    world.runtime().reload()
-    assert eventually(lambda: "gateway reads its files" in world.runtime().tail(50))
-    assert gateway_of(world) == before
-    assert world.names()
+def test_reload_leaves_server_unchanged(fake):
+    start_with_gateway(fake, NGINX)
+    eventually(fake.names)
+    before = gateway_of(fake)
+    assert eventually(lambda: any("gateway with" in line for line in fake.runtime().tail(50)))
+    fake.runtime().reload()
+    assert eventually(lambda: "gateway reads its files" in fake.runtime().tail(50))
+    assert gateway_of(fake) == before
+    assert fake.names()
 
 
-def test_leftover_socket_is_removed(world):
-    left = world.deployment.folder / "vllm.sock"
+def test_leftover_socket_is_removed(fake):
+    left = fake.deployment.folder / "vllm.sock"
     left.write_text("")
-    start_with_gateway(world, NGINX)
-    eventually(world.names)
+    start_with_gateway(fake, NGINX)
+    eventually(fake.names)
     assert not left.exists()

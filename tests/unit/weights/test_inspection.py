@@ -11,7 +11,7 @@ from deckard_deploy.weights import gemma4_config
 from deckard_deploy.weights.inspection import inspect
 from deckard_deploy.weights.safetensors_header import read_header
 from tests.support import checkpoint_shapes as real_shapes
-from tests.support.malformed_safetensors import made
+from tests.support.malformed_safetensors import malformed_file
 
 LAYOUTS: tuple[Quantization, ...] = ("none", "nvfp4", "nvfp4_awq", "nvfp4_svd")
 Raw = dict[str, tuple[str, tuple[int, ...], bytes]]
@@ -39,7 +39,7 @@ def rewrite(path: Path, change: Callable[[Raw], object]) -> None:
     for name, (dtype, shape, data) in raw.items():
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [position, position + len(data)]}
         position += len(data)
-    path.write_bytes(made(header, b"".join(data for _, _, data in raw.values())))
+    path.write_bytes(malformed_file(header, b"".join(data for _, _, data in raw.values())))
 
 
 def test_inspect_finds_no_fault_in_tiny_checkpoints(tiny):

@@ -154,8 +154,8 @@ def test_failed_command_shows_last_line(programs):
     assert engine(programs).command("compose", "up", timeout_s=5, check=False).returncode == 1
 
 
-def test_close_without_question_contacts_nothing(world):
-    runtime = DockerRuntime(world.deployment, environment={}, say=lambda _: None)
+def test_close_without_question_contacts_nothing(fake):
+    runtime = DockerRuntime(fake.deployment, environment={}, say=lambda _: None)
     runtime.close()
 
 
