@@ -18,7 +18,7 @@ from tests.support.ports import free_port
 
 
 def of_processes(folder: Path, at_once: int) -> tuple[list[Participant], int]:
-    """How they left, and how many servers ran then."""
+    """Return the ends of all participants, and the number of servers at that time."""
     fake = FakeDeployment(folder)
     try:
         release, launch = fake.stored(fake.plan())

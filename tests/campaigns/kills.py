@@ -34,7 +34,7 @@ from deckard_deploy.system import files
 from tests.support.fake_deployment import FakeDeployment
 from tests.support.waiting import eventually
 
-# What CPython reports (sys.addaudithook) of the calls that change something outside of the process.
+# Events of sys.addaudithook for calls that change something outside of the process.
 CHANGES = {
     "fcntl.flock", "os.chmod", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink",
     "shutil.rmtree", "subprocess.Popen", "tempfile.mkdtemp", "tempfile.mkstemp",
@@ -155,7 +155,7 @@ def _ups(fake: FakeDeployment, kills: int, rng: random.Random) -> Iterator[str]:
 
 
 def up(fake: FakeDeployment, plan: LaunchPlan) -> None:
-    """What the verb does, without its words."""
+    """Do the work of the verb without its messages."""
     with lock_deployment(fake.deployment, verb="up"):
         fake.releases.clear_leftovers()
         context = _context(fake)
@@ -214,7 +214,7 @@ def _require(holds: bool, otherwise: str) -> None:  # noqa: FBT001  what is asse
 
 
 def _changes_of(act: Callable[[], object]) -> int:
-    """How many changes an undisturbed run makes."""
+    """Return the number of changes that an undisturbed run makes."""
     read_end, write_end = os.pipe()
     counted = 0
 

@@ -80,7 +80,7 @@ def config(case: dict, *, fit: bool = False) -> SimpleNamespace:
 
 
 def layout() -> object:
-    """What 0.32.0 takes where a backend asks for none, as Triton's (v1/attention/backends/utils.py:195)."""
+    """The KV cache layout of 0.32.0 where a backend asks for none, as Triton's (v1/attention/backends/utils.py:195)."""
     from vllm.v1.kv_cache_layout import KVCacheLayout  # noqa: PLC0415  0.19.1 has none
 
     return KVCacheLayout.LBNHC

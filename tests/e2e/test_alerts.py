@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `monitor` writes for a plan with a drafter."""
+    """The files that `monitor` writes for a plan with a drafter."""
     folder = tmp_path_factory.mktemp("monitoring")
     plan = build_plan(choice("spark", "drafter=deckard-e4b"))
     for name, text in render_monitoring(plan, MonitoringSettings(folder=str(folder), user="0:0")).items():

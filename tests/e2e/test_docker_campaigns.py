@@ -1,4 +1,4 @@
-"""What tests/campaigns/concurrent_ups.py and tests/campaigns/cycles.py do many times, a few times."""
+"""A few rounds of tests/campaigns/concurrent_ups.py and tests/campaigns/cycles.py."""
 
 import subprocess
 import tempfile

@@ -121,7 +121,7 @@ def test_engine_network_has_no_exit(running: Running) -> None:
 
 
 def connects(container: str, *command: str) -> bool:
-    """Whether a command that opens a connection from inside a container ends well."""
+    """Return True if a connection can be opened from inside a container."""
     done = subprocess.run(
         ["docker", "exec", container, *command],
         stdin=subprocess.DEVNULL,

@@ -172,7 +172,7 @@ def test_server_refuses_unneeded_requests() -> None:
 
 
 def test_cross_site_request_is_refused(base_url: str) -> None:
-    """What a browser sends to another site without asking for leave, which is not given. No key is asked for here."""
+    """A browser sends this to another site without a preflight request; no key is needed here."""
     url, origin = f"{base_url}/chat/completions", {"Origin": "http://evil.example"}
     body = json.dumps(
         {"model": "tiny-gemma4", "messages": [{"role": "user", "content": "Hello?"}], "max_tokens": 1}
@@ -197,7 +197,7 @@ ASK = f"exec 3<>/dev/tcp/10.213.1.2/8080; printf '{REQUEST}' >&3; head -n 1 <&3"
 
 
 def test_gateway_refuses_container_neighbour(gateway_image: str) -> None:
-    """Where docker is older than 28 a route to the container's network is one; here it is a second network."""
+    """A second network stands for a route to the container's network, which docker before 28 lets through."""
     network = f"{NAME}-neighbours"
     docker("network", "create", "--subnet", "10.213.0.0/16", network)
     docker("network", "connect", "--ip", "10.213.1.2", network, GATEWAY)

@@ -86,7 +86,7 @@ def guarded(
     )
     plan = plan_for_host(resolved, directory).model_copy(update={"patches": (), "plugin": None})
     gemma4.write(directory.models / MODEL)
-    # Where an earlier start has left what it found out about the model.
+    # An earlier start has left its findings about the model there.
     directory.cache.symlink_to(home / "cache")
     keys, deployment = Keys(directory.root), directory.create("gate")
     with keys.lock():

@@ -21,7 +21,7 @@ from tests.e2e.conftest import Tool, docker
 from tests.support.ports import free_port
 
 NAME = "interrupted"
-# What `up` says when it enters a phase; the engine's log has the same order.
+# The message of `up` for each phase; the engine's log has the same order.
 PHASES = [
     "plan",
     "start",

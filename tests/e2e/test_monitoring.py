@@ -85,7 +85,7 @@ def top(home: Path) -> Iterator[Terminal]:
 
 
 def working(text: str) -> bool:
-    """Whether the screen shows a server that does something."""
+    """Return True if the screen shows a server that generates."""
     return "4 running" in text and "tok/s" in text and " ms" in text
 
 

@@ -58,7 +58,7 @@ GONE = {"0.19.1": "--linear-backend", "0.32.0": "--override-attention-dtype"}
 
 @dataclass(frozen=True)
 class Release:
-    """What we render for a vLLM version, and what its parser answers to that and, last, to an option it has not."""
+    """Our command lines for a vLLM version, and its parser's answers to them and, last, to an unknown option."""
 
     version: str
     rendered: list[LaunchPlan]

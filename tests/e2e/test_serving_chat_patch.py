@@ -1,4 +1,4 @@
-"""What a client gets from chat completions: thoughts, answers and calls where they belong, whatever the deltas are."""
+"""Chat completions have thoughts, answers and calls where they belong, for every size of delta."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What docker, its images and what is mounted into them may do: F33 to F37, F39, F40, F50 to F53."""
+"""Faults of docker, its images and their mounts: F33 to F37, F39, F40, F50 to F53."""
 
 from tests.faults.fault import Fault
 

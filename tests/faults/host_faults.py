@@ -1,4 +1,4 @@
-"""What people, other programs and the machine may do: F38 to F60 without those of docker."""
+"""Faults of people, other programs and the machine: F38 to F60 without those of docker."""
 
 from tests.faults.fault import Fault
 

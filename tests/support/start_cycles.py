@@ -21,7 +21,7 @@ from tests.support.waiting import eventually
 
 @dataclass(frozen=True)
 class Count:
-    """What there is: of docker's, of this process, of its machine, of the state directory."""
+    """Numbers of things in docker, this process, its machine and the state directory."""
 
     containers: int
     networks: int
@@ -36,7 +36,7 @@ class Count:
     resident_bytes: int
 
     def more_than(self, before: "Count") -> dict[str, int]:
-        """What there is more of, by how many; bytes are not counted as things."""
+        """Return the excess over `before` by field; bytes are not counted."""
         mine, theirs = asdict(self), asdict(before)
         return {
             name: mine[name] - theirs[name]

@@ -15,11 +15,11 @@ SCHEDULER = "v1/core/sched/scheduler.py"
 # Files over the stock ones: (file, text, its replacement) on top of the patched eagle.py. Each is an experiment.
 EXPERIMENTS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "patched": (),
-    # What the published patch does: every draft layer gets group 0's block table.
+    # As in the published patch: every draft layer gets group 0's block table.
     "group 0 for all": (
         (EAGLE, "self.runner.input_batch.block_table[gid]", "self.runner.input_batch.block_table[0]"),
     ),
-    # What stock does: the first passes of a batch draft on the runner's own pinned counts (eagle.py:593).
+    # As in stock vLLM: the first passes of a batch draft on the runner's own pinned counts (eagle.py:593).
     "counts in place": (
         (
             EAGLE,
