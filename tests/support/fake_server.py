@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A substitute for `vllm serve` with a log, a list of models and a worker. FAKE_… sets its mode."""
+"""A substitute for `vllm serve` with a log, a list of models, one answer and a worker. FAKE_… sets its mode."""
 
 import json
 import os
@@ -15,7 +15,14 @@ class Models(BaseHTTPRequestHandler):
     server: "Server"
 
     def do_GET(self) -> None:
-        body = json.dumps({"data": [{"id": name} for name in self.server.names]}).encode()
+        self.send({"data": [{"id": name} for name in self.server.names]})
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        self.send({"choices": [{"message": {"content": "ready"}, "finish_reason": "stop"}]})
+
+    def send(self, answer: object) -> None:
+        body = json.dumps(answer).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
