@@ -18,7 +18,7 @@ ROOM = Fault(
 def of_a_pull() -> Iterator[Fault]:
     """Yield the faults of a pull, each of which has a case of one test."""
     for case in DOWNLOAD_FAULTS:
-        proof = f"tests/unit/weights/test_faults.py::test_fault_is_survived[{case.number}]"
+        proof = f"tests/unit/weights/test_pull_faults.py::test_fault_is_survived[{case.number}]"
         yield Fault(case.number, case.fault, case.said, (proof,), case.otherwise, case.instead)
 
 

@@ -3,7 +3,7 @@
 from tests.faults.fault import Fault
 
 DEPLOY = "tests/unit/running/test_deploy.py"
-KILLS = "tests/unit/running/test_kills.py"
+KILLS = "tests/unit/running/test_deploy_kills.py"
 IDENTITY = "tests/unit/system/test_processes.py"
 RULES = "tests/unit/doctor/test_judge.py::test_rule_finds_the_fault_and_accepts_the_rest"
 
@@ -13,7 +13,7 @@ FAULTS = (
         "many `up` at once",
         "8: deployment … is held by pid 7, `deckard-deploy up`, since …",
         (
-            "tests/unit/running/test_crowd.py::test_one_up_starts_and_the_others_exit",
+            "tests/unit/running/test_lock_concurrent_ups.py::test_one_up_starts_and_the_others_exit",
             "tests/unit/running/test_lock.py::test_one_of_many_gets_the_lock",
         ),
         "[0, 3, 3, 3,",
@@ -56,7 +56,7 @@ FAULTS = (
         (
             f"{RULES}[memory-available-fail-97.0 GiB available, ]",
             f"{RULES}[footprint-fail-28.0 GiB before any ]",
-            "tests/unit/doctor/test_advisories.py::test_restarts_are_bounded",
+            "tests/unit/doctor/rules/test_engine_advisories.py::test_restarts_are_bounded",
         ),
         "Severity.WARN",
         instead="True",
@@ -146,7 +146,7 @@ FAULTS = (
         "F56",
         "ulimit allows no larger file, or no more open files",
         "3: cannot write …: File too large; ulimit -f",
-        ("tests/unit/weights/test_limits.py::test_pull_names_ulimit_and_resumes_without_it",),
+        ("tests/unit/weights/test_pull_limits.py::test_pull_names_ulimit_and_resumes_without_it",),
         "names(3, 'File too large', 'ulimit -')",
     ),
     Fault(

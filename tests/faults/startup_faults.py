@@ -3,7 +3,7 @@
 from tests.faults.fault import Fault
 
 FOLLOW = "tests/unit/startup/test_follow.py"
-TRUTH = "tests/unit/startup/test_truth.py"
+TRUTH = "tests/unit/startup/test_readiness_truth.py"
 DIAGNOSIS = "tests/unit/startup/test_diagnosis.py"
 WATCH = "tests/unit/running/test_watch.py"
 FAILING = "tests/e2e/test_failing_containers.py"

@@ -11,7 +11,7 @@ from tests.faults.catalogue import FAULTS
 from tests.faults.fault import CHECKOUT, Fault, fail_without_guard, file_of, run_tests
 from tests.faults.guards import marks, without_guard
 
-# One of each kind; tests/unit/weights/test_faults.py runs all of a pull without their guards.
+# One of each kind; tests/unit/weights/test_pull_faults.py runs all of a pull without their guards.
 SLICE = [fault for fault in FAULTS if fault.number in ("F29", "F45", "F59")]
 PACKAGE = CHECKOUT / "deckard_deploy"
 ABSENT = "tests/unit/system/test_ports.py::test_that_is_none"
