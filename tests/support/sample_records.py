@@ -75,3 +75,9 @@ def header(*, name: str = "made", ceilings: tuple[Ceiling, ...] = ()) -> RecordH
 def record(runs: Iterable[Run], *, name: str = "made", ceilings: tuple[Ceiling, ...] = ()) -> BenchRecord:
     """A record of these runs."""
     return header(name=name, ceilings=ceilings).record(runs=runs)
+
+
+def full_record() -> BenchRecord:
+    runs = [run(speed, concurrency=1, drafts=10, accepted=7, failed=1) for speed in (9.0, 10.0, 11.0)]
+    whole = record(runs, ceilings=(Ceiling(concurrency=1, tokens_per_s=20.0),))
+    return whole.model_copy(update={"subject": whole.subject.model_copy(update={"model": "<script>"})})
