@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 
 from deckard_deploy.errors import EnvironmentUnfitError
-from deckard_deploy.weights import hub as hub_module
-from deckard_deploy.weights.folder import PRIVATE_FOLDER, ModelFolder
-from tests.support.hub_server import REPO
+from deckard_deploy.weights.folder import PRIVATE_FOLDER
 from tests.support.pull_folder import BIG, PullFolder
 
 
@@ -63,65 +61,3 @@ def test_full_disk_keeps_links_that_were_being_copied(
     pull_folder.pull()
     pull_folder.assert_right()
     assert pull_folder.hub.served(BIG) == 0
-
-
-def test_check_records_files_only_after_fsync(pull_folder: PullFolder, monkeypatch: pytest.MonkeyPatch):
-    """A hash covers only the page cache, but `verify --fast` and `up` trust the record after a power loss."""
-    pull_folder.pull()
-    (pull_folder.folder / BIG).unlink()
-    (pull_folder.folder / BIG).write_bytes(pull_folder.hub.files[BIG])
-    model = ModelFolder(pull_folder.folder)
-    files = list(hub_module.resolve(REPO, None).needed)
-
-    def broken(_: int) -> None:
-        raise OSError(errno.EIO, "Input/output error")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", broken)
-        with pytest.raises(EnvironmentUnfitError, match=rf"{BIG}.*Input/output error"):
-            model.check(files)
-    assert [file.path for file in model.changed(files)] == [BIG]
-    assert model.check(files) == []
-    assert model.changed(files) == []
-
-
-def test_circular_links_are_fetched_again(pull_folder: PullFolder):
-    pull_folder.folder.mkdir(parents=True)
-    (pull_folder.folder / BIG).symlink_to(BIG)
-    (pull_folder.folder / "config.json").symlink_to("other")
-    (pull_folder.folder / "other").symlink_to("config.json")
-    pull_folder.pull()
-    (pull_folder.folder / "other").unlink()
-    pull_folder.assert_right()
-
-
-def test_linked_folder_is_replaced_by_real_one(pull_folder: PullFolder, tmp_path: Path):
-    pull_folder.hub.files |= {"sub/a.json": b"[1]", "sub/b.json": b"[2]"}
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (outside / "a.json").write_bytes(b"[1]")
-    pull_folder.folder.mkdir(parents=True)
-    (pull_folder.folder / "sub").symlink_to(outside)
-    pull_folder.pull()
-    pull_folder.assert_right()
-    assert not (pull_folder.folder / "sub").is_symlink()
-    assert (pull_folder.hub.served("sub/a.json"), pull_folder.hub.served("sub/b.json")) == (0, 3)
-    assert [path.name for path in outside.iterdir()] == ["a.json"]  # nothing was written to the target
-    shutil.rmtree(pull_folder.folder / "sub")
-    (pull_folder.folder / "sub").symlink_to(outside)
-    model, wanted = ModelFolder(pull_folder.folder), list(hub_module.resolve(REPO, None).needed)
-    assert {one.path for one in model.changed(wanted)} == {"sub/a.json", "sub/b.json"}
-    assert any(one.path == "sub/a.json" and "a link to" in one.cause for one in model.check(wanted))
-
-
-def test_clear_parts_keeps_foreign_files(pull_folder: PullFolder, tmp_path: Path):
-    disk, ours = tmp_path / "disk", pull_folder.folder / PRIVATE_FOLDER
-    (disk / "folder").mkdir(parents=True)
-    for name in ("mine.txt", f"{'0' * 64}.part", f"{'0' * 64}.journal"):
-        (disk / name).write_text("mine")
-    ours.mkdir(parents=True)
-    (ours / "parts").symlink_to(disk)
-    pull_folder.pull()
-    assert sorted(path.name for path in disk.iterdir()) == ["folder", "mine.txt"]
-    (ours / "parts").unlink()
-    pull_folder.assert_right()
