@@ -10,6 +10,7 @@ import pytest
 from deckard_deploy.errors import EnvironmentUnfitError
 from deckard_deploy.weights import hub as hub_module
 from deckard_deploy.weights.folder import PRIVATE_FOLDER, ModelFolder
+from deckard_deploy.weights.manifest import RemoteFile
 from tests.support.hub_server import REPO
 from tests.support.pull_folder import BIG, PullFolder
 
@@ -74,3 +75,29 @@ def test_clear_parts_keeps_foreign_files(pull_folder: PullFolder, tmp_path: Path
     assert sorted(path.name for path in disk.iterdir()) == ["folder", "mine.txt"]
     (ours / "parts").unlink()
     pull_folder.assert_right()
+
+
+def test_verified_file_is_unchanged_until_written(tmp_path: Path):
+    file = RemoteFile(path="a.json", size=2, sha256="0" * 64)
+    model = ModelFolder(tmp_path / "model")
+    model.folder.mkdir()
+    (model.folder / "a.json").write_text("[]")
+    assert model.changed([file]) == [file]
+    model.record_verified([file])
+    assert model.changed([file]) == []
+    (model.folder / "a.json").write_text("{}")
+    assert model.changed([file]) == [file]
+
+
+def test_file_behind_a_link_is_never_verified(tmp_path: Path):
+    """A container mounts this folder only, and cannot follow the link."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "a.json").write_text("[]")
+    model = ModelFolder(tmp_path / "model")
+    model.folder.mkdir()
+    (model.folder / "sub").symlink_to(outside)
+    file = RemoteFile(path="sub/a.json", size=2, sha256="0" * 64)
+    model.record_verified([file])
+    assert model.changed([file]) == [file]
+    assert model.link_to(file) == model.folder / "sub"
