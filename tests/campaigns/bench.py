@@ -1,4 +1,4 @@
-"""What does measuring through the tool cost? Runs of `bench` and of `vllm bench serve` typed by hand, in turn.
+"""The cost of measuring through the tool: runs of `bench` and of `vllm bench serve` by hand, in turn.
 
     python -m tests.campaigns.bench --server http://127.0.0.1:8000 --served-name NAME --model FOLDER \\
         --python PYTHON > runs.json

@@ -12,32 +12,32 @@ from pathlib import Path
 
 from deckard_deploy.running.deploy import take_down
 from tests.support import docker_deployment
-from tests.support.concurrent_ups import Participant, crowd, site_of_processes
+from tests.support.concurrent_ups import Participant, deploy_at_once, open_fake_deployment
 from tests.support.fake_deployment import FakeDeployment
 from tests.support.ports import free_port
 
 
 def of_processes(folder: Path, at_once: int) -> tuple[list[Participant], int]:
-    """How they left, and how many servers ran then."""
-    world = FakeDeployment(folder)
+    """Return the ends of all participants, and the number of servers at that time."""
+    fake = FakeDeployment(folder)
     try:
-        release, launch = world.stored(world.plan())
-        left = crowd(site_of_processes, folder, release, launch, at_once)
-        return left, len(world.processes()) // 2  # each has a worker
+        release, launch = fake.stored(fake.plan())
+        left = deploy_at_once(open_fake_deployment, folder, release, launch, at_once)
+        return left, len(fake.processes()) // 2  # each has a worker
     finally:
-        world.end()
+        fake.end()
 
 
 def of_docker(folder: Path, at_once: int) -> tuple[list[Participant], int]:
     """The same with a container."""
-    world = docker_deployment.DockerDeployment(folder, docker_deployment.CROWD)
+    project = docker_deployment.DockerDeployment(folder, docker_deployment.SHARED_NAME)
     try:
-        release, launch = world.stored(world.plan(port=free_port()))
-        left = crowd(docker_deployment.site_of_a_crowd, folder, release, launch, at_once)
-        mine = ("--filter", f"label=deckard.deployment={world.name}")
+        release, launch = project.stored(project.plan(port=free_port()))
+        left = deploy_at_once(docker_deployment.open_shared_project, folder, release, launch, at_once)
+        mine = ("--filter", f"label=deckard.deployment={project.name}")
         return left, len(docker_deployment.docker("ps", "-q", *mine).split())
     finally:
-        take_down(world.site(docker_deployment.proven))
+        take_down(project.context(docker_deployment.proven))
 
 
 def run(kind: str, rounds: int, at_once: int) -> None:

@@ -22,7 +22,7 @@ from tests.support import docker_deployment, start_cycles
 FIRST = 2
 
 
-def made(kind: str, folder: Path) -> start_cycles.Cycle:
+def cycle_of(kind: str, folder: Path) -> start_cycles.Cycle:
     if kind == "vllm":
         return start_cycles.of_vllm(folder, os.environ["ENGINE_IMAGE"], os.environ["GATEWAY_IMAGE"])
     return {"docker": start_cycles.of_docker, "process": start_cycles.of_process}[kind](folder)
@@ -35,7 +35,7 @@ def run(kind: str, most: int, seconds: int) -> None:
     ):
         tempfile.tempdir = os.environ["TMPDIR"] = str(Path(name) / "temporary")
         Path(tempfile.tempdir).mkdir()
-        cycle, began, done = made(kind, Path(name)), time.monotonic(), FIRST
+        cycle, began, done = cycle_of(kind, Path(name)), time.monotonic(), FIRST
         try:
             cycle.turn(FIRST)
             before = cycle.count()

@@ -41,7 +41,7 @@ def run(passes: int, numbers: list[str]) -> int:
 
 
 def one_pass(faults: list[Fault]) -> list[tuple[bool, str]]:
-    """Whether each first proof passes, and what it says without the guard."""
+    """Return for each fault if its first proof passes, and the result without the guard."""
     passed = proven({fault.proofs[0] for fault in faults})
     with ThreadPool(AT_ONCE) as pool:
         return list(
@@ -54,7 +54,7 @@ def one_pass(faults: list[Fault]) -> list[tuple[bool, str]]:
 
 
 def proven(proofs: set[str]) -> set[str]:
-    """Those of which every case passes; a skipped one proves nothing."""
+    """Return the proofs of which every case passes; a skipped case proves nothing."""
     done = run_tests(CHECKOUT, "-rA", "--tb=short", *sorted(proofs))
     cases = re.findall(r"^(PASSED|FAILED|ERROR|SKIPPED) (\S.*?)(?: - .*)?$", done.stdout, re.MULTILINE)
     bad = {

@@ -34,7 +34,7 @@ from deckard_deploy.system import files
 from tests.support.fake_deployment import FakeDeployment
 from tests.support.waiting import eventually
 
-# What CPython reports (sys.addaudithook) of the calls that change something outside of the process.
+# Events of sys.addaudithook for calls that change something outside of the process.
 CHANGES = {
     "fcntl.flock", "os.chmod", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink",
     "shutil.rmtree", "subprocess.Popen", "tempfile.mkdtemp", "tempfile.mkstemp",
@@ -57,52 +57,52 @@ def main() -> int:
         files.write_atomically = releases.write_atomically = _write_in_place  # type: ignore[attr-defined]
     rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory(prefix="campaign-") as folder:
-        world = FakeDeployment(Path(folder))
+        fake = FakeDeployment(Path(folder))
         try:
-            violations = list((_writes if options.what == "write" else _ups)(world, options.kills, rng))
+            violations = list((_writes if options.what == "write" else _ups)(fake, options.kills, rng))
         finally:
-            world.end()
+            fake.end()
     for violation in violations:
         print(violation)
     print(f"{options.kills} kills, {len(violations)} violations")
     return 1 if violations else 0
 
 
-def _writes(world: FakeDeployment, kills: int, rng: random.Random) -> Iterator[str]:
-    plans = [world.plan(PADDING=str(number) * 200_000) for number in range(5)]
+def _writes(fake: FakeDeployment, kills: int, rng: random.Random) -> Iterator[str]:
+    plans = [fake.plan(PADDING=str(number) * 200_000) for number in range(5)]
     for number in range(kills):
-        victim = _forked(lambda: _write_for_ever(world, plans))
+        victim = _forked(lambda: _write_for_ever(fake, plans))
         time.sleep(rng.uniform(0, 0.1))
         os.kill(victim, signal.SIGKILL)
         os.waitpid(victim, 0)
         try:
-            _check_files(world)
+            _check_files(fake)
         except (DeployError, AssertionError) as error:
             yield f"kill {number}: {error}"
-            for release in world.deployment.releases.iterdir():
+            for release in fake.deployment.releases.iterdir():
                 files.remove_folder(release)
 
 
-def _write_for_ever(world: FakeDeployment, plans: list[LaunchPlan]) -> None:
+def _write_for_ever(fake: FakeDeployment, plans: list[LaunchPlan]) -> None:
     round_ = int.from_bytes(os.urandom(4))  # other words than the victim before wrote
     while True:
         for plan in plans:
-            with lock_deployment(world.deployment, verb="up"):
-                world.releases.clear_leftovers()
+            with lock_deployment(fake.deployment, verb="up"):
+                fake.releases.clear_leftovers()
                 text = f"{round_}\n" * 50_000
                 contents = {
                     "plan.json": plan.model_dump_json(),
                     "patches/a.py": text + hashlib.sha256(text.encode()).hexdigest(),
                 }
-                release = world.releases.store(plan.hash, contents)
-                release.record(world.launch(plan))
-                world.releases.switch(release)
-                world.releases.prune()
+                release = fake.releases.store(plan.hash, contents)
+                release.record(fake.launch(plan))
+                fake.releases.switch(release)
+                fake.releases.prune()
         round_ += 1
 
 
-def _check_files(world: FakeDeployment) -> None:
-    for release in world.releases.all():
+def _check_files(fake: FakeDeployment) -> None:
+    for release in fake.releases.all():
         release.load()
         release.launch()
         text = release.text("patches/a.py")
@@ -110,27 +110,27 @@ def _check_files(world: FakeDeployment) -> None:
             hashlib.sha256(text[:-64].encode()).hexdigest() == text[-64:],
             f"{release.folder}/patches/a.py is half",
         )
-    world.releases.current()
-    world.releases.previous()
-    with lock_deployment(world.deployment, verb="check"):
-        world.releases.clear_leftovers()
-    left = list(world.state.root.rglob(".tmp-*"))
+    fake.releases.current()
+    fake.releases.previous()
+    with lock_deployment(fake.deployment, verb="check"):
+        fake.releases.clear_leftovers()
+    left = list(fake.state.root.rglob(".tmp-*"))
     _require(not left, f"left over: {left}")
 
 
-def _ups(world: FakeDeployment, kills: int, rng: random.Random) -> Iterator[str]:
-    good, better, bad = world.plan(), world.plan(FAKE_NEW="1"), world.plan(FAKE_MODE="crash")
+def _ups(fake: FakeDeployment, kills: int, rng: random.Random) -> Iterator[str]:
+    good, better, bad = fake.plan(), fake.plan(FAKE_NEW="1"), fake.plan(FAKE_MODE="crash")
 
     def failing() -> None:
         with contextlib.suppress(StartFailedError):
-            up(world, bad)
+            up(fake, bad)
 
     # name -> what runs before, what is killed
     scenes: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
-        "first": (lambda: down(world), lambda: up(world, good)),
-        "replace": (lambda: up(world, good), lambda: up(world, better)),
-        "roll back": (lambda: up(world, good), failing),
-        "down": (lambda: up(world, good), lambda: down(world)),
+        "first": (lambda: down(fake), lambda: up(fake, good)),
+        "replace": (lambda: up(fake, good), lambda: up(fake, better)),
+        "roll back": (lambda: up(fake, good), failing),
+        "down": (lambda: up(fake, good), lambda: down(fake)),
     }
     changes: dict[str, int] = {}
     for number in range(kills):
@@ -144,39 +144,39 @@ def _ups(world: FakeDeployment, kills: int, rng: random.Random) -> Iterator[str]
         pid = _forked(victim, killed_at=at)
         os.waitpid(pid, 0)
         try:
-            up(world, good)
-            _check_one_server(world, good)
+            up(fake, good)
+            _check_one_server(fake, good)
         except (DeployError, AssertionError) as error:
             yield f"kill {number} ({name}, before change {at} of {changes[name]}): {error}"
-            down(world)
-    down(world)
-    if world.processes() or world.supervisors():
-        yield f"processes left after down: {world.processes() + world.supervisors()}"
+            down(fake)
+    down(fake)
+    if fake.processes() or fake.supervisors():
+        yield f"processes left after down: {fake.processes() + fake.supervisors()}"
 
 
-def up(world: FakeDeployment, plan: LaunchPlan) -> None:
-    """What the verb does, without its words."""
-    with lock_deployment(world.deployment, verb="up"):
-        world.releases.clear_leftovers()
-        site = _site(world)
-        release = world.releases.get(plan.hash)
-        decision = decide(plan.hash, observe(site.runtimes), release.launch() if release else None)
+def up(fake: FakeDeployment, plan: LaunchPlan) -> None:
+    """Do the work of the verb without its messages."""
+    with lock_deployment(fake.deployment, verb="up"):
+        fake.releases.clear_leftovers()
+        context = _context(fake)
+        release = fake.releases.get(plan.hash)
+        decision = decide(plan.hash, observe(context.runtimes), release.launch() if release else None)
         if decision.action == "follow" and release:
-            resume(site, release)
+            resume(context, release)
         elif decision.action != "nothing":
-            deploy(site, *world.stored(plan, f"deckard-launch-{os.urandom(6).hex()}"))
-        world.releases.prune()
+            deploy(context, *fake.stored(plan, f"deckard-launch-{os.urandom(6).hex()}"))
+        fake.releases.prune()
 
 
-def down(world: FakeDeployment) -> None:
+def down(fake: FakeDeployment) -> None:
     """The same for `down`."""
-    with lock_deployment(world.deployment, verb="down"):
-        take_down(_site(world))
+    with lock_deployment(fake.deployment, verb="down"):
+        take_down(_context(fake))
 
 
-def _site(world: FakeDeployment) -> DeploymentContext:
+def _context(fake: FakeDeployment) -> DeploymentContext:
     return DeploymentContext(
-        releases=world.releases, runtimes={"process": world.runtime()}, follow=_proven, say=lambda _: None
+        releases=fake.releases, runtimes={"process": fake.runtime()}, follow=_proven, say=lambda _: None
     )
 
 
@@ -191,20 +191,20 @@ def _proven(release: Release, runtime: Runtime) -> None:
     eventually(listed)
 
 
-def _check_one_server(world: FakeDeployment, plan: LaunchPlan) -> None:
-    release = world.releases.current()
+def _check_one_server(fake: FakeDeployment, plan: LaunchPlan) -> None:
+    release = fake.releases.current()
     if release is None:
         raise AssertionError("there is no current release")
     _require(release.plan_hash == plan.hash, f"{release.plan_hash} is current, {plan.hash} was brought up")
     launch = release.recorded_launch()
     _require(launch.state == "ready", f"the launch is {launch.state}")
     _require(
-        world.names() == ["t", launch.launch_id],
-        f"{world.names()} are served, {launch.launch_id} was started",
+        fake.names() == ["t", launch.launch_id],
+        f"{fake.names()} are served, {launch.launch_id} was started",
     )
-    _require(len(world.processes()) == 2, f"not one server and its worker: {world.processes()}")
-    _require(len(world.supervisors()) == 2, f"not one supervisor and its guard: {world.supervisors()}")
-    left = list(world.state.root.rglob(".tmp-*"))
+    _require(len(fake.processes()) == 2, f"not one server and its worker: {fake.processes()}")
+    _require(len(fake.supervisors()) == 2, f"not one supervisor and its guard: {fake.supervisors()}")
+    left = list(fake.state.root.rglob(".tmp-*"))
     _require(not left, f"left over: {left}")
 
 
@@ -214,7 +214,7 @@ def _require(holds: bool, otherwise: str) -> None:  # noqa: FBT001  what is asse
 
 
 def _changes_of(act: Callable[[], object]) -> int:
-    """How many changes an undisturbed run makes."""
+    """Return the number of changes that an undisturbed run makes."""
     read_end, write_end = os.pipe()
     counted = 0
 

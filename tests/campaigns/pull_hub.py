@@ -1,4 +1,4 @@
-"""What the campaigns of pull share: a hub that knows when to kill, and one that sends as much as is taken."""
+"""Hubs of the pull campaigns: one that kills the client at a given byte, and one that sends without end."""
 
 import hashlib
 import mmap
@@ -23,7 +23,7 @@ ALLOWED = 1 << 20
 
 
 class Trap:
-    """What the server's process and ours share: whom to kill, after how many bytes, how many were sent."""
+    """Memory shared with the server's process: the pid to kill, after how many bytes, and the bytes sent."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, 24)
@@ -44,7 +44,7 @@ def serve(hub: Hub, trap: Trap) -> None:
 
     def bounded(answer: Answer, name: str, start: int, end: int) -> bool:
         data = hub.files[name]
-        # What waits in the server's own buffer was not fetched; keep that small, so that "sent" means "arrived".
+        # Bytes in the server's own buffer were not fetched; a small buffer makes "sent" mean "arrived".
         answer.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         answer.head(data, start, end)
         position = start
@@ -86,7 +86,7 @@ def serve_on(hub: Hub, trap: Trap) -> None:
 
 
 def manifest_of(hub: Hub) -> Manifest:
-    """What the hub would say; asked for once."""
+    """The manifest that the hub would send; it is built here once."""
     files = tuple(
         RemoteFile(path=name, size=len(data), sha256=hashlib.sha256(data).hexdigest())
         for name, data in hub.files.items()

@@ -7,7 +7,7 @@ ENGINE = f'engine="0",{MINE}'
 
 
 @dataclass(frozen=True)
-class Case:
+class AlertCase:
     """Series (promtool's notation, a sample every 15 s), when to look, and the labels of the alert; none: silent."""
 
     alert: str
@@ -58,27 +58,29 @@ FAILED = f'vllm:request_success_total{{{ENGINE},finished_reason="error"}}'
 OF_JOB = {"instance": "i", "job": "vllm"}
 OF_ENGINE, OF_INSTANCE = {"engine": "0", **OF_JOB}, {"instance": "i"}
 CASES = (
-    Case("ServerDown", "down for four minutes", {UP: "1x4 0x16"}, "5m", OF_JOB),
-    Case("ServerDown", "one scrape missed", {UP: "1x4 0 1x20"}, "2m"),
-    Case("ServerDown", "up", {UP: "1x20"}, "5m"),
-    Case("RequestsFail", "canaries are answered 500", answered("5xx", "0x4 1x4 2x4 3x4"), "4m", OF_INSTANCE),
-    Case("RequestsFail", "the engine gives up requests", {FAILED: "0x8 2x8"}, "4m", OF_INSTANCE),
-    Case("RequestsFail", "all are answered", {**answered("2xx", "0+5x20"), FAILED: "0x20"}, "4m"),
-    Case("RequestsFail", "errors of long ago", {**answered("5xx", "7x60"), FAILED: "3x60"}, "10m"),
-    Case("Stalled", "one waits, no token", queue("1x60", "2x60", "100x60", "50x60"), "10m", OF_ENGINE),
-    Case("Stalled", "one waits, tokens come", queue("1x60", "2x60", "100+3x60", "50x60"), "10m"),
-    Case("Stalled", "a long prompt is read", queue("1x60", "0x60", "100x60", "50+100x60"), "10m"),
-    Case("Stalled", "idle", queue("0x60", "0x60", "100x60", "50x60"), "10m"),
-    Case("CacheFull", "full and thrown out", cache("0.97x80", "0+1x80"), "15m", OF_ENGINE),
-    Case("CacheFull", "full, nobody thrown out", cache("0.97x80", "4x80"), "15m"),
-    Case("CacheFull", "thrown out once, then room", cache("0.97x8 0.3x80", "0+1x8 8x80"), "15m"),
-    Case("DrafterSlows", "2 % accepted", drafter("0+1x240", "0+50x240", "0+10x240"), "50m", OF_INSTANCE),
-    Case("DrafterSlows", "80 % accepted", drafter("0+40x240", "0+50x240", "0+10x240"), "50m"),
-    Case("DrafterSlows", "2 % of a few drafts", drafter("0+0.02x240", "0+1x240", "0+0.2x240"), "50m"),
-    Case("FirstTokenSlow", "between 1 and 20 s", first_token("0x120", "0+5x120"), "25m", OF_INSTANCE),
-    Case("FirstTokenSlow", "within a second", first_token("0+5x120", "0+5x120"), "25m"),
-    Case("FirstTokenSlow", "nobody asks", first_token("9x120", "99x120"), "25m"),
-    Case("Restarted", "another process", {STARTED: "100x20 200x20"}, "6m", OF_JOB),
-    Case("Restarted", "the same process", {STARTED: "100x40"}, "6m"),
-    Case("Restarted", "another process, long ago", {STARTED: "100x8 200x100"}, "20m"),
+    AlertCase("ServerDown", "down for four minutes", {UP: "1x4 0x16"}, "5m", OF_JOB),
+    AlertCase("ServerDown", "one scrape missed", {UP: "1x4 0 1x20"}, "2m"),
+    AlertCase("ServerDown", "up", {UP: "1x20"}, "5m"),
+    AlertCase(
+        "RequestsFail", "canaries are answered 500", answered("5xx", "0x4 1x4 2x4 3x4"), "4m", OF_INSTANCE
+    ),
+    AlertCase("RequestsFail", "the engine gives up requests", {FAILED: "0x8 2x8"}, "4m", OF_INSTANCE),
+    AlertCase("RequestsFail", "all are answered", {**answered("2xx", "0+5x20"), FAILED: "0x20"}, "4m"),
+    AlertCase("RequestsFail", "errors of long ago", {**answered("5xx", "7x60"), FAILED: "3x60"}, "10m"),
+    AlertCase("Stalled", "one waits, no token", queue("1x60", "2x60", "100x60", "50x60"), "10m", OF_ENGINE),
+    AlertCase("Stalled", "one waits, tokens come", queue("1x60", "2x60", "100+3x60", "50x60"), "10m"),
+    AlertCase("Stalled", "a long prompt is read", queue("1x60", "0x60", "100x60", "50+100x60"), "10m"),
+    AlertCase("Stalled", "idle", queue("0x60", "0x60", "100x60", "50x60"), "10m"),
+    AlertCase("CacheFull", "full and thrown out", cache("0.97x80", "0+1x80"), "15m", OF_ENGINE),
+    AlertCase("CacheFull", "full, nobody thrown out", cache("0.97x80", "4x80"), "15m"),
+    AlertCase("CacheFull", "thrown out once, then room", cache("0.97x8 0.3x80", "0+1x8 8x80"), "15m"),
+    AlertCase("DrafterSlows", "2 % accepted", drafter("0+1x240", "0+50x240", "0+10x240"), "50m", OF_INSTANCE),
+    AlertCase("DrafterSlows", "80 % accepted", drafter("0+40x240", "0+50x240", "0+10x240"), "50m"),
+    AlertCase("DrafterSlows", "2 % of a few drafts", drafter("0+0.02x240", "0+1x240", "0+0.2x240"), "50m"),
+    AlertCase("FirstTokenSlow", "between 1 and 20 s", first_token("0x120", "0+5x120"), "25m", OF_INSTANCE),
+    AlertCase("FirstTokenSlow", "within a second", first_token("0+5x120", "0+5x120"), "25m"),
+    AlertCase("FirstTokenSlow", "nobody asks", first_token("9x120", "99x120"), "25m"),
+    AlertCase("Restarted", "another process", {STARTED: "100x20 200x20"}, "6m", OF_JOB),
+    AlertCase("Restarted", "the same process", {STARTED: "100x40"}, "6m"),
+    AlertCase("Restarted", "another process, long ago", {STARTED: "100x8 200x100"}, "20m"),
 )

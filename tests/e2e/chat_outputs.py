@@ -29,18 +29,18 @@ TOKENIZER = AutoTokenizer.from_pretrained(sys.argv[1])
 
 def chat() -> Any:
     """The real class, without what only an engine needs."""
-    made: Any = object.__new__(serving.OpenAIServingChat)
-    made.use_harmony = made.enable_log_outputs = made.enable_log_deltas = False
-    made.enable_force_include_usage = made.enable_prompt_tokens_details = made.return_tokens_as_token_ids = (
+    chat: Any = object.__new__(serving.OpenAIServingChat)
+    chat.use_harmony = chat.enable_log_outputs = chat.enable_log_deltas = False
+    chat.enable_force_include_usage = chat.enable_prompt_tokens_details = chat.return_tokens_as_token_ids = (
         False
     )
-    made.enable_auto_tools, made.request_logger = True, None
-    made.tool_call_id_type, made.response_role, made.default_chat_template_kwargs = "random", "assistant", {}
-    made.reasoning_parser_cls = ParserManager.get_reasoning_parser(reasoning_parser_name="gemma4")
-    made.tool_parser = ParserManager.get_tool_parser(
+    chat.enable_auto_tools, chat.request_logger = True, None
+    chat.tool_call_id_type, chat.response_role, chat.default_chat_template_kwargs = "random", "assistant", {}
+    chat.reasoning_parser_cls = ParserManager.get_reasoning_parser(reasoning_parser_name="gemma4")
+    chat.tool_parser = ParserManager.get_tool_parser(
         tool_parser_name="gemma4", enable_auto_tools=True, model_name="tiny"
     )
-    return made
+    return chat
 
 
 def output(index: int, ids: list[int], *, last: bool) -> CompletionOutput:

@@ -1,4 +1,4 @@
-"""What end-to-end tests share: the tool as a user calls it, and when a test may be skipped."""
+"""Fixtures of end-to-end tests: the tool as a user calls it, and the reasons to skip a test."""
 
 import functools
 import importlib.util
@@ -61,7 +61,7 @@ def turn(item: pytest.Item) -> int:
 
 
 def docker_missing() -> str | None:
-    """Why docker tests cannot run here, or None."""
+    """Return the reason that docker tests cannot run here, or None."""
     if shutil.which("docker") is None:
         return "docker is not installed"
     for command in (["docker", "info"], ["docker", "compose", "version"]):

@@ -1,4 +1,4 @@
-"""What end-to-end tests need that takes minutes to download: the engines and two images, each made once.
+"""Downloads of minutes that end-to-end tests need: the engines and two images, each made once.
 
 `python -m tests.e2e.downloads FOLDER` has them made while other tests run (scripts/test); a test that needs one waits
 for it, and makes it, and fails by it, where that did not.

@@ -46,7 +46,7 @@ class Request:
 
 @dataclass
 class Forward:
-    """What one forward pass of the draft model was given."""
+    """The arguments of one forward pass of the draft model."""
 
     positions: Any
     slots: dict[str, Any]
@@ -280,7 +280,7 @@ def propose(
 
 
 def slot_of(rig: Rig, row: int, gid: int, position: int) -> int:
-    """Where the KV cache manager put this token, in its own words: block ids and block sizes, no kernel blocks."""
+    """The place of a token in the terms of the KV cache manager: block ids and block sizes, no kernel blocks."""
     blocks, size = rig.blocks[row][gid], rig.groups[gid].block_size
     if position >= rig.proposer.max_model_len or position // size >= len(blocks):
         return PAD

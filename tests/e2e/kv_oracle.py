@@ -80,7 +80,7 @@ def config(case: dict, *, fit: bool = False) -> SimpleNamespace:
 
 
 def layout() -> object:
-    """What 0.32.0 takes where a backend asks for none, as Triton's (v1/attention/backends/utils.py:195)."""
+    """The KV cache layout of 0.32.0 where a backend asks for none, as Triton's (v1/attention/backends/utils.py:195)."""
     from vllm.v1.kv_cache_layout import KVCacheLayout  # noqa: PLC0415  0.19.1 has none
 
     return KVCacheLayout.LBNHC
@@ -102,14 +102,14 @@ def answer(case: dict) -> dict:
         "longest": kv_cache_utils._estimate_max_model_len_from_groups(asked, groups, case["available"]),
     }
     try:
-        made = kv_cache_utils.get_kv_cache_configs(asked, [specs(case)], [case["available"]])[0]
+        kv_config = kv_cache_utils.get_kv_cache_configs(asked, [specs(case)], [case["available"]])[0]
     except ValueError as error:
         estimated = re.search(r"maximum model length is (\d+)", str(error))
         return {**said, "too_small": int(estimated[1]) if estimated else 0}
-    concurrency = kv_cache_utils.get_max_concurrency_for_kv_cache_config(asked, made)
+    concurrency = kv_cache_utils.get_max_concurrency_for_kv_cache_config(asked, kv_config)
     if hasattr(kv_cache_utils, "update_kv_cache_capacity"):
-        kv_cache_utils.update_kv_cache_capacity(asked, made)
-    return {**said, "blocks": made.num_blocks, "concurrency": concurrency, "log": log.lines}
+        kv_cache_utils.update_kv_cache_capacity(asked, kv_config)
+    return {**said, "blocks": kv_config.num_blocks, "concurrency": concurrency, "log": log.lines}
 
 
 if __name__ == "__main__":

@@ -142,7 +142,7 @@ def nan_left_in() -> Iterator[None]:
 
 
 def marlin_scale(drop: Callable[[torch.nn.Module], None]) -> dict[str, float]:
-    """How far off the scale 448 is in the five bits of exponent that Marlin has, beside a single one of 2**-7."""
+    """The relative error of the scale 448 in Marlin's five bits of exponent, next to a single one of 2**-7."""
     layer = torch.nn.Module()
     scales = torch.full((16, 64), 448.0)
     scales[3, 7] = 2**-7

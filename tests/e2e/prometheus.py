@@ -1,4 +1,4 @@
-"""What a Prometheus says to a query."""
+"""Queries to a Prometheus."""
 
 from typing import Any
 

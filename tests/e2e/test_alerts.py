@@ -12,7 +12,7 @@ import yaml
 from deckard_deploy.planning.planner import build_plan
 from deckard_deploy.rendering.alerts import ALERTS
 from deckard_deploy.rendering.monitoring import MonitoringSettings, render_monitoring
-from tests.e2e.alert_cases import CASES, Case
+from tests.e2e.alert_cases import CASES, AlertCase
 from tests.support.sample_choices import choice
 
 pytestmark = pytest.mark.skipif(
@@ -22,13 +22,13 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `monitor` writes for a plan with a drafter."""
-    made = tmp_path_factory.mktemp("monitoring")
+    """The files that `monitor` writes for a plan with a drafter."""
+    folder = tmp_path_factory.mktemp("monitoring")
     plan = build_plan(choice("spark", "drafter=deckard-e4b"))
-    for name, text in render_monitoring(plan, MonitoringSettings(folder=str(made), user="0:0")).items():
-        (made / name).parent.mkdir(parents=True, exist_ok=True)
-        (made / name).write_text(text, encoding="utf-8")
-    return made / "prometheus"
+    for name, text in render_monitoring(plan, MonitoringSettings(folder=str(folder), user="0:0")).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    return folder / "prometheus"
 
 
 def promtool(*arguments: str | Path) -> tuple[int, str]:
@@ -36,7 +36,7 @@ def promtool(*arguments: str | Path) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def unit_test(folder: Path, case: Case, *, fires: bool) -> dict[str, Any]:
+def unit_test(folder: Path, case: AlertCase, *, fires: bool) -> dict[str, Any]:
     """promtool's test file of a case."""
     rules = yaml.safe_load((folder / "rules.yml").read_text(encoding="utf-8"))["groups"][0]["rules"]
     rule = next(rule for rule in rules if rule["alert"] == case.alert)
@@ -53,30 +53,30 @@ def unit_test(folder: Path, case: Case, *, fires: bool) -> dict[str, Any]:
     }
 
 
-def run(folder: Path, tmp_path: Path, case: Case, *, fires: bool) -> tuple[int, str]:
+def run(folder: Path, tmp_path: Path, case: AlertCase, *, fires: bool) -> tuple[int, str]:
     file = tmp_path / "test.yml"
     file.write_text(yaml.safe_dump(unit_test(folder, case, fires=fires)), encoding="utf-8")
     return promtool("test", "rules", file)
 
 
-def test_promtool_accepts_configuration_and_rules(folder: Path) -> None:
+def test_promtool_accepts_rendered_files(folder: Path) -> None:
     code, said = promtool("check", "config", folder / "prometheus.yml")
     assert code == 0, said
     assert f"{len(ALERTS)} rules found" in said
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.alert}: {case.about}")
-def test_it_fires_and_stays_silent(folder: Path, tmp_path: Path, case: Case) -> None:
+def test_alert_fires_only_when_due(folder: Path, tmp_path: Path, case: AlertCase) -> None:
     code, said = run(folder, tmp_path, case, fires=case.labels is not None)
     assert code == 0, said
 
 
 @pytest.mark.parametrize("case", [CASES[0], CASES[2]], ids=["fires", "silent"])
-def test_promtool_sees_an_alert_that_does_otherwise(folder: Path, tmp_path: Path, case: Case) -> None:
+def test_promtool_fails_wrong_expectation(folder: Path, tmp_path: Path, case: AlertCase) -> None:
     assert run(folder, tmp_path, case, fires=case.labels is None)[0] != 0
 
 
-def test_every_alert_has_both_kinds_of_case() -> None:
+def test_every_alert_has_both_cases() -> None:
     names = {alert.name for alert in ALERTS}
     assert {case.alert for case in CASES if case.labels} == names
     assert {case.alert for case in CASES if not case.labels} == names

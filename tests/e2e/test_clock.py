@@ -51,32 +51,32 @@ def proven(release, runtime):
     def ask():
         still = next(jumps, None)
         jump(year if still is None else still)
-        ready = still is None and release.recorded_launch().launch_id in (world.names() or [])
+        ready = still is None and release.recorded_launch().launch_id in (fake.names() or [])
         return Readiness(Outcome.READY if ready else Outcome.LOADING)
     follow(runtime, ask, stalled_after_s=60, on_progress=lambda _: None)
 
 date, year = Path(sys.argv[2]), int(sys.argv[3])
-world = FakeDeployment(Path(sys.argv[1]))
-plan = world.plan()
+fake = FakeDeployment(Path(sys.argv[1]))
+plan = fake.plan()
 try:
-    site = DeploymentContext(
-        releases=world.releases, runtimes={"process": world.runtime()}, follow=proven, say=lambda _: None
+    context = DeploymentContext(
+        releases=fake.releases, runtimes={"process": fake.runtime()}, follow=proven, say=lambda _: None
     )
-    deploy(site, *world.stored(plan))
-    watch = Watch(world.deployment, canary=lambda _: Canary(False, "hung", final=True), say=lambda _: None)
-    watch.check(site), watch.check(site)
+    deploy(context, *fake.stored(plan))
+    watch = Watch(fake.deployment, canary=lambda _: Canary(False, "hung", final=True), say=lambda _: None)
+    watch.check(context), watch.check(context)
     jump(10 * year)
     try:
-        watch.check(site)
+        watch.check(context)
         print("restarted a third time")
     except StartFailedError as error:
         print(error.message)
 finally:
-    world.end()
+    fake.end()
 """
 
 
-def test_waits_and_bounds_go_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
+def test_clock_jump_keeps_timeouts(tmp_path: Path) -> None:
     library, date = tmp_path / "clock.so", tmp_path / "date"
     date.write_text("0")
     subprocess.run(

@@ -16,18 +16,18 @@ def accepted(command: list[str], text: str) -> tuple[bool, str]:
 
 @pytest.mark.docker
 @pytest.mark.parametrize("path", COMPOSE, ids=lambda path: path.stem)
-def test_docker_compose_accepts_it(path: Path) -> None:
+def test_compose_accepts_rendered_file(path: Path) -> None:
     ok, said = accepted(["docker", "compose", "-f", "-", "config", "-q"], path.read_text(encoding="utf-8"))
     assert ok, said
 
 
 @pytest.mark.parametrize("path", COMPOSE, ids=lambda path: path.stem)
-def test_the_specification_accepts_it(path: Path) -> None:
+def test_schema_accepts_rendered_file(path: Path) -> None:
     ok, said = accepted([*CHECK, str(path)], "")
     assert ok, said
 
 
-def test_the_specification_refuses_a_wrong_key(tmp_path: Path) -> None:
+def test_schema_refuses_wrong_key(tmp_path: Path) -> None:
     wrong = tmp_path / "compose.yaml"
     wrong.write_text(
         COMPOSE[0].read_text(encoding="utf-8").replace("    image:", "    imaeg:"), encoding="utf-8"

@@ -46,9 +46,7 @@ def plan(image: str, tmp_path_factory: pytest.TempPathFactory) -> LaunchPlan:
 
 
 @pytest.mark.parametrize("caches_are_open", [True, False])
-def test_a_root_without_capabilities_needs_caches_that_are_open(
-    plan: LaunchPlan, *, caches_are_open: bool
-) -> None:
+def test_capless_root_needs_open_caches(plan: LaunchPlan, *, caches_are_open: bool) -> None:
     """As the official image runs. The closed caches are the control: `up` has to open them."""
     as_root = plan.model_copy(update={"user": None, "patches": ()})
     words = shlex.split(render_run(as_root).replace("\\\n", " "), comments=True)

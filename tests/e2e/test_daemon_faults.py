@@ -49,69 +49,69 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateDaemon]:
 class Watched:
     """A deployment that is ready, and a watch over it."""
 
-    def __init__(self, world: DockerDeployment) -> None:
-        self.world = world
-        self.plan = world.plan(port=free_port())
-        self.site = world.site(proven)
-        self.release, launch = world.stored(self.plan)
-        self.ready = deploy(self.site, self.release, launch)
-        self.watch = Watch(world.deployment, canary=self.canary, say=lambda _: None)
+    def __init__(self, project: DockerDeployment) -> None:
+        self.project = project
+        self.plan = project.plan(port=free_port())
+        self.context = project.context(proven)
+        self.release, launch = project.stored(self.plan)
+        self.ready = deploy(self.context, self.release, launch)
+        self.watch = Watch(project.deployment, canary=self.canary, say=lambda _: None)
 
     def canary(self, _: Release) -> Canary:
         return Canary(answered=answers(self.plan.port), detail="not answering")
 
     def record(self) -> watch.WatchRecord:
-        found = watch.read(self.world.deployment)
+        found = watch.read(self.project.deployment)
         assert found
         return found
 
     def containers(self) -> list[str]:
-        return docker("ps", "-q", "--filter", f"label=deckard.deployment={self.world.name}").split()
+        return docker("ps", "-q", "--filter", f"label=deckard.deployment={self.project.name}").split()
 
 
 @pytest.fixture
 def watched(daemon: PrivateDaemon, tmp_path: Path) -> Iterator[Watched]:
-    with deployment_in(tmp_path, "x" + secrets.token_hex(3)) as world:
-        yield Watched(world)
+    with deployment_in(tmp_path, "x" + secrets.token_hex(3)) as project:
+        yield Watched(project)
         if daemon.process.poll() is not None:
             daemon.start()
     gc.collect()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
-def test_it_is_said_while_it_is_away_and_answers_when_it_is_back(
+def test_stopped_daemon_is_reported_until_back(
     watched: Watched, daemon: PrivateDaemon, number: signal.Signals
 ) -> None:
     daemon.end(number)
-    assert watched.watch.check(watched.site)
+    assert watched.watch.check(watched.context)
     record = watched.record()
     assert (record.state, record.restarts) == ("degraded", ())
     assert "is not running" in str(record.reason)
     with pytest.raises(EnvironmentUnfitError, match="is not running"):
-        watched.world.runtime().observe()
+        watched.project.runtime().observe()
     daemon.start()
-    watched.watch.check(watched.site)  # whatever became of the container
+    watched.watch.check(watched.context)  # whatever became of the container
     assert watched.record().state == "healthy"
     assert answers(watched.plan.port)
     assert len(watched.containers()) == 1
     assert len(watched.record().restarts) <= 1
-    seen = watched.world.runtime().observe()
+    seen = watched.project.runtime().observe()
     assert decide(watched.plan.hash, seen, watched.release.recorded_launch()).action == "nothing"
 
 
-def test_a_daemon_that_hangs_is_not_waited_for(
+def test_hanging_daemon_times_out(
     watched: Watched, daemon: PrivateDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("deckard_deploy.running.docker.client.CALL_TIMEOUT_S", DEADLINE_S)
     before = watched.containers()
     daemon.process.send_signal(signal.SIGSTOP)
     try:
-        for ask in (watched.world.runtime().observe, watched.world.runtime().stop):
+        for ask in (watched.project.runtime().observe, watched.project.runtime().stop):
             with pytest.raises(EnvironmentUnfitError, match="did not answer within 1 s"):
                 within(5 * DEADLINE_S, ask)
     finally:
         daemon.process.send_signal(signal.SIGCONT)
-    assert watched.watch.check(watched.site)
+    assert watched.watch.check(watched.context)
     assert (watched.record().state, watched.record().restarts, watched.containers()) == (
         "healthy",
         (),
@@ -124,25 +124,25 @@ def within(seconds: float, ask: Callable[[], object]) -> None:
     assert asking.answer(seconds) is not None, "it still waits"
 
 
-def test_up_is_told_and_the_next_one_goes_on(watched: Watched, daemon: PrivateDaemon) -> None:
+def test_up_fails_when_daemon_dies_then_recovers(watched: Watched, daemon: PrivateDaemon) -> None:
     """The daemon dies while `up` waits for the engine."""
 
     def killed(_: Release, runtime: Runtime) -> None:
         daemon.end(signal.SIGKILL)
         runtime.observe()
 
-    plan = watched.world.plan(port=free_port(), OTHER="1")
+    plan = watched.project.plan(port=free_port(), OTHER="1")
     with pytest.raises(EnvironmentUnfitError, match="is not running") as caught:
-        deploy(watched.world.site(killed), *watched.world.stored(plan))
+        deploy(watched.project.context(killed), *watched.project.stored(plan))
     assert "\n" not in caught.value.message
     daemon.start()
-    deploy(watched.world.site(proven), *watched.world.stored(plan))
+    deploy(watched.project.context(proven), *watched.project.stored(plan))
     assert answers(plan.port)
     assert len(watched.containers()) == 1
 
 
-def test_its_log_goes_on_after_it_came_back(watched: Watched, daemon: PrivateDaemon) -> None:
-    runtime, lines = watched.world.runtime(), list[str]()
+def test_log_continues_after_daemon_restart(watched: Watched, daemon: PrivateDaemon) -> None:
+    runtime, lines = watched.project.runtime(), list[str]()
 
     def started() -> bool:
         lines.extend(runtime.poll_lines())

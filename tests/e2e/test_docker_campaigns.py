@@ -1,4 +1,4 @@
-"""What tests/campaigns/concurrent_ups.py and tests/campaigns/cycles.py do many times, a few times."""
+"""A few rounds of tests/campaigns/concurrent_ups.py and tests/campaigns/cycles.py."""
 
 import subprocess
 import tempfile
@@ -9,13 +9,13 @@ import pytest
 
 from deckard_deploy.running.deploy import take_down
 from tests.support import start_cycles
-from tests.support.concurrent_ups import crowd
+from tests.support.concurrent_ups import deploy_at_once
 from tests.support.docker_deployment import (
-    CROWD,
+    SHARED_NAME,
     DockerDeployment,
     docker,
+    open_shared_project,
     proven,
-    site_of_a_crowd,
     small_image,
 )
 from tests.support.ports import free_port
@@ -29,27 +29,27 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-def test_of_many_ups_one_starts_a_container(tmp_path: Path) -> None:
-    world = DockerDeployment(tmp_path, CROWD)
-    release, launch = world.stored(world.plan(port=free_port()))
+def test_concurrent_ups_start_one_container(tmp_path: Path) -> None:
+    project = DockerDeployment(tmp_path, SHARED_NAME)
+    release, launch = project.stored(project.plan(port=free_port()))
     try:
-        left = crowd(site_of_a_crowd, tmp_path, release, launch, 8)
+        left = deploy_at_once(open_shared_project, tmp_path, release, launch, 8)
         assert sorted(one.code for one in left) == [0, *[8] * 7]
-        mine = ("--filter", f"label=deckard.deployment={world.name}")
+        mine = ("--filter", f"label=deckard.deployment={project.name}")
         assert len(docker("ps", "-aq", *mine).split()) == 1
     finally:
-        take_down(world.site(proven))
-    assert world.left() == []
+        take_down(project.context(proven))
+    assert project.left() == []
 
 
-@pytest.mark.parametrize("made", [start_cycles.of_docker, start_cycles.of_process])
+@pytest.mark.parametrize("new_cycle", [start_cycles.of_docker, start_cycles.of_process])
 def test_up_and_down_leave_nothing(
-    made: Callable[[Path], start_cycles.Cycle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    new_cycle: Callable[[Path], start_cycles.Cycle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After two, which load and rotate what is there once. While it is up there is more, which is the control."""
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
-    cycle = made(tmp_path)
+    cycle = new_cycle(tmp_path)
     cycle.turn(2)
     before = cycle.count()
     cycle.up()
@@ -59,9 +59,9 @@ def test_up_and_down_leave_nothing(
     assert cycle.count().more_than(before) == {}
 
 
-def test_the_count_sees_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leftovers_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    cycle = start_cycles.of_process(tmp_path / "world")
+    cycle = start_cycles.of_process(tmp_path / "deployment")
     before = cycle.count()
     (cycle.state / "left").touch()
     with tempfile.NamedTemporaryFile(), subprocess.Popen(["sleep", "60"], stdin=subprocess.PIPE) as left:

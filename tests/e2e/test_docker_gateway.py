@@ -33,7 +33,7 @@ PROXY_IN_POD = f"{NAME}-pod-gateway"
 class Running:
     """An exposed deployment with TLS, on loopback all the same."""
 
-    world: DockerDeployment
+    project: DockerDeployment
     plan: LaunchPlan
     keys: Keys
     folder: Path
@@ -49,26 +49,26 @@ class Running:
 def running(tmp_path_factory: pytest.TempPathFactory, gateway_image: str) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("gwdock")
     make_image(folder)
-    world, keys = DockerDeployment(folder, NAME), Keys(folder / "state")
+    project, keys = DockerDeployment(folder, NAME), Keys(folder / "state")
     gateway = Gateway(
-        image=gateway_image, program=None, user="101:101", folder=str(world.deployment.folder / "gateway"),
+        image=gateway_image, program=None, user="101:101", folder=str(project.deployment.folder / "gateway"),
         exposed=True, tls=True, certificate=None, certificate_key=None,
     )  # fmt: skip
-    plan = world.plan(port=free_port(), changes={"gateway": gateway})
-    files.write_gateway_files(plan, keys, environment=dict(os.environ), say=world.said.append)
-    release, launch = world.stored(plan)
+    plan = project.plan(port=free_port(), changes={"gateway": gateway})
+    files.write_gateway_files(plan, keys, environment=dict(os.environ), say=project.said.append)
+    release, launch = project.stored(plan)
     compose = render_compose(plan, launch_id=launch.launch_id)
-    world.releases.store(plan.hash, {CONFIG: render_gateway(plan), "compose.yaml": compose})
+    project.releases.store(plan.hash, {CONFIG: render_gateway(plan), "compose.yaml": compose})
     release.record(launch)
-    runtime = world.runtime()
+    runtime = project.runtime()
     runtime.start(release)
-    made = Running(world, plan, keys, Path(gateway.folder), runtime)
+    running = Running(project, plan, keys, Path(gateway.folder), runtime)
     try:
-        eventually(lambda: answers(lambda: made.get("/health/live", "none").status_code == 200))
-        yield made
+        eventually(lambda: answers(lambda: running.get("/health/live", "none").status_code == 200))
+        yield running
     finally:
         runtime.stop()
-    assert world.left() == []
+    assert project.left() == []
 
 
 def answers(holds: Callable[[], bool]) -> bool:
@@ -95,7 +95,7 @@ def networks_of(container: str) -> dict[str, str]:
     }
 
 
-def test_the_engine_is_reached_through_the_gateway_alone(running: Running) -> None:
+def test_only_gateway_reaches_engine(running: Running) -> None:
     # The small server's own 404: it has no /v1.
     assert running.get("/models", running.keys.own()).status_code == 404
     assert "<H1>404" in running.get("/models", running.keys.own()).text
@@ -105,7 +105,7 @@ def test_the_engine_is_reached_through_the_gateway_alone(running: Running) -> No
     assert docker("inspect", "--format", ports, PROXY).split() == ["127.0.0.1"]
 
 
-def test_the_engines_network_leads_nowhere(running: Running) -> None:
+def test_engine_network_has_no_exit(running: Running) -> None:
     """Not even to this host, of which any other container reaches what listens on a bridge; the gateway's does."""
     assert networks_of(f"deckard-{NAME}") == {f"deckard-{NAME}_private": "true"}
     assert sorted(networks_of(PROXY).values()) == ["false", "true"]
@@ -121,7 +121,7 @@ def test_the_engines_network_leads_nowhere(running: Running) -> None:
 
 
 def connects(container: str, *command: str) -> bool:
-    """Whether a command that opens a connection from inside a container ends well."""
+    """Return True if a connection can be opened from inside a container."""
     done = subprocess.run(
         ["docker", "exec", container, *command],
         stdin=subprocess.DEVNULL,
@@ -132,7 +132,7 @@ def connects(container: str, *command: str) -> bool:
     return done.returncode == 0
 
 
-def test_the_certificate_is_pinned(running: Running) -> None:
+def test_client_pins_certificate(running: Running) -> None:
     assert requests.get(
         f"{running.plan.base_url}/health/live", verify=str(running.folder / "certificate.pem"), timeout=10
     ).ok
@@ -142,7 +142,7 @@ def test_the_certificate_is_pinned(running: Running) -> None:
         requests.get(f"{running.plan.base_url}/health/live", timeout=10)
 
 
-def test_a_key_is_made_and_revoked_while_it_runs(running: Running) -> None:
+def test_keys_change_without_restart(running: Running) -> None:
     instance = running.runtime.observe().instance_id
     with running.keys.lock():
         key = running.keys.add("alice")
@@ -161,20 +161,20 @@ def test_a_key_is_made_and_revoked_while_it_runs(running: Running) -> None:
     assert running.runtime.observe().instance_id == instance
 
 
-def test_keys_are_the_gateways_users_alone(running: Running) -> None:
+def test_only_gateway_user_reads_keys(running: Running) -> None:
     for file in running.folder.iterdir():
         assert (file.stat().st_mode & 0o777, file.stat().st_uid) == (
             0o600,
             101 if os.getuid() == 0 else os.getuid(),
         )
     own = running.keys.own().rpartition("-")[2]
-    release = running.world.releases.all()[0].folder
+    release = running.project.releases.all()[0].folder
     shown = docker("inspect", PROXY, f"deckard-{NAME}") + docker("top", PROXY) + docker("logs", PROXY)
     assert own not in shown + "".join(file.read_text() for file in release.iterdir() if file.is_file())
     assert own in (running.keys.folder / "own.key").read_text()
 
 
-def test_it_may_do_nothing_else(running: Running) -> None:
+def test_gateway_container_is_confined(running: Running) -> None:
     assert running.plan.gateway is not None
     inspected = docker("inspect", "--format", "{{json .HostConfig}}", PROXY)
     for words in ('"ReadonlyRootfs":true', '"CapDrop":["ALL"]', "no-new-privileges:true", '"PidsLimit":64'):
@@ -182,9 +182,9 @@ def test_it_may_do_nothing_else(running: Running) -> None:
     assert docker("exec", PROXY, "id", "-u").strip() == "101"
 
 
-def test_in_a_pod_it_asks_for_a_key_whatever_the_host(running: Running) -> None:
+def test_pod_gateway_requires_key_for_any_host(running: Running) -> None:
     """Two containers on one loopback address, as `render k8s` has them, made by docker in place of Kubernetes."""
-    pod, port, folder = f"{NAME}-pod", free_port(), running.world.deployment.folder
+    pod, port, folder = f"{NAME}-pod", free_port(), running.project.deployment.folder
     config, access = folder / "pod.conf", folder / "pod"
     config.write_text(render_gateway(running.plan, in_pod=True).replace(" ssl;", ";"))
     access.mkdir(mode=0o755)
@@ -217,7 +217,7 @@ def test_in_a_pod_it_asks_for_a_key_whatever_the_host(running: Running) -> None:
         docker("rm", "-f", PROXY_IN_POD, pod)
 
 
-def test_without_its_gateway_a_deployment_has_ended(running: Running) -> None:
+def test_stopped_gateway_means_exited(running: Running) -> None:
     docker("stop", PROXY)
     assert running.runtime.observe().state == "exited"
     docker("start", PROXY)

@@ -96,7 +96,7 @@ def test_concurrent_chat(base_url: str, at_once: int) -> None:
     assert min(clients.concurrent_chat(base_url, at_once)) > 0
 
 
-def test_bench_measures_from_inside_the_container(tool: Tool) -> None:
+def test_bench_runs_inside_container(tool: Tool) -> None:
     counts = ("--concurrency", "2", "--runs", "2", "--requests", "1", "--output-tokens", "16", "--json")
     record = json.loads(tool("bench", "--name", NAME, *counts).stdout)
     assert [(run["completed"], run["failed"]) for run in record["runs"]] == [(2, 0)] * 2
@@ -108,21 +108,21 @@ def published(container: str) -> list[str]:
     return [binding["HostIp"] for found in ports.values() for binding in found or []]
 
 
-def test_the_gateway_alone_has_a_port_and_it_is_on_loopback(base_url: str) -> None:
+def test_only_gateway_publishes_loopback_port(base_url: str) -> None:
     (engine,) = containers()
     assert published(engine) == []
     assert published(GATEWAY) == ["127.0.0.1"]
     assert base_url.startswith("http://127.0.0.1:")
 
 
-def test_the_engine_is_on_a_network_that_leads_nowhere() -> None:
+def test_engine_network_is_internal() -> None:
     (engine,) = containers()
     networks = json.loads(docker("inspect", "--format", "{{json .NetworkSettings.Networks}}", engine))
     assert list(networks) == [f"deckard-{NAME}_private"]
     assert docker("network", "inspect", "--format", "{{.Internal}}", f"deckard-{NAME}_private") == "true"
 
 
-def test_the_container_may_do_little() -> None:
+def test_engine_container_is_confined() -> None:
     (engine,) = containers()
     host = json.loads(docker("inspect", "--format", "{{json .HostConfig}}", engine))
     assert (host["CapDrop"], host["CapAdd"], host["Privileged"]) == (["ALL"], None, False)
@@ -151,7 +151,7 @@ def test_the_container_may_do_little() -> None:
     assert ours == {"deckard.deployment", "deckard.plan", "deckard.launch", "deckard.gateway"}
 
 
-def test_the_server_refuses_what_it_need_not_do() -> None:
+def test_server_refuses_unneeded_requests() -> None:
     """Asked from beside it, past the gateway; what it does do is the control of each."""
     (engine,) = containers()
     script = (Path(__file__).parents[1] / "support" / "probe_inside.py").read_text()
@@ -171,8 +171,8 @@ def test_the_server_refuses_what_it_need_not_do() -> None:
     assert "Cannot load local files" in said["image of the server"][1]
 
 
-def test_a_web_page_cannot_put_the_engine_to_work(base_url: str) -> None:
-    """What a browser sends to another site without asking for leave, which is not given. No key is asked for here."""
+def test_cross_site_request_is_refused(base_url: str) -> None:
+    """A browser sends this to another site without a preflight request; no key is needed here."""
     url, origin = f"{base_url}/chat/completions", {"Origin": "http://evil.example"}
     body = json.dumps(
         {"model": "tiny-gemma4", "messages": [{"role": "user", "content": "Hello?"}], "max_tokens": 1}
@@ -196,8 +196,8 @@ REQUEST = r"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
 ASK = f"exec 3<>/dev/tcp/10.213.1.2/8080; printf '{REQUEST}' >&3; head -n 1 <&3"
 
 
-def test_a_neighbour_that_found_a_way_past_the_port_is_refused(gateway_image: str) -> None:
-    """Where docker is older than 28 a route to the container's network is one; here it is a second network."""
+def test_gateway_refuses_container_neighbour(gateway_image: str) -> None:
+    """A second network stands for a route to the container's network, which docker before 28 lets through."""
     network = f"{NAME}-neighbours"
     docker("network", "create", "--subnet", "10.213.0.0/16", network)
     docker("network", "connect", "--ip", "10.213.1.2", network, GATEWAY)
@@ -213,7 +213,7 @@ def test_a_neighbour_that_found_a_way_past_the_port_is_refused(gateway_image: st
     assert (near.split()[1], far.split()[1]) == ("200", "403")
 
 
-def test_no_planted_secret_is_anywhere(
+def test_planted_secrets_leak_nowhere(
     started: subprocess.CompletedProcess[str], tool: Tool, planted: dict[str, str], home: Path
 ) -> None:
     """Of a deployment that runs: what was said, docker's view, every process of this machine, every file of ours."""
@@ -244,14 +244,14 @@ def test_no_planted_secret_is_anywhere(
     assert leaked == {f"/proc/{control.pid}/environ"}
 
 
-def test_what_is_of_keys_and_deployments_is_its_owners(home: Path) -> None:
+def test_only_owner_reads_state_folder(home: Path) -> None:
     for folder in (home, home / "deployments", home / "deployments" / NAME, home / "keys"):
         assert folder.stat().st_mode & 0o777 == 0o700
     for file in (home / "keys").iterdir():
         assert file.stat().st_mode & 0o777 == 0o600
 
 
-def test_keys_come_and_go_without_a_restart_and_are_nowhere_to_be_read(
+def test_key_changes_need_no_restart_and_leak_nothing(
     base_url: str, tool: Tool, arguments: list[str], home: Path
 ) -> None:
     before = containers()
@@ -275,14 +275,14 @@ def test_keys_come_and_go_without_a_restart_and_are_nowhere_to_be_read(
     assert requests.get(f"{base_url}/models", timeout=10).status_code == 200
 
 
-def test_a_gateway_that_ended_is_started_again(base_url: str, tool: Tool, arguments: list[str]) -> None:
+def test_up_restarts_stopped_gateway(base_url: str, tool: Tool, arguments: list[str]) -> None:
     docker("stop", GATEWAY)
     assert status(tool)["state"] == "exited"
     assert tool(*arguments).stdout.strip() == base_url
     assert status(tool)["answers"] == "ready"
 
 
-def test_up_again_is_a_no_op(tool: Tool, base_url: str, arguments: list[str]) -> None:
+def test_second_up_does_nothing(tool: Tool, base_url: str, arguments: list[str]) -> None:
     before = containers()
     again = tool(*arguments)
     assert again.stdout.strip() == base_url
@@ -290,7 +290,7 @@ def test_up_again_is_a_no_op(tool: Tool, base_url: str, arguments: list[str]) ->
     assert containers() == before
 
 
-def test_a_gateway_of_another_version_is_replaced(tool: Tool, arguments: list[str], home: Path) -> None:
+def test_up_replaces_older_gateway(tool: Tool, arguments: list[str], home: Path) -> None:
     launch = home / "deployments" / NAME / "current" / "launch.json"
     ours = launch.read_text()
     launch.write_text(ours.replace('"nginx.conf": "', '"nginx.conf": "of another version: '))
@@ -307,7 +307,7 @@ def serves_again(tool: Tool, base_url: str) -> None:
     )
 
 
-def test_a_bad_flag_in_the_image_is_rolled_back(
+def test_image_with_bad_flag_is_rolled_back(
     tool: Tool, base_url: str, arguments: list[str], broken_image: str
 ) -> None:
     failed = tool(*arguments, "--image", broken_image, check=False)
@@ -317,7 +317,7 @@ def test_a_bad_flag_in_the_image_is_rolled_back(
     serves_again(tool, base_url)
 
 
-def test_a_container_killed_while_it_starts_is_rolled_back(
+def test_container_killed_at_start_is_rolled_back(
     tool: Tool, base_url: str, arguments: list[str], home: Path
 ) -> None:
     (old,) = containers()
@@ -333,7 +333,7 @@ def test_a_container_killed_while_it_starts_is_rolled_back(
     serves_again(tool, base_url)
 
 
-def test_down_leaves_nothing_behind(tool: Tool) -> None:
+def test_down_leaves_nothing(tool: Tool) -> None:
     assert containers()
     tool("down", "--name", NAME)
     assert containers() == []

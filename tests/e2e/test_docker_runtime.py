@@ -39,63 +39,63 @@ def port() -> int:
 
 
 @pytest.fixture(params=["plain"])
-def world(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[DockerDeployment]:
+def project(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[DockerDeployment]:
     name = "x" + secrets.token_hex(3) + (".dot-ted" if request.param == "dotted" else "")
-    with deployment_in(tmp_path, name) as made:
-        yield made
+    with deployment_in(tmp_path, name) as deployment:
+        yield deployment
 
 
-@pytest.mark.parametrize("world", ["plain", "dotted"], indirect=True)
-def test_up_look_and_down(world: DockerDeployment, port: int) -> None:
-    release, launch = world.stored(world.plan(port=port))
-    ready = deploy(world.site(proven), release, launch)
-    seen = world.runtime().observe()
+@pytest.mark.parametrize("project", ["plain", "dotted"], indirect=True)
+def test_deploy_observe_and_stop(project: DockerDeployment, port: int) -> None:
+    release, launch = project.stored(project.plan(port=port))
+    ready = deploy(project.context(proven), release, launch)
+    seen = project.runtime().observe()
     assert (seen.state, seen.plan_hash, seen.launch_id) == ("running", release.plan_hash, launch.launch_id)
     assert (seen.exit_code, seen.restart_count, seen.oom_killed) == (None, 0, False)
     assert (
         seen.instance_id
         == ready.instance_id
-        == docker("inspect", "--format", "{{.Id}}", f"deckard-{world.name}").strip()
+        == docker("inspect", "--format", "{{.Id}}", f"deckard-{project.name}").strip()
     )
-    assert seen.image_id == images.image_id(world.runtime().client, IMAGE)
+    assert seen.image_id == images.image_id(project.runtime().client, IMAGE)
     assert decide(release.plan_hash, seen, release.launch()).action == "nothing"
-    assert any(line.startswith("$ docker compose --project-name deckard-x") for line in world.said)
-    assert take_down(world.site(proven))
-    assert world.left() == []
-    assert world.runtime().observe() == MISSING
-    assert not take_down(world.site(proven))
+    assert any(line.startswith("$ docker compose --project-name deckard-x") for line in project.said)
+    assert take_down(project.context(proven))
+    assert project.left() == []
+    assert project.runtime().observe() == MISSING
+    assert not take_down(project.context(proven))
 
 
-def test_arguments_arrive_as_they_were_planned(world: DockerDeployment, port: int) -> None:
-    release = world.started(world.plan(port=port))
-    arguments = docker("inspect", "--format", "{{json .Args}}", f"deckard-{world.name}")
+def test_arguments_arrive_as_planned(project: DockerDeployment, port: int) -> None:
+    release = project.started(project.plan(port=port))
+    arguments = docker("inspect", "--format", "{{json .Args}}", f"deckard-{project.name}")
     assert r"$HOME `id` '\"\n#" in arguments
     assert release.plan.launched(release.recorded_launch().launch_id).arguments[-1] == "$HOME `id` '\"\n#"
 
 
-def test_the_log_comes_whole_once_and_clean(world: DockerDeployment, port: int) -> None:
-    world.started(world.plan(port=port, FAKE_LINES="3000"))
-    runtime, lines = world.runtime(), list[str]()
+def test_log_is_complete_and_clean(project: DockerDeployment, port: int) -> None:
+    project.started(project.plan(port=port, FAKE_LINES="3000"))
+    runtime, lines = project.runtime(), list[str]()
     ends = {"line 2999", "red and �"}  # of stdout and of stderr, which docker copies each for itself
     eventually(lambda: bool(lines.extend(runtime.poll_lines()) or ends <= set(lines)))  # type: ignore[func-returns-value]
     numbers = [line for line in lines if line.startswith("line ")]
     assert numbers == [f"line {number}" for number in range(3000)]
-    assert "line 2999" in world.runtime().tail(5)
-    assert len(world.runtime().tail(5)) <= 5
-    assert world.runtime().tail(0) == []
+    assert "line 2999" in project.runtime().tail(5)
+    assert len(project.runtime().tail(5)) <= 5
+    assert project.runtime().tail(0) == []
 
 
-def test_a_log_can_be_followed_from_near_its_end(world: DockerDeployment, port: int) -> None:
-    world.started(world.plan(port=port, FAKE_LINES="300"))
-    eventually(lambda: {"line 299", "red and �"} <= set(world.runtime().tail(400)))
-    runtime, lines, expected = world.runtime(), list[str](), world.runtime().tail(5)
+def test_log_is_followed_from_last_lines(project: DockerDeployment, port: int) -> None:
+    project.started(project.plan(port=port, FAKE_LINES="300"))
+    eventually(lambda: {"line 299", "red and �"} <= set(project.runtime().tail(400)))
+    runtime, lines, expected = project.runtime(), list[str](), project.runtime().tail(5)
     eventually(lambda: bool(lines.extend(runtime.poll_lines(last=5)) or len(lines) >= 5))  # type: ignore[func-returns-value]
     assert lines == expected
 
 
-def test_a_crash_loop_ends_and_its_log_spans_the_restarts(world: DockerDeployment, port: int) -> None:
-    world.started(world.plan(port=port, FAKE_MODE="crash"))
-    runtime, lines = world.runtime(), list[str]()
+def test_crash_loop_ends_with_log_of_all_starts(project: DockerDeployment, port: int) -> None:
+    project.started(project.plan(port=port, FAKE_MODE="crash"))
+    runtime, lines = project.runtime(), list[str]()
 
     def ended() -> Observation | None:
         lines.extend(runtime.poll_lines())
@@ -113,54 +113,52 @@ def test_a_crash_loop_ends_and_its_log_spans_the_restarts(world: DockerDeploymen
 
     eventually(all_three_came)
     runtime.stop()
-    assert world.left() == []
+    assert project.left() == []
 
 
-def test_a_network_that_monitoring_uses_is_left_and_used_again(world: DockerDeployment, port: int) -> None:
-    world.started(world.plan(port=port))
-    network, label = f"deckard-{world.name}_default", f"deckard.deployment={world.name}"
+def test_stop_keeps_network_in_use(project: DockerDeployment, port: int) -> None:
+    project.started(project.plan(port=port))
+    network, label = f"deckard-{project.name}_default", f"deckard.deployment={project.name}"
     other = docker(
         "run", "-d", "--init", "--label", label, "--network", network, IMAGE, "/bin/sleep", "600"
     ).strip()
-    world.runtime().stop()
-    assert world.left() == [network]
-    world.started(world.plan(port=port))
+    project.runtime().stop()
+    assert project.left() == [network]
+    project.started(project.plan(port=port))
     assert docker("exec", other, "/bin/busybox", "nslookup", "vllm").strip()
     docker("rm", "-f", other)
-    world.runtime().stop()
-    assert world.left() == []
+    project.runtime().stop()
+    assert project.left() == []
 
 
-def test_a_server_deaf_to_sigterm_is_stopped_too(world: DockerDeployment, port: int) -> None:
-    world.started(world.plan(port=port, FAKE_MODE="deaf"))
-    world.runtime().stop()
-    assert world.left() == []
+def test_stop_kills_server_deaf_to_sigterm(project: DockerDeployment, port: int) -> None:
+    project.started(project.plan(port=port, FAKE_MODE="deaf"))
+    project.runtime().stop()
+    assert project.left() == []
 
 
-def test_a_failed_replacement_is_rolled_back(world: DockerDeployment, port: int) -> None:
-    old, launch = world.stored(world.plan(port=port))
-    deploy(world.site(proven), old, launch)
-    new, broken = world.stored(world.plan(port=port, FAKE_MODE="crash"))
+def test_failed_replacement_is_rolled_back(project: DockerDeployment, port: int) -> None:
+    old, launch = project.stored(project.plan(port=port))
+    deploy(project.context(proven), old, launch)
+    new, broken = project.stored(project.plan(port=port, FAKE_MODE="crash"))
     with pytest.raises(StartFailedError, match=f"release {old.plan_hash}, which ran before, is back"):
-        deploy(world.site(proven), new, broken)
-    seen = world.runtime().observe()
+        deploy(project.context(proven), new, broken)
+    seen = project.runtime().observe()
     assert (seen.plan_hash, seen.launch_id) == (old.plan_hash, old.recorded_launch().launch_id)
-    assert world.releases.current() == old
+    assert project.releases.current() == old
     assert "it is made to fail" in new.text("failure.log")
     assert answers(port)
 
 
-def test_a_release_rendered_for_a_launch_that_never_came_is_brought_back_as_what_it_is(
-    world: DockerDeployment, port: int
-) -> None:
+def test_rollback_ignores_unlaunched_compose_file(project: DockerDeployment, port: int) -> None:
     """`up` was killed after rendering and before anything else: compose.yaml is ahead of launch.json."""
-    old, launch = world.stored(world.plan(port=port))
-    deploy(world.site(proven), old, launch)
-    _, never = world.stored(world.plan(port=port))
-    new, broken = world.stored(world.plan(port=port, FAKE_MODE="crash"))
+    old, launch = project.stored(project.plan(port=port))
+    deploy(project.context(proven), old, launch)
+    _, never = project.stored(project.plan(port=port))
+    new, broken = project.stored(project.plan(port=port, FAKE_MODE="crash"))
     with pytest.raises(StartFailedError, match="is back"):
-        deploy(world.site(proven), new, broken)
-    assert world.runtime().observe().launch_id == old.recorded_launch().launch_id == never.launch_id
+        deploy(project.context(proven), new, broken)
+    assert project.runtime().observe().launch_id == old.recorded_launch().launch_id == never.launch_id
 
 
 @pytest.mark.parametrize(
@@ -176,93 +174,91 @@ def test_a_release_rendered_for_a_launch_that_never_came_is_brought_back_as_what
         ({"address": "192.0.2.1"}, "192.0.2.1", "--port"),
     ],
 )
-def test_what_docker_refuses_is_said_with_what_to_do(
-    world: DockerDeployment, port: int, changes: dict[str, object], words: str, hint: str
+def test_docker_refusal_has_hint(
+    project: DockerDeployment, port: int, changes: dict[str, object], words: str, hint: str
 ) -> None:
-    release, launch = world.stored(world.plan(port=port, changes=changes))
+    release, launch = project.stored(project.plan(port=port, changes=changes))
     with pytest.raises(EnvironmentUnfitError) as caught:
-        deploy(world.site(proven), release, launch)
+        deploy(project.context(proven), release, launch)
     assert words in caught.value.message
     assert "\n" not in caught.value.message
     assert hint in caught.value.hint
-    assert world.left() == []
+    assert project.left() == []
     assert not Path("/absent").exists()
 
 
-def test_a_taken_port_is_refused_before_docker_is_asked(world: DockerDeployment, port: int) -> None:
+def test_taken_port_starts_no_container(project: DockerDeployment, port: int) -> None:
     with (
         socket.create_server(("127.0.0.1", port)),
         pytest.raises(EnvironmentUnfitError, match=f"pid {os.getpid()}"),
     ):
-        world.started(world.plan(port=port))
-    assert world.left() == []
+        project.started(project.plan(port=port))
+    assert project.left() == []
 
 
-def test_somebody_elses_project_of_that_name_is_left_alone(
-    world: DockerDeployment, port: int, tmp_path: Path
-) -> None:
-    other = DockerDeployment(tmp_path / "other", world.name)
-    other.started(world.plan(port=port))
-    before = world.left()
-    assert world.runtime().observe() == MISSING
-    for act in (lambda: world.started(world.plan(port=port)), world.runtime().stop):
-        with pytest.raises(EnvironmentUnfitError, match=f"was not started from {world.deployment.folder}"):
+def test_foreign_project_is_left_alone(project: DockerDeployment, port: int, tmp_path: Path) -> None:
+    other = DockerDeployment(tmp_path / "other", project.name)
+    other.started(project.plan(port=port))
+    before = project.left()
+    assert project.runtime().observe() == MISSING
+    for act in (lambda: project.started(project.plan(port=port)), project.runtime().stop):
+        with pytest.raises(EnvironmentUnfitError, match=f"was not started from {project.deployment.folder}"):
             act()
-    assert world.left() == before
+    assert project.left() == before
     other.runtime().stop()
-    assert world.left() == []
+    assert project.left() == []
 
 
-def test_somebody_elses_container_of_that_name_is_left_alone(world: DockerDeployment, port: int) -> None:
-    name = f"deckard-{world.name}"
+def test_foreign_container_is_left_alone(project: DockerDeployment, port: int) -> None:
+    name = f"deckard-{project.name}"
     docker(
         "run",
         "--detach",
         "--name",
         name,
         "--label",
-        f"deckard.deployment={world.name}",
+        f"deckard.deployment={project.name}",
         IMAGE,
         "/bin/sleep",
         "600",
     )
-    release, launch = world.stored(world.plan(port=port))
+    release, launch = project.stored(project.plan(port=port))
     with pytest.raises(EnvironmentUnfitError, match="is already in use by container") as caught:
-        deploy(world.site(proven), release, launch)
+        deploy(project.context(proven), release, launch)
     assert "docker rm -f" in caught.value.hint
     assert docker("inspect", "--format", "{{.State.Running}}", name) == "true\n"
 
 
-def test_a_compose_file_that_is_not_the_plans_is_noticed(world: DockerDeployment, port: int) -> None:
-    release, launch = world.stored(world.plan(port=port))
+def test_compose_file_of_other_plan_is_refused(project: DockerDeployment, port: int) -> None:
+    release, launch = project.stored(project.plan(port=port))
     release.record(launch)
-    other = render_compose(world.plan(port=port, OTHER="1"), launch_id=launch.launch_id)
+    other = render_compose(project.plan(port=port, OTHER="1"), launch_id=launch.launch_id)
     (release.folder / "compose.yaml").write_text(other)
     with pytest.raises(IntegrityError, match=f"not {release.plan_hash}"):
-        world.runtime().start(release)
+        project.runtime().start(release)
 
 
-def test_compose_variables_of_the_caller_change_nothing(world: DockerDeployment, port: int) -> None:
-    world.environment |= {
+def test_compose_variables_of_caller_are_ignored(project: DockerDeployment, port: int) -> None:
+    project.environment |= {
         "COMPOSE_PROJECT_NAME": "other",
         "COMPOSE_FILE": "/etc/hostname",
         "COMPOSE_PROFILES": "x",
     }
-    world.started(world.plan(port=port))
-    assert world.runtime().observe().state == "running"
-    world.runtime().stop()
-    assert world.left() == []
+    project.started(project.plan(port=port))
+    assert project.runtime().observe().state == "running"
+    project.runtime().stop()
+    assert project.left() == []
 
 
-def test_a_container_that_a_person_removed_is_missing(world: DockerDeployment, port: int) -> None:
-    world.started(world.plan(port=port))
-    runtime = world.runtime()
+def test_removed_container_is_missing(project: DockerDeployment, port: int) -> None:
+    project.started(project.plan(port=port))
+    runtime = project.runtime()
     runtime.poll_lines()
-    docker("rm", "-f", f"deckard-{world.name}")
+    docker("rm", "-f", f"deckard-{project.name}")
     assert runtime.observe() == MISSING
     assert runtime.tail(3) == []
     runtime.stop()
-    assert world.left() == []
+    assert project.left() == []
 
 
 UP = """
@@ -271,25 +267,25 @@ from pathlib import Path
 from tests.support.docker_deployment import DockerDeployment, proven
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.running.deploy import deploy
-world = DockerDeployment(Path(sys.argv[1]), sys.argv[2])
-deploy(world.site(proven), *world.stored(LaunchPlan.model_validate_json(sys.argv[3])))
+project = DockerDeployment(Path(sys.argv[1]), sys.argv[2])
+deploy(project.context(proven), *project.stored(LaunchPlan.model_validate_json(sys.argv[3])))
 """
 
 
 @pytest.mark.parametrize("after_s", [0.6, 0.9, 1.1, 1.3, 1.6, 2.0])
-def test_up_after_a_kill_of_up_and_compose_leaves_one_container(
-    world: DockerDeployment, port: int, tmp_path: Path, after_s: float
+def test_up_after_killed_up_leaves_one_container(
+    project: DockerDeployment, port: int, tmp_path: Path, after_s: float
 ):
-    plan = world.plan(port=port)
+    plan = project.plan(port=port)
     root = Path(__file__).parents[2]
-    arguments = [sys.executable, "-c", UP, str(tmp_path), world.name, plan.model_dump_json()]
+    arguments = [sys.executable, "-c", UP, str(tmp_path), project.name, plan.model_dump_json()]
     with subprocess.Popen(arguments, cwd=root, start_new_session=True, stderr=subprocess.DEVNULL) as victim:
         time.sleep(after_s)
         os.killpg(victim.pid, signal.SIGKILL)  # compose with it
-    release, launch = world.stored(plan)
-    ready = deploy(world.site(proven), release, launch)
-    assert sorted(world.left()) == sorted([f"deckard-{world.name}", f"deckard-{world.name}_default"])
-    assert world.runtime().observe().launch_id == ready.launch_id
+    release, launch = project.stored(plan)
+    ready = deploy(project.context(proven), release, launch)
+    assert sorted(project.left()) == sorted([f"deckard-{project.name}", f"deckard-{project.name}_default"])
+    assert project.runtime().observe().launch_id == ready.launch_id
     assert answers(port)
 
 
@@ -308,12 +304,12 @@ def registry(tmp_path: Path, port: int) -> Iterator[str]:
         server.kill()
 
 
-def test_an_image_is_pulled_by_its_digest_with_progress(world: DockerDeployment, registry: str) -> None:
+def test_pull_by_digest_reports_progress(project: DockerDeployment, registry: str) -> None:
     docker("tag", IMAGE, f"{registry}/tiny:1")
     docker("push", f"{registry}/tiny:1")
     digest = docker("inspect", "--format", "{{index .RepoDigests 0}}", f"{registry}/tiny:1").strip()
     docker("rmi", "-f", IMAGE, f"{registry}/tiny:1", digest)
-    engine, seen = world.runtime().client, list[tuple[int, int]]()
+    engine, seen = project.runtime().client, list[tuple[int, int]]()
 
     def on_bytes(done: int, total: int) -> None:
         seen.append((done, total))
@@ -332,6 +328,6 @@ def test_an_image_is_pulled_by_its_digest_with_progress(world: DockerDeployment,
         docker("rmi", digest)
 
 
-def test_a_registry_that_is_not_there_is_the_networks_fault(world: DockerDeployment, port: int) -> None:
+def test_unreachable_registry_is_network_error(project: DockerDeployment, port: int) -> None:
     with pytest.raises(NetworkError, match="cannot be pulled"):
-        images.pull(world.runtime().client, f"127.0.0.1:{port}/x:1", platform=None, on_bytes=print)
+        images.pull(project.runtime().client, f"127.0.0.1:{port}/x:1", platform=None, on_bytes=print)

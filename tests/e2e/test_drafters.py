@@ -35,7 +35,7 @@ def up(tool: Tool) -> Iterator[tuple[str, ...]]:
         ("mtp", range(85, 101), "keep"),
     ],
 )
-def test_a_drafter_is_judged_and_changes_no_word(
+def test_drafter_is_judged_and_keeps_text(
     tool: Tool, up: tuple[str, ...], drafter: str, percent: range, verdict: str
 ) -> None:
     done = tool(*up, drafter)
@@ -49,9 +49,7 @@ def test_a_drafter_is_judged_and_changes_no_word(
     assert (COUNT_TEXT * 100).startswith(counted)
 
 
-def test_what_monitoring_asks_for_is_on_the_real_page(
-    tool: Tool, up: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_metrics_page_has_drafter_queries(tool: Tool, up: tuple[str, ...], tmp_path: Path) -> None:
     tool("monitor", "render", *up[1:], "mtp", "-o", str(tmp_path))
     files = ("prometheus/rules.yml", "dashboards/deckard.json")
     asked = {name for file in files for name in names_in_query((tmp_path / file).read_text(encoding="utf-8"))}
@@ -60,7 +58,7 @@ def test_what_monitoring_asks_for_is_on_the_real_page(
     assert asked - scrape(metrics_url(base_url)).samples.keys() == set()
 
 
-def test_bench_spec_measures_with_and_without_and_plan_says_so(tool: Tool, up: tuple[str, ...]) -> None:
+def test_plan_shows_bench_spec_result(tool: Tool, up: tuple[str, ...]) -> None:
     before = json.loads(tool("status", "--name", "drafters", "--json").stdout)
     small = ("--concurrency", "2", "--runs", "2", "--requests", "1", "--output-tokens", "16")
     record = json.loads(tool("bench", "spec", "--name", "drafters", "--tokens", "4", *small, "--json").stdout)
@@ -78,7 +76,7 @@ def test_bench_spec_measures_with_and_without_and_plan_says_so(tool: Tool, up: t
     assert plan["drafter_measured"]["tried"] == record["tried"]
 
 
-def test_one_that_does_not_fit_is_refused(tool: Tool) -> None:
+def test_unfit_drafter_is_refused(tool: Tool) -> None:
     # A deployment of its own: one with a release before would have that back.
     up = (*UP[:-1], "unfit", "--port", str(free_port()), "--drafter", "tiny-assistant-random")
     done = tool(*up, check=False)

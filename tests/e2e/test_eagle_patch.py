@@ -94,7 +94,7 @@ def draw_requests(draw: Callable[..., Any], max_model_len: int, tokens: int) -> 
 
 @settings
 @hypothesis.given(data=st.data())
-def test_draft_layers_use_their_own_groups_blocks(
+def test_draft_layer_uses_blocks_of_its_group(
     data: Any, eagle: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     max_model_len, tokens = data.draw(st.integers(60, 300)), data.draw(st.sampled_from([1, 2, 5]))
@@ -116,12 +116,14 @@ def pair(eagle: ModuleType) -> Rig:
     return rig
 
 
-def test_the_pair_passes(pair: Rig, eagle: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_passes_for_pair(pair: Rig, eagle: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     propose(eagle, pair, BATCH, monkeypatch)
     check(pair, BATCH)
 
 
-def test_group_0_for_all_fails(pair: Rig, eagle: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_fails_on_group_0_for_all(
+    pair: Rig, eagle: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The control: what the published patch does."""
     pair.proposer.runner.input_batch.block_table = [pair.block_tables[0]] * len(PAIR)
     propose(eagle, pair, BATCH, monkeypatch)
@@ -129,14 +131,16 @@ def test_group_0_for_all_fails(pair: Rig, eagle: ModuleType, monkeypatch: pytest
         check(pair, BATCH)
 
 
-def test_one_block_size_for_all_fails(pair: Rig, eagle: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_fails_on_one_block_size(pair: Rig, eagle: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     pair.proposer.draft_kv_cache_groups[2].block_size = 16
     propose(eagle, pair, BATCH, monkeypatch)
     with pytest.raises(AssertionError, match=r"slots of draft\.c"):
         check(pair, BATCH)
 
 
-def test_rows_taken_as_full_fail(pair: Rig, eagle: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_fails_on_rows_taken_as_full(
+    pair: Rig, eagle: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without the count of allocated blocks, drafts go to blocks that another request left in the row."""
     tables = pair.block_tables.block_tables
     full = [
@@ -149,9 +153,7 @@ def test_rows_taken_as_full_fail(pair: Rig, eagle: ModuleType, monkeypatch: pyte
         check(pair, BATCH)
 
 
-def test_padding_of_the_batch_is_no_slot(
-    pair: Rig, eagle: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_batch_padding_gets_no_slot(pair: Rig, eagle: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Passes padded for a CUDA graph: the rows past the batch write nowhere, whatever the pass before left there."""
     sized = eagle.CUDAGraphMode.NONE
     monkeypatch.setattr(
@@ -164,9 +166,7 @@ def test_padding_of_the_batch_is_no_slot(
     check(pair, BATCH)
 
 
-def test_a_batch_after_another_leaves_nothing(
-    pair: Rig, eagle: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_next_batch_sees_no_leftovers(pair: Rig, eagle: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     propose(eagle, pair, BATCH, monkeypatch)
     pair.forwards.clear()
     pair.blocks.clear()
@@ -176,7 +176,7 @@ def test_a_batch_after_another_leaves_nothing(
     check(pair, later)
 
 
-def test_one_group_is_the_stock_path(eagle: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_single_group_takes_stock_path(eagle: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     layouts = [Group(16, 16, ("draft.a", "draft.b")), Group(64, 64)]
     seen = []
     for module in (stock, eagle):
@@ -193,7 +193,7 @@ def test_one_group_is_the_stock_path(eagle: ModuleType, monkeypatch: pytest.Monk
     assert seen[0] == seen[1]
 
 
-def test_the_runners_own_counts_stay(eagle: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runner_counts_stay_unchanged(eagle: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their copy to the GPU can still be waiting: stock adds to them, and a whole pass has positions off by one."""
     for module, left in ((eagle, [0, 40]), (stock, [4, 44])):
         rig = make_rig(module, PAIR[1:2], tokens=5, max_model_len=300)
@@ -203,7 +203,7 @@ def test_the_runners_own_counts_stay(eagle: ModuleType, monkeypatch: pytest.Monk
         assert counts.tolist() == left
 
 
-def test_stock_refuses_the_pair(eagle: ModuleType) -> None:
+def test_stock_refuses_pair(eagle: ModuleType) -> None:
     with pytest.raises(AssertionError, match="same kv cache group"):
         make_rig(stock, PAIR, tokens=5, max_model_len=300)
     with pytest.raises(AssertionError, match="same kv cache group"):
@@ -240,7 +240,7 @@ def gemma4_groups() -> list[Group]:
     ]
 
 
-def test_gemma4_31b_with_e4b(eagle: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gemma4_31b_with_e4b_has_right_groups(eagle: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     groups = gemma4_groups()
     drafting = {gid: group.block_size for gid, group in enumerate(groups) if group.draft_layers}
     assert drafting == {16: 128, 17: 128, 18: 128, 19: 128, 20: 128, 21: 64}
@@ -254,7 +254,7 @@ def test_gemma4_31b_with_e4b(eagle: ModuleType, monkeypatch: pytest.MonkeyPatch)
     check(rig, requests)
 
 
-def test_the_order_of_layers_does_not_depend_on_the_set(eagle: ModuleType) -> None:
+def test_layer_order_ignores_set_order(eagle: ModuleType) -> None:
     names = tuple(f"draft.{i}" for i in range(20))
     for order in (names, names[::-1]):
         rig = make_rig(
@@ -267,7 +267,7 @@ def test_the_order_of_layers_does_not_depend_on_the_set(eagle: ModuleType) -> No
         assert all(g.layer_names == sorted(g.layer_names) for g in rig.proposer.draft_attn_groups)
 
 
-def test_a_second_start_replaces_the_first(pair: Rig) -> None:
+def test_second_start_replaces_first(pair: Rig) -> None:
     """Profiling of CUDA graphs initializes the KV cache twice (gpu_model_runner.py:5797)."""
     moved = (Group(16, 16), Group(16, 16), Group(64, 64, ("draft.a", "draft.b", "draft.c")))
     pair.proposer.initialize_attn_backend(kv_cache_config(moved), [16, 16, 64])
@@ -288,7 +288,7 @@ def test_context_parallelism_is_refused(eagle: ModuleType, kind: str) -> None:
 
 
 @pytest.mark.parametrize("draft", [{"get_num_attention_heads": lambda _: 5}, {"get_head_size": lambda: 1024}])
-def test_heads_over_the_targets_are_refused_on_triton(eagle: ModuleType, draft: dict[str, Any]) -> None:
+def test_triton_refuses_drafter_with_more_heads(eagle: ModuleType, draft: dict[str, Any]) -> None:
     make_rig(eagle, PAIR, tokens=2, max_model_len=99, draft=draft)
     with pytest.raises(NotImplementedError, match="attention heads"):
         make_rig(

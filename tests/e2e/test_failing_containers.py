@@ -35,9 +35,9 @@ MODES = {
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[DockerDeployment]:
-    with deployment_in(tmp_path, "x" + secrets.token_hex(3)) as made:
-        yield made
+def project(tmp_path: Path) -> Iterator[DockerDeployment]:
+    with deployment_in(tmp_path, "x" + secrets.token_hex(3)) as deployment:
+        yield deployment
 
 
 def followed(release: Release, runtime: Runtime) -> None:
@@ -47,18 +47,18 @@ def followed(release: Release, runtime: Runtime) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_it_is_said_and_stopped(world: DockerDeployment, mode: str) -> None:
-    release, launch = world.stored(world.plan(port=free_port(), FAKE_MODE=mode))
+def test_failing_start_is_explained_and_stopped(project: DockerDeployment, mode: str) -> None:
+    release, launch = project.stored(project.plan(port=free_port(), FAKE_MODE=mode))
     compose = release.folder / "compose.yaml"
     compose.write_text(compose.read_text().replace("    restart:", "    mem_limit: 20m\n    restart:"))
     with pytest.raises(StartFailedError) as caught:
-        deploy(world.site(followed), release, launch)
+        deploy(project.context(followed), release, launch)
     said = caught.value.message + caught.value.hint
     assert "start failed in" in said
     for words in MODES[mode]:
         assert words in said, said
     assert "restart 3" not in said
-    assert world.left() == []
+    assert project.left() == []
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def foreign_image() -> Iterator[str]:
     subprocess.run(["docker", "rmi", name], capture_output=True, check=True)
 
 
-def test_an_image_for_another_machine_is_named_before_it_is_started(foreign_image: str) -> None:
+def test_foreign_platform_image_is_refused(foreign_image: str) -> None:
     target = Target(folders=Folders(weights=Path("/"), caches=()), image=foreign_image)
     facts = collect(target, Host(dict(os.environ)), port_problem=lambda *_: None, quick=True)
     (found,) = (finding for finding in evaluate_rules(facts, target) if finding.rule == "image-platform")

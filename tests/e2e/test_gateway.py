@@ -41,7 +41,7 @@ HEARD = re.compile(r'"([A-Z]+) (\S+) HTTP/1\.1" \d')
 
 
 @dataclass(frozen=True)
-class World:
+class GuardedEngine:
     """A deployment whose gateway asks for a key, and two clients."""
 
     base_url: str
@@ -75,7 +75,9 @@ def engine(request: pytest.FixtureRequest) -> tuple[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory, engine: tuple[str, Path], home: Path) -> Iterator[World]:
+def guarded(
+    tmp_path_factory: pytest.TempPathFactory, engine: tuple[str, Path], home: Path
+) -> Iterator[GuardedEngine]:
     directory = StateDir(tmp_path_factory.mktemp("gateway") / "state")
     # Exposed, so that a key is asked for from the first request on; on loopback all the same: nobody is let in here.
     publish = Publish(expose="127.0.0.1", port=free_port(), tls=False)
@@ -84,7 +86,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, engine: tuple[str, Path], ho
     )
     plan = plan_for_host(resolved, directory).model_copy(update={"patches": (), "plugin": None})
     gemma4.write(directory.models / MODEL)
-    # Where an earlier start has left what it found out about the model.
+    # An earlier start has left its findings about the model there.
     directory.cache.symlink_to(home / "cache")
     keys, deployment = Keys(directory.root), directory.create("gate")
     with keys.lock():
@@ -103,26 +105,28 @@ def world(tmp_path_factory: pytest.TempPathFactory, engine: tuple[str, Path], ho
         runtime.reload()
         time.sleep(1)  # nginx starts new workers and sends the old ones home
 
-    made = World(plan.base_url, ("127.0.0.1", plan.port), keys, reload, release.folder / "vllm.log", alice)
+    guarded = GuardedEngine(
+        plan.base_url, ("127.0.0.1", plan.port), keys, reload, release.folder / "vllm.log", alice
+    )
     try:
         until_ready(f"{plan.base_url}/health/ready", lambda: "\n".join(runtime.tail(40)))
-        yield made
+        yield guarded
     finally:
         runtime.stop()
         runtime.close()
 
 
-def client(world: World, key: str) -> OpenAI:
-    return OpenAI(base_url=world.base_url, api_key=key, max_retries=0, timeout=60)
+def client(guarded: GuardedEngine, key: str) -> OpenAI:
+    return OpenAI(base_url=guarded.base_url, api_key=key, max_retries=0, timeout=60)
 
 
-def models(world: World, key: str) -> list[str]:
-    with client(world, key) as asking:
+def models(guarded: GuardedEngine, key: str) -> list[str]:
+    with client(guarded, key) as asking:
         return [model.id for model in asking.models.list()]
 
 
-def test_chat_whole_and_streamed(world: World) -> None:
-    with client(world, world.alice) as asking:
+def test_chat_whole_and_streamed_agree(guarded: GuardedEngine) -> None:
+    with client(guarded, guarded.alice) as asking:
         ask = asking.chat.completions
         whole = ask.create(model=MODEL, messages=[{"role": "user", "content": "Hello?"}], temperature=0)
         stream = ask.create(
@@ -133,8 +137,8 @@ def test_chat_whole_and_streamed(world: World) -> None:
     assert len(pieces) > 2
 
 
-def test_completion_whole_and_streamed(world: World) -> None:
-    with client(world, world.alice) as asking:
+def test_completion_whole_and_streamed_agree(guarded: GuardedEngine) -> None:
+    with client(guarded, guarded.alice) as asking:
         ask = asking.completions
         whole = ask.create(model=MODEL, prompt="Hello?", max_tokens=8, temperature=0)
         stream = ask.create(model=MODEL, prompt="Hello?", max_tokens=8, temperature=0, stream=True)
@@ -143,8 +147,8 @@ def test_completion_whole_and_streamed(world: World) -> None:
     assert len(pieces) > 2
 
 
-def test_response_whole_and_streamed(world: World) -> None:
-    with client(world, world.alice) as asking:
+def test_response_whole_and_streamed_agree(guarded: GuardedEngine) -> None:
+    with client(guarded, guarded.alice) as asking:
         ask = asking.responses
         whole = ask.create(model=MODEL, input="Hello?", temperature=0)
         events = list(ask.create(model=MODEL, input="Hello?", temperature=0, stream=True))
@@ -154,21 +158,21 @@ def test_response_whole_and_streamed(world: World) -> None:
     )
 
 
-def test_models_and_health(world: World) -> None:
-    assert MODEL in models(world, world.alice)
+def test_models_and_health_answer(guarded: GuardedEngine) -> None:
+    assert MODEL in models(guarded, guarded.alice)
     # Some clients send it with a GET too.
-    typed = {**world.headers(world.alice), "Content-Type": "application/json"}
+    typed = {**guarded.headers(guarded.alice), "Content-Type": "application/json"}
     for name, headers in (("models", typed), ("health/live", {}), ("health/ready", {})):
-        assert requests.get(f"{world.base_url}/{name}", headers=headers, timeout=10).status_code == 200
+        assert requests.get(f"{guarded.base_url}/{name}", headers=headers, timeout=10).status_code == 200
 
 
-def test_pieces_of_a_stream_arrive_one_by_one(world: World) -> None:
+def test_stream_is_not_buffered(guarded: GuardedEngine) -> None:
     """nginx holds nothing back: the first piece is here while the engine still writes the last.
 
     A busy machine may hold a whole answer up, so one of five is enough; a proxy that collects would collect them all.
     """
     body = {**json.loads(CHAT), "max_tokens": 60, "stream": True, "ignore_eos": True}
-    url, headers = f"{world.base_url}/chat/completions", world.headers(world.alice)
+    url, headers = f"{guarded.base_url}/chat/completions", guarded.headers(guarded.alice)
 
     def one_by_one() -> bool:
         with requests.post(url, json=body, headers=headers, stream=True, timeout=60) as response:
@@ -179,102 +183,102 @@ def test_pieces_of_a_stream_arrive_one_by_one(world: World) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "x", f"dk-alice-{64 * '0'}", f"dk-bob-{64 * '0'}"])
-def test_missing_and_wrong_keys(world: World, key: str) -> None:
+def test_missing_and_wrong_keys_are_refused(guarded: GuardedEngine, key: str) -> None:
     with pytest.raises(openai.AuthenticationError):
-        models(world, key or "none")
+        models(guarded, key or "none")
     for method, path, body in ROUTES[:4]:
-        url = world.base_url.removesuffix("/v1") + path
-        headers = {"Content-Type": "application/json", **(world.headers(key) if key else {})}
+        url = guarded.base_url.removesuffix("/v1") + path
+        headers = {"Content-Type": "application/json", **(guarded.headers(key) if key else {})}
         assert requests.request(method, url, data=body, headers=headers, timeout=10).status_code == 401
 
 
-def test_a_revoked_key_is_refused_without_a_restart(world: World) -> None:
-    with world.keys.lock():
-        bob = world.keys.add("bob")
-    world.reload()
-    assert models(world, bob)
-    with world.keys.lock():
-        world.keys.revoke("bob")
-    world.reload()
+def test_revoked_key_is_refused_without_restart(guarded: GuardedEngine) -> None:
+    with guarded.keys.lock():
+        bob = guarded.keys.add("bob")
+    guarded.reload()
+    assert models(guarded, bob)
+    with guarded.keys.lock():
+        guarded.keys.revoke("bob")
+    guarded.reload()
     with pytest.raises(openai.AuthenticationError):
-        models(world, bob)
-    assert models(world, world.alice)
+        models(guarded, bob)
+    assert models(guarded, guarded.alice)
 
 
-def test_every_other_route_of_the_server_is_blocked_for_a_valid_key(world: World) -> None:
-    others = world.routes() - (ALLOWED - {("GET", "/health"), ("GET", "/metrics")})
+def test_valid_key_reaches_no_other_route(guarded: GuardedEngine) -> None:
+    others = guarded.routes() - (ALLOWED - {("GET", "/health"), ("GET", "/metrics")})
     assert len(others) > 15  # of a generating model, without development mode
     got = {}
     for method, path in sorted(others):
-        url = world.base_url.removesuffix("/v1") + re.sub(r"{[^}]*}", "x", path)
-        answer = requests.request(method, url, json={}, headers=world.headers(world.alice), timeout=10)
+        url = guarded.base_url.removesuffix("/v1") + re.sub(r"{[^}]*}", "x", path)
+        answer = requests.request(method, url, json={}, headers=guarded.headers(guarded.alice), timeout=10)
         got[method, path] = answer.status_code
     assert set(got.values()) == {404}
 
 
-def test_no_attack_gets_through_or_reaches_the_engine(world: World) -> None:
+def test_no_attack_reaches_engine(guarded: GuardedEngine) -> None:
     tried = attacks()
     assert len({attack.data for attack in tried}) >= 300
-    assert got_through(world.address, tried) == []
-    assert world.heard() <= ALLOWED
+    assert got_through(guarded.address, tried) == []
+    assert guarded.heard() <= ALLOWED
 
 
-def test_a_valid_key_hides_no_second_request(world: World) -> None:
+def test_valid_key_smuggles_no_second_request(guarded: GuardedEngine) -> None:
     """The attacks on framing again, with alice's key on the outer request: only hers may be answered."""
     marks = 0
     for attack in attacks():
         if attack.name.startswith("framing: POST"):
             head, _, rest = attack.data.partition(b"\r\n")
-            keyed = b"\r\n".join([head, f"Authorization: Bearer {world.alice}".encode(), rest])
-            marks += answers(world.address, keyed, patience_s=0.5).count(b'"object":"list"')
+            keyed = b"\r\n".join([head, f"Authorization: Bearer {guarded.alice}".encode(), rest])
+            marks += answers(guarded.address, keyed, patience_s=0.5).count(b'"object":"list"')
     assert marks == 0
-    assert world.heard() <= ALLOWED
+    assert guarded.heard() <= ALLOWED
 
 
-def test_the_engines_figures_are_for_the_tools_own_key(world: World) -> None:
-    url = world.base_url.removesuffix("/v1") + "/metrics"
-    assert requests.get(url, headers=world.headers(world.alice), timeout=10).status_code == 404
-    assert "vllm:" in requests.get(url, headers=world.headers(world.keys.own()), timeout=10).text
+def test_only_own_key_reads_engine_metrics(guarded: GuardedEngine) -> None:
+    url = guarded.base_url.removesuffix("/v1") + "/metrics"
+    assert requests.get(url, headers=guarded.headers(guarded.alice), timeout=10).status_code == 404
+    assert "vllm:" in requests.get(url, headers=guarded.headers(guarded.keys.own()), timeout=10).text
 
 
-def test_a_web_page_gets_no_permission(world: World) -> None:
+def test_cross_origin_request_gets_no_permission(guarded: GuardedEngine) -> None:
     origin = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
-    assert requests.options(f"{world.base_url}/models", headers=origin, timeout=10).status_code == 404
+    assert requests.options(f"{guarded.base_url}/models", headers=origin, timeout=10).status_code == 404
     answer = requests.get(
-        f"{world.base_url}/models", headers={**world.headers(world.alice), **origin}, timeout=10
+        f"{guarded.base_url}/models", headers={**guarded.headers(guarded.alice), **origin}, timeout=10
     )
     assert [name for name in answer.headers if name.lower().startswith("access-control")] == []
 
 
-def test_a_body_that_is_too_long_is_refused(world: World) -> None:
-    headers = (
-        f"Authorization: Bearer {world.alice}\r\nContent-Type: application/json\r\nContent-Length: {33 << 20}"
-    )
-    said = answers(world.address, request("POST", "/v1/chat/completions", more=headers))
+def test_oversized_body_is_refused(guarded: GuardedEngine) -> None:
+    headers = f"Authorization: Bearer {guarded.alice}\r\nContent-Type: application/json\r\nContent-Length: {33 << 20}"
+    said = answers(guarded.address, request("POST", "/v1/chat/completions", more=headers))
     assert said.startswith(b"HTTP/1.1 413 ")
 
 
-def test_nobodys_key_or_prompt_is_written_down(world: World) -> None:
-    secret = world.alice.rpartition("-")[2]
+def test_log_has_no_key_and_no_prompt(guarded: GuardedEngine) -> None:
+    secret = guarded.alice.rpartition("-")[2]
     body = {**json.loads(CHAT), "messages": [{"role": "user", "content": "xylophone"}]}
     requests.post(
-        f"{world.base_url}/chat/completions", json=body, headers=world.headers(world.alice), timeout=60
+        f"{guarded.base_url}/chat/completions", json=body, headers=guarded.headers(guarded.alice), timeout=60
     )
-    requests.get(f"{world.base_url}/models?key=xylophone", headers=world.headers(world.alice), timeout=10)
-    log = world.log.read_text(errors="replace")
+    requests.get(
+        f"{guarded.base_url}/models?key=xylophone", headers=guarded.headers(guarded.alice), timeout=10
+    )
+    log = guarded.log.read_text(errors="replace")
     assert 'gateway dk-alice "/v1/chat/completions" 200' in log
     assert secret not in log
     assert "xylophone" not in log
-    folder = world.log.parents[2]
+    folder = guarded.log.parents[2]
     assert [
         path for path in folder.rglob("*") if path.is_file() and secret in path.read_text(errors="replace")
     ] == []
 
 
 @pytest.fixture(scope="module")
-def bare(world: World, engine: tuple[str, Path], home: Path) -> Iterator[tuple[str, int]]:
+def bare(guarded: GuardedEngine, engine: tuple[str, Path], home: Path) -> Iterator[tuple[str, int]]:
     """The same vLLM as it comes, with its own --api-key."""
-    state = world.log.parents[4]
+    state = guarded.log.parents[4]
     port, log, model = free_port(), state / "bare.log", state / "models" / MODEL
     options = ("--host", "127.0.0.1", "--port", str(port), "--served-model-name", MODEL, "--api-key", KEY)
     more = ("--enforce-eager", "--max-model-len", "1024", "--max-num-seqs", "4")
@@ -292,7 +296,7 @@ def bare(world: World, engine: tuple[str, Path], home: Path) -> Iterator[tuple[s
             server.terminate()
 
 
-def test_the_control_lets_the_same_attacks_through(engine: tuple[str, Path], bare: tuple[str, int]) -> None:
+def test_attacks_succeed_without_gateway(engine: tuple[str, Path], bare: tuple[str, int]) -> None:
     """Without the gateway: on 0.19.1 every Host attack on every route of /v1 is answered; much needs no key at all."""
     through = got_through(bare, [each for each in attacks() if "framing" not in each.name], patience_s=10)
     hosts = {(path, f"host {host} on {path}") for host in HOSTS for _, path, _ in ROUTES}
@@ -304,11 +308,11 @@ def test_the_control_lets_the_same_attacks_through(engine: tuple[str, Path], bar
     assert got_through(bare, [without]) == []
 
 
-def test_the_control_answers_a_model_hosts_route_without_a_key(bare: tuple[str, int], world: World) -> None:
+def test_invocations_need_no_key_without_gateway(bare: tuple[str, int], guarded: GuardedEngine) -> None:
     """The whole of inference, open beside /v1 in both releases; closed at the gateway, with a key and without."""
     headers = {"Content-Type": "application/json"}
     url = f"http://{bare[0]}:{bare[1]}/invocations"
     assert requests.post(url, data=CHAT, headers=headers, timeout=60).status_code == 200
-    closed = world.base_url.removesuffix("/v1") + "/invocations"
-    for more in ({}, world.headers(world.alice)):
+    closed = guarded.base_url.removesuffix("/v1") + "/invocations"
+    for more in ({}, guarded.headers(guarded.alice)):
         assert requests.post(closed, data=CHAT, headers={**headers, **more}, timeout=10).status_code == 404

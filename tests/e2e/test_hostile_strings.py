@@ -42,12 +42,12 @@ def plan(tmp_path: Path) -> LaunchPlan:
     assert len(strings) == 250
     show = ("/bin/busybox", "sh", "-c", "/bin/busybox cat /proc/$$/cmdline; true", "x")
     environment = {f"V{number}": text for number, text in enumerate(strings)}
-    made = DockerDeployment(tmp_path, "hostile").plan(
+    plan = DockerDeployment(tmp_path, "hostile").plan(
         port=1, changes={"entrypoint": show, "environment": environment}
     )
-    arguments = (*made.arguments, *strings)
-    return made.model_copy(
-        update={"arguments": arguments, "container": made.container.model_copy(update={"restart": "no"})}
+    arguments = (*plan.arguments, *strings)
+    return plan.model_copy(
+        update={"arguments": arguments, "container": plan.container.model_copy(update={"restart": "no"})}
     )
 
 
@@ -59,7 +59,7 @@ def undollared(value: object) -> object:
     return value.replace("$$", "$") if isinstance(value, str) else value
 
 
-def test_two_parsers_read_one_meaning(plan: LaunchPlan, tmp_path: Path) -> None:
+def test_compose_parsers_agree(plan: LaunchPlan, tmp_path: Path) -> None:
     text = render_compose(plan)
     (expected,) = compose_model(plan)["services"].values()
     (ours,) = yaml.safe_load(text)["services"].values()
@@ -73,7 +73,7 @@ def test_two_parsers_read_one_meaning(plan: LaunchPlan, tmp_path: Path) -> None:
     assert not {"privileged", "cap_add", "network_mode"} & set(theirs)
 
 
-def test_arguments_and_variables_are_byte_equal_inside(plan: LaunchPlan, tmp_path: Path) -> None:
+def test_hostile_strings_arrive_byte_equal(plan: LaunchPlan, tmp_path: Path) -> None:
     (tmp_path / "compose.yaml").write_text(render_compose(plan))
     compose = ("compose", "-p", "hostile", "-f", str(tmp_path / "compose.yaml"))
     try:

@@ -22,7 +22,7 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_eagle_patch_on_real_objects(engine_python: Path, tools: Path, tmp_path: Path) -> None:
+def test_eagle_patch_on_real_objects(engine_python: Path, tools: Path, tmp_path: Path) -> None:
     command = [
         str(engine_python),
         "-m",

@@ -21,7 +21,7 @@ from tests.e2e.conftest import Tool, docker
 from tests.support.ports import free_port
 
 NAME = "interrupted"
-# What `up` says when it enters a phase; the engine's log has the same order.
+# The message of `up` for each phase; the engine's log has the same order.
 PHASES = [
     "plan",
     "start",
@@ -118,7 +118,7 @@ def servers(home: Path, runtime: str) -> int:
     ],
     indirect=["deployment"],
 )
-def test_the_next_up_converges(
+def test_up_after_interrupt_converges(
     deployment: list[str], phase: str, number: signal.Signals, tool: Tool, home: Path
 ) -> None:
     runtime = "docker" if "--image" in deployment else "process"

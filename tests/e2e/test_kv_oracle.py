@@ -16,10 +16,10 @@ from deckard_deploy.planning.memory.settings import CacheSettings, layers_of
 
 pytestmark = pytest.mark.vllm
 RANDOM_CASES = 2500
-Case = dict[str, Any]
+JsonObject = dict[str, Any]
 
 
-def architecture_of(model: Case) -> Architecture:
+def architecture_of(model: JsonObject) -> Architecture:
     """The catalog's kind of architecture, whose other numbers do not matter to the KV cache."""
     full = model["layers"] // model["period"]
     return library.model("deckard-31b").architecture.model_copy(
@@ -33,7 +33,7 @@ def architecture_of(model: Case) -> Architecture:
     )
 
 
-def known_model(name: str) -> Case:
+def known_model(name: str) -> JsonObject:
     architecture = library.model(name).architecture
     full = architecture.layers - architecture.sliding_layers
     return {
@@ -45,7 +45,7 @@ def known_model(name: str) -> Case:
     }
 
 
-def random_model(draw: random.Random) -> Case:
+def random_model(draw: random.Random) -> JsonObject:
     """Full attention alone (period 1), sliding alone (a period longer than the model), or both."""
     full = draw.randint(1, 12)
     period = draw.choice([1, 2, 3, 4, 5, 6, 6, 6, 7])
@@ -62,7 +62,7 @@ def random_model(draw: random.Random) -> Case:
     }
 
 
-def random_case(draw: random.Random) -> Case:
+def random_case(draw: random.Random) -> JsonObject:
     return {
         "models": [random_model(draw) for _ in range(draw.choice([1, 1, 2]))],
         "element_bytes": draw.choice([1, 2, 4]),
@@ -75,7 +75,7 @@ def random_case(draw: random.Random) -> Case:
     }
 
 
-def known_cases() -> list[Case]:
+def known_cases() -> list[JsonObject]:
     base = {"ranks": 1, "block_size": 16, "in_flight": 8192, "available": 80 * 2**30, "hybrid": True}
     target, drafter = known_model("deckard-31b"), known_model("deckard-e4b")
     experts = {**target, "layers": 30, "kv_heads": 8, "global_kv_heads": 2}  # Gemma 4 26B-A4B
@@ -100,7 +100,7 @@ def known_cases() -> list[Case]:
     ]
 
 
-def planned(case: Case) -> KvCache | None:
+def planned(case: JsonObject) -> KvCache | None:
     """None where the plan refuses."""
     settings = CacheSettings(
         max_model_len=case["length"],
@@ -118,7 +118,7 @@ def planned(case: Case) -> KvCache | None:
         return None
 
 
-def said(case: Case, *, by_request: bool) -> Case:
+def said(case: JsonObject, *, by_request: bool) -> JsonObject:
     """The plan's answer in the oracle's words; by_request: as planning/memory/fit.py counts for 0.32.0."""
     cache = planned(case)
     if cache is None:
@@ -145,7 +145,7 @@ def said(case: Case, *, by_request: bool) -> Case:
     return {**answer, "blocks": blocks, "concurrency": concurrency, "log": log}
 
 
-def in_words(answer: Case) -> Case:
+def in_words(answer: JsonObject) -> JsonObject:
     """The oracle's answer, without the text of a refusal and the lines that are no report."""
     if "refused" in answer:
         return {"refused": True}
@@ -155,7 +155,7 @@ def in_words(answer: Case) -> Case:
     return {**answer, "log": lines} if "log" in answer else answer
 
 
-def ask(python: Path, cases: list[Case]) -> list[tuple[Case, Case]]:
+def ask(python: Path, cases: list[JsonObject]) -> list[tuple[JsonObject, JsonObject]]:
     done = subprocess.run(
         [python, Path(__file__).with_name("kv_oracle.py")],
         input=json.dumps(cases),
@@ -167,23 +167,23 @@ def ask(python: Path, cases: list[Case]) -> list[tuple[Case, Case]]:
     return list(zip(cases, json.loads(done.stdout), strict=True))
 
 
-def cases() -> list[Case]:
+def cases() -> list[JsonObject]:
     draw = random.Random(20261123)
     return known_cases() + [random_case(draw) for _ in range(RANDOM_CASES)]
 
 
 @pytest.fixture(scope="module")
-def compared(engine_python: Path) -> list[tuple[Case, Case]]:
+def compared(engine_python: Path) -> list[tuple[JsonObject, JsonObject]]:
     return ask(engine_python, cases())
 
 
-def test_the_plan_equals_the_engine(compared: list[tuple[Case, Case]]) -> None:
+def test_plan_equals_engine(compared: list[tuple[JsonObject, JsonObject]]) -> None:
     asked = [(case, in_words(theirs), said(case, by_request=False)) for case, theirs in compared]
     different = [(case, theirs, ours) for case, theirs, ours in asked if theirs != ours]
     assert different == [], different[:3]
 
 
-def test_the_plan_equals_the_newer_engine(new_engine_python: Path) -> None:
+def test_plan_equals_newer_engine(new_engine_python: Path) -> None:
     """Without the layouts that 0.19.1 refuses: 0.32.0 pads some of them, and no model of the catalog has any."""
     compared = ask(new_engine_python, [case for case in cases()[:800] if planned(case) is not None])
     asked = [(case, in_words(theirs), said(case, by_request=True)) for case, theirs in compared]
@@ -194,7 +194,7 @@ def test_the_plan_equals_the_newer_engine(new_engine_python: Path) -> None:
     assert [case for case, theirs in compared[:50] if in_words(theirs) != said(case, by_request=False)] != []
 
 
-def test_the_cases_reach_every_kind_of_answer(compared: list[tuple[Case, Case]]) -> None:
+def test_cases_cover_every_kind_of_answer(compared: list[tuple[JsonObject, JsonObject]]) -> None:
     answers = [theirs for _, theirs in compared]
     kinds = {
         "refused": [a for a in answers if "refused" in a],
@@ -207,7 +207,7 @@ def test_the_cases_reach_every_kind_of_answer(compared: list[tuple[Case, Case]])
     assert {kind: len(found) for kind, found in kinds.items() if len(found) < 100} == {}
 
 
-def test_the_target_with_its_drafter_has_22_groups(compared: list[tuple[Case, Case]]) -> None:
+def test_target_with_drafter_has_22_groups(compared: list[tuple[JsonObject, JsonObject]]) -> None:
     found = [
         len(theirs["groups"])
         for case, theirs in compared[: len(known_cases())]

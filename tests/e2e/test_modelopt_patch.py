@@ -59,7 +59,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_layer_computes_what_the_format_says(engine, layers, algorithm, layer):
+def test_layer_output_matches_format(engine, layers, algorithm, layer):
     found = layers[f"{algorithm}/{layer}"]
     assert found["off"] < ROUNDING[engine.version]
     assert math.isclose(found["true"], found["format"], rel_tol=0.01)
@@ -75,31 +75,31 @@ def test_kernel_may_delete_all_parameters(engine, layers, algorithm, layer):
 
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_two_ranks_compute_what_one_does(engine, layers, algorithm, layer):
+def test_two_ranks_match_one(engine, layers, algorithm, layer):
     assert layers[f"tp2/{algorithm}/{layer}"]["off"] < ROUNDING[engine.version]
 
 
-def test_scales_that_are_all_ones_are_dropped(engine, layers):
+def test_scales_of_ones_are_dropped(engine, layers):
     assert layers["folded"]["dropped"] is True
     assert layers["folded"]["off"] < ROUNDING[engine.version]
 
 
 @pytest.mark.parametrize("case", ["nan/intact", "nan/lost"])
-def test_nan_scales_are_repaired_by_what_their_codes_tell(engine, layers, case):
+def test_nan_scales_are_repaired_from_codes(engine, layers, case):
     assert layers[case]["off"] < ROUNDING[engine.version]
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS[1:])
 @pytest.mark.parametrize("layer", LAYERS)
-def test_control_without_pre_quant_scale(layers, algorithm, layer):
+def test_missing_pre_quant_scale_is_noticed(layers, algorithm, layer):
     assert layers[f"control/no pre_quant_scale/{algorithm}/{layer}"]["off"] > 0.5
 
 
-def test_control_of_sharding(layers):
+def test_missing_sharding_is_noticed(layers):
     assert layers["control/unsharded/row"]["off"] > 0.5
 
 
-def test_control_of_nan(engine, layers):
+def test_unrepaired_nan_is_noticed(engine, layers):
     left_in = layers["control/nan left in"]
     if engine.version == "0.19.1":
         assert left_in["off"] > 0.5
@@ -107,7 +107,7 @@ def test_control_of_nan(engine, layers):
         assert "was never loaded (still NaN)" in left_in["refused"]
 
 
-def test_a_scale_too_small_for_marlin_leaves_the_largest_alone(engine, layers):
+def test_small_marlin_scale_keeps_largest(engine, layers):
     """0.32 drops it by itself."""
     assert layers["marlin scale"]["off"] == 0
     assert (layers["control/marlin scale"]["off"] > 0.1) is (engine.version == "0.19.1")
@@ -124,7 +124,7 @@ def test_a_scale_too_small_for_marlin_leaves_the_largest_alone(engine, layers):
         ("mixed", r"MIXED_PRECISION with NVFP4_AWQ \(model.layers.0.mlp.down_proj\) is not supported"),
     ],
 )
-def test_what_cannot_be_served_is_refused_in_words(layers, case, words):
+def test_unservable_layer_is_refused(layers, case, words):
     assert re.search(words, layers[case])
 
 
@@ -143,7 +143,7 @@ def text_only(checkpoint: Path, folder: Path) -> Path:
 THINKING = f"<|channel>thought\n{THOUGHT_TEXT}<channel|>{ANSWER_TEXT}"
 
 
-def test_engine_loads_every_format_and_follows_the_script(engine, checkpoints, tmp_path):
+def test_engine_serves_every_format(engine, checkpoints, tmp_path):
     plain, awq, svd = checkpoints
     more = []
     if engine.version == "0.32.0":  # 0.19.1 drafts on no CPU
@@ -168,7 +168,7 @@ def test_engine_loads_every_format_and_follows_the_script(engine, checkpoints, t
         assert found["nvfp4_awq+random"]["acceptance"] <= 0.03
 
 
-def test_the_release_refuses_every_format_on_a_cpu(engine, checkpoints):
+def test_unpatched_release_refuses_formats_on_cpu(engine, checkpoints):
     found = patched.run(engine.python, "tiny_engine.py", checkpoints, None)
     kernels = {"0.19.1": "No NVFP4 GEMM backend selected", "0.32.0": "Failed to find a kernel"}
     assert kernels[engine.version] in found["nvfp4"]["error"]
@@ -176,7 +176,7 @@ def test_the_release_refuses_every_format_on_a_cpu(engine, checkpoints):
         assert "ModelOpt currently only supports" in found[name]["error"]
 
 
-def test_another_vllm_stops_in_register(engine_python, new_engine_python, tmp_path):
+def test_plugin_refuses_other_vllm(engine_python, new_engine_python, tmp_path):
     wheel = plugin.build("nvfp4-awq", tmp_path / plugin.WHEEL)
     code = "from vllm.plugins import load_general_plugins; load_general_plugins()"
     for python, refused in ((engine_python, True), (new_engine_python, False)):

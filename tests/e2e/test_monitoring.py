@@ -85,12 +85,12 @@ def top(home: Path) -> Iterator[Terminal]:
 
 
 def working(text: str) -> bool:
-    """Whether the screen shows a server that does something."""
+    """Return True if the screen shows a server that generates."""
     return "4 running" in text and "tok/s" in text and " ms" in text
 
 
 @pytest.mark.usefixtures("load")
-def test_top_fits_its_terminal_follows_it_and_leaves_it_as_it_was(top: Terminal) -> None:
+def test_top_fits_and_restores_terminal(top: Terminal) -> None:
     text = top.until(working)
     assert text.startswith("tiny-gemma4 on cpu, vllm-0.19.1-cpu")
     for words in (
@@ -114,7 +114,7 @@ def test_top_fits_its_terminal_follows_it_and_leaves_it_as_it_was(top: Terminal)
 
 
 @pytest.mark.usefixtures("load")
-def test_an_interrupt_leaves_top_cleanly(top: Terminal) -> None:
+def test_interrupt_ends_top_cleanly(top: Terminal) -> None:
     top.until(working)
     top.press("\x03")
     assert top.end() == 0
@@ -122,7 +122,7 @@ def test_an_interrupt_leaves_top_cleanly(top: Terminal) -> None:
 
 
 @pytest.mark.usefixtures("load")
-def test_top_for_programs(tool: Tool) -> None:
+def test_top_prints_json_once(tool: Tool) -> None:
     found = json.loads(tool("top", "--name", NAME, "--once", "--json").stdout)
     assert found["generation_tok_s"] > 0
     assert 0 < found["kv_use"] < 1
@@ -141,7 +141,7 @@ def plan_of(home: Path) -> LaunchPlan:
 
 
 @pytest.mark.usefixtures("load")
-def test_bench_would_notice_that_it_is_not_alone(home: Path) -> None:
+def test_bench_notices_other_requests(home: Path) -> None:
     assert any(requests_in_flight(plan_of(home), DeploymentRef(StateDir(home), NAME)) for _ in range(10))
 
 
@@ -161,7 +161,7 @@ def dashboard_queries(texts: dict[str, str]) -> list[str]:
     return [target["expr"] for panel in panels for target in panel["targets"]]
 
 
-def test_every_metric_that_is_asked_for_is_on_the_real_page(load: Load, home: Path, tmp_path: Path) -> None:
+def test_metrics_page_has_every_queried_name(load: Load, home: Path, tmp_path: Path) -> None:
     texts, page = rendered(home, tmp_path), scrape(metrics_url(load.base_url))
     asked = {
         name
@@ -175,7 +175,7 @@ def test_every_metric_that_is_asked_for_is_on_the_real_page(load: Load, home: Pa
     assert {name for name in seen if listed.find(name) is None} == set()
 
 
-def test_ports_that_collide_are_refused_before_anything_is_pulled(base_url: str, tool: Tool) -> None:
+def test_colliding_ports_pull_nothing(base_url: str, tool: Tool) -> None:
     port = base_url.removesuffix("/v1").rpartition(":")[2]
     for ports in (("--grafana-port", port), ("--prometheus-port", "3000")):
         refused = tool("monitor", "up", "--name", NAME, *ports, "--dry-run", check=False)
@@ -198,7 +198,7 @@ def prometheus(home: Path, tmp_path: Path) -> Iterator[tuple[int, dict[str, str]
         process.terminate()
 
 
-def test_prometheus_reads_the_engine_and_minds_the_rules(
+def test_prometheus_scrapes_and_loads_rules(
     load: Load, prometheus: tuple[int, dict[str, str]], tool: Tool, top: Terminal
 ) -> None:
     port, texts = prometheus

@@ -51,7 +51,7 @@ def make_prometheus() -> None:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[DockerDeployment]:
+def project(tmp_path: Path) -> Iterator[DockerDeployment]:
     """A deployment whose container serves the recorded page of a real vLLM."""
     make_image(tmp_path)
     make_prometheus()
@@ -64,11 +64,11 @@ def world(tmp_path: Path) -> Iterator[DockerDeployment]:
     docker("rmi", "-f", IMAGE, PROMETHEUS)
 
 
-def test_prometheus_reaches_the_engine_on_its_network(world: DockerDeployment, tmp_path: Path) -> None:
-    plan = world.plan(port=free_port(), changes={"engine": "vllm-0.19.1"})
+def test_prometheus_container_reaches_engine(project: DockerDeployment, tmp_path: Path) -> None:
+    plan = project.plan(port=free_port(), changes={"engine": "vllm-0.19.1"})
     page = plan.mounts[0].model_copy(update={"source": str(tmp_path / "metrics"), "target": "/www/metrics"})
     plan = plan.model_copy(update={"mounts": (*plan.mounts, page)})
-    world.started(plan)
+    project.started(plan)
     folder, port = tmp_path / "monitoring", free_port()
     user = f"{os.getuid()}:{os.getgid()}"
     place = MonitoringSettings(folder=str(folder), user=user, prometheus_port=port, grafana_port=free_port())

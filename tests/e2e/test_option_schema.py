@@ -16,14 +16,12 @@ def check(python: Path, script: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("fixture", "version"), [("engine_python", "0.19.1"), ("new_engine_python", "0.32.0")]
 )
-def test_the_committed_schema_is_as_extracted(
-    request: pytest.FixtureRequest, fixture: str, version: str
-) -> None:
+def test_committed_schema_matches_parser(request: pytest.FixtureRequest, fixture: str, version: str) -> None:
     done = check(request.getfixturevalue(fixture), SCRIPT)
     assert (done.returncode, done.stdout) == (0, f"vllm-{version}.json: as extracted\n"), done.stderr[-2000:]
 
 
-def test_a_stale_schema_is_noticed(engine_python: Path, tmp_path: Path) -> None:
+def test_stale_schema_is_noticed(engine_python: Path, tmp_path: Path) -> None:
     script = tmp_path / "scripts" / SCRIPT.name
     schemas = tmp_path / "deckard_deploy" / "catalog" / "schemas"
     script.parent.mkdir()

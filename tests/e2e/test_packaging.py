@@ -41,7 +41,7 @@ def environment(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("editable", [False, True], ids=["wheel", "editable"])
-def test_everything_is_found(tmp_path: Path, from_checkout: list[str], *, editable: bool) -> None:
+def test_every_resource_is_found(tmp_path: Path, from_checkout: list[str], *, editable: bool) -> None:
     python = environment(tmp_path / "venv")
     without = [str(python), "-c", "import deckard_deploy; deckard_deploy.__version__"]
     assert subprocess.run(without, cwd="/", capture_output=True, check=False).returncode
@@ -70,7 +70,7 @@ def test_everything_is_found(tmp_path: Path, from_checkout: list[str], *, editab
     )
 
 
-def test_two_builds_are_the_same_bytes(tmp_path: Path) -> None:
+def test_builds_are_reproducible(tmp_path: Path) -> None:
     """From two folders, at two times: neither a path nor a date gets in (hatchling honours SOURCE_DATE_EPOCH)."""
     built = []
     for name in ("one", "another/place"):

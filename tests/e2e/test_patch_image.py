@@ -23,7 +23,7 @@ MakeImage = Callable[[str, dict[str, bytes]], str]
 
 @pytest.fixture
 def make_image() -> Iterator[MakeImage]:
-    made: list[str] = []
+    images: list[str] = []
 
     def make(name: str, files: dict[str, bytes]) -> str:
         buffer = io.BytesIO()
@@ -36,11 +36,11 @@ def make_image() -> Iterator[MakeImage]:
         subprocess.run(
             ["docker", "import", "-", image], input=buffer.getvalue(), capture_output=True, check=True
         )
-        made.append(image)
+        images.append(image)
         return image
 
     yield make
-    for image in made:
+    for image in images:
         assert containers_of(image) == []
         subprocess.run(["docker", "image", "rm", image], capture_output=True, check=True)
 
@@ -50,13 +50,13 @@ def containers_of(image: str) -> list[str]:
     return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()
 
 
-def test_files_come_from_where_the_image_has_them(make_image: MakeImage):
+def test_base_files_are_found_in_image(make_image: MakeImage):
     base = from_image(make_image("plain", FILES), TARGETS)
     assert base.files == {target: target.encode() for target in TARGETS}
     assert base.package == PurePosixPath("/", SITE, "vllm")
 
 
-def test_a_place_that_is_named_is_not_searched_for(make_image: MakeImage):
+def test_named_folder_is_not_searched_for(make_image: MakeImage):
     odd = {path.replace(SITE, "srv/engine"): content for path, content in FILES.items()}
     image = make_image("odd", odd)
     with pytest.raises(EnvironmentUnfitError, match="no vllm package in the usual places"):
@@ -64,23 +64,23 @@ def test_a_place_that_is_named_is_not_searched_for(make_image: MakeImage):
     assert from_image(image, TARGETS, package=PurePosixPath("/srv/engine/vllm")).files[TARGETS[0]]
 
 
-def test_two_packages_in_one_image_are_not_guessed_between(make_image: MakeImage):
+def test_two_packages_in_image_are_refused(make_image: MakeImage):
     second = {path.replace("python3.12", "python3.11"): content for path, content in FILES.items()}
     with pytest.raises(EnvironmentUnfitError, match=r"python3\.12.* and .*python3\.11"):
         from_image(make_image("two", FILES | second), TARGETS)
 
 
-def test_an_image_without_one_of_the_files(make_image: MakeImage):
+def test_missing_base_file_is_refused(make_image: MakeImage):
     files = {path: content for path, content in FILES.items() if "eagle" not in path}
     with pytest.raises(EnvironmentUnfitError, match="has no vllm/v1/spec_decode/eagle"):
         from_image(make_image("partial", files), TARGETS)
 
 
-def test_a_module_of_an_absurd_size_is_not_read(make_image: MakeImage):
+def test_oversized_module_is_not_read(make_image: MakeImage):
     with pytest.raises(IntegrityError, match="larger than any module of vLLM"):
         from_image(make_image("huge", FILES | {f"{SITE}/{TARGETS[0]}": bytes(5 << 20)}), TARGETS)
 
 
-def test_an_image_that_is_not_here():
+def test_absent_image_is_refused():
     with pytest.raises(EnvironmentUnfitError, match="is not on this host"):
         from_image("deckard-test/nowhere:1", TARGETS)

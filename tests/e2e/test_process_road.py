@@ -82,11 +82,11 @@ def servers(home: Path) -> list[int]:
     return found
 
 
-def test_stdout_is_the_base_url(base_url: str, port: str) -> None:
+def test_stdout_is_base_url(base_url: str, port: str) -> None:
     assert base_url == f"http://127.0.0.1:{port}/v1"
 
 
-def test_the_plan_is_what_the_engine_makes(first_up, base_url: str, tool: Tool) -> None:
+def test_engine_memory_matches_plan(first_up, base_url: str, tool: Tool) -> None:
     planned, up = first_up
     log = tool("logs", "--name", NAME, "--tail", "2000").stdout
     tokens = re.search(r"KV cache size: ([\d,]+) tokens", log)
@@ -103,17 +103,17 @@ def test_the_plan_is_what_the_engine_makes(first_up, base_url: str, tool: Tool) 
     assert "as planned" in up.stderr
 
 
-def test_plain_chat(base_url: str) -> None:
+def test_plain_chat_is_answered(base_url: str) -> None:
     assert clients.plain(base_url) == (PLAIN_TEXT, PLAIN_TEXT)
 
 
-def test_reasoning_is_split_from_the_answer(base_url: str) -> None:
+def test_reasoning_is_split_from_answer(base_url: str) -> None:
     said = clients.reasoning(base_url)
     assert (said["whole_reasoning"].strip(), said["whole_content"].strip()) == (THOUGHT_TEXT, ANSWER_TEXT)
     assert (said["reasoning"].strip(), said["content"].strip()) == (THOUGHT_TEXT, ANSWER_TEXT)
 
 
-def test_a_tool_is_called(base_url: str) -> None:
+def test_tool_is_called(base_url: str) -> None:
     for name, arguments in clients.tool_call(base_url):
         assert (name, json.loads(arguments)) == (TOOL_NAME, TOOL_ARGUMENTS)
 
@@ -125,7 +125,7 @@ def test_concurrent_chat(base_url: str, at_once: int) -> None:
     assert min(counts) > 0
 
 
-def test_verbs_tell_the_same_story(base_url: str, tool: Tool) -> None:
+def test_verbs_agree_on_state(base_url: str, tool: Tool) -> None:
     status = json.loads(tool("status", "--name", NAME, "--json").stdout)
     assert (status["state"], status["answers"], status["base_url"]) == ("running", "ready", base_url)
     assert tool("wait", "--name", NAME).stdout.strip() == base_url
@@ -133,7 +133,7 @@ def test_verbs_tell_the_same_story(base_url: str, tool: Tool) -> None:
     assert "Application startup complete" in tool("logs", "--name", NAME, "--tail", "2000").stdout
 
 
-def test_bench_measures_records_compares_and_reports(base_url: str, tool: Tool, tmp_path: Path) -> None:
+def test_bench_records_compares_and_reports(base_url: str, tool: Tool, tmp_path: Path) -> None:
     assert base_url
     small = ("--workload", "random", "--output-tokens", "16", "--input-tokens", "32")
     counts = ("--concurrency", "1,2", "--runs", "2", "--requests", "2")
@@ -154,7 +154,7 @@ def test_bench_measures_records_compares_and_reports(base_url: str, tool: Tool, 
     assert shlex.split(typed) == record["command"]
 
 
-def test_up_again_is_a_no_op_that_says_so(base_url: str, up: Tool, home: Path) -> None:
+def test_second_up_does_nothing(base_url: str, up: Tool, home: Path) -> None:
     before = servers(home)
     again = up()
     assert again.stdout.strip() == base_url
@@ -162,7 +162,7 @@ def test_up_again_is_a_no_op_that_says_so(base_url: str, up: Tool, home: Path) -
     assert servers(home) == before
 
 
-def test_python_api_drives_the_same_endpoint(base_url: str, port: str, home: Path) -> None:
+def test_python_api_drives_same_endpoint(base_url: str, port: str, home: Path) -> None:
     """One process, no command line: the plan, a start that has nothing to do, the status, and a client's answer."""
     lines: list[str] = []
     choice = api.Choice(profile="cpu", settings=(f"name={NAME}", f"publish.port={port}"))
@@ -184,9 +184,7 @@ def test_python_api_drives_the_same_endpoint(base_url: str, port: str, home: Pat
     assert answer.choices[0].message.content
 
 
-def test_a_changed_plan_says_what_changed_and_a_failed_one_is_rolled_back(
-    base_url: str, up: Tool, tool: Tool
-) -> None:
+def test_failed_change_is_shown_and_rolled_back(base_url: str, up: Tool, tool: Tool) -> None:
     # 7 does not divide anything that it has to: vLLM refuses it after its imports, the parser does not.
     failed = up("--set", "block-size=7", check=False)
     assert failed.returncode == 6, failed.stderr
@@ -198,7 +196,7 @@ def test_a_changed_plan_says_what_changed_and_a_failed_one_is_rolled_back(
 
 
 @pytest.mark.usefixtures("base_url")
-def test_a_busy_deployment_is_refused(up: Tool, home: Path) -> None:
+def test_busy_deployment_is_refused(up: Tool, home: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from deckard_deploy.running.layout import StateDir;"
         "from deckard_deploy.running.lock import lock_deployment\n"
@@ -214,7 +212,7 @@ def test_a_busy_deployment_is_refused(up: Tool, home: Path) -> None:
     assert f"pid {holder.pid}" in refused.stderr
 
 
-def test_exposed_it_has_tls_and_asks_for_a_key(
+def test_exposed_endpoint_has_tls_and_keys(
     up: Tool, tool: Tool, home: Path, port: str, base_url: str
 ) -> None:
     """Other machines may come, on loopback all the same: nobody is let in here."""
@@ -239,9 +237,7 @@ def test_exposed_it_has_tls_and_asks_for_a_key(
     assert [(run["completed"], run["failed"]) for run in record["runs"]] == [(1, 0)] * 2
 
 
-def test_rollback_brings_the_release_before_back_proven(
-    up: Tool, tool: Tool, base_url: str, home: Path
-) -> None:
+def test_rollback_restores_previous_release(up: Tool, tool: Tool, base_url: str, home: Path) -> None:
     before = servers(home)
     planned = tool("rollback", "--name", NAME, "--dry-run")
     assert (planned.stdout, "would" in planned.stderr, servers(home)) == ("", True, before)
@@ -287,7 +283,7 @@ def watching(home: Path, said: Path) -> Iterator[Callable[[], WatchRecord]]:
         process.wait(timeout=30)
 
 
-def test_watch_brings_back_an_engine_that_hangs_and_one_that_dies(
+def test_watch_restarts_hanging_and_dead_engine(
     base_url: str, tool: Tool, home: Path, tmp_path: Path
 ) -> None:
     said = tmp_path / "said"
@@ -320,7 +316,7 @@ def test_down_leaves_nothing_running(base_url: str, tool: Tool, home: Path) -> N
     assert tool("wait", "--name", NAME, check=False).returncode == 6
 
 
-def test_bench_startup_times_starts_and_leaves_the_endpoint_running(tool: Tool, home: Path) -> None:
+def test_bench_startup_keeps_endpoint_running(tool: Tool, home: Path) -> None:
     record = json.loads(tool("bench", "startup", "--name", NAME, "--runs", "1", "--json").stdout)
     assert [start["caches"] for start in record["starts"]] == ["empty", "kept"]
     for start in record["starts"]:
@@ -332,7 +328,7 @@ def test_bench_startup_times_starts_and_leaves_the_endpoint_running(tool: Tool, 
     assert json.loads(tool("status", "--name", NAME, "--json").stdout)["answers"] == "ready"
 
 
-def test_down_stops_a_server_whose_records_are_gone(up: Tool, tool: Tool, home: Path) -> None:
+def test_down_stops_server_without_records(up: Tool, tool: Tool, home: Path) -> None:
     assert "nothing to do" in up().stderr
     for release in (home / "deployments" / NAME / "releases").iterdir():
         shutil.rmtree(release)

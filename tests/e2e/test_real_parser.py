@@ -58,7 +58,7 @@ GONE = {"0.19.1": "--linear-backend", "0.32.0": "--override-attention-dtype"}
 
 @dataclass(frozen=True)
 class Release:
-    """What we render for a vLLM version, and what its parser answers to that and, last, to an option it has not."""
+    """Our command lines for a vLLM version, and its parser's answers to them and, last, to an unknown option."""
 
     version: str
     rendered: list[LaunchPlan]
@@ -107,7 +107,7 @@ def with_drafters(profile: HardwareProfile, engine: EngineSpec, model: ModelSpec
             yield build_plan(resolve(choice, profile=profile))
 
 
-def test_every_line_is_understood(release: Release) -> None:
+def test_parser_accepts_every_command(release: Release) -> None:
     assert len(release.rendered) > 2 * len(listing.names("profiles"))
     for plan, answer in zip(release.rendered, release.answers[:-1], strict=True):
         assert "error" not in answer, (plan.profile, plan.model, answer)
@@ -119,5 +119,5 @@ def test_every_line_is_understood(release: Release) -> None:
     assert methods == {None} | expected
 
 
-def test_a_flag_that_is_not_there_is_refused(release: Release) -> None:
+def test_unknown_flag_is_refused(release: Release) -> None:
     assert "error" in release.answers[-1]

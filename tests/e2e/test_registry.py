@@ -73,7 +73,7 @@ def lock(tool: Tool, image: str, folder: Path, *more: str) -> "subprocess.Comple
     )
 
 
-def test_lock_asks_the_registry_what_a_tag_is(tool: Tool, image: str, engine: DockerClient, tmp_path: Path):
+def test_lock_resolves_tag_at_registry(tool: Tool, image: str, engine: DockerClient, tmp_path: Path):
     assert lock(tool, image, tmp_path).returncode == 0
     written = lockfile.read(tmp_path / "deckard.lock")
     assert written
@@ -86,7 +86,7 @@ def test_lock_asks_the_registry_what_a_tag_is(tool: Tool, image: str, engine: Do
     assert f"image {image}: {written.images[image]} -> sha256:" in moved.stdout
 
 
-def test_up_is_held_to_the_digest_in_the_lock(
+def test_up_requires_locked_digest(
     tool: Tool, image: str, engine: DockerClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -99,21 +99,21 @@ def test_up_is_held_to_the_digest_in_the_lock(
         verify_image_digest(image, docker_images.digests(engine, image))
 
 
-def test_a_registry_that_does_not_have_it_is_one_line(served: str, engine: DockerClient):
+def test_missing_image_is_one_line(served: str, engine: DockerClient):
     with pytest.raises(NetworkError, match="does not say what") as caught:
         registry.digest_of(engine, f"{served}/owner/nothing:v1")
     assert "\n" not in caught.value.message
     assert registry.layer_bytes(engine, f"{served}/owner/nothing:v1", None) is None
 
 
-def test_the_size_is_known_before_anything_is_pulled(image: str, engine: DockerClient):
+def test_image_size_is_known_before_pull(image: str, engine: DockerClient):
     size = registry.layer_bytes(engine, image, None)
     assert size is not None
     assert LAYER <= size < LAYER + 100_000
     assert docker_images.image_id(engine, image) is None
 
 
-def test_an_index_is_followed_to_the_platform(image: str, engine: DockerClient):
+def test_index_is_resolved_to_platform(image: str, engine: DockerClient):
     index = image.replace(":v1", ":both")
     subprocess.run(
         ["docker", "buildx", "imagetools", "create", "--tag", index, image], check=True, capture_output=True
@@ -131,7 +131,7 @@ def small_daemon() -> Iterator[DockerClient]:
         yield daemon.engine
 
 
-def test_an_image_that_does_not_fit_is_refused_before_its_first_byte(image: str, small_daemon: DockerClient):
+def test_image_without_disk_space_is_refused(image: str, small_daemon: DockerClient):
     """F17. The control is the pull itself, which is not checked: docker fails on the way, and its words are told."""
     need = docker_images.space_needed(small_daemon, image, None)
     assert isinstance(need, DiskNeed)

@@ -1,4 +1,4 @@
-"""What a client gets from chat completions: thoughts, answers and calls where they belong, whatever the deltas are."""
+"""Chat completions have thoughts, answers and calls where they belong, for every size of delta."""
 
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ def stock(engine_python: Path, tokenizer: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("case", EXPECTED)
-def test_streamed_choices_are_right_for_every_size_of_delta(answers, case):
+def test_streamed_choices_are_right(answers, case):
     assert answers["streamed"][case] == [EXPECTED[case]]
 
 
@@ -68,17 +68,17 @@ def test_whole_answers_are_right(answers, case):
 
 
 @pytest.mark.parametrize("case", EXPECTED)
-def test_the_release_streams_each_of_these_wrongly(stock, case):
+def test_unpatched_release_streams_wrongly(stock, case):
     assert stock["streamed"][case] != [EXPECTED[case]]
 
 
 @pytest.mark.parametrize("case", ["calls in open thoughts", "a call that nobody allowed"])
-def test_the_release_gets_these_whole_answers_wrong(stock, case):
+def test_unpatched_whole_answers_are_wrong(stock, case):
     assert stock["whole"][case] != (EXPECTED | WHOLE_ONLY)[case]
 
 
 @pytest.mark.parametrize(
     "case", ["thoughts", "calls", "thoughts and calls", "one thought", "cut off in the thought"]
 )
-def test_the_release_gets_these_right_and_so_do_we(stock, answers, case):
+def test_patch_keeps_right_answers(stock, answers, case):
     assert stock["whole"][case] == answers["whole"][case]

@@ -27,7 +27,7 @@ NAME, LAUNCH = "tiny-gemma4", "launch-e2e"
 
 
 @dataclass(frozen=True)
-class Seen:
+class FakeObservation:
     state: State
     exit_code: int | None
     oom_killed: bool = False
@@ -55,9 +55,9 @@ class Server:
     def poll_lines(self) -> list[str]:
         return [self._lines.get() for _ in range(self._lines.qsize())]
 
-    def observe(self) -> Seen:
+    def observe(self) -> FakeObservation:
         code = self.process.poll()
-        return Seen("running" if code is None else "exited", code)
+        return FakeObservation("running" if code is None else "exited", code)
 
     def stop(self) -> None:
         if self.process.poll() is None:
@@ -126,7 +126,7 @@ def follow_to_end(server: Server, base_url: str, shown: list[Progress]) -> Ready
     )
 
 
-def test_a_real_start_is_followed_to_ready(
+def test_start_is_followed_to_ready(
     engine_python: Path,
     weights: Path,
     environment: dict[str, str],
@@ -163,7 +163,7 @@ def test_a_real_start_is_followed_to_ready(
         assert probe(base_url, launch_id="another-launch", served_name=NAME).outcome is Outcome.OTHER_SERVER
 
 
-def test_a_real_failure_is_named(engine_python: Path, weights: Path, environment: dict[str, str]) -> None:
+def test_failure_is_diagnosed(engine_python: Path, weights: Path, environment: dict[str, str]) -> None:
     port = free_port()
     with (
         served(engine_python, weights, port, environment, "--no-such-flag") as server,

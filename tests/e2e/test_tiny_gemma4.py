@@ -138,7 +138,7 @@ TOOLS: dict[str, Any] = {
 CALL = {TOOL_NAME: json.dumps(TOOL_ARGUMENTS)}
 
 
-def test_transformers_expects_exactly_these_tensors(checkpoint: Path, engine_python: Path):
+def test_tensors_match_transformers(checkpoint: Path, engine_python: Path):
     argv = [str(engine_python), "-c", STATE_DICT, str(checkpoint)]
     expected = json.loads(subprocess.run(argv, capture_output=True, check=True, text=True).stdout)
     content = (checkpoint / "model.safetensors").read_bytes()
@@ -161,22 +161,22 @@ def test_transformers_expects_exactly_these_tensors(checkpoint: Path, engine_pyt
     ],
     ids=["plain", "hot", "thinking", "tools", "thinking and tools"],
 )
-def test_each_script_goes_through_vllms_parsers(server: Server, options, expected, stream):
+def test_scripts_pass_vllm_parsers(server: Server, options, expected, stream):
     assert server.ask("Hello?", stream=stream, **options) == expected
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_count_goes_on_past_the_sliding_window(server: Server, stream):
+def test_count_continues_past_sliding_window(server: Server, stream):
     answer = server.ask("Please count.", stream=stream, max_tokens=120)
     assert answer == Answer(COUNT_TEXT * 10, finish_reason="length")
 
 
-def test_ignore_eos_goes_on_counting(server: Server):
+def test_ignore_eos_continues_counting(server: Server):
     answer = server.ask("Hello?", ignore_eos=True, max_tokens=6 + 24)
     assert answer == Answer(f"{PLAIN_TEXT}<turn|>{COUNT_TEXT * 2}", finish_reason="length")
 
 
-def test_a_tool_result_is_answered_in_words(server: Server):
+def test_tool_result_gets_text_answer(server: Server):
     call = {"id": "1", "type": "function", "function": {"name": TOOL_NAME, "arguments": CALL[TOOL_NAME]}}
     messages = [
         {"role": "system", "content": "Be brief."},
@@ -200,12 +200,12 @@ def png(side: int) -> str:
     return "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + image).decode()
 
 
-def test_an_image_goes_through_the_vision_tower(server: Server):
+def test_image_passes_vision_tower(server: Server):
     image = {"type": "image_url", "image_url": {"url": png(64)}}
     assert server.ask([{"type": "text", "text": "What is it?"}, image]).content == PLAIN_TEXT
 
 
-def test_requests_at_the_same_time_keep_their_scripts(server: Server):
+def test_concurrent_requests_keep_scripts(server: Server):
     options: list[dict[str, Any]] = [{}, THINKING, TOOLS, {"stream": True}] * 2
     with ThreadPoolExecutor(len(options)) as pool:
         answers = list(pool.map(lambda option: server.ask("Hello? " * 20, **option), options))
@@ -213,11 +213,11 @@ def test_requests_at_the_same_time_keep_their_scripts(server: Server):
     assert [answer.content for answer in answers[:4]] == [PLAIN_TEXT, ANSWER_TEXT, "", PLAIN_TEXT]
 
 
-def test_a_long_prompt_served_twice_from_the_prefix_cache_keeps_the_script(server: Server):
+def test_prefix_cache_keeps_script(server: Server):
     assert [server.ask("x" * 900).content for _ in range(2)] == [PLAIN_TEXT, PLAIN_TEXT]
 
 
-def test_a_prompt_outside_the_chat_template_is_lost(server: Server):
+def test_prompt_without_chat_template_is_lost(server: Server):
     body = {"model": "tiny", "prompt": "Once upon a time", "max_tokens": 3}
     answer = requests.post(f"{server.url}/v1/completions", json=body, timeout=120).json()
     assert answer["choices"][0]["text"] == LOST * 3

@@ -4,21 +4,21 @@ from collections.abc import Iterator
 
 from tests.faults import docker_faults, host_faults, startup_faults
 from tests.faults.fault import Fault
-from tests.faults.local_faults import CASES
+from tests.faults.local_faults import DOWNLOAD_FAULTS
 
 ROOM = Fault(
     "F17",
     "docker's disk is too small for the image",
     "3: needs … bytes (… for the image), and … are free; free … bytes there: before the first byte",
-    ("tests/e2e/test_registry.py::test_an_image_that_does_not_fit_is_refused_before_its_first_byte",),
+    ("tests/e2e/test_registry.py::test_image_without_disk_space_is_refused",),
     "DID NOT RAISE",
 )
 
 
 def of_a_pull() -> Iterator[Fault]:
     """Yield the faults of a pull, each of which has a case of one test."""
-    for case in CASES:
-        proof = f"tests/unit/weights/test_faults.py::test_fault_is_survived[{case.number}]"
+    for case in DOWNLOAD_FAULTS:
+        proof = f"tests/unit/weights/test_pull_faults.py::test_fault_is_survived[{case.number}]"
         yield Fault(case.number, case.fault, case.said, (proof,), case.otherwise, case.instead)
 
 

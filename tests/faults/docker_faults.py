@@ -1,11 +1,11 @@
-"""What docker, its images and what is mounted into them may do: F33 to F37, F39, F40, F50 to F53."""
+"""Faults of docker, its images and their mounts: F33 to F37, F39, F40, F50 to F53."""
 
 from tests.faults.fault import Fault
 
 DOCKER = "tests/unit/running/docker/test_client.py"
 DEPLOY = "tests/unit/running/test_deploy.py"
 RULES = "tests/unit/doctor/test_judge.py::test_rule_finds_the_fault_and_accepts_the_rest"
-AWAY = "tests/e2e/test_daemon_faults.py::test_it_is_said_while_it_is_away_and_answers_when_it_is_back"
+AWAY = "tests/e2e/test_daemon_faults.py::test_stopped_daemon_is_reported_until_back"
 
 FAULTS = (
     Fault(
@@ -13,14 +13,14 @@ FAULTS = (
         "the docker daemon is ended, and started again",
         "3: the docker daemon at … is not running; watch: degraded, and no restart is counted; one container answers "
         "when it is back",
-        (f"{AWAY}[SIGTERM]", "tests/e2e/test_daemon_faults.py::test_up_is_told_and_the_next_one_goes_on"),
+        (f"{AWAY}[SIGTERM]", "tests/e2e/test_daemon_faults.py::test_up_fails_when_daemon_dies_then_recovers"),
         "assert 'is not running' in",
     ),
     Fault(
         "F34",
         "the docker daemon is killed, and started again",
         "the same; what it left behind is started again by watch, or by the next up",
-        (f"{AWAY}[SIGKILL]", "tests/e2e/test_daemon_faults.py::test_up_is_told_and_the_next_one_goes_on"),
+        (f"{AWAY}[SIGKILL]", "tests/e2e/test_daemon_faults.py::test_up_fails_when_daemon_dies_then_recovers"),
         "errors.EnvironmentUnfitError",
     ),
     Fault(
@@ -28,7 +28,7 @@ FAULTS = (
         "the docker daemon hangs",
         "3: the docker daemon at … did not answer within 30 s",
         (
-            "tests/e2e/test_daemon_faults.py::test_a_daemon_that_hangs_is_not_waited_for",
+            "tests/e2e/test_daemon_faults.py::test_hanging_daemon_times_out",
             f"{DOCKER}::test_daemon_that_hangs_times_out",
         ),
         "it still waits",
@@ -70,8 +70,8 @@ FAULTS = (
         "somebody else's container or project has the name",
         "3: container … of project … was not started from …; it is left alone",
         (
-            "tests/e2e/test_docker_runtime.py::test_somebody_elses_project_of_that_name_is_left_alone",
-            "tests/e2e/test_docker_runtime.py::test_somebody_elses_container_of_that_name_is_left_alone",
+            "tests/e2e/test_docker_runtime.py::test_foreign_project_is_left_alone",
+            "tests/e2e/test_docker_runtime.py::test_foreign_container_is_left_alone",
         ),
         "docker-proxy",
     ),
@@ -90,8 +90,8 @@ FAULTS = (
         "the image's tag has moved since it was locked",
         "4: … is sha256:… here, and deckard.lock holds it to sha256:…",
         (
-            "tests/e2e/test_registry.py::test_up_is_held_to_the_digest_in_the_lock",
-            "tests/e2e/test_registry.py::test_lock_asks_the_registry_what_a_tag_is",
+            "tests/e2e/test_registry.py::test_up_requires_locked_digest",
+            "tests/e2e/test_registry.py::test_lock_resolves_tag_at_registry",
         ),
         "DID NOT RAISE",
     ),
@@ -100,7 +100,7 @@ FAULTS = (
         "the image is for another machine",
         "3: … is for arm64, this host is amd64; docker pull --platform linux/amd64 …",
         (
-            "tests/e2e/test_failing_containers.py::test_an_image_for_another_machine_is_named_before_it_is_started",
+            "tests/e2e/test_failing_containers.py::test_foreign_platform_image_is_refused",
             f"{RULES}[image-platform-fail-is for amd64, this h]",
         ),
         "Severity.OK",

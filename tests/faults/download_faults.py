@@ -33,7 +33,7 @@ from tests.support.waiting import eventually
 Scenario = Callable[[PullSandbox], None]
 
 
-class Case(NamedTuple):
+class DownloadFault(NamedTuple):
     """`said` is the text that a user reads, `otherwise` part of the failed assertion without the guard."""
 
     number: str
@@ -44,7 +44,7 @@ class Case(NamedTuple):
     instead: str | None
 
 
-CASES: list[Case] = []
+DOWNLOAD_FAULTS: list[DownloadFault] = []
 
 
 def case(
@@ -53,7 +53,7 @@ def case(
     """Add the decorated scenario to the cases."""
 
     def add(scenario: Scenario) -> Scenario:
-        CASES.append(Case(number, fault, said, otherwise, scenario, instead))
+        DOWNLOAD_FAULTS.append(DownloadFault(number, fault, said, otherwise, scenario, instead))
         return scenario
 
     return add
@@ -66,12 +66,12 @@ def case(
     otherwise="1 times in a row",
     instead="True",
 )
-def cut(site: PullSandbox) -> None:
-    site.hub.fault = once_each(half)
-    found = site.pull()
+def cut(sandbox: PullSandbox) -> None:
+    sandbox.hub.fault = once_each(half)
+    found = sandbox.pull()
     assert found.code == 0, found
-    assert site.is_right(), "the files are not right"
-    assert site.hub.sent < len(site.hub.files[BIG]) + 1000, "what had come was fetched again"
+    assert sandbox.is_right(), "the files are not right"
+    assert sandbox.hub.sent < len(sandbox.hub.files[BIG]) + 1000, "what had come was fetched again"
 
 
 @case(
@@ -81,16 +81,16 @@ def cut(site: PullSandbox) -> None:
     otherwise="was fetched again",
     instead="True",
 )
-def killed(site: PullSandbox) -> None:
-    interrupted(site, signal.SIGKILL, site.begin)
-    site.hub.ranges.clear()
-    assert site.pull().code == 0
-    assert site.is_right(), "the files are not right"
-    assert site.hub.served(BIG) < len(site.hub.files[BIG]) - 500_000, "what had come was fetched again"
+def killed(sandbox: PullSandbox) -> None:
+    interrupted(sandbox, signal.SIGKILL, sandbox.begin)
+    sandbox.hub.ranges.clear()
+    assert sandbox.pull().code == 0
+    assert sandbox.is_right(), "the files are not right"
+    assert sandbox.hub.served(BIG) < len(sandbox.hub.files[BIG]) - 500_000, "what had come was fetched again"
 
 
 def interrupted(
-    site: PullSandbox, number: signal.Signals, begin: Callable[[], "subprocess.Popen[str]"]
+    sandbox: PullSandbox, number: signal.Signals, begin: Callable[[], "subprocess.Popen[str]"]
 ) -> PullResult:
     """Send the signal when half of each connection's range has arrived."""
     came, release = threading.Semaphore(0), threading.Event()
@@ -103,20 +103,20 @@ def interrupted(
         release.wait(60)
         return True
 
-    site.hub.fault = times(10**6, stop_half_way)
+    sandbox.hub.fault = times(10**6, stop_half_way)
     process = begin()
     assert came.acquire(timeout=60)
-    eventually(lambda: journalled(site) > 500_000)
+    eventually(lambda: journalled(sandbox) > 500_000)
     process.send_signal(number)
     found = ended(process)
     release.set()
-    site.hub.fault = lambda *_: False
+    sandbox.hub.fault = lambda *_: False
     return found
 
 
-def journalled(site: PullSandbox) -> int:
+def journalled(sandbox: PullSandbox) -> int:
     """Return the bytes on disk of unfinished files."""
-    return sum(path.stat().st_blocks * 512 for path in site.root.rglob("parts/*.part"))
+    return sum(path.stat().st_blocks * 512 for path in sandbox.root.rglob("parts/*.part"))
 
 
 @case(
@@ -125,15 +125,15 @@ def journalled(site: PullSandbox) -> int:
     "interrupted, 130: what came is kept: the same command goes on there",
     otherwise="code=-15",
 )
-def terminated(site: PullSandbox) -> None:
-    site.folder = site.root / "state" / "models" / "deckard-31b"
+def terminated(sandbox: PullSandbox) -> None:
+    sandbox.folder = sandbox.root / "state" / "models" / "deckard-31b"
     command = ["-m", "deckard_deploy", "pull", "--profile", "spark"]
-    found = interrupted(site, signal.SIGTERM, lambda: site.start(*command))
+    found = interrupted(sandbox, signal.SIGTERM, lambda: sandbox.start(*command))
     assert found.code == 130, found
     assert "what came is kept: the same command goes on there" in found.message
-    assert ".part" in site.parts()
-    assert ended(site.start(*command)).code == 0
-    assert site.is_right(), "the files are not right"
+    assert ".part" in sandbox.parts()
+    assert ended(sandbox.start(*command)).code == 0
+    assert sandbox.is_right(), "the files are not right"
 
 
 @case(
@@ -143,10 +143,10 @@ def terminated(site: PullSandbox) -> None:
     otherwise="the files are not right",
     instead="True",
 )
-def wrong_bit(site: PullSandbox) -> None:
-    site.hub.fault = times(1, flipped)
-    found = site.pull()
-    assert site.is_right(), "the files are not right"
+def wrong_bit(sandbox: PullSandbox) -> None:
+    sandbox.hub.fault = times(1, flipped)
+    found = sandbox.pull()
+    assert sandbox.is_right(), "the files are not right"
     assert "once more" in str(found.said)
 
 
@@ -157,15 +157,15 @@ def wrong_bit(site: PullSandbox) -> None:
     otherwise="the files are not right",
     instead="0",
 )
-def rotten(site: PullSandbox) -> None:
-    assert site.pull().code == 0
-    path = site.folder / BIG
+def rotten(sandbox: PullSandbox) -> None:
+    assert sandbox.pull().code == 0
+    path = sandbox.folder / BIG
     before, data = path.stat(), bytearray(path.read_bytes())
     data[1234] ^= 1
     path.write_bytes(data)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    found = site.pull()
-    assert site.is_right(), "the files are not right"
+    found = sandbox.pull()
+    assert sandbox.is_right(), "the files are not right"
     assert "not what was published" in str(found.said)
 
 
@@ -175,11 +175,11 @@ def rotten(site: PullSandbox) -> None:
     "the server knows no ranges; from the start, over one connection",
     otherwise="the hub sent other bytes",
 )
-def no_ranges(site: PullSandbox) -> None:
-    site.hub.fault = always(whole_file)
-    found = site.pull()
+def no_ranges(sandbox: PullSandbox) -> None:
+    sandbox.hub.fault = always(whole_file)
+    found = sandbox.pull()
     assert found.code == 0, found
-    assert site.is_right(), "the files are not right"
+    assert sandbox.is_right(), "the files are not right"
 
 
 @case(
@@ -188,14 +188,14 @@ def no_ranges(site: PullSandbox) -> None:
     "asked for bytes …, and Content-Range is …, 2 times in a row",
     otherwise="the hub sent other bytes",
 )
-def wrong_range(site: PullSandbox) -> None:
-    site.hub.fault = always(shifted)
-    found = site.pull()
+def wrong_range(sandbox: PullSandbox) -> None:
+    sandbox.hub.fault = always(shifted)
+    found = sandbox.pull()
     assert found.names(5, "Content-Range is", "the same command again"), found
-    assert not (site.folder / BIG).exists()
-    site.hub.fault = lambda *_: False
-    assert site.pull().code == 0
-    assert site.is_right(), "the files are not right"
+    assert not (sandbox.folder / BIG).exists()
+    sandbox.hub.fault = lambda *_: False
+    assert sandbox.pull().code == 0
+    assert sandbox.is_right(), "the files are not right"
 
 
 @case(
@@ -204,15 +204,15 @@ def wrong_range(site: PullSandbox) -> None:
     "HTTP 429; again in 1 s",
     otherwise="HTTP 429, 2 times in a row",
 )
-def too_many_requests(site: PullSandbox) -> None:
+def too_many_requests(sandbox: PullSandbox) -> None:
     first: list[float] = []
 
     def busy(answer: Answer, name: str, start: int, end: int) -> bool:
         first.append(time.monotonic())
         return time.monotonic() < first[0] + 0.9 and status(429, Retry_After="1")(answer, name, start, end)
 
-    site.hub.fault = always(busy)
-    found = site.pull()
+    sandbox.hub.fault = always(busy)
+    found = sandbox.pull()
     assert found.code == 0, found
     assert "HTTP 429; again in 1 s" in str(found.said)
 
@@ -223,11 +223,11 @@ def too_many_requests(site: PullSandbox) -> None:
     "nothing, or: HTTP 500, 7 times in a row",
     otherwise="model.safetensors: HTTP 500'",
 )
-def server_error(site: PullSandbox) -> None:
-    site.hub.fault = once_each(status(500))
-    found = site.pull()
+def server_error(sandbox: PullSandbox) -> None:
+    sandbox.hub.fault = once_each(status(500))
+    found = sandbox.pull()
     assert found.code == 0, found
-    assert site.is_right(), "the files are not right"
+    assert sandbox.is_right(), "the files are not right"
 
 
 @case(
@@ -236,9 +236,9 @@ def server_error(site: PullSandbox) -> None:
     "stalled: 10 bytes/s for 20 s, 7 times in a row",
     otherwise="IncompleteRead",
 )
-def crawling(site: PullSandbox) -> None:
-    site.hub.fault = always(drip)
-    found = site.pull()
+def crawling(sandbox: PullSandbox) -> None:
+    sandbox.hub.fault = always(drip)
+    found = sandbox.pull()
     assert found.names(5, "stalled", "the same command again"), found
 
 
@@ -248,12 +248,12 @@ def crawling(site: PullSandbox) -> None:
     "accept the licence at …, then: hf auth login",
     otherwise="deckard-deploy lock --check",
 )
-def gated(site: PullSandbox) -> None:
-    site.hub.api_status = [(403, {"X-Error-Code": "GatedRepo"})]
-    found = site.pull()
+def gated(sandbox: PullSandbox) -> None:
+    sandbox.hub.api_status = [(403, {"X-Error-Code": "GatedRepo"})]
+    found = sandbox.pull()
     assert found.names(5, "is gated", "accept the licence", "hf auth login"), found
-    site.hub.fault = always(status(403))
-    found = site.pull()
+    sandbox.hub.fault = always(status(403))
+    found = sandbox.pull()
     assert found.names(5, "accept the licence", "hf auth login"), found
 
 
@@ -263,10 +263,10 @@ def gated(site: PullSandbox) -> None:
     "owner/model has no revision …; look at …/commits/main",
     otherwise="only for those who may see it",
 )
-def moved(site: PullSandbox) -> None:
-    site.hub.api_status = [(404, {"X-Error-Code": "RevisionNotFound"})]
-    found = site.pull()
+def moved(sandbox: PullSandbox) -> None:
+    sandbox.hub.api_status = [(404, {"X-Error-Code": "RevisionNotFound"})]
+    found = sandbox.pull()
     assert found.names(5, "has no revision", "/commits/main"), found
-    site.hub.moved_to = "owner/new-name"
-    assert site.pull().code == 0
-    assert site.is_right(), "the files are not right"
+    sandbox.hub.moved_to = "owner/new-name"
+    assert sandbox.pull().code == 0
+    assert sandbox.is_right(), "the files are not right"

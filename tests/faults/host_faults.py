@@ -1,9 +1,9 @@
-"""What people, other programs and the machine may do: F38 to F60 without those of docker."""
+"""Faults of people, other programs and the machine: F38 to F60 without those of docker."""
 
 from tests.faults.fault import Fault
 
 DEPLOY = "tests/unit/running/test_deploy.py"
-KILLS = "tests/unit/running/test_kills.py"
+KILLS = "tests/unit/running/test_deploy_kills.py"
 IDENTITY = "tests/unit/system/test_processes.py"
 RULES = "tests/unit/doctor/test_judge.py::test_rule_finds_the_fault_and_accepts_the_rest"
 
@@ -13,7 +13,7 @@ FAULTS = (
         "many `up` at once",
         "8: deployment … is held by pid 7, `deckard-deploy up`, since …",
         (
-            "tests/unit/running/test_crowd.py::test_one_up_starts_and_the_others_exit",
+            "tests/unit/running/test_lock_concurrent_ups.py::test_one_up_starts_and_the_others_exit",
             "tests/unit/running/test_lock.py::test_one_of_many_gets_the_lock",
         ),
         "[0, 3, 3, 3,",
@@ -25,7 +25,7 @@ FAULTS = (
         (
             f"{KILLS}::test_up_converges_after_kills[what1]",
             f"{KILLS}::test_up_converges_after_kills[what0]",
-            "tests/e2e/test_docker_runtime.py::test_up_after_a_kill_of_up_and_compose_leaves_one_container",
+            "tests/e2e/test_docker_runtime.py::test_up_after_killed_up_leaves_one_container",
         ),
         "violations",
         instead="path.write_bytes(data)",
@@ -56,7 +56,7 @@ FAULTS = (
         (
             f"{RULES}[memory-available-fail-97.0 GiB available, ]",
             f"{RULES}[footprint-fail-28.0 GiB before any ]",
-            "tests/unit/doctor/test_advisories.py::test_restarts_are_bounded",
+            "tests/unit/doctor/rules/test_engine_advisories.py::test_restarts_are_bounded",
         ),
         "Severity.WARN",
         instead="True",
@@ -77,7 +77,7 @@ FAULTS = (
         "the date jumps by ten years and back, while a start is followed and a server is watched",
         "nothing: waits and the two restarts an hour go by the monotonic clock; doctor says that no time is set",
         (
-            "tests/e2e/test_clock.py::test_waits_and_bounds_go_on_as_if_nothing_had_happened",
+            "tests/e2e/test_clock.py::test_clock_jump_keeps_timeouts",
             "tests/unit/running/test_watch.py::test_old_restarts_do_not_count",
             f"{RULES}[clock-warn-not synchronized]",
         ),
@@ -103,7 +103,7 @@ FAULTS = (
         "3: … may not be read by others, and the engine's container runs as another user; chmod -R a+rX …",
         (
             "tests/unit/operations/test_engine.py::test_unreadable_weights_are_named",
-            "tests/e2e/test_container_safety.py::test_a_root_without_capabilities_needs_caches_that_are_open",
+            "tests/e2e/test_container_safety.py::test_capless_root_needs_open_caches",
         ),
         "DID NOT RAISE",
     ),
@@ -146,7 +146,7 @@ FAULTS = (
         "F56",
         "ulimit allows no larger file, or no more open files",
         "3: cannot write …: File too large; ulimit -f",
-        ("tests/unit/weights/test_limits.py::test_pull_names_ulimit_and_resumes_without_it",),
+        ("tests/unit/weights/test_pull_limits.py::test_pull_names_ulimit_and_resumes_without_it",),
         "names(3, 'File too large', 'ulimit -')",
     ),
     Fault(
@@ -188,7 +188,7 @@ FAULTS = (
         (
             "tests/unit/operations/test_weights.py::test_drafter_with_other_vocabulary_is_refused",
             "tests/unit/weights/test_inspection.py::test_drafter_with_other_vocabulary_is_a_fault",
-            "tests/e2e/test_drafters.py::test_one_that_does_not_fit_is_refused",
+            "tests/e2e/test_drafters.py::test_unfit_drafter_is_refused",
         ),
         "DID NOT RAISE",
     ),

@@ -9,11 +9,11 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.faults.download_faults import CASES, case, interrupted
+from tests.faults.download_faults import DOWNLOAD_FAULTS, case, interrupted
 from tests.support.hub_server import Answer, Hub, running
 from tests.support.pull_sandbox import BIG, PullSandbox, always, ended, status, times
 
-__all__ = ["CASES", "on_tmpfs"]
+__all__ = ["DOWNLOAD_FAULTS", "on_tmpfs"]
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 2000001\n"
 
 
@@ -24,12 +24,12 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64
     otherwise="code=0",
     instead="True",
 )
-def hub_down(site: PullSandbox) -> None:
-    assert site.pull().code == 0
-    site.hub.fault = status(503)
-    assert site.pull().code == 0, "a complete folder needs no hub"
-    (site.folder / "config.json").unlink()
-    found = site.pull()
+def hub_down(sandbox: PullSandbox) -> None:
+    assert sandbox.pull().code == 0
+    sandbox.hub.fault = status(503)
+    assert sandbox.pull().code == 0, "a complete folder needs no hub"
+    (sandbox.folder / "config.json").unlink()
+    found = sandbox.pull()
     assert found.names(5, "config.json: HTTP 503", "the same command again"), found
 
 
@@ -39,27 +39,27 @@ def hub_down(site: PullSandbox) -> None:
     "an HTML page came in place of the file: a login page or a proxy in between; open the hub's address in a browser",
     otherwise="bytes were expected",
 )
-def in_between(site: PullSandbox) -> None:
-    site.hub.fault = always(status(200, b"<html>Welcome to", Content_Type="text/html; charset=utf-8"))
-    found = site.pull()
+def in_between(sandbox: PullSandbox) -> None:
+    sandbox.hub.fault = always(status(200, b"<html>Welcome to", Content_Type="text/html; charset=utf-8"))
+    found = sandbox.pull()
     assert found.names(5, "an HTML page", "a login page", "browser"), found
-    site.more = {"http_proxy": "http://user:secret@127.0.0.1:9", "no_proxy": ""}
-    found = site.pull()
+    sandbox.more = {"http_proxy": "http://user:secret@127.0.0.1:9", "no_proxy": ""}
+    found = sandbox.pull()
     assert found.names(5, "http_proxy is http://127.0.0.1:9"), found
     assert "secret" not in str(found)
-    site.folder = site.root / "new"
-    site.more = {"HF_ENDPOINT": "http://no-such-host.invalid"}
-    assert site.pull().names(5, "http://no-such-host.invalid does not answer"), found
-    with signed_by_nobody(site) as address:
-        site.more = {"HF_ENDPOINT": address}
-        found = site.pull()
+    sandbox.folder = sandbox.root / "new"
+    sandbox.more = {"HF_ENDPOINT": "http://no-such-host.invalid"}
+    assert sandbox.pull().names(5, "http://no-such-host.invalid does not answer"), found
+    with signed_by_nobody(sandbox) as address:
+        sandbox.more = {"HF_ENDPOINT": address}
+        found = sandbox.pull()
     assert found.names(5, "certificate"), found
 
 
 @contextlib.contextmanager
-def signed_by_nobody(site: PullSandbox) -> Iterator[str]:
+def signed_by_nobody(sandbox: PullSandbox) -> Iterator[str]:
     """The same hub behind TLS, with a self-signed certificate."""
-    key, certificate = site.root / "key.pem", site.root / "certificate.pem"
+    key, certificate = sandbox.root / "key.pem", sandbox.root / "certificate.pem"
     made = [
         "openssl",
         "req",
@@ -75,7 +75,7 @@ def signed_by_nobody(site: PullSandbox) -> Iterator[str]:
     subprocess.run([*made, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    hub = Hub(site.hub.files)
+    hub = Hub(sandbox.hub.files)
     hub.server.socket = context.wrap_socket(hub.server.socket, server_side=True)
     with running(hub):
         yield hub.url.replace("http:", "https:")
@@ -87,15 +87,15 @@ def signed_by_nobody(site: PullSandbox) -> Iterator[str]:
     "a Git LFS pointer, not the file it points to; now in quarantine, and fetched again",
     otherwise="bytes, and 2000001 were expected",
 )
-def pointer(site: PullSandbox) -> None:
-    site.folder.mkdir(parents=True)
-    (site.folder / BIG).write_bytes(POINTER)
-    found = site.pull()
-    assert site.is_right(), "the files are not right"
+def pointer(sandbox: PullSandbox) -> None:
+    sandbox.folder.mkdir(parents=True)
+    (sandbox.folder / BIG).write_bytes(POINTER)
+    found = sandbox.pull()
+    assert sandbox.is_right(), "the files are not right"
     assert "a Git LFS pointer, not the file" in str(found.said), found
-    (site.folder / BIG).unlink()
-    site.hub.fault = always(status(200, POINTER))
-    found = site.pull()
+    (sandbox.folder / BIG).unlink()
+    sandbox.hub.fault = always(status(200, POINTER))
+    found = sandbox.pull()
     assert found.names(5, "a Git LFS pointer, not the file"), found
 
 
@@ -105,10 +105,10 @@ def pointer(site: PullSandbox) -> None:
     "needs … bytes, and … are free; free … bytes there: before the first byte",
     otherwise="bytes were fetched",
 )
-def small_disk(site: PullSandbox) -> None:
-    site.wrapper = on_tmpfs(site.folder, "size=1m")
-    found = site.pull()
-    assert site.hub.sent == 0, "bytes were fetched"
+def small_disk(sandbox: PullSandbox) -> None:
+    sandbox.wrapper = on_tmpfs(sandbox.folder, "size=1m")
+    found = sandbox.pull()
+    assert sandbox.hub.sent == 0, "bytes were fetched"
     assert found.names(3, "needs 3,068,586 bytes, and ", " are free", "bytes there"), found
     assert BIG not in found.files
 
@@ -127,15 +127,15 @@ def on_tmpfs(folder: Path, options: str) -> list[str]:
     "cannot write …: No space left on device, or Read-only file system, or Input/output error; df -i, findmnt, dmesg",
     otherwise="got its name",
 )
-def bad_disk(site: PullSandbox) -> None:
-    site.wrapper = on_tmpfs(site.folder, "size=64m,nr_inodes=8")
-    found = site.pull()
+def bad_disk(sandbox: PullSandbox) -> None:
+    sandbox.wrapper = on_tmpfs(sandbox.folder, "size=64m,nr_inodes=8")
+    found = sandbox.pull()
     assert found.names(3, "No space left on device", "df -i"), found
-    site.wrapper = on_tmpfs(site.folder, "ro")
-    found = site.pull()
+    sandbox.wrapper = on_tmpfs(sandbox.folder, "ro")
+    found = sandbox.pull()
     assert found.names(3, "Read-only file system", "findmnt -T"), found
-    site.wrapper = []
-    found = site.pull("fsync-fails")
+    sandbox.wrapper = []
+    found = sandbox.pull("fsync-fails")
     assert BIG not in found.files, f"{BIG} got its name"
     assert found.names(3, "Input/output error", "dmesg"), found
 
@@ -146,12 +146,12 @@ def bad_disk(site: PullSandbox) -> None:
     "nothing; fetched again, because the kernel may show bytes that the disk does not have",
     otherwise="it went on",
 )
-def after_a_failed_fsync(site: PullSandbox) -> None:
-    assert site.pull("fsync-fails").code == 3
-    before = site.hub.served(BIG)
-    assert site.pull().code == 0
-    assert site.is_right(), "the files are not right"
-    assert site.hub.served(BIG) - before == len(site.hub.files[BIG]), "it went on where it was"
+def after_a_failed_fsync(sandbox: PullSandbox) -> None:
+    assert sandbox.pull("fsync-fails").code == 3
+    before = sandbox.hub.served(BIG)
+    assert sandbox.pull().code == 0
+    assert sandbox.is_right(), "the files are not right"
+    assert sandbox.hub.served(BIG) - before == len(sandbox.hub.files[BIG]), "it went on where it was"
 
 
 @case(
@@ -160,19 +160,19 @@ def after_a_failed_fsync(site: PullSandbox) -> None:
     "needs … bytes more, and the quota is used up; quota -s, or: cannot write: Input/output error; dmesg",
     otherwise="Disk quota exceeded",
 )
-def no_more_for_this_user(site: PullSandbox) -> None:
-    found = site.pull("eio-on-write")
+def no_more_for_this_user(sandbox: PullSandbox) -> None:
+    found = sandbox.pull("eio-on-write")
     assert found.names(3, "cannot write: Input/output error", "dmesg", "goes on where it stopped"), found
-    found = site.pull("quota")
+    found = sandbox.pull("quota")
     assert found.names(3, "the quota is used up", "quota -s", "goes on where it stopped"), found
     assert BIG not in found.files
-    before = site.hub.served(BIG)
-    assert site.pull().code == 0
-    assert site.is_right(), "the files are not right"
-    assert site.hub.served(BIG) - before < len(site.hub.files[BIG]), "it began anew"
+    before = sandbox.hub.served(BIG)
+    assert sandbox.pull().code == 0
+    assert sandbox.is_right(), "the files are not right"
+    assert sandbox.hub.served(BIG) - before < len(sandbox.hub.files[BIG]), "it began anew"
 
 
-def two(site: PullSandbox, *fakes: str) -> None:
+def two(sandbox: PullSandbox, *fakes: str) -> None:
     """Start a second and a third pull while the first waits for its bytes."""
     asked, release = threading.Event(), threading.Event()
 
@@ -181,19 +181,19 @@ def two(site: PullSandbox, *fakes: str) -> None:
         release.wait(60)
         return False
 
-    site.hub.fault = times(1, wait)
-    first = site.begin("patient", *fakes)
+    sandbox.hub.fault = times(1, wait)
+    first = sandbox.begin("patient", *fakes)
     try:
         assert asked.wait(60)
         for _ in range(2):
-            found = site.pull(*fakes)
+            found = sandbox.pull(*fakes)
             assert found.names(8, "another deckard-deploy is pulling", "wait until it is done"), found
     finally:
         release.set()
         last = ended(first)
     assert last.code == 0, last
-    assert site.is_right(), "the files are not right"
-    assert site.hub.served(BIG) == len(site.hub.files[BIG])
+    assert sandbox.is_right(), "the files are not right"
+    assert sandbox.hub.served(BIG) == len(sandbox.hub.files[BIG])
 
 
 @case(
@@ -202,8 +202,8 @@ def two(site: PullSandbox, *fakes: str) -> None:
     "another deckard-deploy is pulling into …; wait until it is done: exit 8",
     otherwise="code=0",
 )
-def second_pull(site: PullSandbox) -> None:
-    two(site)
+def second_pull(sandbox: PullSandbox) -> None:
+    two(sandbox)
 
 
 @case(
@@ -212,9 +212,9 @@ def second_pull(site: PullSandbox) -> None:
     "another deckard-deploy is pulling into …; if it ran on a host that is gone: rm …/.deckard/owner",
     otherwise="code=0",
 )
-def lying_flock(site: PullSandbox) -> None:
-    two(site, "flock-lies")
-    (site.folder / BIG).unlink()
-    interrupted(site, signal.SIGKILL, site.begin)
-    assert (site.folder / ".deckard" / "owner").exists()
-    assert site.pull().code == 0, "a dead owner's marker is in the way"
+def lying_flock(sandbox: PullSandbox) -> None:
+    two(sandbox, "flock-lies")
+    (sandbox.folder / BIG).unlink()
+    interrupted(sandbox, signal.SIGKILL, sandbox.begin)
+    assert (sandbox.folder / ".deckard" / "owner").exists()
+    assert sandbox.pull().code == 0, "a dead owner's marker is in the way"

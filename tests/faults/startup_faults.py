@@ -3,7 +3,7 @@
 from tests.faults.fault import Fault
 
 FOLLOW = "tests/unit/startup/test_follow.py"
-TRUTH = "tests/unit/startup/test_truth.py"
+TRUTH = "tests/unit/startup/test_readiness_truth.py"
 DIAGNOSIS = "tests/unit/startup/test_diagnosis.py"
 WATCH = "tests/unit/running/test_watch.py"
 FAILING = "tests/e2e/test_failing_containers.py"
@@ -15,7 +15,7 @@ FAULTS = (
         "6: start failed in …: the engine exited with code 3: its first fatal line; the cause; what to type; it is "
         "stopped by its second exit",
         (
-            f"{FAILING}::test_it_is_said_and_stopped[crash]",
+            f"{FAILING}::test_failing_start_is_explained_and_stopped[crash]",
             f"{FOLLOW}::test_end_of_instance_fails_the_start",
             f"{TRUTH}::test_crash_is_reported_within_seconds",
         ),
@@ -25,7 +25,10 @@ FAULTS = (
         "F22",
         "the engine crashes late, is restarted, and looks as if it ran",
         "6: the engine crashed and was restarted (restart 1)",
-        (f"{FAILING}::test_it_is_said_and_stopped[slow-crash]", f"{TRUTH}::test_verdict_is_true"),
+        (
+            f"{FAILING}::test_failing_start_is_explained_and_stopped[slow-crash]",
+            f"{TRUTH}::test_verdict_is_true",
+        ),
         "exited with code",
     ),
     Fault(
@@ -33,7 +36,7 @@ FAULTS = (
         "the engine ends with code 0 while it starts",
         "6: the engine exited with code 0",
         (
-            f"{FAILING}::test_it_is_said_and_stopped[end]",
+            f"{FAILING}::test_failing_start_is_explained_and_stopped[end]",
             "tests/unit/running/process/test_runtime.py::test_exit_with_code_0_is_a_crash",
         ),
         "no progress in",
@@ -43,7 +46,7 @@ FAULTS = (
         "the kernel kills it for memory, in its container or on the host",
         "6: it was killed for memory; lower gpu-memory-utilization",
         (
-            f"{FAILING}::test_it_is_said_and_stopped[oom]",
+            f"{FAILING}::test_failing_start_is_explained_and_stopped[oom]",
             f"{DIAGNOSIS}::test_end_without_error_is_named_by_exit",
         ),
         "assert 'the kernel killed it for memory' in",
@@ -73,7 +76,7 @@ FAULTS = (
         "watch: degraded after one question without an answer, restarted after three; status says both",
         (
             f"{WATCH}::test_silent_server_is_degraded_then_restarted",
-            "tests/e2e/test_process_road.py::test_watch_brings_back_an_engine_that_hangs_and_one_that_dies",
+            "tests/e2e/test_process_road.py::test_watch_restarts_hanging_and_dead_engine",
         ),
         "assert ('healthy'",
         instead="(None, True)",
@@ -125,7 +128,7 @@ FAULTS = (
             "tests/unit/system/test_text.py::test_clean_removes_controls_and_is_idempotent",
             "tests/unit/system/test_text.py::test_splitter_cuts_line_without_end",
             "tests/unit/running/process/test_bounded_log.py::test_reader_misses_nothing_across_rotations",
-            "tests/e2e/test_docker_runtime.py::test_the_log_comes_whole_once_and_clean",
+            "tests/e2e/test_docker_runtime.py::test_log_is_complete_and_clean",
         ),
         "Failing test case",
     ),
@@ -133,7 +136,7 @@ FAULTS = (
         "F32b",
         "the log's stream ends with the daemon that sent it",
         "nothing; the lines go on when the daemon is back",
-        ("tests/e2e/test_daemon_faults.py::test_its_log_goes_on_after_it_came_back",),
+        ("tests/e2e/test_daemon_faults.py::test_log_continues_after_daemon_restart",),
         "no line came any more",
     ),
 )

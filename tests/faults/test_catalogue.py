@@ -11,13 +11,13 @@ from tests.faults.catalogue import FAULTS
 from tests.faults.fault import CHECKOUT, Fault, fail_without_guard, file_of, run_tests
 from tests.faults.guards import marks, without_guard
 
-# One of each kind; tests/unit/weights/test_faults.py runs all of a pull without their guards.
+# One of each kind; tests/unit/weights/test_pull_faults.py runs all of a pull without their guards.
 SLICE = [fault for fault in FAULTS if fault.number in ("F29", "F45", "F59")]
 PACKAGE = CHECKOUT / "deckard_deploy"
 ABSENT = "tests/unit/system/test_ports.py::test_that_is_none"
 
 
-def test_every_proof_is_a_test():
+def test_every_proof_exists():
     """The id that does not exist is reported, and no other."""
     proofs = {proof for fault in FAULTS for proof in fault.proofs}
     done = run_tests(CHECKOUT, "--collect-only", ABSENT, *sorted(proofs))
@@ -25,12 +25,12 @@ def test_every_proof_is_a_test():
     assert (done.returncode, len(missing), ABSENT in missing[0]) == (4, 1, True), done.stdout + done.stderr
 
 
-def test_all_sixty_are_here():
+def test_catalogue_has_all_sixty():
     assert {fault.number.rstrip("abc") for fault in FAULTS} == {f"F{number}" for number in range(1, 61)}
     assert len({fault.number for fault in FAULTS}) == len(FAULTS)
 
 
-def test_every_mark_is_of_one_fault():
+def test_every_mark_has_one_fault():
     assert sorted(mark for mark, _ in marks(PACKAGE)) == sorted(fault.number for fault in FAULTS)
 
 
@@ -45,5 +45,5 @@ def test_guard_can_be_taken_away(fault: Fault):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", SLICE, ids=lambda fault: fault.number)
-def test_without_its_guard_it_is_not_survived(fault: Fault, tmp_path: Path):
+def test_fault_is_fatal_without_guard(fault: Fault, tmp_path: Path):
     fail_without_guard(fault, tmp_path)

@@ -1,4 +1,4 @@
-"""How a marked guard is found, and what is left without it."""
+"""Marked guards are found and removed."""
 
 from pathlib import Path
 

@@ -33,14 +33,20 @@ class Participant:
     said: str
 
 
-def crowd(
-    site_in: Callable[[Path], DeploymentContext], folder: Path, release: Release, launch: Launch, count: int
+def deploy_at_once(
+    open_context: Callable[[Path], DeploymentContext],
+    folder: Path,
+    release: Release,
+    launch: Launch,
+    count: int,
 ) -> list[Participant]:
     """Deploy one release from `count` processes at the same moment; one holds until the others have ended."""
     turn, leave = _PROCESSES.Barrier(count), _PROCESSES.Event()
     pipes = [_PROCESSES.Pipe(duplex=False) for _ in range(count)]
     started = [
-        _PROCESSES.Process(target=_take_part, args=(site_in, folder, release, launch, turn, leave, theirs))
+        _PROCESSES.Process(
+            target=_take_part, args=(open_context, folder, release, launch, turn, leave, theirs)
+        )
         for _, theirs in pipes
     ]
     for one in started:
@@ -56,7 +62,7 @@ def crowd(
 
 
 def _take_part(  # noqa: PLR0917  a process receives all that it needs
-    site_in: Callable[[Path], DeploymentContext],
+    open_context: Callable[[Path], DeploymentContext],
     folder: Path,
     release: Release,
     launch: Launch,
@@ -64,12 +70,12 @@ def _take_part(  # noqa: PLR0917  a process receives all that it needs
     leave: Event,
     result: Connection,
 ) -> None:
-    site = site_in(folder)
+    context = open_context(folder)
     turn.wait()
     began, worked, code, said = time.monotonic(), time.process_time(), 0, "up"
     try:
-        with lock_deployment(site.releases.deployment, verb="up"):
-            deploy(site, release, launch)
+        with lock_deployment(context.releases.deployment, verb="up"):
+            deploy(context, release, launch)
             leave.wait()
     except DeployError as error:
         code, said = error.exit_code, error.message
@@ -77,11 +83,11 @@ def _take_part(  # noqa: PLR0917  a process receives all that it needs
     sys.exit(code)
 
 
-def site_of_processes(folder: Path) -> DeploymentContext:
+def open_fake_deployment(folder: Path) -> DeploymentContext:
     """Return the deployment in the folder, as one of the processes opens it."""
-    world = FakeDeployment(folder)
+    fake = FakeDeployment(folder)
     return DeploymentContext(
-        releases=world.releases, runtimes={"process": world.runtime()}, follow=_follow, say=lambda _: None
+        releases=fake.releases, runtimes={"process": fake.runtime()}, follow=_follow, say=lambda _: None
     )
 
 

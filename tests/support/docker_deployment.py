@@ -21,7 +21,7 @@ from deckard_deploy.running.releases import Launch, Release, Releases
 from deckard_deploy.running.runtime import Runtime
 from tests.support.waiting import eventually
 
-CROWD = "crowd"  # the deployment that many bring up at once
+SHARED_NAME = "crowd"  # the deployment that many bring up at once
 # Another name where something else that uses and removes it runs at the same time.
 IMAGE = os.environ.get("DECKARD_TEST_IMAGE", "deckard-deploy-test/busybox:local")
 SERVE = """#!/bin/sh
@@ -131,7 +131,7 @@ class DockerDeployment:
         self.runtime().start(release)
         return release
 
-    def site(self, follow: Callable[[Release, Runtime], None]) -> DeploymentContext:
+    def context(self, follow: Callable[[Release, Runtime], None]) -> DeploymentContext:
         return DeploymentContext(
             releases=self.releases, runtimes={"docker": self.runtime()}, follow=follow, say=self.said.append
         )
@@ -145,14 +145,14 @@ class DockerDeployment:
 
 @contextmanager
 def deployment_in(folder: Path, name: str) -> Iterator[DockerDeployment]:
-    """A world, and nothing of it afterwards."""
-    made = DockerDeployment(folder, name)
-    yield made
-    for runtime in made.runtimes:
+    """Yield a deployment; remove its containers and networks afterwards."""
+    deployment = DockerDeployment(folder, name)
+    yield deployment
+    for runtime in deployment.runtimes:
         runtime.close()
     for container in docker("ps", "-aq", "--filter", f"label=deckard.deployment={name}").split():
         docker("rm", "-f", container)
-    for network in made.left():
+    for network in deployment.left():
         docker("network", "rm", network)
 
 
@@ -177,6 +177,6 @@ def proven(release: Release, runtime: Runtime) -> None:
     eventually(settled)
 
 
-def site_of_a_crowd(folder: Path) -> DeploymentContext:
+def open_shared_project(folder: Path) -> DeploymentContext:
     """The deployment in the folder, as one of the crowd sees it."""
-    return DockerDeployment(folder, CROWD).site(proven)
+    return DockerDeployment(folder, SHARED_NAME).context(proven)

@@ -15,14 +15,14 @@ class Models(BaseHTTPRequestHandler):
     server: "Server"
 
     def do_GET(self) -> None:
-        self.answer({"data": [{"id": name} for name in self.server.names]})
+        self.send({"data": [{"id": name} for name in self.server.names]})
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.answer({"choices": [{"message": {"content": "ready"}}]})
+        self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        self.send({"choices": [{"message": {"content": "ready"}, "finish_reason": "stop"}]})
 
-    def answer(self, content: object) -> None:
-        body = json.dumps(content).encode()
+    def send(self, answer: object) -> None:
+        body = json.dumps(answer).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

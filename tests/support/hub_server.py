@@ -21,11 +21,17 @@ def content(size: int, seed: int = 0) -> bytes:
 
 
 class Hub:
-    """Files by name; `fault(handler, name, start, end)` may answer a request itself and return True."""
+    """Files by name.
+
+    `fault(handler, name, start, end)` may answer a GET of a file itself and return True; so may
+    `file_rule(handler, name)` any request for a file, and `api_rule(handler)` a request for metadata.
+    """
 
     def __init__(self, files: dict[str, bytes], *, small: tuple[str, ...] = ("config.json",)) -> None:
         self.files, self.small = files, small
         self.fault: Callable[[Answer, str, int, int], bool] = lambda *_: False
+        self.file_rule: Callable[[Answer, str], bool] = lambda *_: False
+        self.api_rule: Callable[[Answer], bool] = lambda _: False
         self.api_status: list[tuple[int, dict[str, str]]] = []
         self.ranges: list[tuple[str, int, int]] = []
         self.requests: list[dict[str, str]] = []
@@ -94,6 +100,8 @@ class Answer(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def _model(self, path: str) -> None:
+        if self.hub.api_rule(self):
+            return
         if self.hub.api_status:
             status, headers = self.hub.api_status.pop(0)
             self.reply(status, b"{}", {"Content-Type": "application/json", **headers})
@@ -117,6 +125,8 @@ class Answer(BaseHTTPRequestHandler):
         data = self.hub.files.get(name)
         if data is None:
             self.reply(404, b"", {"X-Error-Code": "EntryNotFound"})
+            return
+        if self.hub.file_rule(self, name):
             return
         start, end = self.asked(len(data))
         if self.command == "GET":

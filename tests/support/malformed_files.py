@@ -5,43 +5,43 @@ What a folder of weights says of itself is a matter of integrity (4); a file tha
 
 import json
 
-from tests.support.malformed_input import Case
-from tests.support.malformed_safetensors import MALFORMED, ONE, made
+from tests.support.malformed_input import MalformedInput
+from tests.support.malformed_safetensors import MALFORMED, ONE, malformed_file
 
-WEIGHTS = made(ONE, b"1234")
+WEIGHTS = malformed_file(ONE, b"1234")
 LOCK = {"version": 1, "models": {}, "images": {}, "patches": {}, "plugins": {}}
 FILE = {"path": "config.json", "size": 1, "sha256": "0" * 64}
 
 
 def _checkpoint(
     name: str, *, says: str, config: str | bytes = "{}", weights: bytes = WEIGHTS, **more: bytes
-) -> Case:
+) -> MalformedInput:
     files = {
         "config.json": config if isinstance(config, bytes) else config.encode(),
         "model.safetensors": weights,
     }
-    return Case(
+    return MalformedInput(
         id=f"checkpoint-{name}", arguments=("inspect", "./"), files={**files, **more}, says=says, code=4
     )
 
 
-def _lock(name: str, text: str | dict[str, object], *, says: str) -> Case:
+def _lock(name: str, text: str | dict[str, object], *, says: str) -> MalformedInput:
     content = text if isinstance(text, str) else json.dumps({**LOCK, **text})
-    return Case(
+    return MalformedInput(
         id=f"lock-{name}", arguments=("render", "command", "-p", "spark", "--locked"),
         files={"deckard.lock": content.encode()}, says=says,
     )  # fmt: skip
 
 
-def _record(name: str, text: str, *, says: str) -> Case:
-    return Case(
+def _record(name: str, text: str, *, says: str) -> MalformedInput:
+    return MalformedInput(
         id=f"record-{name}", arguments=("bench", "show", "./record.json"), files={"record.json": text.encode()},
         says=says, code=4,
     )  # fmt: skip
 
 
-def _facts(name: str, text: str, *, says: str) -> Case:
-    return Case(
+def _facts(name: str, text: str, *, says: str) -> MalformedInput:
+    return MalformedInput(
         id=f"facts-{name}", arguments=("profiles", "here", "--facts", "facts.json"),
         files={"facts.json": text.encode()}, says=says,
     )  # fmt: skip
@@ -107,11 +107,13 @@ CONFIGS = (
         "index-tensor", says="is not in both",
         **{"model.safetensors.index.json": b'{"weight_map": {"v": "model.safetensors"}}'},
     ),
-    Case(id="checkpoint-missing", arguments=("inspect", "./nothing"), says="is not a folder of weights", code=4),
-    Case(
+    MalformedInput(
+        id="checkpoint-missing", arguments=("inspect", "./nothing"), says="is not a folder of weights", code=4
+    ),
+    MalformedInput(
         id="checkpoint-file", arguments=("inspect", "./x"), files={"x": b""}, says="is not a folder of weights", code=4
     ),
-    Case(id="checkpoint-nothing", arguments=("inspect", "./"), says="config.json", code=4),
+    MalformedInput(id="checkpoint-nothing", arguments=("inspect", "./"), says="config.json", code=4),
 )  # fmt: skip
 LOCKS = (
     _lock("empty", "", says="deckard.lock: "),
@@ -135,14 +137,14 @@ LOCKS = (
     _lock("hash", _model([{**FILE, "sha256": "x"}]), says="models.deckard-31b.files.0"),
     _lock("no-hash", _model([{"path": "config.json", "size": 1}]), says="models.deckard-31b.files.0"),
     _lock("file-key", _model([{**FILE, "url": "http://x"}]), says="models.deckard-31b.files.0.url: "),
-    Case(
+    MalformedInput(
         id="lock-nothing",
         arguments=("render", "command", "-p", "spark", "--locked"),
         files={"deckard.lock": json.dumps(LOCK).encode()},
         says="not in deckard.lock: model deckard-31b",
         code=4,
     ),
-    Case(
+    MalformedInput(
         id="lock-missing",
         arguments=("render", "command", "-p", "spark", "--locked"),
         says="deckard.lock",
@@ -158,13 +160,15 @@ RECORDS = (
     _record("nan", '{"id": NaN}', says="record.json"),
     _record("kind", '{"kind": "rumour"}', says="record.json"),
     _record("deep", "[" * 100_000, says="record.json"),
-    Case(id="record-missing", arguments=("bench", "show", "./nothing.json"), says="nothing.json"),
-    Case(id="record-folder", arguments=("bench", "show", "./"), says=".: Is a directory"),
-    Case(id="record-id", arguments=("bench", "show", "20260101-000000"), says="20260101-000000"),
-    Case(id="record-path", arguments=("bench", "show", "/dev/null/x"), says="/dev/null/x"),
-    Case(id="record-compare", arguments=("bench", "compare", "seed", "./nothing.json"), says="nothing.json"),
-    Case(id="record-table", arguments=("bench", "compare", "sead", "seed"), says="sead"),
-    Case(id="record-report", arguments=("bench", "report", "./nothing.json"), says="nothing.json"),
+    MalformedInput(id="record-missing", arguments=("bench", "show", "./nothing.json"), says="nothing.json"),
+    MalformedInput(id="record-folder", arguments=("bench", "show", "./"), says=".: Is a directory"),
+    MalformedInput(id="record-id", arguments=("bench", "show", "20260101-000000"), says="20260101-000000"),
+    MalformedInput(id="record-path", arguments=("bench", "show", "/dev/null/x"), says="/dev/null/x"),
+    MalformedInput(
+        id="record-compare", arguments=("bench", "compare", "seed", "./nothing.json"), says="nothing.json"
+    ),
+    MalformedInput(id="record-table", arguments=("bench", "compare", "sead", "seed"), says="sead"),
+    MalformedInput(id="record-report", arguments=("bench", "report", "./nothing.json"), says="nothing.json"),
 )
 FACTS = (
     _facts("empty", "", says="facts.json"),
@@ -175,8 +179,12 @@ FACTS = (
     _facts("no-gpu", '{"architecture": "x86_64"}', says="no word of a GPU"),
     _facts("key", '{"surprise": 1}', says="facts.json"),
     _facts("deep", "[" * 100_000, says="facts.json"),
-    Case(id="facts-missing", arguments=("profiles", "here", "--facts", "nothing.json"), says="nothing.json"),
-    Case(id="facts-folder", arguments=("profiles", "here", "--facts", "./"), says=".: Is a directory"),
+    MalformedInput(
+        id="facts-missing", arguments=("profiles", "here", "--facts", "nothing.json"), says="nothing.json"
+    ),
+    MalformedInput(
+        id="facts-folder", arguments=("profiles", "here", "--facts", "./"), says=".: Is a directory"
+    ),
 )
 
 CASES = (*HEADERS, *CONFIGS, *LOCKS, *RECORDS, *FACTS)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, kw_only=True)
-class Case:
+class MalformedInput:
     """One command line that must be refused with `code`; `says` is part of its one line."""
 
     id: str

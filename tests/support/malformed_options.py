@@ -1,20 +1,20 @@
 """Malformed options of every verb, and what keeps an endpoint shut taken out."""
 
-from tests.support.malformed_input import Case
+from tests.support.malformed_input import MalformedInput
 
 
-def _typed(name: str, line: str, *, says: str, code: int = 2) -> Case:
+def _typed(name: str, line: str, *, says: str, code: int = 2) -> MalformedInput:
     """A command line whose words hold no spaces."""
-    return Case(id=f"typed-{name}", arguments=tuple(line.split()), says=says, code=code)
+    return MalformedInput(id=f"typed-{name}", arguments=tuple(line.split()), says=says, code=code)
 
 
-def _words(name: str, *words: str, says: str, code: int = 2) -> Case:
-    return Case(id=f"typed-{name}", arguments=words, says=says, code=code)
+def _words(name: str, *words: str, says: str, code: int = 2) -> MalformedInput:
+    return MalformedInput(id=f"typed-{name}", arguments=words, says=says, code=code)
 
 
-def _opens(name: str, setting: str, *more: str, says: str) -> Case:
+def _opens(name: str, setting: str, *more: str, says: str) -> MalformedInput:
     words = ("render", "command", "-p", "spark", "--set", setting, *more)
-    return Case(id=f"opens-{name}", arguments=words, says=says)
+    return MalformedInput(id=f"opens-{name}", arguments=words, says=says)
 
 
 VERBS = (

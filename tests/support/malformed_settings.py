@@ -4,25 +4,27 @@
 """
 
 from deckard_deploy.catalog import library
-from tests.support.malformed_input import Case
+from tests.support.malformed_input import MalformedInput
 
 SPARK = library.source("profiles", "spark")
 
 
-def _setting(name: str, *settings: str, says: str, profile: str = "spark") -> Case:
+def _setting(name: str, *settings: str, says: str, profile: str = "spark") -> MalformedInput:
     sets = tuple(word for setting in settings for word in ("--set", setting))
-    return Case(id=f"set-{name}", arguments=("render", "command", "--profile", profile, *sets), says=says)
+    return MalformedInput(
+        id=f"set-{name}", arguments=("render", "command", "--profile", profile, *sets), says=says
+    )
 
 
-def _option(name: str, *options: str, says: str, profile: str = "spark") -> Case:
-    return Case(
+def _option(name: str, *options: str, says: str, profile: str = "spark") -> MalformedInput:
+    return MalformedInput(
         id=f"option-{name}", arguments=("render", "command", "--profile", profile, *options), says=says
     )
 
 
-def _file(name: str, text: str | bytes, *, says: str) -> Case:
+def _file(name: str, text: str | bytes, *, says: str) -> MalformedInput:
     content = text if isinstance(text, bytes) else text.encode()
-    return Case(
+    return MalformedInput(
         id=f"file-{name}",
         arguments=("render", "command", "-p", "spark"),
         files={"deckard.yaml": content},
@@ -30,9 +32,9 @@ def _file(name: str, text: str | bytes, *, says: str) -> Case:
     )
 
 
-def _profile(name: str, text: str | bytes, *, says: str) -> Case:
+def _profile(name: str, text: str | bytes, *, says: str) -> MalformedInput:
     content = text if isinstance(text, bytes) else text.encode()
-    return Case(
+    return MalformedInput(
         id=f"profile-{name}",
         arguments=("render", "command", "-p", "./mine.yaml"),
         files={"mine.yaml": content},
@@ -107,10 +109,14 @@ SETTINGS = (
 )
 
 OPTIONS = (
-    Case(id="option-no-profile", arguments=("render", "command"), says="no hardware profile was named"),
-    Case(id="option-no-verb", arguments=("rendr",), says="No such command"),
-    Case(id="option-no-subverb", arguments=("render", "compos"), says="No such command"),
-    Case(id="option-show-unknown", arguments=("profiles", "show", "sparc"), says="did you mean 'spark'?"),
+    MalformedInput(
+        id="option-no-profile", arguments=("render", "command"), says="no hardware profile was named"
+    ),
+    MalformedInput(id="option-no-verb", arguments=("rendr",), says="No such command"),
+    MalformedInput(id="option-no-subverb", arguments=("render", "compos"), says="No such command"),
+    MalformedInput(
+        id="option-show-unknown", arguments=("profiles", "show", "sparc"), says="did you mean 'spark'?"
+    ),
     _option("unknown", "--prot", "1", says="--prot"),
     _option("port", "--port", "70000", says="--port"),
     _option("address", "--address", "localhost", says="an IPv4 or IPv6 address"),

@@ -132,15 +132,15 @@ class Misbehaving:
 def misbehaving(
     answering: Answering, random: Random, *, listens_after_s: float = 0.0
 ) -> Iterator[Misbehaving]:
-    made = Misbehaving(answering, random)
-    timer = threading.Timer(listens_after_s, made.listen)
+    server = Misbehaving(answering, random)
+    timer = threading.Timer(listens_after_s, server.listen)
     timer.start()
     try:
-        yield made
+        yield server
     finally:
         timer.cancel()
         timer.join()
-        made.close()
+        server.close()
 
 
 def _head(reply: Reply, length: int | None, *more: str) -> bytes:

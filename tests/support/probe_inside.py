@@ -1,4 +1,4 @@
-"""What a server in a container answers to whoever is beside it, past the gateway: python probe_inside.py HOST:PORT.
+"""Answers of a server in a container to a neighbour, past the gateway: python probe_inside.py HOST:PORT.
 
 It is read by the container's Python on its standard input, and so stands alone; the answers are JSON on stdout.
 """

@@ -16,7 +16,7 @@ from tests.support.hub_server import Answer, Hub
 CHECKOUT = Path(__file__).resolve().parents[2]
 BIG = "model.safetensors"
 SEGMENT = 256 << 10
-Fault = Callable[[Answer, str, int, int], bool]
+HubFault = Callable[[Answer, str, int, int], bool]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class PullSandbox:
         self.wrapper: list[str] = []
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
-        """A Python of its own with this site's package and hub."""
+        """A Python of its own with the package and the hub of this sandbox."""
         names = ("PATH", "LANG", "SSL_CERT_FILE")
         own = {
             "HF_ENDPOINT": self.hub.url,
@@ -101,7 +101,7 @@ def package_without(root: Path, mark: str, instead: str | None) -> Path:
     return root
 
 
-def times(count: int, fault: Fault) -> Fault:
+def times(count: int, fault: HubFault) -> HubFault:
     """The fault for the first `count` requests for the big file."""
     left, lock = [count], threading.Lock()
 
@@ -115,7 +115,7 @@ def times(count: int, fault: Fault) -> Fault:
     return limited
 
 
-def once_each(fault: Fault) -> Fault:
+def once_each(fault: HubFault) -> HubFault:
     """The fault for the first request for each segment, so that no connection meets it twice in a row."""
     seen: set[int] = set()
 
@@ -128,11 +128,11 @@ def once_each(fault: Fault) -> Fault:
     return limited
 
 
-def always(fault: Fault) -> Fault:
+def always(fault: HubFault) -> HubFault:
     return lambda answer, name, start, end: name == BIG and fault(answer, name, start, end)
 
 
-def status(code: int, body: bytes = b"oh no", **headers: str) -> Fault:
+def status(code: int, body: bytes = b"oh no", **headers: str) -> HubFault:
     def fault(answer: Answer, _name: str, _start: int, _end: int) -> bool:
         answer.reply(code, body, {name.replace("_", "-"): value for name, value in headers.items()})
         return True

@@ -56,7 +56,7 @@ HEALTHY, SPARK = facts(), target()
 
 
 @dataclass(frozen=True)
-class Case:
+class RuleCase:
     """A severity and a part of the text for `facts` and `target`. The rule finds no fault in the content ones."""
 
     severity: str
@@ -86,24 +86,24 @@ ENGINE = {"gpu_processes": [{"pid": 7, "name": "VLLM::EngineCore", "memory_mib":
 OTHER = {"gpu_processes": [{"pid": 8, "name": "/usr/bin/ollama", "memory_mib": 5222}]}
 LINE = "NVRM: Xid (PCI:0000:cb:00): 13, pid='<unknown>', name=<unknown>"
 
-CASES: dict[str, list[Case]] = {
-    "architecture": [Case("fail", "x86_64, and spark is for arm64", facts({"architecture": "x86_64"}))],
+CASES: dict[str, list[RuleCase]] = {
+    "architecture": [RuleCase("fail", "x86_64, and spark is for arm64", facts({"architecture": "x86_64"}))],
     "gpu": [
-        Case(
+        RuleCase(
             "fail",
             "nvidia-smi is not installed",
             facts({"gpus": [], "gpu_problem": "nvidia-smi is not installed"}),
         ),
-        Case("warn", "no GPU: -", facts({"gpus": [], "gpu_problem": "no GPU: -"}), ANY),
-        Case("fail", "1 GPU here, 2 are reserved", target=target(gpu_count=2)),
+        RuleCase("warn", "no GPU: -", facts({"gpus": [], "gpu_problem": "no GPU: -"}), ANY),
+        RuleCase("fail", "1 GPU here, 2 are reserved", target=target(gpu_count=2)),
     ],
     "gpu-model": [
-        Case(
+        RuleCase(
             "fail",
             "spark is for NVIDIA GB10, 12.1",
             facts(spark_gpu(name="NVIDIA B200", compute_capability="10.0")),
         ),
-        Case(
+        RuleCase(
             "warn",
             "expects the name NVIDIA GB10",
             facts(spark_gpu(name="Another")),
@@ -111,17 +111,17 @@ CASES: dict[str, list[Case]] = {
         ),
     ],
     "driver": [
-        Case("fail", "570.133.20 is older than 580", facts(spark_gpu(driver="570.133.20"))),
-        Case("warn", "570.133.20 is older than 580", facts(spark_gpu(driver="570.133.20")), ANY),
-        Case("warn", "is older than 580", facts({**spark_gpu(driver="570.1"), **CUDA_12})),
-        Case("warn", "CUDA graphs deadlock", facts(spark_gpu(driver="590.48.01"))),
-        Case("info", "610", facts(spark_gpu(driver="610.10"))),
+        RuleCase("fail", "570.133.20 is older than 580", facts(spark_gpu(driver="570.133.20"))),
+        RuleCase("warn", "570.133.20 is older than 580", facts(spark_gpu(driver="570.133.20")), ANY),
+        RuleCase("warn", "is older than 580", facts({**spark_gpu(driver="570.1"), **CUDA_12})),
+        RuleCase("warn", "CUDA graphs deadlock", facts(spark_gpu(driver="590.48.01"))),
+        RuleCase("info", "610", facts(spark_gpu(driver="610.10"))),
     ],
     "cuda": [
-        Case("warn", "CUDA 14.0.0, the driver 13.0", facts(CUDA_14), content_facts=facts(CUDA_12)),
+        RuleCase("warn", "CUDA 14.0.0, the driver 13.0", facts(CUDA_14), content_facts=facts(CUDA_12)),
     ],
     "gpu-memory-reading": [
-        Case(
+        RuleCase(
             "warn",
             "GPU 0 tells no memory",
             facts(spark_gpu(compute_capability="10.0")),
@@ -129,7 +129,7 @@ CASES: dict[str, list[Case]] = {
             content_facts=facts(of="b200"),
             content_target=target("b200"),
         ),
-        Case(
+        RuleCase(
             "warn",
             "GPU 0 tells no memory",
             facts(spark_gpu(compute_capability="9.0")),
@@ -138,37 +138,39 @@ CASES: dict[str, list[Case]] = {
         ),
     ],
     "gpu-processes": [
-        Case("fail", "VLLM::EngineCore (pid 7, 104277 MiB)", facts(ENGINE)),
-        Case(
+        RuleCase("fail", "VLLM::EngineCore (pid 7, 104277 MiB)", facts(ENGINE)),
+        RuleCase(
             "warn",
             "ollama (pid 8, 5222 MiB)",
             facts(OTHER),
             content_facts=facts(ENGINE),
             content_target=target(running=True),
         ),
-        Case("warn", "VLLM::EngineCore", facts(of="b200"), target("b200")),
+        RuleCase("warn", "VLLM::EngineCore", facts(of="b200"), target("b200")),
     ],
-    "gpu-heat": [Case("warn", "85 °C", facts(spark_gpu(temperature_c=85)))],
+    "gpu-heat": [RuleCase("warn", "85 °C", facts(spark_gpu(temperature_c=85)))],
     "gpu-clock": [
-        Case(
+        RuleCase(
             "warn",
             "799 MHz, 19.5 W at 96 %",
             facts(spark_gpu(**{**BUSY, "sm_clock_mhz": 799, "power_w": 19.5})),
             content_facts=facts(spark_gpu(**BUSY)),
         )
     ],
-    "memory-total": [Case("warn", "96.0 GiB of the 121.69", facts({"memory": {"total_kib": 96 * GIB}}))],
+    "memory-total": [RuleCase("warn", "96.0 GiB of the 121.69", facts({"memory": {"total_kib": 96 * GIB}}))],
     "memory-available": [
-        Case("fail", "97.0 GiB available, 97.4 GiB wanted", facts({"memory": {"available_kib": 97 * GIB}})),
-        Case("warn", "less than 8 GiB stay", facts({"memory": {"available_kib": 100 * GIB}})),
-        Case(
+        RuleCase(
+            "fail", "97.0 GiB available, 97.4 GiB wanted", facts({"memory": {"available_kib": 97 * GIB}})
+        ),
+        RuleCase("warn", "less than 8 GiB stay", facts({"memory": {"available_kib": 100 * GIB}})),
+        RuleCase(
             "warn",
             "1.0 GiB",
             facts({"memory": {"available_kib": GIB}}),
             target("cpu"),
             content_target=target("cpu"),
         ),
-        Case(
+        RuleCase(
             "fail",
             "GPU 1: 16.4 GiB free, 152.2 GiB wanted",
             facts(of="b200"),
@@ -178,16 +180,16 @@ CASES: dict[str, list[Case]] = {
         ),
     ],
     "footprint": [
-        Case(
+        RuleCase(
             "fail",
             "28.0 GiB before any KV cache, room for 22.0",
             facts({"memory": {"available_kib": 30 * GIB}}),
         ),
-        Case("fail", "room for 12.2 GiB", target=target(utilization=0.1)),
+        RuleCase("fail", "room for 12.2 GiB", target=target(utilization=0.1)),
     ],
     "page-cache": [
-        Case("warn", "GiB of cache", facts({"memory": {"free_kib": 90 * GIB}})),
-        Case(
+        RuleCase("warn", "GiB of cache", facts({"memory": {"free_kib": 90 * GIB}})),
+        RuleCase(
             "warn",
             "4.0 GiB free",
             facts({"memory": {"free_kib": 4 * GIB, "available_kib": 6 * GIB}}),
@@ -196,21 +198,23 @@ CASES: dict[str, list[Case]] = {
         ),
     ],
     "swap": [
-        Case("warn", "2.0 GiB used", facts({"memory": {"swap_free_kib": 14 * GIB}})),
-        Case("info", "none", facts({"memory": {"swap_total_kib": 0, "swap_free_kib": 0}})),
+        RuleCase("warn", "2.0 GiB used", facts({"memory": {"swap_free_kib": 14 * GIB}})),
+        RuleCase("info", "none", facts({"memory": {"swap_total_kib": 0, "swap_free_kib": 0}})),
     ],
-    "min-free": [Case("warn", "6501171", facts({"memory": {"min_free_kib": 6501171}}))],
+    "min-free": [RuleCase("warn", "6501171", facts({"memory": {"min_free_kib": 6501171}}))],
     "memory-pressure": [
-        Case("warn", "1.5 %", facts({"memory": {"pressure_full_avg10": 1.5}})),
-        Case("fail", "38.2 %", facts({"memory": {"pressure_full_avg10": 38.2}})),
+        RuleCase("warn", "1.5 %", facts({"memory": {"pressure_full_avg10": 1.5}})),
+        RuleCase("fail", "38.2 %", facts({"memory": {"pressure_full_avg10": 38.2}})),
     ],
     "kernel-log": [
-        Case("warn", "GPU error (Xid): 2 in the boot before; last: NVRM: Xid", log("GPU error (Xid)", LINE)),
-        Case("info", "could not be read: dmesg: no", facts({"kernel_log": {"problem": "dmesg: no"}})),
+        RuleCase(
+            "warn", "GPU error (Xid): 2 in the boot before; last: NVRM: Xid", log("GPU error (Xid)", LINE)
+        ),
+        RuleCase("info", "could not be read: dmesg: no", facts({"kernel_log": {"problem": "dmesg: no"}})),
     ],
-    "early-oom": [Case("info", "nobody watches", facts({"services": {"early_oom": False}}))],
+    "early-oom": [RuleCase("info", "nobody watches", facts({"services": {"early_oom": False}}))],
     "desktop": [
-        Case(
+        RuleCase(
             "warn",
             "graphical.target",
             facts({"services": {"desktop": True}}),
@@ -219,26 +223,28 @@ CASES: dict[str, list[Case]] = {
         )
     ],
     "docker": [
-        Case("fail", "docker is not installed", facts(of="laptop-no-docker")),
-        Case("warn", "docker is not installed", facts(of="laptop-no-docker"), ANY),
-        Case(
+        RuleCase("fail", "docker is not installed", facts(of="laptop-no-docker")),
+        RuleCase("warn", "docker is not installed", facts(of="laptop-no-docker"), ANY),
+        RuleCase(
             "fail",
             "permission denied",
             facts({"docker": {"problem": "permission denied while trying to connect"}}),
         ),
-        Case("fail", "Cannot connect", facts({"docker": {"problem": "Cannot connect to the Docker daemon"}})),
+        RuleCase(
+            "fail", "Cannot connect", facts({"docker": {"problem": "Cannot connect to the Docker daemon"}})
+        ),
     ],
     "docker-version": [
-        Case("warn", "20.10.24+dfsg1 is old", facts({"docker": {"version": "20.10.24+dfsg1"}}))
+        RuleCase("warn", "20.10.24+dfsg1 is old", facts({"docker": {"version": "20.10.24+dfsg1"}}))
     ],
     "compose": [
-        Case("fail", "no compose plugin", facts({"docker": {"compose": None}})),
-        Case("fail", "2.19.1 is old", facts({"docker": {"compose": "2.19.1"}})),
-        Case("warn", "2.19.1 is old", facts({"docker": {"compose": "2.19.1"}}), ANY),
+        RuleCase("fail", "no compose plugin", facts({"docker": {"compose": None}})),
+        RuleCase("fail", "2.19.1 is old", facts({"docker": {"compose": "2.19.1"}})),
+        RuleCase("warn", "2.19.1 is old", facts({"docker": {"compose": "2.19.1"}}), ANY),
     ],
     "gpu-runtime": [
-        Case("fail", "docker's runtimes are runc", facts(NO_RUNTIME)),
-        Case(
+        RuleCase("fail", "docker's runtimes are runc", facts(NO_RUNTIME)),
+        RuleCase(
             "warn",
             "docker's runtimes are runc",
             facts(NO_RUNTIME),
@@ -247,7 +253,7 @@ CASES: dict[str, list[Case]] = {
         ),
     ],
     "image-platform": [
-        Case(
+        RuleCase(
             "fail",
             "is for amd64, this host is arm64",
             facts({"image": {"reference": IMAGE, "architecture": "amd64"}}),
@@ -255,14 +261,16 @@ CASES: dict[str, list[Case]] = {
         )
     ],
     "advisories": [
-        Case("warn", "vLLM 0.19.1: CVE-2026-48746, CVE-2026-9540, ", target=target(address="192.168.1.20")),
+        RuleCase(
+            "warn", "vLLM 0.19.1: CVE-2026-48746, CVE-2026-9540, ", target=target(address="192.168.1.20")
+        ),
     ],
     "disk": [
-        Case("fail", "30 GB free for weights, caches, images (/), 35 GB to come", facts(disks(30))),
-        Case("warn", "60 GB free", facts(disks(60))),
-        Case("warn", "30 GB free", facts(disks(30)), ANY, content_target=ANY),
+        RuleCase("fail", "30 GB free for weights, caches, images (/), 35 GB to come", facts(disks(30))),
+        RuleCase("warn", "60 GB free", facts(disks(60))),
+        RuleCase("warn", "30 GB free", facts(disks(30)), ANY, content_target=ANY),
         # 20.45 GB of weights and 25 of image on one small disk each: the small one is what is said
-        Case(
+        RuleCase(
             "fail",
             "20 GB free for images",
             facts(
@@ -271,17 +279,19 @@ CASES: dict[str, list[Case]] = {
         ),
     ],
     "weights": [
-        Case("fail", "a.safetensors missing (1 of its files)", facts(checkpoint(missing=["a.safetensors"]))),
-        Case("fail", "not fetched", facts(checkpoint(pointers=["model.safetensors"]))),
-        Case("fail", "links out", facts(checkpoint(outside=["model.safetensors"]))),
-        Case("info", "deckard-31b is not here: 20.45 GB", facts({"checkpoints": []})),
+        RuleCase(
+            "fail", "a.safetensors missing (1 of its files)", facts(checkpoint(missing=["a.safetensors"]))
+        ),
+        RuleCase("fail", "not fetched", facts(checkpoint(pointers=["model.safetensors"]))),
+        RuleCase("fail", "links out", facts(checkpoint(outside=["model.safetensors"]))),
+        RuleCase("info", "deckard-31b is not here: 20.45 GB", facts({"checkpoints": []})),
     ],
     "quantization": [
-        Case("fail", "deckard-31b is NVFP4_AWQ, without the modelopt patch", target=target(patches=())),
-        Case("fail", "NVFP4_SVD", facts(checkpoint(quant_algo="NVFP4_SVD")), target(patches=("eagle",))),
+        RuleCase("fail", "deckard-31b is NVFP4_AWQ, without the modelopt patch", target=target(patches=())),
+        RuleCase("fail", "NVFP4_SVD", facts(checkpoint(quant_algo="NVFP4_SVD")), target(patches=("eagle",))),
     ],
     "port": [
-        Case(
+        RuleCase(
             "fail",
             "python (pid 4) listens there",
             facts({"port": {"problem": "127.0.0.1:8000 cannot be used: python (pid 4) listens there"}}),
@@ -290,34 +300,34 @@ CASES: dict[str, list[Case]] = {
         )
     ],
     "exposure": [
-        Case("fail", "0.0.0.0 is reachable without a key; ufw is off", target=target(address="0.0.0.0")),
-        Case("warn", "on the host's network", target=target(host_network=True)),
-        Case(
+        RuleCase("fail", "0.0.0.0 is reachable without a key; ufw is off", target=target(address="0.0.0.0")),
+        RuleCase("warn", "on the host's network", target=target(host_network=True)),
+        RuleCase(
             "fail",
             "192.168.1.20 is reachable",
             target=target(address="192.168.1.20"),
             content_target=target(address="192.168.1.20", requires_key=True),
         ),
-        Case(
+        RuleCase(
             "fail",
             "fd00::1 is reachable",
             target=target(address="fd00::1"),
             content_target=target(address="::1"),
         ),
     ],
-    "token-file": [Case("warn", "mode 0644", facts({"token_file": {"mode": 0o644}}))],
+    "token-file": [RuleCase("warn", "mode 0644", facts({"token_file": {"mode": 0o644}}))],
     "caches": [
-        Case(
+        RuleCase(
             "warn",
             "is not writable",
             facts({"cache_folders": [{"path": "/c", "writable": False, "owner_uid": 0}]}),
         ),
-        Case(
+        RuleCase(
             "info",
             "owned by root",
             facts({"cache_folders": [{"path": "/c", "writable": True, "owner_uid": 0}]}),
         ),
-        Case(
+        RuleCase(
             "info",
             "/c holds 51 GB",
             facts(
@@ -330,16 +340,16 @@ CASES: dict[str, list[Case]] = {
         ),
     ],
     "restart-policy": [
-        Case("warn", "always", target=target(restart="always")),
-        Case("warn", "unless-stopped", target=target(restart="unless-stopped")),
+        RuleCase("warn", "always", target=target(restart="always")),
+        RuleCase("warn", "unless-stopped", target=target(restart="unless-stopped")),
     ],
-    "batched-tokens": [Case("warn", "65536", target=target(batched_tokens=65536))],
+    "batched-tokens": [RuleCase("warn", "65536", target=target(batched_tokens=65536))],
     "nccl-gid": [
-        Case("warn", "is '3'", target=target(environment={"NCCL_IB_GID_INDEX": "3"})),
-        Case("fail", "is ''", target=target(environment={"NCCL_IB_GID_INDEX": ""})),
+        RuleCase("warn", "is '3'", target=target(environment={"NCCL_IB_GID_INDEX": "3"})),
+        RuleCase("fail", "is ''", target=target(environment={"NCCL_IB_GID_INDEX": ""})),
     ],
     "proxy": [
-        Case(
+        RuleCase(
             "warn",
             "https_proxy set",
             facts({"proxies": ["https_proxy"], "no_proxy": "intranet.example"}),
@@ -347,7 +357,7 @@ CASES: dict[str, list[Case]] = {
         )
     ],
     "clock": [
-        Case("warn", "not synchronized", facts({"services": {"clock_synchronized": False}})),
-        Case("info", "not known", facts({"services": {"clock_synchronized": None}})),
+        RuleCase("warn", "not synchronized", facts({"services": {"clock_synchronized": False}})),
+        RuleCase("info", "not known", facts({"services": {"clock_synchronized": None}})),
     ],
 }

@@ -92,3 +92,9 @@ def save_three(folder: Path) -> None:
         ]
         ceilings = (Ceiling(concurrency=1, tokens_per_s=20.0), Ceiling(concurrency=4, why="no bandwidth"))
         save(folder, record(runs, name=name, ceilings=ceilings))
+
+
+def full_record() -> BenchRecord:
+    runs = [run(speed, concurrency=1, drafts=10, accepted=7, failed=1) for speed in (9.0, 10.0, 11.0)]
+    whole = record(runs, ceilings=(Ceiling(concurrency=1, tokens_per_s=20.0),))
+    return whole.model_copy(update={"subject": whole.subject.model_copy(update={"model": "<script>"})})

@@ -18,7 +18,7 @@ Verdict = Literal["ready", "failed", "stalled"]
 
 
 @dataclass(frozen=True)
-class Seen:
+class FakeObservation:
     """An observation of the runtime."""
 
     state: State = "running"
@@ -28,7 +28,7 @@ class Seen:
     instance_id: str | None = "c0ffee"
 
 
-NO_TURNS: Mapping[float, Seen] = MappingProxyType({})
+NO_TURNS: Mapping[float, FakeObservation] = MappingProxyType({})
 
 
 class Behaviour(NamedTuple):
@@ -38,7 +38,7 @@ class Behaviour(NamedTuple):
     verdict: Verdict
     answering: Callable[[Random], Answering]
     listens: bool = True
-    turns: Mapping[float, Seen] = NO_TURNS
+    turns: Mapping[float, FakeObservation] = NO_TURNS
 
 
 def listing(*names: str) -> Reply:
@@ -61,11 +61,11 @@ def always(models: Reply = OURS, chat: Reply = TEXT, health: int = 200) -> Calla
 def at_first(fault: Reply, most: int, request: str = LIST) -> Callable[[Random], Answering]:
     """Return a server that answers `fault` one to `most` times, then correctly."""
 
-    def made(random: Random) -> Answering:
+    def answering(random: Random) -> Answering:
         times, well = random.randint(1, most), always()(random)
         return lambda asked, count: fault if asked == request and count < times else well(asked, count)
 
-    return made
+    return answering
 
 
 def mannered(reply: Reply, manner: Manner) -> Reply:
@@ -128,7 +128,7 @@ def elsewhere(_: Random) -> Answering:
 
 
 HTML = Reply(b"<html><body>It works!</body></html>", head=("Content-Type: text/html",))
-CRASHED = Seen(state="exited", exit_code=1)
+CRASHED = FakeObservation(state="exited", exit_code=1)
 HUNG_LIST, HUNG_CHAT = always(mannered(OURS, "hang")), always(chat=mannered(TEXT, "hang"))
 
 READY = (
@@ -185,7 +185,10 @@ CRASHES = (
         "failed",
         always(),
         listens=False,
-        turns={0: Seen(restart_count=1), 0.4: Seen(state="restarting", exit_code=1, restart_count=2)},
+        turns={
+            0: FakeObservation(restart_count=1),
+            0.4: FakeObservation(state="restarting", exit_code=1, restart_count=2),
+        },
     ),
     Behaviour(
         "crashes while another server is silent on the port", "failed", HUNG_LIST, turns={0.2: CRASHED}

@@ -21,7 +21,7 @@ from tests.support.waiting import eventually
 
 @dataclass(frozen=True)
 class Count:
-    """What there is: of docker's, of this process, of its machine, of the state directory."""
+    """Numbers of things in docker, this process, its machine and the state directory."""
 
     containers: int
     networks: int
@@ -36,7 +36,7 @@ class Count:
     resident_bytes: int
 
     def more_than(self, before: "Count") -> dict[str, int]:
-        """What there is more of, by how many; bytes are not counted as things."""
+        """Return the excess over `before` by field; bytes are not counted."""
         mine, theirs = asdict(self), asdict(before)
         return {
             name: mine[name] - theirs[name]
@@ -88,47 +88,47 @@ def _target(link: Path) -> str:
 
 def of_docker(folder: Path) -> Cycle:
     """A small server in a real container, by the functions that `up` and `down` call."""
-    world = docker_deployment.DockerDeployment(folder, "cycles")
+    project = docker_deployment.DockerDeployment(folder, "cycles")
     port = free_port()
 
     def up() -> None:
-        deploy(world.site(docker_deployment.proven), *world.stored(world.plan(port=port)))
-        _close(world)
+        deploy(project.context(docker_deployment.proven), *project.stored(project.plan(port=port)))
+        _close(project)
 
     def down() -> None:
-        take_down(world.site(docker_deployment.proven))
-        _close(world)
+        take_down(project.context(docker_deployment.proven))
+        _close(project)
 
-    return Cycle(world.name, folder, up=up, down=down)
+    return Cycle(project.name, folder, up=up, down=down)
 
 
-def _close(world: docker_deployment.DockerDeployment) -> None:
-    for runtime in world.runtimes:
+def _close(project: docker_deployment.DockerDeployment) -> None:
+    for runtime in project.runtimes:
         runtime.close()
-    world.runtimes.clear()
+    project.runtimes.clear()
 
 
 def of_process(folder: Path) -> Cycle:
     """The same with a process and its worker."""
-    world = fake_deployment.FakeDeployment(folder)
-    runtime = world.runtime()
+    fake = fake_deployment.FakeDeployment(folder)
+    runtime = fake.runtime()
 
     def follow(release: Release, _: Runtime) -> None:
-        eventually(lambda: world.names_on(release.plan.port) is not None)
+        eventually(lambda: fake.names_on(release.plan.port) is not None)
 
-    site = DeploymentContext(
-        releases=world.releases, runtimes={"process": runtime}, follow=follow, say=lambda _: None
+    context = DeploymentContext(
+        releases=fake.releases, runtimes={"process": runtime}, follow=follow, say=lambda _: None
     )
 
     def up() -> None:
-        deploy(site, *world.stored(world.plan()))
+        deploy(context, *fake.stored(fake.plan()))
         runtime.close()
 
     def down() -> None:
-        take_down(site)
+        take_down(context)
         runtime.close()
 
-    return Cycle("box", folder, up=up, down=down, alive=lambda: [*world.processes(), *world.supervisors()])
+    return Cycle("box", folder, up=up, down=down, alive=lambda: [*fake.processes(), *fake.supervisors()])
 
 
 def of_vllm(folder: Path, image: str, gateway_image: str) -> Cycle:

@@ -18,7 +18,7 @@ from deckard_deploy.errors import StartFailedError, TimedOutError
 from deckard_deploy.startup import readiness
 from deckard_deploy.startup.follow import Clock, follow
 from tests.support.misbehaving_server import Misbehaving, misbehaving
-from tests.support.server_behaviours import BEHAVIOURS, LAUNCH, SERVED, Behaviour, Seen, Verdict
+from tests.support.server_behaviours import BEHAVIOURS, LAUNCH, SERVED, Behaviour, FakeObservation, Verdict
 
 SPEED = 50
 FAST = Clock(now=lambda: time.monotonic() * SPEED, sleep=lambda seconds: time.sleep(seconds / SPEED))
@@ -28,7 +28,7 @@ AT_ONCE = 16
 
 
 @dataclass(frozen=True)
-class Case:
+class StartOutcome:
     """The verdict of one case, and its seconds after the runtime's last turn."""
 
     behaviour: Behaviour
@@ -56,12 +56,14 @@ class Life:
     def poll_lines(self) -> list[str]:
         return []
 
-    def observe(self) -> Seen:
+    def observe(self) -> FakeObservation:
         now = time.monotonic()
-        return next((seen for at, seen in sorted(self._turns.items(), reverse=True) if at <= now), Seen())
+        return next(
+            (seen for at, seen in sorted(self._turns.items(), reverse=True) if at <= now), FakeObservation()
+        )
 
 
-def case(behaviour: Behaviour, seed: int) -> Case:
+def case(behaviour: Behaviour, seed: int) -> StartOutcome:
     random = Random(f"{behaviour.name} {seed}")
     loads_s = random.uniform(0, 0.3) if behaviour.listens and not behaviour.turns else 0.0
     with misbehaving(
@@ -73,7 +75,7 @@ def case(behaviour: Behaviour, seed: int) -> Case:
         )
         life = Life(behaviour)
         verdict, said = _followed(life, probe, Clock() if behaviour.turns else FAST)
-        return Case(behaviour, seed, verdict, said, time.monotonic() - life.last)
+        return StartOutcome(behaviour, seed, verdict, said, time.monotonic() - life.last)
 
 
 def _followed(life: Life, probe: Callable[[], readiness.Readiness], clock: Clock) -> tuple[Verdict, str]:
@@ -86,7 +88,7 @@ def _followed(life: Life, probe: Callable[[], readiness.Readiness], clock: Clock
     return "ready", ""
 
 
-def table(seeds: Iterable[int]) -> list[Case]:
+def table(seeds: Iterable[int]) -> list[StartOutcome]:
     with ThreadPool(AT_ONCE) as pool:
         return pool.starmap(
             case, [(behaviour, seed) for seed in seeds for behaviour in BEHAVIOURS], chunksize=1

@@ -31,7 +31,7 @@ EFFECTS = {
     "getpass",
     "platform",
 }
-# What pure stages may use of system: nothing that reads or changes the machine.
+# Modules of system that pure stages may use: none of them reads or changes the machine.
 PURE_SYSTEM = {"text", "unknown"}
 # Modules of cli that show values of the stages, and the list of a catalog that must not load pydantic.
 SHOWN_BY = ("screens",)

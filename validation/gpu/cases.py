@@ -15,11 +15,11 @@ SCHEDULER = "v1/core/sched/scheduler.py"
 # Files over the stock ones: (file, text, its replacement) on top of the patched eagle.py. Each is an experiment.
 EXPERIMENTS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "patched": (),
-    # What the published patch does: every draft layer gets group 0's block table.
+    # As in the published patch: every draft layer gets group 0's block table.
     "group 0 for all": (
         (EAGLE, "self.runner.input_batch.block_table[gid]", "self.runner.input_batch.block_table[0]"),
     ),
-    # What stock does: the first passes of a batch draft on the runner's own pinned counts (eagle.py:593).
+    # As in stock vLLM: the first passes of a batch draft on the runner's own pinned counts (eagle.py:593).
     "counts in place": (
         (
             EAGLE,
@@ -42,7 +42,7 @@ EXPERIMENTS: dict[str, tuple[tuple[str, str, str], ...]] = {
 
 
 @dataclass(frozen=True)
-class Case:
+class EngineCase:
     target: str
     drafter: str | None = None
     files: str = "stock"
@@ -57,9 +57,9 @@ class Case:
         return int(str(self.engine.get("tensor_parallel_size", 1)))
 
 
-def patched(target: str, drafter: str, **changes: object) -> Case:
+def patched(target: str, drafter: str, **changes: object) -> EngineCase:
     settings: dict[str, object] = {"files": "patched", "base": f"{target}, no drafter", **changes}
-    return Case(target, drafter, **settings)  # type: ignore[arg-type]
+    return EngineCase(target, drafter, **settings)  # type: ignore[arg-type]
 
 
 SMALL = {"max_model_len": 512, "max_num_batched_tokens": 512, "num_gpu_blocks_override": 280}
@@ -76,13 +76,13 @@ TWO_GPUS = {"tensor_parallel_size": 2, "disable_custom_all_reduce": True}
 TWO_GPUS_BASE, TWO_GPUS_IMAGES_BASE = "2 GPUs: text, no drafter", "2 GPUs: mm_e4b, no drafter"
 
 
-def wide(**changes: object) -> Case:
+def wide(**changes: object) -> EngineCase:
     engine = {**WIDE, **changes.pop("engine", {})}  # type: ignore[dict-item]
     return patched("text", "text_kv4", phases=WIDE_PHASES, base=WIDE_BASE, engine=engine, **changes)
 
 
 # The slowest first: they run in parallel.
-CASES: dict[str, Case] = {
+CASES: dict[str, EngineCase] = {
     "other KV spec, CUDA graphs": patched("text", "text_kv4", engine=WITH_GRAPHS),
     "E4B-like, other KV spec, CUDA graphs, images": patched(
         "mm_e4b", "mm_e4b_kv4", engine=WITH_GRAPHS, phases=(*SHORT, IMAGE)
@@ -90,16 +90,16 @@ CASES: dict[str, Case] = {
     "drafter of another function": patched("text", "text_stranger", phases=SHORT),
     "E4B-like drafter of another function, images": patched("mm", "mm_e4b", phases=("1x36", "1x400", IMAGE)),
     "control: group 0 for all": patched("text", "text_kv4", files="group 0 for all", phases=SHORT),
-    "text, no drafter": Case("text", phases=(*TEXT, "8x64")),
-    "mm, no drafter": Case("mm", phases=("1x36", "1x400", IMAGE)),
-    "mm_e4b, no drafter": Case("mm_e4b", phases=(*TEXT, IMAGE)),
-    "text, no drafter, maximum length": Case("text", phases=EDGE_PHASES, engine=EDGE),
+    "text, no drafter": EngineCase("text", phases=(*TEXT, "8x64")),
+    "mm, no drafter": EngineCase("mm", phases=("1x36", "1x400", IMAGE)),
+    "mm_e4b, no drafter": EngineCase("mm_e4b", phases=(*TEXT, IMAGE)),
+    "text, no drafter, maximum length": EngineCase("text", phases=EDGE_PHASES, engine=EDGE),
     "same KV spec": patched("text", "text"),
     "other KV spec": patched("text", "text_kv4"),
     "other KV spec, k=1": patched("text", "text_kv4", tokens=1),
     "other KV spec, k=3": patched("text", "text_kv4", tokens=3),
     "other KV spec, k=8": patched("text", "text_kv4", tokens=8),
-    "text, no drafter, 16 requests": Case("text", phases=MANY_PHASES, engine=MANY),
+    "text, no drafter, 16 requests": EngineCase("text", phases=MANY_PHASES, engine=MANY),
     "other KV spec, 16 requests": patched(
         "text", "text_kv4", engine=MANY, phases=MANY_PHASES, base="text, no drafter, 16 requests"
     ),
@@ -127,7 +127,7 @@ CASES: dict[str, Case] = {
         phases=EDGE_PHASES,
         base="text, no drafter, maximum length",
     ),
-    WIDE_BASE: Case("text", phases=WIDE_PHASES, engine=WIDE),
+    WIDE_BASE: EngineCase("text", phases=WIDE_PHASES, engine=WIDE),
     "to 4080, k=1": wide(tokens=1),
     "to 4080, k=3": wide(tokens=3),
     "to 4080, k=5": wide(),
@@ -138,8 +138,8 @@ CASES: dict[str, Case] = {
     "control: to 4080, counts in place": wide(files="counts in place"),
     "to 4080, k=5, one group": wide(engine=ONE_GROUP),
     "control: to 4080, one group, stock": wide(engine=ONE_GROUP, files="stock"),
-    TWO_GPUS_BASE: Case("text", phases=TEXT, engine=TWO_GPUS),
-    TWO_GPUS_IMAGES_BASE: Case("mm_e4b", phases=(*SHORT, IMAGE), engine=TWO_GPUS),
+    TWO_GPUS_BASE: EngineCase("text", phases=TEXT, engine=TWO_GPUS),
+    TWO_GPUS_IMAGES_BASE: EngineCase("mm_e4b", phases=(*SHORT, IMAGE), engine=TWO_GPUS),
     "2 GPUs: other KV spec": patched("text", "text_kv4", engine=TWO_GPUS, base=TWO_GPUS_BASE),
     "2 GPUs: other KV spec, k=1": patched("text", "text_kv4", engine=TWO_GPUS, base=TWO_GPUS_BASE, tokens=1),
     "2 GPUs: other KV spec, CUDA graphs": patched(

@@ -103,7 +103,7 @@ def speed(folder: Path, algo: str, tokens: int) -> dict[str, object]:
         "kv_cache_memory_bytes": 8 << 30,
         "gpu_memory_utilization": 0.9,
     }
-    # What the batches below come to, with and without drafts; capturing them all takes minutes.
+    # The sizes of the batches below, with and without drafts; capturing all sizes takes minutes.
     sizes = sorted({batch * (1 + drafts) for batch in speed_case.BATCHES for drafts in {0, tokens}})
     settings["compilation_config"] = {"cudagraph_capture_sizes": sizes}
     if tokens:

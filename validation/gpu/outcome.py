@@ -1,4 +1,4 @@
-"""How a case ends that is a process of its own: what came of it is in a file, whatever became of its engines."""
+"""The end of a case in a process of its own: its result is in a file, even if its engines die."""
 
 import json
 import os

@@ -104,7 +104,7 @@ def fill(model, _model_config) -> None:
         elif name.endswith(("weight_scale_2", "input_scale")):
             data.fill_(0.005)  # codes have a root mean square of 2.9: the weights come to about 0.015
         elif name.endswith("pre_quant_scale"):
-            # Where ModelOpt's export leaves it for Gemma 4.
+            # ModelOpt's export leaves it there for Gemma 4.
             if name.split(".")[-2] in ("o_proj", "down_proj"):
                 data.copy_(torch.rand(data.shape, generator=random_, device=data.device) + 0.5)
                 tensor.shards_loaded = 1
@@ -143,7 +143,7 @@ def write_tokenizer(folder: Path) -> None:
 
 
 def use() -> None:
-    """Have --load-format dummy fill with these; a plugin of vLLM, because a server has several processes."""
+    """Let --load-format dummy fill with these; a plugin of vLLM, because a server has several processes."""
     from vllm.model_executor.model_loader import dummy_loader  # noqa: PLC0415  vLLM is being imported itself
 
     dummy_loader.initialize_dummy_weights = fill

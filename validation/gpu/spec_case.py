@@ -75,7 +75,7 @@ def watch_scheduler() -> list[tuple[str, int, int]]:
 
 
 def watch_drafter(drafter: Any) -> Counter[str]:
-    """How often the drafter ran in which CUDA graph mode."""
+    """Count the drafter's runs by CUDA graph mode from now on; return the counter."""
     modes: Counter[str] = Counter()
     original = drafter._determine_batch_execution_and_padding
 

@@ -38,7 +38,7 @@ LIMIT_S, USUAL_S = 60, 45  # of one sweep
 
 
 @dataclass(frozen=True)
-class Case:
+class BenchCase:
     """shape: of random_weights.py; None: the tiny checkpoint. drafter: the same, for 3 drafted tokens a step."""
 
     shape: str | None = None
@@ -51,12 +51,16 @@ class Case:
 BIG = {"shape": "31b", "algo": "NVFP4", "bytes_of": "deckard-31b", "memory": 0.3}
 # The most telling first: they are measured in this order.
 CASES = {
-    "31b-nvfp4": Case(**BIG),  # type: ignore[arg-type]
-    "31b-nvfp4-draft3": Case(**BIG, drafter="e4b"),  # type: ignore[arg-type]
-    "tiny": Case(),
-    "tiny-draft3": Case(drafter=TINY),
+    "31b-nvfp4": BenchCase(**BIG),  # type: ignore[arg-type]
+    "31b-nvfp4-draft3": BenchCase(**BIG, drafter="e4b"),  # type: ignore[arg-type]
+    "tiny": BenchCase(),
+    "tiny-draft3": BenchCase(drafter=TINY),
 }
-CPU_CASES = {"small": Case("small"), "tiny": Case(), "small-draft3": Case("small", drafter="small")}
+CPU_CASES = {
+    "small": BenchCase("small"),
+    "tiny": BenchCase(),
+    "small-draft3": BenchCase("small", drafter="small"),
+}
 
 
 @dataclass
@@ -64,7 +68,7 @@ class Server:
     """A server that may still be starting, or be dead."""
 
     name: str
-    case: Case
+    case: BenchCase
     model: Path
     port: int
     process: "subprocess.Popen[bytes]"
@@ -92,7 +96,7 @@ def checkpoint(work: Path, shape: str | None, algo: str | None) -> Path:
     return folder
 
 
-def options(case: Case, work: Path, *, cpu: bool) -> list[str]:
+def options(case: BenchCase, work: Path, *, cpu: bool) -> list[str]:
     chosen = ["--max-model-len", "1024", "--max-num-seqs", "16", "--max-num-batched-tokens", "2048"]
     if case.shape:
         chosen += ["--load-format", "dummy"]
@@ -182,7 +186,7 @@ def measure(server: Server, out: Path, python: str, machine: str | None, limit_s
     return {} if code == 0 else {"error": f"bench ended with {code}"}
 
 
-def subject(case: Case, out: Path, machine: str | None) -> dict[str, Any]:
+def subject(case: BenchCase, out: Path, machine: str | None) -> dict[str, Any]:
     drafting = {"method": "draft_model", "model": case.drafter, "tokens": 3} if case.drafter else None
     patches = json.loads((out / "patches.json").read_text())
     engine = {"engine": "vllm-0.19.1-host", "vllm_version": "0.19.1", "profile": machine and machine.lower()}

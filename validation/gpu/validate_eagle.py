@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from validation.gpu.cases import CASES, EAGLE, EXPERIMENTS, Case
+from validation.gpu.cases import CASES, EAGLE, EXPERIMENTS, EngineCase
 
 ROOT = Path(__file__).resolve().parents[2]
 CARRIED = ROOT / ".gpu"
@@ -70,7 +70,7 @@ def count_gpus() -> int:
     )
 
 
-def engine_settings(case: Case, checkpoints: Path) -> dict[str, object]:
+def engine_settings(case: EngineCase, checkpoints: Path) -> dict[str, object]:
     settings: dict[str, object] = {"model": str(checkpoints / case.target), **case.engine}
     if case.drafter:
         settings["speculative_config"] = {

@@ -1,4 +1,4 @@
-"""What does `pre_quant_scale` cost? NVFP4 and NVFP4_AWQ in the 31B's shapes, measured in turn on one GPU.
+"""The cost of `pre_quant_scale`: NVFP4 and NVFP4_AWQ in the 31B's shapes, measured in turn on one GPU.
 
 On an sm_90 machine with PyTorch and .gpu/site.tar.xz (see bundle.py), from the repository's root:
 
@@ -21,7 +21,7 @@ from validation.gpu.modelopt_marlin import prepare
 from validation.gpu.validate_eagle import ROOT, run_program
 
 BASE, OTHER = "NVFP4", "NVFP4_AWQ"
-# What is there for both is asked of the engine by bytes; the share is what the second one needs to find free.
+# Both get their KV cache by bytes; the share is the memory that the second one must find free.
 ON_GPU: dict[str, Any] = {"draft_tokens": 0, "kv_gib": 4, "engine": {"gpu_memory_utilization": 0.4}}
 ON_CPU: dict[str, Any] = {"draft_tokens": 0, "kv_gib": 1, "shape": "small", "engine": {"enforce_eager": True}}
 TO_START_S = 360  # two engines, one after the other, with nothing compiled yet: 150 s each were seen

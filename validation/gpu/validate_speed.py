@@ -73,7 +73,7 @@ def run(out: Path, work: Path, seconds: float, names: list[str], gpus: list[int]
 
 
 def results_of(path: Path) -> dict[str, Any]:
-    """What `run` wrote, or the folder of mtp.sh, under the same names."""
+    """Return the results of `run`, or of the folder of mtp.sh, under the same names."""
     if path.is_file():
         found: dict[str, Any] = json.loads(path.read_text())
         return found

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from deckard_deploy.cli.main import run
-from tests.support import sample_records as made
+from tests.support import sample_records
 from tests.support.sample_records import FAST, SAME, SLOW
 
 
@@ -14,7 +14,7 @@ from tests.support.sample_records import FAST, SAME, SLOW
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a state directory with three records."""
     monkeypatch.setenv("DECKARD_HOME", str(tmp_path))
-    made.save_three(tmp_path / "bench")
+    sample_records.save_three(tmp_path / "bench")
     return tmp_path
 
 

@@ -11,7 +11,7 @@ import pytest
 from deckard_deploy.cli.main import run
 from tests.support import malformed_files, malformed_options
 from tests.support import malformed_settings as malformed_cases
-from tests.support.malformed_input import Case
+from tests.support.malformed_input import MalformedInput
 
 CASES = (*malformed_cases.CASES, *malformed_options.CASES, *malformed_files.CASES)
 
@@ -36,7 +36,7 @@ def opened() -> list[str]:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_bad_input_is_one_line(
-    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, opened: list[str]
+    case: MalformedInput, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, opened: list[str]
 ) -> None:
     for name, content in case.files.items():
         (tmp_path / name).write_bytes(content)

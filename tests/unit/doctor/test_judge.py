@@ -8,7 +8,7 @@ import pytest
 from deckard_deploy.doctor.facts import HostFacts
 from deckard_deploy.doctor.findings import Severity
 from deckard_deploy.doctor.judge import RULES, evaluate_rules
-from tests.support.rule_cases import ANY, CASES, FACTS, Case, facts, target
+from tests.support.rule_cases import ANY, CASES, FACTS, RuleCase, facts, target
 
 BY_ID = {rule.id: rule for rule in RULES}
 ALL = [(rule, case) for rule, cases in CASES.items() for case in cases]
@@ -22,7 +22,7 @@ def test_every_rule_has_cases_and_a_unique_id():
 @pytest.mark.parametrize(
     ("rule", "case"), ALL, ids=[f"{rule}-{case.severity}-{case.says[:20]}" for rule, case in ALL]
 )
-def test_rule_finds_the_fault_and_accepts_the_rest(rule: str, case: Case):
+def test_rule_finds_the_fault_and_accepts_the_rest(rule: str, case: RuleCase):
     found = BY_ID[rule].judge(case.facts, case.target)
     assert found is not None
     assert (found.severity, case.says in found.what) == (case.severity, True), found
@@ -32,7 +32,7 @@ def test_rule_finds_the_fault_and_accepts_the_rest(rule: str, case: Case):
 
 
 @pytest.mark.parametrize(("rule", "case"), ALL, ids=[rule for rule, _ in ALL])
-def test_finding_has_reason_source_and_fix(rule: str, case: Case):
+def test_finding_has_reason_source_and_fix(rule: str, case: RuleCase):
     (finding,) = (each for each in evaluate_rules(case.facts, case.target) if each.rule == rule)
     assert finding.what
     assert finding.why

@@ -1,18 +1,12 @@
 """Output of programs: recorded, and malformed."""
 
 import json
-from pathlib import Path
 
 import pytest
 
-from deckard_deploy.catalog import library
-from deckard_deploy.catalog.resolution import resolve
-from deckard_deploy.catalog.specs import Deployment
 from deckard_deploy.doctor import programs
 from deckard_deploy.doctor.facts import Docker, Gpu, GpuProcess, Image, KernelLog, Services
 from deckard_deploy.doctor.host import Host
-from deckard_deploy.doctor.target import target_for_plan
-from deckard_deploy.planning.planner import build_plan
 from tests.support.rule_cases import ANY, IMAGE, target
 
 # An H100, seen; a GB10, whose [N/A] is from marimo-team/marimo pull request 6822 and whose other cells are from the
@@ -109,13 +103,6 @@ def test_only_the_chosen_gpus_are_queried(host: Host, program):
         'case "$*" in *--id=3*) echo "7, python3, 3590";; *--id=9*) ;; *) echo "8, other, 1";; esac',
     )
     assert [each.pid for each in programs.gpu_processes(host, chosen)["gpu_processes"]] == [7]
-
-
-def test_process_target_has_its_visible_gpus():
-    resolved = resolve(
-        Deployment(environment={"CUDA_VISIBLE_DEVICES": "3,5"}), profile=library.profile("cpu")
-    )
-    assert target_for_plan(resolved, build_plan(resolved), models=Path("/m")).gpu_ids == ("3", "5")
 
 
 def test_gpu_processes_are_parsed(host: Host, program):

@@ -20,7 +20,7 @@ from deckard_deploy.measuring.speculation import (
 from deckard_deploy.measuring.workload import Settings
 from deckard_deploy.operations.plan import measured_drafter
 from deckard_deploy.running.layout import StateDir
-from tests.support import sample_records as made
+from tests.support import sample_records
 from tests.support.sample_choices import choice
 
 DRAFTING = Drafting(method="mtp", model="/models/assistant", tokens=4)
@@ -30,7 +30,9 @@ SUBJECT = Subject(model="m", engine="e", vllm_version="0.32.0", profile="spark",
 def sweep_record(speed: float, accepted: int = 0) -> BenchRecord:
     drafts = 100 if accepted else 0
     speeds = (0.99 * speed, speed, 1.01 * speed, 0.995 * speed, 1.005 * speed)
-    return made.record([made.run(each, drafts=drafts, accepted=accepted) for each in speeds])
+    return sample_records.record(
+        [sample_records.run(each, drafts=drafts, accepted=accepted) for each in speeds]
+    )
 
 
 def spec_record(*attempts: Trial, name: str = "a", subject: Subject = SUBJECT) -> SpecRecord:

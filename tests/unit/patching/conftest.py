@@ -8,7 +8,7 @@ from tests.support.patch_set import NAMES, NEW, OLD, PatchSetOnDisk, diff, manif
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> PatchSetOnDisk:
+def on_disk(tmp_path: Path) -> PatchSetOnDisk:
     folder, package = tmp_path / "patches/vllm-0.19.1", tmp_path / "site/vllm"
     folder.mkdir(parents=True)
     (folder / "manifest.yaml").write_text(manifest())

@@ -23,9 +23,9 @@ EAGLE, MODELOPT = NAMES["eagle"], NAMES["modelopt"]
 class Container:
     """A folder that stands for the inside of a container, with the patched files in place of the mounts."""
 
-    def __init__(self, world: PatchSetOnDisk, folder: Path) -> None:
-        self.site = world.package.parent
-        self.built = build(world.patch_set, world.base, folder / "built")
+    def __init__(self, on_disk: PatchSetOnDisk, folder: Path) -> None:
+        self.site = on_disk.package.parent
+        self.built = build(on_disk.patch_set, on_disk.base, folder / "built")
         for patch in self.built:
             self.mount(patch.path, patch.target)
         self.path = [self.site]
@@ -45,8 +45,8 @@ class Container:
 
 
 @pytest.fixture
-def container(world: PatchSetOnDisk, tmp_path: Path) -> Container:
-    return Container(world, tmp_path)
+def container(on_disk: PatchSetOnDisk, tmp_path: Path) -> Container:
+    return Container(on_disk, tmp_path)
 
 
 def test_mounted_files_are_attested(container):

@@ -1,180 +1,38 @@
 """Base files from a folder, a wheel, a web server and the cache."""
 
-import contextlib
-import io
 import subprocess
 import sys
-import threading
-import zipfile
-from collections.abc import Callable, Iterator
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from deckard_deploy.errors import BadInputError, EnvironmentUnfitError, IntegrityError, NetworkError
-from deckard_deploy.patching.base_file_sources import Source, find_base_files
-from deckard_deploy.patching.base_files import MAX_MODULE_BYTES, from_cache, from_package, save_to_cache
-from deckard_deploy.patching.wheel import from_wheel
+from deckard_deploy.errors import EnvironmentUnfitError
+from deckard_deploy.patching.base_files import from_cache, from_package, save_to_cache
 from tests.support.patch_set import OLD, PatchSetOnDisk
 
 TARGETS = tuple(OLD)
 CONTENT = {target: text.encode() for target, text in OLD.items()}
-SIZE = 3_000_000  # of the rest of the wheel
 
 
-def wheel_bytes(files: dict[str, bytes]) -> bytes:
-    """Return a wheel whose first member is large and not compressed, like vLLM's libraries."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("vllm/_C.abi3.so", bytes(SIZE))
-        for name, content in files.items():
-            archive.writestr(name, content, zipfile.ZIP_DEFLATED)
-    return buffer.getvalue()
-
-
-class WheelServer(BaseHTTPRequestHandler):
-    """Serves one file, by ranges unless told otherwise; `sent` counts bytes."""
-
-    def __init__(self, content: bytes, fault: str, sent: list[int], *arguments: object) -> None:
-        self.content, self.fault, self.sent = content, fault, sent
-        super().__init__(*arguments)  # type: ignore[arg-type]
-
-    def do_GET(self) -> None:
-        if self.fault == "404":
-            self.send_error(404)
-            return
-        first, last = (int(number) for number in self.headers["Range"].removeprefix("bytes=").split("-"))
-        part = self.content[first : last + 1]
-        if self.fault == "whole file":
-            self.send_response(200)
-            self.end_headers()
-            return
-        if self.fault == "short" and len(part) > 1:
-            part = part[:-1]
-        self.send_response(206)
-        self.send_header("Content-Range", f"bytes {first}-{last}/{len(self.content)}")
-        self.send_header("Content-Length", str(len(part)))
-        self.end_headers()
-        self.wfile.write(part)
-        self.sent.append(len(part))
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-Serve = Callable[..., tuple[str, list[int]]]
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    servers: list[ThreadingHTTPServer] = []
-
-    def start(content: bytes, fault: str = "") -> tuple[str, list[int]]:
-        sent: list[int] = []
-        server = ThreadingHTTPServer(("127.0.0.1", 0), partial(WheelServer, content, fault, sent))
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_port}/vllm-0.19.1-cp38-abi3-linux_x86_64.whl", sent
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
-def test_files_are_read_from_installed_package(world: PatchSetOnDisk):
-    base = from_package(world.package, TARGETS)
+def test_files_are_read_from_installed_package(on_disk: PatchSetOnDisk):
+    base = from_package(on_disk.package, TARGETS)
     assert base.files == CONTENT
-    assert str(base.package) == str(world.package)
+    assert str(base.package) == str(on_disk.package)
 
 
-def test_package_folder_may_have_another_name(world: PatchSetOnDisk, tmp_path: Path):
-    assert from_package(world.package.rename(tmp_path / "vllm-src"), TARGETS).files == CONTENT
+def test_package_folder_may_have_another_name(on_disk: PatchSetOnDisk, tmp_path: Path):
+    assert from_package(on_disk.package.rename(tmp_path / "vllm-src"), TARGETS).files == CONTENT
 
 
-def test_missing_package_file_is_named(world: PatchSetOnDisk):
-    (world.package / "v1/spec_decode/eagle.py").unlink()
+def test_missing_package_file_is_named(on_disk: PatchSetOnDisk):
+    (on_disk.package / "v1/spec_decode/eagle.py").unlink()
     with pytest.raises(EnvironmentUnfitError, match=r"eagle\.py: No such file"):
-        from_package(world.package, TARGETS)
+        from_package(on_disk.package, TARGETS)
 
 
-def test_files_are_read_from_local_wheel(tmp_path: Path):
-    path = tmp_path / "vllm-0.19.1-py3-none-any.whl"
-    path.write_bytes(wheel_bytes(CONTENT))
-    assert from_wheel(str(path), TARGETS).files == CONTENT
-
-
-def test_remote_wheel_is_read_by_ranges(serve: Serve):
-    url, sent = serve(wheel_bytes(CONTENT))
-    base = from_wheel(url, TARGETS)
-    assert base.files == CONTENT
-    assert base.origin == "wheel vllm-0.19.1-cp38-abi3-linux_x86_64.whl"
-    assert sum(sent) < SIZE / 2
-
-
-@pytest.mark.parametrize(
-    ("fault", "reason"),
-    [("404", "404"), ("whole file", "does not answer ranges"), ("short", "bytes instead of")],
-)
-def test_misbehaving_server_is_network_error(serve: Serve, fault: str, reason: str):
-    url, _ = serve(wheel_bytes(CONTENT), fault)
-    with pytest.raises(NetworkError, match=reason):
-        from_wheel(url, TARGETS)
-
-
-def test_missing_server_is_network_error(free_url: str):
-    with pytest.raises(NetworkError):
-        from_wheel(free_url, TARGETS)
-
-
-@pytest.fixture
-def free_url() -> str:
-    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
-        port = server.server_port
-    return f"http://127.0.0.1:{port}/vllm.whl"
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (b"no zip at all" * 100, "not a wheel"),
-        (b"", "not a wheel"),
-        (wheel_bytes({}), "has no vllm/v1/spec_decode/eagle"),
-        (wheel_bytes({**CONTENT, TARGETS[0]: bytes(MAX_MODULE_BYTES + 1)}), "more than any module of vLLM"),
-    ],
-    ids=["not a zip", "empty", "another wheel", "a bomb"],
-)
-def test_file_other_than_vllm_wheel_is_refused(tmp_path: Path, content: bytes, reason: str):
-    path = tmp_path / "vllm.whl"
-    path.write_bytes(content)
-    with pytest.raises(IntegrityError, match=reason):
-        from_wheel(str(path), TARGETS)
-
-
-def test_wheel_with_flipped_bit_is_refused(tmp_path: Path):
-    stream, path = io.BytesIO(), tmp_path / "vllm.whl"
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(TARGETS[0], CONTENT[TARGETS[0]] * 100)
-    for bit in range(8 * len(stream.getvalue())):
-        damaged = bytearray(stream.getvalue())
-        damaged[bit // 8] ^= 1 << bit % 8
-        path.write_bytes(damaged)
-        with contextlib.suppress(
-            IntegrityError
-        ):  # raised or not: the bit may be in an unused field, such as a time
-            from_wheel(str(path), TARGETS[:1])
-
-
-def test_missing_wheel_is_refused(tmp_path: Path):
-    with pytest.raises(EnvironmentUnfitError, match="No such file"):
-        from_wheel(str(tmp_path / "vllm.whl"), TARGETS)
-
-
-def test_cache_returns_saved_files(world: PatchSetOnDisk, tmp_path: Path):
-    save_to_cache(tmp_path / "cache", world.base)
-    cached = from_cache(tmp_path / "cache", world.patch_set)
+def test_cache_returns_saved_files(on_disk: PatchSetOnDisk, tmp_path: Path):
+    save_to_cache(tmp_path / "cache", on_disk.base)
+    cached = from_cache(tmp_path / "cache", on_disk.patch_set)
     assert cached is not None
     assert cached.files == CONTENT
 
@@ -193,31 +51,12 @@ for _ in range(1000):
     assert [path.read_bytes() for path in (tmp_path / "cache").iterdir()] == [b"x"]
 
 
-def test_changed_or_partial_cache_gives_none(world: PatchSetOnDisk, tmp_path: Path):
+def test_changed_or_partial_cache_gives_none(on_disk: PatchSetOnDisk, tmp_path: Path):
     cache = tmp_path / "cache"
-    save_to_cache(cache, world.base)
-    first, second = (cache / patch.base_sha256 for patch in world.patch_set.patches)
+    save_to_cache(cache, on_disk.base)
+    first, second = (cache / patch.base_sha256 for patch in on_disk.patch_set.patches)
     first.write_text("something else")
-    assert from_cache(cache, world.patch_set) is None
+    assert from_cache(cache, on_disk.patch_set) is None
     first.write_text(OLD[TARGETS[0]])
     second.unlink()
-    assert from_cache(cache, world.patch_set) is None
-
-
-def test_named_source_is_used_and_cached(world: PatchSetOnDisk, tmp_path: Path):
-    cache = tmp_path / "cache"
-    assert find_base_files(world.patch_set, Source(package=str(world.package)), cache=cache).files == CONTENT
-    assert find_base_files(world.patch_set, Source(), cache=cache).origin == f"cache {cache}"
-
-
-def test_unwritable_cache_is_ignored(world: PatchSetOnDisk, tmp_path: Path):
-    (tmp_path / "file").touch()
-    found = find_base_files(
-        world.patch_set, Source(package=str(world.package)), cache=tmp_path / "file" / "cache"
-    )
-    assert found.files == CONTENT
-
-
-def test_two_sources_are_refused(world: PatchSetOnDisk, tmp_path: Path):
-    with pytest.raises(BadInputError, match="--wheel cannot be combined"):
-        find_base_files(world.patch_set, Source(wheel="x.whl", image="vllm:1"), cache=tmp_path)
+    assert from_cache(cache, on_disk.patch_set) is None

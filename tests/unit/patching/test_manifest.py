@@ -1,6 +1,5 @@
 """The committed patch set, and the validation of manifests."""
 
-import hashlib
 import re
 from pathlib import Path
 
@@ -9,10 +8,8 @@ import pytest
 from deckard_deploy.catalog import library, listing
 from deckard_deploy.errors import BadInputError, IntegrityError
 from deckard_deploy.patching.manifest import PatchSet, load_patch_set, needed_patches, patch_set_names
-from deckard_deploy.patching.release_hashes import describe_file, release_hashes, releases_of
+from deckard_deploy.patching.release_hashes import release_hashes
 from tests.support.patch_set import PatchSetOnDisk
-
-SERVING = "vllm/entrypoints/openai/chat_completion/serving.py"
 
 
 @pytest.fixture(scope="module")
@@ -92,29 +89,19 @@ def test_set_name_is_not_a_path(name):
         ("    reason: because\n", ""),
     ],
 )
-def test_invalid_manifest_is_refused(world: PatchSetOnDisk, old, new):
-    path = world.root / "vllm-0.19.1/manifest.yaml"
+def test_invalid_manifest_is_refused(on_disk: PatchSetOnDisk, old, new):
+    path = on_disk.root / "vllm-0.19.1/manifest.yaml"
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
     with pytest.raises(BadInputError, match=r"manifest\.yaml:"):
-        load_patch_set("vllm-0.19.1", world.root)
+        load_patch_set("vllm-0.19.1", on_disk.root)
 
 
-def test_binary_diff_is_refused(world: PatchSetOnDisk):
-    (world.root / "vllm-0.19.1/eagle.patch").write_bytes(b"\xff\xfe")
+def test_binary_diff_is_refused(on_disk: PatchSetOnDisk):
+    (on_disk.root / "vllm-0.19.1/eagle.patch").write_bytes(b"\xff\xfe")
     with pytest.raises(IntegrityError):
-        world.patch_set.diff(world.patch_set.patches[0])
-
-
-def test_release_of_a_file_is_known_by_hash():
-    digest = release_hashes()["0.20.1"][SERVING]
-    assert releases_of(SERVING, digest) == ("0.20.1", "0.20.2")
-    assert describe_file(SERVING, digest) == "the file of vLLM 0.20.1 or 0.20.2"
-    assert "no release that is known" in describe_file(SERVING, hashlib.sha256(b"").hexdigest())
-    assert describe_file(
-        "vllm/v1/spec_decode/eagle.py", release_hashes()["0.33.0"]["vllm/v1/spec_decode/eagle.py"]
-    ) == ("the file of vLLM 0.20.0 up to 0.33.0")
+        on_disk.patch_set.diff(on_disk.patch_set.patches[0])
 
 
 def test_documented_table_matches_diffs(committed):

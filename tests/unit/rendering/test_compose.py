@@ -8,8 +8,6 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
 from deckard_deploy.catalog import library
 from deckard_deploy.catalog.resolution import resolve
@@ -18,7 +16,6 @@ from deckard_deploy.operations.patches import with_needed_patches
 from deckard_deploy.planning.plan import ChosenGpus
 from deckard_deploy.planning.planner import build_plan
 from deckard_deploy.rendering.compose import PIDS_LIMIT, compose_model, render_compose
-from deckard_deploy.rendering.templates import yaml_scalar
 from tests.support.sample_plans import PROFILES, built_in, with_text
 
 AWKWARD = [
@@ -72,14 +69,6 @@ def test_awkward_text_survives(text: str) -> None:
     assert service["command"][-1] == text
     assert service["environment"]["NOTE"] == text
     assert service["volumes"][-1]["source"] == f"/data/{text}"
-
-
-# No surrogates, which are not text, and no NUL, which no argument, variable or path can hold.
-@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")))
-def test_scalar_is_one_line_and_round_trips(text: str) -> None:
-    written = yaml_scalar(text)
-    assert "\n" not in written
-    assert undouble_dollars(yaml.safe_load(written)) == text
 
 
 @pytest.mark.parametrize("text", ["$HOME", "on", "\x7f"])

@@ -9,7 +9,7 @@ from tests.support.fake_deployment import FakeDeployment
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[FakeDeployment]:
-    made = FakeDeployment(tmp_path)
-    yield made
-    made.end()
+def fake(tmp_path: Path) -> Iterator[FakeDeployment]:
+    deployment = FakeDeployment(tmp_path)
+    yield deployment
+    deployment.end()

@@ -114,70 +114,70 @@ def follow_until_listed(release: Release, runtime: Runtime) -> None:
     eventually(settled)
 
 
-def site_of(
-    world: FakeDeployment, follow: Callable[[Release, Runtime], None] = follow_until_listed
+def context_of(
+    fake: FakeDeployment, follow: Callable[[Release, Runtime], None] = follow_until_listed
 ) -> DeploymentContext:
     return DeploymentContext(
-        releases=world.releases, runtimes={"process": world.runtime()}, follow=follow, say=lambda _: None
+        releases=fake.releases, runtimes={"process": fake.runtime()}, follow=follow, say=lambda _: None
     )
 
 
-def test_deploy_makes_current_and_down_stops_all(world):
-    release, launch = world.stored(world.plan())
-    ready = deploy(site_of(world), release, launch)
+def test_deploy_makes_current_and_down_stops_all(fake):
+    release, launch = fake.stored(fake.plan())
+    ready = deploy(context_of(fake), release, launch)
     assert release.launch() == ready
     assert (ready.state, ready.launch_id) == ("ready", launch.launch_id)
-    assert world.releases.current() == release
-    observed = observe(site_of(world).runtimes)
+    assert fake.releases.current() == release
+    observed = observe(context_of(fake).runtimes)
     assert observed.instance_id == ready.instance_id
     assert decide(release.plan_hash, observed, ready).action == "nothing"
-    assert f"plan {release.plan_hash} still runs and is ready" in describe_running(site_of(world))
-    assert take_down(site_of(world))
-    assert describe_running(site_of(world)) == "nothing runs"
-    assert not take_down(site_of(world))
-    assert world.processes() + world.supervisors() == []
+    assert f"plan {release.plan_hash} still runs and is ready" in describe_running(context_of(fake))
+    assert take_down(context_of(fake))
+    assert describe_running(context_of(fake)) == "nothing runs"
+    assert not take_down(context_of(fake))
+    assert fake.processes() + fake.supervisors() == []
     assert release.recorded_launch().state == "stopped"
-    assert world.releases.current() == release
+    assert fake.releases.current() == release
 
 
-def test_take_down_works_with_damaged_record(world):
-    deploy(site_of(world), *world.stored(world.plan()))
-    world.deployment.process_state.write_text("{")
+def test_take_down_works_with_damaged_record(fake):
+    deploy(context_of(fake), *fake.stored(fake.plan()))
+    fake.deployment.process_state.write_text("{")
     with pytest.raises(IntegrityError, match="is damaged"):
-        observe(site_of(world).runtimes)
-    assert take_down(site_of(world))
-    assert world.processes() + world.supervisors() == []
-    assert not take_down(site_of(world))
+        observe(context_of(fake).runtimes)
+    assert take_down(context_of(fake))
+    assert fake.processes() + fake.supervisors() == []
+    assert not take_down(context_of(fake))
 
 
-def test_new_plan_replaces_old(world):
-    old, launch = world.stored(world.plan())
-    deploy(site_of(world), old, launch)
-    new, launch = world.stored(world.plan(FAKE_NEW="1"), "deckard-launch-2")
-    deploy(site_of(world), new, launch)
-    assert world.names() == ["t", "deckard-launch-2"]
-    assert (world.releases.current(), world.releases.previous()) == (new, old)
+def test_new_plan_replaces_old(fake):
+    old, launch = fake.stored(fake.plan())
+    deploy(context_of(fake), old, launch)
+    new, launch = fake.stored(fake.plan(FAKE_NEW="1"), "deckard-launch-2")
+    deploy(context_of(fake), new, launch)
+    assert fake.names() == ["t", "deckard-launch-2"]
+    assert (fake.releases.current(), fake.releases.previous()) == (new, old)
     assert (old.recorded_launch().state, new.recorded_launch().state) == ("stopped", "ready")
-    assert len(world.processes()) == 2
+    assert len(fake.processes()) == 2
 
 
-def test_failed_start_rolls_back(world):
-    old, launch = world.stored(world.plan())
-    deploy(site_of(world), old, launch)
-    new, launch = world.stored(world.plan(FAKE_MODE="crash"), "deckard-launch-2")
+def test_failed_start_rolls_back(fake):
+    old, launch = fake.stored(fake.plan())
+    deploy(context_of(fake), old, launch)
+    new, launch = fake.stored(fake.plan(FAKE_MODE="crash"), "deckard-launch-2")
     with pytest.raises(StartFailedError) as caught:
-        deploy(site_of(world), new, launch)
+        deploy(context_of(fake), new, launch)
     assert caught.value.message == f"the engine stopped; release {old.plan_hash}, which ran before, is back"
     assert (str(caught.value), caught.value.hint) == (caught.value.message, "look")
-    assert world.names() == ["t", "deckard-launch-1"]
-    assert (world.releases.current(), old.recorded_launch().state) == (old, "ready")
+    assert fake.names() == ["t", "deckard-launch-1"]
+    assert (fake.releases.current(), old.recorded_launch().state) == (old, "ready")
     assert (new.recorded_launch().state, new.recorded_launch().reason) == ("failed", "the engine stopped")
     assert "RuntimeError: it is made to fail" in new.text("failure.log")
 
 
-def test_failed_release_is_stopped_on_full_disk(world):
-    deploy(site_of(world), *world.stored(world.plan()))
-    broken, launch = world.stored(world.plan(ANOTHER="plan"), "deckard-launch-2")
+def test_failed_release_is_stopped_on_full_disk(fake):
+    deploy(context_of(fake), *fake.stored(fake.plan()))
+    broken, launch = fake.stored(fake.plan(ANOTHER="plan"), "deckard-launch-2")
 
     def follow(release, runtime):
         if release != broken:
@@ -187,180 +187,182 @@ def test_failed_release_is_stopped_on_full_disk(world):
         raise StartFailedError("the disk is full")
 
     with pytest.raises(StartFailedError, match=r"the disk is full; release .* is back"):
-        deploy(site_of(world, follow), broken, launch)
-    assert "deckard-launch-1" in world.names()
+        deploy(context_of(fake, follow), broken, launch)
+    assert "deckard-launch-1" in fake.names()
 
 
 @pytest.mark.parametrize("name", ["current", "previous"])
-def test_folder_in_place_of_link_is_refused(world, name):
+def test_folder_in_place_of_link_is_refused(fake, name):
     """`scp -r` of a state directory from another machine leaves such folders."""
-    deploy(site_of(world), *world.stored(world.plan()))
-    take_down(site_of(world))
-    link = world.deployment.folder / name
+    deploy(context_of(fake), *fake.stored(fake.plan()))
+    take_down(context_of(fake))
+    link = fake.deployment.folder / name
     link.unlink(missing_ok=True)
     link.mkdir()
     with pytest.raises(IntegrityError, match=f"{name} is not a link to a release"):
-        deploy(site_of(world), *world.stored(world.plan(ANOTHER="plan"), "deckard-launch-2"))
-    assert world.processes() == []
-    assert not take_down(site_of(world))
+        deploy(context_of(fake), *fake.stored(fake.plan(ANOTHER="plan"), "deckard-launch-2"))
+    assert fake.processes() == []
+    assert not take_down(context_of(fake))
 
 
-def test_current_restarts_with_damaged_previous(world):
-    release, launch = world.stored(world.plan())
-    deploy(site_of(world), release, launch)
-    (world.deployment.folder / "previous").mkdir()
-    deploy(site_of(world), release, relaunch(release))
-    assert world.names() is not None
+def test_current_restarts_with_damaged_previous(fake):
+    release, launch = fake.stored(fake.plan())
+    deploy(context_of(fake), release, launch)
+    (fake.deployment.folder / "previous").mkdir()
+    deploy(context_of(fake), release, relaunch(release))
+    assert fake.names() is not None
 
 
-def test_engine_that_ends_during_probe_is_not_ready(world):
+def test_engine_that_ends_during_probe_is_not_ready(fake):
     def follow(release, runtime):
         follow_until_listed(release, runtime)
-        kill_tagged(server_tag(world.deployment.folder))
+        kill_tagged(server_tag(fake.deployment.folder))
         eventually(lambda: runtime.observe().state == "exited")
 
     with pytest.raises(StartFailedError, match="it answered, and is exited since"):
-        deploy(site_of(world, follow), *world.stored(world.plan()))
-    assert world.releases.current() is None
+        deploy(context_of(fake, follow), *fake.stored(fake.plan()))
+    assert fake.releases.current() is None
 
 
-def test_failed_first_start_leaves_nothing(world):
-    release, launch = world.stored(world.plan(FAKE_MODE="crash"))
+def test_failed_first_start_leaves_nothing(fake):
+    release, launch = fake.stored(fake.plan(FAKE_MODE="crash"))
     with pytest.raises(StartFailedError, match="there was no release before it, so nothing runs"):
-        deploy(site_of(world), release, launch)
-    assert world.processes() + world.supervisors() == []
-    assert world.releases.current() is None
+        deploy(context_of(fake), release, launch)
+    assert fake.processes() + fake.supervisors() == []
+    assert fake.releases.current() is None
 
 
-def test_failed_restart_of_current_does_not_roll_back(world):
-    release, launch = world.stored(world.plan())
-    deploy(site_of(world), release, launch)
+def test_failed_restart_of_current_does_not_roll_back(fake):
+    release, launch = fake.stored(fake.plan())
+    deploy(context_of(fake), release, launch)
 
     def refuse(*_):
         raise TimedOutError("nothing advanced for 60 s")
 
     with pytest.raises(TimedOutError, match="it is the release that ran before, so nothing runs") as caught:
-        deploy(site_of(world, refuse), release, launch)
+        deploy(context_of(fake, refuse), release, launch)
     assert caught.value.exit_code == 7
-    assert world.processes() == []
+    assert fake.processes() == []
 
 
-def test_each_start_prepares_its_gateway(world):
+def test_each_start_prepares_its_gateway(fake):
     """Releases share the gateway's folder, so a rollback prepares it again before the start."""
     prepared: list[str] = []
 
     def prepare(release: Release) -> None:
-        assert world.processes() == []
+        assert fake.processes() == []
         prepared.append(release.plan_hash)
 
-    site = replace(site_of(world), prepare=prepare)
-    old, launch = world.stored(world.plan())
-    deploy(site, old, launch)
-    new, launch = world.stored(world.plan(FAKE_MODE="crash"), "deckard-launch-2")
+    context = replace(context_of(fake), prepare=prepare)
+    old, launch = fake.stored(fake.plan())
+    deploy(context, old, launch)
+    new, launch = fake.stored(fake.plan(FAKE_MODE="crash"), "deckard-launch-2")
     with pytest.raises(StartFailedError, match="is back"):
-        deploy(site, new, launch)
+        deploy(context, new, launch)
     assert prepared == [old.plan_hash, new.plan_hash, old.plan_hash]
 
 
-def test_damaged_release_is_taken_down(world):
-    release, launch = world.stored(world.plan())
-    deploy(site_of(world), release, launch)
+def test_damaged_release_is_taken_down(fake):
+    release, launch = fake.stored(fake.plan())
+    deploy(context_of(fake), release, launch)
     (release.folder / "plan.json").write_text("{")
-    assert take_down(site_of(world))
-    assert world.processes() + world.supervisors() == []
+    assert take_down(context_of(fake))
+    assert fake.processes() + fake.supervisors() == []
     assert release.recorded_launch().state == "stopped"
 
 
-def test_damaged_release_stops_nothing_that_runs(world):
-    old, launch = world.stored(world.plan())
-    deploy(site_of(world), old, launch)
-    before = world.processes()
-    damaged, launch = world.stored(world.plan(N="1"), "deckard-launch-2")
+def test_damaged_release_stops_nothing_that_runs(fake):
+    old, launch = fake.stored(fake.plan())
+    deploy(context_of(fake), old, launch)
+    before = fake.processes()
+    damaged, launch = fake.stored(fake.plan(N="1"), "deckard-launch-2")
     (damaged.folder / "plan.json").write_text("{")
-    folder = world.releases.get(damaged.plan_hash)
+    folder = fake.releases.get(damaged.plan_hash)
     with pytest.raises(IntegrityError, match=r"plan\.json is missing or damaged"):
-        deploy(site_of(world), folder, launch)
-    assert (world.processes(), old.recorded_launch().state) == (before, "ready")
+        deploy(context_of(fake), folder, launch)
+    assert (fake.processes(), old.recorded_launch().state) == (before, "ready")
 
 
-def test_damaged_fallback_is_reported(world):
-    old, launch = world.stored(world.plan())
-    deploy(site_of(world), old, launch)
-    take_down(site_of(world))
+def test_damaged_fallback_is_reported(fake):
+    old, launch = fake.stored(fake.plan())
+    deploy(context_of(fake), old, launch)
+    take_down(context_of(fake))
     (old.folder / "plan.json").write_text("{")
-    new, launch = world.stored(world.plan(FAKE_MODE="crash"), "deckard-launch-2")
+    new, launch = fake.stored(fake.plan(FAKE_MODE="crash"), "deckard-launch-2")
     with pytest.raises(
         StartFailedError, match=r"did not come back either \(.*plan\.json is missing or damaged"
     ):
-        deploy(site_of(world), new, launch)
+        deploy(context_of(fake), new, launch)
     assert old.recorded_launch().state == "failed"
 
 
-def test_deploy_reads_no_plan_again(world):
-    release, launch = world.stored(world.plan())
+def test_deploy_reads_no_plan_again(fake):
+    release, launch = fake.stored(fake.plan())
     with counting_opens() as opened:
-        deploy(site_of(world), release, launch)
+        deploy(context_of(fake), release, launch)
     assert opened["launch.json"] > 0
     assert opened["plan.json"] == 0
 
 
-def test_failed_rollback_is_reported(world):
-    old, launch = world.stored(world.plan())
-    deploy(site_of(world), old, launch)
-    new, launch = world.stored(world.plan(FAKE_MODE="crash"), "deckard-launch-2")
+def test_failed_rollback_is_reported(fake):
+    old, launch = fake.stored(fake.plan())
+    deploy(context_of(fake), old, launch)
+    new, launch = fake.stored(fake.plan(FAKE_MODE="crash"), "deckard-launch-2")
 
     def break_then_refuse(release, runtime):
-        world.program.unlink(missing_ok=True)
+        fake.program.unlink(missing_ok=True)
         follow_until_listed(release, runtime)
 
     with pytest.raises(StartFailedError, match=r"did not come back either \(the server could not be started"):
-        deploy(site_of(world, break_then_refuse), new, launch)
-    assert world.processes() + world.supervisors() == []
+        deploy(context_of(fake, break_then_refuse), new, launch)
+    assert fake.processes() + fake.supervisors() == []
     assert old.recorded_launch().state == "failed"
 
 
-def test_used_port_stops_nothing(world):
-    old, launch = world.stored(world.plan())
-    deploy(site_of(world), old, launch)
-    before = world.processes()
+def test_used_port_stops_nothing(fake):
+    old, launch = fake.stored(fake.plan())
+    deploy(context_of(fake), old, launch)
+    before = fake.processes()
     taken = free_port()
     with subprocess.Popen(
         [sys.executable, "-m", "http.server", "-b", "127.0.0.1", str(taken)], stderr=-3
     ) as other:
         eventually(lambda: FakeDeployment.answers(taken))
-        new, launch = world.stored(world.plan(port=taken), "deckard-launch-2")
+        new, launch = fake.stored(fake.plan(port=taken), "deckard-launch-2")
         with pytest.raises(EnvironmentUnfitError, match=f"pid {other.pid}"):
-            deploy(site_of(world), new, launch)
+            deploy(context_of(fake), new, launch)
         other.kill()
-    assert world.processes() == before
+    assert fake.processes() == before
     assert old.recorded_launch().state == "ready"
 
 
-def test_up_resumes_after_interrupt(world):
-    release, launch = world.stored(world.plan())
+def test_up_resumes_after_interrupt(fake):
+    release, launch = fake.stored(fake.plan())
 
     def interrupted(*_):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        deploy(site_of(world, interrupted), release, launch)
-    before = world.processes()
+        deploy(context_of(fake, interrupted), release, launch)
+    before = fake.processes()
     assert release.recorded_launch().state == "starting"
-    assert f"plan {release.plan_hash} still runs and is not proven ready" in describe_running(site_of(world))
-    assert decide(release.plan_hash, observe(site_of(world).runtimes), release.launch()).action == "follow"
-    ready = resume(site_of(world), release)
+    assert f"plan {release.plan_hash} still runs and is not proven ready" in describe_running(
+        context_of(fake)
+    )
+    assert decide(release.plan_hash, observe(context_of(fake).runtimes), release.launch()).action == "follow"
+    ready = resume(context_of(fake), release)
     assert ready.state == "ready"
-    assert {process.pid for process in before} <= {process.pid for process in world.processes()}
-    assert world.releases.current() == release
+    assert {process.pid for process in before} <= {process.pid for process in fake.processes()}
+    assert fake.releases.current() == release
 
 
-def test_failed_resume_rolls_back(world):
-    old, launch = world.stored(world.plan())
-    deploy(site_of(world), old, launch)
-    new, launch = world.stored(world.plan(FAKE_MODE="crash"), "deckard-launch-2")
-    world.runtime().stop()
+def test_failed_resume_rolls_back(fake):
+    old, launch = fake.stored(fake.plan())
+    deploy(context_of(fake), old, launch)
+    new, launch = fake.stored(fake.plan(FAKE_MODE="crash"), "deckard-launch-2")
+    fake.runtime().stop()
     new.record(launch)
-    world.runtime().start(new)
+    fake.runtime().start(new)
     with pytest.raises(StartFailedError, match=f"release {old.plan_hash}, which ran before, is back"):
-        resume(site_of(world), new)
-    assert world.names() == ["t", "deckard-launch-1"]
+        resume(context_of(fake), new)
+    assert fake.names() == ["t", "deckard-launch-1"]

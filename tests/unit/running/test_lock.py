@@ -38,9 +38,9 @@ except DeploymentBusyError as error:
 """
 
 
-def start_holder(world: FakeDeployment, script: str = HOLD) -> subprocess.Popen[str]:
+def start_holder(fake: FakeDeployment, script: str = HOLD) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", script, str(world.state.root)],
+        [sys.executable, "-c", script, str(fake.state.root)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -52,56 +52,56 @@ def read_line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline()
 
 
-def owner_pid(world: FakeDeployment) -> int | None:
-    owner = owner_of(world.deployment)
+def owner_pid(fake: FakeDeployment) -> int | None:
+    owner = owner_of(fake.deployment)
     return owner.process.pid if owner else None
 
 
-def test_second_holder_is_refused_with_owner(world):
-    with start_holder(world) as first:
+def test_second_holder_is_refused_with_owner(fake):
+    with start_holder(fake) as first:
         assert read_line(first) == "held\n"
-        with pytest.raises(DeploymentBusyError) as caught, lock_deployment(world.deployment, verb="down"):
+        with pytest.raises(DeploymentBusyError) as caught, lock_deployment(fake.deployment, verb="down"):
             pytest.fail("two at once")
         first.kill()
     assert f"pid {first.pid}, `deckard-deploy up`, since 20" in caught.value.message
     assert caught.value.exit_code == 8
 
 
-def test_killed_holder_releases_the_lock(world):
-    with start_holder(world) as first:
+def test_killed_holder_releases_the_lock(fake):
+    with start_holder(fake) as first:
         read_line(first)
         first.kill()
-    assert world.deployment.lock_owner.exists()  # stale
-    assert owner_of(world.deployment) is None
-    with lock_deployment(world.deployment, verb="down"):
-        assert owner_pid(world) == os.getpid()
-    assert not world.deployment.lock_owner.exists()
+    assert fake.deployment.lock_owner.exists()  # stale
+    assert owner_of(fake.deployment) is None
+    with lock_deployment(fake.deployment, verb="down"):
+        assert owner_pid(fake) == os.getpid()
+    assert not fake.deployment.lock_owner.exists()
 
 
 @pytest.mark.parametrize(
     "content", ["", "{", '{"process": {"pid": 1, "started": 0, "boot": ""}, "verb": "up", "since": "x"}']
 )
-def test_unreadable_owner_is_not_named(world, content):
-    with start_holder(world) as first:
+def test_unreadable_owner_is_not_named(fake, content):
+    with start_holder(fake) as first:
         read_line(first)
-        world.deployment.lock_owner.write_text(content)
+        fake.deployment.lock_owner.write_text(content)
         with (
             pytest.raises(DeploymentBusyError, match="another deckard-deploy has just taken"),
-            lock_deployment(world.deployment, verb="down"),
+            lock_deployment(fake.deployment, verb="down"),
         ):
             pytest.fail("two at once")
         first.kill()
 
 
-def test_interrupt_releases_the_lock(world):
-    with pytest.raises(KeyboardInterrupt), lock_deployment(world.deployment, verb="up"):
+def test_interrupt_releases_the_lock(fake):
+    with pytest.raises(KeyboardInterrupt), lock_deployment(fake.deployment, verb="up"):
         raise KeyboardInterrupt
-    with lock_deployment(world.deployment, verb="up"):
-        assert owner_pid(world) == os.getpid()
+    with lock_deployment(fake.deployment, verb="up"):
+        assert owner_pid(fake) == os.getpid()
 
 
-def test_one_of_many_gets_the_lock(world):
-    racers = [start_holder(world, RACE) for _ in range(8)]
+def test_one_of_many_gets_the_lock(fake):
+    racers = [start_holder(fake, RACE) for _ in range(8)]
     try:
         for racer in racers:
             assert read_line(racer) == "there\n"
@@ -116,4 +116,4 @@ def test_one_of_many_gets_the_lock(world):
             racer.communicate()
     assert answers.count("won\n") == 1
     assert sum("deployment box" in line for line in answers) == 7
-    eventually(lambda: owner_of(world.deployment) is None)
+    eventually(lambda: owner_of(fake.deployment) is None)

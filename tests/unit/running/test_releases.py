@@ -12,9 +12,9 @@ def plan_on_disk(release: ReleaseFolder) -> LaunchPlan:
     return ReleaseFolder(release.folder).load().plan
 
 
-def test_store_writes_files_and_plan(world):
-    plan = world.plan()
-    release = world.releases.store(
+def test_store_writes_files_and_plan(fake):
+    plan = fake.plan()
+    release = fake.releases.store(
         plan.hash, {"plan.json": plan.model_dump_json(), "patches/eagle.py": "pass\n"}
     )
     assert plan_on_disk(release) == plan
@@ -22,132 +22,132 @@ def test_store_writes_files_and_plan(world):
     # The user in the container must read it.
     assert (release.folder / "patches/eagle.py").stat().st_mode & 0o777 == 0o644
     assert release.launch() is None
-    assert [one.plan_hash for one in world.releases.all()] == [plan.hash]
-    assert [entry.name for entry in world.deployment.releases.iterdir()] == [plan.hash]
+    assert [one.plan_hash for one in fake.releases.all()] == [plan.hash]
+    assert [entry.name for entry in fake.deployment.releases.iterdir()] == [plan.hash]
 
 
-def test_store_of_same_content_writes_nothing(world):
-    release, _ = world.stored(world.plan())
+def test_store_of_same_content_writes_nothing(fake):
+    release, _ = fake.stored(fake.plan())
     before = {path: path.stat().st_mtime_ns for path in release.folder.iterdir()}
     inodes = {path: path.stat().st_ino for path in release.folder.iterdir()}
-    world.stored(world.plan())
+    fake.stored(fake.plan())
     assert {path: path.stat().st_mtime_ns for path in release.folder.iterdir()} == before
     assert {path: path.stat().st_ino for path in release.folder.iterdir()} == inodes
 
 
-def test_store_repairs_damaged_file_and_keeps_launch(world):
-    plan = world.plan()
-    release, launch = world.stored(plan)
+def test_store_repairs_damaged_file_and_keeps_launch(fake):
+    plan = fake.plan()
+    release, launch = fake.stored(plan)
     release.record(launch)
     (release.folder / "plan.json").write_bytes(b"\xff")
-    world.stored(plan)
+    fake.stored(plan)
     assert plan_on_disk(release) == plan
     assert release.launch() == launch
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../../x", "", ".", "launch.json"])
-def test_store_refuses_file_outside_release(world, name):
+def test_store_refuses_file_outside_release(fake, name):
     with pytest.raises(BadInputError, match="cannot be a file of a release"):
-        world.releases.store("0" * 12, {name: "x"})
+        fake.releases.store("0" * 12, {name: "x"})
 
 
-def test_store_refuses_link_inside_release(world, tmp_path):
-    release, _ = world.stored(world.plan())
+def test_store_refuses_link_inside_release(fake, tmp_path):
+    release, _ = fake.stored(fake.plan())
     (release.folder / "patches").symlink_to(tmp_path)
     with pytest.raises(IntegrityError, match="not a folder of ours"):
-        world.releases.store(release.plan_hash, {"patches/x.py": "x"})
+        fake.releases.store(release.plan_hash, {"patches/x.py": "x"})
     assert not (tmp_path / "x.py").exists()
 
 
 @pytest.mark.parametrize("name", ["..", "0" * 11, "0" * 13, "ABCDEF012345", "../../../etc"])
-def test_get_refuses_invalid_hash(world, name):
+def test_get_refuses_invalid_hash(fake, name):
     with pytest.raises(BadInputError, match="is not a release"):
-        world.releases.get(name)
+        fake.releases.get(name)
 
 
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", '{"launch_id": 1}', '{"launch_id": "x", "state": "lost"}', "\udcff"]
 )
 @pytest.mark.parametrize("name", ["plan.json", "launch.json"])
-def test_damaged_file_is_named_with_hint(world, name, content):
-    release, _ = world.stored(world.plan())
+def test_damaged_file_is_named_with_hint(fake, name, content):
+    release, _ = fake.stored(fake.plan())
     (release.folder / name).write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(IntegrityError, match=name) as caught:
         plan_on_disk(release) if name == "plan.json" else release.launch()
     assert str(release.folder) in caught.value.hint
 
 
-def test_plan_of_other_release_is_refused(world):
-    release, _ = world.stored(world.plan())
-    (release.folder / "plan.json").write_text(world.plan(FAKE="other").model_dump_json())
+def test_plan_of_other_release_is_refused(fake):
+    release, _ = fake.stored(fake.plan())
+    (release.folder / "plan.json").write_text(fake.plan(FAKE="other").model_dump_json())
     with pytest.raises(IntegrityError, match=f"not {release.plan_hash}") as caught:
         plan_on_disk(release)
     # Each `up` reads this plan first, so the hint must name the folder.
     assert caught.value.hint.endswith(f"rm -r {release.folder}")
 
 
-def test_release_of_earlier_version_is_read(world):
-    earlier = world.plan().model_dump(mode="json")
+def test_release_of_earlier_version_is_read(fake):
+    earlier = fake.plan().model_dump(mode="json")
     del earlier["compatibility"]  # as if it were new
-    release = world.releases.store(plan_hash(earlier), {"plan.json": json.dumps(earlier)})
+    release = fake.releases.store(plan_hash(earlier), {"plan.json": json.dumps(earlier)})
     plan = plan_on_disk(release)
-    assert plan == world.plan()
+    assert plan == fake.plan()
     assert plan.hash != release.plan_hash
 
 
-def test_switch_moves_current_and_previous(world):
-    first, second, third = (world.stored(world.plan(N=str(number)))[0] for number in range(3))
-    assert world.releases.current() is None
+def test_switch_moves_current_and_previous(fake):
+    first, second, third = (fake.stored(fake.plan(N=str(number)))[0] for number in range(3))
+    assert fake.releases.current() is None
     for release in (first, second, third, third):
-        world.releases.switch(release)
-    assert world.releases.current() == third
-    assert world.releases.previous() == second
+        fake.releases.switch(release)
+    assert fake.releases.current() == third
+    assert fake.releases.previous() == second
 
 
 @pytest.mark.parametrize("target", ["/etc", "releases/../../x", "releases/x", "../releases/000000000000"])
-def test_current_outside_releases_is_refused(world, target):
-    world.deployment.current.symlink_to(target)
+def test_current_outside_releases_is_refused(fake, target):
+    fake.deployment.current.symlink_to(target)
     with pytest.raises(IntegrityError, match="points at"):
-        world.releases.current()
+        fake.releases.current()
 
 
-def test_link_in_place_of_release_is_refused(world, tmp_path):
-    (world.deployment.releases / ("0" * 12)).symlink_to(tmp_path)
+def test_link_in_place_of_release_is_refused(fake, tmp_path):
+    (fake.deployment.releases / ("0" * 12)).symlink_to(tmp_path)
     with pytest.raises(IntegrityError, match="is a link"):
-        world.releases.all()
+        fake.releases.all()
 
 
-def test_prune_keeps_three_with_current_and_previous(world):
+def test_prune_keeps_three_with_current_and_previous(fake):
     stored = []
     for number in range(6):
-        release, launch = world.stored(world.plan(N=str(number)))
+        release, launch = fake.stored(fake.plan(N=str(number)))
         release.record(launch)
         stored.append(release)
         if number < 2:
-            world.releases.switch(release)
-    world.releases.prune()
+            fake.releases.switch(release)
+    fake.releases.prune()
     # previous, current, and the last launched of the others
-    assert set(world.releases.all()) == {stored[0], stored[1], stored[5]}
+    assert set(fake.releases.all()) == {stored[0], stored[1], stored[5]}
 
 
-def test_damaged_plan_hinders_no_listing(world):
-    stored = [world.stored(world.plan(N=str(number)))[0] for number in range(5)]
+def test_damaged_plan_hinders_no_listing(fake):
+    stored = [fake.stored(fake.plan(N=str(number)))[0] for number in range(5)]
     for release in stored[:2]:
-        world.releases.switch(release)
+        fake.releases.switch(release)
     for release in stored:
         (release.folder / "plan.json").write_text("{")
-    assert set(world.releases.all()) == set(stored)
-    assert (world.releases.current(), world.releases.previous()) == (stored[1], stored[0])
-    world.releases.prune()
-    assert len(world.releases.all()) == 3
+    assert set(fake.releases.all()) == set(stored)
+    assert (fake.releases.current(), fake.releases.previous()) == (stored[1], stored[0])
+    fake.releases.prune()
+    assert len(fake.releases.all()) == 3
     with pytest.raises(IntegrityError, match=r"plan\.json is missing or damaged"):
-        world.releases.current().load()
+        fake.releases.current().load()
 
 
-def test_loaded_release_equals_its_folder(world):
-    release, _ = world.stored(world.plan())
-    other, _ = world.stored(world.plan(N="1"))
-    folder = world.releases.get(release.plan_hash)
+def test_loaded_release_equals_its_folder(fake):
+    release, _ = fake.stored(fake.plan())
+    other, _ = fake.stored(fake.plan(N="1"))
+    folder = fake.releases.get(release.plan_hash)
     assert folder == release
     assert release == folder
     assert {folder, release} == {release}
@@ -155,16 +155,16 @@ def test_loaded_release_equals_its_folder(world):
     assert release.load() is release
 
 
-def test_clear_leftovers_of_killed_writer(world):
-    release, _ = world.stored(world.plan())
-    for folder in (world.deployment.folder, world.deployment.releases, release.folder):
+def test_clear_leftovers_of_killed_writer(fake):
+    release, _ = fake.stored(fake.plan())
+    for folder in (fake.deployment.folder, fake.deployment.releases, release.folder):
         (folder / ".tmp-x").write_text("half")
-    world.releases.clear_leftovers()
-    assert list(world.state.root.rglob(".tmp-*")) == []
+    fake.releases.clear_leftovers()
+    assert list(fake.state.root.rglob(".tmp-*")) == []
 
 
-def test_launch_or_none_ignores_damaged_record(world):
-    release, launch = world.stored(world.plan())
+def test_launch_or_none_ignores_damaged_record(fake):
+    release, launch = fake.stored(fake.plan())
     assert release.launch_or_none() is None
     release.record(launch)
     assert release.launch_or_none() == launch

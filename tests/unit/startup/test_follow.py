@@ -20,7 +20,7 @@ OUT_OF_MEMORY = (
 
 
 @dataclass(frozen=True)
-class Seen:
+class FakeObservation:
     state: State = "running"
     exit_code: int | None = None
     oom_killed: bool = False
@@ -33,7 +33,7 @@ class Life:
     """A scripted launch: its log lines, observations and probe outcomes by the second."""
 
     lines: Mapping[float, str] = field(default_factory=dict)
-    turns: Mapping[float, Seen] = field(default_factory=dict)
+    turns: Mapping[float, FakeObservation] = field(default_factory=dict)
     outcomes: Mapping[float, Readiness] = field(default_factory=dict)
     now: float = 1000.0
     told: float = 0.0
@@ -51,8 +51,8 @@ class Life:
         self.told = self.age + 1e-9
         return due
 
-    def observe(self) -> Seen:
-        return self._latest(self.turns, Seen())
+    def observe(self) -> FakeObservation:
+        return self._latest(self.turns, FakeObservation())
 
     def probe(self) -> Readiness:
         return self._latest(self.outcomes, Readiness(Outcome.LOADING, "refused"))
@@ -108,14 +108,14 @@ def test_readiness_is_noticed_within_half_a_second():
 @pytest.mark.parametrize(
     ("turn", "said"),
     [
-        (Seen(state="exited", exit_code=1), "exited with code 1"),
-        (Seen(state="missing"), "gone"),
-        (Seen(state="restarting", exit_code=1, restart_count=1), "restarted"),
-        (Seen(restart_count=1), "crashed and was restarted"),
-        (Seen(instance_id="decaf"), "another instance"),
+        (FakeObservation(state="exited", exit_code=1), "exited with code 1"),
+        (FakeObservation(state="missing"), "gone"),
+        (FakeObservation(state="restarting", exit_code=1, restart_count=1), "restarted"),
+        (FakeObservation(restart_count=1), "crashed and was restarted"),
+        (FakeObservation(instance_id="decaf"), "another instance"),
     ],
 )
-def test_end_of_instance_fails_the_start(turn: Seen, said: str):
+def test_end_of_instance_fails_the_start(turn: FakeObservation, said: str):
     life = Life(lines={5: OUT_OF_MEMORY}, turns={5: turn}, outcomes={60: READY})
     with pytest.raises(StartFailedError, match=said) as failed:
         life.follow()
@@ -126,12 +126,12 @@ def test_end_of_instance_fails_the_start(turn: Seen, said: str):
 
 
 def test_earlier_restarts_do_not_fail_the_start():
-    life = Life(turns={0: Seen(restart_count=2)}, outcomes={3: READY})
+    life = Life(turns={0: FakeObservation(restart_count=2)}, outcomes={3: READY})
     assert life.follow().elapsed_s == pytest.approx(3, abs=2 * POLL_S)
 
 
 def test_cause_logged_after_exit_is_found():
-    life = Life(lines={5.5: OUT_OF_MEMORY}, turns={5: Seen(state="exited", exit_code=1)})
+    life = Life(lines={5.5: OUT_OF_MEMORY}, turns={5: FakeObservation(state="exited", exit_code=1)})
     with pytest.raises(StartFailedError, match="No available memory"):
         life.follow()
 

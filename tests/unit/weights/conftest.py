@@ -22,5 +22,5 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
 
 
 @pytest.fixture
-def world(hub: Hub, tmp_path: Path) -> PullFolder:
+def pull_folder(hub: Hub, tmp_path: Path) -> PullFolder:
     return PullFolder(hub, tmp_path / "models" / "m")

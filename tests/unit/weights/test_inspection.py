@@ -7,11 +7,10 @@ import pytest
 
 from deckard_deploy.rehearsal import gemma4 as tiny_gemma4
 from deckard_deploy.rehearsal.gemma4 import Quantization
-from deckard_deploy.weights import gemma4_config
 from deckard_deploy.weights.inspection import inspect
 from deckard_deploy.weights.safetensors_header import read_header
 from tests.support import checkpoint_shapes as real_shapes
-from tests.support.malformed_safetensors import made
+from tests.support.malformed_safetensors import malformed_file
 
 LAYOUTS: tuple[Quantization, ...] = ("none", "nvfp4", "nvfp4_awq", "nvfp4_svd")
 Raw = dict[str, tuple[str, tuple[int, ...], bytes]]
@@ -39,7 +38,7 @@ def rewrite(path: Path, change: Callable[[Raw], object]) -> None:
     for name, (dtype, shape, data) in raw.items():
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [position, position + len(data)]}
         position += len(data)
-    path.write_bytes(made(header, b"".join(data for _, _, data in raw.values())))
+    path.write_bytes(malformed_file(header, b"".join(data for _, _, data in raw.values())))
 
 
 def test_inspect_finds_no_fault_in_tiny_checkpoints(tiny):
@@ -132,16 +131,6 @@ def test_inspect_reports_config_tensor_mismatch(tiny, tmp_path, changes, fault):
     config["text_config"] |= changes
     (folder / "config.json").write_text(json.dumps(config))
     assert any(fault in line for line in inspect(folder).faults)
-
-
-def test_old_and_new_config_forms_give_same_layers():
-    old = real_shapes.config(real_shapes.BIG)["text_config"]
-    dropped = ("global_head_dim", "num_global_key_value_heads")
-    full = [number for number, kind in enumerate(old["layer_types"]) if kind == "full_attention"]
-    exceptions = {f"{number:02}": {"head_dim": 512, "num_key_value_heads": 4} for number in full}
-    new = {key: value for key, value in old.items() if key not in dropped} | {"per_layer_config": exceptions}
-    assert gemma4_config.layers(new) == gemma4_config.layers(old)
-    assert gemma4_config.layers(old)[5] == gemma4_config.Layer("full_attention", 32, 4, 512)
 
 
 def test_real_shapes_match_model_card_sizes(tmp_path):

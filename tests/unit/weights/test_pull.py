@@ -14,17 +14,19 @@ from tests.support.hub_server import Answer, Hub, flipped, running
 from tests.support.pull_folder import BIG, IMPATIENT, PACE, PullFolder
 
 
-def test_pull_fetches_every_needed_file_once(world: PullFolder):
-    assert world.pull() == sum(len(data) for name, data in world.hub.files.items() if name != "tool.py")
-    world.assert_right()
-    assert world.hub.served(BIG) == len(world.hub.files[BIG])
-    asked = len(world.hub.ranges)
-    assert world.pull() == 0
-    assert len(world.hub.ranges) == asked
+def test_pull_fetches_every_needed_file_once(pull_folder: PullFolder):
+    assert pull_folder.pull() == sum(
+        len(data) for name, data in pull_folder.hub.files.items() if name != "tool.py"
+    )
+    pull_folder.assert_right()
+    assert pull_folder.hub.served(BIG) == len(pull_folder.hub.files[BIG])
+    asked = len(pull_folder.hub.ranges)
+    assert pull_folder.pull() == 0
+    assert len(pull_folder.hub.ranges) == asked
 
 
-def test_token_is_not_sent_after_a_redirect(world: PullFolder):
-    other = Hub(world.hub.files)
+def test_token_is_not_sent_after_a_redirect(pull_folder: PullFolder):
+    other = Hub(pull_folder.hub.files)
     with running(other):
 
         def redirect(answer: Answer, name: str, _start: int, _end: int) -> bool:
@@ -34,10 +36,10 @@ def test_token_is_not_sent_after_a_redirect(world: PullFolder):
             )
             return True
 
-        world.hub.fault = redirect
-        world.pull()
-    world.assert_right()
-    assert any(headers.get("Authorization") == "Bearer hf_secret" for headers in world.hub.requests)
+        pull_folder.hub.fault = redirect
+        pull_folder.pull()
+    pull_folder.assert_right()
+    assert any(headers.get("Authorization") == "Bearer hf_secret" for headers in pull_folder.hub.requests)
     assert not any("Authorization" in headers for headers in other.requests)
 
 
@@ -149,10 +151,10 @@ PASSING = {
 
 
 @pytest.mark.parametrize("name", PASSING)
-def test_pull_survives_a_passing_fault(world: PullFolder, name):
-    world.hub.fault = PASSING[name]
-    world.pull(replace(IMPATIENT, retries=50) if name in ("stall", "drip") else PACE)
-    world.assert_right()
+def test_pull_survives_a_passing_fault(pull_folder: PullFolder, name):
+    pull_folder.hub.fault = PASSING[name]
+    pull_folder.pull(replace(IMPATIENT, retries=50) if name in ("stall", "drip") else PACE)
+    pull_folder.assert_right()
 
 
 LASTING: dict[str, tuple[Callable[[Answer, str, int, int], bool], type[DeployError], str]] = {
@@ -176,13 +178,13 @@ LASTING: dict[str, tuple[Callable[[Answer, str, int, int], bool], type[DeployErr
 
 
 @pytest.mark.parametrize(("fault", "error", "words"), LASTING.values(), ids=LASTING)
-def test_lasting_fault_is_one_line_and_pull_resumes(world: PullFolder, fault, error, words):
-    world.hub.fault = lambda answer, name, start, end: name == BIG and fault(answer, name, start, end)
+def test_lasting_fault_is_one_line_and_pull_resumes(pull_folder: PullFolder, fault, error, words):
+    pull_folder.hub.fault = lambda answer, name, start, end: name == BIG and fault(answer, name, start, end)
     with pytest.raises(error, match=words) as caught:
-        world.pull(IMPATIENT if fault is drip else PACE)
+        pull_folder.pull(IMPATIENT if fault is drip else PACE)
     assert "\n" not in caught.value.message
     assert caught.value.hint
-    assert not (world.folder / BIG).exists()
-    world.hub.fault = lambda *_: False
-    world.pull()
-    world.assert_right()
+    assert not (pull_folder.folder / BIG).exists()
+    pull_folder.hub.fault = lambda *_: False
+    pull_folder.pull()
+    pull_folder.assert_right()

@@ -23,94 +23,94 @@ from tests.support.hub_server import COMMIT, REPO, Hub, content, flipped
 from tests.support.pull_folder import BIG, PACE, PullFolder
 
 
-def test_hub_client_accepts_a_flipped_bit(world: PullFolder, tmp_path: Path):
+def test_hub_client_accepts_a_flipped_bit(pull_folder: PullFolder, tmp_path: Path):
     """Control: huggingface_hub does not check the hash, so the pull must."""
-    world.hub.fault = lambda answer, name, start, end: name == BIG and flipped(answer, name, start, end)
+    pull_folder.hub.fault = lambda answer, name, start, end: name == BIG and flipped(answer, name, start, end)
     arguments = f"{REPO!r}, local_dir={str(tmp_path / 'hf')!r}"
     script = f"import huggingface_hub; huggingface_hub.snapshot_download({arguments})"
     environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
     subprocess.run(
         [sys.executable, "-c", script], env=environment, check=True, capture_output=True, timeout=60
     )
-    assert (tmp_path / "hf" / BIG).read_bytes() != world.hub.files[BIG]
-    world.hub.fault = lambda *_: False
-    world.folder = tmp_path / "hf"
-    assert world.pull() == len(world.hub.files[BIG])  # only that file is fetched again
-    assert any("not what was published" in line for line in world.said)
+    assert (tmp_path / "hf" / BIG).read_bytes() != pull_folder.hub.files[BIG]
+    pull_folder.hub.fault = lambda *_: False
+    pull_folder.folder = tmp_path / "hf"
+    assert pull_folder.pull() == len(pull_folder.hub.files[BIG])  # only that file is fetched again
+    assert any("not what was published" in line for line in pull_folder.said)
 
 
-def test_pull_adopts_files_of_the_hub_client(world: PullFolder):
-    world.folder.mkdir(parents=True)
-    (world.folder / BIG).write_bytes(world.hub.files[BIG])
-    world.pull()
-    world.assert_right()
-    assert world.hub.served(BIG) == 0
+def test_pull_adopts_files_of_the_hub_client(pull_folder: PullFolder):
+    pull_folder.folder.mkdir(parents=True)
+    (pull_folder.folder / BIG).write_bytes(pull_folder.hub.files[BIG])
+    pull_folder.pull()
+    pull_folder.assert_right()
+    assert pull_folder.hub.served(BIG) == 0
 
 
-def test_folder_in_place_of_file_is_quarantined(world: PullFolder):
+def test_folder_in_place_of_file_is_quarantined(pull_folder: PullFolder):
     for number in range(3):
-        (world.folder / BIG).unlink(missing_ok=True)
-        (world.folder / BIG).mkdir(parents=True)
-        (world.folder / BIG / f"{number}").write_text("x")
-        world.pull()
-        world.assert_right()
-    aside = world.folder / PRIVATE_FOLDER / "quarantine"
+        (pull_folder.folder / BIG).unlink(missing_ok=True)
+        (pull_folder.folder / BIG).mkdir(parents=True)
+        (pull_folder.folder / BIG / f"{number}").write_text("x")
+        pull_folder.pull()
+        pull_folder.assert_right()
+    aside = pull_folder.folder / PRIVATE_FOLDER / "quarantine"
     assert {str(path.relative_to(aside)) for path in aside.rglob("?")} == {
         f"{BIG}{'~' * n}/{n}" for n in range(3)
     }
 
 
-def test_linked_partial_does_not_overwrite_target(world: PullFolder, tmp_path: Path):
+def test_linked_partial_does_not_overwrite_target(pull_folder: PullFolder, tmp_path: Path):
     victim = tmp_path / "victim"
     victim.write_text("mine")
     (file,) = (one for one in hub_module.connect().resolve(REPO, None).needed if one.path == BIG)
-    (world.folder / PRIVATE_FOLDER / "parts").mkdir(parents=True)
-    (world.folder / PRIVATE_FOLDER / "parts" / f"{file.digest}.part").symlink_to(victim)
+    (pull_folder.folder / PRIVATE_FOLDER / "parts").mkdir(parents=True)
+    (pull_folder.folder / PRIVATE_FOLDER / "parts" / f"{file.digest}.part").symlink_to(victim)
     with pytest.raises(EnvironmentUnfitError, match="Too many levels of symbolic links"):
-        world.pull()
+        pull_folder.pull()
     assert victim.read_text() == "mine"
 
 
 @pytest.mark.parametrize("also", ["config.json", "config.json/inside"])
-def test_conflicting_paths_are_refused(world: PullFolder, also: str):
-    listed = world.hub.siblings()
+def test_conflicting_paths_are_refused(pull_folder: PullFolder, also: str):
+    listed = pull_folder.hub.siblings()
     entry = {"rfilename": also, "size": 1, "blobId": "b" * 40}
-    world.hub.siblings = lambda: [*listed, entry]  # type: ignore[method-assign]
+    pull_folder.hub.siblings = lambda: [*listed, entry]  # type: ignore[method-assign]
     with pytest.raises(
         IntegrityError, match="oddly: the whole: a path stands there twice, or is a file and a folder"
     ):
-        world.pull()
-    assert world.hub.sent == 0
+        pull_folder.pull()
+    assert pull_folder.hub.sent == 0
 
 
 @pytest.mark.parametrize("good", [True, False])
-def test_pull_adopts_hub_cache_only_if_hash_is_right(world: PullFolder, tmp_path: Path, good):
+def test_pull_adopts_hub_cache_only_if_hash_is_right(pull_folder: PullFolder, tmp_path: Path, good):
     snapshot = tmp_path / "hub-cache" / "models--owner--model" / "snapshots" / COMMIT
     snapshot.mkdir(parents=True)
-    data = world.hub.files[BIG]
+    data = pull_folder.hub.files[BIG]
     (snapshot / BIG).write_bytes(data if good else data[:-1] + b"?")
-    world.pull()
-    world.assert_right()
-    assert world.hub.served(BIG) == (0 if good else len(data))
+    pull_folder.pull()
+    pull_folder.assert_right()
+    assert pull_folder.hub.served(BIG) == (0 if good else len(data))
 
 
-def test_new_commit_replaces_file_without_quarantine(world: PullFolder):
-    world.pull()
-    world.hub.files[BIG] = content(1_000_000, seed=1)
-    world.pull()
-    world.assert_right()
-    assert not (world.folder / PRIVATE_FOLDER / "quarantine").exists()
+def test_new_commit_replaces_file_without_quarantine(pull_folder: PullFolder):
+    pull_folder.pull()
+    pull_folder.hub.files[BIG] = content(1_000_000, seed=1)
+    pull_folder.pull()
+    pull_folder.assert_right()
+    assert not (pull_folder.folder / PRIVATE_FOLDER / "quarantine").exists()
 
 
-def test_full_disk_is_refused_before_first_request(world: PullFolder, monkeypatch: pytest.MonkeyPatch):
-    usage = shutil.disk_usage(world.folder.parent.parent)
+def test_full_disk_is_refused_before_first_request(pull_folder: PullFolder, monkeypatch: pytest.MonkeyPatch):
+    usage = shutil.disk_usage(pull_folder.folder.parent.parent)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1_000_000))
     with pytest.raises(EnvironmentUnfitError, match=r"needs 3,068,\d+ bytes, and 1,000,000 are free"):
-        world.pull()
-    assert world.hub.ranges == []
+        pull_folder.pull()
+    assert pull_folder.hub.ranges == []
 
 
-def test_pull_resumes_after_disk_fills_up(world: PullFolder, monkeypatch: pytest.MonkeyPatch):
+def test_pull_resumes_after_disk_fills_up(pull_folder: PullFolder, monkeypatch: pytest.MonkeyPatch):
     real, room = os.pwrite, [600_000]
 
     def pwrite(descriptor: int, data: bytes, offset: int) -> int:
@@ -121,19 +121,19 @@ def test_pull_resumes_after_disk_fills_up(world: PullFolder, monkeypatch: pytest
 
     monkeypatch.setattr(os, "pwrite", pwrite)
     with pytest.raises(EnvironmentUnfitError, match=r"needs [\d,]+ bytes more, and [\d,]+ are free"):
-        world.pull()
-    assert not (world.folder / BIG).exists()
+        pull_folder.pull()
+    assert not (pull_folder.folder / BIG).exists()
     monkeypatch.setattr(os, "pwrite", real)
-    before = world.hub.sent
-    world.pull()
-    world.assert_right()
-    assert world.hub.sent - before < len(world.hub.files[BIG])
+    before = pull_folder.hub.sent
+    pull_folder.pull()
+    pull_folder.assert_right()
+    assert pull_folder.hub.sent - before < len(pull_folder.hub.files[BIG])
 
 
 @pytest.mark.parametrize("call", ["fsync", "pwrite"])
-def test_failing_disk_leaves_no_final_name(world: PullFolder, monkeypatch: pytest.MonkeyPatch, call):
+def test_failing_disk_leaves_no_final_name(pull_folder: PullFolder, monkeypatch: pytest.MonkeyPatch, call):
     manifest = hub_module.connect().resolve(REPO, None)
-    ModelFolder(world.folder).folder.mkdir(parents=True)
+    ModelFolder(pull_folder.folder).folder.mkdir(parents=True)
 
     def broken(*_: object) -> int:
         raise OSError(5, "Input/output error")
@@ -141,48 +141,48 @@ def test_failing_disk_leaves_no_final_name(world: PullFolder, monkeypatch: pytes
     with monkeypatch.context() as patch:
         patch.setattr(os, call, broken)
         with pytest.raises(EnvironmentUnfitError, match="Input/output error"):
-            pull(manifest, world.folder, PullReporter(world.said.append, lambda *_: None, PACE))
-    assert not (world.folder / BIG).exists()
-    world.pull()
-    world.assert_right()
+            pull(manifest, pull_folder.folder, PullReporter(pull_folder.said.append, lambda *_: None, PACE))
+    assert not (pull_folder.folder / BIG).exists()
+    pull_folder.pull()
+    pull_folder.assert_right()
 
 
-def test_unreachable_hub_is_network_error(world: PullFolder, monkeypatch: pytest.MonkeyPatch):
+def test_unreachable_hub_is_network_error(pull_folder: PullFolder, monkeypatch: pytest.MonkeyPatch):
     manifest = hub_module.connect().resolve(REPO, None)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(NetworkError, match="does not answer"):
         hub_module.connect().resolve(REPO, None, backoff_s=0.001)
     with pytest.raises(NetworkError, match="4 times in a row") as caught:
-        pull(manifest, world.folder, PullReporter(world.said.append, lambda *_: None, PACE))
+        pull(manifest, pull_folder.folder, PullReporter(pull_folder.said.append, lambda *_: None, PACE))
     assert "\n" not in caught.value.message
 
 
-def test_refusing_proxy_is_named_without_password(world: PullFolder, monkeypatch: pytest.MonkeyPatch):
+def test_refusing_proxy_is_named_without_password(pull_folder: PullFolder, monkeypatch: pytest.MonkeyPatch):
     manifest = hub_module.connect().resolve(REPO, None)
     monkeypatch.setenv("HTTP_PROXY", "http://user:secret@127.0.0.1:9")
     monkeypatch.setenv("http_proxy", "http://user:secret@127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "")
     monkeypatch.setenv("no_proxy", "")
     with pytest.raises(NetworkError, match=r"HTTP_PROXY is http://127\.0\.0\.1:9") as caught:
-        pull(manifest, world.folder, PullReporter(world.said.append, lambda *_: None, PACE))
+        pull(manifest, pull_folder.folder, PullReporter(pull_folder.said.append, lambda *_: None, PACE))
     assert "secret" not in caught.value.message
 
 
-def test_damaged_record_causes_rehash_not_refetch(world: PullFolder):
-    world.pull()
-    (world.folder / PRIVATE_FOLDER / "record.json").write_text("{")
-    assert world.pull() == 0
-    world.assert_right()
+def test_damaged_record_causes_rehash_not_refetch(pull_folder: PullFolder):
+    pull_folder.pull()
+    (pull_folder.folder / PRIVATE_FOLDER / "record.json").write_text("{")
+    assert pull_folder.pull() == 0
+    pull_folder.assert_right()
 
 
-def test_second_pull_is_busy_error(world: PullFolder):
+def test_second_pull_is_busy_error(pull_folder: PullFolder):
     with (
-        ModelFolder(world.folder).lock(),
+        ModelFolder(pull_folder.folder).lock(),
         pytest.raises(DeploymentBusyError, match="another deckard-deploy is pulling"),
     ):
-        world.pull()
-    world.pull()
-    world.assert_right()
+        pull_folder.pull()
+    pull_folder.pull()
+    pull_folder.assert_right()
 
 
 @pytest.mark.parametrize(
@@ -195,26 +195,26 @@ def test_second_pull_is_busy_error(world: PullFolder):
         ([(200, {})], "describes owner/model oddly|not as a hub does"),
     ],
 )
-def test_hub_errors_name_cause_and_hint(world: PullFolder, answers, words):
-    world.hub.api_status = list(answers)
+def test_hub_errors_name_cause_and_hint(pull_folder: PullFolder, answers, words):
+    pull_folder.hub.api_status = list(answers)
     with pytest.raises((NetworkError, IntegrityError), match=words) as caught:
-        world.pull()
+        pull_folder.pull()
     assert caught.value.hint
 
 
-def test_metadata_request_is_retried_after_5xx(world: PullFolder):
-    world.hub.api_status = [(500, {}), (503, {})]
-    world.pull()
-    world.assert_right()
+def test_metadata_request_is_retried_after_5xx(pull_folder: PullFolder):
+    pull_folder.hub.api_status = [(500, {}), (503, {})]
+    pull_folder.pull()
+    pull_folder.assert_right()
 
 
 @pytest.mark.parametrize(
     "path", ["../x", "/etc/x", "a/../../x", ".deckard/record.json", "a\\b", "a\nb", "", "./a"]
 )
-def test_listing_outside_the_folder_is_refused(world: PullFolder, path):
-    world.hub.files[path] = b"x"
+def test_listing_outside_the_folder_is_refused(pull_folder: PullFolder, path):
+    pull_folder.hub.files[path] = b"x"
     with pytest.raises(IntegrityError, match="oddly"):
-        world.pull()
+        pull_folder.pull()
 
 
 @pytest.mark.parametrize(
@@ -237,9 +237,9 @@ def test_manifest_has_commit_and_hashes(hub: Hub):
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "record.json"])
-def test_pull_refuses_device_in_place_of_metadata(world: PullFolder, name: str):
-    world.pull()
-    (world.folder / PRIVATE_FOLDER / name).unlink()
-    (world.folder / PRIVATE_FOLDER / name).symlink_to("/dev/null")
+def test_pull_refuses_device_in_place_of_metadata(pull_folder: PullFolder, name: str):
+    pull_folder.pull()
+    (pull_folder.folder / PRIVATE_FOLDER / name).unlink()
+    (pull_folder.folder / PRIVATE_FOLDER / name).symlink_to("/dev/null")
     with pytest.raises(IntegrityError, match=rf"{name}: not a regular file"):
-        world.pull()
+        pull_folder.pull()

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, deserialize
 from deckard_deploy.errors import IntegrityError
 from deckard_deploy.weights.safetensors_header import parse_header, read_header
 from deckard_deploy.weights.strict_json import read_object
-from tests.support.malformed_safetensors import MALFORMED, ONE, STRICTER, made
+from tests.support.malformed_safetensors import MALFORMED, ONE, STRICTER, malformed_file
 
 
 @pytest.mark.parametrize("content", MALFORMED.values(), ids=MALFORMED)
@@ -60,7 +60,7 @@ def test_library_refuses_malformed_files_too(case):
 def test_valid_file_gives_dtype_shape_and_offsets(tmp_path):
     path = tmp_path / "model.safetensors"
     scalar = {"dtype": "F32", "shape": [], "data_offsets": [4, 8]}
-    path.write_bytes(made({"__metadata__": {"format": "pt"}, **ONE, "s": scalar}, b"12345678"))
+    path.write_bytes(malformed_file({"__metadata__": {"format": "pt"}, **ONE, "s": scalar}, b"12345678"))
     tensors = read_header(path)
     assert {name: (one.dtype, one.shape, one.bytes) for name, one in tensors.items()} == {
         "w": ("U8", (4,), 4),
@@ -94,7 +94,7 @@ _HEADER = st.dictionaries(st.sampled_from(["a", "b", "__metadata__"]), _ENTRY | 
     data=st.binary(max_size=16),
 )
 def test_parser_accepts_nothing_the_library_refuses(header: bytes, data: bytes):
-    content = made(header, data)
+    content = malformed_file(header, data)
     try:
         tensors = parse_header(header, len(content), source="fuzz")
     except IntegrityError as error:

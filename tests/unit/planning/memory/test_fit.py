@@ -9,7 +9,6 @@ from deckard_deploy.planning.memory.parts import (
     EarlierStart,
     HostMeasurements,
     Level,
-    readable_bytes,
 )
 from deckard_deploy.planning.memory.settings import GIB, UnknownMemoryError
 from tests.support.sample_choices import choice
@@ -143,13 +142,6 @@ def test_verdict_between_range_ends_is_doubtful() -> None:
     assert "a sequence of 131,072 tokens" in memory("rtx-5090", "max-model-len=131072").problem()
 
 
-def test_every_part_has_source_and_range() -> None:
-    for profile in ("spark", "b200"):
-        for part in memory(profile).parts:
-            assert part.source
-            assert part.low <= part.expected <= part.high
-
-
 @pytest.mark.parametrize(
     "resolved",
     [choice("thor"), choice("cpu", "environment.VLLM_CPU_KVCACHE_SPACE=null")],
@@ -164,10 +156,6 @@ def test_with_serve_changes_options_by_name() -> None:
     changed = with_serve(choice("spark"), max_model_len=None, kv_cache_dtype="fp8")
     assert "max-model-len" not in changed.serve
     assert changed.serve["kv-cache-dtype"] == "fp8"
-
-
-def test_sizes_are_readable() -> None:
-    assert [readable_bytes(size) for size in (10**7, 12 * GIB)] == ["10 MiB", "12.0 GiB"]
 
 
 def planned_step(profile: str, *changes: str) -> BatchShape:

@@ -7,7 +7,6 @@ import pytest
 from deckard_deploy.errors import EnvironmentUnfitError
 from deckard_deploy.running.docker.client import DockerClient, error_from_message
 from deckard_deploy.running.docker.runtime import DockerRuntime
-from deckard_deploy.system.commands import last_output_line, run
 
 
 @pytest.fixture
@@ -154,26 +153,6 @@ def test_failed_command_shows_last_line(programs):
     assert engine(programs).command("compose", "up", timeout_s=5, check=False).returncode == 1
 
 
-def test_close_without_question_contacts_nothing(world):
-    runtime = DockerRuntime(world.deployment, environment={}, say=lambda _: None)
+def test_close_without_question_contacts_nothing(fake):
+    runtime = DockerRuntime(fake.deployment, environment={}, say=lambda _: None)
     runtime.close()
-
-
-def test_run_reports_command_and_times_out():
-    said = list[str]()
-    done = run(
-        ("sh", "-c", "echo a; echo $X"),
-        environment={"PATH": "/bin", "X": "b c"},
-        say=said.append,
-        timeout_s=9,
-    )
-    assert (done.stdout, said) == ("a\nb c\n", ["$ sh -c 'echo a; echo $X'"])
-    with pytest.raises(EnvironmentUnfitError, match=r"`sh -c` did not answer within 0\.2 s"):
-        run(("sh", "-c", "sleep 9"), environment={"PATH": "/bin"}, say=said.append, timeout_s=0.2)
-
-
-@pytest.mark.parametrize(
-    ("text", "line"), [("a\n b \n\n", "b"), ("", "it said nothing"), ("\n \n", "it said nothing")]
-)
-def test_last_output_line_skips_blank_lines(text, line):
-    assert last_output_line(text) == line

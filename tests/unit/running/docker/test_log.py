@@ -1,6 +1,7 @@
 """The log of a container, as docker's API streams it: each line behind a time stamp."""
 
 import contextlib
+import time
 from collections.abc import Iterator
 from typing import Any, Self
 
@@ -8,7 +9,7 @@ import pytest
 from docker import APIClient
 
 from deckard_deploy.running.docker.client import DockerClient
-from deckard_deploy.running.docker.log import DockerLog
+from deckard_deploy.running.docker.log import DockerLog, _seconds
 from tests.support.waiting import eventually
 
 BAR = b"Loading shards:   0%\rLoading shards:  50%\rLoading shards: 100%\n"
@@ -94,3 +95,21 @@ def test_line_without_stamp_is_shown_whole() -> None:
     )
     assert read(client, 2) == ["first", "Error grabbing logs: EOF", "on"]
     assert client.fake.since[1] == 1796032801
+
+
+@pytest.mark.parametrize(
+    ("stamp", "seconds"),
+    [
+        ("1970-01-01T00:00:00.000000000Z", 0),
+        ("2026-11-30T12:00:00.999999999Z", 1796040000),
+        ("", None),
+    ],
+)
+def test_stamp_is_whole_seconds_in_utc(stamp: str, seconds: int | None, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TZ", "XST+5")
+    time.tzset()
+    try:
+        assert _seconds(stamp) == seconds
+    finally:
+        monkeypatch.undo()
+        time.tzset()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.download_faults import Case
-from tests.faults.local_faults import CASES, on_tmpfs
+from tests.faults.download_faults import DownloadFault
+from tests.faults.local_faults import DOWNLOAD_FAULTS, on_tmpfs
 from tests.support.hub_server import Hub, content, running
 from tests.support.pull_sandbox import BIG, PullSandbox, package_without
 
@@ -17,33 +17,33 @@ MOUNTED = subprocess.run(
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[PullSandbox]:
+def sandbox(tmp_path: Path) -> Iterator[PullSandbox]:
     served = Hub({"config.json": b'{"a": 1}\n', BIG: content(2_000_001), "tool.py": b"print()\n"})
     with running(served):
         yield PullSandbox(served, tmp_path)
 
 
-def named(case: Case) -> object:
+def named(case: DownloadFault) -> object:
     needs_mount = MOUNTED.returncode and case.number in ("F16", "F18a", "F18b", "F18c")
     marks = [pytest.mark.skip(reason=MOUNTED.stderr.decode())] if needs_mount else []
     return pytest.param(case, id=case.number, marks=marks)
 
 
-@pytest.mark.parametrize("case", [named(case) for case in CASES])
-def test_fault_is_survived(case: Case, site: PullSandbox):
-    case.scenario(site)
+@pytest.mark.parametrize("case", [named(case) for case in DOWNLOAD_FAULTS])
+def test_fault_is_survived(case: DownloadFault, sandbox: PullSandbox):
+    case.scenario(sandbox)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", [named(case) for case in CASES])
-def test_fault_is_not_survived_without_guard(case: Case, site: PullSandbox, tmp_path: Path):
-    site.package = package_without(tmp_path / "unguarded", case.number, case.instead)
+@pytest.mark.parametrize("case", [named(case) for case in DOWNLOAD_FAULTS])
+def test_fault_is_not_survived_without_guard(case: DownloadFault, sandbox: PullSandbox, tmp_path: Path):
+    sandbox.package = package_without(tmp_path / "unguarded", case.number, case.instead)
     with pytest.raises(AssertionError) as caught:
-        case.scenario(site)
+        case.scenario(sandbox)
     assert case.otherwise in str(caught.value)
 
 
 def test_cases_are_f1_to_f20_without_f17():
-    assert {case.number.rstrip("abc") for case in CASES} == {f"F{number}" for number in range(1, 21)} - {
-        "F17"
-    }
+    assert {case.number.rstrip("abc") for case in DOWNLOAD_FAULTS} == {
+        f"F{number}" for number in range(1, 21)
+    } - {"F17"}

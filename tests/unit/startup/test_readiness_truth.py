@@ -3,15 +3,15 @@
 import pytest
 
 from tests.support.server_behaviours import BEHAVIOURS, CRASHES, NEVER
-from tests.support.start_outcomes import Case, healthy, lists_the_model, ready_by, table
+from tests.support.start_outcomes import StartOutcome, healthy, lists_the_model, ready_by, table
 
 REPORTED_WITHIN_S = 3.0
 SEEDS = (1,)
 
 
 @pytest.fixture(scope="module")
-def cases() -> dict[str, list[Case]]:
-    found: dict[str, list[Case]] = {behaviour.name: [] for behaviour in BEHAVIOURS}
+def cases() -> dict[str, list[StartOutcome]]:
+    found: dict[str, list[StartOutcome]] = {behaviour.name: [] for behaviour in BEHAVIOURS}
     for one in table(SEEDS):
         found[one.behaviour.name].append(one)
     return found
@@ -22,14 +22,14 @@ def test_there_are_forty_behaviours():
 
 
 @pytest.mark.parametrize("name", [behaviour.name for behaviour in BEHAVIOURS])
-def test_verdict_is_true(cases: dict[str, list[Case]], name: str):
+def test_verdict_is_true(cases: dict[str, list[StartOutcome]], name: str):
     assert len(cases[name]) == len(SEEDS)
     for one in cases[name]:
         assert one.true, one
 
 
 @pytest.mark.parametrize("name", [behaviour.name for behaviour in CRASHES])
-def test_crash_is_reported_within_seconds(cases: dict[str, list[Case]], name: str):
+def test_crash_is_reported_within_seconds(cases: dict[str, list[StartOutcome]], name: str):
     assert all(0 <= one.after_s <= REPORTED_WITHIN_S for one in cases[name]), cases[name]
 
 

@@ -10,7 +10,7 @@ from tests.support.pull_sandbox import BIG, PullSandbox
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[PullSandbox]:
+def sandbox(tmp_path: Path) -> Iterator[PullSandbox]:
     with running(Hub({"config.json": b'{"a": 1}\n', BIG: content(2_000_001)})) as served:
         yield PullSandbox(served, tmp_path)
 
@@ -18,11 +18,11 @@ def site(tmp_path: Path) -> Iterator[PullSandbox]:
 @pytest.mark.parametrize(
     ("limit", "said"), [("fsize=1000000", "File too large"), ("nofile=7", "Too many open files")]
 )
-def test_pull_names_ulimit_and_resumes_without_it(site: PullSandbox, limit: str, said: str):
-    site.wrapper = ["prlimit", f"--{limit}"]
-    found = site.pull()
+def test_pull_names_ulimit_and_resumes_without_it(sandbox: PullSandbox, limit: str, said: str):
+    sandbox.wrapper = ["prlimit", f"--{limit}"]
+    found = sandbox.pull()
     assert found.names(3, said, "ulimit -"), found
     assert BIG not in found.files
-    site.wrapper = []
-    assert site.pull().code == 0
-    assert site.is_right(), "the files are not right"
+    sandbox.wrapper = []
+    assert sandbox.pull().code == 0
+    assert sandbox.is_right(), "the files are not right"

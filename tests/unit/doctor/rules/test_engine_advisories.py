@@ -19,7 +19,7 @@ from deckard_deploy.planning.planner import build_plan
 from deckard_deploy.rendering.gateway import ROUTES, render_gateway
 from deckard_deploy.running.watch import MAX_RESTARTS as WATCH_RESTARTS
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 # The profile `cpu` runs without docker, and so without a gateway unless nginx is there.
 PROFILES = [name for name in listing.names("profiles") if name != "cpu"]
 

@@ -1,0 +1,36 @@
+"""Pictures of a record, where matplotlib is installed."""
+
+import struct
+import sys
+from pathlib import Path
+
+import pytest
+
+from deckard_deploy.cli.main import run as tool
+from deckard_deploy.measuring import plots, records
+from deckard_deploy.measuring.baselines import baselines
+from deckard_deploy.measuring.figures import rows
+from tests.support import sample_records
+from tests.support.sample_records import full_record
+
+
+def test_one_picture_per_measured_figure() -> None:
+    drawn = plots.pictures(rows(full_record()), baselines()["seed"])
+    assert list(drawn) == ["throughput", "latency", "acceptance", "roofline"]
+    for picture in drawn.values():
+        width, height = struct.unpack(">II", picture[16:24])  # PNG: signature, length, IHDR, width, height
+        assert (picture[:4], width, height) == (b"\x89PNG", 1152, 518)
+    assert list(plots.pictures(rows(sample_records.record([sample_records.run(1.0)])))) == [
+        "throughput",
+        "latency",
+    ]
+
+
+def test_missing_matplotlib_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = records.save(tmp_path, sample_records.record([sample_records.run(2.0), sample_records.run(3.0)]))
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert tool(["bench", "report", str(path), "-o", str(tmp_path / "out")]) == 3
+    assert "error: the plots need matplotlib" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
