@@ -175,9 +175,7 @@ def run_up(running: Running) -> list[str]:
     """Run `up` of this version with the plan that runs. Return its lines."""
     resolved = resolve(Deployment(), profile=library.profile("cpu"))
     report = Lines()
-    up.run(
-        HostPlan(resolved, running.release.plan, Unknown("not planned here")), running.fake.state, report
-    )
+    up.run(HostPlan(resolved, running.release.plan, Unknown("not planned here")), running.fake.state, report)
     return report.lines
 
 

@@ -70,7 +70,7 @@ from deckard_deploy.errors import DeployError
 from deckard_deploy.weights import hub
 from deckard_deploy.weights.pull import PullReporter, pull
 try:
-    pull(hub.resolve("owner/model", None), Path(sys.argv[1]), PullReporter(print, lambda done, total: None))
+    pull(hub.connect().resolve("owner/model", None), Path(sys.argv[1]), PullReporter(print, lambda done, total: None))
     print("fetched")
 except DeployError as error:
     print(f"{error.message}; try: {error.hint}")

@@ -16,6 +16,7 @@ UNTESTED = {
     "doctor/rules/docker": RULES,
     "doctor/rules/gpu": RULES,
     "doctor/rules/memory": RULES,
+    "patching/image_files": "tests/e2e/test_patch_image.py reads real images",
     "running/runtime": PROTOCOL,
     "startup/observation": PROTOCOL,
     "system/unknown": "a text",
