@@ -9,6 +9,7 @@ from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError
 from deckard_deploy.operations.manifests import manifest_for
 from deckard_deploy.operations.options import DEFAULT_LOCK, LockUse
 from deckard_deploy.operations.reporting import Reporter
+from deckard_deploy.rehearsal.folder import require_libraries
 from deckard_deploy.running.layout import StateDir, home_required
 from deckard_deploy.system.files import remove_folder
 from deckard_deploy.weights.pull import PullReporter, pull
@@ -90,6 +91,7 @@ def _ensure_model(model: ModelSpec, folder: Path, report: Reporter) -> None:
     if not isinstance(model.weights, Generated):
         ensure_pulled(model, folder, report)
         return
+    require_libraries()
     from deckard_deploy.rehearsal import assistant, gemma4  # noqa: PLC0415  numpy, which is an extra
 
     if model.weights.generator == "tiny-assistant":

@@ -14,6 +14,10 @@ import json
 from pathlib import Path
 from typing import Literal
 
+import ml_dtypes
+import numpy as np
+from safetensors.numpy import save_file
+
 from deckard_deploy.rehearsal import layers as target
 from deckard_deploy.rehearsal.folder import ensure_generated
 from deckard_deploy.rehearsal.gemma4 import CONTEXT_TOKENS, text_config
@@ -36,9 +40,6 @@ def write(folder: Path, *, kind: Kind = "good") -> Path:
 
 
 def _write_files(folder: Path, kind: Kind) -> None:
-    import ml_dtypes  # noqa: PLC0415  slow
-    from safetensors.numpy import save_file  # noqa: PLC0415  slow
-
     texts = {
         "config.json": _config(),
         "tokenizer.json": tokenizer_json(),
@@ -114,8 +115,6 @@ def _scripted(*, later_lost: bool) -> Tensors:
     In the target's hidden state OTHER is zero for a scripted token. The drafter sets it to mark a step after
     the first.
     """
-    import numpy as np  # noqa: PLC0415  slow
-
     ids = vocabulary()
     index = {token: number for number, token in enumerate(scripted_tokens())}
     into = np.zeros((HIDDEN, 2 * target.HIDDEN), np.float32)

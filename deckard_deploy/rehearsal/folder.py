@@ -1,4 +1,4 @@
-"""A folder of generated weights, created atomically."""
+"""A folder of generated weights, created atomically, and the libraries that write them."""
 
 import importlib.util
 import json
@@ -19,12 +19,10 @@ def ensure_generated(
     """Ensure that `folder` has the files that `write_files` writes, and return it.
 
     description: names the content. A complete folder with this description stays, another one is replaced.
-    Raises EnvironmentUnfitError if numpy, ml_dtypes or safetensors is missing, and BadInputError if the
-    folder has other files.
+    Raises BadInputError if the folder has other files.
     """
     if _is_complete(folder, description):
         return folder
-    _require_libraries()
     if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
         raise BadInputError(
             f"{folder} holds files that are not a tiny Gemma 4", hint="name a new folder, or empty this one"
@@ -60,7 +58,8 @@ def _manifest(folder: Path, description: Mapping[str, object]) -> bytes:
     return (json.dumps({**description, "file_bytes": sizes}, indent=2) + "\n").encode()
 
 
-def _require_libraries() -> None:
+def require_libraries() -> None:
+    """Require the libraries that `gemma4` and `assistant` import. Raises EnvironmentUnfitError."""
     for library in ("numpy", "ml_dtypes", "safetensors"):
         if importlib.util.find_spec(library) is None:
             raise EnvironmentUnfitError(

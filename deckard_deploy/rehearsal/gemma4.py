@@ -11,6 +11,9 @@ import json
 from pathlib import Path
 from typing import Literal
 
+import ml_dtypes
+from safetensors.numpy import save_file
+
 from deckard_deploy.rehearsal import layers, nvfp4
 from deckard_deploy.rehearsal.folder import ensure_generated
 from deckard_deploy.rehearsal.script import BOS, EOS, TURN_END
@@ -56,9 +59,6 @@ def _write_files(folder: Path, quantization: Quantization) -> None:
 
 
 def _write_tensors(file: Path, quantization: Quantization) -> None:
-    import ml_dtypes  # noqa: PLC0415  slow
-    from safetensors.numpy import save_file  # noqa: PLC0415  slow
-
     exact = layers.all_tensors()
     if quantization == "none":
         tensors = {name: tensor.astype(ml_dtypes.bfloat16) for name, tensor in exact.items()}

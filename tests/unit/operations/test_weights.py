@@ -1,6 +1,8 @@
 """The weights of a choice: pulled, verified, and of one vocabulary."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,3 +71,30 @@ def test_compat_needs_a_folder_of_the_user(
     with pytest.raises(EnvironmentUnfitError, match="no weights in ") as refused:
         ensure_weights(resolved, StateDir(tmp_path / "state"), report)
     assert str(refused.value.hint).startswith("hf download ")
+
+
+WITHOUT_NUMPY = """
+import sys
+from pathlib import Path
+sys.modules["numpy"] = None
+from deckard_deploy.operations.choice import resolve_choice
+from deckard_deploy.operations.options import Choice
+from deckard_deploy.operations.reporting import SILENT
+from deckard_deploy.operations.weights import ensure_weights
+from deckard_deploy.errors import EnvironmentUnfitError
+from deckard_deploy.running.layout import StateDir
+try:
+    ensure_weights(resolve_choice(Choice(profile="cpu"), SILENT), StateDir(Path(sys.argv[1])), SILENT)
+except EnvironmentUnfitError as error:
+    print(error.message, error.hint)
+"""
+
+
+def test_missing_library_is_named_with_pip_command(tmp_path: Path) -> None:
+    """In another process: this one has imported numpy."""
+    command = [sys.executable, "-c", WITHOUT_NUMPY, str(tmp_path / "state")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert "numpy is not installed" in done.stdout
+    assert "pip install 'deckard-deploy[cpu]'" in done.stdout
+    assert not (tmp_path / "state" / "models").exists()
