@@ -122,15 +122,15 @@ def render(
     Kubernetes manifests. root: the folder on that host that holds models/, cache/ and patches/. Raises
     BadInputError.
     """
-    planned = _render.plan_for_folders(choice, root, None, report)
+    files = _render.PlanFiles(_render.plan_for_folders(choice, root, None, report))
     texts = {
-        "compose": _render.compose_text,
-        "gateway": _render.gateway_text,
-        "command": _render.command_text,
-        "run": _render.run_text,
-        "k8s": _render.kubernetes_text,
+        "compose": files.compose,
+        "gateway": files.gateway,
+        "command": files.command,
+        "run": files.run,
+        "k8s": files.kubernetes,
     }
-    return texts[format](planned)
+    return texts[format]()
 
 
 def up(

@@ -13,7 +13,7 @@ from deckard_deploy.errors import BadInputError
 from deckard_deploy.operations.options import Selection
 
 if TYPE_CHECKING:
-    from deckard_deploy.planning.plan import LaunchPlan
+    from deckard_deploy.operations.render import PlanFiles
 
 
 @click.group()
@@ -80,7 +80,7 @@ def down(*, selection: Selection, purge: bool) -> None:
 
 @monitor.command()
 @plan_options
-def render(plan: "LaunchPlan", output: Path | None) -> None:
+def render(files: "PlanFiles", output: Path | None) -> None:
     """Write the files into the folder that --output names; whoever runs them makes the password.
 
     \b
@@ -91,5 +91,5 @@ def render(plan: "LaunchPlan", output: Path | None) -> None:
 
     if output is None:
         raise BadInputError("these are several files", hint="deckard-deploy monitor render --output FOLDER …")
-    password = write_files(plan, output)
+    password = write_files(files.plan, output)
     say(f"written to {output}; put a password into {password}, with mode 600")

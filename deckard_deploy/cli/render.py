@@ -12,7 +12,7 @@ from deckard_deploy.cli.reporter import TERMINAL
 from deckard_deploy.operations.options import Choice
 
 if TYPE_CHECKING:
-    from deckard_deploy.planning.plan import LaunchPlan
+    from deckard_deploy.operations.render import PlanFiles
 
 
 @click.group()
@@ -26,14 +26,14 @@ def render() -> None:
 
 
 def plan_options(command: Command) -> Command:
-    """Add the parameters `plan` and `output` to a `render` verb."""
+    """Add the parameters `files` and `output` to a `render` verb."""
 
     @functools.wraps(command)
     def with_plan(*, choice: Choice, root: str, models_dir: str | None, locked: bool, **more: Any) -> None:
-        from deckard_deploy.operations.render import plan_for_folders
+        from deckard_deploy.operations import render as operation
 
-        plan = plan_for_folders(choice, root, models_dir, TERMINAL, locked=locked)
-        command(plan=plan, **more)
+        plan = operation.plan_for_folders(choice, root, models_dir, TERMINAL, locked=locked)
+        command(files=operation.PlanFiles(plan), **more)
 
     decorated: Command = with_plan
     for option in reversed(_OPTIONS):
@@ -59,58 +59,50 @@ _OPTIONS = (
 
 @render.command()
 @plan_options
-def compose(plan: "LaunchPlan", output: Path | None) -> None:
+def compose(files: "PlanFiles", output: Path | None) -> None:
     """Write compose.yaml.
 
     \b
     Example:
       deckard-deploy render compose --profile b200 --set max-num-seqs=8 -o compose.yaml
     """
-    from deckard_deploy.operations.render import compose_text
-
-    write_text(compose_text(plan), output)
+    write_text(files.compose(), output)
 
 
 @render.command()
 @plan_options
-def gateway(plan: "LaunchPlan", output: Path | None) -> None:
+def gateway(files: "PlanFiles", output: Path | None) -> None:
     """Write nginx.conf of the gateway, which lies beside compose.yaml.
 
     \b
     Example:
       deckard-deploy render gateway --profile spark -o nginx.conf
     """
-    from deckard_deploy.operations.render import gateway_text
-
-    write_text(gateway_text(plan), output)
+    write_text(files.gateway(), output)
 
 
 @render.command()
 @plan_options
-def command(plan: "LaunchPlan", output: Path | None) -> None:
+def command(files: "PlanFiles", output: Path | None) -> None:
     """Write the `vllm serve` line.
 
     \b
     Example:
       deckard-deploy render command --profile spark
     """
-    from deckard_deploy.operations.render import command_text
-
-    write_text(command_text(plan), output)
+    write_text(files.command(), output)
 
 
 @render.command(name="run")
 @plan_options
-def run_line(plan: "LaunchPlan", output: Path | None) -> None:
+def run_line(files: "PlanFiles", output: Path | None) -> None:
     """Write the `docker run` line.
 
     \b
     Example:
       deckard-deploy render run --profile spark
     """
-    from deckard_deploy.operations.render import run_text
-
-    write_text(run_text(plan), output)
+    write_text(files.run(), output)
 
 
 @render.command()
@@ -123,7 +115,7 @@ def run_line(plan: "LaunchPlan", output: Path | None) -> None:
     help="Where deckard-deploy is on the host that will have the unit.",
 )
 @click.option("--state-dir", metavar="PATH", envvar="DECKARD_HOME", help="As for `up`. [env: DECKARD_HOME]")
-def systemd(plan: "LaunchPlan", output: Path | None, program: str, state_dir: str | None) -> None:
+def systemd(files: "PlanFiles", output: Path | None, program: str, state_dir: str | None) -> None:
     """Write a systemd unit that keeps the deployment answering.
 
     It watches the current release of the deployment, so `up` comes first, once.
@@ -132,20 +124,16 @@ def systemd(plan: "LaunchPlan", output: Path | None, program: str, state_dir: st
     Example:
       deckard-deploy render systemd --profile spark -o ~/.config/systemd/user/deckard-spark.service
     """
-    from deckard_deploy.operations.render import unit_text
-
-    write_text(unit_text(plan, program=program, state_dir=state_dir), output)
+    write_text(files.unit(program=program, state_dir=state_dir), output)
 
 
 @render.command()
 @plan_options
-def k8s(plan: "LaunchPlan", output: Path | None) -> None:
+def k8s(files: "PlanFiles", output: Path | None) -> None:
     """Write a Deployment, a Service, a NetworkPolicy and a ConfigMap.
 
     \b
     Example:
       deckard-deploy render k8s --profile h200 | kubectl apply -f -
     """
-    from deckard_deploy.operations.render import kubernetes_text
-
-    write_text(kubernetes_text(plan), output)
+    write_text(files.kubernetes(), output)

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.operations.choice import resolve_choice
@@ -54,63 +55,63 @@ def absolute(path: str, option: str, *, home: bool) -> PurePosixPath:
     return PurePosixPath(path)
 
 
-def compose_text(plan: LaunchPlan) -> str:
-    """Return compose.yaml. Raises BadInputError for an engine without an image."""
-    _require_image(plan)
-    return render_compose(plan)
+class PlanFiles(NamedTuple):
+    """The files and command lines of a plan, as text."""
 
+    plan: LaunchPlan
 
-def gateway_text(plan: LaunchPlan) -> str:
-    """Return nginx.conf. Raises BadInputError for a plan without a gateway."""
-    if plan.gateway is None:
-        raise BadInputError(
-            f"the plan of {plan.deployment} has no gateway", hint="deckard-deploy render compose …"
-        )
-    return render_gateway(plan)
+    def compose(self) -> str:
+        """Return compose.yaml. Raises BadInputError for an engine without an image."""
+        _require_image(self.plan)
+        return render_compose(self.plan)
 
+    def gateway(self) -> str:
+        """Return nginx.conf. Raises BadInputError for a plan without a gateway."""
+        if self.plan.gateway is None:
+            raise BadInputError(
+                f"the plan of {self.plan.deployment} has no gateway", hint="deckard-deploy render compose …"
+            )
+        return render_gateway(self.plan)
 
-def command_text(plan: LaunchPlan) -> str:
-    """Return the `vllm serve` line."""
-    return render_command(plan)
+    def command(self) -> str:
+        """Return the `vllm serve` line."""
+        return render_command(self.plan)
 
+    def unit(self, *, program: str, state_dir: str | None) -> str:
+        """Return a systemd unit that runs `watch`. program: the path of deckard-deploy on the host of the unit.
 
-def unit_text(plan: LaunchPlan, *, program: str, state_dir: str | None) -> str:
-    """Return a systemd unit that runs `watch`. program: the path of deckard-deploy on the host of the unit.
+        Raises BadInputError for a path that a unit cannot hold.
+        """
+        # systemd takes no others there, however they are quoted.
+        if not re.fullmatch(r"/[A-Za-z0-9._/+-]+", program):
+            raise BadInputError(f"--program: {program!r}: a path of letters, digits and . _ / + -")
+        folder = str(absolute(state_dir, "--state-dir", home=False)) if state_dir else None
+        return render_unit(self.plan, program=program, state_dir=folder)
 
-    Raises BadInputError for a path that a unit cannot hold.
-    """
-    # systemd takes no others there, however they are quoted.
-    if not re.fullmatch(r"/[A-Za-z0-9._/+-]+", program):
-        raise BadInputError(f"--program: {program!r}: a path of letters, digits and . _ / + -")
-    folder = str(absolute(state_dir, "--state-dir", home=False)) if state_dir else None
-    return render_unit(plan, program=program, state_dir=folder)
+    def run(self) -> str:
+        """Return the `docker run` line. Raises BadInputError for a plan that needs a second container."""
+        _require_image(self.plan)
+        if self.plan.gateway and (self.plan.gateway.exposed or self.plan.gateway.tls):
+            asked = "--expose" if self.plan.gateway.exposed else "TLS"
+            raise BadInputError(
+                f"{asked} needs the gateway, a second container", hint="deckard-deploy render compose …"
+            )
+        return render_run(self.plan)
 
-
-def run_text(plan: LaunchPlan) -> str:
-    """Return the `docker run` line. Raises BadInputError for a plan that needs a second container."""
-    _require_image(plan)
-    if plan.gateway and (plan.gateway.exposed or plan.gateway.tls):
-        asked = "--expose" if plan.gateway.exposed else "TLS"
-        raise BadInputError(
-            f"{asked} needs the gateway, a second container", hint="deckard-deploy render compose …"
-        )
-    return render_run(plan)
-
-
-def kubernetes_text(plan: LaunchPlan) -> str:
-    """Return the Kubernetes manifests. Raises BadInputError for a plan that Kubernetes cannot run."""
-    _require_image(plan)
-    try:
-        text = render_kubernetes(plan)
-    except ValueError as error:
-        raise BadInputError(
-            str(error), hint="render compose, or leave network, ipc, CUDA_VISIBLE_DEVICES and --compat"
-        ) from error
-    if any(mount.source.startswith("~/") for mount in plan.all_mounts):
-        raise BadInputError(
-            "Kubernetes does not know whose ~/ is meant", hint="--root and --models-dir with a whole path"
-        )
-    return text
+    def kubernetes(self) -> str:
+        """Return the Kubernetes manifests. Raises BadInputError for a plan that Kubernetes cannot run."""
+        _require_image(self.plan)
+        try:
+            text = render_kubernetes(self.plan)
+        except ValueError as error:
+            raise BadInputError(
+                str(error), hint="render compose, or leave network, ipc, CUDA_VISIBLE_DEVICES and --compat"
+            ) from error
+        if any(mount.source.startswith("~/") for mount in self.plan.all_mounts):
+            raise BadInputError(
+                "Kubernetes does not know whose ~/ is meant", hint="--root and --models-dir with a whole path"
+            )
+        return text
 
 
 def _require_image(plan: LaunchPlan) -> None:

@@ -4,15 +4,7 @@ import pytest
 
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.operations.options import Choice
-from deckard_deploy.operations.render import (
-    absolute,
-    compose_text,
-    gateway_text,
-    kubernetes_text,
-    plan_for_folders,
-    run_text,
-    unit_text,
-)
+from deckard_deploy.operations.render import PlanFiles, absolute, plan_for_folders
 from deckard_deploy.operations.reporting import SILENT
 from deckard_deploy.planning.plan import LaunchPlan
 
@@ -41,16 +33,16 @@ def test_home_is_for_containers_only() -> None:
         planned("cpu", root="~/d")
 
 
-@pytest.mark.parametrize("text", [compose_text, run_text, kubernetes_text])
+@pytest.mark.parametrize("text", [PlanFiles.compose, PlanFiles.run, PlanFiles.kubernetes])
 def test_process_has_no_container_text(text) -> None:
     with pytest.raises(BadInputError, match="runs without Docker"):
-        text(planned("cpu"))
+        text(PlanFiles(planned("cpu")))
 
 
 def test_plan_without_gateway_has_no_nginx_conf() -> None:
-    assert "listen" in gateway_text(planned("spark"))
+    assert "listen" in PlanFiles(planned("spark")).gateway()
     with pytest.raises(BadInputError, match="has no gateway"):
-        gateway_text(planned("cpu"))
+        PlanFiles(planned("cpu")).gateway()
 
 
 @pytest.mark.parametrize(
@@ -62,15 +54,15 @@ def test_plan_without_gateway_has_no_nginx_conf() -> None:
 )
 def test_run_line_has_no_second_container(settings: tuple[str, ...], message: str) -> None:
     with pytest.raises(BadInputError, match=message):
-        run_text(planned("spark", *settings))
+        PlanFiles(planned("spark", *settings)).run()
 
 
 def test_kubernetes_refuses_home() -> None:
     with pytest.raises(BadInputError, match="does not know whose ~/ is meant"):
-        kubernetes_text(planned("spark", root="~/d"))
+        PlanFiles(planned("spark", root="~/d")).kubernetes()
 
 
 @pytest.mark.parametrize("program", ["deckard-deploy", "/a b", "/a%h", "/a\n"])
 def test_unit_refuses_program_path(program: str) -> None:
     with pytest.raises(BadInputError, match="--program"):
-        unit_text(planned("spark"), program=program, state_dir=None)
+        PlanFiles(planned("spark")).unit(program=program, state_dir=None)
