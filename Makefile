@@ -1,5 +1,5 @@
 # Names for what a person runs: `make help` lists them.
-.PHONY: help unit check e2e test lint format generate lock bench venv
+.PHONY: help unit check e2e test coverage lint format generate lock bench venv
 .DEFAULT_GOAL := help
 bin := .venv/bin
 # Tests start the program hundreds of times: each would compile it again.
@@ -22,7 +22,10 @@ e2e: venv ## end to end, one after the other: a real vLLM, docker, nginx; what i
 test: ## everything, as CI does: about 20 minutes on two cores
 	scripts/test
 
-lint: ## format, lint, types, generated files
+coverage: venv ## what the unit tests cover, with a floor
+	$(bin)/pytest tests/unit -n 2 --cov
+
+lint: ## format, lint, types, complexity, spelling, generated files
 	scripts/lint
 
 format: venv ## format, and fix what ruff can fix

@@ -58,7 +58,7 @@ def choice_options(command: Command, *, detect: bool = False) -> Command:
             profile=options.pop("profile"),
             config=options.pop("config"),
             settings=tuple(settings),
-            compat=options.pop("compat"),
+            compat=options.pop("compat", None),
             detect=detect,
         )
         return command(choice=choice, **options)
@@ -69,11 +69,11 @@ def choice_options(command: Command, *, detect: bool = False) -> Command:
 
 
 def short_choice_options(command: Command) -> Command:
-    """Add the parameter `choice` to a verb, from --profile, --config, --set and --compat alone."""
+    """Add the parameter `choice` to a verb, from --profile, --config and --set alone."""
 
     @functools.wraps(command)
     def with_choice(**options: Any) -> object:
-        chosen = {name: options.pop(name) for name in ("profile", "config", "settings", "compat")}
+        chosen = {name: options.pop(name) for name in ("profile", "config", "settings")}
         return command(choice=Choice(**chosen), **options)
 
     for option in reversed(_SHORT_OPTIONS):
@@ -91,7 +91,6 @@ _SHORT_OPTIONS = (
     click.option(
         "--set", "settings", metavar="KEY=VALUE", multiple=True, help="Override a setting or a vLLM option."
     ),
-    click.option("--compat", metavar="NAME", help="Judge somebody's own launch line; known: seed."),
 )
 
 
@@ -118,8 +117,10 @@ _DEPLOYMENT_OPTIONS = (
         "--expose", metavar="ADDRESS", help="Let other machines in, on this address; clients need a key."
     ),
     click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on; default: 8000."),
-    click.option("--compat", metavar="NAME", help="Keep somebody's own launch line; known: seed."),
 )
+
+# For `plan` and `render`, which compare a launch line of somebody else with that of a profile.
+compat_option = click.option("--compat", metavar="NAME", help="Keep somebody's own launch line; known: seed.")
 
 
 def numbers(_: click.Context, option: click.Parameter, text: str | None) -> tuple[int, ...] | None:

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import click
 
-from deckard_deploy.cli.options import host_choice_options, locked_option, state_option
+from deckard_deploy.cli.options import compat_option, host_choice_options, locked_option, state_option
 from deckard_deploy.cli.reporter import TERMINAL
 from deckard_deploy.operations.options import Choice
 
 
 @click.command()
+@compat_option
 @host_choice_options
 @state_option
 @locked_option

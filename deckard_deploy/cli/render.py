@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from deckard_deploy.cli.options import Command, choice_options, locked_option
+from deckard_deploy.cli.options import Command, choice_options, compat_option, locked_option
 from deckard_deploy.cli.output import write_text
 from deckard_deploy.cli.reporter import TERMINAL
 from deckard_deploy.operations.options import Choice
@@ -38,7 +38,7 @@ def plan_options(command: Command) -> Command:
     decorated: Command = with_plan
     for option in reversed(_OPTIONS):
         decorated = option(decorated)
-    return choice_options(decorated)
+    return compat_option(choice_options(decorated))
 
 
 _OPTIONS = (

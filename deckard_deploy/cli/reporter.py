@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 from deckard_deploy.cli.output import can_rewrite_lines, echo_command, say
+from deckard_deploy.cli.screens.transfer import PlainDisplay
 
 if TYPE_CHECKING:
     from deckard_deploy.cli.screens.transfer_live import LiveDisplay
@@ -39,8 +40,6 @@ class TerminalReporter:
     def transfer(self, name: str, /) -> "Iterator[TransferDisplay]":
         """Show the transfer of a model's files: a live line on a terminal, plain lines elsewhere."""
         if not can_rewrite_lines(sys.stderr):
-            from deckard_deploy.cli.screens.transfer import PlainDisplay
-
             yield PlainDisplay(name)
             return
         from deckard_deploy.cli.screens.transfer_live import LiveDisplay

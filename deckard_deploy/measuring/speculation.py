@@ -53,6 +53,21 @@ class SpecRecord(RecordBase):
                 return trial
         return None
 
+    def recommendation_text(self) -> str:
+        """Return the recommendation as a sentence."""
+        best = self.best
+        if best is not None:
+            return (
+                f"recommended: draft {best.tokens}: {best.ratio:.2f} times as fast "
+                f"({best.low:.2f} to {best.high:.2f}), {best.length or 1:.2f} tokens a step"
+            )
+        text = "recommended: no drafter; with none of these numbers it was surely faster"
+        likeliest = max(self.tried, key=lambda trial: trial.ratio, default=None)
+        if likeliest is None or likeliest.verdict == "slower":
+            return text
+        interval = f"{likeliest.ratio:.2f} times as fast, {likeliest.low:.2f} to {likeliest.high:.2f}"
+        return f"{text} (drafting {likeliest.tokens}: {interval}; more --runs would tell)"
+
 
 def evaluate(tokens: int, record: BenchRecord, off: BenchRecord) -> Trial:
     """Compare a sweep that drafts `tokens` with the sweep `off`, which has no drafter."""
@@ -155,19 +170,3 @@ def _trial_cells(trial: Trial, numbers: list[int]) -> tuple[str, ...]:
         f"{trial.low:.2f} to {trial.high:.2f}",
         trial.verdict,
     )
-
-
-def recommendation_text(record: SpecRecord) -> str:
-    """Return the recommendation as a sentence."""
-    best = record.best
-    if best is not None:
-        return (
-            f"recommended: draft {best.tokens}: {best.ratio:.2f} times as fast "
-            f"({best.low:.2f} to {best.high:.2f}), {best.length or 1:.2f} tokens a step"
-        )
-    text = "recommended: no drafter; with none of these numbers it was surely faster"
-    likeliest = max(record.tried, key=lambda trial: trial.ratio, default=None)
-    if likeliest is None or likeliest.verdict == "slower":
-        return text
-    interval = f"{likeliest.ratio:.2f} times as fast, {likeliest.low:.2f} to {likeliest.high:.2f}"
-    return f"{text} (drafting {likeliest.tokens}: {interval}; more --runs would tell)"

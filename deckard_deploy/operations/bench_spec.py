@@ -53,7 +53,7 @@ def explain(selection: Selection, tokens: tuple[int, ...]) -> str:
 
 def result_of(record: SpecRecord) -> tuple[list[tuple[str, ...]], str]:
     """Return the record as a table, and the advice in one line."""
-    return list(speculation.cells(record)), speculation.recommendation_text(record)
+    return list(speculation.cells(record)), record.recommendation_text()
 
 
 def run(selection: Selection, settings: Settings, tokens: tuple[int, ...], report: Reporter) -> SpecRecord:

@@ -4,16 +4,13 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.catalog.specs import Generated
 from deckard_deploy.errors import DoesNotFitError, IntegrityError
-from deckard_deploy.measuring import speculation
-from deckard_deploy.measuring.records import Drafting
 from deckard_deploy.operations.choice import resolve_choice
 from deckard_deploy.operations.locked import apply_lock, require_locked
-from deckard_deploy.operations.measured_memory import earlier_starts
 from deckard_deploy.operations.options import Choice
 from deckard_deploy.operations.patches import with_needed_patches
 from deckard_deploy.operations.reporting import Reporter
@@ -29,6 +26,9 @@ from deckard_deploy.running.releases import Releases
 from deckard_deploy.system.meminfo import MEMINFO, total_and_available
 from deckard_deploy.system.unknown import Unknown
 from deckard_deploy.weights.checkpoint import read_checkpoint
+
+if TYPE_CHECKING:
+    from deckard_deploy.measuring.speculation import SpecRecord
 
 _KV_BYTES = "kv-cache-memory-bytes"
 # A host is the profile's machine if it has at least this share of its memory, and at most this much more:
@@ -56,7 +56,7 @@ class PlanView(NamedTuple):
     current: LaunchPlan | None
     changes: list[str]
     fitting: tuple[MemoryChange, ...]
-    drafter: speculation.SpecRecord | None
+    drafter: "SpecRecord | None"
 
 
 def view_plan(choice: Choice, state_dir: Path | None, report: Reporter, *, locked: bool = False) -> PlanView:
@@ -138,6 +138,8 @@ def _tensor_bytes(resolved: Resolved, directory: StateDir) -> dict[str, dict[str
 def _earlier_starts(resolved: Resolved, directory: StateDir) -> tuple[EarlierStart, ...]:
     if not directory.startups.exists():
         return ()
+    from deckard_deploy.operations.measured_memory import earlier_starts  # noqa: PLC0415  none at first
+
     return earlier_starts(resolved, directory.startups)
 
 
@@ -168,18 +170,20 @@ def changes_that_fit(planned: HostPlan) -> tuple[MemoryChange, ...]:
     return smallest_changes(planned.resolved, memory)
 
 
-def measured_drafter(resolved: Resolved, directory: StateDir) -> speculation.SpecRecord | None:
+def measured_drafter(resolved: Resolved, directory: StateDir) -> "SpecRecord | None":
     """Return the last record of `bench spec` with this drafter on this host. Raises IntegrityError."""
     drafter = resolved.drafter
     folder = directory.bench / "spec"
     if drafter is None or drafter.speculative is None or not folder.is_dir():
         return None
+    from deckard_deploy.measuring import records, speculation  # noqa: PLC0415  few have such a record
+
     names = {
         "profile": resolved.profile.name,
         "model": resolved.model.name,
         "engine": resolved.engine.name,
     }
-    drafting = Drafting(
+    drafting = records.Drafting(
         method=drafter.speculative.method,
         model=drafter.name if drafter.weights else None,
         tokens=drafter.speculative.num_speculative_tokens,

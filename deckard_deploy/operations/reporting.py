@@ -6,15 +6,16 @@ its own, or SILENT.
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from deckard_deploy.startup.phases import Progress
+if TYPE_CHECKING:
+    from deckard_deploy.startup.phases import Progress
 
 
 class StartupDisplay(Protocol):
     """A display of the progress of a start."""
 
-    def show(self, progress: Progress) -> None:
+    def show(self, progress: "Progress") -> None:
         """Show the current phase."""
 
 

@@ -1,11 +1,10 @@
 """The decoding speed of a plan and the acceptance that its drafter needs, as text, JSON and formulas."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.catalog.specs import ModelSpec
 from deckard_deploy.cli.screens.layout import wrapped
-from deckard_deploy.measuring.speculation import SpecRecord, recommendation_text
 from deckard_deploy.planning.memory.settings import CacheSettings, UnknownMemoryError, cache_settings
 from deckard_deploy.planning.roofline import (
     DraftingEstimate,
@@ -15,6 +14,9 @@ from deckard_deploy.planning.roofline import (
     tokens_per_step,
 )
 from deckard_deploy.system.unknown import Unknown
+
+if TYPE_CHECKING:
+    from deckard_deploy.measuring.speculation import SpecRecord
 
 CONTEXTS = (1024, 8192)  # tokens, in addition to the full length
 ACCEPTANCES = (0.3, 0.5, 0.7, 0.8)
@@ -105,14 +107,14 @@ def _drafter_json(drafting: DraftingEstimate) -> dict[str, Any]:
     }
 
 
-def measured_lines(record: SpecRecord | None) -> list[str]:
+def measured_lines(record: "SpecRecord | None") -> list[str]:
     """Return the result of `bench spec` with this drafter on this host, if there is a record of it."""
     if record is None:
         return []
-    return wrapped(f"measured     {recommendation_text(record)} (bench spec, {record.made_at[:10]})")
+    return wrapped(f"measured     {record.recommendation_text()} (bench spec, {record.made_at[:10]})")
 
 
-def measured_json(record: SpecRecord | None) -> dict[str, Any] | None:
+def measured_json(record: "SpecRecord | None") -> dict[str, Any] | None:
     """Return the result of `bench spec` for `plan --json`, if there is a record of it."""
     if record is None:
         return None

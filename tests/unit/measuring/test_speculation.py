@@ -15,7 +15,6 @@ from deckard_deploy.measuring.speculation import (
     cells,
     evaluate,
     recommend,
-    recommendation_text,
 )
 from deckard_deploy.measuring.workload import Settings
 from deckard_deploy.operations.plan import measured_drafter
@@ -59,7 +58,7 @@ def test_fastest_significant_number_is_recommended() -> None:
     ]
     assert [each.verdict for each in attempts] == ["faster", "faster", "slower"]
     assert recommend(attempts) == 2
-    assert "recommended: draft 2: 1.50 times as fast" in recommendation_text(spec_record(*attempts))
+    assert "recommended: draft 2: 1.50 times as fast" in spec_record(*attempts).recommendation_text()
     assert (attempts[0].acceptance, attempts[0].length) == (90 / 400, 1.9)
 
 
@@ -68,11 +67,10 @@ def test_no_drafter_if_nothing_is_surely_faster() -> None:
     attempts = [evaluate(1, sweep_record(10.02, 90), off), evaluate(2, sweep_record(7.0, 5), off)]
     assert attempts[0].ratio > 1
     assert recommend(attempts) == OFF
-    assert "recommended: no drafter" in recommendation_text(spec_record(*attempts))
-    assert "drafting 1: 1.00 times as fast" in recommendation_text(spec_record(*attempts))
-    assert "more --runs" not in recommendation_text(
-        spec_record(attempts[1])
-    )  # surely slower: nothing is left to be told
+    assert "recommended: no drafter" in spec_record(*attempts).recommendation_text()
+    assert "drafting 1: 1.00 times as fast" in spec_record(*attempts).recommendation_text()
+    slower = spec_record(attempts[1])  # surely: nothing is left to be told
+    assert "more --runs" not in slower.recommendation_text()
 
 
 def test_spec_table_fits_a_terminal() -> None:
