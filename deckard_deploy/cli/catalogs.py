@@ -7,8 +7,10 @@ from typing import Literal
 
 import click
 
+from deckard_deploy.catalog import listing as catalog_listing
 from deckard_deploy.cli.options import json_option
 from deckard_deploy.cli.output import table
+from deckard_deploy.cli.screens.findings import fit_lines
 
 Kind = Literal["profiles", "models", "engines"]
 WIDTH = 80
@@ -29,7 +31,6 @@ def here(source: Path | None, *, as_json: bool) -> None:
     Example:
       deckard-deploy profiles here
     """
-    from deckard_deploy.cli.screens.findings import fit_lines
     from deckard_deploy.operations.host import evaluate_profiles
 
     found = evaluate_profiles(source)
@@ -79,9 +80,7 @@ def _group(kind: Kind, summary: str, example: str, *, alone: click.Command | Non
 
 
 def _print_list(kind: Kind, *, as_json: bool) -> None:
-    from deckard_deploy.catalog import listing  # without pydantic: a list must be quick
-
-    entries = listing.entries(kind)
+    entries = catalog_listing.entries(kind)  # without pydantic: a list must be quick
     if as_json:
         rows = [{"name": entry.name, "description": entry.description} for entry in entries]
         click.echo(json.dumps(rows, indent=2))

@@ -7,6 +7,7 @@ import click
 
 from deckard_deploy.cli.options import short_choice_options, state_option
 from deckard_deploy.cli.reporter import TERMINAL
+from deckard_deploy.cli.screens.findings import print_findings
 from deckard_deploy.operations.options import Choice
 
 
@@ -31,7 +32,6 @@ def doctor(
     Example:
       deckard-deploy doctor --profile spark
     """
-    from deckard_deploy.cli.screens.findings import print_findings
     from deckard_deploy.operations.doctor import examine
 
     examined = examine(choice, state_dir, TERMINAL, source=source, saved=saved)

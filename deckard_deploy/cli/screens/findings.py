@@ -1,17 +1,20 @@
 """Findings of `doctor` and profiles that fit, as text of at most 80 columns."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from deckard_deploy.cli.screens.layout import labelled
-from deckard_deploy.doctor.findings import Finding
-from deckard_deploy.doctor.fitting import Fit
+
+if TYPE_CHECKING:
+    from deckard_deploy.doctor.findings import Finding
+    from deckard_deploy.doctor.fitting import Fit
 
 _COLOURS = {"fail": "red", "warn": "yellow", "info": "cyan", "ok": "green"}
 
 
-def print_findings(findings: Sequence[Finding]) -> None:
+def print_findings(findings: "Sequence[Finding]") -> None:
     """Print each finding with its reason and its fix, and their number by severity."""
     width = max((len(finding.rule) for finding in findings), default=0)
     for finding in findings:
@@ -37,7 +40,7 @@ def _print_part(name: str, text: str) -> None:
         click.echo(line)
 
 
-def fit_lines(fits: Sequence[Fit]) -> list[str]:
+def fit_lines(fits: "Sequence[Fit]") -> list[str]:
     """Return each profile with its verdict, the reason, and the changes that it needs first."""
     names = max(len(fit.profile) for fit in fits)
     verdicts = max(len(fit.verdict) for fit in fits)
