@@ -4,19 +4,22 @@ import json
 import re
 import shlex
 from functools import cache
-from typing import Any
-
-import jinja2
+from typing import TYPE_CHECKING, Any
 
 from deckard_deploy.resources import templates_dir
+
+if TYPE_CHECKING:
+    import jinja2
 
 # Escaped, because JSON prints these characters and YAML 1.1 does not allow them (section 5.1).
 _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
 @cache
-def environment() -> jinja2.Environment:
+def environment() -> "jinja2.Environment":
     """Return the environment. Templates lay out and comment; they never quote."""
+    import jinja2  # noqa: PLC0415  heavy, and `--help` must not pay for it
+
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(templates_dir()),
         undefined=jinja2.StrictUndefined,

@@ -9,7 +9,7 @@ from deckard_deploy.cli.main import run
 from deckard_deploy.measuring import records
 from deckard_deploy.operations.bench import save_records
 from deckard_deploy.operations.reporting import SILENT
-from tests.support import sample_records as made
+from tests.support import sample_records
 from tests.support.sample_records import FAST, SAME, SLOW
 
 
@@ -17,7 +17,7 @@ from tests.support.sample_records import FAST, SAME, SLOW
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a state directory with three records."""
     monkeypatch.setenv("DECKARD_HOME", str(tmp_path))
-    made.save_three(tmp_path / "bench")
+    sample_records.save_three(tmp_path / "bench")
     return tmp_path
 
 
@@ -51,8 +51,8 @@ def test_compare_prints_verdicts(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_records_measured_in_turn_compare_in_pairs(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     machine = (10.0, 20.0, 12.0, 31.0, 9.0)  # is what differs: each pair tells the same
-    begun = [made.header(name=name) for name in ("d-old", "e-new")]
-    rounds = [(made.run(speed), made.run(0.9 * speed)) for speed in machine]
+    begun = [sample_records.header(name=name) for name in ("d-old", "e-new")]
+    rounds = [(sample_records.run(speed), sample_records.run(0.9 * speed)) for speed in machine]
     assert [
         each.ended for each in save_records(home / "bench", begun, rounds, SILENT, stopped="it \x1b[2Jdied\n")
     ] == ["it [2Jdied"] * 2
@@ -68,16 +68,18 @@ def test_records_measured_in_turn_compare_in_pairs(home: Path, capsys: pytest.Ca
 
 def test_row_measured_once_has_no_bound_in_json(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A sweep that was cut short, beside a published table."""
-    runs = [made.run(speed, concurrency=number) for number, speed in ((1, 10.0), (1, 10.1), (2, 20.0))]
-    records.save(home / "bench", made.record(runs, name="d-cut"))
+    runs = [
+        sample_records.run(speed, concurrency=number) for number, speed in ((1, 10.0), (1, 10.1), (2, 20.0))
+    ]
+    records.save(home / "bench", sample_records.record(runs, name="d-cut"))
     assert run(["bench", "compare", "seed", "20261125-000000-d-cut", "--json"]) == 0
     said = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert [row["high"] is None for row in said["rows"]] == [False, True]
 
 
 def test_pairs_with_missing_run_are_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    begun = [made.header(name=name) for name in ("d-old", "e-new")]
-    rounds = [(made.run(speed), made.run(speed)) for speed in (9.0, 10.0, 11.0)]
+    begun = [sample_records.header(name=name) for name in ("d-old", "e-new")]
+    rounds = [(sample_records.run(speed), sample_records.run(speed)) for speed in (9.0, 10.0, 11.0)]
     old, new = save_records(home / "bench", begun, rounds, SILENT)
     records.save(home / "bench", new.model_copy(update={"runs": new.runs[:-1]}))
     assert run(["bench", "compare", old.id, new.id]) == 2
@@ -87,7 +89,7 @@ def test_pairs_with_missing_run_are_refused(home: Path, capsys: pytest.CaptureFi
 def test_compare_names_different_settings(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["bench", "compare", FAST, SAME]) == 0
     assert "DIFFERENTLY" not in capsys.readouterr().out
-    other = made.record([made.run(9.0), made.run(10.0)], name="f-other")
+    other = sample_records.record([sample_records.run(9.0), sample_records.run(10.0)], name="f-other")
     settings = other.settings.model_copy(update={"workload": "random", "output_tokens": 16})
     records.save(home / "bench", other.model_copy(update={"settings": settings}))
     assert run(["bench", "compare", FAST, "20261125-000000-f-other"]) == 0

@@ -123,15 +123,15 @@ HEAVY = {"pydantic", "docker", "requests", "jinja2", "yaml", "rich", "huggingfac
 )
 def test_command_imports_only_what_it_needs(line: str, needed: set[str], tmp_path: Path) -> None:
     """`verify --fast` has a test of its own, in test_verify.py, since it needs weights."""
-    world = FakeDeployment(tmp_path)
-    world.releases.switch(world.stored(world.plan())[0])
+    fake = FakeDeployment(tmp_path)
+    fake.releases.switch(fake.stored(fake.plan())[0])
     code = (
         "import sys; from deckard_deploy.cli.main import run; code = run(sys.argv[1:]);"
         "print(*sys.modules, file=sys.stderr); sys.exit(code)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, *line.split()],
-        env={**os.environ, "DECKARD_HOME": str(world.state.root)},
+        env={**os.environ, "DECKARD_HOME": str(fake.state.root)},
         capture_output=True,
         text=True,
         check=True,

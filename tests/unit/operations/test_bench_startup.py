@@ -1,7 +1,6 @@
 """`bench startup`: the caches that it sets aside, and what runs when a start fails."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -81,33 +80,26 @@ def test_emptied_restores_others_after_error(tmp_path: Path) -> None:
     assert (vllm / "kernel").read_text() == "old"
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[FakeDeployment]:
-    made = FakeDeployment(tmp_path)
-    yield made
-    made.end()
-
-
 @pytest.mark.parametrize("reason", [StartFailedError("no kernel", hint="look"), KeyboardInterrupt()])
-def test_failed_start_restores_release(world: FakeDeployment, tmp_path: Path, reason: BaseException) -> None:
+def test_failed_start_restores_release(fake: FakeDeployment, tmp_path: Path, reason: BaseException) -> None:
     old = cache(tmp_path / "cache")
-    plan = world.plan(VLLM_CACHE_ROOT=str(old))
+    plan = fake.plan(VLLM_CACHE_ROOT=str(old))
     seen: list[bool] = []
 
     def follow(release: Release, _: Runtime) -> None:
         seen.append((old / "kernel").is_file())
         if len(seen) == 1:
             raise reason
-        eventually(lambda: release.recorded_launch().launch_id in (world.names() or []))
+        eventually(lambda: release.recorded_launch().launch_id in (fake.names() or []))
 
-    world.releases.switch(world.started(plan))
+    fake.releases.switch(fake.started(plan))
     site = DeploymentContext(
-        releases=world.releases, runtimes={"process": world.runtime()}, follow=follow, say=lambda _: None
+        releases=fake.releases, runtimes={"process": fake.runtime()}, follow=follow, say=lambda _: None
     )
     with pytest.raises(type(reason)):
-        tuple(_starts(DeploymentRef(world.state, "box"), site, plan, 1, SILENT))
+        tuple(_starts(DeploymentRef(fake.state, "box"), site, plan, 1, SILENT))
     assert seen == [False, True]
-    current = world.releases.current()
+    current = fake.releases.current()
     assert current
     assert current.recorded_launch().state == "ready"
-    assert current.recorded_launch().launch_id in (world.names() or [])
+    assert current.recorded_launch().launch_id in (fake.names() or [])

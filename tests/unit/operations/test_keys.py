@@ -47,10 +47,10 @@ def test_unreachable_gateway_does_not_stop_others(
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nothing.sock")
     for name in ("a", "b"):
-        world = DockerDeployment(tmp_path, name)
-        world.stored(world.plan(port=1))
-        world.deployment.gateway.mkdir()
-        (world.deployment.gateway / "access.conf").write_text("of before")
+        fake = DockerDeployment(tmp_path, name)
+        fake.stored(fake.plan(port=1))
+        fake.deployment.gateway.mkdir()
+        (fake.deployment.gateway / "access.conf").write_text("of before")
     state = ("--state-dir", str(tmp_path / "state"))
     for verb, known in (("add", True), ("revoke", False)):
         assert run(["keys", verb, "alice", *state]) == 3
@@ -72,15 +72,15 @@ def test_interrupted_revocation_is_completed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nothing.sock")
-    world, keys = DockerDeployment(tmp_path, "a"), Keys(tmp_path / "state")
-    world.stored(world.plan(port=1))
-    world.deployment.gateway.mkdir()
+    fake, keys = DockerDeployment(tmp_path, "a"), Keys(tmp_path / "state")
+    fake.stored(fake.plan(port=1))
+    fake.deployment.gateway.mkdir()
     with keys.lock():
         keys.add("alice")
-        (world.deployment.gateway / "access.conf").write_text(keys.access())
+        (fake.deployment.gateway / "access.conf").write_text(keys.access())
         keys.revoke("alice")  # and here it was killed
     assert run(["keys", "revoke", "alice", "--state-dir", str(tmp_path / "state")]) == 3
-    assert (world.deployment.gateway / "access.conf").read_text() == keys.access()
+    assert (fake.deployment.gateway / "access.conf").read_text() == keys.access()
     said = capsys.readouterr().err
     assert "no key is named 'alice'" in said
     assert "gateway  of a may still go by the old keys" in said
