@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Protocol
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -11,9 +11,6 @@ from deckard_deploy.errors import IntegrityError
 from deckard_deploy.system.text import escaped
 from deckard_deploy.weights.checkpoint import CODE_SUFFIXES
 from deckard_deploy.weights.strict_json import require_regular
-
-if TYPE_CHECKING:
-    from _hashlib import HASH
 
 _CHUNK = 1 << 20
 _NOT_NEEDED = (*CODE_SUFFIXES, ".gitattributes", ".gguf", ".onnx", ".h5", ".msgpack")
@@ -40,6 +37,16 @@ def _check_printable(text: str) -> str:
 
 
 PrintableText = Annotated[str, AfterValidator(_check_printable)]  # shown on terminals
+
+
+class Hasher(Protocol):
+    """An object of hashlib."""
+
+    def update(self, data: bytes, /) -> None:
+        """Feed more content."""
+
+    def hexdigest(self) -> str:
+        """Return the hash of the content."""
 
 
 class StrictModel(BaseModel):
@@ -73,7 +80,7 @@ class RemoteFile(StrictModel):
         """True unless the file is code, a pickle or in another engine's format."""
         return not self.path.endswith(_NOT_NEEDED)
 
-    def hasher(self) -> "HASH":
+    def hasher(self) -> Hasher:
         """Return a hasher that gives `digest` after it was fed the content.
 
         A git blob id is the sha1 of "blob <size>\\0" and the content.
