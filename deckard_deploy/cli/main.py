@@ -91,6 +91,11 @@ def main() -> NoReturn:
     # them in vain.
     gc.set_threshold(100_000)
     code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # Already reported. What is left in the buffer would fail again as the interpreter ends, with exit 120.
+        _discard_stdout()
     # Without it the interpreter searches all of them for garbage as it ends: 15 ms of a `plan`.
     gc.freeze()
     sys.exit(code)
@@ -105,6 +110,10 @@ def _open_streams() -> None:
     # Python has no object for a stream that was closed.
     sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8")
     sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8")
+
+
+def _discard_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911  one line per class of error
@@ -126,7 +135,7 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911  one line per class o
     except BrokenPipeError:
         # The reader of stdout has left, as `| head` does: nothing more is written, not even at the
         # interpreter's exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_stdout()
         return 141
     except OSError as error:
         place = error.filename or "standard output"

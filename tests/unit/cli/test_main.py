@@ -85,10 +85,14 @@ def test_closed_reader_ends_run_silently() -> None:
     assert (done.returncode, done.stderr) == (141, "")
 
 
-def test_full_disk_under_stdout_is_one_line() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_full_disk_under_stdout_is_one_line(unbuffered: str) -> None:
     command = [sys.executable, "-m", "deckard_deploy", "profiles", "show", "spark"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(
+            command, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
     assert done.returncode == 3
     assert done.stderr == "error: standard output: No space left on device\n"
 
