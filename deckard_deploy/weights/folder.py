@@ -11,12 +11,10 @@
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from filelock import FileLock, SoftFileLock, Timeout
 from pydantic import Field, ValidationError
 
 from deckard_deploy.errors import DeploymentBusyError
@@ -78,6 +76,8 @@ class ModelFolder:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder's lock. Raises DeploymentBusyError without waiting, and EnvironmentUnfitError."""
+        from filelock import FileLock, SoftFileLock, Timeout  # noqa: PLC0415  only a pull needs it
+
         with translating_write_errors(self.folder):
             (self.folder / PRIVATE_FOLDER).mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.folder / PRIVATE_FOLDER / "lock", timeout=0)
@@ -206,6 +206,8 @@ class ModelFolder:
 
         on_bytes: called with the number of bytes that were checked so far.
         """
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  `verify --fast` hashes nothing
+
         before = {file.path: self._look(file) for file in files}
         done = 0
         problems: list[Problem] = []
