@@ -87,6 +87,7 @@ def argv_of_everything() -> Iterator[list[bytes]]:
         result += seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("commands", [READING[:7], READING[7:], *WRITING], ids=lambda commands: commands[0])
 def test_no_command_leaks_a_secret(home: Path, work: Path, commands: tuple[str, ...]) -> None:
     with argv_of_everything() as argv:
