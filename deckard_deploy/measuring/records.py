@@ -187,15 +187,8 @@ class RecordHeader(RecordBase):
         one_line = " ".join(stopped.split())
         reason = "".join(letter for letter in one_line if letter.isprintable())
         return BenchRecord(
-            id=self.id,
-            made_at=self.made_at,
-            tool_version=self.tool_version,
-            subject=self.subject,
-            host=self.host,
-            settings=self.settings,
-            command=self.command,
+            **dict(self),
             runs=runs,
-            ceilings=self.ceilings,
             beside=beside,
             ended=reason[:_MAX_REASON],
         )

@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from deckard_deploy import __version__
 from deckard_deploy.errors import BadInputError, DeployError
 from deckard_deploy.measuring import records
 from deckard_deploy.measuring.engine_bench import Endpoint, bench_options
@@ -16,10 +15,9 @@ from deckard_deploy.measuring.sides import Side
 from deckard_deploy.measuring.sweep import sweep
 from deckard_deploy.measuring.workload import Settings
 from deckard_deploy.operations.bench_compare import ComparedSides, compare_records, compare_with, find_named
-from deckard_deploy.operations.bench_host import host_facts
 from deckard_deploy.operations.bench_target import (
     ceilings_of,
-    describe_deployment,
+    record_base,
     requests_in_flight,
     running_endpoint,
 )
@@ -147,11 +145,7 @@ def run_sweep(
 
 def _header(plan: LaunchPlan, endpoint: Endpoint, settings: Settings, started: datetime) -> RecordHeader:
     return RecordHeader(
-        id=f"{started:%Y%m%d-%H%M%S}-{plan.hash}",
-        made_at=started.isoformat("T", "seconds"),
-        tool_version=__version__,
-        subject=describe_deployment(plan),
-        host=host_facts(),
+        **dict(record_base(plan, started)),
         settings=settings,
         command=_command(endpoint, settings),
         ceilings=ceilings_of(plan, settings),

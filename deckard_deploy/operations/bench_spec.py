@@ -3,17 +3,15 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from deckard_deploy import __version__
 from deckard_deploy.errors import BadInputError, DeployError
 from deckard_deploy.measuring import speculation
 from deckard_deploy.measuring.records import BenchRecord
 from deckard_deploy.measuring.speculation import SpecRecord
 from deckard_deploy.measuring.workload import Settings
 from deckard_deploy.operations.bench import run_sweep
-from deckard_deploy.operations.bench_host import host_facts
 from deckard_deploy.operations.bench_target import (
     current_release,
-    describe_deployment,
+    record_base,
     refuse_foreign_certificate,
 )
 from deckard_deploy.operations.deployments import (
@@ -108,13 +106,8 @@ def _record(plan: LaunchPlan, settings: Settings, sweeps: dict[int, BenchRecord]
     for number, record in sweeps.items():
         if number:
             attempts.append(speculation.evaluate(number, record, off))
-    now = datetime.now(UTC)
     return SpecRecord(
-        id=f"{now:%Y%m%d-%H%M%S}-{plan.hash}",
-        made_at=now.isoformat("T", "seconds"),
-        tool_version=__version__,
-        subject=describe_deployment(plan),
-        host=host_facts(),
+        **dict(record_base(plan, datetime.now(UTC))),
         settings=settings,
         off=off.id,
         off_tokens_per_s=speculation.median_speeds(off),

@@ -8,12 +8,10 @@ from stat import S_IMODE
 from tempfile import mkdtemp
 from typing import Literal
 
-from deckard_deploy import __version__
 from deckard_deploy.errors import DeployError, EnvironmentUnfitError
 from deckard_deploy.measuring import startup_records
 from deckard_deploy.measuring.startup_records import StartupRecord, TimedStart
-from deckard_deploy.operations.bench_host import host_facts
-from deckard_deploy.operations.bench_target import current_release, describe_deployment
+from deckard_deploy.operations.bench_target import current_release, record_base
 from deckard_deploy.operations.deployments import DeploymentRef, open_deployment, select_deployment
 from deckard_deploy.operations.options import Selection
 from deckard_deploy.operations.release import create_release
@@ -59,13 +57,8 @@ def run(selection: Selection, runs: int, report: Reporter) -> StartupRecord:
 
 
 def _record(plan: LaunchPlan, starts: tuple[TimedStart, ...]) -> StartupRecord:
-    now = datetime.now(UTC)
     return StartupRecord(
-        id=f"{now:%Y%m%d-%H%M%S}-{plan.hash}",
-        made_at=now.isoformat("T", "seconds"),
-        tool_version=__version__,
-        subject=describe_deployment(plan),
-        host=host_facts(),
+        **dict(record_base(plan, datetime.now(UTC))),
         starts=starts,
     )
 

@@ -2,14 +2,17 @@
 
 import os
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 
+from deckard_deploy import __version__
 from deckard_deploy.catalog import library
 from deckard_deploy.errors import BadInputError, DeployError, NetworkError
 from deckard_deploy.measuring.engine_bench import Endpoint
 from deckard_deploy.measuring.metrics import metrics_url, scrape
-from deckard_deploy.measuring.records import Ceiling, Drafting, Subject
+from deckard_deploy.measuring.records import Ceiling, Drafting, RecordBase, Subject
 from deckard_deploy.measuring.workload import Settings
+from deckard_deploy.operations.bench_host import host_facts
 from deckard_deploy.operations.deployments import (
     DeploymentRef,
     observed_plan,
@@ -113,6 +116,17 @@ def requests_in_flight(plan: LaunchPlan, deployment: DeploymentRef) -> int:
     except NetworkError:
         return 0
     return int(page.value("vllm:num_requests_running") or 0)
+
+
+def record_base(plan: LaunchPlan, made_at: datetime) -> RecordBase:
+    """Return the first fields of a record that is made of the plan on this host."""
+    return RecordBase(
+        id=f"{made_at:%Y%m%d-%H%M%S}-{plan.hash}",
+        made_at=made_at.isoformat("T", "seconds"),
+        tool_version=__version__,
+        subject=describe_deployment(plan),
+        host=host_facts(),
+    )
 
 
 def describe_deployment(plan: LaunchPlan) -> Subject:
