@@ -1,7 +1,9 @@
 """`verify`: the files of a model against their hashes."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+from deckard_deploy.catalog.specs import ModelSpec
 from deckard_deploy.operations.choice import resolve_choice
 from deckard_deploy.operations.manifests import hub_models, manifest_for
 from deckard_deploy.operations.options import Choice, LockUse
@@ -24,11 +26,8 @@ def find_problems(
 
     fast: compare size, times and inode with the last full check. Raises the errors of `manifest_for`.
     """
-    directory = state_directory(state_dir)
     found = {}
-    for model in hub_models(resolve_choice(choice, report)):
-        folder = ModelFolder(directory.models / model.name)
-        manifest = manifest_for(model, folder.folder, lock)
+    for model, folder, manifest in _pulled_models(choice, state_dir, report, lock):
         found[model.name] = _problems(model.name, folder, manifest, report, fast=fast)
     return found
 
@@ -43,11 +42,8 @@ def repair(
     """
     from deckard_deploy.operations.weights import ensure_pulled  # noqa: PLC0415  requests
 
-    directory = state_directory(state_dir)
     found = {}
-    for model in hub_models(resolve_choice(choice, report)):
-        folder = ModelFolder(directory.models / model.name)
-        manifest = manifest_for(model, folder.folder, lock)
+    for model, folder, manifest in _pulled_models(choice, state_dir, report, lock):
         problems = _problems(model.name, folder, manifest, report, fast=fast)
         if problems:
             _set_strays_aside(folder, manifest, report)
@@ -55,6 +51,16 @@ def repair(
             problems = _problems(model.name, folder, manifest, report, fast=True)
         found[model.name] = problems
     return found
+
+
+def _pulled_models(
+    choice: Choice, state_dir: Path | None, report: Reporter, lock: LockUse
+) -> Iterator[tuple[ModelSpec, ModelFolder, Manifest]]:
+    """Yield each model of the choice that is from the hub, with its folder and its manifest."""
+    directory = state_directory(state_dir)
+    for model in hub_models(resolve_choice(choice, report)):
+        folder = ModelFolder(directory.models / model.name)
+        yield model, folder, manifest_for(model, folder.folder, lock)
 
 
 def _problems(
