@@ -65,10 +65,11 @@ def view_plan(choice: Choice, state_dir: Path | None, report: Reporter, *, locke
     locked: refuse every part that ./deckard.lock lacks. Raises BadInputError, IntegrityError.
     """
     directory = state_directory(state_dir)
-    planned = plan_with_memory(resolve_choice(choice, report), directory)
+    resolved = resolve_choice(choice, report)
+    current = current_plan(directory, resolved.name)
+    planned = plan_with_memory(resolved, directory, current)
     if locked:
         require_locked(planned.resolved, planned.plan)
-    current = current_plan(directory, planned.plan.deployment)
     return PlanView(
         planned=planned,
         current=current,
@@ -94,13 +95,14 @@ def plan_for_host(resolved: Resolved, directory: StateDir) -> LaunchPlan:
     return apply_lock(with_needed_patches(build_plan(resolved, paths), resolved, paths.patches))
 
 
-def plan_with_memory(resolved: Resolved, directory: StateDir, *, meminfo: Path = MEMINFO) -> HostPlan:
-    """Return the plan for this host, with the memory it takes.
+def plan_with_memory(
+    resolved: Resolved, directory: StateDir, current: LaunchPlan | None, *, meminfo: Path = MEMINFO
+) -> HostPlan:
+    """Return the plan for this host, with the memory it takes. current: the plan of the current release.
 
     On a unified machine the size of the KV cache becomes an option. A plan that is the current release keeps
     its size.
     """
-    current = current_plan(directory, resolved.name)
     known = HostMeasurements(
         weight_bytes=_tensor_bytes(resolved, directory), starts=_earlier_starts(resolved, directory)
     )

@@ -17,7 +17,7 @@ from deckard_deploy.operations.gateway import (
 )
 from deckard_deploy.operations.locked import require_locked
 from deckard_deploy.operations.options import Choice
-from deckard_deploy.operations.plan import HostPlan, plan_with_memory, refuse_what_cannot_run
+from deckard_deploy.operations.plan import HostPlan, current_plan, plan_with_memory, refuse_what_cannot_run
 from deckard_deploy.operations.readiness import probe
 from deckard_deploy.operations.release import create_release, stale_files
 from deckard_deploy.operations.reporting import Reporter
@@ -50,7 +50,8 @@ def prepare(
     locked: refuse every part that ./deckard.lock lacks. force: continue although `doctor` found a reason to
     stop. Raises BadInputError, IntegrityError, DoesNotFitError, EnvironmentUnfitError.
     """
-    planned = plan_with_memory(resolve_choice(choice, report), directory)
+    resolved = resolve_choice(choice, report)
+    planned = plan_with_memory(resolved, directory, current_plan(directory, resolved.name))
     plan = planned.plan
     report.say(f"plan     {plan.hash}: {plan.model} on {plan.profile}, {plan.engine}")
     if locked:
