@@ -65,12 +65,13 @@ def bench(
         return
     from deckard_deploy.cli.screens import bench as screen
     from deckard_deploy.operations import bench as operation
+    from deckard_deploy.operations.bench_compare import find_named
 
     as_json = more.pop("as_json")
     settings = operation.sweep_settings(**more)
     deployments = operation.select(selection, beside)
     # Before the sweep, so that a wrong name does not cost one.
-    old = operation.find_side(against, selection.state_dir) if against else None
+    old = find_named(against, selection.state_dir) if against else None
     if dry_run:
         at_once = ", ".join(map(str, settings.concurrency))
         say(f"would    run this {settings.counted} times at each of {at_once} at once:")

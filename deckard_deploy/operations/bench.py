@@ -11,10 +11,10 @@ from deckard_deploy.measuring.engine_bench import Endpoint, bench_options
 from deckard_deploy.measuring.figures import Row, rows
 from deckard_deploy.measuring.records import BenchRecord, RecordHeader, Run
 from deckard_deploy.measuring.report import markdown
-from deckard_deploy.measuring.sides import Side
+from deckard_deploy.measuring.sides import Side, of_record
 from deckard_deploy.measuring.sweep import sweep
 from deckard_deploy.measuring.workload import Settings
-from deckard_deploy.operations.bench_compare import ComparedSides, compare_records, compare_with, find_named
+from deckard_deploy.operations.bench_compare import ComparedSides, compare_sides
 from deckard_deploy.operations.bench_target import (
     ceilings_of,
     record_base,
@@ -77,14 +77,6 @@ def _median_speed(row: Row) -> float:
     return row.tokens_per_s.median
 
 
-def find_side(name: str, state_dir: Path | None) -> Side:
-    """Return a record or a published table by its name, to compare with.
-
-    Raises BadInputError, IntegrityError.
-    """
-    return find_named(name, state_dir)
-
-
 def compare_measured(records: Sequence[BenchRecord], old: Side | None) -> ComparedSides | None:
     """Compare two records that were measured in turn, or one record with `old`.
 
@@ -92,9 +84,9 @@ def compare_measured(records: Sequence[BenchRecord], old: Side | None) -> Compar
     """
     record, *others = records
     if others:
-        return compare_records(others[0], record)
+        return compare_sides(of_record(others[0]), of_record(record))
     if old:
-        return compare_with(old, record)
+        return compare_sides(old, of_record(record))
     return None
 
 

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 
 from deckard_deploy.errors import RegressionError
 from deckard_deploy.measuring.comparison import Comparison, Ratio, compare, compare_pairs
-from deckard_deploy.measuring.records import BenchRecord
-from deckard_deploy.measuring.sides import Side, differences_in_settings, find_side, of_record
+from deckard_deploy.measuring.sides import Side, differences_in_settings, find_side
 from deckard_deploy.measuring.tables import format_number
 from deckard_deploy.running.layout import state_directory
 
@@ -31,16 +30,6 @@ def compare_named(old: str, new: str, state_dir: Path | None) -> ComparedSides:
 def find_named(name: str, state_dir: Path | None) -> Side:
     """Return a record or a published table by its name. Raises BadInputError, IntegrityError."""
     return find_side(state_directory(state_dir).bench, name)
-
-
-def compare_with(old: Side, new: BenchRecord) -> ComparedSides:
-    """Compare a record with a side that `find_named` returned. Raises BadInputError without a common row."""
-    return compare_sides(old, of_record(new))
-
-
-def compare_records(old: BenchRecord, new: BenchRecord) -> ComparedSides:
-    """Compare two records."""
-    return compare_sides(of_record(old), of_record(new))
 
 
 def compare_sides(old: Side, new: Side) -> ComparedSides:

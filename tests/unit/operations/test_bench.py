@@ -9,12 +9,12 @@ from deckard_deploy.operations.bench import (
     all_records,
     compare_measured,
     find_record,
-    find_side,
     save_records,
     select,
     summary_line,
     sweep_settings,
 )
+from deckard_deploy.operations.bench_compare import find_named
 from deckard_deploy.operations.options import Selection
 from deckard_deploy.operations.reporting import SILENT
 from tests.support import sample_records as made
@@ -76,7 +76,7 @@ def test_second_side_is_a_record_or_a_name(tmp_path: Path) -> None:
     made.save_three(tmp_path / "bench")
     fast, slow, _ = all_records(tmp_path, SILENT)
     assert compare_measured([fast], None) is None
-    named = compare_measured([fast], find_side(SLOW, tmp_path))
+    named = compare_measured([fast], find_named(SLOW, tmp_path))
     both = compare_measured([fast, slow], None)
     assert named
     assert both
