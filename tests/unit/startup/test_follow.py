@@ -8,24 +8,15 @@ import pytest
 
 from deckard_deploy.errors import StartFailedError, TimedOutError
 from deckard_deploy.startup.follow import POLL_S, Clock, Ready, follow
-from deckard_deploy.startup.observation import State
 from deckard_deploy.startup.phases import Phase, Progress
 from deckard_deploy.startup.readiness import Outcome, Readiness
+from tests.support.server_behaviours import FakeObservation
 
 Turn = TypeVar("Turn")
 OUT_OF_MEMORY = (
     "(EngineCore pid=7) ERROR 11-23 12:00:00 [core.py:1108] ValueError: No available memory for the cache blocks. "
     "Try increasing `gpu_memory_utilization` when initializing the engine."
 )
-
-
-@dataclass(frozen=True)
-class FakeObservation:
-    state: State = "running"
-    exit_code: int | None = None
-    oom_killed: bool = False
-    restart_count: int = 0
-    instance_id: str | None = "c0ffee"
 
 
 @dataclass
