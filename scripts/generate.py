@@ -46,6 +46,7 @@ EDITOR_SCHEMAS: dict[str, type[BaseModel]] = {
     "model": ModelSpec,
     "engine": EngineSpec,
 }
+LAZY_PACKAGES = (ROOT / "deckard_deploy" / "operations", ROOT / "deckard_deploy" / "cli" / "screens")
 JSON_TYPES: dict[str, dict[str, Any]] = {
     "flag": {"type": "boolean"},
     "toggle": {"type": "boolean"},
@@ -67,7 +68,19 @@ def targets() -> dict[Path, str]:
         README: readme(),
         FAULTS_PAGE: faults(),
     }
-    return editor_schemas() | compose_files() | pages
+    return editor_schemas() | compose_files() | pages | stubs_of_lazy_packages()
+
+
+def stubs_of_lazy_packages() -> dict[Path, str]:
+    """Return the stub of each package whose modules load at first use: a type checker sees them all."""
+    stubs = {}
+    for folder in LAZY_PACKAGES:
+        package = ".".join(folder.relative_to(ROOT).parts)
+        lines = ["# The modules of this package; scripts/generate.py writes this file."]
+        for path in sorted(folder.glob("[a-z]*.py")):
+            lines.append(f"from {package} import {path.stem} as {path.stem}")
+        stubs[folder / "__init__.pyi"] = "\n".join(lines) + "\n"
+    return stubs
 
 
 def api_reference() -> str:

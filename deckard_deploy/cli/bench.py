@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from deckard_deploy.cli import bench_compare, bench_report, bench_spec, bench_startup
+from deckard_deploy import operations
+from deckard_deploy.cli import bench_compare, bench_report, bench_spec, bench_startup, screens
 from deckard_deploy.cli.options import json_option, numbers, selection_option, state_option
 from deckard_deploy.cli.output import say
 from deckard_deploy.cli.reporter import TERMINAL
@@ -63,27 +64,24 @@ def bench(
     """
     if context.invoked_subcommand is not None:
         return
-    from deckard_deploy.cli.screens import bench as screen
-    from deckard_deploy.operations import bench as operation
-    from deckard_deploy.operations.bench_compare import find_named
 
     as_json = more.pop("as_json")
-    settings = operation.sweep_settings(**more)
-    deployments = operation.select(selection, beside)
+    settings = operations.bench.sweep_settings(**more)
+    deployments = operations.bench.select(selection, beside)
     # Before the sweep, so that a wrong name does not cost one.
-    old = find_named(against, selection.state_dir) if against else None
+    old = operations.bench_compare.find_named(against, selection.state_dir) if against else None
     if dry_run:
         at_once = ", ".join(map(str, settings.concurrency))
         say(f"would    run this {settings.counted} times at each of {at_once} at once:")
-        click.echo(shlex.join(operation.bench_command(deployments[0], settings, TERMINAL)))
+        click.echo(shlex.join(operations.bench.bench_command(deployments[0], settings, TERMINAL)))
         return
-    records = operation.run_sweep(deployments, settings, TERMINAL)
+    records = operations.bench.run_sweep(deployments, settings, TERMINAL)
     for record in records:
-        screen.print_record(record, as_json=as_json)
-    compared = operation.compare_measured(records, old)
+        screens.bench.print_record(record, as_json=as_json)
+    compared = operations.bench.compare_measured(records, old)
     if compared and not as_json:
         click.echo()
-        screen.print_comparison(compared)
+        screens.bench.print_comparison(compared)
 
 
 bench.add_command(bench_compare.compare)
@@ -102,15 +100,13 @@ def list_records(*, as_json: bool, state_dir: Path | None) -> None:
     Example:
       deckard-deploy bench list
     """
-    from deckard_deploy.operations import bench as operation
-
-    found = operation.all_records(state_dir, TERMINAL)
+    found = operations.bench.all_records(state_dir, TERMINAL)
     if as_json:
         shown = [record.model_dump(mode="json", exclude={"runs", "host"}) for record in found]
         click.echo(json.dumps(shown, indent=2))
         return
     for record in found:
-        click.echo(operation.summary_line(record))
+        click.echo(operations.bench.summary_line(record))
 
 
 @bench.command()
@@ -125,11 +121,8 @@ def show(record: str, *, as_json: bool, as_markdown: bool, state_dir: Path | Non
     Example:
       deckard-deploy bench show last
     """
-    from deckard_deploy.cli.screens.bench import print_record
-    from deckard_deploy.operations import bench as operation
-
-    found = operation.find_record(state_dir, record)
+    found = operations.bench.find_record(state_dir, record)
     if as_markdown:
-        click.echo(operation.markdown_text(found), nl=False)
+        click.echo(operations.bench.markdown_text(found), nl=False)
     else:
-        print_record(found, as_json=as_json)
+        screens.bench.print_record(found, as_json=as_json)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from deckard_deploy import operations
+from deckard_deploy.cli import screens
 from deckard_deploy.cli.options import FiniteRange, state_option
 
 
@@ -27,13 +29,10 @@ def compare(old: str, new: str, *, fail_below: float | None, as_json: bool, stat
     Example:
       deckard-deploy bench compare seed last --fail-below 0.95
     """
-    from deckard_deploy.cli.screens.bench import print_comparison
-    from deckard_deploy.operations import bench_compare as operation
-
-    compared = operation.compare_named(old, new, state_dir)
+    compared = operations.bench_compare.compare_named(old, new, state_dir)
     if as_json:
-        click.echo(json.dumps(operation.as_json(compared), indent=2))
+        click.echo(json.dumps(operations.bench_compare.as_json(compared), indent=2))
     else:
-        print_comparison(compared)
+        screens.bench.print_comparison(compared)
     if fail_below is not None:
-        operation.require_speed(compared, fail_below)
+        operations.bench_compare.require_speed(compared, fail_below)

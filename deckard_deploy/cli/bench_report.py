@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from deckard_deploy import operations
 from deckard_deploy.cli.options import state_option
 from deckard_deploy.cli.reporter import TERMINAL
 
@@ -28,6 +29,6 @@ def report(record: str, *, against: str | None, output: Path | None, state_dir: 
     Example:
       deckard-deploy bench report last --compare seed -o report
     """
-    from deckard_deploy.operations.bench_report import write_report
-
-    click.echo(write_report(record, state_dir, output or Path(), TERMINAL, against=against))
+    click.echo(
+        operations.bench_report.write_report(record, state_dir, output or Path(), TERMINAL, against=against)
+    )

@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from deckard_deploy import operations
 from deckard_deploy.cli.options import numbers, selection_option
 from deckard_deploy.cli.output import say, table
 from deckard_deploy.cli.reporter import TERMINAL
@@ -39,16 +40,14 @@ def spec(
     Example:
       deckard-deploy bench spec --tokens 1,2,4 --concurrency 1,4
     """
-    from deckard_deploy.operations import bench, bench_spec
-
-    settings = bench.sweep_settings(**workload)
+    settings = operations.bench.sweep_settings(**workload)
     if dry_run:
-        say(bench_spec.explain(selection, tokens))
+        say(operations.bench_spec.explain(selection, tokens))
         return
-    record = bench_spec.run(selection, settings, tokens, TERMINAL)
+    record = operations.bench_spec.run(selection, settings, tokens, TERMINAL)
     if as_json:
         click.echo(record.model_dump_json(indent=2))
         return
-    rows, advice = bench_spec.result_of(record)
+    rows, advice = operations.bench_spec.result_of(record)
     table(rows)
     click.echo(advice)

@@ -2,6 +2,7 @@
 
 import click
 
+from deckard_deploy import operations
 from deckard_deploy.cli.options import selection_option
 from deckard_deploy.cli.output import say, table
 from deckard_deploy.cli.reporter import TERMINAL
@@ -23,13 +24,11 @@ def startup(*, selection: Selection, runs: int, dry_run: bool, as_json: bool) ->
     Example:
       deckard-deploy bench startup --runs 3
     """
-    from deckard_deploy.operations import bench_startup as operation
-
     if dry_run:
-        say(operation.explain(selection, runs))
+        say(operations.bench_startup.explain(selection, runs))
         return
-    record = operation.run(selection, runs, TERMINAL)
+    record = operations.bench_startup.run(selection, runs, TERMINAL)
     if as_json:
         click.echo(record.model_dump_json(indent=2))
     else:
-        table(operation.table_rows(record))
+        table(operations.bench_startup.table_rows(record))

@@ -7,6 +7,7 @@ from typing import Literal
 
 import click
 
+from deckard_deploy import operations
 from deckard_deploy.catalog import listing as catalog_listing
 from deckard_deploy.cli.options import json_option
 from deckard_deploy.cli.output import table
@@ -31,9 +32,7 @@ def here(source: Path | None, *, as_json: bool) -> None:
     Example:
       deckard-deploy profiles here
     """
-    from deckard_deploy.operations.host import evaluate_profiles
-
-    found = evaluate_profiles(source)
+    found = operations.host.evaluate_profiles(source)
     if as_json:
         fits = [vars(fit) for fit in found.fits]
         click.echo(json.dumps({"default": found.default, "profiles": fits}, indent=2))
@@ -69,12 +68,11 @@ def _group(kind: Kind, summary: str, example: str, *, alone: click.Command | Non
     @click.argument("name")
     @json_option
     def show(name: str, *, as_json: bool) -> None:
-        from deckard_deploy.operations.catalog import entry_json, entry_source
 
         if as_json:
-            click.echo(entry_json(kind, name))
+            click.echo(operations.catalog.entry_json(kind, name))
         else:
-            click.echo(entry_source(kind, name), nl=False)
+            click.echo(operations.catalog.entry_source(kind, name), nl=False)
 
     return group
 
@@ -87,10 +85,8 @@ def _print_list(kind: Kind, *, as_json: bool) -> None:
         return
     table([(entry.name, entry.description) for entry in entries])
     if kind == "engines":
-        from deckard_deploy.operations.catalog import engine_abilities
-
         click.echo()
-        for line in engine_abilities():
+        for line in operations.catalog.engine_abilities():
             click.echo(line)
 
 

@@ -2,6 +2,7 @@
 
 import click
 
+from deckard_deploy import operations
 from deckard_deploy.cli.options import selection_option
 from deckard_deploy.cli.reporter import TERMINAL
 from deckard_deploy.operations.options import Selection
@@ -22,15 +23,13 @@ def chat(message: str, *, selection: Selection, thinking: bool, max_tokens: int,
     Example:
       deckard-deploy chat "Explain quantum entanglement simply."
     """
-    from deckard_deploy.operations import chat as operation
-
-    endpoint = operation.chat_endpoint(selection, TERMINAL)
-    body = operation.request_body(endpoint, message, thinking=thinking, max_tokens=max_tokens)
+    endpoint = operations.chat.chat_endpoint(selection, TERMINAL)
+    body = operations.chat.request_body(endpoint, message, thinking=thinking, max_tokens=max_tokens)
     if as_json:
-        click.echo(operation.whole_response(endpoint, body))
+        click.echo(operations.chat.whole_response(endpoint, body))
         return
     thoughts_shown = False
-    for delta in operation.stream(endpoint, body):
+    for delta in operations.chat.stream(endpoint, body):
         if thoughts_shown and delta.content:
             click.echo(err=True)
             thoughts_shown = False

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from deckard_deploy import operations
 from deckard_deploy.cli.options import short_choice_options, state_option
 from deckard_deploy.cli.reporter import TERMINAL
 from deckard_deploy.cli.screens.findings import print_findings
@@ -32,9 +33,7 @@ def doctor(
     Example:
       deckard-deploy doctor --profile spark
     """
-    from deckard_deploy.operations.doctor import examine
-
-    examined = examine(choice, state_dir, TERMINAL, source=source, saved=saved)
+    examined = operations.doctor.examine(choice, state_dir, TERMINAL, source=source, saved=saved)
     if as_json:
         facts = {
             "profile": examined.profile,

@@ -2,6 +2,7 @@
 
 import click
 
+from deckard_deploy import operations
 from deckard_deploy.cli.options import dry_run_option, selection_option
 from deckard_deploy.cli.reporter import TERMINAL
 from deckard_deploy.operations.options import Selection
@@ -22,6 +23,4 @@ def down(*, selection: Selection, purge: bool, dry_run: bool) -> None:
     Example:
       deckard-deploy down --profile cpu --purge
     """
-    from deckard_deploy.operations import down as operation
-
-    operation.run(selection, TERMINAL, purge=purge, dry_run=dry_run)
+    operations.down.run(selection, TERMINAL, purge=purge, dry_run=dry_run)

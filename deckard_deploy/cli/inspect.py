@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from deckard_deploy import operations
+from deckard_deploy.cli import screens
 from deckard_deploy.cli.options import json_option, state_option
 from deckard_deploy.cli.output import table
 
@@ -28,14 +30,11 @@ def inspect(
     Example:
       deckard-deploy inspect deckard-31b
     """
-    from deckard_deploy.cli.screens.inspect import checkpoint_rows
-    from deckard_deploy.operations.inspect import inspect_checkpoint
-
-    checkpoint = inspect_checkpoint(model, drafter, state_dir, count_nan=count_nan)
+    checkpoint = operations.inspect.inspect_checkpoint(model, drafter, state_dir, count_nan=count_nan)
     if as_json:
         facts = checkpoint.found.as_json() | {"patches": checkpoint.patches}
         click.echo(json.dumps(facts, indent=2))
     else:
-        table(checkpoint_rows(checkpoint))
+        table(screens.inspect.checkpoint_rows(checkpoint))
     if checkpoint.found.faults:
         click.get_current_context().exit(4)

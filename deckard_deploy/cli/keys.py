@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from deckard_deploy import operations
 from deckard_deploy.cli.options import json_option, state_option
 from deckard_deploy.cli.output import say, table
 from deckard_deploy.cli.reporter import TERMINAL
@@ -34,11 +35,9 @@ def add(name: str, state_dir: Path | None) -> None:
     Example:
       deckard-deploy keys add alice > alice.key
     """
-    from deckard_deploy.operations import keys as operation
-
-    key, first = operation.add_key(state_dir, name)
+    key, first = operations.keys.add_key(state_dir, name)
     click.echo(key)
-    operation.tell_gateways(state_dir, TERMINAL)
+    operations.keys.tell_gateways(state_dir, TERMINAL)
     say(f"{name} may ask now, with this key alone: it is not shown again")
     if first:
         say("from now on every client of this host needs a key")
@@ -54,9 +53,7 @@ def list_(state_dir: Path | None, *, as_json: bool) -> None:
     Example:
       deckard-deploy keys list
     """
-    from deckard_deploy.operations import keys as operation
-
-    rows = operation.list_keys(state_dir)
+    rows = operations.keys.list_keys(state_dir)
     if as_json:
         click.echo(json.dumps([{"name": name, "made": made} for name, made in rows], indent=2))
     else:
@@ -72,9 +69,7 @@ def access(state_dir: Path | None) -> None:
     Example:
       deckard-deploy keys access > access.conf
     """
-    from deckard_deploy.operations import keys as operation
-
-    click.echo(operation.access_file(state_dir), nl=False)
+    click.echo(operations.keys.access_file(state_dir), nl=False)
 
 
 @keys.command()
@@ -87,9 +82,7 @@ def revoke(name: str, state_dir: Path | None) -> None:
     Example:
       deckard-deploy keys revoke alice
     """
-    from deckard_deploy.operations import keys as operation
-
-    another_is_left = operation.revoke_key(state_dir, name, TERMINAL)
+    another_is_left = operations.keys.revoke_key(state_dir, name, TERMINAL)
     say(f"{name} is refused from now on")
     if not another_is_left:
         say("no key is left: only this tool gets in; make one: deckard-deploy keys add NAME")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from deckard_deploy import operations
 from deckard_deploy.cli.options import choice_options
 from deckard_deploy.cli.output import say
 from deckard_deploy.cli.reporter import TERMINAL
@@ -24,9 +25,7 @@ def lock(*, choice: Choice, lock_file: Path | None, check: bool, dry_run: bool) 
     Example:
       deckard-deploy lock --profile spark
     """
-    from deckard_deploy.operations import lock as operation
-
-    update = operation.resolve_lock(choice, lock_file, TERMINAL)
+    update = operations.lock.resolve_lock(choice, lock_file, TERMINAL)
     for line in update.differences:
         click.echo(line)
     moved = len(update.differences)
@@ -36,5 +35,5 @@ def lock(*, choice: Choice, lock_file: Path | None, check: bool, dry_run: bool) 
         if moved:
             click.get_current_context().exit(4)
     elif not dry_run:
-        operation.write_lock(update)
+        operations.lock.write_lock(update)
         say(f"lock     {update.path}: {moved} changes written; review it and commit it")

@@ -2,6 +2,7 @@
 
 import click
 
+from deckard_deploy import operations
 from deckard_deploy.cli.options import selection_option
 from deckard_deploy.cli.reporter import TERMINAL
 from deckard_deploy.operations.options import Selection
@@ -22,7 +23,5 @@ def logs(*, selection: Selection, follow: bool, tail: int) -> None:
     Example:
       deckard-deploy logs --follow
     """
-    from deckard_deploy.operations import logs as operation
-
-    for line in operation.lines(selection, TERMINAL, follow=follow, tail=tail):
+    for line in operations.logs.lines(selection, TERMINAL, follow=follow, tail=tail):
         click.echo(line)

@@ -1,19 +1,16 @@
 """`monitor`: Prometheus and Grafana next to a deployment."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from deckard_deploy import operations
 from deckard_deploy.cli.options import selection_option
 from deckard_deploy.cli.output import say
 from deckard_deploy.cli.render import plan_options
 from deckard_deploy.cli.reporter import TERMINAL
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.operations.options import Selection
-
-if TYPE_CHECKING:
-    from deckard_deploy.operations.render import PlanFiles
 
 
 @click.group()
@@ -42,9 +39,7 @@ def up(*, selection: Selection, prometheus_port: int, grafana_port: int, dry_run
     Example:
       deckard-deploy monitor up --grafana-port 3001
     """
-    from deckard_deploy.operations import monitoring as operation
-
-    address = operation.start(
+    address = operations.monitoring.start(
         selection,
         TERMINAL,
         prometheus_port=prometheus_port,
@@ -65,31 +60,27 @@ def down(*, selection: Selection, purge: bool) -> None:
     Example:
       deckard-deploy monitor down
     """
-    from deckard_deploy.operations import monitoring as operation
-
-    name, stopped = operation.stop(selection, TERMINAL)
+    name, stopped = operations.monitoring.stop(selection, TERMINAL)
     if stopped:
         say(f"nothing monitors {name} any more")
     else:
         say(f"nothing monitors {name}")
     if purge:
-        folder = operation.purge(selection)
+        folder = operations.monitoring.purge(selection)
         if folder:
             say(f"removed  {folder}")
 
 
 @monitor.command()
 @plan_options
-def render(files: "PlanFiles", output: Path | None) -> None:
+def render(files: "operations.render.PlanFiles", output: Path | None) -> None:
     """Write the files into the folder that --output names; whoever runs them makes the password.
 
     \b
     Example:
       deckard-deploy monitor render --profile spark -o monitoring
     """
-    from deckard_deploy.operations.monitoring import write_files
-
     if output is None:
         raise BadInputError("these are several files", hint="deckard-deploy monitor render --output FOLDER …")
-    password = write_files(files.plan, output)
+    password = operations.monitoring.write_files(files.plan, output)
     say(f"written to {output}; put a password into {password}, with mode 600")

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from deckard_deploy import operations
+from deckard_deploy.cli import screens
 from deckard_deploy.cli.options import Command, json_option
 from deckard_deploy.cli.output import say, table
 from deckard_deploy.cli.reporter import TERMINAL
@@ -65,15 +67,14 @@ def list_patches(*, profile: str | None, model: str | None, drafter: str | None,
     Example:
       deckard-deploy patches list --profile spark --drafter deckard-e4b
     """
-    from deckard_deploy.cli.screens.patches import print_patch
-    from deckard_deploy.operations import patch_check as operation
-
-    patch_set = operation.find_patch_set(_DEFAULT_SET)
+    patch_set = operations.patch_check.find_patch_set(_DEFAULT_SET)
     needed = None
     if profile:
         named = (("model", model), ("drafter", drafter))
         settings = tuple(f"{key}={json.dumps(value)}" for key, value in named if value)
-        needed = operation.needed_by(Choice(profile=profile, settings=settings), patch_set, TERMINAL)
+        needed = operations.patch_check.needed_by(
+            Choice(profile=profile, settings=settings), patch_set, TERMINAL
+        )
     if as_json:
         listed = json.loads(patch_set.model_dump_json())
         for entry in listed["patches"]:
@@ -82,7 +83,7 @@ def list_patches(*, profile: str | None, model: str | None, drafter: str | None,
         return
     for patch in patch_set.patches:
         is_needed = None if needed is None else patch.name in needed
-        print_patch(patch, needed=is_needed, profile=profile)
+        screens.patches.print_patch(patch, needed=is_needed, profile=profile)
 
 
 @patches.command()
@@ -95,10 +96,8 @@ def diff(names: tuple[str, ...], set_name: str) -> None:
     Example:
       deckard-deploy patches diff modelopt | less
     """
-    from deckard_deploy.operations import patch_check as operation
-
-    patch_set = operation.find_patch_set(set_name)
-    for patch in operation.named_patches(patch_set, names):
+    patch_set = operations.patch_check.find_patch_set(set_name)
+    for patch in operations.patch_check.named_patches(patch_set, names):
         click.echo(patch_set.diff_file(patch).read_text(encoding="utf-8"), nl=False)
 
 
@@ -124,22 +123,19 @@ def check(
     Example:
       deckard-deploy patches check --image vllm/vllm-openai:v0.19.1-cu130 --no-drafter
     """
-    from deckard_deploy.cli.screens import patches as screen
-    from deckard_deploy.operations import patch_check as operation
-
-    patch_set = operation.find_patch_set(set_name)
+    patch_set = operations.patch_check.find_patch_set(set_name)
     if release is not None:
         if any(source.values()):
             raise BadInputError("--release cannot be combined with --image, --package or --wheel")
-        origin, verdicts = operation.check_wheel_of(patch_set, release)
+        origin, verdicts = operations.patch_check.check_wheel_of(patch_set, release)
     else:
-        variant = operation.Variant(drafter, quantization)
-        origin, verdicts = operation.check_source(patch_set, source, variant, TERMINAL)
+        variant = operations.patch_check.Variant(drafter, quantization)
+        origin, verdicts = operations.patch_check.check_source(patch_set, source, variant, TERMINAL)
     say(f"{set_name} against {origin}")
     if as_json:
-        click.echo(json.dumps([screen.verdict_json(verdict) for verdict in verdicts], indent=2))
+        click.echo(json.dumps([screens.patches.verdict_json(verdict) for verdict in verdicts], indent=2))
     else:
-        table(screen.verdict_rows(verdicts))
+        table(screens.patches.verdict_rows(verdicts))
     unfit = [verdict.name for verdict in verdicts if not verdict.fits]
     if unfit:
         raise IntegrityError(f"{origin}: {', '.join(unfit)} would not fit", hint="deckard-deploy engines")
@@ -173,18 +169,16 @@ def build(  # noqa: PLR0913  one parameter per option
     Example:
       deckard-deploy patches build --package .venv/lib/python3.12/site-packages/vllm --overlay -o patched
     """
-    from deckard_deploy.operations import patch_check as operation
-
     package = source["package"]
     if (as_overlay or import_with) and (source["image"] or not package):
         raise BadInputError("--overlay and --import-with need an installed vLLM", hint="--package DIR")
-    variant = operation.Variant(drafter, quantization)
-    patch_set = operation.find_patch_set(set_name)
-    built = operation.build_files(patch_set, source, variant, output, TERMINAL)
+    variant = operations.patch_check.Variant(drafter, quantization)
+    patch_set = operations.patch_check.find_patch_set(set_name)
+    built = operations.patch_check.build_files(patch_set, source, variant, output, TERMINAL)
     if package and (as_overlay or import_with):
-        folder = operation.build_overlay(built, Path(package), output)
+        folder = operations.patch_check.build_overlay(built, Path(package), output)
         if import_with:
-            operation.import_files(built, import_with, folder)
+            operations.patch_check.import_files(built, import_with, folder)
     rows = [(patch.name, patch.sha256, str(patch.path)) for patch in built]
     if as_json:
         keys = ("name", "sha256", "path")
@@ -203,9 +197,7 @@ def wheel(output: Path, *, as_json: bool) -> None:
     Example:
       deckard-deploy patches wheel -o plugins
     """
-    from deckard_deploy.operations.patch_check import build_wheel
-
-    row = build_wheel(output)
+    row = operations.patch_check.build_wheel(output)
     if as_json:
         click.echo(json.dumps(row, indent=2))
     else:
@@ -224,19 +216,16 @@ def matrix(releases: tuple[str, ...], *, markdown: bool, set_name: str, as_json:
     Example:
       deckard-deploy patches matrix 0.19.1 0.20.2
     """
-    from deckard_deploy.cli.screens import patches as screen
-    from deckard_deploy.operations import patch_check as operation
-
-    patch_set = operation.find_patch_set(set_name)
-    found = dict(operation.matrix(patch_set, releases, TERMINAL))
+    patch_set = operations.patch_check.find_patch_set(set_name)
+    found = dict(operations.patch_check.matrix(patch_set, releases, TERMINAL))
     if as_json:
         facts = {}
         for release, verdicts in found.items():
-            facts[release] = [screen.verdict_json(verdict) for verdict in verdicts]
+            facts[release] = [screens.patches.verdict_json(verdict) for verdict in verdicts]
         click.echo(json.dumps(facts, indent=2))
         return
-    rows = screen.matrix_rows(patch_set, found)
+    rows = screens.patches.matrix_rows(patch_set, found)
     if markdown:
-        screen.print_markdown(rows)
+        screens.patches.print_markdown(rows)
     else:
         table(rows)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from deckard_deploy import operations
+from deckard_deploy.cli import screens
 from deckard_deploy.cli.options import compat_option, host_choice_options, locked_option, state_option
 from deckard_deploy.cli.reporter import TERMINAL
 from deckard_deploy.operations.options import Choice
@@ -27,12 +29,9 @@ def plan(choice: Choice, *, state_dir: Path | None, locked: bool, as_json: bool,
     Example:
       deckard-deploy plan --profile spark --set max-num-seqs=8
     """
-    from deckard_deploy.cli.screens.plan import print_plan, view_json
-    from deckard_deploy.operations import plan as operation
-
-    view = operation.view_plan(choice, state_dir, TERMINAL, locked=locked)
+    view = operations.plan.view_plan(choice, state_dir, TERMINAL, locked=locked)
     if as_json:
-        click.echo(json.dumps(view_json(view), indent=2))
+        click.echo(json.dumps(screens.plan.view_json(view), indent=2))
     else:
-        print_plan(view, explain=explain)
-    operation.require_fit(view)
+        screens.plan.print_plan(view, explain=explain)
+    operations.plan.require_fit(view)

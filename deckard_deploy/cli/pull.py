@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from deckard_deploy import operations
 from deckard_deploy.cli.options import choice_options, lock_options, state_option
 from deckard_deploy.cli.reporter import TERMINAL
 from deckard_deploy.operations.options import Choice, LockUse
@@ -23,7 +24,5 @@ def pull(*, choice: Choice, state_dir: Path | None, lock: LockUse, dry_run: bool
     Example:
       deckard-deploy pull --profile spark
     """
-    from deckard_deploy.operations.pull import pull_models
-
-    for folder in pull_models(choice, state_dir, TERMINAL, lock, dry_run=dry_run):
+    for folder in operations.pull.pull_models(choice, state_dir, TERMINAL, lock, dry_run=dry_run):
         click.echo(folder)

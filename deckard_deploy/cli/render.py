@@ -2,17 +2,15 @@
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from deckard_deploy import operations
 from deckard_deploy.cli.options import Command, choice_options, compat_option, locked_option
 from deckard_deploy.cli.output import write_text
 from deckard_deploy.cli.reporter import TERMINAL
 from deckard_deploy.operations.options import Choice
-
-if TYPE_CHECKING:
-    from deckard_deploy.operations.render import PlanFiles
 
 
 @click.group()
@@ -30,10 +28,9 @@ def plan_options(command: Command) -> Command:
 
     @functools.wraps(command)
     def with_plan(*, choice: Choice, root: str, models_dir: str | None, locked: bool, **more: Any) -> None:
-        from deckard_deploy.operations import render as operation
 
-        plan = operation.plan_for_folders(choice, root, models_dir, TERMINAL, locked=locked)
-        command(files=operation.PlanFiles(plan), **more)
+        plan = operations.render.plan_for_folders(choice, root, models_dir, TERMINAL, locked=locked)
+        command(files=operations.render.PlanFiles(plan), **more)
 
     decorated: Command = with_plan
     for option in reversed(_OPTIONS):
@@ -59,7 +56,7 @@ _OPTIONS = (
 
 @render.command()
 @plan_options
-def compose(files: "PlanFiles", output: Path | None) -> None:
+def compose(files: "operations.render.PlanFiles", output: Path | None) -> None:
     """Write compose.yaml.
 
     \b
@@ -71,7 +68,7 @@ def compose(files: "PlanFiles", output: Path | None) -> None:
 
 @render.command()
 @plan_options
-def gateway(files: "PlanFiles", output: Path | None) -> None:
+def gateway(files: "operations.render.PlanFiles", output: Path | None) -> None:
     """Write nginx.conf of the gateway, which lies beside compose.yaml.
 
     \b
@@ -83,7 +80,7 @@ def gateway(files: "PlanFiles", output: Path | None) -> None:
 
 @render.command()
 @plan_options
-def command(files: "PlanFiles", output: Path | None) -> None:
+def command(files: "operations.render.PlanFiles", output: Path | None) -> None:
     """Write the `vllm serve` line.
 
     \b
@@ -95,7 +92,7 @@ def command(files: "PlanFiles", output: Path | None) -> None:
 
 @render.command(name="run")
 @plan_options
-def run_line(files: "PlanFiles", output: Path | None) -> None:
+def run_line(files: "operations.render.PlanFiles", output: Path | None) -> None:
     """Write the `docker run` line.
 
     \b
@@ -115,7 +112,9 @@ def run_line(files: "PlanFiles", output: Path | None) -> None:
     help="Where deckard-deploy is on the host that will have the unit.",
 )
 @click.option("--state-dir", metavar="PATH", envvar="DECKARD_HOME", help="As for `up`. [env: DECKARD_HOME]")
-def systemd(files: "PlanFiles", output: Path | None, program: str, state_dir: str | None) -> None:
+def systemd(
+    files: "operations.render.PlanFiles", output: Path | None, program: str, state_dir: str | None
+) -> None:
     """Write a systemd unit that keeps the deployment answering.
 
     It watches the current release of the deployment, so `up` comes first, once.
@@ -129,7 +128,7 @@ def systemd(files: "PlanFiles", output: Path | None, program: str, state_dir: st
 
 @render.command()
 @plan_options
-def k8s(files: "PlanFiles", output: Path | None) -> None:
+def k8s(files: "operations.render.PlanFiles", output: Path | None) -> None:
     """Write a Deployment, a Service, a NetworkPolicy and a ConfigMap.
 
     \b

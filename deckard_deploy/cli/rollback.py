@@ -2,6 +2,7 @@
 
 import click
 
+from deckard_deploy import operations
 from deckard_deploy.cli.options import dry_run_option, selection_option
 from deckard_deploy.cli.reporter import TERMINAL
 from deckard_deploy.operations.options import Selection
@@ -20,8 +21,6 @@ def rollback(*, selection: Selection, dry_run: bool) -> None:
     Example:
       deckard-deploy rollback --name spark
     """
-    from deckard_deploy.operations import rollback as operation
-
-    base_url = operation.run(selection, TERMINAL, dry_run=dry_run)
+    base_url = operations.rollback.run(selection, TERMINAL, dry_run=dry_run)
     if base_url:
         click.echo(base_url)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from deckard_deploy import operations
 from deckard_deploy.cli.options import choice_options, state_option
 from deckard_deploy.cli.reporter import TERMINAL
 from deckard_deploy.operations.options import Choice
@@ -23,6 +24,4 @@ def sbom(*, choice: Choice, state_dir: Path | None) -> None:
     Example:
       deckard-deploy sbom --profile spark > spark.cdx.json
     """
-    from deckard_deploy.operations.sbom import bill_of_materials
-
-    click.echo(json.dumps(bill_of_materials(choice, state_dir, TERMINAL), indent=2))
+    click.echo(json.dumps(operations.sbom.bill_of_materials(choice, state_dir, TERMINAL), indent=2))

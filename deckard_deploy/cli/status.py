@@ -4,6 +4,7 @@ import json
 
 import click
 
+from deckard_deploy import operations
 from deckard_deploy.cli.options import json_option, selection_option
 from deckard_deploy.cli.output import table
 from deckard_deploy.cli.reporter import TERMINAL
@@ -20,9 +21,7 @@ def status(*, selection: Selection, as_json: bool) -> None:
     Example:
       deckard-deploy status --json
     """
-    from deckard_deploy.operations.status import read_status
-
-    facts = read_status(selection, TERMINAL)
+    facts = operations.status.read_status(selection, TERMINAL)
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return

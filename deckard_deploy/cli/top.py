@@ -5,6 +5,8 @@ import sys
 
 import click
 
+from deckard_deploy import operations
+from deckard_deploy.cli import screens
 from deckard_deploy.cli.options import DAY_S, FiniteRange, selection_option
 from deckard_deploy.cli.output import can_rewrite_lines
 from deckard_deploy.cli.reporter import TERMINAL
@@ -32,22 +34,17 @@ def top(*, selection: Selection, interval: float, once: bool, as_json: bool) -> 
       deckard-deploy top
       deckard-deploy top --once --json
     """
-    from deckard_deploy.cli.screens import figures
-    from deckard_deploy.operations import top as operation
-
-    line = figures.sample_json if as_json else figures.sample_line
-    source = operation.metrics_source(selection, TERMINAL)
+    line = screens.figures.sample_json if as_json else screens.figures.sample_line
+    source = operations.top.metrics_source(selection, TERMINAL)
     if once:
-        click.echo(line(operation.one_sample(source, interval)))
+        click.echo(line(operations.top.one_sample(source, interval)))
         return
     with contextlib.suppress(KeyboardInterrupt):  # ^C is how one leaves
         if as_json or not is_drawable():
-            for sample in operation.samples(source, interval):
+            for sample in operations.top.samples(source, interval):
                 click.echo(line(sample))
         else:
-            from deckard_deploy.cli.screens import live
-
-            live.watch(source.plan, operation.samples(source, 0), interval)
+            screens.live.watch(source.plan, operations.top.samples(source, 0), interval)
 
 
 def is_drawable() -> bool:

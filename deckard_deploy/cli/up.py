@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from deckard_deploy import operations
 from deckard_deploy.cli.options import dry_run_option, host_choice_options, locked_option, state_option
 from deckard_deploy.cli.output import say
 from deckard_deploy.cli.reporter import TERMINAL
@@ -29,13 +30,11 @@ def up(choice: Choice, *, state_dir: Path | None, locked: bool, dry_run: bool, f
     Example:
       deckard-deploy up --profile cpu
     """
-    from deckard_deploy.operations import up as operation
-
     if dry_run:
-        operation.dry_run(choice, state_dir, TERMINAL, locked=locked)
+        operations.up.dry_run(choice, state_dir, TERMINAL, locked=locked)
         return
     started = time.monotonic()
-    plan = operation.up(choice, state_dir, TERMINAL, locked=locked, force=force).plan
+    plan = operations.up.up(choice, state_dir, TERMINAL, locked=locked, force=force).plan
     program = click.get_current_context().find_root().info_name
     took = clock(time.monotonic() - started)
     say(f"took     {took}; try: {program} chat --name {plan.deployment} 'Hello?'")

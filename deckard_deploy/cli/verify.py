@@ -2,17 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from deckard_deploy import operations
 from deckard_deploy.cli.options import choice_options, json_option, lock_options, state_option
 from deckard_deploy.cli.output import say
 from deckard_deploy.cli.reporter import TERMINAL
 from deckard_deploy.operations.options import Choice, LockUse
-
-if TYPE_CHECKING:
-    from deckard_deploy.operations.verify import Problems
 
 
 @click.command()
@@ -41,9 +39,7 @@ def verify(  # noqa: PLR0913  one parameter per option
     Example:
       deckard-deploy verify --profile spark
     """
-    from deckard_deploy.operations import verify as operation
-
-    run = operation.repair if repair else operation.find_problems
+    run = operations.verify.repair if repair else operations.verify.find_problems
     found = run(choice, state_dir, TERMINAL, lock, fast=fast)
     if as_json:
         click.echo(json.dumps(_as_json(found), indent=2))
@@ -53,14 +49,14 @@ def verify(  # noqa: PLR0913  one parameter per option
         click.get_current_context().exit(4)
 
 
-def _as_json(found: "Problems") -> dict[str, Any]:
+def _as_json(found: "operations.verify.Problems") -> dict[str, Any]:
     models = {}
     for name, problems in found.items():
         models[name] = [{"path": problem.path, "cause": problem.cause} for problem in problems]
     return {"models": models, "right": not any(found.values())}
 
 
-def _print(found: "Problems") -> None:
+def _print(found: "operations.verify.Problems") -> None:
     for name, problems in found.items():
         for problem in problems:
             click.echo(f"{name}/{problem.path}: {problem.cause}")

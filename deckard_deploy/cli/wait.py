@@ -2,6 +2,7 @@
 
 import click
 
+from deckard_deploy import operations
 from deckard_deploy.cli.options import selection_option
 from deckard_deploy.cli.reporter import TERMINAL
 from deckard_deploy.operations.options import Selection
@@ -19,6 +20,4 @@ def wait(selection: Selection) -> None:
     Example:
       deckard-deploy wait --profile spark && ./run-my-clients
     """
-    from deckard_deploy.operations import wait as operation
-
-    click.echo(operation.run(selection, TERMINAL))
+    click.echo(operations.wait.run(selection, TERMINAL))

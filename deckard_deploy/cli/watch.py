@@ -4,6 +4,7 @@ import signal
 
 import click
 
+from deckard_deploy import operations
 from deckard_deploy.cli.options import DAY_S, FiniteRange, selection_option
 from deckard_deploy.cli.reporter import TERMINAL
 from deckard_deploy.operations.options import Selection
@@ -29,7 +30,5 @@ def watch(selection: Selection, interval: float, deadline: float) -> None:
     Example:
       deckard-deploy watch --name spark --interval 60
     """
-    from deckard_deploy.operations import watch as operation
-
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the terminal that it was started from may go
-    operation.run(selection, TERMINAL, interval_s=interval, deadline_s=deadline)
+    operations.watch.run(selection, TERMINAL, interval_s=interval, deadline_s=deadline)

@@ -1,0 +1,6 @@
+"""What each verb does, without a terminal. A module loads at its first use."""
+
+from deckard_deploy.system.lazy_imports import submodule_loader
+
+# A verb loads its own module alone, and none for `--help`.
+__getattr__ = submodule_loader(__name__)
