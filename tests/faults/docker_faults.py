@@ -1,4 +1,4 @@
-"""Faults of docker, its images and their mounts: F33 to F37, F39, F40, F50 to F53."""
+"""Faults of docker, its images and their mounts: F33 to F37, F39, F40, F50 to F53, F61 on."""
 
 from tests.faults.fault import Fault
 
@@ -116,5 +116,16 @@ FAULTS = (
             f"{DOCKER}::test_compose_two_and_later_is_accepted",
         ),
         "DID NOT RAISE",
+    ),
+    Fault(
+        "F61",
+        "a person has started a rendered compose file, whose engine carries the gateway's label, and a key is added",
+        "nothing: only a gateway that this state directory has started gets a signal",
+        (
+            "tests/unit/running/docker/test_runtime.py::test_reload_signals_nothing_that_a_person_started",
+            "tests/unit/running/docker/test_runtime.py::test_reload_never_signals_an_engine",
+        ),
+        "assert ['server HUP', 'gateway HUP'] == []",
+        instead="True",
     ),
 )

@@ -32,6 +32,7 @@ PLAN_LABEL, LAUNCH_LABEL, DEPLOYMENT_LABEL = "deckard.plan", "deckard.launch", "
 GATEWAY_LABEL = "deckard.gateway"  # on the gateway, and on an engine behind a gateway
 # Compose sets these on everything that it creates (compose pkg/api/labels.go).
 _PROJECT_LABEL, _FOLDER_LABEL = "com.docker.compose.project", "com.docker.compose.project.working_dir"
+_SERVICE_LABEL, _GATEWAY_SERVICE = "com.docker.compose.service", "gateway"
 _UP_TIMEOUT_S, _DOWN_TIMEOUT_S = 300.0, 300.0
 
 
@@ -189,10 +190,14 @@ class DockerRuntime:
         return replace(engine, state=gateway.state, exit_code=gateway.exit_code)
 
     def _gateways(self) -> list[dict[str, Any]]:
+        """Return the gateways that this state directory has started.
+
+        `render compose` gives an engine that a person starts the gateway's label, and no launch.
+        """
         found = []
         for container in self._containers(all_of_project=True):
-            labels = container["Labels"]
-            if GATEWAY_LABEL in labels and LAUNCH_LABEL not in labels:
+            is_gateway = container["Labels"].get(_SERVICE_LABEL) == _GATEWAY_SERVICE
+            if is_gateway and self._is_ours(container):  # guard: F61
                 found.append(container)
         return found
 

@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import ssl
+import stat
 from collections.abc import Mapping
 from hashlib import sha256
 from ipaddress import ip_address
@@ -49,12 +50,21 @@ def write_gateway_files(plan: LaunchPlan, keys: Keys, *, environment: Mapping[st
 
 
 def renew_access(folder: Path, keys: Keys) -> None:
-    """Rewrite access.conf with the current keys, if this deployment has a gateway."""
+    """Rewrite access.conf with the current keys, if this deployment has a gateway.
+
+    The file keeps its mode, and belongs to the owner of its folder, or else to its owner so far: a gateway that
+    a person has started reads it as another user.
+    """
     path = folder / ACCESS
     with keys.lock():
-        if path.is_file() and _write_if_changed(path, keys.access()) and os.getuid() == 0:
+        if not path.is_file() or read_regular(path) == keys.access():
+            return
+        before = path.stat()
+        write_atomically(path, keys.access(), mode=stat.S_IMODE(before.st_mode))
+        if os.getuid() == 0:
+            owner = folder.stat() if folder.stat().st_uid else before
             with translating_write_errors(path):
-                os.chown(path, folder.stat().st_uid, folder.stat().st_gid)
+                os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def require_matching_pair(plan: LaunchPlan) -> None:

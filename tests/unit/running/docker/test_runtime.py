@@ -17,6 +17,7 @@ from deckard_deploy.running.layout import StateDir
 from deckard_deploy.running.runtime import MISSING
 
 COMPOSE = "com.docker.compose.project"
+SERVICE = "com.docker.compose.service"
 
 
 class VanishingContainers:
@@ -28,8 +29,8 @@ class VanishingContainers:
             f"{COMPOSE}.working_dir": f"{folder}/releases/a",
             DEPLOYMENT_LABEL: "box",
         }
-        server = {**ours, LAUNCH_LABEL: "l1", PLAN_LABEL: "aa", GATEWAY_LABEL: ""}
-        self._labels = {"server": server, "gateway": {**ours, GATEWAY_LABEL: ""}}
+        server = {**ours, SERVICE: "vllm", LAUNCH_LABEL: "l1", PLAN_LABEL: "aa", GATEWAY_LABEL: ""}
+        self.labels = {"server": server, "gateway": {**ours, SERVICE: "gateway", GATEWAY_LABEL: ""}}
         self._gone = gone
         self.signals: list[str] = []
 
@@ -37,7 +38,7 @@ class VanishingContainers:
         names = {label.partition("=")[0] for label in filters["label"]}
         return [
             {"Id": name, "Names": [f"/{name}"], "State": "running", "Labels": labels}
-            for name, labels in self._labels.items()
+            for name, labels in self.labels.items()
             if names <= labels.keys()
         ]
 
@@ -51,7 +52,7 @@ class VanishingContainers:
         if name in self._gone:
             raise NotFound(f"no such container: {name}")
         state = {"Restarting": False, "Running": True, "ExitCode": 0, "OOMKilled": False}
-        config = {"Labels": self._labels[name]}
+        config = {"Labels": self.labels[name]}
         return {"Id": name, "State": state, "Config": config, "RestartCount": 0, "Image": "sha256:0"}
 
     def kill(self, name: str, number: str) -> None:
@@ -81,6 +82,23 @@ def test_reload_ignores_removed_gateway(tmp_path: Path) -> None:
         runtime, vanishing = runtime_with(tmp_path, gone)
         runtime.reload()
         assert vanishing.signals == signals
+
+
+def test_reload_signals_nothing_that_a_person_started(tmp_path: Path) -> None:
+    """`render compose` and `docker compose up` by hand: the engine has the gateway's label, and no launch."""
+    runtime, vanishing = runtime_with(tmp_path, set())
+    for labels in vanishing.labels.values():
+        labels[f"{COMPOSE}.working_dir"] = "/home/person/stack"
+        labels.pop(LAUNCH_LABEL, None)
+    runtime.reload()
+    assert vanishing.signals == []
+
+
+def test_reload_never_signals_an_engine(tmp_path: Path) -> None:
+    runtime, vanishing = runtime_with(tmp_path, set())
+    del vanishing.labels["server"][LAUNCH_LABEL]
+    runtime.reload()
+    assert vanishing.signals == ["gateway HUP"]
 
 
 def test_removed_network_is_not_unused(tmp_path: Path) -> None:

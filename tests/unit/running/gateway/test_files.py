@@ -194,3 +194,20 @@ def test_renew_access_writes_current_keys(tmp_path):
     found = folder / "access.conf"
     assert found.read_text() == keys.access()
     assert (found.stat().st_uid, found.stat().st_mode & 0o777) == (folder.stat().st_uid, 0o600)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="gives files to another user")
+@pytest.mark.parametrize(("folder_owner", "expected"), [(101, 101), (0, 33)])
+def test_renewed_access_file_keeps_mode_and_owner(tmp_path: Path, folder_owner: int, expected: int) -> None:
+    """nginx reads it as another user, whoever has started that nginx."""
+    folder = tmp_path / "gateway"
+    folder.mkdir()
+    access = folder / "access.conf"
+    access.write_text("of before")
+    access.chmod(0o640)
+    os.chown(access, 33, 33)
+    os.chown(folder, folder_owner, folder_owner)
+    files.renew_access(folder, Keys(tmp_path))
+    found = access.stat()
+    assert access.read_text() == Keys(tmp_path).access()
+    assert (found.st_mode & 0o777, found.st_uid, found.st_gid) == (0o640, expected, expected)
