@@ -103,7 +103,7 @@ def prepare_gateway(folder: Path, port: int) -> tuple[LaunchPlan, Path, str]:
     """Return a plan whose gateway is ready to start, the folder of its release, and a key."""
     directory = StateDir(folder)
     choice = Deployment(name="cost", publish=Publish(expose="127.0.0.1", port=port, tls=False))
-    plan = plan_for_host(resolve(choice, profile=library.profile("cpu")), directory)
+    plan = plan_for_host(resolve(choice, profile=library.profile("cpu")), directory, None)
     deployment, keys = directory.create("cost"), Keys(folder)
     with keys.lock():
         key = keys.add("bench")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import JsonValue
 
@@ -42,6 +42,7 @@ class Resolved:
     compatibility: Compatibility | None
     disabled_protections: tuple[str, ...] = ()
     gateway_image: str | None = None
+    gateway: Literal["nginx", "off"] | None = None
 
 
 def resolve(
@@ -76,6 +77,7 @@ def resolve(
         serve, environment = migrate_options(engine.option_schema, serve, environment)
     container = _container(base.container, deployment)
     _check_parts(profile, model, engine)
+    _check_gateway(deployment, engine)
     _check_options(schema, serve, model)
     _check_ranks(serve, model, drafter)
     _check_environment(schema, environment, engine)
@@ -96,6 +98,7 @@ def resolve(
         compatibility=compatibility,
         disabled_protections=tuple(protection.setting for protection in disabled),
         gateway_image=deployment.gateway_image,
+        gateway=deployment.gateway,
     )
 
 
@@ -112,6 +115,15 @@ def _check_publish(publish: Publish) -> None:
         )
     if publish.certificate and publish.tls is False:
         raise BadInputError("publish.tls is false, but publish.certificate is given: keep one")
+
+
+def _check_gateway(deployment: Deployment, engine: EngineSpec) -> None:
+    """Raise BadInputError for a container without a gateway, which would publish the engine's own routes."""
+    if deployment.gateway == "off" and engine.runtime == "docker":
+        raise BadInputError(
+            f"gateway is off, and {engine.name} runs in docker, where nginx is a second container",
+            hint="take gateway out",
+        )
 
 
 def _check_compatibility(

@@ -306,6 +306,10 @@ class Deployment(Spec):
     gateway_image: ImageReference | None = Field(
         default=None, description="in place of nginx's, for a mirror or a pin"
     )
+    gateway: Literal["nginx", "off"] | None = Field(
+        default=None,
+        description="of the process runtime; null: as the deployment has it, nginx at its first start if installed",
+    )
     publish: Publish = Field(default_factory=Publish)
     serve: Serve = Field(default_factory=dict)
     environment: dict[EnvironmentName, str | None] = Field(default_factory=dict)

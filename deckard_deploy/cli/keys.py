@@ -26,21 +26,23 @@ def keys() -> None:
 @keys.command()
 @click.argument("name")
 @state_option
-def add(name: str, state_dir: Path | None) -> None:
+@click.option("--force", is_flag=True, help="Also while a deployment without a gateway runs.")
+def add(name: str, state_dir: Path | None, *, force: bool) -> None:
     """Make a key, and print it: this once, for only its hash is kept.
 
-    Running gateways take it over at once; the engine is not restarted.
+    Running gateways take it over immediately; the engine is not restarted. A deployment that runs without a
+    gateway accepts everyone, so the key is refused then.
 
     \b
     Example:
       deckard-deploy keys add alice > alice.key
     """
-    key, first = operations.keys.add_key(state_dir, name)
+    key, first = operations.keys.add_key(state_dir, name, TERMINAL, force=force)
     click.echo(key)
     operations.keys.tell_gateways(state_dir, TERMINAL)
-    say(f"{name} may ask now, with this key alone: it is not shown again")
+    say(f"{name} has this key, which is not shown again")
     if first:
-        say("from now on every client of this host needs a key")
+        say("from now on every client of a gateway of this host needs a key")
 
 
 @keys.command(name="list")

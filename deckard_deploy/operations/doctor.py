@@ -13,7 +13,7 @@ from deckard_deploy.operations.choice import DEFAULT_FILE, resolve_choice
 from deckard_deploy.operations.deployments import open_deployment
 from deckard_deploy.operations.host import read_host_facts
 from deckard_deploy.operations.options import Choice
-from deckard_deploy.operations.plan import plan_for_host
+from deckard_deploy.operations.plan import current_plan, plan_for_host
 from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.running.deploy import observe
@@ -35,7 +35,7 @@ def select_target(choice: Choice, state_dir: Path | None, report: Reporter, *, h
             caches = tuple(Path.home() / folder for folder in _OWN_CACHES)
         return Target(folders=Folders(weights=directory.models, caches=caches))
     resolved = resolve_choice(choice, report)
-    plan = plan_for_host(resolved, directory)
+    plan = plan_for_host(resolved, directory, current_plan(directory, resolved.name))
     running = here and _running_plan_hash(directory, plan, report) is not None
     with home_required():
         return target_for_plan(resolved, plan, models=directory.models, running=running)

@@ -6,6 +6,7 @@ import time
 
 import requests
 
+from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.errors import BadInputError, EnvironmentUnfitError
 from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.planning.plan import LaunchPlan
@@ -16,6 +17,7 @@ from deckard_deploy.running.gateway.keys import Keys, access_version
 from deckard_deploy.running.layout import StateDir
 from deckard_deploy.system.http import EndpointCredentials, session
 
+GET_NGINX = "sudo apt-get install nginx-light, then up with --set gateway=nginx"
 RELOAD_TIMEOUT_S = 10.0
 # nginx's old workers still accept for 100 ms after its new ones do (src/os/unix/ngx_process_cycle.c).
 SETTLED_S = 0.5
@@ -34,8 +36,8 @@ def ensure_gateway_files(plan: LaunchPlan, directory: StateDir, report: Reporter
     refuse_unfit_gateway(plan, directory)
     if plan.gateway is None:
         report.say(
-            "gateway  none: any program of this machine may ask the engine; "
-            "nginx would ask for keys (docs/gateway.md)"
+            "gateway  none: every program of this machine can use the API without a key "
+            "(docs/gateway.md); for a gateway: " + GET_NGINX
         )
         return False
     return files.write_gateway_files(
@@ -49,6 +51,20 @@ def refuse_unfit_gateway(plan: LaunchPlan, directory: StateDir) -> None:
     if plan.gateway and plan.gateway.exposed and not Keys(directory.root).ring().keys:
         raise BadInputError(
             f"--expose {plan.address} needs a key for clients", hint="deckard-deploy keys add NAME"
+        )
+
+
+def refuse_useless_keys(resolved: Resolved, plan: LaunchPlan, directory: StateDir) -> None:
+    """Raise BadInputError if this host has keys, and a process without a gateway would serve without them.
+
+    `gateway: off` accepts that; in docker `allow_unsafe` does.
+    """
+    if plan.gateway is not None or plan.runtime != "process" or resolved.gateway == "off":
+        return
+    if Keys(directory.root).ring().closed:
+        raise BadInputError(
+            f"{plan.deployment} has no gateway, so the keys of this host would not protect it",
+            hint=f"{GET_NGINX}; or, to let in every program of this machine: --set gateway=off",
         )
 
 

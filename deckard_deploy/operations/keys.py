@@ -1,26 +1,51 @@
 """`keys`: change the keys of clients, and reload the running gateways."""
 
+from contextlib import suppress
 from pathlib import Path
 
-from deckard_deploy.errors import DeployError
+from deckard_deploy.errors import DeployError, EnvironmentUnfitError
 from deckard_deploy.operations.deployments import open_deployment
-from deckard_deploy.operations.gateway import reload_gateway_keys
+from deckard_deploy.operations.gateway import GET_NGINX, reload_gateway_keys
 from deckard_deploy.operations.reporting import Reporter
+from deckard_deploy.running.deploy import observe
 from deckard_deploy.running.gateway.keys import Keys
-from deckard_deploy.running.layout import state_directory
+from deckard_deploy.running.layout import StateDir, state_directory
 
 
-def add_key(state_dir: Path | None, name: str) -> tuple[str, bool]:
+def add_key(state_dir: Path | None, name: str, report: Reporter, *, force: bool = False) -> tuple[str, bool]:
     """Create a key. Return it, and True if it is the first one of this host. Only its hash is stored.
 
-    Running gateways accept it after `tell_gateways`. Raises BadInputError (the name is taken),
-    EnvironmentUnfitError.
+    Running gateways accept it after `tell_gateways`. force: also while a deployment runs that no key protects.
+    Raises BadInputError (the name is taken), EnvironmentUnfitError (such a deployment runs).
     """
-    keys = Keys(state_directory(state_dir).root)
+    directory = state_directory(state_dir)
+    keys = Keys(directory.root)
     keys.require_unused_name(name)
+    unprotected = running_without_gateway(directory, report)
+    if unprotected and not force:
+        raise EnvironmentUnfitError(
+            f"{', '.join(unprotected)} runs without a gateway: every program of this machine gets in, "
+            "with a key or without",
+            hint=f"{GET_NGINX}; or, for other deployments: --force",
+        )
     with keys.lock():
         first = not keys.ring().closed
         return keys.add(name), first
+
+
+def running_without_gateway(directory: StateDir, report: Reporter) -> list[str]:
+    """Return the names of the running deployments that no key protects.
+
+    A deployment whose runtime does not answer is left out: `tell_gateways` reports it.
+    """
+    found = []
+    for name in directory.deployments():
+        with suppress(DeployError), open_deployment(directory, name, report) as context:
+            seen = observe(context.runtimes)
+            release = context.releases.get(seen.plan_hash) if seen.plan_hash else None
+            if release and seen.state in ("running", "restarting") and release.load().plan.gateway is None:
+                found.append(name)
+    return found
 
 
 def list_keys(state_dir: Path | None) -> list[tuple[str, str]]:
@@ -57,11 +82,13 @@ def revoke_key(state_dir: Path | None, name: str, report: Reporter) -> bool:
 
 
 def tell_gateways(state_dir: Path | None, report: Reporter) -> None:
-    """Make every running gateway of this host read its keys again.
+    """Make every running gateway of this host read its keys again, and name the deployments without one.
 
     An error of one does not keep the others from it, and is raised in the end.
     """
     directory = state_directory(state_dir)
+    for name in running_without_gateway(directory, report):
+        report.say(f"{name} has no gateway: it still serves every program of this machine, without a key")
     failed: DeployError | None = None
     for name in directory.deployments():
         try:

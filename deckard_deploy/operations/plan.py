@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.catalog.specs import Generated
-from deckard_deploy.errors import DoesNotFitError, IntegrityError
+from deckard_deploy.errors import DoesNotFitError, EnvironmentUnfitError, IntegrityError
 from deckard_deploy.operations.choice import resolve_choice
 from deckard_deploy.operations.locked import apply_lock, require_locked
 from deckard_deploy.operations.options import Choice
@@ -79,20 +79,45 @@ def view_plan(choice: Choice, state_dir: Path | None, report: Reporter, *, locke
     )
 
 
-def plan_for_host(resolved: Resolved, directory: StateDir) -> LaunchPlan:
-    """Return the plan with the folders of this host. Nothing is created."""
+def plan_for_host(resolved: Resolved, directory: StateDir, current: LaunchPlan | None) -> LaunchPlan:
+    """Return the plan with the folders of this host. Nothing is created.
+
+    current: the plan of the current release. Raises EnvironmentUnfitError if its gateway's nginx is gone.
+    """
     root = PurePosixPath(directory.root)
     # Debian has nginx in a folder that is not on everyone's PATH.
-    nginx = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    installed = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     paths = HostPaths(
         models=root / "models",
         caches=root / "cache",
         patches=root / "patches",
         deployments=root / "deployments",
         owner=f"{os.getuid()}:{os.getgid()}",
-        nginx=PurePosixPath(nginx) if nginx else None,
+        nginx=gateway_program(resolved, current, installed=installed),
     )
     return apply_lock(with_needed_patches(build_plan(resolved, paths), resolved, paths.patches))
+
+
+def gateway_program(
+    resolved: Resolved, current: LaunchPlan | None, *, installed: str | None
+) -> PurePosixPath | None:
+    """Return the nginx of the process runtime; None: not installed, or the current release runs without it.
+
+    Installing or removing nginx on the host changes no deployment: only a setting does. Raises
+    EnvironmentUnfitError if the current release's nginx is gone.
+    """
+    publish = resolved.publish
+    requested = resolved.gateway or publish.expose or publish.tls or publish.certificate
+    if current and current.runtime == resolved.engine.runtime == "process" and not requested:
+        if current.gateway is None:
+            return None
+        if installed is None:
+            raise EnvironmentUnfitError(
+                f"nginx is not installed any more, and {resolved.name} has it as its gateway",
+                hint="sudo apt-get install nginx-light; or, to let in every program of this machine: "
+                "--set gateway=off",
+            )
+    return PurePosixPath(installed) if installed else None
 
 
 def plan_with_memory(
@@ -110,12 +135,12 @@ def plan_with_memory(
     if current and kept and _KV_BYTES not in resolved.serve:
         on_host, _ = on_this_host(resolved, meminfo=meminfo)
         same = with_serve(on_host, kv_cache_memory_bytes=kept)
-        plan = plan_for_host(same, directory)
+        plan = plan_for_host(same, directory, current)
         if plan.hash == current.hash:
             return HostPlan(same, plan, planned_memory(same, available=None, known=known))
     resolved, available = with_measured_memory(resolved, current, meminfo=meminfo, known=known)
     memory = planned_memory(resolved, available=available, known=known)
-    return HostPlan(resolved, plan_for_host(resolved, directory), memory)
+    return HostPlan(resolved, plan_for_host(resolved, directory, current), memory)
 
 
 def _tensor_bytes(resolved: Resolved, directory: StateDir) -> dict[str, dict[str, int]]:

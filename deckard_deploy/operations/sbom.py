@@ -12,7 +12,7 @@ from typing import Any
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.operations.choice import resolve_choice
 from deckard_deploy.operations.options import Choice
-from deckard_deploy.operations.plan import plan_for_host
+from deckard_deploy.operations.plan import current_plan, plan_for_host
 from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.resources import LOCK_FILE
@@ -28,7 +28,8 @@ def bill_of_materials(choice: Choice, state_dir: Path | None, report: Reporter) 
     """Return the document as plain data (cyclonedx.org/docs/1.6/json)."""
     resolved = resolve_choice(choice, report)
     directory = state_directory(state_dir)
-    return bill_of(plan_for_host(resolved, directory), resolved, directory)
+    plan = plan_for_host(resolved, directory, current_plan(directory, resolved.name))
+    return bill_of(plan, resolved, directory)
 
 
 def bill_of(plan: LaunchPlan, resolved: Resolved, directory: StateDir) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from deckard_deploy.operations.gateway import (
     ensure_gateway_files,
     has_stale_keys,
     refuse_unfit_gateway,
+    refuse_useless_keys,
     reload_gateway_keys,
     report_exposure,
 )
@@ -56,6 +57,7 @@ def prepare(
     report.say(f"plan     {plan.hash}: {plan.model} on {plan.profile}, {plan.engine}")
     if locked:
         require_locked(planned.resolved, plan)
+    refuse_useless_keys(planned.resolved, plan, directory)
     refuse_what_cannot_run(planned.resolved, planned.memory)
     refuse_unfit(planned.resolved, plan, directory, report, force=force)
     return planned

@@ -28,12 +28,14 @@ def plan_gateway(
     """Return the gateway; None for a compatibility line, on the host's network, or without nginx.
 
     folder: the host's folder of keys and certificate. nginx: the program, for the process runtime; None: not
-    installed. owner: `uid:gid` of the folder's owner. Raises BadInputError when the endpoint is exposed, or
-    TLS is requested, without a gateway.
+    installed, or not used. owner: `uid:gid` of the folder's owner. Raises BadInputError when the endpoint is
+    exposed, or TLS or nginx is requested, without a gateway.
     """
     publish = resolved.publish
     missing = _missing_reason(resolved, nginx)
     if missing:
+        if resolved.gateway == "nginx":
+            raise BadInputError(f"gateway is nginx: {missing}")
         _require_no_gateway_options(resolved, missing)
         return None
     in_container = resolved.engine.runtime == "docker"
@@ -72,6 +74,8 @@ def _missing_reason(resolved: Resolved, nginx: PurePosixPath | None) -> str:
         if resolved.container.network == "host":
             return "the container is on the host's network"
         return ""
+    if resolved.gateway == "off":
+        return "gateway is off"
     if nginx is None:
         return "nginx is not installed; on Debian: sudo apt-get install nginx-light"
     return ""

@@ -40,7 +40,7 @@ def plan(image: str, tmp_path_factory: pytest.TempPathFactory) -> LaunchPlan:
     resolved = resolve(deployment, profile=library.profile("cpu"))
     ensure_weights(resolved, directory, SILENT)
     # No gateway: it would answer in the server's stead.
-    return plan_for_host(resolved, directory).model_copy(
+    return plan_for_host(resolved, directory, None).model_copy(
         update={"user": f"{STRANGER}:{STRANGER}", "gateway": None}
     )
 

@@ -84,7 +84,7 @@ def guarded(
     resolved = resolve(
         Deployment(name="gate", publish=publish, engine=engine[0]), profile=library.profile("cpu")
     )
-    plan = plan_for_host(resolved, directory).model_copy(update={"patches": (), "plugin": None})
+    plan = plan_for_host(resolved, directory, None).model_copy(update={"patches": (), "plugin": None})
     gemma4.write(directory.models / MODEL)
     # An earlier start has left its findings about the model there.
     directory.cache.symlink_to(home / "cache")

@@ -14,7 +14,7 @@ def test_only_the_key_is_on_stdout(tmp_path: Path, capsys: pytest.CaptureFixture
     said = capsys.readouterr()
     (key,) = said.out.split()
     assert key.startswith("dk-alice-")
-    assert said.err.splitlines()[-1] == "from now on every client of this host needs a key"
+    assert said.err.splitlines()[-1] == "from now on every client of a gateway of this host needs a key"
     assert run(["keys", "list", "--json", *state]) == 0
     assert [row["name"] for row in json.loads(capsys.readouterr().out)] == ["alice"]
     assert run(["keys", "access", *state]) == 0

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from deckard_deploy.cli.main import run
-from deckard_deploy.errors import BadInputError
+from deckard_deploy.errors import BadInputError, EnvironmentUnfitError
 from deckard_deploy.operations.keys import access_file, add_key, list_keys, revoke_key, tell_gateways
 from deckard_deploy.running.gateway.keys import Keys
 from tests.support.docker_deployment import DockerDeployment
@@ -14,10 +14,10 @@ from tests.support.recording_reporter import RecordingReporter
 
 
 def test_keys_are_added_listed_and_revoked(tmp_path: Path, report: RecordingReporter) -> None:
-    key, first = add_key(tmp_path, "bob")
+    key, first = add_key(tmp_path, "bob", report)
     assert first
     assert key.startswith("dk-bob-")
-    _, first = add_key(tmp_path, "alice")
+    _, first = add_key(tmp_path, "alice", report)
     assert not first
     assert [name for name, _ in list_keys(tmp_path)] == ["alice", "bob"]
     assert key not in access_file(tmp_path)
@@ -29,17 +29,29 @@ def test_keys_are_added_listed_and_revoked(tmp_path: Path, report: RecordingRepo
 
 
 def test_used_and_unknown_names_are_refused(tmp_path: Path, report: RecordingReporter) -> None:
-    add_key(tmp_path, "alice")
+    add_key(tmp_path, "alice", report)
     with pytest.raises(BadInputError, match="alice"):
-        add_key(tmp_path, "alice")
+        add_key(tmp_path, "alice", report)
     with pytest.raises(BadInputError, match="bob"):
         revoke_key(tmp_path, "bob", report)
 
 
-def test_deployment_without_gateway_is_not_told(fake: FakeDeployment, report: RecordingReporter) -> None:
+def test_key_is_refused_where_it_protects_nothing(fake: FakeDeployment, report: RecordingReporter) -> None:
     fake.proven(fake.plan())
+    with pytest.raises(EnvironmentUnfitError, match="box runs without a gateway"):
+        add_key(fake.state.root, "alice", report)
+    assert list_keys(fake.state.root) == []
+    fake.runtime().stop()
+    assert add_key(fake.state.root, "alice", report)[1]
+
+
+def test_forced_key_names_open_deployments(fake: FakeDeployment, report: RecordingReporter) -> None:
+    fake.proven(fake.plan())
+    add_key(fake.state.root, "alice", report, force=True)
     tell_gateways(fake.state.root, report)
-    assert report.lines == []
+    assert report.lines == [
+        "box has no gateway: it still serves every program of this machine, without a key"
+    ]
 
 
 def test_unreachable_gateway_does_not_stop_others(

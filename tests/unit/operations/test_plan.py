@@ -1,14 +1,15 @@
 """The plan for this host: the size of the KV cache on a unified machine."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
-from deckard_deploy.errors import DoesNotFitError
+from deckard_deploy.errors import DoesNotFitError, EnvironmentUnfitError
 from deckard_deploy.operations.options import Choice
 from deckard_deploy.operations.plan import (
     changes_to,
     current_plan,
+    gateway_program,
     memory_verdict,
     plan_with_memory,
     require_fit,
@@ -18,7 +19,7 @@ from deckard_deploy.operations.plan import (
 from deckard_deploy.operations.release import create_release
 from deckard_deploy.operations.reporting import SILENT
 from deckard_deploy.planning.memory.fit import memory_of
-from deckard_deploy.planning.planner import build_plan
+from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
 from deckard_deploy.running.layout import StateDir
 from deckard_deploy.running.releases import Releases
 from deckard_deploy.system.meminfo import total_and_available
@@ -161,3 +162,18 @@ def test_changes_from_current_release_are_listed(fake: FakeDeployment) -> None:
     assert changes_to(fake.plan(), current) == []
     assert any("NUMBER" in change for change in changes_to(fake.plan(NUMBER="2"), current))
     assert current_plan(fake.state, "crate") is None
+
+
+def test_nginx_on_the_host_changes_no_deployment() -> None:
+    nginx = PurePosixPath("/usr/sbin/nginx")
+    without = build_plan(choice("cpu"))
+    behind = build_plan(choice("cpu"), DEFAULT_PATHS._replace(nginx=nginx))
+    assert gateway_program(choice("cpu"), None, installed=str(nginx)) == nginx
+    assert gateway_program(choice("cpu"), None, installed=None) is None
+    assert gateway_program(choice("cpu"), without, installed=str(nginx)) is None
+    assert gateway_program(choice("cpu"), behind, installed=str(nginx)) == nginx
+    for setting in ("gateway=nginx", "publish.tls=true", "publish.expose=0.0.0.0"):
+        assert gateway_program(choice("cpu", setting), without, installed=str(nginx)) == nginx
+    with pytest.raises(EnvironmentUnfitError, match="nginx is not installed any more, and cpu has it"):
+        gateway_program(choice("cpu"), behind, installed=None)
+    assert gateway_program(choice("cpu", "gateway=off"), behind, installed=None) is None

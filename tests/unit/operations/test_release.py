@@ -14,7 +14,7 @@ from deckard_deploy.running.releases import Releases
 
 def test_stale_files_are_named(tmp_path: Path) -> None:
     directory = StateDir(tmp_path)
-    plan = plan_for_host(resolve(Deployment(name="box"), profile=library.profile("spark")), directory)
+    plan = plan_for_host(resolve(Deployment(name="box"), profile=library.profile("spark")), directory, None)
     release, launch = create_release(plan, Releases(directory.create("box")))
     release.record(launch)
     assert stale_files(release) == ()
@@ -28,7 +28,7 @@ def test_stale_files_are_named(tmp_path: Path) -> None:
 
 def test_comments_do_not_change_content_hash(tmp_path: Path) -> None:
     directory = StateDir(tmp_path)
-    plan = plan_for_host(resolve(Deployment(name="box"), profile=library.profile("spark")), directory)
+    plan = plan_for_host(resolve(Deployment(name="box"), profile=library.profile("spark")), directory, None)
     texts = rendered_files(plan, "deckard-launch-0")
     assert all(f"deckard-deploy {__version__}" in text.partition("\nservices:")[0] for text in texts.values())
     newer = {

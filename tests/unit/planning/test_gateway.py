@@ -45,6 +45,13 @@ def test_process_gateway_needs_nginx() -> None:
     assert without.arguments[1:5] == ("--host", "127.0.0.1", "--port", "8000")
 
 
+def test_gateway_is_a_setting_of_the_process_runtime() -> None:
+    off = planned("cpu", "gateway=off", paths=WITH_NGINX)
+    assert off == planned("cpu")
+    assert planned("cpu", "gateway=nginx", paths=WITH_NGINX) == planned("cpu", paths=WITH_NGINX)
+    assert planned("spark", "gateway=nginx") == planned("spark")
+
+
 def test_exposed_gateway_has_tls_by_default() -> None:
     plan = planned("spark", "publish.expose=192.168.1.20")
     assert (plan.address, plan.base_url) == ("192.168.1.20", "https://192.168.1.20:8000/v1")
@@ -59,6 +66,10 @@ def test_exposed_gateway_has_tls_by_default() -> None:
     ("profile", "settings", "message"),
     [
         ("cpu", ["publish.expose=0.0.0.0"], "nginx is not installed"),
+        ("cpu", ["publish.expose=0.0.0.0", "gateway=off"], "to ask for keys: gateway is off"),
+        ("cpu", ["gateway=nginx"], "gateway is nginx: nginx is not installed"),
+        ("spark", ["gateway=nginx", "container.network=host"], "gateway is nginx: the container is on the"),
+        ("spark", ["gateway=off"], "runs in docker, where nginx is a second container"),
         ("spark", ["publish.expose=0.0.0.0", "container.network=host"], "host's network"),
         (
             "cpu",
