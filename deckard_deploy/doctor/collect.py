@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
-from deckard_deploy.doctor import programs
+from deckard_deploy.doctor import docker_engine, programs
 from deckard_deploy.doctor.facts import Checkpoint, Disk, Folder, HostFacts, HostMemory, Port, TokenFile
 from deckard_deploy.doctor.host import Host
 from deckard_deploy.doctor.target import Target
@@ -20,7 +20,6 @@ Fields = dict[str, Any]
 PortProblem = Callable[[str, int], str | None]
 MAX_FILES = 20_000  # of a cache folder, to add up its size
 MAX_JSON_BYTES = 64 << 20
-DEFAULT_DOCKER_ROOT = "/var/lib/docker"
 _LFS_POINTER = b"version https://git-lfs"  # a file that git-lfs did not fetch
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 
@@ -37,7 +36,15 @@ def collect(target: Target, host: Host, *, port_problem: PortProblem, quick: boo
         problem = port_problem(target.address, target.port)
         return {"port": Port(address=target.address, port=target.port, problem=problem)}
 
-    probes = [programs.gpus, programs.gpu_processes, programs.docker, programs.image, machine, memory, port]
+    probes = [
+        programs.gpus,
+        programs.gpu_processes,
+        docker_engine.docker,
+        docker_engine.image,
+        machine,
+        memory,
+        port,
+    ]
     probes += [disks, checkpoints]  # the disk rule does not count weights that are here
     if not quick:
         probes += [programs.cuda, programs.kernel_log, programs.services, caches, secrets]
@@ -82,7 +89,7 @@ def _cdi_specs(host: Host) -> Iterator[str]:
     """Yield NVIDIA's specifications in the folders that CDI names (cncf CDI: /etc/cdi and /var/run/cdi)."""
     for folder in ("/etc/cdi", "/var/run/cdi"):
         for path in sorted(host.path(folder).glob("*nvidia*")):
-            if path.suffix in (".yaml", ".json"):
+            if path.suffix in (".yaml", ".yml", ".json"):
                 yield path.name
 
 
@@ -121,7 +128,7 @@ def disks(host: Host, target: Target) -> Fields:
     if target.folders.caches:
         found.append(_disk("caches", target.folders.caches[0]))
     if target.needs_docker is not False:
-        images = host.path(programs.docker_root(host) or DEFAULT_DOCKER_ROOT)
+        images = host.path(docker_engine.images_folder(host))
         found.append(_disk("images", images))
     return {"disks": tuple(found)}
 

@@ -56,7 +56,13 @@ class HostMemory(Fact):
 
 
 class Docker(Fact):
-    """The engine that the docker command talks to. problem: docker's own error, if it cannot be used."""
+    """The engine that the docker command talks to. problem: docker's own error, if it cannot be used.
+
+    product: named if it is not docker's own engine on this system. endpoint: the scheme of its address, None for
+    docker's default socket; named_by: the setting that names it. kernel: the one that the engine runs on. security:
+    names of its security options, `rootless` among them. cdi: it reads CDI specifications; cdi_devices: NVIDIA's, as
+    far as the engine lists them.
+    """
 
     installed: bool
     problem: str | None = None
@@ -64,6 +70,19 @@ class Docker(Fact):
     architecture: str | None = None
     runtimes: tuple[str, ...] = ()
     compose: str | None = None
+    product: Literal["podman", "docker from snap", "Docker Desktop"] | None = None
+    endpoint: str | None = None
+    named_by: str | None = None
+    kernel: str | None = None
+    security: tuple[str, ...] = ()
+    cdi: bool = False
+    cdi_devices: tuple[str, ...] = ()
+    live_restore: bool | None = None
+
+    @property
+    def rootless(self) -> bool:
+        """The engine runs as this user, who is root in its containers."""
+        return "rootless" in self.security
 
 
 class Image(Fact):
@@ -172,6 +191,11 @@ class HostFacts(Fact):
     proxies: tuple[str, ...] = ()
     no_proxy: str = ""
     services: Services = Services()
+
+    @property
+    def wsl(self) -> bool:
+        """The machine is the Windows Subsystem for Linux: Microsoft's kernel says so."""
+        return "microsoft" in (self.kernel or "").lower()
 
 
 def save(facts: HostFacts, path: Path) -> None:

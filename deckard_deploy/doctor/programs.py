@@ -1,14 +1,13 @@
-"""Facts from programs: nvidia-smi, docker, kernel log, systemd. Each function returns fields of HostFacts.
+"""Facts from programs: nvidia-smi, kernel log, systemd. Each function returns fields of HostFacts.
 
 The output of programs is parsed here and nowhere else. A line of another form is left out, never guessed.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
-from deckard_deploy.doctor.facts import Docker, Gpu, GpuProcess, Image, KernelEvent, KernelLog, Services
+from deckard_deploy.doctor.facts import Gpu, GpuProcess, KernelEvent, KernelLog, Services
 from deckard_deploy.doctor.host import Host, ProgramResult
 from deckard_deploy.doctor.target import Target
 from deckard_deploy.system.text import one_line
@@ -104,71 +103,6 @@ def cuda(host: Host, target: Target) -> Fields:  # noqa: ARG001  one signature f
     return {"cuda": version[1] if version else None}
 
 
-def docker(host: Host, target: Target) -> Fields:  # noqa: ARG001  same
-    """Read the engine and compose. Without an engine `docker info` prints JSON and ends with status 1."""
-    answer = host.run("docker", "info", "--format", "{{json .}}")
-    if not answer.installed:
-        return {"docker": Docker(installed=False, problem=answer.problem)}
-    info = _mapping(answer.out)
-    version = _text(info.get("ServerVersion"))
-    problem = answer.problem
-    if problem is None and not version:
-        problem = "docker info: not the JSON that was expected"
-    runtimes = info.get("Runtimes")
-    if not isinstance(runtimes, dict):
-        runtimes = {}
-    found = Docker(
-        installed=True,
-        problem=problem,
-        version=version,
-        architecture=_text(info.get("Architecture")),
-        runtimes=tuple(sorted(map(str, runtimes))),
-        compose=_compose_version(host),
-    )
-    return {"docker": found}
-
-
-def _compose_version(host: Host) -> str | None:
-    answer = host.run("docker", "compose", "version", "--short")
-    version = _matching(r"v?\d+\.\d+.*", answer.out.strip())
-    if version is None:
-        return None
-    return one_line(version.removeprefix("v"), 40)
-
-
-def docker_root(host: Host) -> str | None:
-    """Return the folder of the engine's images; None when unknown."""
-    root = host.run("docker", "info", "--format", "{{.DockerRootDir}}").out.strip()
-    return root if root.startswith("/") and root.isprintable() else None
-
-
-def image(host: Host, target: Target) -> Fields:
-    """Read the plan's image, if it is on this host."""
-    if not target.image:
-        return {}
-    answer = host.run("docker", "image", "inspect", "--format", "{{json .}}", target.image)
-    found = _mapping(answer.out)
-    if answer.problem or not found:
-        return {}
-    image = Image(
-        reference=target.image,
-        architecture=_text(found.get("Architecture")),
-        cuda=_cuda_version(found.get("Config")),
-    )
-    return {"image": image}
-
-
-def _cuda_version(config: object) -> str | None:
-    """Return CUDA_VERSION of an image's configuration."""
-    environment = config.get("Env") if isinstance(config, dict) else None
-    if not isinstance(environment, list):
-        return None
-    for entry in map(str, environment):
-        if entry.startswith("CUDA_VERSION="):
-            return _matching(r"\d{1,3}\.\d{1,3}(\.\d{1,6})?", entry.partition("=")[2])
-    return None
-
-
 def kernel_log(host: Host, target: Target) -> Fields:  # noqa: ARG001  same
     """Read events of memory and GPUs in the kernel log, of two boots; from dmesg without a journal."""
     answer = _journal(host, "0")
@@ -232,15 +166,3 @@ def _number(text: str) -> int | None:
 
 def _matching(pattern: str, text: str) -> str | None:
     return text if re.fullmatch(pattern, text, re.ASCII) else None
-
-
-def _text(value: object) -> str | None:
-    return one_line(value, 80) if isinstance(value, str) and value else None
-
-
-def _mapping(text: str) -> Fields:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -82,6 +82,7 @@ BUSY = {"utilization_percent": 96, "sm_clock_mhz": 2515, "power_w": 45.0}
 CUDA_12 = {"image": {"reference": IMAGE, "architecture": "arm64", "cuda": "12.9.1"}}
 CUDA_14 = {"image": {"reference": IMAGE, "architecture": "arm64", "cuda": "14.0.0"}}
 NO_RUNTIME = {"docker": {"runtimes": ["runc"]}}
+ONLY_CDI = {"docker": {"runtimes": ["runc"], "version": "28.2.2"}, "cdi_specs": ["nvidia.yaml"]}
 ENGINE = {"gpu_processes": [{"pid": 7, "name": "VLLM::EngineCore", "memory_mib": 104277}]}
 OTHER = {"gpu_processes": [{"pid": 8, "name": "/usr/bin/ollama", "memory_mib": 5222}]}
 LINE = "NVRM: Xid (PCI:0000:cb:00): 13, pid='<unknown>', name=<unknown>"
@@ -233,6 +234,39 @@ CASES: dict[str, list[RuleCase]] = {
         RuleCase(
             "fail", "Cannot connect", facts({"docker": {"problem": "Cannot connect to the Docker daemon"}})
         ),
+        RuleCase("fail", "is podman", facts({"docker": {"product": "podman", "version": "5.4.1"}})),
+        RuleCase("fail", "docker from snap", facts({"docker": {"product": "docker from snap"}})),
+        RuleCase("fail", "Docker Desktop, whose", facts({"docker": {"product": "Docker Desktop"}})),
+        RuleCase(
+            "warn",
+            "Docker Desktop on WSL",
+            facts({"docker": {"product": "Docker Desktop"}, "kernel": "6.6.87.2-microsoft-standard-WSL2"}),
+        ),
+        RuleCase(
+            "fail",
+            "another machine over ssh (by DOCKER_HOST)",
+            facts({"docker": {"endpoint": "ssh", "named_by": "DOCKER_HOST"}}),
+            content_facts=facts({"docker": {"endpoint": "unix", "named_by": "DOCKER_HOST"}}),
+        ),
+        RuleCase(
+            "fail",
+            "its kernel is 6.10.14-linuxkit",
+            facts({"docker": {"kernel": "6.10.14-linuxkit"}, "kernel": "6.17.0-1032-nvidia"}),
+            content_facts=facts({"docker": {"kernel": "6.17.0-1032-nvidia"}, "kernel": "6.17.0-1032-nvidia"}),
+        ),
+    ],
+    "docker-users": [
+        RuleCase("warn", "rootless", facts({"docker": {"security": ["seccomp", "rootless"]}})),
+        RuleCase("warn", "userns-remap", facts({"docker": {"security": ["userns"]}})),
+    ],
+    "selinux": [RuleCase("warn", "labels its containers", facts({"docker": {"security": ["selinux"]}}))],
+    "live-restore": [
+        RuleCase(
+            "info",
+            "off",
+            facts({"docker": {"live_restore": False}}),
+            content_facts=facts({"docker": {"live_restore": True}}),
+        )
     ],
     "docker-version": [
         RuleCase("warn", "20.10.24+dfsg1 is old", facts({"docker": {"version": "20.10.24+dfsg1"}}))
@@ -249,8 +283,9 @@ CASES: dict[str, list[RuleCase]] = {
             "docker's runtimes are runc",
             facts(NO_RUNTIME),
             ANY,
-            content_facts=facts({**NO_RUNTIME, "cdi_specs": ["nvidia.yaml"]}),
+            content_facts=facts(ONLY_CDI | {"docker": {"runtimes": ["runc"], "version": "29.2.1"}}),
         ),
+        RuleCase("fail", "only CDI (nvidia.yaml), from which docker 28.2.2", facts(ONLY_CDI)),
     ],
     "image-platform": [
         RuleCase(

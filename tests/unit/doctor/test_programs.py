@@ -1,13 +1,11 @@
 """Output of programs: recorded, and malformed."""
 
-import json
-
 import pytest
 
 from deckard_deploy.doctor import programs
-from deckard_deploy.doctor.facts import Docker, Gpu, GpuProcess, Image, KernelLog, Services
+from deckard_deploy.doctor.facts import Gpu, GpuProcess, KernelLog, Services
 from deckard_deploy.doctor.host import Host
-from tests.support.rule_cases import ANY, IMAGE, target
+from tests.support.rule_cases import ANY, target
 
 # An H100, seen; a GB10, whose [N/A] is from marimo-team/marimo pull request 6822 and whose other cells are from the
 # table in snowflakedb/ArcticTraining pull request 345.
@@ -123,82 +121,6 @@ def test_cuda_version_is_read_from_the_header(host: Host, program, tmp_path):
     assert programs.cuda(host, ANY) == {"cuda": "13.0"}
     program("nvidia-smi", "echo 'CUDA Version : Not Found'")
     assert programs.cuda(host, ANY) == {"cuda": None}
-
-
-INFO = {"ServerVersion": "28.2.2", "Architecture": "aarch64", "Runtimes": {"runc": {}, "nvidia": {}}}
-
-
-def fake_docker(
-    program, info: object, *, status: int = 0, words: str = "", compose: str = "echo 2.36.2"
-) -> None:
-    program(
-        "docker",
-        f"""case "$1" in
-compose) {compose} ;;
-*) cat <<'END'
-{info if isinstance(info, str) else json.dumps(info)}
-END
-echo '{words}' >&2; exit {status} ;;
-esac""",
-    )
-
-
-def test_docker_info_is_parsed(host: Host, program):
-    fake_docker(program, INFO)
-    assert programs.docker(host, ANY)["docker"] == Docker(
-        installed=True,
-        version="28.2.2",
-        architecture="aarch64",
-        runtimes=("nvidia", "runc"),
-        compose="2.36.2",
-    )
-
-
-def test_missing_docker_is_reported(host: Host):
-    assert programs.docker(host, ANY)["docker"] == Docker(installed=False, problem="docker is not installed")
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        # docker 28.2.2 and 20.10, seen
-        "Cannot connect to the Docker daemon at unix:///nonexistent. Is the docker daemon running?",
-        "permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock",
-    ],
-)
-def test_unreachable_docker_reports_its_error(host: Host, program, words: str):
-    fake_docker(program, {"ServerVersion": "", "Runtimes": None}, status=1, words=words)
-    found = programs.docker(host, ANY)["docker"]
-    assert (found.installed, found.problem, found.version) == (True, f"docker: {words}", None)
-
-
-@pytest.mark.parametrize(
-    "info", ["", "null", "[]", '"text"', "{", "[" * 100_000, '{"ServerVersion": 5}', "{}"]
-)
-def test_garbage_from_docker_is_a_problem(host: Host, program, info: str):
-    fake_docker(program, info, compose="echo docker: \\'compose\\' is not a docker command. >&2; exit 1")
-    found = programs.docker(host, ANY)["docker"]
-    assert (found.problem, found.compose) == ("docker info: not the JSON that was expected", None)
-
-
-@pytest.mark.parametrize(
-    ("text", "version"), [("v2.20.0", "2.20.0"), ("2.26.1-4", "2.26.1-4"), ("dev", None)]
-)
-def test_compose_version_is_parsed(host: Host, program, text: str, version: str | None):
-    fake_docker(program, INFO, compose=f"echo {text}")
-    assert programs.docker(host, ANY)["docker"].compose == version
-
-
-def test_image_is_read_if_present(host: Host, program):
-    environment = ["PATH=/usr/bin", "CUDA_VERSION=13.0.1", "NVIDIA_REQUIRE_CUDA=cuda>=13.0"]
-    fake_docker(program, {"Architecture": "arm64", "Os": "linux", "Config": {"Env": environment}})
-    expected = Image(reference=IMAGE, architecture="arm64", cuda="13.0.1")
-    assert programs.image(host, target()) == {"image": expected}
-    assert programs.image(host, ANY) == {}
-    fake_docker(program, "[]", status=1, words=f"Error: No such image: {IMAGE}")
-    assert programs.image(host, target()) == {}
-    fake_docker(program, {"Config": None, "Architecture": ""})
-    assert programs.image(host, target()) == {"image": Image(reference=IMAGE)}
 
 
 # leptonai/gpud pull 46.
