@@ -12,7 +12,7 @@ from deckard_deploy.operations.options import Selection
 @selection_option
 @click.option("-f", "--follow", is_flag=True, help="Go on printing until the engine stops or ^C.")
 @click.option(
-    "--tail", type=click.IntRange(min=0), default=200, show_default=True, help="Lines from the end."
+    "-n", "--tail", type=click.IntRange(min=0), default=200, show_default=True, help="Lines from the end."
 )
 def logs(*, selection: Selection, follow: bool, tail: int) -> None:
     """Print the engine's log.

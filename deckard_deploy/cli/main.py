@@ -13,11 +13,10 @@ from typing import NoReturn
 import click
 
 from deckard_deploy import __version__
+from deckard_deploy.cli.program import PROGRAM, VerbContext, typed, with_verb_contexts
 from deckard_deploy.cli.redaction import redacted
 from deckard_deploy.errors import BadInputError, DeployError
 
-# The name that the user typed: the launcher of a checkout sets its own.
-PROGRAM = os.environ.get("DECKARD_PROGRAM", "deckard-deploy")
 # Verb -> one line of help. The module of a verb is imported only when the verb is called: `--help` must not
 # load pydantic, docker or requests. A test compares these lines with those of the commands.
 VERBS = {
@@ -52,6 +51,8 @@ _MODULES = {"profiles": "catalogs", "models": "catalogs", "engines": "catalogs"}
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are used."""
 
+    context_class = VerbContext
+
     def list_commands(self, _ctx: click.Context) -> list[str]:
         return list(VERBS)
 
@@ -60,7 +61,7 @@ class LazyGroup(click.Group):
             return None
         module = import_module(f"deckard_deploy.cli.{_MODULES.get(cmd_name, cmd_name)}")
         command = getattr(module, cmd_name)
-        return command if isinstance(command, click.Command) else None
+        return with_verb_contexts(command) if isinstance(command, click.Command) else None
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -118,6 +119,7 @@ def _discard_stdout() -> None:
 
 def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911  one line per class of error
     """Run one command line. Return its exit code (errors.py lists them)."""
+    context = None
     try:
         with cli.make_context(PROGRAM, list(arguments)) as context:
             code = cli.invoke(context)
@@ -131,7 +133,7 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911  one line per class o
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted", 130)
     except DeployError as error:
-        return _fail(_error_text(error), error.exit_code)
+        return _fail(_error_text(error, context), error.exit_code)
     except BrokenPipeError:
         # The reader of stdout has left, as `| head` does: nothing more is written, not even at the
         # interpreter's exit.
@@ -155,13 +157,12 @@ def _usage_text(error: click.ClickException) -> str:
     return f"{text.rstrip('.')}; see: {context.command_path} --help"
 
 
-def _error_text(error: DeployError) -> str:
-    message = _shorten_words(error.message)
+def _error_text(error: DeployError, context: click.Context | None) -> str:
+    message = typed(_shorten_words(error.message), context)
     if not error.hint:
         return f"error: {message}"
     separator = "; try: " if isinstance(error, BadInputError) else "\n  try: "
-    hint = error.hint.replace("deckard-deploy", PROGRAM)
-    return f"error: {message}{separator}{hint}"
+    return f"error: {message}{separator}{typed(error.hint, context)}"
 
 
 def _shorten_words(text: str) -> str:

@@ -81,6 +81,6 @@ def render(files: "operations.render.PlanFiles", output: Path | None) -> None:
       deckard-deploy monitor render --profile spark -o monitoring
     """
     if output is None:
-        raise BadInputError("these are several files", hint="deckard-deploy monitor render --output FOLDER …")
+        raise BadInputError("this writes several files", hint="deckard-deploy monitor render --output FOLDER")
     password = operations.monitoring.write_files(files.plan, output)
     say(f"written to {output}; put a password into {password}, with mode 600")

@@ -38,10 +38,10 @@ class FiniteRange(click.FloatRange):
         return number
 
 
-def choice_options(command: Command, *, detect: bool = False) -> Command:
+def choice_options(command: Command) -> Command:
     """Add the parameter `choice` to a verb, from all options that choose a deployment.
 
-    detect: without a profile, take the one that fits this machine.
+    Without a profile, the one that fits this machine is selected.
     """
 
     @functools.wraps(command)
@@ -59,7 +59,7 @@ def choice_options(command: Command, *, detect: bool = False) -> Command:
             config=options.pop("config"),
             settings=tuple(settings),
             compat=options.pop("compat", None),
-            detect=detect,
+            detect=True,
         )
         return command(choice=choice, **options)
 
@@ -94,13 +94,10 @@ _SHORT_OPTIONS = (
 )
 
 
-def host_choice_options(command: Command) -> Command:
-    """Add the parameter `choice` to a verb about this machine: its default profile is the one that fits."""
-    return choice_options(command, detect=True)
-
-
 _DEPLOYMENT_OPTIONS = (
-    click.option("-p", "--profile", metavar="NAME|FILE", help="Hardware profile; `profiles` lists them."),
+    click.option(
+        "-p", "--profile", metavar="NAME|FILE", help="Hardware profile; default: the one of this machine."
+    ),
     click.option(
         "-c", "--config", type=click.Path(path_type=Path), help="Default: ./deckard.yaml, if there is one."
     ),
@@ -176,18 +173,21 @@ def state_option(command: Command) -> Command:
 
 
 def selection_option(command: Command) -> Command:
-    """Add the parameter `selection` to a verb: a deployment by --name, or by default the only one."""
+    """Add the parameter `selection` to a verb: a deployment by --name or --profile, by default the only one."""
 
     @functools.wraps(command)
-    def with_selection(name: str | None, state_dir: Path | None, **options: Any) -> object:
-        return command(selection=Selection(state_dir, name), **options)
+    def with_selection(
+        name: str | None, profile: str | None, state_dir: Path | None, **options: Any
+    ) -> object:
+        return command(selection=Selection(state_dir, name, profile), **options)
 
-    name = click.option(
-        "-n",
-        "--name",
-        "-p",
-        "--profile",
-        "name",
-        help="Name of the deployment; not needed when there is only one.",
-    )
-    return name(state_option(with_selection))
+    decorated = state_option(with_selection)
+    for option in reversed(_SELECTION_OPTIONS):
+        decorated = option(decorated)
+    return decorated
+
+
+_SELECTION_OPTIONS = (
+    click.option("--name", help="Name of the deployment; not needed when there is only one."),
+    click.option("-p", "--profile", metavar="NAME", help="The deployment of this hardware profile."),
+)

@@ -7,6 +7,7 @@ from typing import TextIO
 
 import click
 
+from deckard_deploy.cli.program import typed
 from deckard_deploy.cli.redaction import redacted
 from deckard_deploy.errors import BadInputError
 
@@ -20,8 +21,8 @@ def table(rows: Sequence[Sequence[str]]) -> None:
 
 
 def say(text: str) -> None:
-    """Print one line of progress on stderr, without secrets."""
-    click.echo(redacted(text), err=True)
+    """Print one line of progress on stderr, without secrets; commands in it as the user can type them."""
+    click.echo(redacted(typed(text)), err=True)
 
 
 def echo_command(text: str) -> None:

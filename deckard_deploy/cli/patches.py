@@ -138,7 +138,10 @@ def check(
         table(screens.patches.verdict_rows(verdicts))
     unfit = [verdict.name for verdict in verdicts if not verdict.fits]
     if unfit:
-        raise IntegrityError(f"{origin}: {', '.join(unfit)} would not fit", hint="deckard-deploy engines")
+        raise IntegrityError(
+            f"{origin}: {', '.join(unfit)} would not fit",
+            hint="an engine whose release they fit: deckard-deploy engines",
+        )
 
 
 @patches.command()

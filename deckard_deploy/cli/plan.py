@@ -7,14 +7,14 @@ import click
 
 from deckard_deploy import operations
 from deckard_deploy.cli import screens
-from deckard_deploy.cli.options import compat_option, host_choice_options, locked_option, state_option
+from deckard_deploy.cli.options import choice_options, compat_option, locked_option, state_option
 from deckard_deploy.cli.reporter import TERMINAL
 from deckard_deploy.operations.options import Choice
 
 
 @click.command()
 @compat_option
-@host_choice_options
+@choice_options
 @state_option
 @locked_option
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")

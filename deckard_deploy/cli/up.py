@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from deckard_deploy import operations
-from deckard_deploy.cli.options import dry_run_option, host_choice_options, locked_option, state_option
+from deckard_deploy.cli.options import choice_options, dry_run_option, locked_option, state_option
 from deckard_deploy.cli.output import say
 from deckard_deploy.cli.reporter import TERMINAL
 from deckard_deploy.operations.options import Choice
@@ -14,7 +14,7 @@ from deckard_deploy.system.text import clock
 
 
 @click.command()
-@host_choice_options
+@choice_options
 @state_option
 @locked_option
 @dry_run_option
@@ -35,7 +35,6 @@ def up(choice: Choice, *, state_dir: Path | None, locked: bool, dry_run: bool, f
         return
     started = time.monotonic()
     plan = operations.up.up(choice, state_dir, TERMINAL, locked=locked, force=force).plan
-    program = click.get_current_context().find_root().info_name
     took = clock(time.monotonic() - started)
-    say(f"took     {took}; try: {program} chat --name {plan.deployment} 'Hello?'")
+    say(f"took     {took}; try: deckard-deploy chat --name {plan.deployment} 'Hello?'")
     click.echo(plan.base_url)

@@ -65,7 +65,7 @@ def compare(old: Speeds, new: Speeds, *, exact: bool = False) -> Comparison:
     if not shared:
         raise BadInputError(
             f"they share no concurrency: {_listed(old)} and {_listed(new)}",
-            hint="deckard-deploy bench --concurrency …",
+            hint="deckard-deploy bench --concurrency N,N",
         )
     repeated = []
     for number in shared:

@@ -33,7 +33,7 @@ def resolve_choice(choice: Choice, report: Reporter) -> Resolved:
     if name is None:
         known = ", ".join(listing.names("profiles"))
         raise BadInputError(
-            f"no hardware profile was named; known: {known}", hint="deckard-deploy … --profile NAME"
+            f"no hardware profile was named; known: {known}", hint="the same command with --profile NAME"
         )
     is_file = "/" in name or name.endswith((".yaml", ".yml"))
     spec = library.profile_from_file(Path(name)) if is_file else library.profile(name)

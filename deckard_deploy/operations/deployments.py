@@ -35,25 +35,41 @@ def select_deployment(selection: Selection) -> DeploymentRef:
     """
     directory = state_directory(selection.state_dir)
     known = directory.deployments()
-    name = selection.name
-    if name is None and len(known) == 1:
-        name = known[0]
-    if name is None and known:
-        raise BadInputError(f"there are several deployments: {', '.join(known)}", hint="--name NAME")
+    name, profile = selection.name, selection.profile
+    found = known
+    if name is None and profile:
+        found = [each for each in known if profile_of(DeploymentRef(directory, each)) == profile]
+    if name is None and len(found) == 1:
+        name = found[0]
+    if name is None and found:
+        raise BadInputError(f"there are several deployments: {', '.join(found)}", hint="--name NAME")
     if name is None or name not in known:
-        what = f"no deployment named {name[:80]!r}" if name else "nothing was deployed yet"
-        raise BadInputError(
-            f"{what}; known: {', '.join(known) or 'none'}", hint="deckard-deploy up --profile NAME"
-        )
+        what = "nothing was deployed yet"
+        if name:
+            what = f"no deployment named {name[:80]!r}"
+        elif profile:
+            what = f"no deployment of profile {profile[:80]!r}"
+        raise BadInputError(f"{what}; known: {', '.join(known) or 'none'}", hint=_known_or_up(known, profile))
     return DeploymentRef(directory, name)
+
+
+def _known_or_up(known: list[str], profile: str | None) -> str:
+    if known:
+        return "one of these: --name " + " or --name ".join(known)
+    return f"deckard-deploy up --profile {profile}" if profile else "deckard-deploy up"
+
+
+def profile_of(deployment: DeploymentRef) -> str:
+    """Return the hardware profile of a deployment's newest release; its own name if it has none."""
+    with suppress(IntegrityError):
+        for release in Releases(deployment.directory.deployment(deployment.name)).all()[:1]:
+            return release.load().plan.profile
+    return deployment.name
 
 
 def up_command(deployment: DeploymentRef) -> str:
     """Return the command that starts the deployment. Its name may differ from its profile's."""
-    name = profile = deployment.name
-    with suppress(IntegrityError):
-        for release in Releases(deployment.directory.deployment(name)).all()[:1]:
-            profile = release.load().plan.profile
+    name, profile = deployment.name, profile_of(deployment)
     if name == profile:
         return f"deckard-deploy up --profile {profile}"
     return f"deckard-deploy up --profile {profile} --name {name}"

@@ -123,7 +123,7 @@ def _wait_for_keys(plan: LaunchPlan, directory: StateDir) -> None:
             raise EnvironmentUnfitError(
                 f"the gateway of {plan.deployment} did not take over the new keys "
                 f"within {RELOAD_TIMEOUT_S:g} s",
-                hint=f"deckard-deploy down --name {plan.deployment}, then up",
+                hint=f"deckard-deploy down --name {plan.deployment}, then: deckard-deploy up",
             )
         if _access_version_of(plan, access) != wanted:
             since = None

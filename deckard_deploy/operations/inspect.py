@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from deckard_deploy.catalog import library
+from deckard_deploy.catalog.specs import Generated
+from deckard_deploy.errors import BadInputError
 from deckard_deploy.patching.manifest import load_patch_set, needed_patches
 from deckard_deploy.running.layout import StateDir, state_directory
 from deckard_deploy.weights import inspection
@@ -39,7 +42,13 @@ def checkpoint_folder(named: str, directory: StateDir) -> Path:
     path = Path(named)
     if "/" in named or path.is_dir():
         return path
-    return directory.models / named
+    folder = directory.models / named
+    if not folder.is_dir():
+        model = library.model(named)
+        generated = isinstance(model.weights, Generated)
+        command = "up --profile cpu" if generated else f"pull --model {named}"
+        raise BadInputError(f"{named} is not on this machine yet", hint=f"deckard-deploy {command}")
+    return folder
 
 
 def needed_patch_names(quantization: str, *, drafter: bool) -> list[str]:

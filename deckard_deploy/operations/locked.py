@@ -39,9 +39,7 @@ def require_locked(resolved: Resolved, plan: LaunchPlan) -> None:
     lock = lockfile.read(LOCK_FILE) or Lock()
     unlocked = list(_unlocked(resolved, plan, lock))
     if unlocked:
-        raise IntegrityError(
-            f"not in {LOCK_FILE}: {'; '.join(unlocked)}", hint="deckard-deploy lock, with the same options"
-        )
+        raise IntegrityError(f"not in {LOCK_FILE}: {'; '.join(unlocked)}", hint="deckard-deploy lock")
 
 
 def _unlocked(resolved: Resolved, plan: LaunchPlan, lock: Lock) -> Iterator[str]:

@@ -41,8 +41,10 @@ DEFAULT_LOCK = LockUse()
 class Selection:
     """A deployment of this host.
 
-    state_dir: None for the user's own data folder. name: None for the only deployment there is.
+    state_dir: None for the user's own data folder. name: None for the only deployment there is. profile: None
+    for any; otherwise without a name only the deployments of that hardware profile count.
     """
 
     state_dir: Path | None = None
     name: str | None = None
+    profile: str | None = None

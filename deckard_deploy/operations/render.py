@@ -69,7 +69,7 @@ class PlanFiles(NamedTuple):
         """Return nginx.conf. Raises BadInputError for a plan without a gateway."""
         if self.plan.gateway is None:
             raise BadInputError(
-                f"the plan of {self.plan.deployment} has no gateway", hint="deckard-deploy render compose …"
+                f"the plan of {self.plan.deployment} has no gateway", hint="deckard-deploy render compose"
             )
         return render_gateway(self.plan)
 
@@ -94,7 +94,7 @@ class PlanFiles(NamedTuple):
         if self.plan.gateway and (self.plan.gateway.exposed or self.plan.gateway.tls):
             asked = "--expose" if self.plan.gateway.exposed else "TLS"
             raise BadInputError(
-                f"{asked} needs the gateway, a second container", hint="deckard-deploy render compose …"
+                f"{asked} needs the gateway, a second container", hint="deckard-deploy render compose"
             )
         return render_run(self.plan)
 
@@ -116,4 +116,4 @@ class PlanFiles(NamedTuple):
 
 def _require_image(plan: LaunchPlan) -> None:
     if plan.image is None:
-        raise BadInputError(f"{plan.engine} runs without Docker", hint="deckard-deploy render command …")
+        raise BadInputError(f"{plan.engine} runs without Docker", hint="deckard-deploy render command")

@@ -23,7 +23,9 @@ def run(selection: Selection, report: Reporter, *, dry_run: bool = False) -> str
         current = context.releases.current()
         previous = context.releases.previous()
         if current is None or previous is None:
-            raise BadInputError(f"{name} has no release before the current one", hint="deckard-deploy status")
+            raise BadInputError(
+                f"{name} has no release before the current one", hint=f"deckard-deploy status --name {name}"
+            )
         word = "would" if dry_run else "rollback"
         report.say(f"{word:8} {current.plan_hash} -> {previous.plan_hash}")
         plan = previous.load().plan

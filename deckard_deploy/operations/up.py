@@ -171,7 +171,8 @@ def decide_for(
     if found.timed_out:
         raise TimedOutError(
             f"{plan.deployment} runs, but has not answered within {PROBE_TIMEOUT_S:g} s: it may only be busy",
-            hint=f"deckard-deploy status, or restart it: deckard-deploy down --name {plan.deployment}",
+            hint=f"deckard-deploy status --name {plan.deployment}, "
+            f"or restart it: deckard-deploy down --name {plan.deployment}",
         )
     return Decision("replace", f"it runs, but is {found.outcome}: {found.detail}"), None
 

@@ -1,6 +1,8 @@
 """`wait`: follow a running start until the endpoint is ready."""
 
-from deckard_deploy.errors import StartFailedError
+from contextlib import suppress
+
+from deckard_deploy.errors import DeploymentBusyError, StartFailedError
 from deckard_deploy.operations.deployments import (
     open_deployment,
     select_deployment,
@@ -9,6 +11,9 @@ from deckard_deploy.operations.deployments import (
 from deckard_deploy.operations.options import Selection
 from deckard_deploy.operations.readiness import wait_until_ready
 from deckard_deploy.operations.reporting import Reporter
+from deckard_deploy.running.deploy import DeploymentContext, decide, observe, record_ready
+from deckard_deploy.running.lock import lock_deployment
+from deckard_deploy.running.releases import Release
 
 
 def run(selection: Selection, report: Reporter) -> str:
@@ -25,5 +30,14 @@ def run(selection: Selection, report: Reporter) -> str:
             if release and seen.state in ("running", "restarting"):
                 loaded = release.load()
                 wait_until_ready(loaded, runtime, directory=directory, report=report)
+                _record_ready(context, loaded)
                 return loaded.plan.base_url
     raise StartFailedError(f"{name} is not running", hint=up_command(deployment))
+
+
+def _record_ready(context: DeploymentContext, release: Release) -> None:
+    """Record that a launch is ready whose `up` was interrupted. Another verb at work records it itself."""
+    decision = decide(release.plan_hash, observe(context.runtimes), release.launch())
+    if decision.action == "follow":
+        with suppress(DeploymentBusyError), lock_deployment(context.releases.deployment, verb="wait"):
+            record_ready(context, release)

@@ -88,7 +88,7 @@ def verify_attestation(output: str, built: Sequence[BuiltPatch]) -> tuple[Attest
         message = faults[0]
         if len(faults) > 1:
             message += f" (and {len(faults) - 1} more)"
-        raise IntegrityError(message, hint="deckard-deploy down, then up")
+        raise IntegrityError(message, hint="deckard-deploy down, then: deckard-deploy up")
     attested = []
     for patch, entry in entries:
         attested.append(

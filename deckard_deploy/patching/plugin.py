@@ -29,7 +29,7 @@ _METADATA = {
     "entry_points.txt": f"[vllm.general_plugins]\n{ENTRY_POINT} = {ENTRY_POINT}:register\n",
 }
 _REGISTERED = re.compile(r"deckard_nvfp4_awq registered: sha256=([0-9a-f]{64}) pid=(\d+)")
-_HINT = "deckard-deploy down, then up; `deckard-deploy logs` shows what PYTHONPATH lost"
+_HINT = "deckard-deploy down, then: deckard-deploy up; `deckard-deploy logs` shows what PYTHONPATH lost"
 _STARTUP_LINE = "non-default args"  # api_utils.py, the second line of the API server
 _PROCESS = re.compile(r"^\((APIServer|EngineCore|Worker)\w* pid=(\d+)\)")  # the prefix of vLLM's lines
 

@@ -138,9 +138,10 @@ def describe_running(site: DeploymentContext) -> str:
     if observed.state in ("missing", "exited"):
         return "nothing runs"
     state = "is ready" if _is_ready(site, observed) else "is not proven ready"
+    name = site.releases.deployment.name
     return (
         f"plan {observed.plan_hash or 'unknown'} still runs and {state}; "
-        "go on with `deckard-deploy up`, or stop it with `deckard-deploy down`"
+        f"continue with `deckard-deploy wait --name {name}`, or stop it with `deckard-deploy down --name {name}`"
     )
 
 
@@ -188,10 +189,14 @@ def _run(site: DeploymentContext, release: ReleaseFolder, launch: Launch) -> Lau
 
 
 def _prove(site: DeploymentContext, release: ReleaseFolder) -> Launch:
+    site.follow(release.load(), site.runtimes[release.recorded_launch().runtime])
+    return record_ready(site, release)
+
+
+def record_ready(site: DeploymentContext, release: ReleaseFolder) -> Launch:
+    """Make a release current whose endpoint has answered. Raises StartFailedError if it has ended since."""
     launch = release.recorded_launch()
-    runtime = site.runtimes[launch.runtime]
-    site.follow(release.load(), runtime)
-    observed = runtime.observe()
+    observed = site.runtimes[launch.runtime].observe()
     if observed.state != "running":
         raise StartFailedError(
             f"it answered, and is {observed.state} since",

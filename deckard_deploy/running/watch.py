@@ -257,7 +257,8 @@ class Watch:
         self._set_state("given up", reason)
         raise StartFailedError(
             f"restarted {recent} times within an hour, and again: {reason}",
-            hint=f"deckard-deploy status --name {self._deployment.name}, and deckard-deploy logs",
+            hint=f"deckard-deploy status --name {self._deployment.name}, "
+            f"and deckard-deploy logs --name {self._deployment.name}",
         )
 
     def _set_state(self, state: WatchState, reason: str | None = None) -> None:
@@ -289,7 +290,7 @@ def _current(site: DeploymentContext) -> ReleaseFolder:
     if release is None:
         raise BadInputError(
             f"{site.releases.deployment.name} was never ready: there is nothing to watch",
-            hint="deckard-deploy up",
+            hint=f"deckard-deploy up --name {site.releases.deployment.name}",
         )
     return release
 

@@ -26,7 +26,7 @@ KEPT = 3000  # lines from the beginning, and lines from the end, that are kept f
 HINTS = {
     Outcome.OTHER_SERVER: "another server has the port; stop it, or choose another: --set publish.port=PORT",
     Outcome.KEY_REFUSED: (
-        "the server wants another API key than this launch was given; deckard-deploy down, then up"
+        "the server wants another API key than this launch was given; deckard-deploy down, then: deckard-deploy up"
     ),
     Outcome.CANNOT_CHAT: "it refuses a plain question; deckard-deploy verify, and deckard-deploy logs",
     Outcome.NOT_ANSWERING: (

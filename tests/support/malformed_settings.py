@@ -109,9 +109,6 @@ SETTINGS = (
 )
 
 OPTIONS = (
-    MalformedInput(
-        id="option-no-profile", arguments=("render", "command"), says="no hardware profile was named"
-    ),
     MalformedInput(id="option-no-verb", arguments=("rendr",), says="No such command"),
     MalformedInput(id="option-no-subverb", arguments=("render", "compos"), says="No such command"),
     MalformedInput(

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from deckard_deploy.cli.program import typed
 from deckard_deploy.cli.screens.layout import labelled
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def print_findings(findings: "Sequence[Finding]") -> None:
         if severity != "ok":
             _print_part("why", f"{finding.why} ({finding.source})")
         if finding.fix:
-            _print_part("fix", finding.fix)
+            _print_part("fix", typed(finding.fix))
     counts = []
     for name in _COLOURS:
         count = sum(finding.severity == name for finding in findings)
@@ -49,5 +50,5 @@ def fit_lines(fits: "Sequence[Fit]") -> list[str]:
         label = f"{fit.profile:{names}}  {fit.verdict:{verdicts}}  "
         lines += labelled(label, fit.why)
         for change in fit.changes:
-            lines += labelled(" " * len(label), f"first: {change}")
+            lines += labelled(" " * len(label), f"first: {typed(change)}")
     return lines

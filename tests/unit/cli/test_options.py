@@ -37,4 +37,5 @@ def test_named_options_become_settings() -> None:
     command = click.command()(verb)
     arguments = ["-p", "spark", "--engine", "0.19", "--port", "9000", "--set", "a=1"]
     command.main(arguments, standalone_mode=False)
-    assert seen == [Choice(profile="spark", settings=("a=1", 'engine="0.19"', "publish.port=9000"))]
+    settings = ("a=1", 'engine="0.19"', "publish.port=9000")
+    assert seen == [Choice(profile="spark", settings=settings, detect=True)]

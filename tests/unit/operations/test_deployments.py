@@ -30,6 +30,17 @@ def test_several_deployments_need_a_name(fake: FakeDeployment) -> None:
     assert select_deployment(Selection(fake.state.root, "crate")).name == "crate"
 
 
+def test_profile_selects_among_deployments(fake: FakeDeployment) -> None:
+    """`--profile` is the hardware profile, also where a deployment is selected: not its name."""
+    fake.stored(fake.plan())  # box, of the profile cpu
+    (fake.state.create("spark").releases / "one").mkdir()
+    assert select_deployment(Selection(fake.state.root, profile="cpu")).name == "box"
+    assert select_deployment(Selection(fake.state.root, profile="spark")).name == "spark"
+    with pytest.raises(BadInputError, match="no deployment of profile 'box'; known: box, spark") as refused:
+        select_deployment(Selection(fake.state.root, profile="box"))
+    assert refused.value.hint == "one of these: --name box or --name spark"
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [(None, "nothing was deployed yet; known: none"), ("spark", "no deployment named 'spark'; known: none")],

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from deckard_deploy.errors import IntegrityError
+from deckard_deploy.errors import BadInputError, IntegrityError
 from deckard_deploy.operations.inspect import checkpoint_folder, inspect_checkpoint, needed_patch_names
 from deckard_deploy.rehearsal import gemma4
 from deckard_deploy.running.layout import StateDir
@@ -13,6 +13,7 @@ from deckard_deploy.running.layout import StateDir
 def test_model_name_is_a_folder_of_the_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     directory = StateDir(tmp_path / "state")
+    (directory.models / "m").mkdir(parents=True)
     assert checkpoint_folder("m", directory) == directory.models / "m"
     assert checkpoint_folder("./m", directory) == Path("m")
     (tmp_path / "m").mkdir()
@@ -42,4 +43,20 @@ def test_inspected_checkpoint_has_patches(tmp_path: Path) -> None:
 
 def test_missing_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(IntegrityError):
-        inspect_checkpoint("tiny", None, tmp_path)
+        inspect_checkpoint(str(tmp_path / "tiny"), None, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "hint"),
+    [
+        ("deckard-31b", "deckard-31b is not on this machine yet", "deckard-deploy pull --model deckard-31b"),
+        ("tiny-gemma4", "tiny-gemma4 is not on this machine yet", "deckard-deploy up --profile cpu"),
+        ("tiny-gemm4", "no model named 'tiny-gemm4'; did you mean 'tiny-gemma4'?", ""),
+    ],
+)
+def test_model_that_was_not_pulled_has_a_right_hint(
+    tmp_path: Path, name: str, message: str, hint: str
+) -> None:
+    with pytest.raises(BadInputError) as refused:
+        inspect_checkpoint(name, None, tmp_path)
+    assert (refused.value.message, refused.value.hint) == (message, hint)
