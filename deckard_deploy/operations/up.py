@@ -26,12 +26,14 @@ from deckard_deploy.operations.weights import ensure_weights
 from deckard_deploy.planning.difference import difference
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.running.deploy import (
+    Action,
     Decision,
     DeploymentContext,
     decide,
     deploy,
     describe_running,
     observe,
+    restore_gateway,
     resume,
 )
 from deckard_deploy.running.layout import StateDir, state_directory
@@ -131,6 +133,10 @@ def _converge(planned: HostPlan, directory: StateDir, context: DeploymentContext
         if stale and reload_gateway_keys(context, directory):
             report.say("gateway  goes by its new files")
     decision, running = decide_for(context, plan, directory)
+    if decision.action == "gateway" and running:
+        report.say(f"gateway  {decision.cause}: it is started again")
+        restore_gateway(context, running)
+        decision, running = decide_for(context, plan, directory)
     if decision.action == "nothing":
         report.say(f"running  {decision.cause}: nothing to do")
         return
@@ -157,17 +163,18 @@ def decide_for(
     stored = context.releases.get(plan.hash)
     launch = stored.launch() if stored else None
     decision = decide(plan.hash, observe(context.runtimes), launch)
-    if stored is None or decision.action not in ("nothing", "follow"):
+    if stored is None or not (decision.action in ("nothing", "follow", "gateway") or decision.unless_answers):
         return decision, None
     release = stored.load()
     stale = stale_files(release)
     if stale:
         return Decision("replace", f"this version of the tool writes {' and '.join(stale)} otherwise"), None
-    if decision.action == "follow":
+    if decision.action in ("follow", "gateway"):
         return decision, release
     found = probe(release, directory=directory, timeout_s=PROBE_TIMEOUT_S)
     if found.outcome is Outcome.READY:
-        return Decision("nothing", f"{decision.cause}, and answers"), release
+        action: Action = "follow" if decision.unless_answers else "nothing"
+        return Decision(action, f"{decision.cause}, and answers"), release
     if found.timed_out:
         raise TimedOutError(
             f"{plan.deployment} runs, but has not answered within {PROBE_TIMEOUT_S:g} s: it may only be busy",

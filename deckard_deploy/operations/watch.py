@@ -10,6 +10,8 @@ from deckard_deploy.operations.options import Selection
 from deckard_deploy.operations.readiness import probe
 from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.running.deploy import DeploymentContext
+from deckard_deploy.running.docker.daemon import DaemonConnection
 from deckard_deploy.running.layout import StateDir
 from deckard_deploy.running.releases import Release
 from deckard_deploy.running.watch import Canary, Watch, exclusive_watch
@@ -26,8 +28,12 @@ def run(selection: Selection, report: Reporter, *, interval_s: float, deadline_s
     deployment = select_deployment(selection)
     directory, name = deployment
     with exclusive_watch(directory.deployment(name)):
+        daemon = DaemonConnection()
         watch = Watch(
-            directory.deployment(name), canary=CompletionCanary(directory, deadline_s), say=report.say
+            directory.deployment(name),
+            canary=CompletionCanary(directory, deadline_s),
+            say=report.say,
+            daemon_ended=lambda context: daemon.has_ended(lambda: _endpoint(context)),
         )
         started = False
         goes_on = True
@@ -40,6 +46,12 @@ def run(selection: Selection, report: Reporter, *, interval_s: float, deadline_s
             if goes_on:
                 time.sleep(interval_s)
     report.say(f"stopped  {name}: nothing is left to watch")
+
+
+def _endpoint(context: DeploymentContext) -> str | None:
+    """Return the socket of the docker daemon; None for a deployment without docker."""
+    docker = context.runtimes.get("docker")
+    return docker.endpoint if docker else None
 
 
 class CompletionCanary:
@@ -58,8 +70,10 @@ class CompletionCanary:
         self._tokens = _tokens_so_far(release.plan, self._directory)
         worked = before is not None and self._tokens is not None and self._tokens > before
         answered = found.outcome is Outcome.READY or (found.timed_out and worked)
-        final = found.outcome in (Outcome.ENGINE_DEAD, Outcome.OTHER_SERVER)
-        return Canary(answered, f"{found.outcome}: {found.detail}", final)
+        final = found.outcome is Outcome.ENGINE_DEAD
+        # A restart changes neither the key nor the server that has the port.
+        restart_helps = found.outcome not in (Outcome.OTHER_SERVER, Outcome.KEY_REFUSED)
+        return Canary(answered, f"{found.outcome}: {found.detail}", final, restart_helps)
 
 
 def _tokens_so_far(plan: LaunchPlan, directory: StateDir) -> float | None:

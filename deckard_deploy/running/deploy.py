@@ -6,6 +6,7 @@ at any instant.
 """
 
 import contextlib
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +19,9 @@ from deckard_deploy.system.files import write_atomically
 from deckard_deploy.system.ports import require_free
 
 FAILURE_LINES = 400
-Action: TypeAlias = Literal["nothing", "follow", "start", "replace"]
+GATEWAY_HEADING = "--- the gateway's log"
+GATEWAY_TIMEOUT_S, GATEWAY_SETTLED_S, _POLL_S = 15.0, 1.0, 0.1
+Action: TypeAlias = Literal["nothing", "follow", "gateway", "start", "replace"]
 
 
 @dataclass(frozen=True)
@@ -27,12 +30,15 @@ class Decision:
 
     nothing: the release runs and is ready.
     follow: it was started already, but its readiness is not proven.
+    gateway: the engine runs, and its gateway has to be started again.
     start: nothing has to be stopped first.
     replace: something else has to be stopped first.
+    unless_answers: it is the recorded launch, and has to be replaced only if it does not answer.
     """
 
     action: Action
     cause: str
+    unless_answers: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +74,11 @@ def decide(  # noqa: PLR0911  a table of cases
         return Decision("replace", f"plan {desired} runs, but not as the launch that was recorded")
     if observed.state == "restarting":
         return Decision("replace", f"it crashes and is restarted; restarts so far: {observed.restart_count}")
+    if observed.gateway not in (None, "running"):  # guard: F62b
+        return Decision("gateway", f"its gateway is {observed.gateway}")
     if launch.state in ("failed", "stopped"):
-        return Decision("replace", f"it runs although its launch was recorded as {launch.state}")
+        cause = f"it runs although its launch was recorded as {launch.state}"
+        return Decision("replace", cause, unless_answers=launch.state == "failed")
     if launch.state == "starting":
         return Decision("follow", "an earlier `up` started it and did not wait until it was ready")
     if observed.restart_count != launch.restart_count:
@@ -119,6 +128,29 @@ def resume(site: DeploymentContext, release: ReleaseFolder) -> Launch:
     except DeployError as error:
         _record_failure(site, release, error)
         raise _with_outcome(error, _roll_back(site, release, fallback)) from error.__cause__
+
+
+def restore_gateway(site: DeploymentContext, release: ReleaseFolder) -> None:
+    """Start the gateway of the running release again. The engine is not affected, even if that fails.
+
+    Raises EnvironmentUnfitError, StartFailedError.
+    """
+    loaded = release.load()
+    site.prepare(loaded)
+    runtime = site.runtimes[release.recorded_launch().runtime]
+    runtime.start_gateway(loaded)
+    now = time.monotonic()
+    deadline, since = now + GATEWAY_TIMEOUT_S, now
+    while time.monotonic() - since < GATEWAY_SETTLED_S:
+        if runtime.observe().gateway != "running":
+            since = time.monotonic()
+        if since > deadline:
+            lines = runtime.tail_gateway(1)
+            raise StartFailedError(
+                f"the gateway does not start{': ' if lines else ''}{''.join(lines)}; the engine still runs",
+                hint=f"deckard-deploy logs --gateway --name {site.releases.deployment.name}",
+            )
+        time.sleep(_POLL_S)
 
 
 def take_down(site: DeploymentContext) -> bool:
@@ -215,11 +247,21 @@ def _record_failure(site: DeploymentContext, release: ReleaseFolder, error: Depl
     with contextlib.suppress(EnvironmentUnfitError, IntegrityError):
         launch = release.recorded_launch()
         release.record(launch.model_copy(update={"state": "failed", "reason": error.message}))
-        lines = site.runtimes[launch.runtime].tail(FAILURE_LINES)
-        write_atomically(release.folder / FAILURE_LOG, "\n".join([error.message, *lines]) + "\n")
+        write_atomically(
+            release.folder / FAILURE_LOG, failure_log(site.runtimes[launch.runtime], error.message)
+        )
         site.say(f"log      {release.folder / FAILURE_LOG}")
     for runtime in site.runtimes.values():  # guard: F21
         runtime.stop()
+
+
+def failure_log(runtime: Runtime, reason: str) -> str:
+    """Return the text of failure.log: the reason, and the last lines of the engine and of its gateway."""
+    engine = runtime.tail(FAILURE_LINES)
+    gateway = runtime.tail_gateway(FAILURE_LINES)
+    if not gateway:
+        return "\n".join([reason, *engine]) + "\n"
+    return "\n".join([reason, *engine, GATEWAY_HEADING, *gateway]) + "\n"
 
 
 def _roll_back(site: DeploymentContext, failed: ReleaseFolder, fallback: ReleaseFolder | None) -> str:

@@ -25,10 +25,15 @@ class Instance:
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """The state of a deployment now, read from the kernel or from docker, not from our records."""
+    """The state of a deployment now, read from the kernel or from docker, not from our records.
+
+    state, exit_code: of the engine. gateway, gateway_exit_code: of the proxy in front of it; None: it has none.
+    """
 
     state: State
     exit_code: int | None = None
+    gateway: State | None = None
+    gateway_exit_code: int | None = None
     oom_killed: bool = False
     restart_count: int = 0
     instance_id: str | None = None
@@ -66,6 +71,10 @@ class DiskNeed(NamedTuple):
 class Runtime(Protocol):
     """Start, observe and stop the server of one deployment. One object per deployment and kind."""
 
+    @property
+    def endpoint(self) -> str | None:
+        """The socket of the docker daemon, `unix://…`; None for plain processes. Raises EnvironmentUnfitError."""
+
     def start(self, release: Release) -> Instance:
         """Start the release's recorded launch, while nothing of the deployment runs.
 
@@ -76,6 +85,12 @@ class Runtime(Protocol):
         """Stop and remove everything of this deployment. Idempotent.
 
         Raises EnvironmentUnfitError if something cannot be stopped.
+        """
+
+    def start_gateway(self, release: Release) -> None:
+        """Start the gateway of the running release again; the engine is not affected.
+
+        Raises EnvironmentUnfitError.
         """
 
     def observe(self) -> Observation:
@@ -92,6 +107,9 @@ class Runtime(Protocol):
 
     def tail(self, count: int) -> list[str]:
         """Return the last `count` clean log lines, also of a server that has exited."""
+
+    def tail_gateway(self, count: int) -> list[str]:
+        """Return the last `count` clean lines of the gateway's log, also of one that has exited."""
 
     def ensure_engine(self, plan: LaunchPlan, say: Callable[[str], None]) -> None:
         """Pull the plan's images, or install its environment, unless they are here.

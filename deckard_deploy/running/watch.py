@@ -7,6 +7,7 @@ of the date does not move; dates are for readers.
 import contextlib
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,12 +25,13 @@ from deckard_deploy.errors import (
     StartFailedError,
 )
 from deckard_deploy.running.deploy import (
-    FAILURE_LINES,
     DeploymentContext,
     decide,
     deploy,
+    failure_log,
     observe,
     relaunch,
+    restore_gateway,
     resume,
 )
 from deckard_deploy.running.layout import DeploymentDir
@@ -38,14 +40,18 @@ from deckard_deploy.running.releases import FAILURE_LOG, Launch, Release, Releas
 from deckard_deploy.system.files import read_regular, translating_write_errors, try_write
 from deckard_deploy.system.processes import ProcessIdentity, boot_id, identity_of, is_alive
 
-PATIENCE = 3  # failed canaries in a row before a running server is restarted
+PATIENCE, REMEMBERED = 3, 6  # failed canaries among the last six before a running server is restarted
 MAX_RESTARTS, WINDOW_S = 2, 3600.0
 MAX_RECORDED = 20  # restarts in the record
 WatchState: TypeAlias = Literal["starting", "healthy", "degraded", "given up"]
+Cure: TypeAlias = Literal["restart", "follow", "gateway", "none"]
 
 
 class Restart(BaseModel):
-    """One restart by the watch. outcome: `ready`, or the error."""
+    """One restart by the watch, or one that it has seen. outcome: `ready`, or the error.
+
+    counted: towards the bound of restarts; not what a restart of the docker daemon has caused.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -54,6 +60,7 @@ class Restart(BaseModel):
     outcome: str
     boot: str
     monotonic_s: float  # CLOCK_MONOTONIC of Linux: since boot, the same for every process
+    counted: bool = True
 
 
 class WatchRecord(BaseModel):
@@ -70,11 +77,24 @@ class WatchRecord(BaseModel):
 
 @dataclass(frozen=True)
 class Canary:
-    """The result of one question to a running server. final: another question cannot have another result."""
+    """The result of one question to a running server.
+
+    final: another question cannot have another result. restart_helps: the engine is the cause.
+    """
 
     answered: bool
     detail: str
     final: bool = False
+    restart_helps: bool = True
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with the deployment, and what mends it. certain: one check is enough to be sure of it."""
+
+    reason: str
+    cure: Cure
+    certain: bool = True
 
 
 def read(deployment: DeploymentDir) -> WatchRecord | None:
@@ -110,15 +130,26 @@ def _watched_already(deployment: DeploymentDir) -> DeploymentBusyError:
 
 
 class Watch:
-    """The watch over the current release. canary: asks the server. say: receives a line of progress."""
+    """The watch over the current release.
+
+    canary: asks the server. say: receives a line of progress. daemon_ended: returns True if the docker daemon has
+    ended since the last call.
+    """
 
     def __init__(
-        self, deployment: DeploymentDir, *, canary: Callable[[Release], Canary], say: Callable[[str], None]
+        self,
+        deployment: DeploymentDir,
+        *,
+        canary: Callable[[Release], Canary],
+        say: Callable[[str], None],
+        daemon_ended: Callable[[DeploymentContext], bool] = lambda _: False,
     ) -> None:
         self._deployment = deployment
         self._canary = canary
         self._say = say
-        self._failures = 0
+        self._daemon_ended = daemon_ended
+        self._interrupted = False  # the docker daemon has ended, and the deployment was not healthy since
+        self._failures: deque[bool] = deque(maxlen=REMEMBERED)
         before = read(deployment)
         self._record = WatchRecord(
             process=identity_of(os.getpid()),
@@ -154,6 +185,7 @@ class Watch:
         Raises StartFailedError when the watch gives up.
         """
         try:
+            self._notice_daemon(site)
             return self._round(site)
         except DeploymentBusyError:
             return True  # an `up` or a `down` is running
@@ -169,14 +201,14 @@ class Watch:
         launch = release.recorded_launch()
         problem = None
         if launch.state not in ("stopped", "starting"):
-            problem, certain = self._problem(site, release, launch)
+            problem = self._problem(site, release, launch)
+            self._failures.append(problem is not None and problem.cure == "restart")
             if problem is None:
-                self._failures = 0
+                self._interrupted = False
                 self._set_state("healthy")
                 return True
-            self._failures += 1
-            if not certain and self._failures < PATIENCE:
-                self._set_state("degraded", problem)
+            if problem.cure == "none" or (not problem.certain and sum(self._failures) < PATIENCE):
+                self._set_state("degraded", problem.reason)
                 return True
         with lock_deployment(self._deployment, verb="watch"):
             if site.releases.current() != release or release.recorded_launch() != launch:
@@ -184,7 +216,7 @@ class Watch:
             return self._act(site, release, launch, problem)
 
     def _act(
-        self, site: DeploymentContext, release: ReleaseFolder, launch: Launch, problem: str | None
+        self, site: DeploymentContext, release: ReleaseFolder, launch: Launch, problem: Problem | None
     ) -> bool:
         """Restart or resume, holding the deployment lock. Return False if there is nothing left to watch."""
         if launch.state == "stopped":
@@ -195,46 +227,78 @@ class Watch:
             self._set_state("degraded", "an `up` was interrupted: run it again")
             return True
         if problem is None and observe(site.runtimes).state in ("missing", "exited"):
-            problem = "its start was interrupted"
+            problem = Problem("its start was interrupted", "restart")
         if problem is None:
             self._set_state("starting")
             try:
                 resume(site, release)
             except DeployError as error:
                 self._start_failed(release, error)
+        elif problem.cure == "gateway":
+            self._restart_gateway(site, release, problem.reason)
         else:
             self._restart(site, release, problem)
         return True
 
-    def _problem(
-        self, site: DeploymentContext, release: ReleaseFolder, launch: Launch
-    ) -> tuple[str | None, bool]:
-        """Return the problem, None if there is none, and whether one check is enough to be sure of it."""
+    def _problem(self, site: DeploymentContext, release: ReleaseFolder, launch: Launch) -> Problem | None:
+        """Return the problem, None if there is none."""
         decision = decide(release.plan_hash, observe(site.runtimes), launch)
-        if decision.action != "nothing":
-            return decision.cause, True
+        if decision.action in ("follow", "gateway"):
+            return Problem(decision.cause, decision.action)
+        if decision.action != "nothing" and not decision.unless_answers:
+            return Problem(decision.cause, "restart")
         found = self._canary(release.load())
-        return (None, True) if found.answered else (found.detail, found.final)  # guard: F27
+        if found.answered:  # guard: F27
+            return Problem(decision.cause, "follow") if decision.unless_answers else None
+        return Problem(found.detail, "restart" if found.restart_helps else "none", certain=found.final)
 
-    def _restart(self, site: DeploymentContext, release: ReleaseFolder, reason: str) -> None:
+    def _restart(self, site: DeploymentContext, release: ReleaseFolder, problem: Problem) -> None:
+        """Restart the engine, or follow one that docker or its supervisor has restarted already."""
+        reason = problem.reason
         self._set_state("degraded", reason)
-        self._require_restart_allowed(reason)
+        counted = not self._interrupted  # guard: F63
+        if counted:
+            self._require_restart_allowed(reason)
         _keep_log(site, release, reason)
-        self._say(f"restart  {release.plan_hash}: {reason}")
+        self._say(f"{problem.cure:8} {release.plan_hash}: {reason}")
         self._add_restart(
             Restart(
-                at=_now(), reason=reason, outcome="interrupted", boot=boot_id(), monotonic_s=time.monotonic()
+                at=_now(),
+                reason=reason if counted else f"the docker daemon was restarted; {reason}",
+                outcome="interrupted",
+                boot=boot_id(),
+                monotonic_s=time.monotonic(),
+                counted=counted,
             )
         )
         try:
-            deploy(site, release, relaunch(release))
+            if problem.cure == "follow":
+                resume(site, release)
+            else:
+                deploy(site, release, relaunch(release))
         except DeployError as error:
-            self._set_outcome(error.message)
+            self._notice_daemon(site)
+            self._set_outcome(error.message, counted=not self._interrupted)
             self._start_failed(release, error)
             return
-        self._failures = 0
-        self._set_outcome("ready")
+        self._failures.clear()
+        self._interrupted = False
+        self._set_outcome("ready", counted=counted)
         self._set_state("healthy")
+
+    def _restart_gateway(self, site: DeploymentContext, release: ReleaseFolder, reason: str) -> None:
+        """Start the gateway again. The engine behind it is left alone, whatever becomes of the gateway."""
+        self._set_state("degraded", reason)
+        self._say(f"gateway  {reason}: it is started again, the engine runs on")
+        try:
+            restore_gateway(site, release)
+        except StartFailedError as error:
+            self._set_state("degraded", error.message)
+
+    def _notice_daemon(self, site: DeploymentContext) -> None:
+        """Note a restart of the docker daemon, which ends containers that are not at fault."""
+        if self._daemon_ended(site):
+            self._interrupted = True
 
     def _start_failed(self, release: ReleaseFolder, error: DeployError) -> None:
         # This watch stopped it, so the record must not look like that of a release stopped by `down`.
@@ -250,7 +314,7 @@ class Watch:
         boot = boot_id()
         recent = 0
         for restart in self._record.restarts:
-            if restart.boot == boot and now - restart.monotonic_s < WINDOW_S:
+            if restart.counted and restart.boot == boot and now - restart.monotonic_s < WINDOW_S:
                 recent += 1
         if recent < MAX_RESTARTS:
             return
@@ -274,9 +338,9 @@ class Watch:
         self._record = self._record.model_copy(update={"restarts": restarts})
         self._write()
 
-    def _set_outcome(self, outcome: str) -> None:
+    def _set_outcome(self, outcome: str, *, counted: bool) -> None:
         *earlier, last = self._record.restarts
-        ended = last.model_copy(update={"outcome": outcome})
+        ended = last.model_copy(update={"outcome": outcome, "counted": counted})
         self._record = self._record.model_copy(update={"restarts": (*earlier, ended)})
         self._write()
 
@@ -301,11 +365,11 @@ def _is_starting(release: ReleaseFolder) -> bool:
 
 
 def _keep_log(site: DeploymentContext, release: ReleaseFolder, reason: str) -> None:
-    lines = site.runtimes[release.recorded_launch().runtime].tail(FAILURE_LINES)
-    if not lines:
+    runtime = site.runtimes[release.recorded_launch().runtime]
+    if not runtime.tail(1):
         return  # a failed start has already kept its own log
     # A full disk must not prevent the restart.
-    try_write(release.folder / FAILURE_LOG, "\n".join([reason, *lines]) + "\n")
+    try_write(release.folder / FAILURE_LOG, failure_log(runtime, reason))
 
 
 def _now() -> str:

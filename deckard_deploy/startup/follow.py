@@ -22,6 +22,7 @@ POLL_S = 0.1
 RETRY_S = 1.0  # between probes of a server that listens but gives no usable answer
 MAX_UNANSWERED = 10  # such probes in a row; then the start has failed
 POLLS_AFTER_EXIT = 10  # of POLL_S each: log lines may arrive after the exit that they explain
+GATEWAY_LINES = 20  # of the gateway's log, in which nginx names the reason of its end
 KEPT = 3000  # lines from the beginning, and lines from the end, that are kept for the diagnosis
 HINTS = {
     Outcome.OTHER_SERVER: "another server has the port; stop it, or choose another: --set publish.port=PORT",
@@ -43,6 +44,9 @@ class StartedEngine(Protocol):
 
     def observe(self) -> Observation:
         """Return its current state."""
+
+    def tail_gateway(self, count: int) -> list[str]:
+        """Return the last lines of the log of the proxy in front of it."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,7 @@ def follow(
         if ended:
             log.read_to_end(clock, now)
             _fail(log, ended, now - started, observation)
+        _require_gateway(launch, observation, now - started)
         readiness = probes.answer()
         if readiness is None:
             continue
@@ -191,6 +196,21 @@ def _fail(log: _Log, ended: str, elapsed_s: float, observation: Observation | No
     raise StartFailedError(
         f'start failed in "{found.phase}" after {_minutes(elapsed_s)}: {ended}{line}',
         hint=f"{found.cause}; {found.fix}",
+    )
+
+
+def _require_gateway(launch: StartedEngine, observation: Observation, elapsed_s: float) -> None:
+    """Raise StartFailedError for a gateway that has ended: the engine is not the cause, nor does its log tell it."""
+    if observation.gateway not in ("exited", "missing"):
+        return
+    ended = f"exited with code {observation.gateway_exit_code}"
+    if observation.gateway == "missing":
+        ended = "is gone"
+    lines = launch.tail_gateway(GATEWAY_LINES)
+    said = next((line for line in reversed(lines) if "[emerg]" in line), lines[-1] if lines else "")
+    raise StartFailedError(
+        f"start failed after {_minutes(elapsed_s)}: the gateway {ended}{': ' if said else ''}{said}",
+        hint="deckard-deploy logs --gateway",
     )
 
 

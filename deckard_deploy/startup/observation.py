@@ -17,6 +17,14 @@ class Observation(Protocol):
         """The exit code; None while it runs. It is negative or above 128 after a signal."""
 
     @property
+    def gateway(self) -> State | None:
+        """The state of the proxy in front of it; None: it has none."""
+
+    @property
+    def gateway_exit_code(self) -> int | None:
+        """The exit code of that proxy; None while it runs."""
+
+    @property
     def oom_killed(self) -> bool:
         """True if the kernel killed one of its processes for memory (docker's State.OOMKilled)."""
 

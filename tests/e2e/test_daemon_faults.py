@@ -13,6 +13,7 @@ import pytest
 from deckard_deploy.errors import EnvironmentUnfitError
 from deckard_deploy.running import watch
 from deckard_deploy.running.deploy import decide, deploy
+from deckard_deploy.running.docker.daemon import DaemonConnection
 from deckard_deploy.running.releases import Release
 from deckard_deploy.running.runtime import Runtime
 from deckard_deploy.running.watch import Canary, Watch
@@ -55,7 +56,14 @@ class Watched:
         self.context = project.context(proven)
         self.release, launch = project.stored(self.plan)
         self.ready = deploy(self.context, self.release, launch)
-        self.watch = Watch(project.deployment, canary=self.canary, say=lambda _: None)
+        self.daemon = DaemonConnection()
+        self.watch = Watch(
+            project.deployment,
+            canary=self.canary,
+            say=lambda _: None,
+            daemon_ended=lambda _: self.daemon.has_ended(lambda: os.environ["DOCKER_HOST"]),
+        )
+        assert self.watch.check(self.context)  # it knows the daemon from now on
 
     def canary(self, _: Release) -> Canary:
         return Canary(answered=answers(self.plan.port), detail="not answering")
@@ -72,7 +80,9 @@ class Watched:
 @pytest.fixture
 def watched(daemon: PrivateDaemon, tmp_path: Path) -> Iterator[Watched]:
     with deployment_in(tmp_path, "x" + secrets.token_hex(3)) as project:
-        yield Watched(project)
+        watched = Watched(project)
+        yield watched
+        watched.daemon.close()
         if daemon.process.poll() is not None:
             daemon.start()
     gc.collect()
@@ -95,6 +105,7 @@ def test_stopped_daemon_is_reported_until_back(
     assert answers(watched.plan.port)
     assert len(watched.containers()) == 1
     assert len(watched.record().restarts) <= 1
+    assert [one for one in watched.record().restarts if one.counted] == []
     seen = watched.project.runtime().observe()
     assert decide(watched.plan.hash, seen, watched.release.recorded_launch()).action == "nothing"
 

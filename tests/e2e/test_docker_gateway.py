@@ -14,6 +14,7 @@ from deckard_deploy.operations.gateway import has_stale_keys
 from deckard_deploy.planning.plan import Gateway, LaunchPlan
 from deckard_deploy.rendering.compose import render_compose
 from deckard_deploy.rendering.gateway import CONFIG, render_gateway
+from deckard_deploy.running.deploy import decide, restore_gateway
 from deckard_deploy.running.docker.runtime import DockerRuntime
 from deckard_deploy.running.gateway import files
 from deckard_deploy.running.gateway.keys import Keys
@@ -217,9 +218,15 @@ def test_pod_gateway_requires_key_for_any_host(running: Running) -> None:
         docker("rm", "-f", PROXY_IN_POD, pod)
 
 
-def test_stopped_gateway_means_exited(running: Running) -> None:
-    docker("stop", PROXY)
-    assert running.runtime.observe().state == "exited"
-    docker("start", PROXY)
-    eventually(lambda: answers(lambda: running.get("/health/live", "x").ok))
-    assert running.runtime.observe().state == "running"
+def test_stopped_gateway_is_started_again_alone(running: Running) -> None:
+    before = running.runtime.observe()
+    release = running.project.releases.all()[0].load()
+    for remove in (("stop", PROXY), ("kill", PROXY), ("rm", "--force", PROXY)):
+        docker(*remove)
+        seen = running.runtime.observe()
+        assert (seen.state, seen.gateway) == ("running", "missing" if remove[0] == "rm" else "exited")
+        launch = release.recorded_launch().model_copy(update={"launch_id": str(seen.launch_id)})
+        assert decide(release.plan_hash, seen, launch).action == "gateway"
+        restore_gateway(running.project.context(lambda *_: None), release)
+        assert running.runtime.observe() == before
+        assert eventually(lambda: answers(lambda: running.get("/health/live", "none").status_code == 200))

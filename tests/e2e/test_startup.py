@@ -33,6 +33,8 @@ class FakeObservation:
     oom_killed: bool = False
     restart_count: int = 0
     instance_id: str | None = "the only one"
+    gateway: State | None = None
+    gateway_exit_code: int | None = None
 
 
 class Server:
@@ -58,6 +60,9 @@ class Server:
     def observe(self) -> FakeObservation:
         code = self.process.poll()
         return FakeObservation("running" if code is None else "exited", code)
+
+    def tail_gateway(self, _: int) -> list[str]:
+        return []
 
     def stop(self) -> None:
         if self.process.poll() is None:

@@ -1,4 +1,4 @@
-"""Every fault that this project survives, F1 to F61, with its proofs."""
+"""Every fault that this project survives, from F1 on, with its proofs."""
 
 from collections.abc import Iterator
 

@@ -128,4 +128,38 @@ FAULTS = (
         "assert ['server HUP', 'gateway HUP'] == []",
         instead="True",
     ),
+    Fault(
+        "F62",
+        "nginx crashes, behind it an engine of plain processes that is healthy",
+        "nothing: the supervisor starts nginx again, with pauses, and the engine runs on",
+        (
+            "tests/unit/running/process/test_supervisor_gateway.py::test_killed_gateway_is_started_again_alone",
+            "tests/unit/running/process/test_supervisor_gateway.py::test_failed_gateway_leaves_the_server_alone",
+        ),
+        "eventually(lambda",
+    ),
+    Fault(
+        "F62b",
+        "nginx's container has ended or is gone, and its engine is healthy",
+        "watch: degraded: its gateway is exited: it is started again, the engine runs on; up: the same",
+        (
+            "tests/unit/running/test_watch.py::test_dead_gateway_does_not_touch_the_engine",
+            "tests/unit/running/test_watch.py::test_gateway_that_stays_down_does_not_touch_the_engine",
+            "tests/e2e/test_docker_gateway.py::test_stopped_gateway_is_started_again_alone",
+        ),
+        "assert 0 == 1",
+    ),
+    Fault(
+        "F63",
+        "the docker daemon is restarted more often than the watch may restart an engine",
+        "watch: what a restart of the daemon has ended is started again, and not counted",
+        (
+            "tests/unit/running/test_watch.py::test_restarts_of_the_daemon_are_not_counted",
+            "tests/unit/running/test_watch.py::test_daemon_that_goes_during_a_restart_is_not_counted",
+            "tests/unit/running/docker/test_daemon.py::test_end_of_the_daemon_is_noticed_once",
+            "tests/e2e/test_daemon_faults.py::test_stopped_daemon_is_reported_until_back",
+        ),
+        "restarted 2 times within an hour",
+        instead="True",
+    ),
 )

@@ -169,6 +169,9 @@ class _RunningEngine:
     def observe(self) -> FakeObservation:
         return FakeObservation()
 
+    def tail_gateway(self, _: int) -> list[str]:
+        return []
+
 
 def _follow(case: FieldCase) -> str:
     now = 0.0

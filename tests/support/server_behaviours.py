@@ -26,6 +26,8 @@ class FakeObservation:
     oom_killed: bool = False
     restart_count: int = 0
     instance_id: str | None = "c0ffee"
+    gateway: State | None = None
+    gateway_exit_code: int | None = None
 
 
 NO_TURNS: Mapping[float, FakeObservation] = MappingProxyType({})

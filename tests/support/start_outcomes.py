@@ -56,6 +56,9 @@ class Life:
     def poll_lines(self) -> list[str]:
         return []
 
+    def tail_gateway(self, _: int) -> list[str]:
+        return []
+
     def observe(self) -> FakeObservation:
         now = time.monotonic()
         return next(

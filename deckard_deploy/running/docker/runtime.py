@@ -46,6 +46,11 @@ class DockerRuntime:
         self._project = f"deckard-{deployment.name.replace('.', '_')}"
         self._log: DockerLog | None = None
 
+    @property
+    def endpoint(self) -> str:
+        """The docker daemon's socket. Raises EnvironmentUnfitError."""
+        return self.client.endpoint
+
     def start(self, release: Release) -> Instance:
         """Create and start the release's containers. The image must be here.
 
@@ -85,6 +90,14 @@ class DockerRuntime:
                 f"docker compose down left {', '.join(left)}", hint=f"docker rm -f {left[0]}"
             )
 
+    def start_gateway(self, release: Release) -> None:
+        """Start the gateway's container, or create it again. Raises EnvironmentUnfitError."""
+        self._refuse_foreign()
+        arguments = ("up", "--detach", "--no-build", "--pull", "never", "--no-deps", "--no-recreate")
+        self.client.compose(
+            self._project, release.folder / COMPOSE, (*arguments, _GATEWAY_SERVICE), timeout_s=_UP_TIMEOUT_S
+        )
+
     def observe(self) -> Observation:
         """Return the state of our container. Raises EnvironmentUnfitError."""
         ours = self._containers()
@@ -120,12 +133,18 @@ class DockerRuntime:
 
     def tail(self, count: int) -> list[str]:
         """Return the last lines of the container's log."""
-        ours = self._containers()
-        if not ours or count <= 0:
+        return self._tail_of(self._containers(), count)
+
+    def tail_gateway(self, count: int) -> list[str]:
+        """Return the last lines of the log of the gateway's container."""
+        return self._tail_of(self._gateways(), count)
+
+    def _tail_of(self, containers: list[dict[str, Any]], count: int) -> list[str]:
+        if not containers or count <= 0:
             return []
         try:
             with self.client.translating_errors():
-                data = self.client.api.logs(ours[0]["Id"], tail=count)
+                data = self.client.api.logs(containers[0]["Id"], tail=count)
         except NotFound:
             return []
         return clean_lines(data)
@@ -178,16 +197,13 @@ class DockerRuntime:
         self._log = None
 
     def _with_gateway(self, engine: Observation) -> Observation:
-        """Return the gateway's state if the gateway does not run: the engine cannot be reached then."""
-        if engine.state != "running":
-            return engine
+        """Return the engine's observation with the state of its gateway added."""
+        gateway = MISSING
         gateways = self._gateways()
-        if not gateways:
-            return replace(engine, state="exited")
-        gateway = self._inspect(gateways[0])
-        if gateway.state == "running":
-            return engine
-        return replace(engine, state=gateway.state, exit_code=gateway.exit_code)
+        if gateways:
+            with contextlib.suppress(NotFound):  # removed since it was listed
+                gateway = self._inspect(gateways[0])
+        return replace(engine, gateway=gateway.state, gateway_exit_code=gateway.exit_code)
 
     def _gateways(self) -> list[dict[str, Any]]:
         """Return the gateways that this state directory has started.

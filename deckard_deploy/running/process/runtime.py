@@ -24,6 +24,8 @@ from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.running.layout import DeploymentDir
 from deckard_deploy.running.process.bounded_log import LogReader
 from deckard_deploy.running.process.supervision import (
+    GATEWAY_LOG,
+    GATEWAY_TRIES,
     KEEP_ENVIRON,
     SERVER_LOG,
     SPEC,
@@ -36,7 +38,15 @@ from deckard_deploy.running.process.supervision import (
     user_variable,
 )
 from deckard_deploy.running.releases import GATEWAY, Release
-from deckard_deploy.running.runtime import MISSING, DiskNeed, Instance, Observation, PythonCommand, VllmFiles
+from deckard_deploy.running.runtime import (
+    MISSING,
+    DiskNeed,
+    Instance,
+    Observation,
+    PythonCommand,
+    State,
+    VllmFiles,
+)
 from deckard_deploy.system.commands import Say, last_output_line, run
 from deckard_deploy.system.files import read_regular, translating_write_errors, write_atomically
 from deckard_deploy.system.ports import require_free
@@ -61,6 +71,7 @@ class ProcessRuntime:
     """The server of one deployment as processes."""
 
     kind = "process"
+    endpoint = None
 
     def __init__(
         self,
@@ -146,7 +157,12 @@ class ProcessRuntime:
             instance_id=str(state.supervisor),
             plan_hash=state.plan_hash,
             launch_id=state.launch_id,
+            gateway=None if killed else _gateway_state(state),
+            gateway_exit_code=state.gateway_exit_code,
         )
+
+    def start_gateway(self, release: Release) -> None:
+        """Do nothing: the supervisor starts a gateway that has ended again, within seconds."""
 
     def poll_lines(self, *, last: int | None = None) -> list[str]:
         """Return the new lines of the log of the running or last server."""
@@ -162,6 +178,13 @@ class ProcessRuntime:
 
     def tail(self, count: int) -> list[str]:
         """Return the last lines of the log of the running or last server, at most 1 MiB of each file."""
+        return self._tail_of(SERVER_LOG, count)
+
+    def tail_gateway(self, count: int) -> list[str]:
+        """Return the last lines of the log of the running or last gateway."""
+        return self._tail_of(GATEWAY_LOG, count)
+
+    def _tail_of(self, name: str, count: int) -> list[str]:
         state = self._state()
         if state is None:
             return []
@@ -169,8 +192,8 @@ class ProcessRuntime:
             return []
         splitter = LineSplitter()
         lines: list[str] = []
-        log = self._log_of(state)
-        for path in (log.with_name(f"{SERVER_LOG}.1"), log):
+        log = self._log_of(state).with_name(name)
+        for path in (log.with_name(f"{name}.1"), log):
             lines += splitter.feed(_last_bytes(path))
         return lines[-count:]
 
@@ -368,6 +391,17 @@ def _gateway_command(release: Release, plan: LaunchPlan) -> tuple[str, ...]:
         # socket.
         command += ["-g", f"user {pwd.getpwuid(0).pw_name};"]
     return tuple(command)
+
+
+def _gateway_state(state: ServerState) -> State | None:
+    """Return the gateway's state, None if the server has none. Its supervisor retries without end."""
+    if state.gateway and is_alive(state.gateway):
+        return "running"
+    if state.gateway_restarts >= GATEWAY_TRIES:
+        return "exited"
+    if state.gateway or state.gateway_restarts:
+        return "restarting"
+    return None
 
 
 def _grace_of(spec: Path) -> float | None:

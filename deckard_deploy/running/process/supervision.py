@@ -1,6 +1,7 @@
 """The files by which the process runtime and its supervisor communicate.
 
 releases/<plan hash>/process.json   ServerSpec: the command to run, written before the supervisor starts
+releases/<plan hash>/gateway.log    the gateway's output; vllm.log has the server's
 process.json                        ServerState: the server's state, written by the supervisor alone
 process.lock                        flock, from before the supervisor exists until its last process is gone
 """
@@ -22,7 +23,8 @@ from deckard_deploy.system.processes import (
     wait_gone,
 )
 
-SPEC, SERVER_LOG = "process.json", "vllm.log"
+SPEC, SERVER_LOG, GATEWAY_LOG = "process.json", "vllm.log", "gateway.log"
+GATEWAY_TRIES = 3  # ends of a gateway in a row, after which it counts as exited
 # Every descendant of the server inherits the variable, so that a stop finds every process that the server
 # ever started. vLLM renames its processes with setproctitle, which would overwrite the environment in
 # /proc/<pid>/environ; SPT_NOENV prevents that (setproctitle's README).
@@ -41,8 +43,8 @@ class ServerSpec(Message):
     """The command that the supervisor runs.
 
     restarts: the maximum of restarts after failures; None: no limit.
-    gateway: the command of the proxy that runs next to the server, if there is one. When one of the two ends,
-    the supervisor ends the other.
+    gateway: the command of the proxy that runs next to the server, if there is one. When the server ends, the
+    supervisor ends the proxy; a proxy that ends is started again, and the server is left alone.
     socket: the file in the deployment's folder, their working folder, on which the server listens for the
     gateway.
     """
@@ -59,7 +61,10 @@ class ServerSpec(Message):
 
 
 class ServerState(Message):
-    """The state of the server. exit_code: 128 + n after signal n, as in docker."""
+    """The state of the server. exit_code: 128 + n after signal n, as in docker.
+
+    gateway_restarts: starts of the gateway since it has last run for a while; gateway_exit_code: of its last end.
+    """
 
     supervisor: ProcessIdentity
     server: ProcessIdentity | None
@@ -70,6 +75,8 @@ class ServerState(Message):
     exit_code: int | None = None
     oom_killed: bool = False
     restart_count: int = 0
+    gateway_exit_code: int | None = None
+    gateway_restarts: int = 0
 
 
 def server_tag(deployment: Path) -> str:

@@ -6,7 +6,8 @@ the release folder and the descriptor of the held process.lock. Prints `started`
 stdout.
 
     up ──> launcher ──fork──> supervisor ──fork──> guard    holds the lock; kills leftovers of the supervisor
-                                         └─Popen─> server   own session; dies with the supervisor (PDEATHSIG)
+                                         ├─Popen─> server   own session; dies with the supervisor (PDEATHSIG)
+                                         └─Popen─> gateway  nginx; started again on its own when it ends
 """
 
 import contextlib
@@ -23,6 +24,7 @@ from pathlib import Path
 from deckard_deploy.errors import DeployError, EnvironmentUnfitError
 from deckard_deploy.running.process.bounded_log import BoundedLog
 from deckard_deploy.running.process.supervision import (
+    GATEWAY_LOG,
     SERVER_LOG,
     SPEC,
     ServerSpec,
@@ -37,6 +39,8 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # include/uapi/linux/prctl.h
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _STARTED = b"started\n"
 RETRY_S = 2.0  # between two attempts to write on a full disk
+GATEWAY_PAUSE_S = 10.0  # the longest pause before a gateway is started again
+GATEWAY_SETTLED_S = 10.0  # a gateway that has run so long does not end for its configuration
 
 
 class Supervisor:
@@ -46,10 +50,14 @@ class Supervisor:
         self._deployment = release.parent.parent
         self._spec = ServerSpec.model_validate_json((release / SPEC).read_text())
         self._log = BoundedLog(release / SERVER_LOG, self._spec.log_bytes)
+        self._gateway_log = BoundedLog(release / GATEWAY_LOG, self._spec.log_bytes)
         self._me = identity_of(os.getpid())
         self._restarts = 0
         self._server: int | None = None
         self._gateway: int | None = None
+        self._gateway_since = 0.0  # monotonic: its last start or end
+        self._gateway_restarts = 0  # since it has last run for a while
+        self._gateway_exit_code: int | None = None
         self._status: int | None = None
         self._stop_at: float | None = None  # monotonic; set by SIGTERM
         self._stop_sent = False
@@ -67,9 +75,9 @@ class Supervisor:
         """Start the server, and restart it after failures, until it has ended finally."""
         while True:
             killed_before = _oom_kills()
-            output = self._start()
+            self._start()
             _report(_STARTED)
-            self._serve(output)
+            self._serve()
             code = self._exit_code()
             oom_killed = code != 0 and _oom_kills() > killed_before
             if not self._may_restart():
@@ -82,20 +90,49 @@ class Supervisor:
                 self._write("exited", exit_code=code, oom_killed=oom_killed)
                 return
 
-    def _start(self) -> int:
-        self._server = self._gateway = self._status = None
+    def _start(self) -> None:
+        self._server = self._gateway = self._status = self._gateway_exit_code = None
+        self._gateway_restarts = 0
         if self._spec.socket:  # a killed server leaves it, and the next could not bind
             (self._deployment / self._spec.socket).unlink(missing_ok=True)
+        self._server = self._spawn_logged(self._spec.argv, self._log, signal.SIGKILL)
+        self._start_gateway()
+        self._write("running", server=self._server)
+
+    def _start_gateway(self) -> None:
+        if self._spec.gateway:  # nginx ends its workers on SIGTERM, but not on SIGKILL
+            self._gateway = self._spawn_logged(self._spec.gateway, self._gateway_log, signal.SIGTERM)
+            self._gateway_since = time.monotonic()
+
+    def _restart_gateway(self) -> None:
+        """Start a gateway that has ended again, after its pause. The server is not affected."""
+        if self._gateway_wait() != 0:
+            return
+        try:
+            self._start_gateway()
+        except OSError:  # its program is being replaced, or is gone
+            self._gateway_restarts += 1
+            self._gateway_since = time.monotonic()
+        self._write("running", server=self._server)
+
+    def _gateway_wait(self) -> float | None:
+        """Return the seconds until the gateway has to be started again; None: it need not be."""
+        if not self._spec.gateway or self._gateway is not None or self._stop_at is not None:
+            return None
+        pause = min(GATEWAY_PAUSE_S, 0.1 * 2**self._gateway_restarts)
+        due: float = self._gateway_since + pause
+        return max(0.0, due - time.monotonic())
+
+    def _spawn_logged(self, argv: tuple[str, ...], log: BoundedLog, end: signal.Signals) -> int:
+        """Start a child as `_spawn` does, and copy its output to a log from now on."""
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
         try:
-            self._server = self._spawn(self._spec.argv, write_end, signal.SIGKILL)
-            if self._spec.gateway:  # nginx ends its workers on SIGTERM, but not on SIGKILL
-                self._gateway = self._spawn(self._spec.gateway, write_end, signal.SIGTERM)
+            pid = self._spawn(argv, write_end, end)
         finally:
             os.close(write_end)
         os.set_blocking(read_end, False)
-        self._write("running", server=self._server)
-        return read_end
+        self._selector.register(read_end, selectors.EVENT_READ, log)
+        return pid
 
     def _spawn(self, argv: tuple[str, ...], output: int, end: signal.Signals) -> int:
         """Start a child that receives the signal `end` when this process dies. Return its pid."""
@@ -119,33 +156,41 @@ class Supervisor:
         child.returncode = 0  # _reap collects it together with the orphans, not Popen
         return child.pid
 
-    def _serve(self, output: int) -> None:
-        """Copy the output to the log until all processes of the server have ended."""
-        self._selector.register(output, selectors.EVENT_READ)
-        open_output = True
+    def _serve(self) -> None:
+        """Copy the outputs to the logs until all processes of the server have ended."""
         while self._status is None:
             self._forward_stop()
-            if self._unwritten and self._stop_at is None:
-                self._selector.select(RETRY_S)
-            else:
-                self._selector.select(self._time_left())
+            self._selector.select(self._wait_s())
             self._reap()
+            if self._status is None:
+                self._restart_gateway()
             if self._unwritten:
                 self._write_state_file()
-            if open_output and not self._copy(output):
-                self._selector.unregister(output)
-                open_output = False
+            self._copy_outputs()
             if self._time_left() == 0:
                 kill_tagged(server_tag(self._deployment))
         kill_tagged(server_tag(self._deployment))
-        self._end_gateway()
+        if self._gateway is not None:
+            _end_group(self._gateway)
         self._reap()
-        if open_output:
-            self._copy(output)
-            self._selector.unregister(output)
-        os.close(output)
+        self._copy_outputs(close=True)
 
-    def _copy(self, output: int) -> bool:
+    def _wait_s(self) -> float | None:
+        """Return the seconds after which something has to be done without an event."""
+        waits = [self._time_left(), self._gateway_wait()]
+        if self._unwritten and self._stop_at is None:
+            waits.append(RETRY_S)
+        return min((wait for wait in waits if wait is not None), default=None)
+
+    def _copy_outputs(self, *, close: bool = False) -> None:
+        """Copy the available output of server and gateway. Close an output at its end; with `close` all of them."""
+        for key in list(self._selector.get_map().values()):
+            if key.data is not None and (not self._copy(key.fd, key.data) or close):
+                self._selector.unregister(key.fd)
+                os.close(key.fd)
+
+    @staticmethod
+    def _copy(output: int, log: BoundedLog) -> bool:
         """Copy the available output to the log. Return False at its end."""
         while True:
             try:
@@ -156,7 +201,7 @@ class Supervisor:
                 return False
             # On a full disk the output is lost, because the server must not be blocked.
             with contextlib.suppress(OSError):
-                self._log.write(data)
+                log.write(data)
 
     def _reap(self) -> None:
         """Collect the server and its orphans, which become children of this subreaper."""
@@ -164,27 +209,25 @@ class Supervisor:
             os.read(self._wake, 4096)
         while ended := _ended_child(-1, os.WNOHANG):
             pid, status = ended
-            # Of server and gateway, the first that ends is the cause.
-            if pid in (self._server, self._gateway) and self._status is None:
+            if pid == self._server:
                 self._status = status
+            elif pid == self._gateway and self._status is None:  # guard: F62
+                self._gateway_ended(pid, status)
 
-    def _end_gateway(self) -> None:
-        """Kill the gateway and its workers by their process group.
-
-        nginx overwrites its environment, and with it the tag, by its process title.
-        """
-        if self._gateway is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._gateway, signal.SIGKILL)
-        while _ended_child(-self._gateway, 0):
-            pass
+    def _gateway_ended(self, pid: int, status: int) -> None:
+        """Record the end of the gateway, and end its workers, which still hold the port."""
+        _end_group(pid)
+        now = time.monotonic()
+        if now - self._gateway_since >= GATEWAY_SETTLED_S:
+            self._gateway_restarts = 0
+        self._gateway_restarts += 1
+        self._gateway, self._gateway_since = None, now
+        self._gateway_exit_code = _code(status)
+        if self._server is not None and self._stop_at is None:
+            self._write("running", server=self._server)
 
     def _exit_code(self) -> int:
-        code = os.waitstatus_to_exitcode(self._status or 0)
-        if code < 0:
-            return 128 - code
-        return code
+        return _code(self._status or 0)
 
     def _may_restart(self) -> bool:
         """Return True unless a stop is requested or the maximum of restarts is reached.
@@ -234,6 +277,8 @@ class Supervisor:
                 "exit_code": exit_code,
                 "oom_killed": oom_killed,
                 "restart_count": self._restarts,
+                "gateway_exit_code": self._gateway_exit_code,
+                "gateway_restarts": self._gateway_restarts,
             }
         )
         self._unwritten = now.model_dump_json(indent=1) + "\n"
@@ -303,6 +348,25 @@ def _ended_child(pid: int, options: int) -> tuple[int, int] | None:
     if not ended:
         return None
     return ended, status
+
+
+def _end_group(leader: int) -> None:
+    """Kill the gateway and its workers by their process group.
+
+    nginx overwrites its environment, and with it the tag, by its process title.
+    """
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
+    while _ended_child(-leader, 0):
+        pass
+
+
+def _code(status: int) -> int:
+    """Return the exit code of a wait status: 128 + n after signal n."""
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        return 128 - code
+    return code
 
 
 def _oom_kills() -> int:

@@ -22,12 +22,12 @@ def test_canary_of_stopped_release_is_not_answered(fake: FakeDeployment) -> None
     assert canary.detail.startswith("loading: ")
 
 
-def test_canary_of_other_server_is_final(fake: FakeDeployment) -> None:
+def test_no_restart_for_another_server(fake: FakeDeployment) -> None:
     fake.proven(fake.plan())
     other, launch = fake.stored(fake.plan(NUMBER="2"), "deckard-launch-2")
     other.record(launch)
     canary = CompletionCanary(fake.state, 10)(other)
-    assert (canary.answered, canary.final) == (False, True)
+    assert (canary.answered, canary.final, canary.restart_helps) == (False, False, False)
     assert canary.detail.startswith("other server: ")
 
 

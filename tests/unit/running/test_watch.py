@@ -4,18 +4,25 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from deckard_deploy.errors import BadInputError, DeploymentBusyError, StartFailedError
+from deckard_deploy.errors import (
+    BadInputError,
+    DeploymentBusyError,
+    EnvironmentUnfitError,
+    StartFailedError,
+)
 from deckard_deploy.running import watch
 from deckard_deploy.running.deploy import DeploymentContext, deploy, take_down
 from deckard_deploy.running.lock import lock_deployment
+from deckard_deploy.running.process.runtime import ProcessRuntime
 from deckard_deploy.running.releases import FAILURE_LOG, Release
-from deckard_deploy.running.runtime import Runtime
+from deckard_deploy.running.runtime import Observation, Runtime
 from deckard_deploy.running.watch import PATIENCE, Canary, Restart, Watch, exclusive_watch
 from deckard_deploy.system.files import remove_folder
 from deckard_deploy.system.processes import boot_id
@@ -37,8 +44,10 @@ class Watched:
         self.ready = deploy(self.context, *fake.stored(self.plan))
         self.watch = self.new_watch()
 
-    def new_watch(self) -> Watch:
-        return Watch(self.fake.deployment, canary=lambda _: self.says, say=lambda _: None)
+    def new_watch(self, daemon_ended: Callable[[DeploymentContext], bool] = lambda _: False) -> Watch:
+        return Watch(
+            self.fake.deployment, canary=lambda _: self.says, say=lambda _: None, daemon_ended=daemon_ended
+        )
 
     def look(self) -> bool:
         return self.watch.check(self.context)
@@ -64,6 +73,26 @@ class Watched:
         found = watch.read(self.fake.deployment)
         assert found is not None
         return found
+
+
+class GatewayGone:
+    """The process runtime with a gateway that has ended, until it is started again."""
+
+    def __init__(self, runtime: ProcessRuntime, *, stays: bool = False) -> None:
+        self._runtime, self._stays, self.started = runtime, stays, 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._runtime, name)
+
+    def observe(self) -> Observation:
+        gone = self._stays or not self.started
+        return replace(self._runtime.observe(), gateway="exited" if gone else "running")
+
+    def start_gateway(self, _: Release) -> None:
+        self.started += 1
+
+    def tail_gateway(self, _: int) -> list[str]:
+        return ["nginx: [emerg]"]
 
 
 @pytest.fixture
@@ -104,11 +133,110 @@ def test_silent_server_is_degraded_then_restarted(watched: Watched) -> None:
     assert [one.reason for one in watched.record().restarts] == ["not answering"]
 
 
-def test_answer_resets_the_failure_count(watched: Watched) -> None:
-    for answered in (False, False, True, False, False):
+def test_old_failures_are_forgotten(watched: Watched) -> None:
+    for answered in (False, False, True, True, True, True, False, False):
         watched.says = Canary(answered=answered, detail="x")
         watched.look()
     assert watched.record().restarts == ()
+
+
+def test_answers_in_between_do_not_hide_a_hang(watched: Watched) -> None:
+    """One of two ranks hangs: every other question is answered."""
+    for answered in (False, True, False, True):
+        watched.says = Canary(answered=answered, detail="x")
+        watched.look()
+        assert watched.record().restarts == ()
+    watched.says = Canary(answered=False, detail="x")
+    watched.look()
+    assert [one.reason for one in watched.record().restarts] == ["x"]
+
+
+def test_failure_that_no_restart_mends_restarts_nothing(watched: Watched) -> None:
+    before = watched.fake.runtime().observe()
+    watched.says = Canary(answered=False, detail="key refused", final=True, restart_helps=False)
+    assert [watched.look() for _ in range(2 * PATIENCE)] == [True] * 2 * PATIENCE
+    assert watched.fake.runtime().observe() == before
+    assert (watched.record().state, watched.record().reason) == ("degraded", "key refused")
+
+
+def test_restarts_of_the_daemon_are_not_counted(watched: Watched) -> None:
+    """One crash and any number of daemon restarts: the second crash is restarted as well, the third is not."""
+    ended = [False]
+    watched.watch = Watched.new_watch(watched, lambda _: ended[0])
+    for by_daemon in (False, True, True, True, False):
+        ended[0] = by_daemon
+        watched.kill_server()
+        assert watched.look()
+        assert watched.fake.names() is not None
+    assert [one.counted for one in watched.record().restarts] == [True, False, False, False, True]
+    assert (
+        watched.record().restarts[1].reason.startswith("the docker daemon was restarted; what ran has ended")
+    )
+    watched.kill_server()
+    with pytest.raises(StartFailedError, match="restarted 2 times"):
+        watched.look()
+
+
+def test_daemon_that_goes_during_a_restart_is_not_counted(watched: Watched) -> None:
+    ended = [False]
+    watched.watch = Watched.new_watch(watched, lambda _: ended[0])
+    watched.kill_server()
+
+    def follow(*_: object) -> None:
+        ended[0] = True
+        raise EnvironmentUnfitError("the docker daemon is not running")
+
+    watched.context = replace(watched.context, follow=follow)
+    assert watched.look()
+    assert [one.counted for one in watched.record().restarts] == [False]
+
+
+def test_restart_by_the_runtime_is_followed(watched: Watched) -> None:
+    """docker or the supervisor has restarted it: that is counted, and the engine is not stopped once more."""
+    release = watched.context.releases.current()
+    assert release
+    launch = release.recorded_launch()
+    release.record(launch.model_copy(update={"restart_count": -1}))
+    before = watched.fake.runtime().observe()
+    assert watched.look()
+    assert watched.fake.runtime().observe() == before
+    assert release.recorded_launch().restart_count == 0
+    assert [one.outcome for one in watched.record().restarts] == ["ready"]
+
+
+def test_running_engine_recorded_as_failed_is_kept_if_it_answers(watched: Watched) -> None:
+    """As after an `up` whose docker daemon went while it waited, with live-restore."""
+    release = watched.context.releases.current()
+    assert release
+    release.record(release.recorded_launch().model_copy(update={"state": "failed"}))
+    before = watched.fake.runtime().observe()
+    assert watched.look()
+    assert watched.fake.runtime().observe() == before
+    assert release.recorded_launch().state == "ready"
+
+
+def test_dead_gateway_does_not_touch_the_engine(watched: Watched) -> None:
+    runtime: Any = GatewayGone(watched.fake.runtime())
+    watched.context = replace(watched.context, runtimes={"process": runtime})
+    before = watched.fake.runtime().observe()
+    assert watched.look()
+    assert runtime.started == 1
+    assert watched.fake.runtime().observe() == before
+    assert watched.record().restarts == ()
+    assert watched.look()
+    assert watched.record().state == "healthy"
+
+
+def test_gateway_that_stays_down_does_not_touch_the_engine(watched: Watched, monkeypatch) -> None:
+    monkeypatch.setattr("deckard_deploy.running.deploy.GATEWAY_TIMEOUT_S", 0.0)
+    runtime: Any = GatewayGone(watched.fake.runtime(), stays=True)
+    watched.context = replace(watched.context, runtimes={"process": runtime})
+    before = watched.fake.runtime().observe()
+    for _ in range(PATIENCE + 1):
+        assert watched.look()
+    assert watched.fake.runtime().observe() == before
+    assert (watched.record().state, watched.record().restarts) == ("degraded", ())
+    assert watched.record().reason == "the gateway does not start: nginx: [emerg]; the engine still runs"
 
 
 def test_final_failure_restarts_at_once(watched: Watched) -> None:

@@ -24,6 +24,8 @@ class Ended:
     oom_killed: bool = False
     restart_count: int = 0
     instance_id: str | None = "c0ffee"
+    gateway: State | None = None
+    gateway_exit_code: int | None = None
 
 
 def lines_of(name: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import pytest
 
@@ -26,6 +26,7 @@ class Life:
     lines: Mapping[float, str] = field(default_factory=dict)
     turns: Mapping[float, FakeObservation] = field(default_factory=dict)
     outcomes: Mapping[float, Readiness] = field(default_factory=dict)
+    gateway_lines: tuple[str, ...] = ()
     now: float = 1000.0
     told: float = 0.0
     progress: list[Progress] = field(default_factory=list)
@@ -41,6 +42,9 @@ class Life:
         due = [line for at, line in self.lines.items() if self.told <= at < self.age + 1e-9]
         self.told = self.age + 1e-9
         return due
+
+    def tail_gateway(self, count: int) -> list[str]:
+        return list(self.gateway_lines[-count:])
 
     def observe(self) -> FakeObservation:
         return self._latest(self.turns, FakeObservation())
@@ -182,3 +186,27 @@ def test_start_times_out_after_last_progress():
     with pytest.raises(TimedOutError, match="warm-up"):
         life.follow()
     assert 110 <= life.age < 111
+
+
+@pytest.mark.parametrize("state", ["exited", "missing"])
+def test_ended_gateway_is_named_as_the_cause(state: Literal["exited", "missing"]) -> None:
+    """Its own log explains it; the engine's, which is healthy, does not."""
+    refused = 'nginx: [emerg] open() "/etc/deckard/access.conf" failed (13: Permission denied)'
+    life = Life(
+        lines={1: "INFO Loading weights took 1.00 seconds"},
+        turns={3: FakeObservation(gateway=state, gateway_exit_code=1)},
+        gateway_lines=(refused, "nginx: configuration file test failed"),
+    )
+    with pytest.raises(StartFailedError) as raised:
+        life.follow()
+    how = "exited with code 1" if state == "exited" else "is gone"
+    assert raised.value.message == f"start failed after 0:03: the gateway {how}: {refused}"
+    assert raised.value.hint == "deckard-deploy logs --gateway"
+
+
+def test_gateway_that_docker_restarts_is_waited_for() -> None:
+    life = Life(
+        turns={0: FakeObservation(gateway="restarting"), 2: FakeObservation(gateway="running")},
+        outcomes={4: Readiness(Outcome.READY, "hi")},
+    )
+    assert life.follow().elapsed_s >= 4

@@ -71,10 +71,16 @@ def runtime_with(tmp_path: Path, gone: set[str]) -> tuple[DockerRuntime, Vanishi
     return runtime, vanishing
 
 
-@pytest.mark.parametrize("gone", [{"server"}, {"gateway"}, {"server", "gateway"}])
+@pytest.mark.parametrize("gone", [{"server"}, {"server", "gateway"}])
 def test_container_removed_during_observe_is_missing(tmp_path: Path, gone: set[str]) -> None:
     assert runtime_with(tmp_path, set())[0].observe().state == "running"
     assert runtime_with(tmp_path, gone)[0].observe() == MISSING
+
+
+def test_removed_gateway_is_not_a_removed_engine(tmp_path: Path) -> None:
+    assert runtime_with(tmp_path, set())[0].observe().gateway == "running"
+    seen = runtime_with(tmp_path, {"gateway"})[0].observe()
+    assert (seen.state, seen.gateway) == ("running", "missing")
 
 
 def test_reload_ignores_removed_gateway(tmp_path: Path) -> None:

@@ -44,19 +44,32 @@ def test_gateway_runs_and_stops_with_server(fake):
     start_with_gateway(fake, NGINX)
     eventually(fake.names)
     gateway = gateway_of(fake)
-    assert eventually(lambda: any("gateway with -p" in line for line in fake.runtime().tail(50)))
+    assert eventually(lambda: any("gateway with -p" in line for line in fake.runtime().tail_gateway(50)))
     assert is_alive(gateway)
     fake.runtime().stop()
     assert not is_alive(gateway)
     assert fake.names() is None
 
 
-def test_failed_gateway_ends_the_server(fake):
+def test_failed_gateway_leaves_the_server_alone(fake):
     start_with_gateway(fake, BROKEN)
-    eventually(lambda: fake.runtime().observe().state == "exited")
-    assert fake.runtime().observe().exit_code == 7
-    assert "nginx: [emerg] bind() failed" in fake.runtime().tail(50)
-    assert eventually(lambda: fake.processes() == [])
+    eventually(lambda: fake.runtime().observe().gateway == "exited")
+    seen = fake.runtime().observe()
+    assert (seen.state, seen.restart_count, seen.gateway_exit_code) == ("running", 0, 7)
+    assert "nginx: [emerg] bind() failed" in fake.runtime().tail_gateway(50)
+    assert eventually(fake.names)
+
+
+def test_killed_gateway_is_started_again_alone(fake):
+    start_with_gateway(fake, NGINX)
+    eventually(fake.names)
+    before, server = gateway_of(fake), fake.processes()
+    send_signal(before, signal.SIGKILL)
+    eventually(lambda: fake.runtime().observe().gateway == "running" and gateway_of(fake) != before)
+    seen = fake.runtime().observe()
+    assert (seen.state, seen.restart_count, seen.gateway_exit_code) == ("running", 0, 137)
+    assert server[0] in fake.processes()
+    assert fake.names()
 
 
 def test_crashed_server_ends_the_gateway(fake):
@@ -80,9 +93,9 @@ def test_reload_leaves_server_unchanged(fake):
     start_with_gateway(fake, NGINX)
     eventually(fake.names)
     before = gateway_of(fake)
-    assert eventually(lambda: any("gateway with" in line for line in fake.runtime().tail(50)))
+    assert eventually(lambda: any("gateway with" in line for line in fake.runtime().tail_gateway(50)))
     fake.runtime().reload()
-    assert eventually(lambda: "gateway reads its files" in fake.runtime().tail(50))
+    assert eventually(lambda: "gateway reads its files" in fake.runtime().tail_gateway(50))
     assert gateway_of(fake) == before
     assert fake.names()
 
