@@ -27,6 +27,7 @@ VERBS = {
     "wait": "Wait until the running endpoint is ready.",
     "watch": "Keep the current release answering.",
     "rollback": "Bring the release before the current one back.",
+    "adopt": "Take over a stack that was started by hand from a folder of `render all`.",
     "chat": "Send one message and print the answer.",
     "bench": "Measure the running endpoint with its engine's own benchmark.",
     "top": "Watch throughput, latency, queue, KV cache and drafter.",

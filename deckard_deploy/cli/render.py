@@ -8,19 +8,72 @@ import click
 
 from deckard_deploy import operations
 from deckard_deploy.cli.options import Command, choice_options, compat_option, locked_option
-from deckard_deploy.cli.output import write_text
+from deckard_deploy.cli.output import say, write_text
 from deckard_deploy.cli.reporter import TERMINAL
+from deckard_deploy.errors import BadInputError, IntegrityError
 from deckard_deploy.operations.options import Choice
 
 
-@click.group()
-def render() -> None:
+@click.group(invoke_without_command=True)
+@click.option(
+    "--check",
+    "checked",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Name the files of a folder of `render all` that drifted; exit code 4 if there are any.",
+)
+@click.pass_context
+def render(context: click.Context, checked: Path | None) -> None:
     """Write the compose file or the command line of a plan.
 
     \b
     Example:
       deckard-deploy render compose --profile spark | docker compose -f - config -q
     """
+    if context.invoked_subcommand:
+        if checked:
+            raise BadInputError("--check reads a folder, and cannot be combined with a command of render")
+        return
+    if checked is None:
+        raise click.exceptions.NoArgsIsHelpError(context)
+    lines = list(operations.render_folder.drift(checked, TERMINAL))
+    for line in lines:
+        click.echo(line)
+    if lines:
+        raise IntegrityError(
+            f"{checked}: {len(lines)} files drifted", hint="deckard-deploy render all, with the same options"
+        )
+    say(f"{checked}: no file drifted")
+
+
+@render.command(name="all")
+@choice_options
+@click.option(
+    "-o",
+    "--output",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="Folder, which is made.",
+)
+@click.option(
+    "--models-dir", metavar="PATH", help="Where that machine keeps weights; default: models/ in DIR."
+)
+@click.option("--wheel", metavar="FILE|URL", help="Build the patched files from this wheel of the release.")
+@locked_option
+def everything(
+    *, choice: Choice, output: Path, models_dir: str | None, wheel: str | None, locked: bool
+) -> None:
+    """Write a folder for git that docker compose runs on a machine without deckard-deploy.
+
+    \b
+    Example:
+      deckard-deploy render all --profile spark -o deploy/spark
+    """
+    plan = operations.render_folder.write_folder(
+        choice, output, TERMINAL, models_dir=models_dir, wheel=wheel, locked=locked
+    )
+    say(f"wrote    {output}: plan {plan.hash}; its README.md says how to run it")
 
 
 def plan_options(command: Command) -> Command:

@@ -1,4 +1,5 @@
 # The modules of this package; scripts/generate.py writes this file.
+from deckard_deploy.operations import adopt as adopt
 from deckard_deploy.operations import bench as bench
 from deckard_deploy.operations import bench_compare as bench_compare
 from deckard_deploy.operations import bench_host as bench_host
@@ -34,6 +35,7 @@ from deckard_deploy.operations import pull as pull
 from deckard_deploy.operations import readiness as readiness
 from deckard_deploy.operations import release as release
 from deckard_deploy.operations import render as render
+from deckard_deploy.operations import render_folder as render_folder
 from deckard_deploy.operations import reporting as reporting
 from deckard_deploy.operations import rollback as rollback
 from deckard_deploy.operations import sbom as sbom

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import time
+from pathlib import Path
 
 import requests
 
@@ -15,6 +16,7 @@ from deckard_deploy.running.deploy import DeploymentContext
 from deckard_deploy.running.gateway import files
 from deckard_deploy.running.gateway.keys import Keys, access_version
 from deckard_deploy.running.layout import StateDir
+from deckard_deploy.running.releases import Releases
 from deckard_deploy.system.http import EndpointCredentials, session
 
 GET_NGINX = "sudo apt-get install nginx-light, then up with --set gateway=nginx"
@@ -91,7 +93,8 @@ def reload_gateway_keys(context: DeploymentContext, directory: StateDir) -> bool
     A gateway that is starting, or whose engine does not run, reloads too, without a wait. Raises
     EnvironmentUnfitError when the gateway does not take the new files.
     """
-    files.renew_access(context.releases.deployment.gateway, Keys(directory.root))
+    for folder in _gateway_folders(context.releases):
+        files.renew_access(folder, Keys(directory.root))
     for runtime in context.runtimes.values():
         runtime.reload()
         seen = runtime.observe()
@@ -103,6 +106,16 @@ def reload_gateway_keys(context: DeploymentContext, directory: StateDir) -> bool
             _wait_for_keys(plan, directory)
             return True
     return False
+
+
+def _gateway_folders(releases: Releases) -> set[Path]:
+    """Return the folder of the deployment's gateway, and those of adopted releases."""
+    folders = {releases.deployment.gateway}
+    for release in releases.all():
+        plan = release.load().plan if release.adopted_from() else None
+        if plan and plan.gateway:
+            folders.add(Path(plan.gateway.folder))
+    return folders
 
 
 def has_stale_keys(plan: LaunchPlan, directory: StateDir) -> bool:

@@ -25,7 +25,7 @@ def build_patches(plan: LaunchPlan, runtime: Runtime, report: Reporter) -> None:
     _build_plugin(plan, report)
     if not plan.patches:
         return
-    patch_set, patches = _patches_of(plan)
+    patch_set, patches = patches_of(plan)
     targets = [patch.target for patch in patches]
     files = runtime.vllm_files(plan)
     if files.package:
@@ -81,7 +81,7 @@ def attest(plan: LaunchPlan, runtime: Runtime) -> str:
     """
     if not plan.patches:
         return "none needed"
-    _, patches = _patches_of(plan)
+    _, patches = patches_of(plan)
     built = [
         BuiltPatch(
             name=mount.name,
@@ -97,7 +97,7 @@ def attest(plan: LaunchPlan, runtime: Runtime) -> str:
     return f"{', '.join(patch.name for patch in built)} in use, hashes right"
 
 
-def _patches_of(plan: LaunchPlan) -> tuple[PatchSet, list[Patch]]:
+def patches_of(plan: LaunchPlan) -> tuple[PatchSet, list[Patch]]:
     """Return the engine's patch set, and of it the plan's patches in the plan's order."""
     patch_set = manifest.load_patch_set(library.engine(plan.engine).patch_set or plan.engine)
     by_name = {patch.name: patch for patch in patch_set.patches}

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from deckard_deploy.catalog.specs import Generated
 from deckard_deploy.operations.choice import resolve_choice
 from deckard_deploy.operations.manifests import hub_models, manifest_for
 from deckard_deploy.operations.options import DEFAULT_LOCK, Choice, LockUse
 from deckard_deploy.operations.reporting import Reporter
-from deckard_deploy.operations.weights import ensure_pulled
+from deckard_deploy.operations.weights import ensure_pulled, generate
 from deckard_deploy.running.layout import state_directory
 from deckard_deploy.weights.folder import ModelFolder
 from deckard_deploy.weights.manifest import total_bytes
@@ -21,17 +22,26 @@ def pull_models(
     *,
     dry_run: bool = False,
 ) -> Iterator[Path]:
-    """Pull each model of the choice, and yield its folder. Complete files are kept, partial ones resumed.
+    """Pull or generate each model of the choice, and yield its folder.
+
+    Complete files are kept, partial ones resumed.
 
     dry_run: report what is missing, and fetch nothing.
     Raises the errors of `manifest_for` and `ensure_pulled`.
     """
     resolved = resolve_choice(choice, report)
-    models = hub_models(resolved)
-    if not models:
-        report.say(f"weights  {resolved.model.name} is written by this tool: nothing to fetch")
-    for model in models:
-        folder = state_directory(state_dir).models / model.name
+    directory = state_directory(state_dir)
+    for model in (resolved.model, resolved.drafter):
+        if model and isinstance(model.weights, Generated):
+            folder = directory.models / model.name
+            report.say(
+                f"{'would   ' if dry_run else 'weights '} write {model.name}, which is generated, to {folder}"
+            )
+            if not dry_run:
+                generate(model, folder)
+            yield folder
+    for model in hub_models(resolved):
+        folder = directory.models / model.name
         if dry_run:
             manifest = manifest_for(model, folder, lock)
             missing = ModelFolder(folder).changed(manifest.needed)

@@ -46,7 +46,7 @@ def ensure_weights(resolved: Resolved, directory: StateDir, report: Reporter) ->
         return
     for model in (resolved.model, resolved.drafter):
         if model and model.weights:
-            _ensure_model(model, directory.models / model.name, report)
+            ensure_model(model, directory.models / model.name, report)
     if resolved.drafter and resolved.drafter.weights:
         target = directory.models / resolved.model.name
         require_same_vocabulary(target, directory.models / resolved.drafter.name)
@@ -86,11 +86,19 @@ def _require_user_folder(resolved: Resolved) -> None:
         )
 
 
-def _ensure_model(model: ModelSpec, folder: Path, report: Reporter) -> None:
+def ensure_model(model: ModelSpec, folder: Path, report: Reporter) -> None:
+    """Make sure the weights of one model are in `folder`. Raises the errors of `ensure_weights`."""
     report.say(f"weights  {model.name} in {folder}")
-    if not isinstance(model.weights, Generated):
+    if isinstance(model.weights, Generated):
+        generate(model, folder)
+    else:
         ensure_pulled(model, folder, report)
-        return
+
+
+def generate(model: ModelSpec, folder: Path) -> None:
+    """Write a model that this tool generates. Raises EnvironmentUnfitError without the libraries for it."""
+    if not isinstance(model.weights, Generated):
+        raise TypeError(f"{model.name} is not generated")
     require_libraries()
     from deckard_deploy.rehearsal import assistant, gemma4  # noqa: PLC0415  numpy, which is an extra
 

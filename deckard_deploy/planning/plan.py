@@ -6,6 +6,8 @@ Later steps read neither the profile, nor the environment, nor the command line.
 import hashlib
 import json
 import math
+from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
@@ -225,6 +227,35 @@ class LaunchPlan(PlanPart):
         at = self.arguments.index(self.served_name, self.arguments.index("--served-model-name")) + 1
         arguments = (*self.arguments[:at], launch_id, *self.arguments[at:])
         return self.model_copy(update={"arguments": arguments})
+
+    def located(self, folder: PurePosixPath, variables: Mapping[str, str]) -> "LaunchPlan":
+        """Return the plan of a rendered folder with absolute paths.
+
+        folder: the folder's absolute path. variables: the values in its .env.
+        """
+
+        def place(path: str) -> str:
+            return str(folder / _substituted(path, variables))
+
+        mounts = tuple(mount.model_copy(update={"source": place(mount.source)}) for mount in self.mounts)
+        patches = tuple(patch.model_copy(update={"source": place(patch.source)}) for patch in self.patches)
+        changes: dict[str, Any] = {"mounts": mounts, "patches": patches}
+        if self.plugin:
+            changes["plugin"] = self.plugin.model_copy(update={"source": place(self.plugin.source)})
+        if self.user:
+            changes["user"] = _substituted(self.user, variables)
+        if self.gateway:
+            user = _substituted(self.gateway.user or "", variables) or None
+            changes["gateway"] = self.gateway.model_copy(
+                update={"folder": place(self.gateway.folder), "user": user}
+            )
+        return self.model_copy(update=changes)
+
+
+def _substituted(text: str, variables: Mapping[str, str]) -> str:
+    for name, value in variables.items():
+        text = text.replace(f"${{{name}}}", value)
+    return text
 
 
 def plan_hash(plan: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ releases/<plan hash>/
   launch.json                                       the last launch: Launch
   vllm.log, vllm.log.1                              process runtime; docker keeps its own log
   failure.log                                       the log of the last failure
+  adopted.json                                      of a stack that `adopt` took over: Adopted
 """
 
 import json
@@ -38,6 +39,8 @@ COMPOSE = "compose.yaml"
 GATEWAY = "nginx.conf"
 LAUNCH = "launch.json"
 FAILURE_LOG = "failure.log"
+ADOPTED = "adopted.json"
+RENDERED_FOLDER = "deckard.json"  # in each folder of `render all`
 _HASH = re.compile(r"[0-9a-f]{12}")
 
 
@@ -59,6 +62,15 @@ class Launch(BaseModel):
     restart_count: int = 0
     reason: str | None = None
     rendered: dict[str, str] = Field(default_factory=dict)
+
+
+class Adopted(BaseModel):
+    """The rendered folder that an adopted stack was started from, and the values of its .env at that time."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", defer_build=True)
+
+    folder: str
+    variables: dict[str, str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +107,23 @@ class ReleaseFolder:
         found = plan_hash(json.loads(text))
         if found != self.plan_hash:
             raise self._unusable(f"{self.folder / PLAN} is plan {found}, not {self.plan_hash}")
+        adopted = self._adopted()
+        if adopted:
+            plan = plan.located(PurePosixPath(adopted.folder), adopted.variables)
         return Release(self.folder, plan)
+
+    def adopted_from(self) -> Path | None:
+        """Return the rendered folder that the release was adopted from; None for a release of this tool."""
+        adopted = self._adopted()
+        return Path(adopted.folder) if adopted else None
+
+    def _adopted(self) -> Adopted | None:
+        try:
+            return Adopted.model_validate_json(read_regular(self.folder / ADOPTED))
+        except FileNotFoundError:
+            return None
+        except ValidationError as error:
+            raise self._corrupt(ADOPTED) from error
 
     def launch(self) -> Launch | None:
         """Return the last launch, None if there was none. Raises IntegrityError.
@@ -158,6 +186,16 @@ class Release(ReleaseFolder):
     def load(self) -> "Release":
         """Return this release."""
         return self
+
+
+def adopted_folders(deployment: DeploymentDir) -> set[str]:
+    """Return the rendered folders that releases of a deployment were adopted from."""
+    folders = set()
+    for release in Releases(deployment).all():
+        folder = release.adopted_from()
+        if folder:
+            folders.add(str(folder))
+    return folders
 
 
 class Releases:

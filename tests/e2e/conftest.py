@@ -19,7 +19,13 @@ from tests.support import docker_deployment
 # It needs vLLM in its own process; test_in_engine.py runs it with the engine's Python.
 collect_ignore = [] if importlib.util.find_spec("vllm") else ["test_eagle_patch.py"]
 HERE = Path(__file__).parent
-WITH_ENGINE_IMAGE = ("test_container_safety", "test_docker_road", "test_interrupts", "test_patch_image")
+WITH_ENGINE_IMAGE = (
+    "test_container_safety",
+    "test_docker_road",
+    "test_interrupts",
+    "test_patch_image",
+    "test_rendered_folder",
+)
 Tool = Callable[..., subprocess.CompletedProcess[str]]
 
 

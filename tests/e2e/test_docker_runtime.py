@@ -200,8 +200,8 @@ def test_foreign_project_is_left_alone(project: DockerDeployment, port: int, tmp
     other = DockerDeployment(tmp_path / "other", project.name)
     other.started(project.plan(port=port))
     before = project.left()
-    assert project.runtime().observe() == MISSING
-    for act in (lambda: project.started(project.plan(port=port)), project.runtime().stop):
+    starts = lambda: project.started(project.plan(port=port))  # noqa: E731
+    for act in (project.runtime().observe, starts, project.runtime().stop):
         with pytest.raises(EnvironmentUnfitError, match=f"was not started from {project.deployment.folder}"):
             act()
     assert project.left() == before

@@ -117,8 +117,20 @@ class DockerClient:
             )
         return version
 
-    def compose(self, project: str, file: Path | None, arguments: Sequence[str], *, timeout_s: float) -> None:
-        """Run `docker compose` in a project. Raises EnvironmentUnfitError with its last line of output."""
+    def compose(
+        self,
+        project: str,
+        file: Path | None,
+        arguments: Sequence[str],
+        *,
+        timeout_s: float,
+        folder: Path | None = None,
+    ) -> None:
+        """Run `docker compose` in a project.
+
+        folder: what the file's relative paths start from; default: the file's own.
+        Raises EnvironmentUnfitError with its last line of output.
+        """
         if not self.compose_version:
             raise EnvironmentUnfitError(
                 "docker compose does not say which version it is", hint="docker compose version"
@@ -126,6 +138,8 @@ class DockerClient:
         words = ["compose", "--project-name", project]
         if file:  # without a file, compose finds the project's containers by their labels
             words += ["--file", str(file)]
+        if folder:
+            words += ["--project-directory", str(folder)]
         self.command(*words, *arguments, timeout_s=timeout_s)
 
     def command(self, *arguments: str, timeout_s: float, check: bool = True) -> CompletedProcess[str]:

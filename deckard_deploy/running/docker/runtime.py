@@ -1,8 +1,10 @@
 """The docker runtime: compose starts and stops vLLM's container, and docker's API reports its state."""
 
 import contextlib
+import os
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from docker.errors import NotFound
@@ -13,7 +15,7 @@ from deckard_deploy.running.docker import images
 from deckard_deploy.running.docker.client import DockerClient
 from deckard_deploy.running.docker.log import DockerLog
 from deckard_deploy.running.layout import DeploymentDir
-from deckard_deploy.running.releases import COMPOSE, Release
+from deckard_deploy.running.releases import COMPOSE, RENDERED_FOLDER, Release, adopted_folders
 from deckard_deploy.running.runtime import (
     MISSING,
     DiskNeed,
@@ -45,6 +47,11 @@ class DockerRuntime:
         # compose allows no dot in a project's name. The project's labels name its deployment.
         self._project = f"deckard-{deployment.name.replace('.', '_')}"
         self._log: DockerLog | None = None
+        self._accepted: set[str] = set()
+
+    def accept(self, folder: str) -> None:
+        """Regard a stack that a person has started from `folder` as this deployment's, before it is recorded."""
+        self._accepted.add(folder)
 
     @property
     def endpoint(self) -> str:
@@ -63,7 +70,13 @@ class DockerRuntime:
         self._end_log()
         arguments = ("up", "--detach", "--no-build", "--pull", "never", "--remove-orphans")
         release.text(COMPOSE)
-        self.client.compose(self._project, release.folder / COMPOSE, arguments, timeout_s=_UP_TIMEOUT_S)
+        self.client.compose(
+            self._project,
+            release.folder / COMPOSE,
+            arguments,
+            timeout_s=_UP_TIMEOUT_S,
+            folder=release.adopted_from(),
+        )
         observed = self.observe()
         if (
             observed.plan_hash != release.plan_hash
@@ -99,9 +112,13 @@ class DockerRuntime:
         )
 
     def observe(self) -> Observation:
-        """Return the state of our container. Raises EnvironmentUnfitError."""
+        """Return the state of our container.
+
+        Raises EnvironmentUnfitError, also for a stack of this name that this state directory did not start.
+        """
         ours = self._containers()
         if not ours:
+            self._refuse_foreign()
             return MISSING
         try:
             found = [self._inspect(container) for container in ours]
@@ -253,18 +270,29 @@ class DockerRuntime:
 
     def _is_ours(self, container: dict[str, Any]) -> bool:
         folder = str(container["Labels"].get(_FOLDER_LABEL, ""))
-        return folder.startswith(f"{self._deployment.releases}/")
+        if folder.startswith(f"{self._deployment.releases}/"):
+            return True
+        return os.path.realpath(folder) in self._accepted | adopted_folders(self._deployment)
 
     def _refuse_foreign(self) -> None:
         """Raise EnvironmentUnfitError for a project of this name from another state directory or a person."""
         for container in self._containers(all_of_project=True):
             if not self._is_ours(container):  # guard: F40
-                folder = container["Labels"].get(_FOLDER_LABEL, "somewhere else")
-                raise EnvironmentUnfitError(
-                    f"container {_name(container)} of project {self._project} was not started from "
-                    f"{self._deployment.folder} but from {folder}",
-                    hint=f"stop it there, or: docker rm -f {_name(container)}",
-                )
+                raise self._foreign(container)
+
+    def _foreign(self, container: dict[str, Any]) -> EnvironmentUnfitError:
+        folder = str(container["Labels"].get(_FOLDER_LABEL, "somewhere else"))
+        stop = f"docker compose --project-name {self._project} down"
+        if (Path(folder) / RENDERED_FOLDER).is_file():
+            return EnvironmentUnfitError(
+                f"{self._project} was started by hand from {folder} and is not adopted",
+                hint=f"deckard-deploy adopt {folder}; or, to stop it: {stop}",
+            )
+        return EnvironmentUnfitError(
+            f"container {_name(container)} of project {self._project} was not started from "
+            f"{self._deployment.folder} but from {folder}",
+            hint=f"stop it there, or: docker rm -f {_name(container)}",
+        )
 
 
 class _PullLines:

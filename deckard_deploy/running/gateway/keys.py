@@ -26,6 +26,9 @@ from deckard_deploy.system.files import private_folder, read_regular, write_atom
 OWN = "deckard"
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _OWN_KEY = re.compile(rf"dk-{OWN}-[0-9a-f]{{64}}")
+# The lines of an access.conf, as `access` and the keys.sh of a rendered folder write them.
+_HASH_LINE = re.compile(r'^ *"dk-([a-z0-9-]+)" "([A-Za-z0-9_-]{22})";$', re.MULTILINE)
+_CLOSED_LINE = re.compile(r"^geo \$open \{ default 0; \}$", re.MULTILINE)
 
 
 class KeyRecord(BaseModel):
@@ -89,6 +92,27 @@ class Keys:
         ring = self.ring()
         remaining = {key: record for key, record in ring.keys.items() if key != name}
         self._write(ring.model_copy(update={"keys": remaining}))
+
+    def take_over(self, access: str) -> list[str]:
+        """Add the keys of an access.conf that keys.sh wrote. Return the names of the new ones.
+
+        The caller holds the lock. Raises BadInputError for a name that has another key here.
+        """
+        ring = self.ring()
+        found = {name: value for name, value in _HASH_LINE.findall(access) if name != OWN}
+        for name, value in found.items():
+            if name in ring.keys and ring.keys[name].hash != value:
+                raise BadInputError(
+                    f"there is another key named {name} already",
+                    hint=f"deckard-deploy keys revoke {name}, here or by keys.sh in the folder",
+                )
+        new = sorted(found.keys() - ring.keys.keys())
+        closed = ring.closed or _CLOSED_LINE.search(access) is not None
+        if new or closed != ring.closed:
+            made = datetime.now(UTC).isoformat("T", "seconds")
+            added = {name: KeyRecord(hash=found[name], made=made) for name in new}
+            self._write(Keyring(closed=closed, keys={**ring.keys, **added}))
+        return new
 
     def require_unused_name(self, name: str) -> None:
         """Raise BadInputError for an invalid or used name of a key, before anything is written."""

@@ -34,6 +34,11 @@ def test_dry_run_fetches_nothing(hub: Hub, tmp_path: Path, report: RecordingRepo
     assert not (tmp_path / "models").exists()
 
 
-def test_generated_model_is_not_pulled(tmp_path: Path, report: RecordingReporter) -> None:
-    assert list(pull_models(Choice(profile="cpu"), tmp_path, report)) == []
-    assert report.lines == ["weights  tiny-gemma4 is written by this tool: nothing to fetch"]
+def test_generated_model_is_written(tmp_path: Path, report: RecordingReporter) -> None:
+    folder = tmp_path / "models" / "tiny-gemma4"
+    line = f"write tiny-gemma4, which is generated, to {folder}"
+    assert list(pull_models(Choice(profile="cpu"), tmp_path, report, dry_run=True)) == [folder]
+    assert not folder.exists()
+    assert list(pull_models(Choice(profile="cpu"), tmp_path, report)) == [folder]
+    assert report.lines == [f"would    {line}", f"weights  {line}"]
+    assert (folder / "config.json").is_file()

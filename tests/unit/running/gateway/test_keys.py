@@ -104,3 +104,37 @@ def test_damaged_keys_file_is_named(keys):
     (keys.folder / "keys.json").write_text("{")
     with pytest.raises(IntegrityError, match=r"keys\.json is damaged"):
         keys.ring()
+
+
+def test_keys_of_access_file_are_taken_over(tmp_path):
+    theirs, ours = Keys(tmp_path / "theirs"), Keys(tmp_path / "ours")
+    add_key(theirs, "dora")
+    add_key(ours, "alice")
+    with ours.lock():
+        assert ours.take_over(theirs.access()) == ["dora"]
+        assert ours.take_over(theirs.access()) == []
+    assert set(ours.ring().keys) == {"alice", "dora"}  # not the other tool's own key
+    assert ours.ring().keys["dora"].hash == theirs.ring().keys["dora"].hash
+    assert ours.own() != theirs.own()
+
+
+def test_open_access_file_closes_nothing(tmp_path):
+    theirs, ours = Keys(tmp_path / "theirs"), Keys(tmp_path / "ours")
+    assert ours.take_over(theirs.access()) == []
+    assert ours.ring().closed is False
+    with theirs.lock():
+        theirs.add("dora")
+        theirs.revoke("dora")
+    with ours.lock():
+        ours.take_over(theirs.access())
+    assert ours.ring().closed is True
+
+
+def test_other_key_of_same_name_is_refused(tmp_path):
+    theirs, ours = Keys(tmp_path / "theirs"), Keys(tmp_path / "ours")
+    add_key(theirs, "dora")
+    add_key(ours, "dora")
+    before = ours.ring()
+    with pytest.raises(BadInputError, match="another key named dora"):
+        ours.take_over(theirs.access())
+    assert ours.ring() == before
