@@ -20,6 +20,7 @@ Fields = dict[str, Any]
 PortProblem = Callable[[str, int], str | None]
 MAX_FILES = 20_000  # of a cache folder, to add up its size
 MAX_JSON_BYTES = 64 << 20
+MAX_DEVICES = 1000  # on the PCI bus
 _LFS_POINTER = b"version https://git-lfs"  # a file that git-lfs did not fetch
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 
@@ -71,7 +72,28 @@ def machine(host: Host, target: Target) -> Fields:  # noqa: ARG001  one signatur
         "bios": _line(host.read("/sys/class/dmi/id/bios_version")),
         "uptime_s": _uptime_s(host),
         "cdi_specs": tuple(_cdi_specs(host)),
+        "nvidia_devices": _nvidia_devices(host),
+        "driver_module": _driver_module(host),
+        "nouveau": host.path("/sys/module/nouveau").is_dir(),
     }
+
+
+def _nvidia_devices(host: Host) -> int | None:
+    """Count NVIDIA's GPUs (display controllers, PCI class 03) on the bus; None if the bus cannot be read."""
+    folder = host.path("/sys/bus/pci/devices")
+    if not folder.is_dir():
+        return None
+    count = 0
+    for device in sorted(folder.iterdir())[:MAX_DEVICES]:
+        vendor = host.read(f"/sys/bus/pci/devices/{device.name}/vendor") or ""
+        kind = host.read(f"/sys/bus/pci/devices/{device.name}/class") or ""
+        count += vendor.strip() == "0x10de" and kind.startswith("0x03")
+    return count
+
+
+def _driver_module(host: Host) -> str | None:
+    version = (host.read("/sys/module/nvidia/version") or "").strip()
+    return version if re.fullmatch(r"\d{1,6}(\.\d{1,6})*", version, re.ASCII) else None
 
 
 def _line(text: str | None) -> str | None:
@@ -107,6 +129,8 @@ def memory(host: Host, target: Target) -> Fields:  # noqa: ARG001  same
         swap_free_kib=kib.get("SwapFree", 0),
         min_free_kib=_min_free_kib(host),
         pressure_full_avg10=_pressure(host),
+        cma_total_kib=kib.get("CmaTotal"),
+        cma_free_kib=kib.get("CmaFree"),
     )
     return {"memory": found}
 
@@ -256,9 +280,12 @@ def secrets(host: Host, target: Target) -> Fields:  # noqa: ARG001  same
     home = Path(host.environment.get("HOME", "/"))
     hub = Path(host.environment.get("HF_HOME", home / ".cache/huggingface"))
     token = Path(host.environment.get("HF_TOKEN_PATH", hub / "token"))  # huggingface_hub/constants.py
+    upper = host.environment.get("NO_PROXY", host.environment.get("no_proxy", ""))
+    lower = host.environment.get("no_proxy", upper)
     fields: Fields = {
         "proxies": tuple(name for name in _PROXIES if host.environment.get(name)),
-        "no_proxy": host.environment.get("no_proxy", host.environment.get("NO_PROXY", ""))[:200],
+        "no_proxy": lower[:200],
+        "no_proxy_upper": upper[:200] if upper != lower else None,
     }
     if token.is_file():
         fields["token_file"] = TokenFile(path=str(token), mode=token.stat().st_mode & 0o777)

@@ -20,7 +20,12 @@ class Fact(BaseModel):
 
 
 class Gpu(Fact):
-    """A line of `nvidia-smi --query-gpu`. Memory is None for [N/A], as on unified memory."""
+    """A line of `nvidia-smi --query-gpu`. Memory is None for [N/A], as on unified memory.
+
+    problem: what the driver prints in place of values, such as "GPU requires reset", or what it recommends to do.
+    mig: the mode, "Enabled" or "Disabled"; mig_devices: the slices. fabric: the state of the registration with the
+    NVLink fabric. None: not reported.
+    """
 
     index: int
     name: str
@@ -33,6 +38,11 @@ class Gpu(Fact):
     power_w: float | None = None
     performance_state: str | None = None
     utilization_percent: int | None = None
+    problem: str | None = None
+    mig: str | None = None
+    mig_devices: tuple[str, ...] = ()
+    fabric: str | None = None
+    compute_mode: str | None = None
 
 
 class GpuProcess(Fact):
@@ -44,7 +54,10 @@ class GpuProcess(Fact):
 
 
 class HostMemory(Fact):
-    """/proc/meminfo and vm.min_free_kbytes in KiB, `full avg10` of /proc/pressure/memory in percent."""
+    """/proc/meminfo and vm.min_free_kbytes in KiB, `full avg10` of /proc/pressure/memory in percent.
+
+    cma: the kernel's contiguous memory.
+    """
 
     total_kib: int
     free_kib: int
@@ -53,6 +66,8 @@ class HostMemory(Fact):
     swap_free_kib: int = 0
     min_free_kib: int | None = None
     pressure_full_avg10: float | None = None
+    cma_total_kib: int | None = None
+    cma_free_kib: int | None = None
 
 
 class Docker(Fact):
@@ -114,7 +129,16 @@ class Port(Fact):
 class KernelEvent(Fact):
     """Lines of one kind in the kernel log of one boot."""
 
-    kind: Literal["driver out of memory", "process killed for memory", "GPU error (Xid)"]
+    kind: Literal[
+        "driver out of memory",
+        "process killed for memory",
+        "GPU error (Xid)",
+        "driver versions differ",
+        "process ended by earlyoom",
+        "process ended by systemd-oomd",
+        "open kernel modules needed",
+        "module refused by Secure Boot",
+    ]
     boot: Literal["this boot", "the boot before"]
     count: int
     last: str
@@ -156,16 +180,24 @@ class TokenFile(Fact):
 
 
 class Services(Fact):
-    """The state of services. None: unknown, because systemd did not answer."""
+    """The state of services. None: unknown, because systemd did not answer.
+
+    remove_ipc: logind deletes the shared memory of a user at the end of the last session.
+    """
 
     early_oom: bool | None = None
     desktop: bool | None = None
     clock_synchronized: bool | None = None
     firewall: bool | None = None
+    remove_ipc: bool | None = None
 
 
 class HostFacts(Fact):
-    """All facts of one host."""
+    """All facts of one host.
+
+    nvidia_devices: NVIDIA's GPUs on the PCI bus. driver_module: the version of the kernel module that runs.
+    no_proxy_upper: NO_PROXY if no_proxy has another value.
+    """
 
     format: Literal[1] = 1
     origin: str = "collected"
@@ -176,6 +208,9 @@ class HostFacts(Fact):
     uptime_s: int | None = None
     cuda: str | None = None
     gpu_problem: str | None = None
+    nvidia_devices: int | None = None
+    driver_module: str | None = None
+    nouveau: bool = False
     gpus: tuple[Gpu, ...] = ()
     gpu_processes: tuple[GpuProcess, ...] = ()
     memory: HostMemory | None = None
@@ -190,6 +225,7 @@ class HostFacts(Fact):
     token_file: TokenFile | None = None
     proxies: tuple[str, ...] = ()
     no_proxy: str = ""
+    no_proxy_upper: str | None = None
     services: Services = Services()
 
     @property

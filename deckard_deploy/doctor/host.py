@@ -82,6 +82,15 @@ class Host:
         except OSError:
             return None
 
+    def read_end(self, path: str) -> str | None:
+        """Return the end of a text file; None when it cannot be read."""
+        try:
+            with self.path(path).open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - MAX_FILE))
+                return file.read(MAX_FILE).decode("utf-8", "replace")
+        except OSError:
+            return None
+
     def path(self, path: str) -> Path:
         """Return the same path below this host's root."""
         return self.root / path.lstrip("/")

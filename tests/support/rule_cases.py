@@ -51,6 +51,13 @@ def _with_changed_entry(key: str, **changes: Any) -> dict[str, Any]:
     return {key: [{**base, **changes}]}
 
 
+def two_gpus(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """Return the Spark's GPU twice, each with its changes."""
+    (base,) = json.loads((FACTS / "spark-healthy.json").read_text())["gpus"]
+    return {"gpus": [{**base, **first}, {**base, "index": 1, **second}]}
+
+
+DISPLAY_CARD = {"name": "NVIDIA RTX A400", "compute_capability": "8.6", "memory_total_mib": 4094}
 spark_gpu, checkpoint = partial(_with_changed_entry, "gpus"), partial(_with_changed_entry, "checkpoints")
 HEALTHY, SPARK = facts(), target()
 
@@ -85,6 +92,7 @@ NO_RUNTIME = {"docker": {"runtimes": ["runc"]}}
 ONLY_CDI = {"docker": {"runtimes": ["runc"], "version": "28.2.2"}, "cdi_specs": ["nvidia.yaml"]}
 ENGINE = {"gpu_processes": [{"pid": 7, "name": "VLLM::EngineCore", "memory_mib": 104277}]}
 OTHER = {"gpu_processes": [{"pid": 8, "name": "/usr/bin/ollama", "memory_mib": 5222}]}
+EARLYOOM = 'sending SIGTERM to process 7 uid 0 "VLLM::EngineCor": oom_score 800, VmRSS 90000 MiB'
 LINE = "NVRM: Xid (PCI:0000:cb:00): 13, pid='<unknown>', name=<unknown>"
 
 CASES: dict[str, list[RuleCase]] = {
@@ -97,6 +105,64 @@ CASES: dict[str, list[RuleCase]] = {
         ),
         RuleCase("warn", "no GPU: -", facts({"gpus": [], "gpu_problem": "no GPU: -"}), ANY),
         RuleCase("fail", "1 GPU here, 2 are reserved", target=target(gpu_count=2)),
+        RuleCase(
+            "fail",
+            "0 GPU here, 1 are reserved",
+            target=target(gpu_ids=("1",)),
+            content_target=target(gpu_ids=("0",)),
+        ),
+        RuleCase(
+            "info",
+            "this machine has no NVIDIA GPU",
+            facts({"gpus": [], "gpu_problem": "nvidia-smi is not installed", "nvidia_devices": 0}),
+            ANY,
+        ),
+        RuleCase(
+            "warn",
+            "1 NVIDIA GPU on the PCI bus, and no driver",
+            facts({"gpus": [], "gpu_problem": "nvidia-smi is not installed", "nvidia_devices": 1}),
+            ANY,
+        ),
+        RuleCase(
+            "warn",
+            "device handle for GPU0000:BA:00.0: Unknown Error",
+            facts(
+                {"gpu_problem": "Unable to determine the device handle for GPU0000:BA:00.0: Unknown Error"}
+            ),
+        ),
+    ],
+    "gpu-state": [
+        RuleCase("fail", "GPU requires reset", facts(spark_gpu(problem="GPU requires reset"))),
+        RuleCase("warn", "GPU is lost", facts(spark_gpu(problem="GPU is lost")), ANY),
+        RuleCase("fail", "Prohibited", facts(spark_gpu(compute_mode="Prohibited"))),
+    ],
+    "mig": [
+        RuleCase(
+            "fail", "MIG is on for GPU 0: 3g.90gb", facts(spark_gpu(mig="Enabled", mig_devices=["3g.90gb"]))
+        ),
+        RuleCase("warn", "no slice yet", facts(spark_gpu(mig="Enabled")), ANY),
+        RuleCase(
+            "fail",
+            "GPU 1",
+            facts(two_gpus({}, {"mig": "Enabled"})),
+            target(gpu_ids=("1",)),
+            content_facts=facts(two_gpus({}, {"mig": "Enabled"})),
+        ),
+    ],
+    "fabric": [
+        RuleCase(
+            "fail",
+            "GPU 0: In Progress",
+            facts(spark_gpu(fabric="In Progress")),
+            content_facts=facts(spark_gpu(fabric="Completed")),
+        ),
+        RuleCase(
+            "warn",
+            "Completed: Not Supported",
+            facts(spark_gpu(fabric="Completed: Not Supported")),
+            ANY,
+            content_facts=facts(spark_gpu(fabric="Completed")),
+        ),
     ],
     "gpu-model": [
         RuleCase(
@@ -109,6 +175,13 @@ CASES: dict[str, list[RuleCase]] = {
             "expects the name NVIDIA GB10",
             facts(spark_gpu(name="Another")),
             content_facts=facts(spark_gpu(name="JMJWOA")),
+        ),
+        RuleCase(
+            "fail",
+            "NVIDIA RTX A400",
+            facts(two_gpus(DISPLAY_CARD, {})),
+            content_facts=facts(two_gpus(DISPLAY_CARD, {})),
+            content_target=target(gpu_ids=("1",)),
         ),
     ],
     "driver": [
@@ -212,6 +285,33 @@ CASES: dict[str, list[RuleCase]] = {
             "warn", "GPU error (Xid): 2 in the boot before; last: NVRM: Xid", log("GPU error (Xid)", LINE)
         ),
         RuleCase("info", "could not be read: dmesg: no", facts({"kernel_log": {"problem": "dmesg: no"}})),
+        RuleCase("warn", "ended by earlyoom", log("process ended by earlyoom", EARLYOOM)),
+    ],
+    "cma": [
+        RuleCase(
+            "warn",
+            "CmaFree 940604 kB is more than CmaTotal 0 kB",
+            facts({"memory": {"cma_total_kib": 0, "cma_free_kib": 940604}}),
+            content_facts=facts({"memory": {"cma_total_kib": 65536, "cma_free_kib": 1024}}),
+        )
+    ],
+    "remove-ipc": [
+        RuleCase(
+            "warn",
+            "RemoveIPC=yes",
+            facts({"services": {"remove_ipc": True}}),
+            target("cpu"),
+            content_facts=facts({"services": {"remove_ipc": False}}),
+            content_target=target("cpu"),
+        ),
+        RuleCase(
+            "info",
+            "RemoveIPC=yes",
+            facts({"services": {"remove_ipc": True}}),
+            ANY,
+            content_facts=facts({"services": {"remove_ipc": False}}),
+            content_target=ANY,
+        ),
     ],
     "early-oom": [RuleCase("info", "nobody watches", facts({"services": {"early_oom": False}}))],
     "desktop": [
@@ -386,10 +486,30 @@ CASES: dict[str, list[RuleCase]] = {
     "proxy": [
         RuleCase(
             "warn",
-            "https_proxy set",
-            facts({"proxies": ["https_proxy"], "no_proxy": "intranet.example"}),
-            content_facts=facts({"proxies": ["https_proxy"], "no_proxy": "intranet.example, localhost"}),
-        )
+            "http_proxy set, and NO_PROXY is 'localhost', without 127.0.0.1",
+            facts({"proxies": ["http_proxy"], "no_proxy": "localhost"}),
+            content_facts=facts({"proxies": ["http_proxy"], "no_proxy": "intranet.example, 127.0.0.1"}),
+        ),
+        RuleCase(
+            "warn",
+            "127.0.0.0/8",
+            facts({"proxies": ["all_proxy"], "no_proxy": "127.0.0.0/8"}),
+            content_facts=facts({"proxies": ["all_proxy"], "no_proxy": "*"}),
+        ),
+        RuleCase(
+            "warn",
+            "no_proxy and NO_PROXY differ",
+            facts({"proxies": ["HTTP_PROXY"], "no_proxy": "127.0.0.1", "no_proxy_upper": "localhost"}),
+            content_facts=facts({"proxies": ["HTTPS_PROXY"], "no_proxy": "localhost"}),
+        ),
+        RuleCase(
+            "warn",
+            "without 192.168.1.20",
+            facts({"proxies": ["https_proxy"], "no_proxy": "127.0.0.1"}),
+            target(address="192.168.1.20", requires_key=True),
+            content_facts=facts({"proxies": ["https_proxy"], "no_proxy": "192.168.1.20"}),
+            content_target=target(address="192.168.1.20", requires_key=True),
+        ),
     ],
     "clock": [
         RuleCase("warn", "not synchronized", facts({"services": {"clock_synchronized": False}})),

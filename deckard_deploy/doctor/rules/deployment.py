@@ -276,19 +276,46 @@ def nccl_gid(facts: HostFacts, target: Target) -> RuleVerdict | None:
 
 @rule(
     "proxy",
-    when="warn: a proxy variable is set, and NO_PROXY does not name 127.0.0.1 or localhost",
+    when="warn: a proxy variable is set for the endpoint's scheme, and NO_PROXY does not name its address itself",
     why="clients on this host would send their requests for the endpoint to the proxy",
-    source="requests.readthedocs.io, Proxies; curl(1), NO_PROXY",
+    source="measured: curl 7.88, requests, urllib and httpx (of OpenAI's client) all go past the proxy for the address "
+    "itself and for *, httpx not for 127.0.0.0/8; vllm-project/vllm issue 1519",
 )
 def proxy(facts: HostFacts, target: Target) -> RuleVerdict | None:
-    """Local requests do not go through a proxy."""
+    """Local requests do not go through a proxy. `localhost` in NO_PROXY does not cover 127.0.0.1."""
     if not facts.proxies:
         return ok("none")
     names = ", ".join(facts.proxies)
-    exempt = {name.strip() for name in facts.no_proxy.split(",")}
-    if exempt & {"*", "127.0.0.1", "localhost"}:
-        return ok(f"{names}; not for this host")
-    return warn(f"{names} set", "export NO_PROXY=127.0.0.1,localhost")
+    address = _client_address(target)
+    if ip_address(address).is_loopback and not any(_is_for_http(name) for name in facts.proxies):
+        return ok(f"{names}; not for http://{address}")
+    values = [facts.no_proxy]
+    if facts.no_proxy_upper is not None:
+        values.append(facts.no_proxy_upper)
+    wrong = [value for value in values if not _exempts(value, address)]
+    if not wrong:
+        return ok(f"{names}; not for {address}")
+    instead = f"NO_PROXY is {wrong[0]!r}" if wrong[0] else "no NO_PROXY"
+    also = "; no_proxy and NO_PROXY differ" if len(values) > 1 else ""
+    fix = f"export NO_PROXY={address},localhost no_proxy={address},localhost"
+    return warn(f"{names} set, and {instead}, without {address}{also}", fix)
+
+
+def _client_address(target: Target) -> str:
+    """Return the address in the base URL that a client of this host uses."""
+    if target.address is None or ip_address(target.address).is_unspecified:
+        return "127.0.0.1"
+    return target.address
+
+
+def _is_for_http(variable: str) -> bool:
+    return variable.lower() in ("http_proxy", "all_proxy")
+
+
+def _exempts(no_proxy: str, address: str) -> bool:
+    """Return True if every client goes past the proxy: a list with the address itself, or * alone."""
+    names = [name.strip() for name in no_proxy.split(",")]
+    return names == ["*"] or address in names
 
 
 @rule(

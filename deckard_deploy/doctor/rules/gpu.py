@@ -1,7 +1,10 @@
 """Rules about the machine and its GPUs."""
 
+from collections import Counter
+
 from deckard_deploy.doctor.facts import Gpu, GpuProcess, HostFacts
 from deckard_deploy.doctor.findings import RuleVerdict, fail, fail_if_needed, info, ok, rule, version, warn
+from deckard_deploy.doctor.rules.driver_failures import LOST, driver_failure
 from deckard_deploy.doctor.target import Target
 
 OLDEST_DRIVER = 580  # CUDA 13.0
@@ -42,26 +45,137 @@ def architecture(facts: HostFacts, target: Target) -> RuleVerdict | None:
     )
 
 
+def plan_gpus(facts: HostFacts, target: Target) -> tuple[Gpu, ...]:
+    """Return the GPUs that the plan uses: those of CUDA_VISIBLE_DEVICES, else the first ones.
+
+    A live query has asked for UUIDs already; saved facts have no UUIDs.
+    """
+    chosen = facts.gpus
+    if target.gpu_ids and all(each.isdecimal() for each in target.gpu_ids):
+        by_index = {gpu.index: gpu for gpu in facts.gpus}
+        chosen = tuple(by_index[int(each)] for each in target.gpu_ids if int(each) in by_index)
+    return chosen[: target.gpu_count] if target.needs_gpu else chosen
+
+
 @rule(
     "gpu",
-    when="fail: nvidia-smi shows fewer GPUs than the plan reserves (warn: no profile was named)",
+    when="fail: nvidia-smi fails, or shows fewer GPUs than the plan reserves (warn: no profile was named, or other "
+    "GPUs are there); "
+    "info: no profile was named, and the machine has no NVIDIA GPU",
     why="without the driver's own view of a GPU no container gets one",
-    source="nvidia-smi --query-gpu",
+    source="nvidia-smi --query-gpu; docs.nvidia.com/deploy/nvml-api, nvmlReturn_t; "
+    "tinygrad/open-gpu-kernel-modules issue 47; NVIDIA/NemoClaw issue 8794 (WSL)",
     stops_up=True,
 )
 def gpu(facts: HostFacts, target: Target) -> RuleVerdict | None:
     """The host has as many GPUs as the plan reserves."""
     if target.needs_gpu is False or (not facts.gpus and facts.gpu_problem is None):
         return None
-    fix = "install or load the NVIDIA driver (nvidia-smi); without a GPU: deckard-deploy up --profile cpu"
     if not facts.gpus:
-        return fail_if_needed(target.needs_gpu, facts.gpu_problem or "no GPU", fix)
-    if target.needs_gpu and len(facts.gpus) < target.gpu_count:
+        return _judge_no_gpu(facts, target)
+    found = plan_gpus(facts, target)
+    if target.needs_gpu and len(found) < target.gpu_count:
         fix = "lower --set tensor-parallel-size=N or pipeline-parallel-size=N"
         if target.gpu_ids:
             fix = "others with --set environment.CUDA_VISIBLE_DEVICES=N,…: nvidia-smi -L"
-        return fail(f"{len(facts.gpus)} GPU here, {target.gpu_count} are reserved", fix)
-    return ok(f"{len(facts.gpus)} x {facts.gpus[0].name}")
+        if facts.gpu_problem:
+            fix = f"{facts.gpu_problem}: {driver_failure(facts).fix}"
+        return fail(f"{len(found)} GPU here, {target.gpu_count} are reserved", fix)
+    names = Counter(each.name for each in facts.gpus)
+    what = ", ".join(f"{count} x {name}" for name, count in names.items())
+    if facts.gpu_problem:
+        failure = driver_failure(facts)
+        return warn(f"{what}; {facts.gpu_problem}", failure.fix)
+    return ok(what)
+
+
+def _judge_no_gpu(facts: HostFacts, target: Target) -> RuleVerdict:
+    failure = driver_failure(facts)
+    what = facts.gpu_problem or "no GPU"
+    if failure.cause:
+        what = f"{what}: {failure.cause}"
+    if facts.nvidia_devices == 0 and target.needs_gpu is None:
+        return info(what, failure.fix)
+    return fail_if_needed(target.needs_gpu, what, failure.fix)
+
+
+@rule(
+    "gpu-state",
+    when="fail: the driver prints an error or a recommended action in place of a GPU's values, "
+    "or its compute mode is Prohibited (warn: no profile was named)",
+    why="CUDA then fails at the first allocation, or the GPU returns wrong values",
+    source="nvidia-smi --help-query-gpu of 580.159.04 (gpu_recovery_action, compute_mode); nvmlReturn_t 15 and 16",
+    stops_up=True,
+)
+def gpu_state(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """No GPU of the plan waits for a reset."""
+    if not facts.gpus or target.needs_gpu is False:
+        return None
+    for each in plan_gpus(facts, target):
+        if each.problem:
+            return fail_if_needed(target.needs_gpu, f"GPU {each.index}: {each.problem}", _state_fix(each))
+        if each.compute_mode == "Prohibited":
+            return fail_if_needed(
+                target.needs_gpu,
+                f"GPU {each.index}: compute mode Prohibited",
+                f"sudo nvidia-smi -i {each.index} -c DEFAULT",
+            )
+    return ok("no error")
+
+
+def _state_fix(gpu: Gpu) -> str:
+    problem = (gpu.problem or "").lower()
+    if "lost" in problem or "reboot" in problem or "unknown error" in problem:
+        return LOST
+    if "permission" in problem:
+        return "ls -l /dev/nvidia*; sudo usermod -aG video,render $USER, then log in again"
+    return f"sudo nvidia-smi --gpu-reset -i {gpu.index} (ends what runs on it), or reboot"
+
+
+@rule(
+    "mig",
+    when="fail: MIG is enabled on a GPU of the plan (warn: no profile was named)",
+    why="a container then gets no GPU or a slice of it, with a part of the memory that the profile counts with",
+    source="docs.nvidia.com/datacenter/tesla/mig-user-guide; NVIDIA-AI-Blueprints/video-search-and-summarization "
+    "issue 25",
+    stops_up=True,
+)
+def mig(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """The GPUs of the plan are not divided."""
+    if not facts.gpus or target.needs_gpu is False or any(each.startswith("MIG-") for each in target.gpu_ids):
+        return None
+    for each in plan_gpus(facts, target):
+        if each.mig == "Enabled":
+            slices = ", ".join(each.mig_devices) or "no slice yet"
+            whole = [other.index for other in facts.gpus if other.mig != "Enabled"]
+            fix = f"nvidia-smi -L; whole again: sudo nvidia-smi -i {each.index} -mig 0 (ends what runs on its slices)"
+            if whole:
+                fix += f"; or another GPU: --set environment.CUDA_VISIBLE_DEVICES={whole[0]}"
+            return fail_if_needed(target.needs_gpu, f"MIG is on for GPU {each.index}: {slices}", fix)
+    return ok("off")
+
+
+@rule(
+    "fabric",
+    when="fail: a GPU is not registered with the NVLink fabric (warn: no profile was named)",
+    why="CUDA then ends with error 802, system not yet initialized, even for one GPU",
+    source="docs.nvidia.com/datacenter/tesla/fabric-manager-user-guide; nvidia-smi --help-query-gpu, fabric.state",
+    stops_up=True,
+)
+def fabric(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """The GPUs of a machine with NVSwitches are registered with the fabric. Others have no state."""
+    if target.needs_gpu is False:
+        return None
+    states = [each for each in facts.gpus if each.fabric is not None]
+    for each in states:
+        if each.fabric != "Completed":
+            return fail_if_needed(
+                target.needs_gpu,
+                f"GPU {each.index}: {each.fabric}",
+                "sudo systemctl start nvidia-fabricmanager, in exactly the driver's version; "
+                "sudo journalctl -u nvidia-fabricmanager",
+            )
+    return ok("registered") if states else None
 
 
 @rule(
@@ -73,18 +187,37 @@ def gpu(facts: HostFacts, target: Target) -> RuleVerdict | None:
     stops_up=True,
 )
 def gpu_model(facts: HostFacts, target: Target) -> RuleVerdict | None:
-    """The GPU is the profile's."""
+    """The GPUs of the plan are the profile's."""
     if not facts.gpus or not target.gpu:
         return None
-    first = facts.gpus[0]
-    found = f"{first.name}, compute capability {first.compute_capability or 'unknown'}"
+    for each in plan_gpus(facts, target):
+        verdict = _judge_model(each, target)
+        if verdict.fix:
+            others = other_gpus(facts, target)
+            if others:
+                number = ",".join(map(str, others))
+                return verdict._replace(fix=f"--set environment.CUDA_VISIBLE_DEVICES={number}: nvidia-smi -L")
+            return verdict
+    first = (plan_gpus(facts, target) or facts.gpus)[0]
+    return _judge_model(first, target)
+
+
+def other_gpus(facts: HostFacts, target: Target) -> tuple[int, ...]:
+    """Return the numbers of GPUs that are the profile's, as many as the plan reserves; empty if they are too few."""
+    found = tuple(each.index for each in facts.gpus if not _judge_model(each, target).fix)
+    return found[: target.gpu_count] if len(found) >= target.gpu_count else ()
+
+
+def _judge_model(gpu: Gpu, target: Target) -> RuleVerdict:
+    found = f"{gpu.name}, compute capability {gpu.compute_capability or 'unknown'}"
     fix = "choose the profile of this GPU: deckard-deploy profiles"
-    if first.compute_capability and first.compute_capability != target.compute_capability:
-        return fail(f"{found}; {target.profile} is for {target.gpu}, {target.compute_capability}", fix)
-    named = target.gpu.removeprefix("NVIDIA ").lower() in first.name.lower()
-    if not named and not (first.name in _BOARD_NAMES and target.compute_capability == SPARK):
-        return warn(f"{found}; {target.profile} expects the name {target.gpu}", fix)
-    size_gib = (first.memory_total_mib or 0) / 1024
+    expected = target.gpu or ""
+    if gpu.compute_capability and gpu.compute_capability != target.compute_capability:
+        return fail(f"{found}; {target.profile} is for {expected}, {target.compute_capability}", fix)
+    named = expected.removeprefix("NVIDIA ").lower() in gpu.name.lower()
+    if not named and not (gpu.name in _BOARD_NAMES and target.compute_capability == SPARK):
+        return warn(f"{found}; {target.profile} expects the name {expected}", fix)
+    size_gib = (gpu.memory_total_mib or 0) / 1024
     profile_gib = target.memory_gib or 0.0
     # The name contains the profile's, but the memory is smaller: "NVIDIA GeForce RTX 5090 Laptop GPU" has 24
     # GB.
@@ -106,7 +239,7 @@ def driver(facts: HostFacts, target: Target) -> RuleVerdict | None:
     """The driver is new enough, and not one that hangs."""
     if not facts.gpus or target.needs_gpu is False:
         return None
-    first = facts.gpus[0]
+    first = (plan_gpus(facts, target) or facts.gpus)[0]
     numbers = version(first.driver)
     if not numbers:
         return None

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from deckard_deploy.doctor.facts import HostFacts, HostMemory
 from deckard_deploy.doctor.findings import RuleVerdict, fail, info, ok, rule, warn
+from deckard_deploy.doctor.rules.gpu import SPARK, plan_gpus
 from deckard_deploy.doctor.target import Target
 
 GIB = 1 << 20  # in KiB
@@ -95,7 +96,7 @@ class _GpuMemory(NamedTuple):
 
 def _judge_discrete(facts: HostFacts, target: Target) -> RuleVerdict | None:
     known = []
-    for gpu in facts.gpus[: target.gpu_count]:
+    for gpu in plan_gpus(facts, target):
         total, used = gpu.memory_total_mib, gpu.memory_used_mib
         if total is not None and used is not None:
             known.append(_GpuMemory(gpu.index, total - used, target.utilization * total))
@@ -209,12 +210,52 @@ def memory_pressure(facts: HostFacts, target: Target) -> RuleVerdict | None:
 
 
 @rule(
+    "cma",
+    when="unified memory: warn: CmaFree above CmaTotal",
+    why="this kernel keeps some 26 GiB from every program, and cannot register memory for RDMA",
+    source="MiaAI-Lab/DeepSeek-v4-Flash-DSpark-2x-DGX-Spark issue 259: kernel 7.0.0-1019-nvidia, 88 GiB free in place "
+    "of 114, on two pairs of Sparks; eugr/spark-vllm-docker issues 389 and 392",
+)
+def cma(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """The kernel's account of contiguous memory is possible."""
+    if facts.memory is None or not (target.unified or _is_spark(facts)):
+        return None
+    total, free = facts.memory.cma_total_kib, facts.memory.cma_free_kib
+    if total is None or free is None:
+        return None
+    if free > total:
+        return warn(
+            f"CmaFree {free} kB is more than CmaTotal {total} kB, {_gib(facts.memory.free_kib)} are free (kernel "
+            f"{facts.kernel or 'unknown'})",
+            "add kho=off to GRUB_CMDLINE_LINUX in /etc/default/grub, then: sudo update-grub, and reboot (kexec "
+            "handover is off then); or boot a kernel 6.17",
+        )
+    return ok(f"CmaFree {free} of {total} kB")
+
+
+def _is_spark(facts: HostFacts) -> bool:
+    return any(each.compute_capability == SPARK for each in facts.gpus)
+
+
+# The causes in the kernel log that say more than a crash does, and what mends each.
+_EVENT_FIXES = {
+    "driver versions differ": "reboot: the driver was updated, and the old kernel module still runs",
+    "open kernel modules needed": "sudo apt-get install nvidia-open, then reboot: this GPU has no other module",
+    "module refused by Secure Boot": "sudo mokutil --import the key of the module, and confirm it at the next boot; or "
+    "switch Secure Boot off in the firmware",
+    "process ended by earlyoom": "a smaller --set gpu-memory-utilization=N; who was ended: journalctl -u earlyoom",
+    "process ended by systemd-oomd": "a smaller --set gpu-memory-utilization=N; who was ended: journalctl -u "
+    "systemd-oomd",
+}
+
+
+@rule(
     "kernel-log",
-    when="warn: NV_ERR_NO_MEMORY, a process killed for memory, or an Xid, in this boot or the one before; "
-    "info: it could not be read",
+    when="warn: NV_ERR_NO_MEMORY, a process that the kernel, earlyoom or systemd-oomd ended for memory, an Xid, or a "
+    "refused or mismatching driver, in this boot or the one before; info: it could not be read",
     why="Sparks have frozen after the first; alone it proves nothing, healthy starts log it too",
     source="NVIDIA/open-gpu-kernel-modules issue 1358; vllm-project/vllm issue 56824; "
-    "NVIDIA/dgx-spark-playbooks 97",
+    "NVIDIA/dgx-spark-playbooks 97; rfjakob/earlyoom kill.c; systemd oomd-manager.c",
 )
 def kernel_log(facts: HostFacts, target: Target) -> RuleVerdict | None:
     """The kernel log has no event of memory or GPUs."""
@@ -228,9 +269,11 @@ def kernel_log(facts: HostFacts, target: Target) -> RuleVerdict | None:
     if not log.events:
         return ok("nothing of memory or GPUs")
     events = "; ".join(f"{each.kind}: {each.count} in {each.boot}" for each in log.events)
-    return warn(
-        f"{events}; last: {log.events[0].last}", "journalctl -k -b; after a freeze, switch it off and on"
-    )
+    # A cause that is known and of this boot says most.
+    telling = [each for each in log.events if each.boot == "this boot" and each.kind in _EVENT_FIXES]
+    first = (telling or log.events)[0]
+    fix = _EVENT_FIXES.get(first.kind, "journalctl -k -b; after a freeze, switch it off and on")
+    return warn(f"{events}; last: {first.last}", fix)
 
 
 @rule(
@@ -265,3 +308,23 @@ def desktop(facts: HostFacts, target: Target) -> RuleVerdict | None:
         found = f"graphical.target, and utilization is {target.utilization:g}"
         return warn(found, "sudo systemctl isolate multi-user.target, or --set gpu-memory-utilization=0.75")
     return ok("graphical")
+
+
+@rule(
+    "remove-ipc",
+    when="warn: logind deletes this user's shared memory at logout, and the engine is a process of this user; "
+    "info: no profile was named",
+    why="an engine that outlives the session loses its queues in /dev/shm, and hangs or dies",
+    source="vllm-project/vllm issue 54259 (psm_ segments, RemoveIPC=yes); logind.conf(5)",
+)
+def remove_ipc(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """The shared memory of an engine survives a logout. A container has /dev/shm of its own, and is root's."""
+    if facts.services.remove_ipc is None or target.needs_docker:
+        return None
+    if not facts.services.remove_ipc:
+        return ok("RemoveIPC does not concern this user")
+    found = "RemoveIPC=yes, and no session of this user lingers"
+    fix = "sudo loginctl enable-linger $USER"
+    if target.needs_docker is None:
+        return info(found, fix)
+    return warn(found, fix)

@@ -111,6 +111,44 @@ def test_two_similar_profiles_are_no_match() -> None:
     assert "--profile rtx-5090 or --profile rtx-pro-6000" in error.hint
 
 
+PRO_6000 = {"name": "NVIDIA RTX PRO 6000 Blackwell", "compute_capability": "12.0", "memory_total_mib": 97887}
+A400 = {"name": "NVIDIA RTX A400", "compute_capability": "8.6", "memory_total_mib": 4094}
+
+
+def with_gpus(*gpus: dict[str, Any]) -> HostFacts:
+    base = {**facts(of="b200").gpus[0].model_dump(), "memory_used_mib": 0}
+    numbered = [{**base, **gpu, "index": number} for number, gpu in enumerate(gpus)]
+    return facts({"gpus": numbered, "gpu_processes": []}, of="b200")
+
+
+def test_gpu_behind_a_display_card_is_named_by_its_number() -> None:
+    error = refusal(with_gpus(A400, PRO_6000))
+    assert "NVIDIA RTX A400, x86_64 is GPU 0" in error.message
+    assert error.hint == ("deckard-deploy up --profile rtx-pro-6000 --set environment.CUDA_VISIBLE_DEVICES=1")
+    assert (
+        matching_profile(with_gpus(PRO_6000, A400), fits(with_gpus(PRO_6000, A400))).profile == "rtx-pro-6000"
+    )
+
+
+def test_first_gpu_decides_between_two_with_a_profile() -> None:
+    card = {"name": "NVIDIA GeForce RTX 5090", "compute_capability": "12.0", "memory_total_mib": 32607}
+    for gpus, profile in (((card, PRO_6000), "rtx-5090"), ((PRO_6000, card), "rtx-pro-6000")):
+        host = with_gpus(*gpus)
+        assert matching_profile(host, fits(host)).profile == profile
+
+
+def test_gpu_without_driver_is_no_machine_without_gpu() -> None:
+    without = {"gpus": [], "gpu_problem": "nvidia-smi is not installed"}
+    error = refusal(facts({**without, "nvidia_devices": 1}))
+    assert (error.message, "install the NVIDIA driver" in error.hint) == (
+        "no profile was named, and the GPU cannot be seen: nvidia-smi is not installed",
+        True,
+    )
+    for count in (0, None):
+        host = facts({**without, "nvidia_devices": count})
+        assert matching_profile(host, fits(host)).profile == "cpu"
+
+
 def test_two_matching_profiles_are_refused() -> None:
     host = facts()
     twice = [*fits(host), Fit(profile="mine", verdict="runs", why="NVIDIA GB10", made_for_it=True)]

@@ -92,6 +92,9 @@ def test_rules_that_stop_up_are_these():
     assert [rule.id for rule in RULES if rule.stops_up] == [
         "architecture",
         "gpu",
+        "gpu-state",
+        "mig",
+        "fabric",
         "gpu-model",
         "driver",
         "gpu-processes",

@@ -1,5 +1,7 @@
 """Output of programs: recorded, and malformed."""
 
+from dataclasses import replace
+
 import pytest
 
 from deckard_deploy.doctor import programs
@@ -103,6 +105,103 @@ def test_only_the_chosen_gpus_are_queried(host: Host, program):
     assert [each.pid for each in programs.gpu_processes(host, chosen)["gpu_processes"]] == [7]
 
 
+# An H200 of 580.159.04, seen: the fields of a newer driver follow.
+H200 = "0, NVIDIA H200, 9.0, 580.159.04, 143771, 0, 30, 345, 76.7, P0, 0, Disabled, N/A, N/A, None, Default"
+
+
+def test_fields_of_a_newer_driver_are_parsed(host: Host, program):
+    program("nvidia-smi", f"echo '{H200}'")
+    (gpu,), problem = gpus(host)
+    assert (gpu.mig, gpu.fabric, gpu.problem, gpu.compute_mode, problem) == (
+        "Disabled",
+        None,
+        None,
+        "Default",
+        None,
+    )
+
+
+def test_older_driver_is_asked_for_fewer_fields(host: Host, program):
+    refusal = 'Field "gpu_recovery_action" is not a valid field to query.'  # seen with an unknown field
+    program(
+        "nvidia-smi",
+        f"""case "$*" in *recovery*) echo '{refusal}'; exit 2;; *) echo '{H100}';; esac""",
+    )
+    (gpu,), problem = gpus(host)
+    assert (gpu.name, gpu.mig, problem) == ("NVIDIA H100 80GB HBM3", None, None)
+
+
+@pytest.mark.parametrize(
+    ("cells", "problem", "fabric"),
+    [
+        (
+            "[GPU requires reset], 40, 1, 2, P0, 0, Disabled, N/A, N/A, None, Default",
+            "GPU requires reset",
+            None,
+        ),
+        ("1, [Unknown Error], 1, 2, P0, 0, Disabled, N/A, N/A, None, Default", "Unknown Error", None),
+        ("1, 40, 1, ERR!, P0, 0, Disabled, N/A, N/A, None, Default", "ERR!", None),
+        (
+            "1, 40, 1, 2, P0, 0, Enabled, N/A, N/A, Node Reboot, Default",
+            "the driver recommends: Node Reboot",
+            None,
+        ),
+        ("1, 40, 1, 2, P0, 0, Disabled, In Progress, N/A, None, Default", None, "In Progress"),
+        ("1, 40, 1, 2, P0, 0, Disabled, Completed, Success, None, Default", None, "Completed"),
+        ("1, 40, 1, 2, P0, 0, Disabled, Completed, Not Ready, None, Default", None, "Completed: Not Ready"),
+        ("[N/A], 40, [Not Supported], 2, P0, [N/A], [N/A], [N/A], [N/A], [N/A], [N/A]", None, None),
+    ],
+)
+def test_errors_in_place_of_values_are_read(
+    host: Host, program, cells: str, problem: str | None, fabric: str | None
+):
+    program("nvidia-smi", f"echo '0, NVIDIA B200, 10.0, 580.95.05, 183359, {cells}'")
+    (gpu,), _ = gpus(host)
+    assert (gpu.problem, gpu.fabric) == (problem, fabric)
+
+
+def test_slices_of_mig_are_listed(host: Host, program):
+    listing = "GPU 0: B (UUID: GPU-0)\\n  MIG 3g.90gb     Device  0: (UUID: MIG-0)\\nGPU 1: B (UUID: GPU-1)"
+    values = "B, 10.0, 580, 1, 1, 1, 1, 1, P0, 0"
+    rows = f"0, {values}, Enabled, , , , \\n1, {values}, Disabled, , , , "
+    program("nvidia-smi", f"""case "$1" in -L) printf '{listing}';; *) printf '{rows}';; esac""")
+    found, _ = gpus(host)
+    assert [(gpu.mig, gpu.mig_devices) for gpu in found] == [("Enabled", ("3g.90gb",)), ("Disabled", ())]
+
+
+def test_both_lines_of_a_failure_are_kept(host: Host, program):
+    lines = "Failed to initialize NVML: Driver/library version mismatch\\nNVML library version: 580.126"
+    program("nvidia-smi", f"printf '{lines}'; exit 18")
+    assert gpus(host) == (
+        (),
+        "nvidia-smi: Failed to initialize NVML: Driver/library version mismatch; NVML library version: 580.126",
+    )
+
+
+def test_gpus_next_to_a_lost_one_are_listed(host: Host, program):
+    lost = "Unable to determine the device handle for GPU0000:BA:00.0: Unknown Error"
+    program("nvidia-smi", f"echo '{H200}'; echo '{lost}'; exit 15")
+    (gpu,), problem = gpus(host)
+    assert gpu.name == "NVIDIA H200"
+    assert lost in (problem or "")
+
+
+def test_nvidia_smi_of_wsl_is_found_off_the_path(host: Host, root):
+    path = root / "usr/lib/wsl/lib/nvidia-smi"
+    path.parent.mkdir(parents=True)
+    path.write_text(f"#!/bin/sh\necho '{H200}'\n")
+    assert gpus(host) == ((), "nvidia-smi is in /usr/lib/wsl/lib (WSL), and cannot be run")
+    path.chmod(0o755)
+    (gpu,), problem = gpus(host)
+    assert (gpu.name, problem) == ("NVIDIA H200", None)
+    path.write_text(
+        "#!/bin/sh\necho 'Failed to initialize NVML: GPU access blocked by the operating system'; exit 17\n"
+    )
+    assert (
+        gpus(host)[1] == "nvidia-smi: Failed to initialize NVML: GPU access blocked by the operating system"
+    )
+
+
 def test_gpu_processes_are_parsed(host: Host, program):
     seen = "406, python3, 3590"  # on an H100 with driver 580.159.04
     lines = (seen, "21950, VLLM::EngineCore, 104277", "8, a, b, [N/A]", "no, line", "9")
@@ -145,6 +244,82 @@ def test_kernel_log_of_two_boots_is_read(host: Host, program):
         ("GPU error (Xid)", "the boot before", 1),
     ]
     assert log.events[0].last == FULL
+
+
+@pytest.mark.parametrize(
+    ("kind", "line"),
+    [
+        ("driver out of memory", FULL),
+        ("process killed for memory", KILLED),
+        ("GPU error (Xid)", XID),
+        (
+            "driver versions differ",
+            "NVRM: API mismatch: the client has the version 580.126, but this kernel module has the version 580.95",
+        ),
+        (
+            "process ended by earlyoom",
+            'sending SIGTERM to process 12 uid 1000 "VLLM::EngineCor": oom_score 1033, VmRSS 101234 MiB',
+        ),
+        (
+            "process ended by systemd-oomd",
+            "Killed /user.slice/user-1000.slice/user@1000.service/app.slice due to memory pressure for /user.slice",
+        ),
+        (
+            "open kernel modules needed",
+            "NVRM: installed in this system requires use of the NVIDIA open kernel modules.",
+        ),
+        (
+            "process ended by systemd-oomd",
+            "Marked /system.slice/docker-1.scope for killing due to memory pressure for /system.slice being 90% > 50%",
+        ),
+        ("module refused by Secure Boot", "nvidia: loading of module with unavailable key is rejected"),
+        ("module refused by Secure Boot", "Loading of module with unavailable key is rejected"),
+        (None, "usb 1-1: new high-speed USB device"),
+        (None, "nvidia: loading out-of-tree module taints kernel."),
+        (None, "nvidia: module verification failed: signature and/or required key missing - tainting kernel"),
+        (None, "earlyoom: mem avail: 100000 of 124000 MiB (80.00%), swap free: 0 of 0 MiB"),
+    ],
+)
+def test_line_of_the_kernel_log_has_one_kind(host: Host, program, kind: str | None, line: str):
+    program("journalctl", f"""case "$*" in *"-b 0"*) cat <<'END'\n{line}\nEND\n;; esac""")
+    found = [event.kind for event in programs.kernel_log(host, ANY)["kernel_log"].events]
+    assert found == ([kind] if kind else [])
+
+
+def test_kernel_log_file_is_read_last(host: Host, program, root):
+    (root / "var/log").mkdir(parents=True)
+    (root / "var/log/kern.log").write_text(f"Nov 30 10:00:00 host kernel: {XID}\n")
+    (event,) = programs.kernel_log(host, ANY)["kernel_log"].events
+    assert event.kind == "GPU error (Xid)"
+    program("dmesg", "echo '[  1.0] usb 1-1: new device'")
+    assert programs.kernel_log(host, ANY)["kernel_log"].events == ()
+
+
+@pytest.mark.parametrize(
+    ("files", "user", "removes"),
+    [
+        ({}, "alice", None),
+        ({"etc/systemd/logind.conf": "[Login]\n#RemoveIPC=yes\n"}, "alice", True),
+        ({"etc/systemd/logind.conf": "[Login]\nRemoveIPC=no\n"}, "alice", False),
+        (
+            {
+                "etc/systemd/logind.conf": "RemoveIPC=yes\n",
+                "etc/systemd/logind.conf.d/9.conf": "[Login]\nRemoveIPC=no\n",
+            },
+            "alice",
+            False,
+        ),
+        ({"etc/systemd/logind.conf": ""}, "root", False),
+        ({"etc/systemd/logind.conf": "", "var/lib/systemd/linger/alice": ""}, "alice", False),
+        ({"etc/systemd/logind.conf": "", "var/lib/systemd/linger/alice": ""}, "bob", True),
+    ],
+)
+def test_remove_ipc_is_read(host: Host, root, files: dict[str, str], user: str, *, removes: bool | None):
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    host = replace(host, environment={**host.environment, "USER": user})
+    assert programs.services(host, ANY)["services"].remove_ipc is removes
 
 
 def test_dmesg_is_read_without_a_journal(host: Host, program):
