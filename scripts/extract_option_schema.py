@@ -7,13 +7,14 @@ Run it with the Python of an environment that has that release:
     VENV/bin/python scripts/extract_option_schema.py --check    exit 1 when the committed file is stale
 
 Options come from the parser that `vllm serve` itself uses (make_arg_parser of vllm/entrypoints/openai/cli_args.py; of
-vllm/entrypoints/launchers/cli_args.py in 0.32.0), variables from `environment_variables` in vllm/envs.py. The format is
-deckard_deploy.catalog.option_schema's.
+launchers/cli_args.py in 0.32.0, of common/cli_args.py in 0.33.0), variables from `environment_variables` in
+vllm/envs.py. The format is deckard_deploy.catalog.option_schema's.
 """
 
 import argparse
 import dataclasses
 import enum
+import importlib.util
 import inspect
 import json
 import sys
@@ -27,10 +28,19 @@ from vllm.engine import arg_utils  # type: ignore[import-not-found]
 from vllm.engine.arg_utils import get_kwargs  # type: ignore[import-not-found]
 from vllm.utils.argparse_utils import FlexibleArgumentParser  # type: ignore[import-not-found]
 
+# In the order of the releases that have it: 0.33.0, 0.32.0, 0.19.1.
+for package in ("common", "launchers", "openai"):
+    if importlib.util.find_spec(f"vllm.entrypoints.{package}.cli_args"):
+        cli_args = importlib.import_module(f"vllm.entrypoints.{package}.cli_args")
+        break
+else:
+    sys.exit("error: make_arg_parser of this vLLM was not found: where is entrypoints/*/cli_args.py?")
+make_arg_parser = cli_args.make_arg_parser
+
 try:
-    from vllm.entrypoints.launchers.cli_args import make_arg_parser  # type: ignore[import-not-found]
-except ImportError:  # 0.19.1
-    from vllm.entrypoints.openai.cli_args import make_arg_parser  # type: ignore[import-not-found]
+    from vllm.config.cache import KV_CACHE_DTYPES  # type: ignore[import-not-found]
+except ImportError:  # before 0.33.0
+    KV_CACHE_DTYPES = []
 
 SCHEMAS = Path(__file__).resolve().parent.parent / "deckard_deploy" / "catalog" / "schemas"
 
@@ -44,6 +54,7 @@ KINDS = {
     "loads": "json",
     "parse_dataclass": "json",
     "str": "text",
+    "parse_reasoning_parser": "text",
     "<lambda>": "text",  # --moe-backend: lower-cases one of its choices
 }
 
@@ -91,7 +102,10 @@ def option(action: argparse.Action, limits: dict[str, float]) -> dict[str, Any]:
     kind, converter = kind_of(action), converter_name(action.type)
     choices = ["auto"] if converter == "human_readable_int_or_auto" else []
     # "None" is how an optional value says that it is absent; here the option itself is then absent.
-    choices += [choice for choice in action.choices or [] if choice != "None"]
+    choices += [choice for choice in action.choices or [] if choice not in ("None", None)]
+    if action.dest == "kv_cache_dtype" and not choices:
+        # Since 0.33.0 the parser takes any text, and CacheConfig refuses what is not listed there.
+        choices = list(KV_CACHE_DTYPES)
     entry = {"kind": kind, "choices": choices, "default": plain(action.default), "bounds": limits}
     if kind == "list":
         entry["items"] = KINDS[converter]

@@ -194,7 +194,7 @@ def build(  # noqa: PLR0913  one parameter per option
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for the wheel.")
 @json_option
 def wheel(output: Path, *, as_json: bool) -> None:
-    """Write the plugin for vLLM 0.32, the same bytes on every machine.
+    """Write the plugin for vLLM 0.32 and 0.33, the same bytes on every machine.
 
     \b
     Example:

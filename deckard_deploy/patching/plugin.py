@@ -23,7 +23,7 @@ _FORMATS = ("nvfp4_awq", "nvfp4_svd")  # as a model's `quantization` names them
 
 _METADATA = {
     "METADATA": (
-        f"Metadata-Version: 2.1\nName: {ENTRY_POINT}\nVersion: 1\nRequires-Dist: vllm (>=0.32,<0.33)\n"
+        f"Metadata-Version: 2.1\nName: {ENTRY_POINT}\nVersion: 1\nRequires-Dist: vllm (>=0.32,<0.34)\n"
     ),
     "WHEEL": "Wheel-Version: 1.0\nGenerator: deckard-deploy\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     "entry_points.txt": f"[vllm.general_plugins]\n{ENTRY_POINT} = {ENTRY_POINT}:register\n",

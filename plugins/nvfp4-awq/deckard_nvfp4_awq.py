@@ -1,4 +1,4 @@
-"""Teach vLLM 0.32 the NVFP4_AWQ and NVFP4_SVD checkpoints that ModelOpt exports, without a change to its files.
+"""Teach vLLM 0.32 and 0.33 the NVFP4_AWQ and NVFP4_SVD of ModelOpt, without a change to the files of vLLM.
 
 vLLM calls `register` in each of its processes (entry point group vllm.general_plugins). It adds both formats
 to modelopt.py's own tables (deckard_nvfp4_scheme); everything else, the kernels included, is vLLM's.
@@ -14,16 +14,16 @@ import os
 import sys
 import zipimport
 
-VLLM = "0.32."
+RELEASES = ("0.32.", "0.33.")
 _LOG = logging.getLogger("vllm.deckard_nvfp4_awq")
 
 
 def register() -> None:
     """Add the formats. Raises RuntimeError in another release of vLLM."""
     version = importlib.metadata.version("vllm")
-    if not version.startswith(VLLM):
+    if not version.startswith(RELEASES):
         raise RuntimeError(
-            f"deckard_nvfp4_awq is for vLLM {VLLM}x and this is {version}: take it off PYTHONPATH"
+            f"deckard_nvfp4_awq is for vLLM 0.32 and 0.33, and this is {version}: take it off PYTHONPATH"
         )
     import deckard_nvfp4_scheme
 

@@ -1,4 +1,4 @@
-"""The tensors of NVFP4_AWQ and NVFP4_SVD that NVFP4 has not, as a FormatScheme of vLLM 0.32.
+"""The tensors of NVFP4_AWQ and NVFP4_SVD that NVFP4 has not, as a FormatScheme of vLLM 0.32 and 0.33.
 
 pre_quant_scale                     [in]        multiplies the input, absent = ones
 weight_quantizer._svdquant_lora_a   [rank, in]  NVFP4_SVD: y = W4 (x s) + B (A (x s))

@@ -185,4 +185,4 @@ def test_plugin_refuses_other_vllm(engine_python, new_engine_python, tmp_path):
             argv, env=patched.environment(wheel), capture_output=True, text=True, check=False
         )
         assert (done.returncode != 0) is refused, done.stderr
-        assert ("deckard_nvfp4_awq is for vLLM 0.32." in done.stderr) is refused
+        assert ("deckard_nvfp4_awq is for vLLM 0.32 and 0.33" in done.stderr) is refused

@@ -1,10 +1,11 @@
-"""Build an archive of vLLM 0.19.1 or 0.32.0 for one sm_90 GPU machine that has PyTorch and no network.
+"""Build an archive of vLLM 0.19.1, 0.32.0 or 0.33.0 for one sm_90 GPU machine that has PyTorch and no network.
 
 The wheel's library holds machine code for up to ten architectures; all but sm_90's is zeroed in place (offsets do not
 move), so that the archive compresses to about 50 MB. What a dense Gemma 4 does not need is left out: MoE kernels,
 FlashAttention (0.19.1: its two head sizes force TRITON_ATTN, vllm/model_executor/models/config.py:61; 0.32.0 prefers
 FlashAttention 4, which needs nvidia-cutlass-dsl, and takes TRITON_ATTN where vllm_flash_attn/cute is missing). 0.32.0
-keeps to PyTorch's stable ABI and runs with torch 2.11; 0.19.1 needs a symbol that is not there and a CUDA 12 runtime.
+and 0.33.0 keep to PyTorch's stable ABI and run with torch 2.11; 0.19.1 needs a symbol that is not there, and a
+CUDA 12 runtime.
 
 Needs pip with access to a package index, gcc and xz. Usage: python3 -m validation.gpu.bundle VERSION WORKDIR [ARCHIVE]
 (ARCHIVE is .gpu/site.tar.xz where it is not said: what the validations of 0.19.1 take along)
@@ -21,7 +22,11 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-EXTENSIONS = {"0.19.1": ("_C", "_C_stable_libtorch"), "0.32.0": ("_C_stable_libtorch",)}
+EXTENSIONS = {
+    "0.19.1": ("_C", "_C_stable_libtorch"),
+    "0.32.0": ("_C_stable_libtorch",),
+    "0.33.0": ("_C_stable_libtorch",),
+}
 # In the wheel, but of no use to a dense model on a machine without a network.
 LEFT_OUT = (
     "nvidia/cuda_runtime/include",

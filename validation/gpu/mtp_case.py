@@ -1,16 +1,17 @@
-"""MTP on vLLM 0.32.0 on a GPU, where the V2 model runner drafts: identical text on the tiny model, speed at 31B shapes.
+"""MTP on vLLM 0.32.0 and 0.33.0 on a GPU, by model runner V2: identical text on the tiny model, speed at 31B shapes.
 
-    PYTHONPATH=SITE:. python3 -m validation.gpu.mtp_case text FOLDER RESULT.json [good|short|random] [eager|graphs]
+    PYTHONPATH=SITE:. python3 -m validation.gpu.mtp_case text FOLDER RESULT.json good|short|random|none MODE [FORMAT]
     PYTHONPATH=SITE:. python3 -m validation.gpu.mtp_case speed FOLDER RESULT.json ALGO DRAFT_TOKENS
 
-The checkpoints are made on the spot: the tiny ones are those of the CPU tests, the large ones are speed_case.py's. The
-large assistant has the released one's shape (470 million parameters); its head is made from the target's embedding, so
-that it repeats the last token as its target does, and drafts perfectly.
+MODE is eager or graphs. The checkpoints are made on the spot: the tiny ones are those of the CPU tests, the large ones
+are speed_case.py's. The large assistant has the released one's shape (470 million parameters); its head is made from
+the target's embedding, so that it repeats the last token as its target does, and drafts perfectly.
 """
 
 # vLLM and torch are in the engine's environment, not beside the tools.
 # mypy: ignore-errors
 
+import hashlib
 import json
 import os
 import sys
@@ -37,8 +38,8 @@ ASSISTANT = {
 }
 
 
-def text(folder: Path, kind: str | None, *, graphs: bool) -> dict[str, object]:
-    target = gemma4.write(folder / "target", quantization="none")
+def text(folder: Path, kind: str | None, quantization: str, *, graphs: bool) -> dict[str, object]:
+    target = gemma4.write(folder / "target", quantization=quantization)
     settings = {"max_model_len": 1024, "max_num_seqs": 8, "kv_cache_memory_bytes": 1 << 30}
     settings |= {"gpu_memory_utilization": 0.1, "enforce_eager": not graphs, "disable_log_stats": False}
     if kind:
@@ -49,8 +50,10 @@ def text(folder: Path, kind: str | None, *, graphs: bool) -> dict[str, object]:
     chats = [[{"role": "user", "content": question}] for question in QUESTIONS]
     outputs = [*llm.chat(chats, params, use_tqdm=False), *llm.chat(chats[:1], params, use_tqdm=False)]
     drafted, accepted = speed_case.counters(llm)
+    tokens = [list(output.outputs[0].token_ids) for output in outputs]
     return {
-        "tokens": [list(output.outputs[0].token_ids) for output in outputs],
+        "tokens": tokens,
+        "text": hashlib.sha256(json.dumps(tokens).encode()).hexdigest()[:12],
         "drafted": drafted,
         "accepted": accepted,
         "runner": type(runner_of(llm)).__module__,
@@ -124,7 +127,11 @@ if __name__ == "__main__":
     Path(folder).mkdir(parents=True)
     try:
         if verb == "text":
-            found = text(Path(folder), rest[0] if rest[0] != "none" else None, graphs=rest[1] == "graphs")
+            kind, mode, *form = rest
+            quantization = form[0] if form else "none"
+            found = text(
+                Path(folder), None if kind == "none" else kind, quantization, graphs=mode == "graphs"
+            )
         else:
             found = speed(Path(folder), rest[0], int(rest[1]))
     except BaseException as error:  # noqa: BLE001  # what went wrong is the result
