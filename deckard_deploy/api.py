@@ -25,7 +25,7 @@ from deckard_deploy.operations import plan as _plan
 from deckard_deploy.operations import render as _render
 from deckard_deploy.operations import status as _status
 from deckard_deploy.operations import up as _up
-from deckard_deploy.operations.options import Choice, Selection
+from deckard_deploy.operations.options import Choice, Selection, UpOptions
 from deckard_deploy.operations.reporting import SILENT, Reporter
 
 __all__ = [
@@ -147,7 +147,7 @@ def up(
     stop. Raises DeployError: bad input, an unfit host, too little memory, the network, a start that failed or
     timed out.
     """
-    running = _up.up(choice, state_dir, report, locked=locked, force=force).plan
+    running = _up.up(choice, state_dir, report, UpOptions(locked=locked, force=force)).plan
     return RunningEndpoint(running.deployment, running.hash, running.base_url, running.served_name)
 
 

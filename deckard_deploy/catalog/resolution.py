@@ -43,6 +43,7 @@ class Resolved:
     disabled_protections: tuple[str, ...] = ()
     gateway_image: str | None = None
     gateway: Literal["nginx", "off"] | None = None
+    asked: str = ""  # what the user has asked for, before the catalog's settings: JSON, to be compared
 
 
 def resolve(

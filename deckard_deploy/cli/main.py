@@ -16,6 +16,7 @@ from deckard_deploy import __version__
 from deckard_deploy.cli.program import PROGRAM, VerbContext, typed, with_verb_contexts
 from deckard_deploy.cli.redaction import redacted
 from deckard_deploy.errors import BadInputError, DeployError
+from deckard_deploy.resources import tool_version
 
 # Verb -> one line of help. The module of a verb is imported only when the verb is called: `--help` must not
 # load pydantic, docker or requests. A test compares these lines with those of the commands.
@@ -69,10 +70,23 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(VERBS.items()))
 
 
+def _print_version(context: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001  click's
+    if value:
+        click.echo(f"deckard-deploy, version {tool_version()}")
+        context.exit()
+
+
 @click.group(
     cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
-@click.version_option(__version__, prog_name="deckard-deploy")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Print the version.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Show the commands of other programs that are run.")
 def cli(*, verbose: bool) -> None:
     """Turn a hardware profile into a verified, running, OpenAI-compatible vLLM endpoint.

@@ -9,7 +9,7 @@ from deckard_deploy import operations
 from deckard_deploy.cli.options import choice_options, dry_run_option, locked_option, state_option
 from deckard_deploy.cli.output import say
 from deckard_deploy.cli.reporter import TERMINAL
-from deckard_deploy.operations.options import Choice
+from deckard_deploy.operations.options import Choice, UpOptions
 from deckard_deploy.system.text import clock
 
 
@@ -18,23 +18,29 @@ from deckard_deploy.system.text import clock
 @state_option
 @locked_option
 @dry_run_option
+@click.option(
+    "--upgrade", is_flag=True, help="Replace an engine that only this version of the tool starts otherwise."
+)
 @click.option("--force", is_flag=True, help="Go on although `doctor` found what will stop it.")
-def up(choice: Choice, *, state_dir: Path | None, locked: bool, dry_run: bool, force: bool) -> None:
+def up(  # noqa: PLR0913  one for each option
+    choice: Choice, *, state_dir: Path | None, locked: bool, dry_run: bool, upgrade: bool, force: bool
+) -> None:
     """Start the endpoint and wait until it is proven ready.
 
     Without --profile it takes the one that is made for this machine, and says so. The base URL is the only
-    thing on stdout. Nothing is restarted when neither the plan nor the files that this version of the tool
-    writes for it have changed.
+    thing on stdout. An engine that answers is replaced only when you ask for something else than before; when
+    only this version of the tool would start it otherwise, that takes --upgrade.
 
     \b
     Example:
       deckard-deploy up --profile cpu
     """
+    options = UpOptions(locked=locked, force=force, upgrade=upgrade)
     if dry_run:
-        operations.up.dry_run(choice, state_dir, TERMINAL, locked=locked)
+        operations.up.dry_run(choice, state_dir, TERMINAL, options)
         return
     started = time.monotonic()
-    plan = operations.up.up(choice, state_dir, TERMINAL, locked=locked, force=force).plan
+    plan = operations.up.up(choice, state_dir, TERMINAL, options).plan
     took = clock(time.monotonic() - started)
     say(f"took     {took}; try: deckard-deploy chat --name {plan.deployment} 'Hello?'")
     click.echo(plan.base_url)

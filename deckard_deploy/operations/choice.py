@@ -1,6 +1,9 @@
 """Options, deckard.yaml and this machine, resolved into one choice."""
 
+import json
 import os
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 from deckard_deploy.catalog import library, listing, overrides
@@ -8,6 +11,7 @@ from deckard_deploy.catalog.resolution import Resolved, resolve
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.operations.options import Choice
 from deckard_deploy.operations.reporting import Reporter
+from deckard_deploy.resources import LOCK_FILE
 
 DEFAULT_FILE = Path("deckard.yaml")
 
@@ -37,4 +41,12 @@ def resolve_choice(choice: Choice, report: Reporter) -> Resolved:
         )
     is_file = "/" in name or name.endswith((".yaml", ".yml"))
     spec = library.profile_from_file(Path(name)) if is_file else library.profile(name)
-    return resolve(deployment, profile=spec, compatibility=compatibility)
+    resolved = resolve(deployment, profile=spec, compatibility=compatibility)
+    asked = {
+        "profile": name,
+        "profile_file": spec.model_dump(mode="json") if is_file else None,
+        "compatibility": choice.compat,
+        "deployment": deployment.model_dump(mode="json", exclude_defaults=True),
+        "lock": sha256(LOCK_FILE.read_bytes()).hexdigest() if LOCK_FILE.is_file() else None,
+    }
+    return replace(resolved, asked=json.dumps(asked, sort_keys=True))

@@ -9,6 +9,7 @@ from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError
 from deckard_deploy.operations.patch_files import build_patches
 from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.planning.planner import patch_folder
 from deckard_deploy.running.layout import StateDir
 from deckard_deploy.running.process import environment, locks
 from deckard_deploy.running.runtime import Runtime
@@ -36,6 +37,20 @@ def ensure_engine(plan: LaunchPlan, directory: StateDir, runtime: Runtime, repor
             _make_cache_folder(Path(mount.source), for_everyone=runs_as_other_user)
         elif runs_as_other_user:
             require_readable_by_everyone(Path(mount.source))
+
+
+def require_mounted_files(plan: LaunchPlan) -> None:
+    """Raise EnvironmentUnfitError for a folder that the plan mounts and that nothing here makes."""
+    needed = [Path(mount.source) for mount in plan.mounts if mount.read_only]
+    if plan.gateway:
+        needed.append(Path(plan.gateway.folder).parent)
+    for path in needed:
+        built = plan.patches and path.is_relative_to(patch_folder(plan))
+        if not built and not path.exists():  # guard: F64
+            raise EnvironmentUnfitError(
+                f"{path} does not exist, and release {plan.hash} needs it; nothing was stopped",
+                hint=f"deckard-deploy up --profile {plan.profile} --name {plan.deployment}",
+            )
 
 
 def verify_image_digest(image: str, digests: list[str]) -> None:

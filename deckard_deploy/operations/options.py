@@ -23,6 +23,22 @@ class Choice:
     detect: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class UpOptions:
+    """What `up` may do, and what it must not.
+
+    locked: refuse every part that ./deckard.lock lacks. force: continue although `doctor` found a reason to
+    stop. upgrade: replace an engine that only this version of the tool starts otherwise.
+    """
+
+    locked: bool = False
+    force: bool = False
+    upgrade: bool = False
+
+
+PLAIN_UP = UpOptions()
+
+
 @dataclass(frozen=True)
 class LockUse:
     """The use of a lock.

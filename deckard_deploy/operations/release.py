@@ -1,20 +1,50 @@
 """Release folders: render and store one, and find the files that this version renders differently."""
 
+import json
 import secrets
 from datetime import UTC, datetime
 from hashlib import sha256
+from typing import NamedTuple
 
+from deckard_deploy.errors import IntegrityError
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.rendering.compose import render_compose
 from deckard_deploy.rendering.gateway import render_gateway
 from deckard_deploy.rendering.shell import render_command
-from deckard_deploy.running.releases import COMPOSE, GATEWAY, PLAN, Launch, Release, Releases
+from deckard_deploy.resources import tool_version
+from deckard_deploy.running.releases import ASKED, COMPOSE, GATEWAY, PLAN, Launch, Release, Releases
 
 
-def create_release(plan: LaunchPlan, releases: Releases) -> tuple[Release, Launch]:
+class Asked(NamedTuple):
+    """What the user had asked for when a release was planned, and the version of this tool that planned it."""
+
+    asked: str
+    version: str
+
+
+def record_asked(release: Release, releases: Releases, asked: str) -> None:
+    """Record that the user has asked for what this release is."""
+    releases.store(release.plan_hash, {ASKED: _asked_json(asked)})
+
+
+def read_asked(release: Release) -> Asked | None:
+    """Return the recorded wish of a release; None for one of a version that recorded none."""
+    try:
+        found = json.loads(release.text(ASKED))
+        return Asked(str(found["asked"]), str(found["version"]))
+    except (IntegrityError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _asked_json(asked: str) -> str:
+    return json.dumps({"asked": asked, "version": tool_version()}, indent=1) + "\n"
+
+
+def create_release(plan: LaunchPlan, releases: Releases, asked: str | None = None) -> tuple[Release, Launch]:
     """Render the plan for a new launch, and store its release folder.
 
-    Raises the errors of `Releases.store`.
+    asked: what the user has asked for; None to leave the record of it as it is. Raises the errors of
+    `Releases.store`.
     """
     launch_id = f"deckard-launch-{secrets.token_hex(6)}"
     files = rendered_files(plan, launch_id)
@@ -30,6 +60,8 @@ def create_release(plan: LaunchPlan, releases: Releases) -> tuple[Release, Launc
         PLAN: plan.model_dump_json(indent=1) + "\n",
         "command.txt": render_command(plan, launch_id=launch_id),
     }
+    if asked is not None:
+        described[ASKED] = _asked_json(asked)
     stored = releases.store(plan.hash, described | files)
     return Release(stored.folder, plan), launch
 

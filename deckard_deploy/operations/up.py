@@ -1,8 +1,9 @@
 """`up`: from a plan to a proven endpoint."""
 
 from pathlib import Path
+from typing import NamedTuple
 
-from deckard_deploy.errors import TimedOutError
+from deckard_deploy.errors import BadInputError, DeployError, TimedOutError
 from deckard_deploy.operations.choice import resolve_choice
 from deckard_deploy.operations.deployments import open_deployment
 from deckard_deploy.operations.disk_space import require_disk_space
@@ -17,14 +18,20 @@ from deckard_deploy.operations.gateway import (
     report_exposure,
 )
 from deckard_deploy.operations.locked import require_locked
-from deckard_deploy.operations.options import Choice
+from deckard_deploy.operations.options import PLAIN_UP, Choice, UpOptions
 from deckard_deploy.operations.plan import HostPlan, current_plan, plan_with_memory, refuse_what_cannot_run
 from deckard_deploy.operations.readiness import probe
-from deckard_deploy.operations.release import create_release, stale_files
+from deckard_deploy.operations.release import (
+    create_release,
+    read_asked,
+    record_asked,
+    stale_files,
+)
 from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.operations.weights import ensure_weights
 from deckard_deploy.planning.difference import difference
 from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.resources import tool_version
 from deckard_deploy.running.deploy import (
     Action,
     Decision,
@@ -39,20 +46,40 @@ from deckard_deploy.running.deploy import (
 from deckard_deploy.running.layout import StateDir, state_directory
 from deckard_deploy.running.lock import lock_deployment
 from deckard_deploy.running.releases import Release
+from deckard_deploy.running.runtime import Observation
 from deckard_deploy.startup.readiness import Outcome
+from deckard_deploy.system.files import remove_folder
+from deckard_deploy.system.ports import require_free
 from deckard_deploy.system.unknown import Unknown
 
 PROBE_TIMEOUT_S = 120.0
 
 
-def prepare(
-    choice: Choice, directory: StateDir, report: Reporter, *, locked: bool = False, force: bool = False
-) -> HostPlan:
+class Wish(NamedTuple):
+    """What the user wants of a running release.
+
+    asked: the choice, as `Resolved.asked`; None: not known, so that another plan is a change. upgrade: replace a
+    release that this version of the tool plans or renders otherwise.
+    """
+
+    asked: str | None = None
+    upgrade: bool = False
+
+
+ANY_PLAN = Wish()
+
+
+def prepare(choice: Choice, directory: StateDir, report: Reporter, options: UpOptions = PLAIN_UP) -> HostPlan:
     """Resolve and plan for this host, and refuse a plan that cannot run here. Nothing is written.
 
-    locked: refuse every part that ./deckard.lock lacks. force: continue although `doctor` found a reason to
-    stop. Raises BadInputError, IntegrityError, DoesNotFitError, EnvironmentUnfitError.
+    Raises BadInputError, IntegrityError, DoesNotFitError, EnvironmentUnfitError.
     """
+    planned = _planned(choice, directory, report, locked=options.locked)
+    refuse_unfit(planned.resolved, planned.plan, directory, report, force=options.force)
+    return planned
+
+
+def _planned(choice: Choice, directory: StateDir, report: Reporter, *, locked: bool) -> HostPlan:
     resolved = resolve_choice(choice, report)
     planned = plan_with_memory(resolved, directory, current_plan(directory, resolved.name))
     plan = planned.plan
@@ -61,40 +88,29 @@ def prepare(
         require_locked(planned.resolved, plan)
     refuse_useless_keys(planned.resolved, plan, directory)
     refuse_what_cannot_run(planned.resolved, planned.memory)
-    refuse_unfit(planned.resolved, plan, directory, report, force=force)
     return planned
 
 
-def up(
-    choice: Choice,
-    state_dir: Path | None,
-    report: Reporter,
-    *,
-    locked: bool = False,
-    force: bool = False,
-) -> HostPlan:
+def up(choice: Choice, state_dir: Path | None, report: Reporter, options: UpOptions = PLAIN_UP) -> HostPlan:
     """Bring the endpoint of a choice up, and prove it ready. Return its plan.
 
-    locked: refuse every part that ./deckard.lock lacks. force: continue although `doctor` found a reason to
-    stop. Raises the errors of `prepare` and `run`.
+    Raises the errors of `prepare` and `run`.
     """
     directory = state_directory(state_dir)
-    planned = prepare(choice, directory, report, locked=locked, force=force)
-    run(planned, directory, report)
+    planned = prepare(choice, directory, report, options)
+    run(planned, directory, report, upgrade=options.upgrade)
     return planned
 
 
-def dry_run(choice: Choice, state_dir: Path | None, report: Reporter, *, locked: bool = False) -> None:
-    """Report the actions of `up`.
-
-    Nothing is changed. Raises the errors of `prepare`, without findings of `doctor`.
-    """
+def dry_run(choice: Choice, state_dir: Path | None, report: Reporter, options: UpOptions = PLAIN_UP) -> None:
+    """Report the actions of `up`. Nothing is changed. Raises the errors with which `up` would refuse to start."""
     directory = state_directory(state_dir)
-    planned = prepare(choice, directory, report, locked=locked, force=True)
-    explain(planned.plan, directory, report)
+    planned = _planned(choice, directory, report, locked=options.locked)
+    explain(planned.plan, directory, report, Wish(planned.resolved.asked, options.upgrade))
+    refuse_unfit(planned.resolved, planned.plan, directory, report, force=options.force)
 
 
-def run(planned: HostPlan, directory: StateDir, report: Reporter) -> None:
+def run(planned: HostPlan, directory: StateDir, report: Reporter, *, upgrade: bool = False) -> None:
     """Take the action that `decide_for` returns, until the plan's endpoint is proven ready.
 
     Raises DeploymentBusyError, and the errors of `ensure_weights`, `ensure_engine` and `deploy`.
@@ -108,23 +124,31 @@ def run(planned: HostPlan, directory: StateDir, report: Reporter) -> None:
     ):
         context.releases.clear_leftovers()
         try:
-            _converge(planned, directory, context, report)
+            _converge(planned, directory, context, report, Wish(planned.resolved.asked, upgrade))
         except KeyboardInterrupt:
             report.say(f"interrupted: {describe_running(context)}")
+            raise
+        except DeployError:
+            if context.releases.never_started():  # guard: F66
+                remove_folder(deployment.folder)
             raise
         context.releases.prune()
     report_exposure(plan, directory, report)
 
 
-def explain(plan: LaunchPlan, directory: StateDir, report: Reporter) -> None:
-    """Report the action that `run` would take. Nothing is changed."""
+def explain(plan: LaunchPlan, directory: StateDir, report: Reporter, wish: Wish = ANY_PLAN) -> None:
+    """Report the action that `run` would take. Nothing is changed. Raises the errors of `_refuse_start`."""
     with open_deployment(directory, plan.deployment, report, also=plan.runtime) as context:
-        decision, _ = decide_for(context, plan, directory)
+        decision, _ = decide_for(context, plan, directory, wish)
         report.say(f"would    {decision.action}: {decision.cause}")
         _report_changes(context, plan, report)
+        if decision.action in ("start", "replace"):
+            _refuse_start(context, plan)
 
 
-def _converge(planned: HostPlan, directory: StateDir, context: DeploymentContext, report: Reporter) -> None:
+def _converge(
+    planned: HostPlan, directory: StateDir, context: DeploymentContext, report: Reporter, wish: Wish
+) -> None:
     plan = planned.plan
     refuse_unfit_gateway(plan, directory)
     # Another release that still runs keeps its own files until it has been stopped.
@@ -132,49 +156,57 @@ def _converge(planned: HostPlan, directory: StateDir, context: DeploymentContext
         stale = ensure_gateway_files(plan, directory, report) or has_stale_keys(plan, directory)
         if stale and reload_gateway_keys(context, directory):
             report.say("gateway  goes by its new files")
-    decision, running = decide_for(context, plan, directory)
+    decision, running = decide_for(context, plan, directory, wish)
     if decision.action == "gateway" and running:
         report.say(f"gateway  {decision.cause}: it is started again")
         restore_gateway(context, running)
-        decision, running = decide_for(context, plan, directory)
+        decision, running = decide_for(context, plan, directory, wish)
     if decision.action == "nothing":
         report.say(f"running  {decision.cause}: nothing to do")
+        if running and running.plan_hash != plan.hash:
+            _report_changes(context, plan, report)
+        elif running:
+            record_asked(running, context.releases, planned.resolved.asked)
         return
     report.say(f"{decision.action:8} {decision.cause}")
     _report_changes(context, plan, report)
     if running:
         resume(context, running)
         return
+    _refuse_start(context, plan)
     runtime = context.runtimes[plan.runtime]
     require_disk_space(planned.resolved, plan, directory, runtime, report)
     ensure_weights(planned.resolved, directory, report)
     ensure_engine(plan, directory, runtime, report)
-    deploy(context, *create_release(plan, context.releases))
+    deploy(context, *create_release(plan, context.releases, planned.resolved.asked))
 
 
 def decide_for(
-    context: DeploymentContext, plan: LaunchPlan, directory: StateDir
+    context: DeploymentContext, plan: LaunchPlan, directory: StateDir, wish: Wish = ANY_PLAN
 ) -> tuple[Decision, Release | None]:
-    """Return the action of `up`. A release that does not answer, or whose files are stale, is replaced.
+    """Return the action of `up`. A release that does not answer is replaced.
 
-    Return the running release too, unless it has to be replaced.
-    Raises TimedOutError when the running release is too busy to answer.
+    A healthy release that only this version of the tool plans or renders otherwise is left alone, unless the
+    user wishes an upgrade. Return the running release too, unless it has to be replaced.
+    Raises TimedOutError when the running release is too busy to answer, BadInputError when the choice of a
+    running release of an earlier version is unknown.
     """
-    stored = context.releases.get(plan.hash)
+    observed = observe(context.runtimes)
+    kept = None if wish.upgrade else _planned_otherwise(context, observed, plan, wish)
+    stored = kept or context.releases.get(plan.hash)
     launch = stored.launch() if stored else None
-    decision = decide(plan.hash, observe(context.runtimes), launch)
+    decision = decide(stored.plan_hash if stored else plan.hash, observed, launch)
     if stored is None or not (decision.action in ("nothing", "follow", "gateway") or decision.unless_answers):
         return decision, None
     release = stored.load()
-    stale = stale_files(release)
-    if stale:
-        return Decision("replace", f"this version of the tool writes {' and '.join(stale)} otherwise"), None
+    stale = "" if kept else _stale(release)
+    if stale and wish.upgrade:
+        return Decision("replace", stale), None
     if decision.action in ("follow", "gateway"):
         return decision, release
     found = probe(release, directory=directory, timeout_s=PROBE_TIMEOUT_S)
     if found.outcome is Outcome.READY:
-        action: Action = "follow" if decision.unless_answers else "nothing"
-        return Decision(action, f"{decision.cause}, and answers"), release
+        return _answering(decision, _otherwise(release, plan) if kept else stale), release
     if found.timed_out:
         raise TimedOutError(
             f"{plan.deployment} runs, but has not answered within {PROBE_TIMEOUT_S:g} s: it may only be busy",
@@ -182,6 +214,62 @@ def decide_for(
             f"or restart it: deckard-deploy down --name {plan.deployment}",
         )
     return Decision("replace", f"it runs, but is {found.outcome}: {found.detail}"), None
+
+
+def _answering(decision: Decision, otherwise: str) -> Decision:
+    """Return the decision for a release that answers. otherwise: how this version of the tool would start it."""
+    action: Action = "follow" if decision.unless_answers else "nothing"
+    added = f"; {otherwise}: --upgrade replaces it" if otherwise else ""
+    return Decision(action, f"{decision.cause}, and answers{added}")
+
+
+def _planned_otherwise(
+    context: DeploymentContext, observed: Observation, plan: LaunchPlan, wish: Wish
+) -> Release | None:
+    """Return the running release if the user has not asked for its replacement, although the plan is another one.
+
+    That is: the same choice gives another plan with this version of the tool or on this host by now, or an
+    earlier version has recorded no choice.
+    """
+    if wish.asked is None or observed.state != "running" or observed.plan_hash in (None, plan.hash):
+        return None
+    folder = context.releases.get(str(observed.plan_hash))
+    if folder is None or folder != context.releases.current():
+        return None
+    release = folder.load()
+    before = read_asked(release)
+    if before is not None and before.asked != wish.asked:
+        return None
+    return release  # guard: F65
+
+
+def _otherwise(release: Release, plan: LaunchPlan) -> str:
+    """Return why the plan is another one. Raises BadInputError when the user may have asked for the change."""
+    before = read_asked(release)
+    if before is None:
+        raise BadInputError(
+            f"{plan.deployment} runs plan {release.plan_hash} of an earlier version of this tool, which recorded no "
+            f"choice; {tool_version()} plans {plan.hash} for this one, and the engine is left alone",
+            hint="the same command with --dry-run --upgrade shows the changes, with --upgrade it replaces the engine",
+        )
+    return f"version {before.version} planned it, and {tool_version()} plans {plan.hash} for the same choice"
+
+
+def _stale(release: Release) -> str:
+    """Return the files that this version of the tool would write otherwise, as a sentence; "" if there is none."""
+    names = stale_files(release)
+    return f"this version of the tool writes {' and '.join(names)} otherwise" if names else ""
+
+
+def _refuse_start(context: DeploymentContext, plan: LaunchPlan) -> None:
+    """Raise EnvironmentUnfitError for what stops the start, before anything is fetched, written or stopped."""
+    context.runtimes[plan.runtime].refuse_foreign()
+    observed = observe(context.runtimes)
+    if observed.state not in ("missing", "exited") and observed.plan_hash:
+        running = context.releases.get(observed.plan_hash)
+        if running is None or running.load().plan.port == plan.port:
+            return
+    require_free(plan.address, plan.port)
 
 
 def _report_changes(context: DeploymentContext, plan: LaunchPlan, report: Reporter) -> None:

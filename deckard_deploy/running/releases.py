@@ -2,6 +2,7 @@
 
 releases/<plan hash>/
   plan.json, compose.yaml, nginx.conf, command.txt  as the caller rendered them
+  asked.json                                        what the user has asked for, and the version that planned it
   launch.json                                       the last launch: Launch
   vllm.log, vllm.log.1                              process runtime; docker keeps its own log
   failure.log                                       the log of the last failure
@@ -37,6 +38,7 @@ KEPT = 3
 PLAN = "plan.json"
 COMPOSE = "compose.yaml"
 GATEWAY = "nginx.conf"
+ASKED = "asked.json"
 LAUNCH = "launch.json"
 FAILURE_LOG = "failure.log"
 ADOPTED = "adopted.json"
@@ -230,6 +232,12 @@ class Releases:
             if release:
                 found.append(release)
         return sorted(found, key=_last_used, reverse=True)
+
+    def never_started(self) -> bool:
+        """Return True if no launch of any release was ever recorded."""
+        if self.deployment.process_state.exists() or self.deployment.current.is_symlink():
+            return False
+        return not any(self.deployment.releases.glob(f"*/{LAUNCH}"))
 
     def current(self) -> ReleaseFolder | None:
         """Return the release that was last proven ready. Raises IntegrityError."""

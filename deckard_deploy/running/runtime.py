@@ -75,6 +75,9 @@ class Runtime(Protocol):
     def endpoint(self) -> str | None:
         """The socket of the docker daemon, `unix://…`; None for plain processes. Raises EnvironmentUnfitError."""
 
+    def refuse_foreign(self) -> None:
+        """Raise EnvironmentUnfitError if something of this deployment's name was started by somebody else."""
+
     def start(self, release: Release) -> Instance:
         """Start the release's recorded launch, while nothing of the deployment runs.
 

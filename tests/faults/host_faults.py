@@ -192,4 +192,33 @@ FAULTS = (
         ),
         "DID NOT RAISE",
     ),
+    Fault(
+        "F64",
+        "what the release before needs is gone when it is rolled back to",
+        "3: … does not exist, and release … needs it; nothing was stopped",
+        ("tests/unit/operations/test_rollback.py::test_rollback_looks_before_it_stops",),
+        "DID NOT RAISE",
+    ),
+    Fault(
+        "F65",
+        "a new version of this tool plans other flags for the same choice",
+        "running  …, and answers; version … planned it, and … plans … for the same choice: --upgrade replaces it",
+        (
+            "tests/unit/operations/test_up.py::test_other_plan_for_the_same_choice_is_left_alone",
+            "tests/unit/operations/test_up.py::test_release_without_recorded_choice_is_left_alone",
+            "tests/unit/operations/test_up.py::test_otherwise_rendered_release_is_left_alone",
+        ),
+        "assert 'replace' == 'nothing'",
+        instead="None",
+    ),
+    Fault(
+        "F66",
+        "the first `up` of a deployment is refused",
+        "the error alone: no deployment is left that `status` and every other verb would ask about",
+        (
+            "tests/unit/operations/test_up.py::test_refused_up_leaves_no_deployment",
+            "tests/unit/operations/test_up.py::test_refused_up_keeps_an_earlier_deployment",
+        ),
+        "assert not True",
+    ),
 )

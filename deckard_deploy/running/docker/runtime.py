@@ -64,7 +64,7 @@ class DockerRuntime:
         Raises EnvironmentUnfitError (port, image, GPU runtime, daemon, a foreign container of the same
         project), IntegrityError (the compose file is not the release's).
         """
-        self._refuse_foreign()
+        self.refuse_foreign()
         plan = release.plan
         require_free(plan.address, plan.port)
         self._end_log()
@@ -94,7 +94,7 @@ class DockerRuntime:
         self._end_log()
         if not self._containers(all_of_project=True) and not self._networks():
             return
-        self._refuse_foreign()
+        self.refuse_foreign()
         self.client.compose(self._project, None, ("down", "--remove-orphans"), timeout_s=_DOWN_TIMEOUT_S)
         left = [_name(container) for container in self._containers(all_of_project=True)]
         left += self._unused_networks()
@@ -105,10 +105,14 @@ class DockerRuntime:
 
     def start_gateway(self, release: Release) -> None:
         """Start the gateway's container, or create it again. Raises EnvironmentUnfitError."""
-        self._refuse_foreign()
+        self.refuse_foreign()
         arguments = ("up", "--detach", "--no-build", "--pull", "never", "--no-deps", "--no-recreate")
         self.client.compose(
-            self._project, release.folder / COMPOSE, (*arguments, _GATEWAY_SERVICE), timeout_s=_UP_TIMEOUT_S
+            self._project,
+            release.folder / COMPOSE,
+            (*arguments, _GATEWAY_SERVICE),
+            timeout_s=_UP_TIMEOUT_S,
+            folder=release.adopted_from(),
         )
 
     def observe(self) -> Observation:
@@ -118,7 +122,7 @@ class DockerRuntime:
         """
         ours = self._containers()
         if not ours:
-            self._refuse_foreign()
+            self.refuse_foreign()
             return MISSING
         try:
             found = [self._inspect(container) for container in ours]
@@ -274,7 +278,7 @@ class DockerRuntime:
             return True
         return os.path.realpath(folder) in self._accepted | adopted_folders(self._deployment)
 
-    def _refuse_foreign(self) -> None:
+    def refuse_foreign(self) -> None:
         """Raise EnvironmentUnfitError for a project of this name from another state directory or a person."""
         for container in self._containers(all_of_project=True):
             if not self._is_ours(container):  # guard: F40

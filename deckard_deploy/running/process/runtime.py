@@ -94,6 +94,9 @@ class ProcessRuntime:
         self._lines = LineSplitter()
         self._reader: LogReader | None = None
 
+    def refuse_foreign(self) -> None:
+        """Do nothing: processes are found by their deployment's folder."""
+
     def start(self, release: Release) -> Instance:
         """Start the release's recorded launch under a new supervisor.
 

@@ -1,23 +1,33 @@
 """The files of a release that `up` reads, its decision for what runs, and the report of a dry run."""
 
 import json
+import socket
+from pathlib import Path
 from random import Random
 from typing import cast
 
 import pytest
 
-from deckard_deploy.errors import IntegrityError
+from deckard_deploy import __version__
+from deckard_deploy.catalog import library
+from deckard_deploy.catalog.resolution import resolve
+from deckard_deploy.catalog.specs import Deployment as DeploymentSpec
+from deckard_deploy.errors import BadInputError, EnvironmentUnfitError, IntegrityError
 from deckard_deploy.operations.deployments import open_deployment
 from deckard_deploy.operations.options import Selection
+from deckard_deploy.operations.plan import HostPlan
 from deckard_deploy.operations.readiness import wait_until_ready
-from deckard_deploy.operations.release import create_release
+from deckard_deploy.operations.release import create_release, record_asked
 from deckard_deploy.operations.reporting import SILENT
 from deckard_deploy.operations.status import read_status
-from deckard_deploy.operations.up import decide_for, explain
-from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.operations.up import Wish, decide_for, explain, run
+from deckard_deploy.planning.plan import Gateway, LaunchPlan
 from deckard_deploy.running.deploy import Decision
+from deckard_deploy.running.gateway.keys import Keys
+from deckard_deploy.running.layout import StateDir
 from deckard_deploy.running.releases import PLAN, Release
 from deckard_deploy.running.runtime import Observation, Runtime
+from deckard_deploy.system.unknown import Unknown
 from tests.support.fake_deployment import FakeDeployment
 from tests.support.misbehaving_server import Misbehaving, Reply
 from tests.support.opened_files import counting_opens
@@ -148,3 +158,87 @@ def test_damaged_plan_is_written_again_when_nothing_runs(fake: FakeDeployment) -
     assert (decision.action, running) == ("start", None)
     again, _ = create_release(fake.plan(), fake.releases)
     assert fake.releases.all()[0].load().plan == again.plan
+
+
+CHOICE, OTHER_CHOICE = '{"a": 1}', '{"a": 2}'
+
+
+def wished(fake: FakeDeployment, plan: LaunchPlan, wish: Wish) -> Decision:
+    with open_deployment(fake.state, "box", SILENT, also="process") as context:
+        return decide_for(context, plan, fake.state, wish)[0]
+
+
+def test_other_plan_for_the_same_choice_is_left_alone(fake: FakeDeployment, ready: Release) -> None:
+    """As after an upgrade of the tool, which plans other flags."""
+    record_asked(ready, fake.releases, CHOICE)
+    other = fake.plan(NUMBER="2")
+    found = wished(fake, other, Wish(CHOICE))
+    assert found.action == "nothing"
+    assert f"plans {other.hash} for the same choice: --upgrade replaces it" in found.cause
+    assert __version__ in found.cause
+    assert wished(fake, other, Wish(CHOICE, upgrade=True)).action == "replace"
+    assert wished(fake, other, Wish(OTHER_CHOICE)).action == "replace"
+
+
+def test_release_without_recorded_choice_is_left_alone(fake: FakeDeployment, ready: Release) -> None:
+    """An earlier version has started it: whether the user has asked for a change is unknown."""
+    other = fake.plan(NUMBER="2")
+    with pytest.raises(BadInputError, match="which recorded no choice") as raised:
+        wished(fake, other, Wish(CHOICE))
+    assert "--upgrade" in raised.value.hint
+    assert wished(fake, other, Wish(CHOICE, upgrade=True)).action == "replace"
+    assert wished(fake, ready.plan, Wish(CHOICE)).action == "nothing"
+
+
+def test_dead_release_of_the_same_choice_is_replaced(fake: FakeDeployment, ready: Release) -> None:
+    record_asked(ready, fake.releases, CHOICE)
+    fake.runtime().stop()
+    assert wished(fake, fake.plan(NUMBER="2"), Wish(CHOICE)).action == "start"
+
+
+def test_otherwise_rendered_release_is_left_alone(fake: FakeDeployment, ready: Release) -> None:
+    gateway = Gateway(
+        image=None, program="/bin/true", user=None, folder=str(fake.deployment.gateway), exposed=False, tls=False,
+        certificate=None, certificate_key=None,
+    )  # fmt: skip
+    plan = ready.plan.model_copy(update={"gateway": gateway})
+    release = fake.releases.store(plan.hash, {PLAN: plan.model_dump_json()})
+    launch = ready.recorded_launch().model_copy(update={"rendered": {"nginx.conf": "other"}})
+    release.record(launch)
+    state = fake.deployment.process_state
+    state.write_text(state.read_text().replace(ready.plan_hash, plan.hash))
+    keys = Keys(fake.state.root)
+    keys.own()
+    found = wished(fake, plan, Wish(CHOICE))
+    assert (found.action, "writes nginx.conf otherwise: --upgrade" in found.cause) == ("nothing", True)
+    assert wished(fake, plan, Wish(CHOICE, upgrade=True)).action == "replace"
+
+
+def test_refused_up_leaves_no_deployment(fake: FakeDeployment, tmp_path: Path) -> None:
+    plan = fake.plan()
+    resolved = resolve(DeploymentSpec(), profile=library.profile("cpu"))
+    state = StateDir(tmp_path / "other")
+    with socket.socket() as stranger:
+        stranger.bind(("127.0.0.1", plan.port))
+        stranger.listen()
+        for start in (run, run):
+            with pytest.raises(EnvironmentUnfitError, match="cannot be used"):
+                start(HostPlan(resolved, plan, Unknown("not planned")), state, SILENT)
+            assert state.deployments() == []
+            assert not state.deployment("box").folder.exists()
+        with pytest.raises(EnvironmentUnfitError, match="cannot be used"):
+            explain(plan, state, SILENT)
+        assert not state.cache.exists()
+
+
+def test_refused_up_keeps_an_earlier_deployment(fake: FakeDeployment) -> None:
+    release = fake.proven(fake.plan())
+    fake.runtime().stop()
+    resolved = resolve(DeploymentSpec(), profile=library.profile("cpu"))
+    with socket.socket() as stranger:
+        stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        stranger.bind(("127.0.0.1", fake.port))
+        stranger.listen()
+        with pytest.raises(EnvironmentUnfitError, match="cannot be used"):
+            run(HostPlan(resolved, release.plan, Unknown("not planned")), fake.state, SILENT)
+    assert fake.releases.current() == release
