@@ -27,6 +27,7 @@ VERBS = {
     "logs": "Print the engine's log.",
     "wait": "Wait until the running endpoint is ready.",
     "watch": "Keep the current release answering.",
+    "service": "Start the endpoint with the machine, by a systemd unit that runs `watch`.",
     "rollback": "Bring the release before the current one back.",
     "adopt": "Take over a stack that was started by hand from a folder of `render all`.",
     "chat": "Send one message and print the answer.",

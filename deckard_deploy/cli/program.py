@@ -61,6 +61,14 @@ def called_program() -> str:
     return shlex.quote(called)
 
 
+def installed_program() -> tuple[str, ...]:
+    """Return the command line that starts this very program from anywhere, the first word an absolute path."""
+    called = os.environ.get("DECKARD_PROGRAM") or sys.argv[0]
+    if os.path.basename(called) == "__main__.py":  # noqa: PTH119
+        return (sys.executable, "-m", "deckard_deploy")
+    return (os.path.abspath(shutil.which(called) or called),)  # noqa: PTH100  a link may outlive what it leads to
+
+
 PROGRAM = called_program()
 
 

@@ -85,8 +85,10 @@ class PlanFiles(NamedTuple):
         # systemd takes no others there, however they are quoted.
         if not re.fullmatch(r"/[A-Za-z0-9._/+-]+", program):
             raise BadInputError(f"--program: {program!r}: a path of letters, digits and . _ / + -")
-        folder = str(absolute(state_dir, "--state-dir", home=False)) if state_dir else None
-        return render_unit(self.plan, program=program, state_dir=folder)
+        variables: tuple[str, ...] = ()
+        if state_dir:
+            variables = (f"DECKARD_HOME={absolute(state_dir, '--state-dir', home=False)}",)
+        return render_unit(self.plan, program=(program,), variables=variables)
 
     def run(self) -> str:
         """Return the `docker run` line. Raises BadInputError for a plan that needs a second container."""

@@ -28,6 +28,7 @@ from deckard_deploy.operations.release import (
     stale_files,
 )
 from deckard_deploy.operations.reporting import Reporter
+from deckard_deploy.operations.service import boot_sentence
 from deckard_deploy.operations.weights import ensure_weights
 from deckard_deploy.planning.difference import difference
 from deckard_deploy.planning.plan import LaunchPlan
@@ -134,6 +135,7 @@ def run(planned: HostPlan, directory: StateDir, report: Reporter, *, upgrade: bo
             raise
         context.releases.prune()
     report_exposure(plan, directory, report)
+    report.say(boot_sentence(plan))
 
 
 def explain(plan: LaunchPlan, directory: StateDir, report: Reporter, wish: Wish = ANY_PLAN) -> None:

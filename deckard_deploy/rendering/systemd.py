@@ -4,19 +4,27 @@ from deckard_deploy import __version__
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.rendering.templates import environment
 
-_DOWN_MARGIN_S = 90  # for `down` itself, after the engine's grace period
+
+def unit_name(deployment: str) -> str:
+    """Return the name of a deployment's unit, without `.service`."""
+    return f"deckard-{deployment}"
 
 
-def render_unit(plan: LaunchPlan, *, program: str, state_dir: str | None = None) -> str:
-    """Return the unit of a plan's deployment. program: absolute path of deckard-deploy on that host."""
-    name = ("--name", plan.deployment)
+def render_unit(
+    plan: LaunchPlan, *, program: tuple[str, ...], variables: tuple[str, ...] = (), system: bool = False
+) -> str:
+    """Return the unit of a plan's deployment.
+
+    program: deckard-deploy on that host, the first word an absolute path. variables: `NAME=VALUE` each. system: for the
+    manager of the whole machine; default: for the manager of a user.
+    """
     template = environment().get_template("unit.service.j2")
     return template.render(
         title=f"deckard-deploy: {plan.deployment}",
-        name=f"deckard-{plan.deployment}",
+        name=unit_name(plan.deployment),
         version=__version__,
-        watch=(program, "watch", *name),
-        down=(program, "down", *name),
-        environment=(f"DECKARD_HOME={state_dir}",) if state_dir else (),
-        stop_s=plan.container.stop_grace_period_s + _DOWN_MARGIN_S,
+        watch=(*program, "watch", "--name", plan.deployment),
+        environment=variables,
+        system=system,
+        docker=plan.runtime == "docker",
     )
