@@ -11,10 +11,11 @@ import re
 from pathlib import Path
 
 from deckard_deploy.patching.base_files import from_package
-from deckard_deploy.patching.manifest import load_patch_set, sha256, version_numbers
+from deckard_deploy.patching.manifest import load_patch_set, sha256
 from deckard_deploy.patching.release_hashes import DATA, release_hashes
 from deckard_deploy.patching.unified_diff import apply
 from deckard_deploy.patching.wheel import from_wheel, release_wheel
+from deckard_deploy.system.versions import version_numbers
 
 
 def update_hashes(name: str, package: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 from deckard_deploy.catalog.pattern import MatchesText
+from deckard_deploy.system.versions import version_numbers
 
 Name: TypeAlias = Annotated[
     str, MatchesText(r"[a-z0-9][a-z0-9._-]{0,62}", "a name of a-z, 0-9, '.', '_' and '-'")
@@ -285,6 +286,10 @@ class EngineSpec(Spec):
     quantizations: tuple[Quantization, ...] = Field(
         description="formats that it loads, with its patches or its plugin"
     )
+
+    def is_at_least(self, release: str) -> bool:
+        """Return True if its vLLM is this release or a later one."""
+        return version_numbers(self.vllm_version) >= version_numbers(release)
 
 
 class Deployment(Spec):

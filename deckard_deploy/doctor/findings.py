@@ -1,6 +1,5 @@
 """Rules and their findings. Rules are pure: facts and a target in, a verdict out."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -89,14 +88,3 @@ def fail(what: str, fix: str) -> RuleVerdict:
 def fail_if_needed(needed: bool | None, what: str, fix: str) -> RuleVerdict:  # noqa: FBT001  a fact, not a switch
     """Return FAIL if the profile needs it, WARN if no profile was named."""
     return fail(what, fix) if needed else warn(what, fix)
-
-
-def version(text: str | None) -> tuple[int, ...]:
-    """Return the numbers of a version: `580.95.05` -> (580, 95, 5); empty when the text is not a version."""
-    numbers = []
-    for part in (text or "").split("."):
-        digits = re.match("[0-9]*", part)
-        if digits is None or not digits[0]:
-            break
-        numbers.append(int(digits[0]))
-    return tuple(numbers)

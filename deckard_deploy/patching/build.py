@@ -9,10 +9,11 @@ from pathlib import Path
 
 from deckard_deploy.errors import IntegrityError
 from deckard_deploy.patching.base_files import BaseFiles
-from deckard_deploy.patching.manifest import Patch, PatchSet, is_needed, sha256, version_numbers
+from deckard_deploy.patching.manifest import Patch, PatchSet, is_needed, sha256
 from deckard_deploy.patching.release_hashes import describe_file
 from deckard_deploy.patching.unified_diff import FileDiff, HunkMismatchError, apply, reverse
 from deckard_deploy.system.files import write_atomically
+from deckard_deploy.system.versions import version_numbers
 
 _NEXT = "deckard-deploy patches check"
 

@@ -118,8 +118,3 @@ def is_needed(patch: Patch, *, drafter: bool, quantization: str) -> bool:
 def sha256(data: bytes) -> str:
     """Return the hash in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
-
-
-def version_numbers(version: str) -> tuple[int, ...]:
-    """Return a release as numbers that can be compared: 0.20.1 as (0, 20, 1)."""
-    return tuple(int(part) for part in version.split("."))

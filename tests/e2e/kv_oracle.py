@@ -19,6 +19,11 @@ import torch
 from vllm.v1.core import kv_cache_utils
 from vllm.v1.kv_cache_interface import FullAttentionSpec, SlidingWindowSpec
 
+try:
+    from vllm.v1.core import kv_cache_planning
+except ImportError:  # before 0.33.0
+    kv_cache_planning = kv_cache_utils
+
 DTYPES = {1: torch.uint8, 2: torch.bfloat16, 4: torch.float32}
 
 
@@ -87,10 +92,10 @@ def layout() -> object:
 
 
 def answer(case: dict) -> dict:
-    log = kv_cache_utils.logger = Log()
+    log = kv_cache_utils.logger = kv_cache_planning.logger = Log()
     asked = config(case)
     try:
-        groups = kv_cache_utils.get_kv_cache_groups(asked, specs(case))
+        groups = kv_cache_planning.get_kv_cache_groups(asked, specs(case))
     except (ValueError, NotImplementedError) as error:
         return {"refused": str(error)}
     mixed = getattr(groups[0].kv_cache_spec, "kv_cache_specs", None)
@@ -98,11 +103,11 @@ def answer(case: dict) -> dict:
         "groups": [[len(group.layer_names), group.kv_cache_spec.block_size] for group in groups],
         "page": groups[0].kv_cache_spec.page_size_bytes
         * (1 if mixed else max(len(g.layer_names) for g in groups)),
-        "sequence": kv_cache_utils._max_memory_usage_bytes_from_groups(asked, groups),
-        "longest": kv_cache_utils._estimate_max_model_len_from_groups(asked, groups, case["available"]),
+        "sequence": kv_cache_planning._max_memory_usage_bytes_from_groups(asked, groups),
+        "longest": kv_cache_planning._estimate_max_model_len_from_groups(asked, groups, case["available"]),
     }
     try:
-        kv_config = kv_cache_utils.get_kv_cache_configs(asked, [specs(case)], [case["available"]])[0]
+        kv_config = kv_cache_planning.get_kv_cache_configs(asked, [specs(case)], [case["available"]])[0]
     except ValueError as error:
         estimated = re.search(r"maximum model length is (\d+)", str(error))
         return {**said, "too_small": int(estimated[1]) if estimated else 0}

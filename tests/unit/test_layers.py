@@ -32,7 +32,7 @@ EFFECTS = {
     "platform",
 }
 # Modules of system that pure stages may use: none of them reads or changes the machine.
-PURE_SYSTEM = {"text", "unknown"}
+PURE_SYSTEM = {"text", "unknown", "versions"}
 # Modules of cli that show values of the stages, and the list of a catalog that must not load pydantic.
 SHOWN_BY = ("screens",)
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -29,7 +29,7 @@ from typing import Any
 from deckard_deploy.patching import plugin
 
 ROOT = Path(__file__).resolve().parents[2]
-TOKENS = 128  # after the first one of each request
+TOKENS = 128
 # Requests and tokens of context. 16 requests of 1,024 tokens need 15 GiB of KV cache, of 16,384 tokens 36 GiB.
 POINTS = ("1x128", "4x128", "16x128", "1x1024", "4x1024", "1x16384", "4x16384")
 CPU_POINTS = ("1x32", "2x64")
@@ -120,7 +120,7 @@ def take_turns(
         for point in points:
             requests, context = map(int, point.split("x"))
             for name in list(engines)[:: -1 if turn % 2 else 1]:
-                engines[name].send((requests, context, TOKENS))
+                engines[name].send((requests, context, found["tokens"]))
                 if not engines[name].poll(max(1.0, deadline - time.monotonic())):
                     return
                 result = engines[name].recv()
@@ -137,7 +137,7 @@ def run(args: argparse.Namespace, work: Path) -> None:
     deadline = time.monotonic() + args.seconds
     points = args.points or (CPU_POINTS if args.cpu else POINTS)
     env = environment(None if args.cpu else args.site, work)
-    found: dict[str, Any] = {"cases": {name: {"points": {}} for name in args.cases}}
+    found: dict[str, Any] = {"tokens": args.tokens, "cases": {name: {"points": {}} for name in args.cases}}
     processes: list[subprocess.Popen[bytes]] = []
     engines: dict[str, Connection] = {}
     try:
@@ -199,7 +199,7 @@ def table(file: Path) -> None:
             requests, context = map(int, point.split("x"))
             rates = [each["tok_s"] for each in runs]
             read = weight_bytes_read(model) + requests * kv_bytes_read(
-                model.architecture, 2, context + TOKENS // 2
+                model.architecture, 2, context + found["tokens"] // 2
             )
             share = median(rates) / (requests * bandwidth * 1e9 / read)
             drafted = sum(each["drafted"] for each in runs)
@@ -224,6 +224,7 @@ def main() -> None:
     runner.add_argument("--out", type=Path, required=True)
     runner.add_argument("--seconds", type=float, default=530)
     runner.add_argument("--points", nargs="+", metavar="REQUESTSxCONTEXT")
+    runner.add_argument("--tokens", type=int, default=TOKENS, help="of each request, after the first one")
     runner.add_argument("--cpu", action="store_true", help="check all but the figures")
     verbs.add_parser("table").add_argument("file", type=Path)
     args = parser.parse_args()

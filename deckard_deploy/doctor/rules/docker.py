@@ -1,9 +1,10 @@
 """Rules about docker: installed, permitted, new enough, able to pass a GPU, with an image for this host."""
 
 from deckard_deploy.doctor.facts import Docker, HostFacts
-from deckard_deploy.doctor.findings import RuleVerdict, fail, fail_if_needed, info, ok, rule, version, warn
+from deckard_deploy.doctor.findings import RuleVerdict, fail, fail_if_needed, info, ok, rule, warn
 from deckard_deploy.doctor.rules.gpu import docker_name
 from deckard_deploy.doctor.target import Target
+from deckard_deploy.system.versions import version_numbers
 
 OLD_ENGINE = 24
 OLDEST_COMPOSE = (2, 20)
@@ -129,9 +130,9 @@ def docker_version(facts: HostFacts, target: Target) -> RuleVerdict | None:
     if facts.docker is None or not _is_usable(facts, target):
         return None
     found = facts.docker.version
-    if found is None or not version(found):
+    if found is None or not version_numbers(found):
         return None
-    if version(found)[0] < OLD_ENGINE:
+    if version_numbers(found)[0] < OLD_ENGINE:
         return warn(f"{found} is old", "upgrade docker: https://docs.docker.com/engine/install/")
     return ok(found)
 
@@ -211,7 +212,7 @@ def compose(facts: HostFacts, target: Target) -> RuleVerdict | None:
     fix = "sudo apt-get install docker-compose-plugin"
     if found is None:
         return fail_if_needed(target.needs_docker, "docker has no compose plugin", fix)
-    if version(found)[:2] < OLDEST_COMPOSE:
+    if version_numbers(found)[:2] < OLDEST_COMPOSE:
         return fail_if_needed(target.needs_docker, f"{found} is old", fix)
     return ok(found)
 
@@ -238,7 +239,7 @@ def gpu_runtime(facts: HostFacts, target: Target) -> RuleVerdict | None:
     if not specifications:
         runtimes = ", ".join(found.runtimes) or "none"
         return fail_if_needed(target.needs_gpu, f"docker's runtimes are {runtimes}", TOOLKIT)
-    if version(found.version)[:1] >= (FIRST_WITH_CDI_GPUS,):
+    if version_numbers(found.version)[:1] >= (FIRST_WITH_CDI_GPUS,):
         return ok(f"CDI: {specifications}")
     return fail_if_needed(
         target.needs_gpu,

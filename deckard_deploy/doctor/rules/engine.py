@@ -8,8 +8,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from deckard_deploy.doctor.facts import HostFacts
-from deckard_deploy.doctor.findings import RuleVerdict, ok, rule, version, warn
+from deckard_deploy.doctor.findings import RuleVerdict, ok, rule, warn
 from deckard_deploy.doctor.target import Target
+from deckard_deploy.system.versions import version_numbers
 
 
 class Advisory(BaseModel):
@@ -27,8 +28,8 @@ class Advisory(BaseModel):
 
     def is_open(self, release: str) -> bool:
         """Return True if this release has the fault."""
-        before = self.since is not None and version(release) < version(self.since)
-        after = self.fixed is not None and version(release) >= version(self.fixed)
+        before = self.since is not None and version_numbers(release) < version_numbers(self.since)
+        after = self.fixed is not None and version_numbers(release) >= version_numbers(self.fixed)
         return not before and not after
 
 

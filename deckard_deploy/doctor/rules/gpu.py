@@ -3,9 +3,10 @@
 from collections import Counter
 
 from deckard_deploy.doctor.facts import Gpu, GpuProcess, HostFacts
-from deckard_deploy.doctor.findings import RuleVerdict, fail, fail_if_needed, info, ok, rule, version, warn
+from deckard_deploy.doctor.findings import RuleVerdict, fail, fail_if_needed, info, ok, rule, warn
 from deckard_deploy.doctor.rules.driver_failures import LOST, driver_failure
 from deckard_deploy.doctor.target import Target
+from deckard_deploy.system.versions import version_numbers
 
 OLDEST_DRIVER = 580  # CUDA 13.0
 DEADLOCKING_DRIVER = 590
@@ -240,12 +241,12 @@ def driver(facts: HostFacts, target: Target) -> RuleVerdict | None:
     if not facts.gpus or target.needs_gpu is False:
         return None
     first = (plan_gpus(facts, target) or facts.gpus)[0]
-    numbers = version(first.driver)
+    numbers = version_numbers(first.driver)
     if not numbers:
         return None
     major = numbers[0]
     if major < OLDEST_DRIVER:
-        cuda_12 = facts.image is not None and version(facts.image.cuda)[:1] == (12,)
+        cuda_12 = facts.image is not None and version_numbers(facts.image.cuda)[:1] == (12,)
         return fail_if_needed(
             bool(target.needs_gpu) and not cuda_12,
             f"{first.driver} is older than {OLDEST_DRIVER}",
@@ -269,9 +270,14 @@ def driver(facts: HostFacts, target: Target) -> RuleVerdict | None:
 def cuda(facts: HostFacts, target: Target) -> RuleVerdict | None:
     """The driver supports the image's CUDA."""
     image = facts.image
-    if image is None or image.reference != target.image or not version(image.cuda) or not version(facts.cuda):
+    if (
+        image is None
+        or image.reference != target.image
+        or not version_numbers(image.cuda)
+        or not version_numbers(facts.cuda)
+    ):
         return None
-    if version(image.cuda)[:2] > version(facts.cuda)[:2]:
+    if version_numbers(image.cuda)[:2] > version_numbers(facts.cuda)[:2]:
         newer = f"the image has CUDA {image.cuda}, the driver {facts.cuda}"
         return warn(newer, "update the NVIDIA driver, or choose an engine with an older CUDA")
     return ok(f"image {image.cuda}, driver {facts.cuda}")

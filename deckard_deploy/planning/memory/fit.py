@@ -206,7 +206,7 @@ def memory_of(
         utilization=float(utilization) if isinstance(utilization, int | float) else 0.9,
         available=available if unified else None,
         fixed_kv_bytes=given,
-        counts_by_request=resolved.engine.vllm_version != "0.19.1",  # 0.32.0, v1/core/kv_cache_utils.py:2309
+        counts_by_request=resolved.engine.is_at_least("0.32.0"),  # v1/core/kv_cache_utils.py:2309
         known=known,
     )
 

@@ -132,7 +132,7 @@ def subtracts_cuda_graphs(resolved: Resolved) -> bool:
     0.19.1 does not by default (v1/worker/gpu_worker.py:395); releases since 0.21.0 do (0.32.0,
     v1/worker/gpu_worker.py:709).
     """
-    default = "0" if resolved.engine.vllm_version == "0.19.1" else "1"
+    default = "1" if resolved.engine.is_at_least("0.21.0") else "0"
     return resolved.environment.get("VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS", default) != "0"
 
 

@@ -88,7 +88,7 @@ def _unsettled_steps(resolved: Resolved) -> int:
     :1585). It does not with ngram, whose drafts need the tokens of the last step, nor on a CPU
     (platforms/cpu.py:331).
     """
-    if resolved.engine.vllm_version == "0.19.1" or _on_cpu(resolved.profile.hardware):
+    if not resolved.engine.is_at_least("0.32.0") or _on_cpu(resolved.profile.hardware):
         return 1
     if resolved.serve.get("async-scheduling") is False or _drafting_method(resolved) == "ngram":
         return 1
@@ -179,9 +179,11 @@ def _default_batch_limits(resolved: Resolved, ranks: int) -> tuple[int, int]:
                 "vLLM's batch depends on the GPU's memory, which the profile does not know"
             )
         return tokens, sequences
-    if hardware.memory_gib >= 160 and resolved.engine.vllm_version != "0.19.1":
+    newer = resolved.engine.is_at_least("0.32.0")
+    if hardware.memory_gib >= 160 and newer:
         return 16384, 1024  # 0.32.0, engine/arg_utils.py:2923
-    if hardware.memory_gib >= 70:
+    # 0.33.0, engine/arg_utils.py:2963: a GB10 has the memory of a large GPU, not its compute; 0.32.0 leaves it out too.
+    if hardware.memory_gib >= 70 and not (newer and hardware.compute_capability == "12.1"):
         return 8192, 1024
     return 2048, 256
 

@@ -26,7 +26,7 @@ def test_method_selects_drafter_and_engine() -> None:
     found = resolved("drafter=mtp", "engine=vllm-0.32.0")
     assert found.drafter is not None
     assert found.drafter.name == "gemma-4-31b-assistant"
-    assert resolved("drafter=mtp").engine.name == "vllm-0.32.0"
+    assert resolved("drafter=mtp").engine.name == "vllm-0.33.0"
     assert resolved("drafter=deckard-e4b").engine.name == "vllm-0.19.1"
     assert resolved("drafter=draft_model").engine.name == "vllm-0.19.1"
 

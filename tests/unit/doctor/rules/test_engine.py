@@ -8,12 +8,12 @@ import pytest
 from deckard_deploy.catalog import library
 from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment
-from deckard_deploy.doctor.findings import version
 from deckard_deploy.doctor.rules.deployment import quantization
 from deckard_deploy.doctor.rules.engine import Advisory, advisories
 from deckard_deploy.doctor.target import target_for_plan
 from deckard_deploy.operations.patches import with_needed_patches
 from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
+from deckard_deploy.system.versions import version_numbers
 from tests.support.rule_cases import facts
 
 
@@ -39,7 +39,7 @@ def test_advisories_are_unique_and_fit_a_table():
     assert len(ids) == len(set(ids)) > 0
     for each in advisories():
         assert "|" not in "".join(filter(None, each.model_dump().values()))
-        assert all(version(bound) for bound in (each.since, each.fixed) if bound)
+        assert all(version_numbers(bound) for bound in (each.since, each.fixed) if bound)
 
 
 def test_release_with_plugin_loads_the_quantization() -> None:
@@ -48,17 +48,3 @@ def test_release_with_plugin_loads_the_quantization() -> None:
     target = target_for_plan(resolved, plan, models=Path("/m"))
     verdicts = [quantization.judge(facts(), each) for each in (target, replace(target, patches=()))]
     assert [each.severity if each else None for each in verdicts] == ["ok", "fail"]
-
-
-@pytest.mark.parametrize(
-    ("text", "numbers"),
-    [
-        ("580.95.05", (580, 95, 5)),
-        ("20.10.24+dfsg1", (20, 10, 24)),
-        ("2.26.1-4", (2, 26, 1)),
-        ("", ()),
-        ("dev", ()),
-    ],
-)
-def test_version_is_parsed_into_numbers(text: str, numbers: tuple[int, ...]):
-    assert version(text) == numbers

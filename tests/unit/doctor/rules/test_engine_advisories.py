@@ -62,6 +62,20 @@ def test_restarts_are_bounded(profile: str) -> None:
     assert WATCH_RESTARTS <= MAX_RESTARTS
 
 
+@pytest.mark.parametrize("profile", listing.names("profiles"))
+def test_no_code_of_a_repository_runs(profile: str) -> None:
+    assert "--trust-remote-code" not in plan_of(profile).arguments
+    with pytest.raises(BadInputError, match="trust-remote-code"):
+        resolve(Deployment(serve={"trust-remote-code": True}), profile=library.profile(profile))
+
+
+@pytest.mark.parametrize("profile", listing.names("profiles"))
+def test_no_tensors_of_clients_are_read(profile: str) -> None:
+    assert "--enable-prompt-embeds" not in plan_of(profile).arguments
+    with pytest.raises(BadInputError, match="enable-prompt-embeds"):
+        resolve(Deployment(serve={"enable-prompt-embeds": True}), profile=library.profile(profile))
+
+
 def test_crashing_drafting_method_is_refused() -> None:
     method = 'speculative-config={"method": "extract_hidden_states", "num_speculative_tokens": 1}'
     with pytest.raises(BadInputError, match="speculative-config"):

@@ -18,7 +18,11 @@ def settings(profile: str, *changes: str) -> CacheSettings:
         ("b200", (), 16, 8192),  # 70 GiB or more
         ("b200", ("engine=vllm-0.32.0",), 16, 16_384),  # 160 GiB or more
         ("h200", ("engine=vllm-0.32.0",), 8, 8192),
+        ("b200", ("engine=vllm-0.33.0",), 16, 16_384),
         ("b200", ("engine=vllm-0.32.0", "max-num-batched-tokens=4096"), 16, 4096),
+        # A GB10 has the memory of the large GPUs, and the batch of the small ones.
+        ("spark", ("engine=vllm-0.33.0", "max-num-batched-tokens=null"), 4, 2048),
+        ("spark", ("engine=vllm-0.19.1", "max-num-batched-tokens=null"), 4, 8192),
         ("b200", ("max-num-batched-tokens=4096",), 16, 4096),
         ("b200", ("performance-mode=throughput",), 16, 16_384),
         ("b200", ("max-num-seqs=null",), 1024, 8192),
@@ -90,6 +94,7 @@ def test_hybrid_unless_disabled() -> None:
         ("spark", ("engine=vllm-0.19.1",), 1),
         ("spark", ("engine=vllm-0.32.0",), 2),
         ("spark", ("engine=vllm-0.32.0", "drafter=mtp"), 2),
+        ("spark", ("engine=vllm-0.33.0",), 2),
         ("spark", ("engine=vllm-0.32.0", "drafter=ngram"), 1),
         ("spark", ("engine=vllm-0.32.0", "async-scheduling=false"), 1),
         ("cpu", ("engine=vllm-0.32.0-cpu",), 1),
