@@ -43,6 +43,11 @@ def profile_from_file(path: Path) -> HardwareProfile:
     return validate(strict_yaml.parse(read_text(path), source=str(path)), HardwareProfile)
 
 
+def model_from_file(path: Path) -> ModelSpec:
+    """Read a user's own model. Raises BadInputError when the file cannot be read or is not a model."""
+    return validate(strict_yaml.parse(read_text(path), source=str(path)), ModelSpec)
+
+
 def source(kind: Kind, name: str) -> str:
     """Return the YAML of a built-in entry, with its comments."""
     return read_text(catalog_dir() / kind / f"{name}.yaml")

@@ -47,9 +47,13 @@ class Resolved:
 
 
 def resolve(
-    deployment: Deployment, *, profile: HardwareProfile, compatibility: Compatibility | None = None
+    deployment: Deployment,
+    *,
+    profile: HardwareProfile,
+    compatibility: Compatibility | None = None,
+    model: ModelSpec | None = None,
 ) -> Resolved:
-    """Merge all sources of settings.
+    """Merge all sources of settings. model: one that the catalog does not have, in place of the named one.
 
     Precedence, weakest first: the protections (safety.py), the profile, the model, `--compat` (which replaces
     these three), deckard.yaml, the command line (`--set` and the named options; `catalog.overrides` puts both
@@ -62,7 +66,7 @@ def resolve(
         _check_compatibility(compatibility, deployment, profile)
     _check_publish(deployment.publish)
     base = compatibility or profile
-    model = library.model(deployment.model or base.model)
+    model = model or library.model(deployment.model or base.model)
     drafter = _choose_drafter(deployment, model)
     engine = _choose_engine(deployment, profile, model, drafter, base.engine)
     schema = option_schema(engine.option_schema)
@@ -242,7 +246,7 @@ def _check_parts(profile: HardwareProfile, model: ModelSpec, engine: EngineSpec)
         raise BadInputError(
             f"{engine.name} cannot load {model.name}; these can: {', '.join(model.served_by)}"
         )
-    if model.quantization not in engine.quantizations:
+    if model.quantization != "other" and model.quantization not in engine.quantizations:
         raise BadInputError(
             f"{engine.name} cannot load {model.quantization}; it loads: {', '.join(engine.quantizations)}"
         )
@@ -338,7 +342,7 @@ def _check_options(schema: OptionSchema, serve: Serve, model: ModelSpec) -> None
     length: JsonValue = serve.get("max-model-len")
     if length == 0:
         raise BadInputError("--max-model-len 0: a context holds at least one token")
-    if isinstance(length, int) and length > model.context_limit:
+    if isinstance(length, int) and model.context_limit and length > model.context_limit:
         raise BadInputError(
             f"--max-model-len {length} is more than {model.name}'s {model.context_limit} tokens",
             hint=f"--set max-model-len={model.context_limit}",

@@ -15,6 +15,9 @@ from deckard_deploy.system.versions import version_numbers
 Name: TypeAlias = Annotated[
     str, MatchesText(r"[a-z0-9][a-z0-9._-]{0,62}", "a name of a-z, 0-9, '.', '_' and '-'")
 ]
+ModelReference: TypeAlias = Annotated[
+    str, MatchesText(r"[^\x00-\x1f]{1,4096}", "a name, a folder, a file or owner/name")
+]
 EnvironmentName: TypeAlias = Annotated[
     str, MatchesText(r"[A-Za-z_][A-Za-z0-9_]*", "a name of A-Z, a-z, 0-9 and '_'")
 ]
@@ -164,6 +167,12 @@ class HubRepository(Spec):
     revision: str | None = Field(default=None, description="a commit; null until `lock` resolves it")
 
 
+class LocalFolder(Spec):
+    """Weights in a folder of the user's own; this tool reads them there and writes nothing."""
+
+    folder: AbsolutePath
+
+
 class Generated(Spec):
     """Weights that this tool writes itself."""
 
@@ -171,7 +180,21 @@ class Generated(Spec):
     kind: Literal["good", "short", "random"] = Field(default="good", description="of a tiny-assistant")
 
 
-Quantization: TypeAlias = Literal["none", "nvfp4", "nvfp4_awq", "nvfp4_svd"]
+# ModelOpt's formats have names of their own, because a patch or a plugin may be needed; the rest are vLLM's
+# quantization methods (0.32.0, model_executor/layers/quantization/__init__.py). "other": a format that this
+# tool does not know.
+Quantization: TypeAlias = Literal[
+    "none",
+    "nvfp4",
+    "nvfp4_awq",
+    "nvfp4_svd",
+    "modelopt_fp8",
+    "compressed-tensors",
+    "fp8",
+    "gptq",
+    "awq",
+    "other",
+]
 
 
 class Architecture(Spec):
@@ -193,6 +216,9 @@ class Architecture(Spec):
     per_layer_input_size: int = Field(
         default=0, description="width of the embedding that each layer adds; 0: none"
     )
+    experts: int = Field(default=0, description="of each layer, next to its feed-forward network; 0: none")
+    experts_per_token: int = 0
+    expert_intermediate_size: int = 0
 
 
 class Speculative(Spec):
@@ -231,15 +257,20 @@ class ModelSpec(Spec):
     name: Name
     description: str
     role: Literal["target", "drafter"] = "target"
-    weights: HubRepository | Generated | None = Field(
+    weights: HubRepository | LocalFolder | Generated | None = Field(
         description="null: a drafter that is an algorithm, without any"
     )
     size_gb: float = Field(description="10^9 bytes on disk")
+    component_bytes: dict[str, int] = Field(
+        default_factory=dict,
+        description="bytes of the tensors: language, experts, embeddings, vision, audio; left out: not read",
+    )
     quantization: Quantization
     architecture: Architecture = Field(
-        default=NO_LAYERS, description="left out: a drafter of which only the size is needed, or known"
+        default=NO_LAYERS,
+        description="left out: one that planning does not know, or a drafter of which only the size is needed",
     )
-    context_limit: int = Field(description="tokens")
+    context_limit: int | None = Field(description="tokens; null: not known")
     served_name: str
     serve: Serve = Field(default_factory=dict)
     drafters: tuple[Name, ...] = ()
@@ -297,7 +328,10 @@ class Deployment(Spec):
 
     profile: Name | None = None
     name: Name | None = None
-    model: Name | None = None
+    model: ModelReference | None = Field(
+        default=None,
+        description="a model's name, a folder, a model file, or owner/name[@revision] on the hub",
+    )
     drafter: Name | Literal["none"] | None = Field(
         default=None, description="a model's name, or its method (mtp)"
     )

@@ -104,7 +104,10 @@ _DEPLOYMENT_OPTIONS = (
     click.option(
         "--set", "settings", metavar="KEY=VALUE", multiple=True, help="Override a setting or a vLLM option."
     ),
-    click.option("--model", help="Model to serve; `models` lists them."),
+    click.option(
+        "--model",
+        help="Model to serve: a name of `models`, ./FOLDER, FILE.yaml, or OWNER/NAME[@REVISION] on the hub.",
+    ),
     click.option("--drafter", help="Draft model for speculative decoding, or 'none'."),
     click.option("--engine", help="vLLM release and runtime; `engines` lists them."),
     click.option("--image", help="The engine's image under another name, for example in a mirror."),

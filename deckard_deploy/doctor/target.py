@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.catalog.specs import HubRepository
 from deckard_deploy.planning.plan import LaunchPlan
-from deckard_deploy.planning.planner import VISIBLE_GPUS
+from deckard_deploy.planning.planner import VISIBLE_GPUS, model_folder
 
 DEFAULT_UTILIZATION = 0.9  # vLLM's (config/cache.py:41 of 0.19.1)
 
@@ -142,7 +142,7 @@ def _weights(resolved: Resolved, models: Path) -> tuple[Weights, ...]:
         if model is None or model.weights is None:
             continue
         repo = model.weights.repo if isinstance(model.weights, HubRepository) else None
-        folder = _own_model_folder(resolved) or models / model.name
+        folder = _own_model_folder(resolved) or Path(model_folder(model, PurePosixPath(models)))
         found.append(Weights(model=model.name, folder=folder, size_gb=model.size_gb, repo=repo))
     return tuple(found)
 

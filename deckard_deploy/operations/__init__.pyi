@@ -11,6 +11,7 @@ from deckard_deploy.operations import catalog as catalog
 from deckard_deploy.operations import chat as chat
 from deckard_deploy.operations import choice as choice
 from deckard_deploy.operations import deployments as deployments
+from deckard_deploy.operations import derived_models as derived_models
 from deckard_deploy.operations import disk_space as disk_space
 from deckard_deploy.operations import doctor as doctor
 from deckard_deploy.operations import down as down
@@ -25,6 +26,7 @@ from deckard_deploy.operations import locked as locked
 from deckard_deploy.operations import logs as logs
 from deckard_deploy.operations import manifests as manifests
 from deckard_deploy.operations import measured_memory as measured_memory
+from deckard_deploy.operations import models as models
 from deckard_deploy.operations import monitoring as monitoring
 from deckard_deploy.operations import options as options
 from deckard_deploy.operations import patch_check as patch_check

@@ -22,7 +22,7 @@ from deckard_deploy.operations.deployments import (
 from deckard_deploy.operations.gateway import credentials
 from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.planning.plan import LaunchPlan
-from deckard_deploy.planning.roofline import Roofline, weight_bytes_read
+from deckard_deploy.planning.roofline import Roofline, expert_bytes, weight_bytes_read
 from deckard_deploy.running.gateway.files import CERTIFICATE
 from deckard_deploy.running.releases import Release, Releases
 
@@ -191,6 +191,7 @@ def _roofline(plan: LaunchPlan) -> Roofline | None:
     narrow = (plan.option("kv-cache-dtype") or "auto").startswith("fp8")
     return Roofline(
         weights=weight_bytes_read(model),
+        experts=expert_bytes(model),
         bandwidth=hardware.bandwidth_gb_s * 1e9,
         ranks=int(plan.option("tensor-parallel-size") or 1),
         architecture=model.architecture,

@@ -3,21 +3,32 @@
 from typing import Literal
 
 from deckard_deploy.catalog import library, listing
+from deckard_deploy.operations.derived_models import derive_model
+from deckard_deploy.operations.models import is_outside_catalog
+from deckard_deploy.operations.reporting import SILENT
+from deckard_deploy.weights.derivation import model_file
 
 Kind = Literal["profiles", "models", "engines"]
 _LOADERS = {"profiles": library.profile, "models": library.model, "engines": library.engine}
 
 
 def entry_json(kind: Kind, name: str) -> str:
-    """Return one entry as JSON. Raises BadInputError when there is no such one."""
+    """Return one entry as JSON. name: of the catalog; also a folder or a repository for a model.
+
+    Raises BadInputError when there is no such one, and the errors of `derive_model`.
+    """
+    if kind == "models" and is_outside_catalog(name):
+        return derive_model(name, None, SILENT).spec.model_dump_json(indent=2)
     return _LOADERS[kind](name).model_dump_json(indent=2)
 
 
 def entry_source(kind: Kind, name: str) -> str:
     """Return one entry's YAML, with the sources in its comments.
 
-    Raises BadInputError when there is no such one.
+    name: as for `entry_json`. Raises as `entry_json`.
     """
+    if kind == "models" and is_outside_catalog(name):
+        return model_file(derive_model(name, None, SILENT))
     _LOADERS[kind](name)
     return library.source(kind, name)
 

@@ -9,17 +9,20 @@ from pathlib import Path
 from deckard_deploy.catalog import library, listing, overrides
 from deckard_deploy.catalog.resolution import Resolved, resolve
 from deckard_deploy.errors import BadInputError
+from deckard_deploy.operations.models import find_model
 from deckard_deploy.operations.options import Choice
 from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.resources import LOCK_FILE
+from deckard_deploy.running.layout import StateDir
 
 DEFAULT_FILE = Path("deckard.yaml")
 
 
-def resolve_choice(choice: Choice, report: Reporter) -> Resolved:
+def resolve_choice(choice: Choice, report: Reporter, directory: StateDir | None = None) -> Resolved:
     """Return the settings of the catalog and of the user as one resolved choice.
 
-    Raises BadInputError; with `detect` also EnvironmentUnfitError when no profile fits this machine.
+    directory: keeps the configurations of repositories; None: the user's own. Raises BadInputError; with `detect` also
+    EnvironmentUnfitError when no profile fits this machine; the errors of `find_model`.
     """
     config = choice.config
     # A dangling link is an error, not another deployment.
@@ -41,10 +44,13 @@ def resolve_choice(choice: Choice, report: Reporter) -> Resolved:
         )
     is_file = "/" in name or name.endswith((".yaml", ".yml"))
     spec = library.profile_from_file(Path(name)) if is_file else library.profile(name)
-    resolved = resolve(deployment, profile=spec, compatibility=compatibility)
+    reference = deployment.model or (compatibility or spec).model
+    model = find_model(reference, directory, report)
+    resolved = resolve(deployment, profile=spec, compatibility=compatibility, model=model)
     asked = {
         "profile": name,
         "profile_file": spec.model_dump(mode="json") if is_file else None,
+        "model": model.model_dump(mode="json") if reference != model.name else None,
         "compatibility": choice.compat,
         "deployment": deployment.model_dump(mode="json", exclude_defaults=True),
         "lock": sha256(LOCK_FILE.read_bytes()).hexdigest() if LOCK_FILE.is_file() else None,

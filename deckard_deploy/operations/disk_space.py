@@ -6,6 +6,7 @@ from collections import defaultdict
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.errors import EnvironmentUnfitError
 from deckard_deploy.operations.manifests import hub_models, manifest_for
+from deckard_deploy.operations.models import folder_of
 from deckard_deploy.operations.options import DEFAULT_LOCK
 from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.planning.plan import LaunchPlan
@@ -38,7 +39,7 @@ def _weights(resolved: Resolved, directory: StateDir) -> list[DiskNeed]:
         return []
     needs = []
     for model in hub_models(resolved):
-        folder = directory.models / model.name
+        folder = folder_of(model, directory)
         manifest = manifest_for(model, folder, DEFAULT_LOCK)
         needs.append(DiskNeed(model.name, folder, bytes_to_download(manifest, folder)))
     return needs

@@ -34,7 +34,7 @@ def select_target(choice: Choice, state_dir: Path | None, report: Reporter, *, h
         with home_required():
             caches = tuple(Path.home() / folder for folder in _OWN_CACHES)
         return Target(folders=Folders(weights=directory.models, caches=caches))
-    resolved = resolve_choice(choice, report)
+    resolved = resolve_choice(choice, report, directory)
     plan = plan_for_host(resolved, directory, current_plan(directory, resolved.name))
     running = here and _running_plan_hash(directory, plan, report) is not None
     with home_required():

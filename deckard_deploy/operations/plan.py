@@ -11,6 +11,7 @@ from deckard_deploy.catalog.specs import Generated
 from deckard_deploy.errors import DoesNotFitError, EnvironmentUnfitError, IntegrityError
 from deckard_deploy.operations.choice import resolve_choice
 from deckard_deploy.operations.locked import apply_lock, require_locked
+from deckard_deploy.operations.models import folder_of
 from deckard_deploy.operations.options import Choice
 from deckard_deploy.operations.patches import with_needed_patches
 from deckard_deploy.operations.reporting import Reporter
@@ -65,7 +66,7 @@ def view_plan(choice: Choice, state_dir: Path | None, report: Reporter, *, locke
     locked: refuse every part that ./deckard.lock lacks. Raises BadInputError, IntegrityError.
     """
     directory = state_directory(state_dir)
-    resolved = resolve_choice(choice, report)
+    resolved = resolve_choice(choice, report, directory)
     current = current_plan(directory, resolved.name)
     planned = plan_with_memory(resolved, directory, current)
     if locked:
@@ -152,7 +153,7 @@ def _tensor_bytes(resolved: Resolved, directory: StateDir) -> dict[str, dict[str
     for model in (resolved.model, resolved.drafter):
         if model is None:
             continue
-        folder = directory.models / model.name
+        folder = folder_of(model, directory)
         if not folder.is_dir():
             continue
         try:

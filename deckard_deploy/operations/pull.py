@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from deckard_deploy.catalog.specs import Generated
+from deckard_deploy.catalog.specs import Generated, LocalFolder
 from deckard_deploy.operations.choice import resolve_choice
 from deckard_deploy.operations.manifests import hub_models, manifest_for
+from deckard_deploy.operations.models import folder_of
 from deckard_deploy.operations.options import DEFAULT_LOCK, Choice, LockUse
 from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.operations.weights import ensure_pulled, generate
@@ -29,11 +30,13 @@ def pull_models(
     dry_run: report what is missing, and fetch nothing.
     Raises the errors of `manifest_for` and `ensure_pulled`.
     """
-    resolved = resolve_choice(choice, report)
     directory = state_directory(state_dir)
+    resolved = resolve_choice(choice, report, directory)
+    if isinstance(resolved.model.weights, LocalFolder):
+        report.say(f"weights  {resolved.model.name} is your own: nothing to fetch")
     for model in (resolved.model, resolved.drafter):
         if model and isinstance(model.weights, Generated):
-            folder = directory.models / model.name
+            folder = folder_of(model, directory)
             report.say(
                 f"{'would   ' if dry_run else 'weights '} write {model.name}, which is generated, to {folder}"
             )
@@ -41,7 +44,7 @@ def pull_models(
                 generate(model, folder)
             yield folder
     for model in hub_models(resolved):
-        folder = directory.models / model.name
+        folder = folder_of(model, directory)
         if dry_run:
             manifest = manifest_for(model, folder, lock)
             missing = ModelFolder(folder).changed(manifest.needed)

@@ -26,8 +26,8 @@ Component = dict[str, Any]
 
 def bill_of_materials(choice: Choice, state_dir: Path | None, report: Reporter) -> dict[str, Any]:
     """Return the document as plain data (cyclonedx.org/docs/1.6/json)."""
-    resolved = resolve_choice(choice, report)
     directory = state_directory(state_dir)
+    resolved = resolve_choice(choice, report, directory)
     plan = plan_for_host(resolved, directory, current_plan(directory, resolved.name))
     return bill_of(plan, resolved, directory)
 

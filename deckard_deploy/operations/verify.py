@@ -58,7 +58,7 @@ def _pulled_models(
 ) -> Iterator[tuple[ModelSpec, ModelFolder, Manifest]]:
     """Yield each model of the choice that is from the hub, with its folder and its manifest."""
     directory = state_directory(state_dir)
-    for model in hub_models(resolve_choice(choice, report)):
+    for model in hub_models(resolve_choice(choice, report, directory)):
         folder = ModelFolder(directory.models / model.name)
         yield model, folder, manifest_for(model, folder.folder, lock)
 

@@ -1,12 +1,14 @@
 """The weights of a choice: generated, pulled, or a folder of the user's own."""
 
 from pathlib import Path
+from typing import cast
 
 from deckard_deploy.catalog import library, listing
 from deckard_deploy.catalog.resolution import Resolved
-from deckard_deploy.catalog.specs import Generated, HubRepository, ModelSpec
+from deckard_deploy.catalog.specs import Generated, HubRepository, LocalFolder, ModelSpec
 from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError
 from deckard_deploy.operations.manifests import manifest_for
+from deckard_deploy.operations.models import folder_of
 from deckard_deploy.operations.options import DEFAULT_LOCK, LockUse
 from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.rehearsal.folder import require_libraries
@@ -46,10 +48,10 @@ def ensure_weights(resolved: Resolved, directory: StateDir, report: Reporter) ->
         return
     for model in (resolved.model, resolved.drafter):
         if model and model.weights:
-            ensure_model(model, directory.models / model.name, report)
+            ensure_model(model, folder_of(model, directory), report)
     if resolved.drafter and resolved.drafter.weights:
-        target = directory.models / resolved.model.name
-        require_same_vocabulary(target, directory.models / resolved.drafter.name)
+        drafter = folder_of(resolved.drafter, directory)
+        require_same_vocabulary(folder_of(resolved.model, directory), drafter)
 
 
 def require_same_vocabulary(target: Path, drafter: Path) -> None:
@@ -88,6 +90,9 @@ def _require_user_folder(resolved: Resolved) -> None:
 
 def ensure_model(model: ModelSpec, folder: Path, report: Reporter) -> None:
     """Make sure the weights of one model are in `folder`. Raises the errors of `ensure_weights`."""
+    if isinstance(model.weights, LocalFolder):
+        report.say(f"weights  {model.name} in {folder}, which is your own: read, and never written")
+        return
     report.say(f"weights  {model.name} in {folder}")
     if isinstance(model.weights, Generated):
         generate(model, folder)
@@ -105,7 +110,8 @@ def generate(model: ModelSpec, folder: Path) -> None:
     if model.weights.generator == "tiny-assistant":
         assistant.write(folder, kind=model.weights.kind)
     else:
-        gemma4.write(folder, quantization=model.quantization)
+        # The catalog gives a generated model only a format that the generator writes.
+        gemma4.write(folder, quantization=cast("gemma4.Quantization", model.quantization))
 
 
 def remove_generated(directory: StateDir, report: Reporter) -> None:

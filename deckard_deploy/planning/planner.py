@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from deckard_deploy.catalog.option_schema import option_schema
 from deckard_deploy.catalog.resolution import Resolved
-from deckard_deploy.catalog.specs import ModelSpec, Serve, rank_count
+from deckard_deploy.catalog.specs import LocalFolder, ModelSpec, Serve, rank_count
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.planning.arguments import serve_arguments
 from deckard_deploy.planning.gateway import SOCKET, plan_gateway
@@ -163,14 +163,11 @@ def patch_folder(plan: LaunchPlan) -> PurePosixPath:
     return PurePosixPath(plan.patches[0].source).parent
 
 
-def model_folder(resolved: Resolved, paths: HostPaths) -> PurePosixPath:
-    """Return the host's folder of the target's weights."""
-    return paths.models / resolved.model.name
-
-
-def drafter_folder(drafter: ModelSpec, paths: HostPaths) -> PurePosixPath:
-    """Return the host's folder of a drafter's weights."""
-    return paths.models / drafter.name
+def model_folder(model: ModelSpec, models: PurePosixPath) -> PurePosixPath:
+    """Return the host's folder of a model's weights. models: the folder of all that this tool keeps."""
+    if isinstance(model.weights, LocalFolder):
+        return PurePosixPath(model.weights.folder)
+    return models / model.name
 
 
 def _engine_port(resolved: Resolved) -> int:
@@ -218,7 +215,7 @@ def _speculative(resolved: Resolved, paths: HostPaths) -> Serve:
     if resolved.engine.runtime == "docker":
         folder = f"/models/{drafter.name}"
     else:
-        folder = str(drafter_folder(drafter, paths))
+        folder = str(model_folder(drafter, paths.models))
     return {"speculative-config": {"model": folder, **settings}}
 
 
@@ -227,7 +224,7 @@ def _model_path(resolved: Resolved, paths: HostPaths) -> str:
     if resolved.compatibility:
         return resolved.compatibility.model_mount
     if resolved.engine.runtime == "process":
-        return str(model_folder(resolved, paths))
+        return str(model_folder(resolved.model, paths.models))
     return f"/models/{resolved.model.name}"
 
 
@@ -251,9 +248,11 @@ def _mounts(resolved: Resolved, paths: HostPaths) -> tuple[BindMount, ...]:
             source=kept.model_source, target=kept.model_mount, read_only=kept.model_mount_read_only
         )
         return (model,)
-    weights = [BindMount(source=str(model_folder(resolved, paths)), target=_model_path(resolved, paths))]
+    weights = [
+        BindMount(source=str(model_folder(resolved.model, paths.models)), target=_model_path(resolved, paths))
+    ]
     if resolved.drafter and resolved.drafter.weights:
-        source = str(drafter_folder(resolved.drafter, paths))
+        source = str(model_folder(resolved.drafter, paths.models))
         weights.append(BindMount(source=source, target=f"/models/{resolved.drafter.name}"))
     return (*weights, *_cache_mounts(resolved, paths))
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.catalog.specs import Architecture, Hardware, Measured, ModelSpec
-from deckard_deploy.planning.memory.parts import NVFP4_BYTES
+from deckard_deploy.planning.memory.parts import NVFP4_BYTES, copied_value_bytes
 from deckard_deploy.planning.memory.settings import CacheSettings
 
 # SVDQuant adds two BF16 matrices of rank 32 to each linear (ModelOpt 0.42.0, NVFP4_SVDQUANT_DEFAULT_CFG).
@@ -23,11 +23,12 @@ _PRECISION = 1e-6  # of an acceptance that bisection finds
 class Roofline(NamedTuple):
     """The ceiling of decode speed.
 
-    weights: bytes read in one step. bandwidth: bytes per second. ranks: GPUs that share both, communication
-    left out.
+    weights: bytes that each step reads. experts: bytes of all experts, of which a step reads those that its
+    tokens are routed to. bandwidth: bytes per second. ranks: GPUs that share both, communication left out.
     """
 
     weights: int
+    experts: int
     bandwidth: float
     ranks: int
     architecture: Architecture
@@ -36,7 +37,9 @@ class Roofline(NamedTuple):
 
     def step_bytes(self, sequences: int, context: int) -> int:
         """Return the bytes that one step reads on all GPUs together."""
-        return self.weights + sequences * kv_bytes_read(self.architecture, self.element_bytes, context)
+        experts = int(self.experts * used_experts(self.architecture, sequences))
+        cache = sequences * kv_bytes_read(self.architecture, self.element_bytes, context)
+        return self.weights + experts + cache
 
     def tokens_per_s(self, sequences: int, context: int) -> float:
         """Return the ceiling in tokens per second for all sequences together."""
@@ -96,6 +99,18 @@ def tokens_per_step(acceptance: float, tokens: int) -> float:
     return sum(acceptance**power for power in range(tokens + 1))
 
 
+def used_experts(shape: Architecture, tokens: int) -> float:
+    """Return the expected share (0 to 1) of a layer's experts that `tokens` tokens use together.
+
+    Each token uses experts_per_token different ones, here taken as equally likely: trained routers prefer some, so the
+    true share is lower.
+    """
+    if not shape.experts:
+        return 0.0
+    unused_by_one = 1 - shape.experts_per_token / shape.experts
+    return 1.0 - float(unused_by_one**tokens)
+
+
 def roofline_of(resolved: Resolved, settings: CacheSettings) -> Roofline | None:
     """Return the roofline of the target; None where the bandwidth is not known."""
     hardware: Hardware = resolved.profile.hardware
@@ -103,6 +118,7 @@ def roofline_of(resolved: Resolved, settings: CacheSettings) -> Roofline | None:
         return None
     return Roofline(
         weights=weight_bytes_read(resolved.model),
+        experts=expert_bytes(resolved.model),
         bandwidth=hardware.bandwidth_gb_s * 1e9,
         ranks=settings.tensor_parallel,
         architecture=resolved.model.architecture,
@@ -127,25 +143,45 @@ def drafting(target: ModelSpec, drafter: ModelSpec) -> DraftingEstimate | None:
         return None
     tokens = drafter.speculative.num_speculative_tokens
     if drafter.architecture.layers:
-        drafter_bytes = weight_bytes_read(drafter)
+        drafter_bytes = _bytes_of_one_token(drafter)
     else:
         # Without layers in the catalog, count the whole file: its head is its embedding, as in the target.
         drafter_bytes = int(drafter.size_gb * 1e9)
     # DFlash drafts a block in one pass; the other methods need a pass for each token.
     passes_per_token = 1 / tokens if drafter.speculative.method == "dflash" else 1.0
-    return DraftingEstimate(tokens=tokens, cost=passes_per_token * drafter_bytes / weight_bytes_read(target))
+    return DraftingEstimate(
+        tokens=tokens, cost=passes_per_token * drafter_bytes / _bytes_of_one_token(target)
+    )
+
+
+def _bytes_of_one_token(model: ModelSpec) -> float:
+    """Return the bytes of weights that a step with one token reads."""
+    return weight_bytes_read(model) + expert_bytes(model) * used_experts(model.architecture, 1)
+
+
+def expert_bytes(model: ModelSpec) -> int:
+    """Return the bytes of all experts of a model; 0 without experts."""
+    shape = model.architecture
+    if "experts" in model.component_bytes:
+        return model.component_bytes["experts"]
+    parameters = shape.layers * shape.experts * 3 * shape.hidden_size * shape.expert_intermediate_size
+    if model.quantization == "none":
+        return parameters * 2
+    return int(parameters * NVFP4_BYTES)
 
 
 def weight_bytes_read(model: ModelSpec) -> int:
-    """Return the bytes of weights that one step reads: all linears and the head.
+    """Return the bytes of weights that each step reads: all linears and the head, without experts.
 
     Neither the embedding's rows nor the vision tower count. The head is the embedding (tied), in BF16 in
     every quantization here.
     """
     shape = model.architecture
+    head = shape.vocabulary_size * shape.hidden_size * 2
+    if model.component_bytes:
+        return model.component_bytes.get("language", 0) + copied_value_bytes(model) + head
     linears = list(_linear_shapes(shape))
     parameters = sum(inputs * outputs for inputs, outputs in linears)
-    head = shape.vocabulary_size * shape.hidden_size * 2
     if model.quantization == "none":
         return parameters * 2 + head
     residual = 0

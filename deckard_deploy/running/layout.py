@@ -8,7 +8,7 @@
     releases/<plan hash>/               releases.py
     watch.json                          watch.py
     process.json, process.lock          process runtime: the server's state, the supervisor's lock
-  models/  cache/  engines/
+  models/  cache/  engines/  configurations/
   startups.jsonl
   bench/<id>.json                       benchmark records
 """
@@ -101,6 +101,11 @@ class StateDir:
     def models(self) -> Path:
         """The folder with one folder per model."""
         return self.root / "models"
+
+    @property
+    def configurations(self) -> Path:
+        """The small files of repositories of the hub that `--model` named, and their settled commits."""
+        return self.root / "configurations"
 
     @property
     def cache(self) -> Path:

@@ -2,7 +2,7 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,13 @@ class Checkpoint:
         found = self.config.get("text_config", self.config)
         return found if isinstance(found, dict) else {}
 
+    @property
+    def other_files(self) -> frozenset[str]:
+        """The names of all files in the folder."""
+        return frozenset(path.name for path in self.folder.iterdir() if path.is_file())
+
     def component_bytes(self) -> dict[str, int]:
-        """Return the size of the tensors in bytes by component: language, embeddings, vision, audio."""
+        """Return the size of the tensors in bytes by component: a key of ModelSpec.component_bytes."""
         sizes: Counter[str] = Counter()
         for name, tensor in self.tensors.items():
             sizes[_component(name)] += tensor.bytes
@@ -50,17 +55,28 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     if not folder.is_dir():
         raise IntegrityError(f"{folder} is not a folder of weights", hint="deckard-deploy pull")
     _refuse_code(folder)
+    names = {path.name for path in folder.glob("*.safetensors")}
+    return assemble_checkpoint(folder, names, lambda name: read_header(folder / name))
+
+
+def assemble_checkpoint(
+    folder: Path, shards: Collection[str], header: Callable[[str], dict[str, Tensor]]
+) -> Checkpoint:
+    """Return the checkpoint whose configuration is in `folder`. Raises IntegrityError, one line.
+
+    shards: the names of the safetensors files that exist, here or on the hub. header: reads the header of one.
+    """
     config = _read_config(folder)
     quantization, producer = _quantization(folder, config)
     tensors: dict[str, Tensor] = {}
     files: dict[str, Path] = {}
-    for path, header in _shards(folder):
-        duplicates = tensors.keys() & header.keys()
+    for path, found in _shards(folder, shards, header):
+        duplicates = tensors.keys() & found.keys()
         if duplicates:
             name = min(duplicates)
             raise IntegrityError(f"{path}: tensor {name} is in {files[name].name} too")
-        tensors |= header
-        files |= dict.fromkeys(header, path)
+        tensors |= found
+        files |= dict.fromkeys(found, path)
     return Checkpoint(folder, config, quantization, producer, tensors, files)
 
 
@@ -126,28 +142,29 @@ def _producer_text(producer: object) -> str:
     return escaped(" ".join(words))
 
 
-def _shards(folder: Path) -> Iterator[tuple[Path, dict[str, Tensor]]]:
+def _shards(
+    folder: Path, present: Collection[str], header: Callable[[str], dict[str, Tensor]]
+) -> Iterator[tuple[Path, dict[str, Tensor]]]:
     """Yield every safetensors file with its header; the files of the index if there is one."""
-    present = {path.name: path for path in folder.glob("*.safetensors")}
     index = folder / INDEX
     if not index.exists():
         if not present:
             raise IntegrityError(f"{folder}: no safetensors file is there", hint="deckard-deploy pull")
-        for _, path in sorted(present.items()):
-            yield path, read_header(path)
+        for name in sorted(present):
+            yield folder / name, header(name)
         return
     for shard, names in sorted(_indexed_tensors(index).items()):
         if shard not in present:
             raise IntegrityError(
                 f"{index}: {escaped(shard)} is listed, and is not there", hint="deckard-deploy pull"
             )
-        header = read_header(present[shard])
-        different = names ^ header.keys()
+        found = header(shard)
+        different = names ^ found.keys()
         if different:
             raise IntegrityError(
                 f"{index}: {escaped(min(different))} is not in both {escaped(shard)} and the index"
             )
-        yield present[shard], header
+        yield folder / shard, found
 
 
 def _indexed_tensors(index: Path) -> dict[str, set[str]]:
@@ -172,4 +189,6 @@ def _component(name: str) -> str:
         return "audio"
     if "embed_tokens" in name or name.startswith("lm_head"):
         return "embeddings"
+    if ".experts." in name:
+        return "experts"
     return "language"

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from deckard_deploy.catalog.specs import Architecture
 from deckard_deploy.weights.safetensors_header import Tensor
 
 SERVED = ("Gemma4ForConditionalGeneration", "Gemma4ForCausalLM")  # vLLM 0.19.1 models/registry.py
@@ -40,6 +41,49 @@ def layers(text: Mapping[str, Any]) -> list[Layer]:
     per_layer = text.get("per_layer_config") or {}
     exceptions = {int(layer): change for layer, change in per_layer.items()}
     return [_layer(text, kind, exceptions.get(number)) for number, kind in enumerate(kinds)]
+
+
+def architecture(text: Mapping[str, Any]) -> Architecture:
+    """Return the numbers of the text tower that planning needs.
+
+    Raises KeyError for a missing key, ValueError for a layout that planning does not know, and the errors of `layers`.
+    """
+    found = layers(text)
+    sliding = [layer for layer in found if layer.kind == "sliding_attention"]
+    full = [layer for layer in found if layer.kind == "full_attention"]
+    if not sliding or not full or len(set(sliding)) > 1 or len(set(full)) > 1:
+        raise ValueError("the layers are not of one sliding and one full kind")
+    period = len(found) // len(full)
+    kinds = [
+        "full_attention" if number % period == 0 else "sliding_attention"
+        for number in range(1, len(found) + 1)
+    ]
+    if [layer.kind for layer in found] != kinds:
+        raise ValueError(f"layer_types is not one full layer after every {period - 1} sliding ones")
+    moe = bool(text.get("enable_moe_block"))
+    return Architecture(
+        layers=len(found),
+        sliding_layers=len(sliding),
+        sliding_window=_positive(text["sliding_window"]),
+        hidden_size=_positive(text["hidden_size"]),
+        attention_heads=sliding[0].heads,
+        kv_heads=sliding[0].kv_heads,
+        global_kv_heads=full[0].kv_heads,
+        head_dim=sliding[0].head_dim,
+        global_head_dim=full[0].head_dim,
+        kv_shared_layers=_count(text.get("num_kv_shared_layers")),
+        k_eq_v=bool(text.get("attention_k_eq_v")),
+        intermediate_size=_positive(text["intermediate_size"]),
+        vocabulary_size=_positive(text["vocab_size"]),
+        per_layer_input_size=_count(text.get("hidden_size_per_layer_input")),
+        experts=_positive(text["num_experts"]) if moe else 0,
+        experts_per_token=_positive(text["top_k_experts"]) if moe else 0,
+        expert_intermediate_size=_positive(text["moe_intermediate_size"]) if moe else 0,
+    )
+
+
+def _count(value: Any) -> int:  # noqa: ANN401  the file may hold any type
+    return _positive(value) if value else 0
 
 
 def _layer(text: Mapping[str, Any], kind: str, exception: Mapping[str, Any] | None) -> Layer:

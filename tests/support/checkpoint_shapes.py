@@ -30,10 +30,27 @@ class Shapes:
     k_eq_v: bool
     vision: tuple[int, int, int]
     per_layer_input: int = 0
+    window: int = 1024
+    shared: int = 0
+    context: int = 262144
 
 
 BIG = Shapes(60, 6, 5376, 21504, 32, 16, 4, k_eq_v=True, vision=(27, 1152, 4304))
-SMALL = Shapes(42, 6, 2560, 10240, 8, 2, 2, k_eq_v=False, vision=(16, 768, 3072), per_layer_input=256)
+SMALL = Shapes(
+    42,
+    6,
+    2560,
+    10240,
+    8,
+    2,
+    2,
+    k_eq_v=False,
+    vision=(16, 768, 3072),
+    per_layer_input=256,
+    window=512,
+    shared=18,
+    context=131072,
+)
 
 
 def write(folder: Path, shapes: Shapes, *, shards: int = 5) -> Path:
@@ -89,7 +106,12 @@ def config(shapes: Shapes) -> dict[str, Any]:
             "head_dim": 256,
             "global_head_dim": 512,
             "attention_k_eq_v": shapes.k_eq_v,
+            "sliding_window": shapes.window,
+            "num_kv_shared_layers": shapes.shared,
+            "hidden_size_per_layer_input": shapes.per_layer_input,
+            "max_position_embeddings": shapes.context,
         },
+        "vision_config": {"num_hidden_layers": shapes.vision[0]},
     }
 
 

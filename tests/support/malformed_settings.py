@@ -170,7 +170,8 @@ FILES = (
     _file("list-section", "serve: [max-num-seqs]\n", says="deckard.yaml:1: serve"),
     _file("newline-key", '"a\\nb": 1\n', says="a\\nb: unknown key"),
     _file("unknown-option", "serve:\n  max_num_seqs: 4\n", says="did you mean 'max-num-seqs'?"),
-    _file("unknown-profile", "model: x/y\n", says="deckard.yaml:1: model"),
+    _file("unknown-model", "model: x/y/z\n", says="x/y/z: no such folder"),
+    _file("model-with-escape", 'model: "x\\ey"\n', says="deckard.yaml:1: model"),
     _profile("empty", "", says="mine.yaml:1: 'name' is required"),
     _profile(
         "typo",

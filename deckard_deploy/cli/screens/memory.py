@@ -73,8 +73,13 @@ def lengths(memory: MemoryPlan) -> tuple[int, ...]:
     return (full,)
 
 
-def memory_lines(memory: MemoryPlan | Unknown, changes: tuple[MemoryChange, ...], *, limit: int) -> list[str]:
-    """Return the memory as lines of at most 80 columns. limit: the model's longest context, in tokens."""
+def memory_lines(
+    memory: MemoryPlan | Unknown, changes: tuple[MemoryChange, ...], *, limit: int | None
+) -> list[str]:
+    """Return the memory as lines of at most 80 columns.
+
+    limit: the model's longest context, in tokens; None if it is not known.
+    """
     if isinstance(memory, Unknown):
         return [f"memory       not known: {memory}"]
     lines = [f"memory       {_bounds(memory)}"]
@@ -148,7 +153,7 @@ def _explained_sequence(memory: MemoryPlan) -> list[str]:
     return lines
 
 
-def _fitting(memory: MemoryPlan, limit: int) -> list[str]:
+def _fitting(memory: MemoryPlan, limit: int | None) -> list[str]:
     settings = memory.settings
     lines = []
     for length in lengths(memory):
@@ -158,7 +163,7 @@ def _fitting(memory: MemoryPlan, limit: int) -> list[str]:
     if settings.max_num_seqs < memory.sequences(settings.max_model_len):
         at_once = f"{settings.max_num_seqs} run at once (max-num-seqs)"
         lines.append(f"             {at_once}; the rest keeps prefixes for later")
-    longest = memory.longest(limit)
+    longest = memory.longest(limit or memory.settings.max_model_len)
     line = f"largest      a context of {longest:,} tokens, alone"
     if longest == limit:
         line += " (the model's limit)"

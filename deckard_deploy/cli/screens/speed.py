@@ -10,8 +10,10 @@ from deckard_deploy.planning.roofline import (
     DraftingEstimate,
     Roofline,
     drafting_of,
+    kv_bytes_read,
     roofline_of,
     tokens_per_step,
+    used_experts,
 )
 from deckard_deploy.system.unknown import Unknown
 
@@ -155,8 +157,13 @@ def _explained_decoding(settings: CacheSettings, roofline: Roofline) -> list[str
         "decoding     tok/s <= sequences * bandwidth / (weights + sequences * KV)",
         f"             bandwidth {bandwidth_gb_s:g} GB/s, weights {weights_gb:.2f} GB a step",
     ]
+    if roofline.experts:
+        one = used_experts(roofline.architecture, 1)
+        lines.append(
+            f"             and {one:.1%} of {roofline.experts / 1e9:.2f} GB of experts for one sequence"
+        )
     for context in contexts:
-        kv_gb = (roofline.step_bytes(1, context) - roofline.weights) / 1e9
+        kv_gb = kv_bytes_read(roofline.architecture, roofline.element_bytes, context) / 1e9
         lines.append(f"             KV {kv_gb:.3f} GB a step at {context:,} tokens")
     head = "".join(f"{context:>12,}" for context in contexts)
     lines.append(f"             sequences{head}  tokens of context")

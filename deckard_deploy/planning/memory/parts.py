@@ -94,14 +94,14 @@ def weight_parts(
 def _weight_part(
     name: str, model: ModelSpec, settings: CacheSettings, measured: Mapping[str, Mapping[str, int]]
 ) -> MemoryPart:
-    components = measured.get(model.name)
+    components = measured.get(model.name) or model.component_bytes
     if components:
         total = sum(components.values())
         source = f"its tensors: {_component_sizes(components)}"
     else:
         total = int(model.size_gb * 1e9)
         source = "its size in the catalog"
-    copied = _copied_value_bytes(model)
+    copied = copied_value_bytes(model)
     if copied:
         source += f"; and {readable_bytes(copied)} that vLLM copies (a full layer's keys for its values)"
     size = (total + copied) // settings.tensor_parallel
@@ -112,7 +112,7 @@ def _component_sizes(components: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {readable_bytes(size)}" for name, size in components.items())
 
 
-def _copied_value_bytes(model: ModelSpec) -> int:
+def copied_value_bytes(model: ModelSpec) -> int:
     """Return the bytes of k_proj that vLLM copies into the place of a full layer's missing v_proj.
 
     models/gemma4.py, `attention_k_eq_v`.
@@ -122,7 +122,7 @@ def _copied_value_bytes(model: ModelSpec) -> int:
         return 0
     full_layers = shape.layers - shape.sliding_layers
     parameters = full_layers * shape.hidden_size * shape.global_kv_heads * shape.global_head_dim
-    bytes_per_parameter = 2 if model.quantization == "none" else NVFP4_BYTES
+    bytes_per_parameter = NVFP4_BYTES if model.quantization.startswith("nvfp4") else 2
     return int(parameters * bytes_per_parameter)
 
 

@@ -62,6 +62,8 @@ def cache_settings(resolved: Resolved) -> CacheSettings:
     if serve.get("cpu-offload-gb"):
         raise UnknownMemoryError("how much of the weights stays here is not computed with --cpu-offload-gb")
     ranks = _int_option(serve, "tensor-parallel-size", 1)
+    if resolved.model.architecture.layers == 0:
+        raise UnknownMemoryError(f"memory is not computed for the architecture of {resolved.model.name}")
     length = serve.get("max-model-len", resolved.model.context_limit)
     if not isinstance(length, int) or length < 1:
         raise UnknownMemoryError(f"--max-model-len {length} leaves the length to vLLM")
