@@ -1,8 +1,10 @@
 """The start of an engine, followed until the endpoint is proven ready."""
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from types import MappingProxyType
 
@@ -38,6 +40,22 @@ def probe(release: Release, *, directory: StateDir, timeout_s: float = 120.0) ->
         access=credentials(plan, directory),
         timeout_s=timeout_s,
     )
+
+
+def probe_ranks(
+    release: Release, count: int, *, directory: StateDir, timeout_s: float = 120.0
+) -> list[Readiness]:
+    """Ask each of `count` data-parallel ranks at the same time. Return their answers, in the order of the ranks."""
+    launch = release.launch()
+    ask = functools.partial(
+        readiness.probe_rank,
+        release.plan.base_url,
+        launch_id=launch.launch_id if launch else "",
+        access=credentials(release.plan, directory),
+        timeout_s=timeout_s,
+    )
+    with ThreadPoolExecutor(max_workers=count) as pool:
+        return list(pool.map(ask, range(count)))
 
 
 def wait_until_ready(

@@ -1,13 +1,15 @@
 """`watch`: keep the current release answering, judged by real completions."""
 
 import time
+from collections import defaultdict
+from collections.abc import Mapping
 
 from deckard_deploy.errors import NetworkError
 from deckard_deploy.measuring.metrics import metrics_url, scrape
 from deckard_deploy.operations.deployments import open_deployment, select_deployment
 from deckard_deploy.operations.gateway import credentials
 from deckard_deploy.operations.options import Selection
-from deckard_deploy.operations.readiness import probe
+from deckard_deploy.operations.readiness import probe, probe_ranks
 from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.running.deploy import DeploymentContext
@@ -15,7 +17,7 @@ from deckard_deploy.running.docker.daemon import DaemonConnection
 from deckard_deploy.running.layout import StateDir
 from deckard_deploy.running.releases import Release
 from deckard_deploy.running.watch import Canary, Watch, exclusive_watch
-from deckard_deploy.startup.readiness import Outcome
+from deckard_deploy.startup.readiness import Outcome, Readiness
 
 TOKEN_COUNTERS = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total")
 
@@ -55,31 +57,53 @@ def _endpoint(context: DeploymentContext) -> str | None:
 
 
 class CompletionCanary:
-    """A request for a completion, next to the engine's token counters: a busy engine is not a hung one."""
+    """A request for a completion, next to the engine's token counters: a busy engine is not a hung one.
+
+    Every data-parallel rank is asked, and has counters of its own: the others answer while one hangs.
+    """
 
     def __init__(self, directory: StateDir, deadline_s: float) -> None:
         """deadline_s: seconds for an answer."""
         self._directory = directory
         self._deadline_s = deadline_s
-        self._tokens: float | None = None
+        self._tokens: Mapping[int, float] = {}
 
     def __call__(self, release: Release) -> Canary:
         """Probe the release once."""
-        found = probe(release, directory=self._directory, timeout_s=self._deadline_s)
-        before = self._tokens
-        self._tokens = _tokens_so_far(release.plan, self._directory)
-        worked = before is not None and self._tokens is not None and self._tokens > before
-        answered = found.outcome is Outcome.READY or (found.timed_out and worked)
-        final = found.outcome is Outcome.ENGINE_DEAD
-        # A restart changes neither the key nor the server that has the port.
-        restart_helps = found.outcome not in (Outcome.OTHER_SERVER, Outcome.KEY_REFUSED)
-        return Canary(answered, f"{found.outcome}: {found.detail}", final, restart_helps)
+        ranks = release.plan.data_parallel_size
+        if ranks == 1:
+            answers = [probe(release, directory=self._directory, timeout_s=self._deadline_s)]
+        else:
+            answers = probe_ranks(release, ranks, directory=self._directory, timeout_s=self._deadline_s)
+        before, self._tokens = self._tokens, _tokens_so_far(release.plan, self._directory)
+        for rank, found in enumerate(answers):
+            worked = rank in before and self._tokens.get(rank, 0) > before[rank]
+            if found.outcome is not Outcome.READY and not (found.timed_out and worked):
+                return _failed(found, f"rank {rank} of {ranks} is " if ranks > 1 else "")
+        return Canary(answered=True, detail="")
 
 
-def _tokens_so_far(plan: LaunchPlan, directory: StateDir) -> float | None:
-    """Return the tokens that the engine has read and written so far; None when it does not answer."""
+def _failed(found: Readiness, who: str) -> Canary:
+    """Return the canary of a question without an answer. who: the rank, as the beginning of a sentence."""
+    # A restart changes neither the key nor the server that has the port.
+    restart_helps = found.outcome not in (Outcome.OTHER_SERVER, Outcome.KEY_REFUSED)
+    final = found.outcome is Outcome.ENGINE_DEAD
+    return Canary(
+        answered=False,
+        detail=f"{who}{found.outcome}: {found.detail}",
+        final=final,
+        restart_helps=restart_helps,
+    )
+
+
+def _tokens_so_far(plan: LaunchPlan, directory: StateDir) -> dict[int, float]:
+    """Return the tokens that each rank has read and written so far; nothing when the engine does not answer."""
     try:
         samples = scrape(metrics_url(plan.base_url), credentials(plan, directory)).samples
     except NetworkError:
-        return None
-    return sum(sum(samples[name].values()) for name in TOKEN_COUNTERS if name in samples)
+        return {}
+    tokens: dict[int, float] = defaultdict(float)
+    for name in TOKEN_COUNTERS:
+        for labels, value in samples.get(name, {}).items():
+            tokens[int(dict(labels).get("engine", "0"))] += value
+    return dict(tokens)

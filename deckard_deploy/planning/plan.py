@@ -204,6 +204,11 @@ class LaunchPlan(PlanPart):
         sizes = [self.option(name) for name in PARALLEL_OPTIONS]
         return math.prod(int(size) for size in sizes if size)
 
+    @property
+    def data_parallel_size(self) -> int:
+        """The number of data-parallel ranks: copies of the model behind one endpoint."""
+        return int(self.option("data-parallel-size") or 1)
+
     def with_draft_tokens(self, tokens: int) -> "LaunchPlan":
         """Return the plan with `tokens` drafted tokens per step; 0: without its drafter, all else equal.
 

@@ -25,6 +25,8 @@ LIST_TIMEOUT_S = 5.0
 CHUNK, MAX_BODY = 1 << 16, 1 << 20  # bytes; vLLM answers with a few kB, another server may send any amount
 MAX_TOKENS = 64  # a reasoning model spends some on its reasoning, which counts as text too
 MAX_SHOWN = 60  # characters of the answer in the detail
+# vLLM 0.19.1 entrypoints/openai/engine/serving.py:866
+RANK_HEADER = "X-data-parallel-rank"
 QUESTION = "Reply with the single word: ready"
 
 
@@ -87,6 +89,31 @@ def probe(
     # The timeouts of the sockets apply to each piece that arrives; this one applies to the whole.
     late = Readiness(Outcome.NOT_ANSWERING, f"no end of an answer at {base_url}", timed_out=True)
     return call.answer(list_s + timeout_s) or late
+
+
+def probe_rank(
+    base_url: str,
+    rank: int,
+    *,
+    launch_id: str,
+    access: EndpointCredentials = ANONYMOUS,
+    timeout_s: float = 120.0,
+) -> Readiness:
+    """Ask one data-parallel rank for a completion; the gateway passes its number on. Never raises as `probe`."""
+    call = BackgroundCall(functools.partial(_probe_rank, base_url, rank, launch_id, access, timeout_s))
+    late = Readiness(Outcome.NOT_ANSWERING, f"no end of an answer at {base_url}", timed_out=True)
+    return call.answer(timeout_s) or late
+
+
+def _probe_rank(
+    base_url: str, rank: int, launch_id: str, access: EndpointCredentials, timeout_s: float
+) -> Readiness:
+    with session(access) as client:
+        client.headers[RANK_HEADER] = str(rank)
+        try:
+            return _check_completion(client, base_url, launch_id, timeout_s)
+        except requests.RequestException as error:
+            return _from_error(error, base_url)
 
 
 def _probe(

@@ -19,6 +19,8 @@ class Models(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        if self.headers.get("X-data-parallel-rank", "none") == os.environ.get("FAKE_HUNG_RANK"):
+            time.sleep(600)
         self.send({"choices": [{"message": {"content": "ready"}, "finish_reason": "stop"}]})
 
     def send(self, answer: object) -> None:

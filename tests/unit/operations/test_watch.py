@@ -31,6 +31,16 @@ def test_no_restart_for_another_server(fake: FakeDeployment) -> None:
     assert canary.detail.startswith("other server: ")
 
 
+@pytest.mark.parametrize(("hung", "answered"), [("none", True), ("1", False)])
+def test_each_data_parallel_rank_is_asked(fake: FakeDeployment, hung: str, answered: bool) -> None:  # noqa: FBT001
+    """The other rank goes on answering while one hangs."""
+    plan = fake.plan(FAKE_HUNG_RANK="" if hung == "none" else hung)
+    plan = plan.model_copy(update={"arguments": (*plan.arguments, "--data-parallel-size", "2")})
+    canary = CompletionCanary(fake.state, 2)(fake.proven(plan))
+    assert (canary.answered, canary.final, canary.restart_helps) == (answered, False, True)
+    assert canary.detail.startswith("" if answered else "rank 1 of 2 is not answering: ")
+
+
 def test_watch_without_current_release_fails(fake: FakeDeployment, report: RecordingReporter) -> None:
     fake.stored(fake.plan())
     with pytest.raises(BadInputError):
