@@ -7,9 +7,10 @@ from typing import TypeVar
 from deckard_deploy.catalog import strict_yaml
 from deckard_deploy.catalog.listing import Kind, names
 from deckard_deploy.catalog.specs import Compatibility, EngineSpec, HardwareProfile, ModelSpec, Spec
-from deckard_deploy.catalog.validation import closest, validate
+from deckard_deploy.catalog.validation import validate
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.resources import catalog_dir
+from deckard_deploy.system.suggestion import closest
 
 SpecT = TypeVar("SpecT", bound=Spec)
 

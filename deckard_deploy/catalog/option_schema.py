@@ -6,6 +6,7 @@ scripts/extract_option_schema.py writes the JSON files under schemas/ from that 
 
 import json
 import operator
+import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from types import MappingProxyType
@@ -14,9 +15,9 @@ from typing import Any, Literal, NamedTuple
 from pydantic import JsonValue
 
 from deckard_deploy.catalog.strict_yaml import shortened
-from deckard_deploy.catalog.validation import closest
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.resources import catalog_dir
+from deckard_deploy.system.suggestion import closest
 from deckard_deploy.system.text import escaped
 
 OptionKind = Literal["flag", "toggle", "integer", "number", "text", "json", "list"]
@@ -38,6 +39,14 @@ class Option(NamedTuple):
     default: JsonValue = None
 
 
+class RefusedOptionError(BadInputError):
+    """An option that the release does not have, or whose value it refuses. name: without dashes."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+
 class OptionSchema(NamedTuple):
     """The options by name (without dashes) and the environment variables of one release."""
 
@@ -50,10 +59,10 @@ class OptionSchema(NamedTuple):
         option = self.options.get(name)
         if option is None:
             near = closest(name, self.options)
-            raise BadInputError(f"vLLM {self.vllm_version} has no option --{escaped(name)}{near}")
+            raise RefusedOptionError(name, f"vLLM {self.vllm_version} has no option --{escaped(name)}{near}")
         reason = _mismatch(option, value)
         if reason:
-            raise BadInputError(f"--{name} {shortened(value)}: {reason}")
+            raise RefusedOptionError(name, f"--{name} {shortened(value)}: {reason}")
 
     def check_environment(self, name: str, library_variables: tuple[str, ...]) -> None:
         """Raise BadInputError for a variable that neither vLLM nor a library under it reads."""
@@ -81,16 +90,30 @@ def _mismatch(option: Option, value: JsonValue) -> str:
 
 
 def _integer_mismatch(option: Option, value: JsonValue) -> str:
-    # Only digits: 64k and 1.5M, which vLLM reads too (human_readable_int, vllm/engine/arg_utils.py), are
-    # refused.
     if isinstance(value, str) and value in option.choices:
         return ""
     if not isinstance(value, int) or isinstance(value, bool):
-        return "a whole number was expected"
+        return f"a whole number was expected{_written_out(value)}"
     numbers = [choice for choice in option.choices if isinstance(choice, int)]
     if numbers and value not in numbers:
         return f"one of {_join(numbers)} was expected"
     return _out_of_bounds(option, value)
+
+
+def _written_out(value: JsonValue) -> str:
+    """Return what vLLM reads 64k and 64K as: thousands and 1,024s, which are easily confused.
+
+    human_readable_int, vllm/engine/arg_utils.py:2286 (0.19.1).
+    """
+    found = re.fullmatch(r"(\d{1,9})([kKmM])", str(value))
+    if not found:
+        return ""
+    number, power = int(found[1]), 1 if found[2] in "kK" else 2
+    letter = found[2].lower()
+    thousands, powers_of_two = number * 1000**power, number * 1024**power
+    return (
+        f", written out: {powers_of_two} (vLLM's {number}{letter.upper()}) or {thousands} ({number}{letter})"
+    )
 
 
 def _number_mismatch(option: Option, value: JsonValue) -> str:

@@ -1,8 +1,9 @@
 """Merge deckard.yaml and `--set key=value` into one `Deployment`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from deckard_deploy.catalog import library, strict_yaml
@@ -31,6 +32,16 @@ def with_settings(document: Document, settings: Iterable[str]) -> Deployment:
 
     Raises BadInputError, which names the setting.
     """
+    return validate(merged(document, settings), Deployment)
+
+
+def merged(
+    document: Document, settings: Iterable[str], written_as: Mapping[str, str] = MappingProxyType({})
+) -> Document:
+    """Return the document with each `key=value` over it, and with the origin of each. Raises BadInputError.
+
+    written_as: the settings that stand for an option of their own, as the user typed them.
+    """
     data: dict[str, Any] = _copy_sections(document.data)
     origins: dict[KeyPath, str] = {}
     for setting in settings:
@@ -46,8 +57,8 @@ def with_settings(document: Document, settings: Iterable[str]) -> Deployment:
             target[leaf] = text  # a variable's value is always text
         else:
             target[leaf] = _parse_value(setting, text)
-        origins[path] = f"--set {escaped(setting)}"
-    return validate(replace(document, data=data, origins=origins), Deployment)
+        origins[path] = escaped(written_as.get(setting, f"--set {setting}"))
+    return replace(document, data=data, origins=origins)
 
 
 def _split_setting(setting: str) -> tuple[tuple[str, ...], str]:

@@ -23,6 +23,7 @@ from deckard_deploy.catalog.specs import (
 )
 from deckard_deploy.catalog.translation import migrate_options
 from deckard_deploy.errors import BadInputError
+from deckard_deploy.system.suggestion import closest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +222,9 @@ def _find_drafter(name: str, model: ModelSpec) -> ModelSpec:
     known = ", ".join(drafter.name for drafter in own) or "none"
     if name in names("models") and library.model(name).role != "drafter":
         raise BadInputError(f"{name} is not a drafter; {model.name} has: {known}")
-    library.model(name)  # raises for an unknown name, with the closest known one
+    if name not in names("models"):
+        near = closest(name, [drafter.name for drafter in own]) or f"; {model.name} has: {known}"
+        raise BadInputError(f"no drafter named {name[:80]!r}{near}")
     raise BadInputError(f"{name} does not draft for {model.name}; it has: {known}")
 
 

@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 
 from deckard_deploy.catalog.option_schema import OptionSchema
 from deckard_deploy.catalog.specs import Container, Environment, Serve, rank_count
-from deckard_deploy.catalog.validation import closest
 from deckard_deploy.errors import BadInputError
+from deckard_deploy.system.suggestion import closest
 
 MAX_SEQUENCES = 64
 MAX_RESTARTS = 2

@@ -11,9 +11,10 @@ from pydantic import Field
 from deckard_deploy.catalog import strict_yaml
 from deckard_deploy.catalog.specs import Environment, Serve, Spec
 from deckard_deploy.catalog.strict_yaml import shortened
-from deckard_deploy.catalog.validation import closest, validate
+from deckard_deploy.catalog.validation import validate
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.resources import catalog_dir
+from deckard_deploy.system.suggestion import closest
 from deckard_deploy.system.text import escaped
 
 

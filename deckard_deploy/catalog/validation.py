@@ -1,24 +1,24 @@
 """Validate a strict YAML document as a spec; errors name the file, line, key path and the likely intent."""
 
-import difflib
 import json
-from collections.abc import Iterable
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from deckard_deploy.catalog.strict_yaml import Document, KeyPath, shortened
 from deckard_deploy.errors import BadInputError
+from deckard_deploy.system.suggestion import closest
 
 SpecT = TypeVar("SpecT", bound=BaseModel)
 
 
-def closest(word: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'X'?`, or "" when no known word is near."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    if not near:
-        return ""
-    return f"; did you mean {near[0]!r}?"
+# pydantic's words for the usual mistakes, in the words of the options of vLLM.
+_EXPECTED = {
+    "int_type": "a whole number was expected",
+    "float_type": "a number was expected",
+    "bool_type": "true or false was expected",
+    "string_type": "text was expected: quote it",
+}
 
 
 def validate(document: Document, spec: type[SpecT]) -> SpecT:
@@ -45,8 +45,10 @@ def _one_line(document: Document, spec: type[BaseModel], error: ValidationError)
     elif first["type"] == "missing":
         reason = f"{location[-1]!r} is required"
     else:
-        message = first["msg"].removeprefix("Value error, ")
+        message = _EXPECTED.get(first["type"]) or first["msg"].removeprefix("Value error, ")
         reason = f"{shortened(first['input'])}: {message[0].lower()}{message[1:]}"
+        if first["type"] == "int_type" and str(first["input"]).isdecimal():
+            reason += ", without quotes"
     if len(details) > 1:
         reason += f" (and {len(details) - 1} more)"
     return f"{document.where(_key_path(document, location))}: {reason}"

@@ -3,16 +3,20 @@
 import json
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from deckard_deploy import operations
 from deckard_deploy.cli import bench_compare, bench_report, bench_spec, bench_startup, screens
+from deckard_deploy.cli.names import deployment_names, record_names
 from deckard_deploy.cli.options import json_option, numbers, selection_option, state_option
-from deckard_deploy.cli.output import say
+from deckard_deploy.cli.output import say, write_text
 from deckard_deploy.cli.reporter import TERMINAL
 from deckard_deploy.operations.options import Selection
+
+if TYPE_CHECKING:
+    from deckard_deploy.measuring.workload import Settings
 
 
 @click.group(invoke_without_command=True)
@@ -38,9 +42,17 @@ from deckard_deploy.operations.options import Selection
     "--compare", "against", metavar="NAME", help="Then compare with a record or a published table: seed."
 )
 @click.option(
-    "--beside", metavar="NAME", help="Another deployment that runs, measured in turn, to compare with."
+    "--beside",
+    metavar="NAME",
+    shell_complete=deployment_names,
+    help="Another deployment that runs, measured in turn, to compare with.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be run, and run nothing.")
+@click.option(
+    "--save-prompts",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="With --dry-run: write the prompts that the printed command reads.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 @click.pass_context
 def bench(
@@ -66,14 +78,13 @@ def bench(
         return
 
     as_json = more.pop("as_json")
+    save_prompts = more.pop("save_prompts")
     settings = operations.bench.sweep_settings(**more)
     deployments = operations.bench.select(selection, beside)
     # Before the sweep, so that a wrong name does not cost one.
     old = operations.bench_compare.find_named(against, selection.state_dir) if against else None
     if dry_run:
-        at_once = ", ".join(map(str, settings.concurrency))
-        say(f"would    run this {settings.counted} times at each of {at_once} at once:")
-        click.echo(shlex.join(operations.bench.bench_command(deployments[0], settings, TERMINAL)))
+        _print_command(deployments[0], settings, save_prompts)
         return
     records = operations.bench.run_sweep(deployments, settings, TERMINAL)
     for record in records:
@@ -82,6 +93,23 @@ def bench(
     if compared and not as_json:
         click.echo()
         screens.bench.print_comparison(compared)
+
+
+def _print_command(
+    deployment: "operations.deployments.DeploymentRef",
+    settings: "Settings",
+    save_prompts: Path | None,
+) -> None:
+    typed = operations.bench.typed_bench(deployment, settings, save_prompts or Path("prompts.json"), TERMINAL)
+    concurrency = ", ".join(map(str, settings.concurrency))
+    say(f"dry run: would run this {settings.counted} times at each concurrency of {concurrency}:")
+    if typed.needs_key:
+        say("         it needs a key of the gateway: export OPENAI_API_KEY=…")
+    if typed.dataset and save_prompts:
+        write_text(typed.dataset, save_prompts)
+    elif typed.dataset:
+        say("         it reads prompts.json, which --save-prompts prompts.json writes")
+    click.echo(shlex.join(typed.command))
 
 
 bench.add_command(bench_compare.compare)
@@ -110,7 +138,7 @@ def list_records(*, as_json: bool, state_dir: Path | None) -> None:
 
 
 @bench.command()
-@click.argument("record", default="last")
+@click.argument("record", default="last", shell_complete=record_names)
 @click.option("--json", "as_json", is_flag=True, help="Print the whole record as JSON.")
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print it as markdown, for a model card.")
 @state_option

@@ -7,12 +7,13 @@ import click
 
 from deckard_deploy import operations
 from deckard_deploy.cli import screens
+from deckard_deploy.cli.names import record_names
 from deckard_deploy.cli.options import FiniteRange, state_option
 
 
 @click.command()
-@click.argument("old")
-@click.argument("new", default="last")
+@click.argument("old", shell_complete=record_names)
+@click.argument("new", default="last", shell_complete=record_names)
 @click.option(
     "--fail-below", type=FiniteRange(0.01, 100), help="Exit code 10 when surely slower, and by that."
 )

@@ -5,12 +5,13 @@ from pathlib import Path
 import click
 
 from deckard_deploy import operations
+from deckard_deploy.cli.names import record_names
 from deckard_deploy.cli.options import state_option
 from deckard_deploy.cli.reporter import TERMINAL
 
 
 @click.command()
-@click.argument("record", default="last")
+@click.argument("record", default="last", shell_complete=record_names)
 @click.option("--compare", "against", metavar="NAME", help="Beside a published table: seed.")
 @click.option(
     "-o",
@@ -22,8 +23,7 @@ from deckard_deploy.cli.reporter import TERMINAL
 def report(record: str, *, against: str | None, output: Path | None, state_dir: Path | None) -> None:
     """Write a record as one HTML page, and its plots as PNG files.
 
-    The path of the page is the only thing on stdout. The plots need the extra: pip install
-    'deckard-deploy[report]'.
+    The path of the page is the only thing on stdout. Without matplotlib the page has no plots.
 
     \b
     Example:

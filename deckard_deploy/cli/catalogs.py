@@ -9,6 +9,7 @@ import click
 
 from deckard_deploy import operations
 from deckard_deploy.catalog import listing as catalog_listing
+from deckard_deploy.cli.names import catalog_names
 from deckard_deploy.cli.options import json_option
 from deckard_deploy.cli.output import table
 from deckard_deploy.cli.screens.findings import fit_lines
@@ -65,7 +66,7 @@ def _group(kind: Kind, summary: str, example: str, *, alone: click.Command | Non
     @group.command(
         help=f"Print one, with the source of every number.\n\n\b\nExample:\n  deckard-deploy {kind} show {example}"
     )
-    @click.argument("name")
+    @click.argument("name", shell_complete=catalog_names(kind))
     @json_option
     def show(name: str, *, as_json: bool) -> None:
 

@@ -7,12 +7,13 @@ import click
 
 from deckard_deploy import operations
 from deckard_deploy.cli import screens
+from deckard_deploy.cli.names import catalog_names
 from deckard_deploy.cli.options import json_option, state_option
 from deckard_deploy.cli.output import table
 
 
 @click.command()
-@click.argument("model", metavar="MODEL|DIR")
+@click.argument("model", metavar="MODEL|DIR", shell_complete=catalog_names("models"))
 @click.option("--drafter", metavar="MODEL|DIR", help="Check that this one can draft for it.")
 @click.option(
     "--nan", "count_nan", is_flag=True, help="Read the weight scales too, and count those that are NaN."

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from deckard_deploy import operations
+from deckard_deploy.cli.names import key_names
 from deckard_deploy.cli.options import json_option, state_option
 from deckard_deploy.cli.output import say, table
 from deckard_deploy.cli.reporter import TERMINAL
@@ -75,7 +76,7 @@ def access(state_dir: Path | None) -> None:
 
 
 @keys.command()
-@click.argument("name")
+@click.argument("name", shell_complete=key_names)
 @state_option
 def revoke(name: str, state_dir: Path | None) -> None:
     """Refuse a key from now on; answers that are being streamed for it still end.

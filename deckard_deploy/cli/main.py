@@ -11,12 +11,15 @@ from importlib import import_module
 from typing import NoReturn
 
 import click
+from click.shell_completion import CompletionItem, shell_complete
 
 from deckard_deploy import __version__
-from deckard_deploy.cli.program import PROGRAM, VerbContext, typed, with_verb_contexts
+from deckard_deploy.cli.names import is_profile
+from deckard_deploy.cli.program import NAME, PROGRAM, VARIABLE, VerbContext, typed, with_verb_contexts
 from deckard_deploy.cli.redaction import redacted
 from deckard_deploy.errors import BadInputError, DeployError
 from deckard_deploy.resources import tool_version
+from deckard_deploy.system.suggestion import closest
 
 # Verb -> one line of help. The module of a verb is imported only when the verb is called: `--help` must not
 # load pydantic, docker or requests. A test compares these lines with those of the commands.
@@ -47,6 +50,25 @@ VERBS = {
     "patches": "List, check and build the vLLM patches.",
     "sbom": "List what a deployment consists of, as CycloneDX.",
     "doctor": "Look for what is wrong with this machine.",
+    "completion": "Print the script that makes bash, zsh or fish complete verbs, options and names.",
+}
+# What other tools call these verbs.
+_MEANT = {
+    "stop": "down",
+    "run": "up",
+    "serve": "up",
+    "deploy": "up",
+    "restart": "up",
+    "ps": "status",
+    "ls": "status",
+    "list": "status",
+    "log": "logs",
+    "ask": "chat",
+    "download": "pull",
+    "check": "doctor",
+    "help": "--help",
+    "version": "--version",
+    "uninstall": "down --purge",
 }
 _MODULES = {"profiles": "catalogs", "models": "catalogs", "engines": "catalogs"}
 
@@ -65,6 +87,24 @@ class LazyGroup(click.Group):
         module = import_module(f"deckard_deploy.cli.{_MODULES.get(cmd_name, cmd_name)}")
         command = getattr(module, cmd_name)
         return with_verb_contexts(command) if isinstance(command, click.Command) else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the verb that the first word names. Raises click.UsageError with the verb that was meant."""
+        name = args[0]
+        if not ctx.resilient_parsing and self.get_command(ctx, name) is None:
+            meant = _MEANT.get(name)
+            near = f"; did you mean {meant!r}?" if meant else closest(name, VERBS)
+            raise click.UsageError(f"No such command {name!r}{near}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the verbs that begin with the text, without loading their modules."""
+        verbs = [
+            CompletionItem(verb, help=text) for verb, text in VERBS.items() if verb.startswith(incomplete)
+        ]
+        return verbs or click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -107,7 +147,8 @@ def main() -> NoReturn:
     # As mypy does: imports make tens of thousands of objects that stay, and every collection would search
     # them in vain.
     gc.set_threshold(100_000)
-    code = run(sys.argv[1:])
+    instruction = os.environ.get(VARIABLE)
+    code = complete(instruction) if instruction else run(sys.argv[1:])
     try:
         sys.stdout.flush()
     except OSError:
@@ -116,6 +157,14 @@ def main() -> NoReturn:
     # Without it the interpreter searches all of them for garbage as it ends: 15 ms of a `plan`.
     gc.freeze()
     sys.exit(code)
+
+
+def complete(instruction: str) -> int:
+    """Answer a shell that completes a command line (completion.py). A broken state directory completes nothing."""
+    try:
+        return shell_complete(cli, {}, NAME, VARIABLE, instruction)
+    except (DeployError, OSError):
+        return 1
 
 
 def _open_streams() -> None:
@@ -168,9 +217,20 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911  one line per class o
 def _usage_text(error: click.ClickException) -> str:
     text = _shorten_words(" ".join(error.format_message().split()))
     context = getattr(error, "ctx", None)
+    if isinstance(error, click.NoSuchOption):
+        near = closest(error.option_name, error.possibilities or ())
+        text = f"No such option {error.option_name!r}{near}"
     if context is None:
         return text
-    return f"{text.rstrip('.')}; see: {context.command_path} --help"
+    return f"{text.rstrip('.')}{_profile_meant(text)}; see: {context.command_path} --help"
+
+
+def _profile_meant(text: str) -> str:
+    """Return a suggestion for `up spark`: the option that takes the name."""
+    found = re.search(r"unexpected extra argument \((\S+)\)", text)
+    if found and is_profile(found[1]):
+        return f"; did you mean --profile {found[1]}?"
+    return ""
 
 
 def _error_text(error: DeployError, context: click.Context | None) -> str:

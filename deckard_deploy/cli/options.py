@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from deckard_deploy.cli.names import catalog_names, deployment_names
 from deckard_deploy.operations.options import Choice, LockUse, Selection
 
 Command = Callable[..., Any]
@@ -47,17 +48,21 @@ def choice_options(command: Command) -> Command:
     @functools.wraps(command)
     def with_choice(**options: Any) -> object:
         settings = list(options.pop("settings"))
+        written_as = {}
         for option, key in _SETTINGS.items():
             value = options.pop(option)
             if value is None:
                 continue
             # Text is quoted, so that an engine called 0.19 stays text.
             written = str(value) if option == "port" else json.dumps(value)
-            settings.append(f"{key}={written}")
+            setting = f"{key}={written}"
+            settings.append(setting)
+            written_as[setting] = f"--{option} {value}"
         choice = Choice(
             profile=options.pop("profile"),
             config=options.pop("config"),
             settings=tuple(settings),
+            written_as=written_as,
             compat=options.pop("compat", None),
             detect=True,
         )
@@ -83,7 +88,11 @@ def short_choice_options(command: Command) -> Command:
 
 _SHORT_OPTIONS = (
     click.option(
-        "-p", "--profile", metavar="NAME|FILE", help="Judge for this profile; default: what concerns any."
+        "-p",
+        "--profile",
+        metavar="NAME|FILE",
+        shell_complete=catalog_names("profiles"),
+        help="Check for this profile; default: what concerns every machine.",
     ),
     click.option(
         "-c", "--config", type=click.Path(path_type=Path), help="Default: ./deckard.yaml, if there is one."
@@ -96,7 +105,11 @@ _SHORT_OPTIONS = (
 
 _DEPLOYMENT_OPTIONS = (
     click.option(
-        "-p", "--profile", metavar="NAME|FILE", help="Hardware profile; default: the one of this machine."
+        "-p",
+        "--profile",
+        metavar="NAME|FILE",
+        shell_complete=catalog_names("profiles"),
+        help="Hardware profile; default: the one of this machine.",
     ),
     click.option(
         "-c", "--config", type=click.Path(path_type=Path), help="Default: ./deckard.yaml, if there is one."
@@ -106,12 +119,23 @@ _DEPLOYMENT_OPTIONS = (
     ),
     click.option(
         "--model",
+        shell_complete=catalog_names("models"),
         help="Model to serve: a name of `models`, ./FOLDER, FILE.yaml, or OWNER/NAME[@REVISION] on the hub.",
     ),
-    click.option("--drafter", help="Draft model for speculative decoding, or 'none'."),
-    click.option("--engine", help="vLLM release and runtime; `engines` lists them."),
+    click.option(
+        "--drafter",
+        shell_complete=catalog_names("models", "none"),
+        help="Draft model for speculative decoding, or 'none'.",
+    ),
+    click.option(
+        "--engine",
+        shell_complete=catalog_names("engines"),
+        help="vLLM release and runtime; `engines` lists them.",
+    ),
     click.option("--image", help="The engine's image under another name, for example in a mirror."),
-    click.option("--name", help="Name of the deployment; default: the profile's."),
+    click.option(
+        "--name", shell_complete=deployment_names, help="Name of the deployment; default: the profile's."
+    ),
     click.option("--address", help="Loopback address to listen on; default: 127.0.0.1."),
     click.option(
         "--expose", metavar="ADDRESS", help="Let other machines in, on this address; clients need a key."
@@ -191,6 +215,16 @@ def selection_option(command: Command) -> Command:
 
 
 _SELECTION_OPTIONS = (
-    click.option("--name", help="Name of the deployment; not needed when there is only one."),
-    click.option("-p", "--profile", metavar="NAME", help="The deployment of this hardware profile."),
+    click.option(
+        "--name",
+        shell_complete=deployment_names,
+        help="Name of the deployment; not needed when there is only one.",
+    ),
+    click.option(
+        "-p",
+        "--profile",
+        metavar="NAME",
+        shell_complete=catalog_names("profiles"),
+        help="The deployment of this hardware profile.",
+    ),
 )

@@ -15,6 +15,7 @@ import click
 from click.core import ParameterSource
 
 NAME = "deckard-deploy"
+VARIABLE = "_DECKARD_DEPLOY_COMPLETE"  # a shell's question about a command line; completion.py
 # The options that say which deployment a command is about. A suggested command gets those that it accepts.
 _KEPT = [
     "profile",

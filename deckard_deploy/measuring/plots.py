@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from deckard_deploy.errors import EnvironmentUnfitError
 from deckard_deploy.measuring.baselines import Baseline
 from deckard_deploy.measuring.figures import Row, Spread
+from deckard_deploy.system.extras import install_command
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,9 +36,7 @@ def _figure(columns: int) -> "tuple[Figure, Sequence[Axes]]":
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415  an extra, and half a second
     except ImportError as error:
-        raise EnvironmentUnfitError(
-            f"the plots need {error.name}", hint="pip install 'deckard-deploy[report]'"
-        ) from error
+        raise EnvironmentUnfitError(f"the plots need {error.name}", hint=install_command("report")) from error
     figure = Figure(figsize=(8.0, 3.6), dpi=DPI, layout="constrained")
     panels = []
     for column in range(columns):

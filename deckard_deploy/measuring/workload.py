@@ -1,5 +1,6 @@
 """The requests of a run: a number of them at once, each with a prompt that the server has not seen."""
 
+import json
 import random
 from collections.abc import Iterator
 from itertools import islice, product
@@ -89,6 +90,13 @@ class Settings(BaseModel):
         if self.workload == "random":
             return []
         return list(islice(_texts(seed), requests))
+
+    def dataset(self, requests: int, seed: int) -> str:
+        """Return the prompts in ShareGPT's layout, the file of `--dataset-path`; "" for random tokens."""
+        turns = []
+        for prompt in self.prompts(requests, seed):
+            turns.append({"conversations": [{"value": prompt}, {"value": "unused"}]})
+        return json.dumps(turns) if turns else ""
 
 
 def _backend(name: str, path: str, dataset: str) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from deckard_deploy.errors import BadInputError, DeployError
 from deckard_deploy.measuring import records
@@ -90,10 +90,37 @@ def compare_measured(records: Sequence[BenchRecord], old: Side | None) -> Compar
     return None
 
 
-def bench_command(deployment: DeploymentRef, settings: Settings, report: Reporter) -> tuple[str, ...]:
-    """Return the command line of one run of the first concurrency. Raises BadInputError when nothing runs."""
+# Of the environment of the engine's Python: a shell has these, and a key is not printed.
+_NOT_PRINTED = ("PATH", "HOME", "LANG", "OPENAI_API_KEY")
+
+
+class TypedBench(NamedTuple):
+    """A run of the first concurrency as a person can type it.
+
+    dataset: the text of the file of prompts; "" for random tokens. needs_key: OPENAI_API_KEY must be exported.
+    """
+
+    command: tuple[str, ...]
+    dataset: str
+    needs_key: bool
+
+
+def typed_bench(deployment: DeploymentRef, settings: Settings, prompts: Path, report: Reporter) -> TypedBench:
+    """Return a run of the first concurrency for a shell. prompts: the file that will have the dataset.
+
+    Raises BadInputError when nothing runs.
+    """
     _, endpoint = running_endpoint(deployment, report)
-    return _command(endpoint, settings)
+    variables = [
+        f"{name}={value}" for name, value in endpoint.environment.items() if name not in _NOT_PRINTED
+    ]
+    dataset = settings.dataset(settings.concurrency[0] * settings.requests, 0)
+    program = (*endpoint.python, "-m", "vllm.entrypoints.cli.main", *_command(endpoint, settings)[1:])
+    if variables:
+        program = ("env", *variables, *program)
+    if dataset:
+        program = (*program, "--dataset-path", str(prompts))
+    return TypedBench(program, dataset, "OPENAI_API_KEY" in endpoint.environment)
 
 
 def _command(endpoint: Endpoint, settings: Settings) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from deckard_deploy.errors import BadInputError
+from deckard_deploy.errors import BadInputError, EnvironmentUnfitError
 from deckard_deploy.measuring import figures, plots
 from deckard_deploy.measuring import report as page
 from deckard_deploy.measuring.comparison import compare
@@ -18,7 +18,7 @@ def write_report(
     """Write a record's page and its plots into `folder`. Return the page's path.
 
     against: a published table's name.
-    Raises BadInputError (no such table), EnvironmentUnfitError (the plots' extra is missing, the disk).
+    Raises BadInputError (no such table), EnvironmentUnfitError (the disk).
     """
     record = find_record(state_dir, name)
     table = published(against) if against else None
@@ -28,7 +28,11 @@ def write_report(
             comparison = compare(table.speeds, of_record(record).speeds, exact=True)
         except BadInputError as error:
             report.say(f"no ratio {error.message}")  # the plot shows both all the same
-    pictures = plots.pictures(figures.rows(record), table)
+    pictures: dict[str, bytes] = {}
+    try:
+        pictures = plots.pictures(figures.rows(record), table)
+    except EnvironmentUnfitError as error:
+        report.say(f"no plots {error.message}; try: {error.hint}")
     with translating_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for plot, picture in pictures.items():

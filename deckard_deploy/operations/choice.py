@@ -2,12 +2,18 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
 from deckard_deploy.catalog import library, listing, overrides
+from deckard_deploy.catalog.option_schema import RefusedOptionError
 from deckard_deploy.catalog.resolution import Resolved, resolve
+from deckard_deploy.catalog.specs import Deployment
+from deckard_deploy.catalog.strict_yaml import Document
+from deckard_deploy.catalog.validation import validate
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.operations.models import find_model
 from deckard_deploy.operations.options import Choice
@@ -28,25 +34,22 @@ def resolve_choice(choice: Choice, report: Reporter, directory: StateDir | None 
     # A dangling link is an error, not another deployment.
     if config is None and os.path.lexists(DEFAULT_FILE):
         config = DEFAULT_FILE
-    deployment = overrides.with_settings(overrides.read_deployment(config), choice.settings)
+    document = overrides.merged(overrides.read_deployment(config), choice.settings, choice.written_as)
+    deployment = validate(document, Deployment)
     compatibility = library.compatibility(choice.compat) if choice.compat else None
     name = choice.profile or deployment.profile
     if name is None and compatibility:
         name = compatibility.profile
-    if name is None and choice.detect:
-        from deckard_deploy.operations.host import detect_profile  # noqa: PLC0415  only to detect
-
-        name = detect_profile(report)
     if name is None:
-        known = ", ".join(listing.names("profiles"))
-        raise BadInputError(
-            f"no hardware profile was named; known: {known}", hint="the same command with --profile NAME"
-        )
+        name = _detected_profile(choice, report)
     is_file = "/" in name or name.endswith((".yaml", ".yml"))
     spec = library.profile_from_file(Path(name)) if is_file else library.profile(name)
     reference = deployment.model or (compatibility or spec).model
     model = find_model(reference, directory, report)
-    resolved = resolve(deployment, profile=spec, compatibility=compatibility, model=model)
+    with _option_with_its_place(document, deployment):
+        resolved = resolve(deployment, profile=spec, compatibility=compatibility, model=model)
+    if config and choice.config is None:
+        report.say(f"config   ./{config}")
     asked = {
         "profile": name,
         "profile_file": spec.model_dump(mode="json") if is_file else None,
@@ -56,3 +59,26 @@ def resolve_choice(choice: Choice, report: Reporter, directory: StateDir | None 
         "lock": sha256(LOCK_FILE.read_bytes()).hexdigest() if LOCK_FILE.is_file() else None,
     }
     return replace(resolved, asked=json.dumps(asked, sort_keys=True))
+
+
+def _detected_profile(choice: Choice, report: Reporter) -> str:
+    if choice.detect:
+        from deckard_deploy.operations.host import detect_profile  # noqa: PLC0415  only to detect
+
+        return detect_profile(report)
+    known = ", ".join(listing.names("profiles"))
+    raise BadInputError(
+        f"no hardware profile was named; known: {known}", hint="the same command with --profile NAME"
+    )
+
+
+@contextmanager
+def _option_with_its_place(document: Document, deployment: Deployment) -> Iterator[None]:
+    """Add file and line, or the option as it was typed, to the error of an option of vLLM."""
+    try:
+        yield
+    except RefusedOptionError as error:
+        if error.name not in deployment.serve:
+            raise
+        where = document.where(("serve", error.name))
+        raise RefusedOptionError(error.name, f"{where}: {error.message}") from error

@@ -3,7 +3,8 @@
 This module imports nothing heavy, so that the command line can use it for `--help`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -12,13 +13,15 @@ class Choice:
     """The choice of a deployment.
 
     profile: a name or a YAML file. config: a deckard.yaml; None takes ./deckard.yaml if it exists.
-    settings: `KEY=VALUE` each, as `--set` takes them. compat: a launch line of the user's own to keep.
+    settings: `KEY=VALUE` each, as `--set` takes them. written_as: those of them that an option of its own has
+    set, as the user typed them. compat: a launch line of the user's own to keep.
     detect: without a named profile, take the one that fits this machine.
     """
 
     profile: str | None = None
     config: Path | None = None
     settings: tuple[str, ...] = ()
+    written_as: Mapping[str, str] = field(default_factory=dict)
     compat: str | None = None
     detect: bool = False
 

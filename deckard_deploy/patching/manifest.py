@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from deckard_deploy.catalog import strict_yaml
-from deckard_deploy.catalog.validation import closest, validate
+from deckard_deploy.catalog.validation import validate
 from deckard_deploy.errors import BadInputError, IntegrityError
 from deckard_deploy.patching.unified_diff import FileDiff, parse
 from deckard_deploy.resources import patches_dir
+from deckard_deploy.system.suggestion import closest
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Version = Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$")]

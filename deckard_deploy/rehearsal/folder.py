@@ -9,6 +9,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from deckard_deploy.errors import BadInputError, EnvironmentUnfitError
+from deckard_deploy.system.extras import install_command
 
 MANIFEST = "tiny-gemma4.json"
 
@@ -64,5 +65,5 @@ def require_libraries() -> None:
         if importlib.util.find_spec(library) is None:
             raise EnvironmentUnfitError(
                 f"{library} is not installed; the tiny Gemma 4 is written with it",
-                hint="pip install 'deckard-deploy[cpu]'",
+                hint=install_command("cpu"),
             )

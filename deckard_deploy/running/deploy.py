@@ -148,7 +148,7 @@ def restore_gateway(site: DeploymentContext, release: ReleaseFolder) -> None:
             lines = runtime.tail_gateway(1)
             raise StartFailedError(
                 f"the gateway does not start{': ' if lines else ''}{''.join(lines)}; the engine still runs",
-                hint=f"deckard-deploy logs --gateway --name {site.releases.deployment.name}",
+                hint=f"deckard-deploy logs --name {site.releases.deployment.name}",
             )
         time.sleep(_POLL_S)
 

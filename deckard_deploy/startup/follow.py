@@ -210,7 +210,7 @@ def _require_gateway(launch: StartedEngine, observation: Observation, elapsed_s:
     said = next((line for line in reversed(lines) if "[emerg]" in line), lines[-1] if lines else "")
     raise StartFailedError(
         f"start failed after {_minutes(elapsed_s)}: the gateway {ended}{': ' if said else ''}{said}",
-        hint="deckard-deploy logs --gateway",
+        hint="deckard-deploy logs",
     )
 
 

@@ -150,8 +150,11 @@ def test_bench_records_compares_and_reports(base_url: str, tool: Tool, tmp_path:
     assert (same["overall"]["ratio"], same["overall"]["verdict"]) == (1.0, "no difference seen")
     page = tool("bench", "report", "last", "--compare", "seed", "-o", str(tmp_path)).stdout.strip()
     assert Path(page).read_text().count("data:image/png") == 2
-    typed = tool("bench", "--name", NAME, *counts, *small, "--dry-run").stdout.strip()
-    assert shlex.split(typed) == record["command"]
+    prompts = tmp_path / "prompts.json"
+    dry = ("--dry-run", "--save-prompts", str(prompts))
+    typed = shlex.split(tool("bench", "--name", NAME, *counts, *small, *dry).stdout.strip())
+    assert " ".join(record["command"][1:]) in " ".join(typed)
+    assert "Successful requests" in subprocess.run(typed, capture_output=True, text=True, check=True).stdout
 
 
 def test_second_up_does_nothing(base_url: str, up: Tool, home: Path) -> None:

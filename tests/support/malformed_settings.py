@@ -91,7 +91,7 @@ SETTINGS = (
     _setting("variable-name", "environment.1A=1", says="a name of A-Z"),
     _setting("port-zero", "publish.port=0", says="greater than or equal to 1"),
     _setting("port-large", "publish.port=65536", says="less than or equal to 65535"),
-    _setting("port-word", "publish.port=http", says="a valid integer"),
+    _setting("port-word", "publish.port=http", says="a whole number was expected"),
     _setting("address-name", "publish.address=localhost", says="an IPv4 or IPv6 address"),
     _setting("address-octets", "publish.address=127.0.0.256", says="an IPv4 or IPv6 address"),
     _setting("publish-typo", "publish.prot=8000", says="did you mean 'port'?"),

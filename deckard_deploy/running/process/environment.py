@@ -183,7 +183,8 @@ def _refuse_unfit(lock: EngineLock) -> None:
     if sys.version_info[:2] > lock.newest_python:
         raise EnvironmentUnfitError(
             f"the engine has no build for Python {platform.python_version()}",
-            hint=f"uv tool install --python {newest} 'deckard-deploy[cpu]'",
+            hint=f"install this program with Python {newest} (uv tool install --python {newest} …), "
+            f"or in a checkout: rm -r .venv; PYTHON=python{newest} ./deckard",
         )
     for library, command in lock.libraries.items():
         try:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from deckard_deploy.errors import DeployError, EnvironmentUnfitError, IntegrityError, NetworkError
 from deckard_deploy.system.commands import Say
+from deckard_deploy.system.extras import install_command
 
 _PROBE_SECONDS = 10
 # The user's choice of index, proxy and cache is respected. These variables would change what is installed.
@@ -45,7 +46,7 @@ def uv_binary() -> str:
         return uv.find_uv_bin()
     except (ImportError, FileNotFoundError) as error:
         raise EnvironmentUnfitError(
-            "uv, which installs the engine, is not here", hint="pip install 'deckard-deploy[cpu]'"
+            "uv, which installs the engine, is not here", hint=install_command("cpu")
         ) from error
 
 

@@ -69,7 +69,7 @@ def test_with_settings_keeps_the_document() -> None:
         ("=1", "--set =1: KEY=VALUE was expected"),
         ("", "--set : KEY=VALUE was expected"),
         ("serve=1", "--set serve=1: serve is a section: name a key in it, serve.KEY=VALUE"),
-        ("publish.port=x", "--set publish.port=x: 'x': input should be a valid integer"),
+        ("publish.port=x", "--set publish.port=x: 'x': a whole number was expected"),
         ("publish.port=0", "--set publish.port=0: 0: input should be greater than or equal to 1"),
         ("publish.prot=1", "--set publish.prot=1: unknown key; did you mean 'port'?"),
         (
@@ -77,7 +77,7 @@ def test_with_settings_keeps_the_document() -> None:
             "--set publish.address=localhost: 'localhost': an IPv4 or IPv6 address",
         ),
         ("container.restart=never", "'never': no, always, unless-stopped or on-failure:N was expected"),
-        ("container.shm_size=16", "--set container.shm_size=16: 16: input should be a valid string"),
+        ("container.shm_size=16", "--set container.shm_size=16: 16: text was expected: quote it"),
         ("name=A B", "--set name=A B: 'A B': a name of a-z"),
         ("image=UPPER/x:1", "--set image=UPPER/x:1: 'UPPER/x:1': an image reference"),
         ("environment.1A=x", "--set environment.1A=x: '1A': a name of A-Z"),
@@ -98,7 +98,10 @@ def test_bad_setting_raises_one_line_with_its_name(setting: str, message: str) -
     ("text", "message"),
     [
         ("profil: spark", "deckard.yaml:1: profil: unknown key; did you mean 'profile'?"),
-        ("publish:\n  port: '8000'", "deckard.yaml:2: publish.port: '8000': input should be a valid integer"),
+        (
+            "publish:\n  port: '8000'",
+            "deckard.yaml:2: publish.port: '8000': a whole number was expected, without quotes",
+        ),
         ("publish: null", "deckard.yaml:1: publish: None: "),
         ("serve: [a]", "deckard.yaml:1: serve: ['a']: "),
         (

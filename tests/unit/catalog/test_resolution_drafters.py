@@ -75,7 +75,7 @@ def test_draft_cost_by_method() -> None:
     ("settings", "message"),
     [
         (["drafter=mtp", "engine=vllm-0.19.1"], "vllm-0.19.1 cannot draft with gemma-4-31b-assistant"),
-        (["drafter=mtq"], "no model named 'mtq'"),
+        (["drafter=mtq"], "no drafter named 'mtq'"),
         (["drafter_tokens=2"], "drafter_tokens is set without a drafter"),
         (["drafter=mtp", "drafter_tokens=17"], "less than or equal to 16"),
         (["drafter=deckard-e4b", "engine=vllm-0.32.0"], "vllm-0.32.0 cannot draft with deckard-e4b"),

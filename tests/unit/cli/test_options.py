@@ -38,4 +38,5 @@ def test_named_options_become_settings() -> None:
     arguments = ["-p", "spark", "--engine", "0.19", "--port", "9000", "--set", "a=1"]
     command.main(arguments, standalone_mode=False)
     settings = ("a=1", 'engine="0.19"', "publish.port=9000")
-    assert seen == [Choice(profile="spark", settings=settings, detect=True)]
+    written_as = {'engine="0.19"': "--engine 0.19", "publish.port=9000": "--port 9000"}
+    assert seen == [Choice(profile="spark", settings=settings, written_as=written_as, detect=True)]

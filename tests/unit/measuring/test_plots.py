@@ -10,6 +10,7 @@ from deckard_deploy.cli.main import run as tool
 from deckard_deploy.measuring import plots, records
 from deckard_deploy.measuring.baselines import baselines
 from deckard_deploy.measuring.figures import rows
+from deckard_deploy.system.extras import install_command
 from tests.support import sample_records
 from tests.support.sample_records import full_record
 
@@ -26,11 +27,14 @@ def test_one_picture_per_measured_figure() -> None:
     ]
 
 
-def test_missing_matplotlib_is_one_line(
+def test_page_without_matplotlib_has_no_plots(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = records.save(tmp_path, sample_records.record([sample_records.run(2.0), sample_records.run(3.0)]))
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    assert tool(["bench", "report", str(path), "-o", str(tmp_path / "out")]) == 3
-    assert "error: the plots need matplotlib" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    assert tool(["bench", "report", str(path), "-o", str(tmp_path / "out")]) == 0
+    captured = capsys.readouterr()
+    assert f"no plots the plots need matplotlib.figure; try: {install_command('report')}" in captured.err
+    page = Path(captured.out.strip())
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [page.name]
+    assert "<img" not in page.read_text()

@@ -25,13 +25,29 @@ def test_option_wins_over_deckard_yaml(folder: Path, report: RecordingReporter) 
     assert resolve_choice(Choice(), report).profile.name == "spark"
     resolved = resolve_choice(Choice(profile="b200", settings=("name=other",)), report)
     assert (resolved.profile.name, resolved.name) == ("b200", "other")
-    assert report.lines == []
+    assert report.lines == ["config   ./deckard.yaml"] * 2
 
 
 def test_named_file_replaces_deckard_yaml(folder: Path, report: RecordingReporter) -> None:
     (folder / "deckard.yaml").write_text("profile: spark\n")
     (folder / "other.yaml").write_text("profile: b200\n")
     assert resolve_choice(Choice(config=folder / "other.yaml"), report).profile.name == "b200"
+
+
+def test_refused_option_names_file_and_line(folder: Path, report: RecordingReporter) -> None:
+    (folder / "deckard.yaml").write_text("profile: spark\nserve:\n  max-model-len: 32k\n")
+    with pytest.raises(
+        BadInputError, match=r"^deckard.yaml:3: serve.max-model-len: --max-model-len '32k': a"
+    ):
+        resolve_choice(Choice(), report)
+    with pytest.raises(BadInputError, match=r"^--set max-num-seqs=x: --max-num-seqs 'x': a whole number was"):
+        resolve_choice(Choice(profile="b200", settings=("max-model-len=32768", "max-num-seqs=x")), report)
+
+
+def test_quoted_number_is_explained(folder: Path, report: RecordingReporter) -> None:
+    (folder / "deckard.yaml").write_text('publish:\n  port: "9000"\n')
+    with pytest.raises(BadInputError, match="port: '9000': a whole number was expected, without quotes"):
+        resolve_choice(Choice(), report)
 
 
 def test_dangling_deckard_yaml_is_refused(folder: Path, report: RecordingReporter) -> None:

@@ -16,6 +16,7 @@ from deckard_deploy.operations.options import Choice
 from deckard_deploy.operations.reporting import SILENT
 from deckard_deploy.operations.weights import ensure_weights, remove_generated, require_same_vocabulary
 from deckard_deploy.running.layout import StateDir
+from deckard_deploy.system.extras import install_command
 from tests.support.model_hub import BIG
 from tests.support.recording_reporter import RecordingReporter
 from tests.support.sample_choices import choice
@@ -96,5 +97,5 @@ def test_missing_library_is_named_with_pip_command(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stderr == ""
     assert "numpy is not installed" in done.stdout
-    assert "pip install 'deckard-deploy[cpu]'" in done.stdout
+    assert install_command("cpu") in done.stdout
     assert not (tmp_path / "state" / "models").exists()

@@ -201,7 +201,7 @@ def test_ended_gateway_is_named_as_the_cause(state: Literal["exited", "missing"]
         life.follow()
     how = "exited with code 1" if state == "exited" else "is gone"
     assert raised.value.message == f"start failed after 0:03: the gateway {how}: {refused}"
-    assert raised.value.hint == "deckard-deploy logs --gateway"
+    assert raised.value.hint == "deckard-deploy logs"
 
 
 def test_gateway_that_docker_restarts_is_waited_for() -> None:

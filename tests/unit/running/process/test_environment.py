@@ -19,6 +19,7 @@ from deckard_deploy.errors import BadInputError, EnvironmentUnfitError, Integrit
 from deckard_deploy.running.process.environment import install, remove
 from deckard_deploy.running.process.locks import EngineLock, TorchRoute
 from deckard_deploy.running.process.uv import Uv
+from deckard_deploy.system.extras import install_command
 
 CHECK = "import tiny, importlib.metadata as m; assert m.version('engine') == '1+alias'; print(tiny.version)"
 
@@ -262,7 +263,7 @@ def test_missing_uv_names_the_extra(lock: EngineLock, tmp_path: Path, monkeypatc
     monkeypatch.setitem(sys.modules, "uv", None)
     with pytest.raises(EnvironmentUnfitError) as refused:
         install(tmp_path / "env", lock=lock, say=mute)
-    assert refused.value.hint == "pip install 'deckard-deploy[cpu]'"
+    assert refused.value.hint == install_command("cpu")
 
 
 def test_engine_that_does_not_load_is_incomplete(lock: EngineLock, tmp_path: Path):
