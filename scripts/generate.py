@@ -29,6 +29,7 @@ from deckard_deploy.catalog.specs import Deployment, EngineSpec, HardwareProfile
 from deckard_deploy.cli.main import cli
 from deckard_deploy.doctor.judge import RULES
 from deckard_deploy.doctor.rules.engine import advisories
+from deckard_deploy.failures.signatures import TOPICS, Signature, signatures_of
 from deckard_deploy.operations.patches import with_needed_patches
 from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
 from deckard_deploy.rendering.compose import render_compose
@@ -58,6 +59,21 @@ JSON_TYPES: dict[str, dict[str, Any]] = {
 }
 JSON_BOUNDS = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximum", "le": "maximum"}
 
+TROUBLESHOOTING = """\
+# Troubleshooting
+
+The failures of vLLM and docker that this tool knows, with cause and fix. This file is made from
+`deckard_deploy/failures/known/`; `scripts/generate.py` writes it. To search a log for them, whoever started it:
+
+```sh
+docker logs NAME 2>&1 | deckard-deploy diagnose -
+docker compose logs SERVICE | deckard-deploy diagnose -
+deckard-deploy diagnose engine.log --exit-code 1
+```
+
+Values in capitals are those of the log.
+"""
+
 
 def targets() -> dict[Path, str]:
     """Return every generated file with its text."""
@@ -67,8 +83,48 @@ def targets() -> dict[Path, str]:
         DOCTOR: doctor_rules(),
         README: readme(),
         FAULTS_PAGE: faults(),
+        ROOT / "docs" / "troubleshooting.md": troubleshooting(),
     }
     return editor_schemas() | compose_files() | pages | stubs_of_lazy_packages()
+
+
+def troubleshooting() -> str:
+    """docs/troubleshooting.md: a heading for each known failure, by topic."""
+    parts = [TROUBLESHOOTING]
+    for heading in TOPICS.values():
+        parts.append(f"* [{heading}](#{_anchor(heading)})")
+    for topic, heading in TOPICS.items():
+        parts.append(f"\n## {heading}\n")
+        parts += [_known_failure(signature) for signature in signatures_of(topic)]
+    return "\n".join(parts)
+
+
+def _anchor(heading: str) -> str:
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def _known_failure(signature: Signature) -> str:
+    lines = [f"### {_plain(signature.title)}\n"]
+    if signature.example:
+        lines.append(f"```text\n{signature.example.strip()}\n```\n")
+    codes = [str(code) for code in signature.exit_codes if code > 0]
+    if codes:
+        lines.append(f"Exit code: {', '.join(codes)}\n")
+    lines.append(f"Cause: {_plain(_values_as_words(signature.cause))}.\n")
+    lines.append(f"Fix: {_plain(_values_as_words(signature.fix))}\n")
+    lines.append(f"`{signature.id}`; source: {_plain(signature.source)}\n")
+    return "\n".join(lines)
+
+
+def _values_as_words(text: str) -> str:
+    """Return a text with the names of its values in capitals: `{limit}` is LIMIT."""
+    found = re.sub(r"(?<!\{)\{(\w+)\}(?!\})", lambda match: match[1].upper(), text)
+    return found.replace("{{", "{").replace("}}", "}")
+
+
+def _plain(text: str) -> str:
+    """Return a text that Markdown shows as it is."""
+    return re.sub(r"([*_<>`\[\]|])", r"\\\1", text)
 
 
 def stubs_of_lazy_packages() -> dict[Path, str]:

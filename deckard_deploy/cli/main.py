@@ -49,6 +49,7 @@ VERBS = {
     "inspect": "Show what a checkpoint holds and what is wrong with it.",
     "patches": "List, check and build the vLLM patches.",
     "sbom": "List what a deployment consists of, as CycloneDX.",
+    "diagnose": "Find the cause of a failure in a log of vLLM or docker.",
     "doctor": "Look for what is wrong with this machine.",
     "completion": "Print the script that makes bash, zsh or fish complete verbs, options and names.",
 }

@@ -13,6 +13,7 @@ from deckard_deploy.operations import choice as choice
 from deckard_deploy.operations import completion as completion
 from deckard_deploy.operations import deployments as deployments
 from deckard_deploy.operations import derived_models as derived_models
+from deckard_deploy.operations import diagnose as diagnose
 from deckard_deploy.operations import disk_space as disk_space
 from deckard_deploy.operations import doctor as doctor
 from deckard_deploy.operations import down as down

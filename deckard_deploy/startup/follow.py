@@ -13,7 +13,7 @@ from typing import NoReturn, Protocol
 
 from deckard_deploy.errors import StartFailedError, TimedOutError
 from deckard_deploy.startup.background_call import BackgroundCall
-from deckard_deploy.startup.diagnosis import UNKNOWN, Diagnosis, diagnose
+from deckard_deploy.startup.diagnosis import Diagnosis, diagnose
 from deckard_deploy.startup.observation import Observation
 from deckard_deploy.startup.phases import Facts, Phase, PhaseTracker, Progress
 from deckard_deploy.startup.readiness import Outcome, Readiness
@@ -34,6 +34,8 @@ HINTS = {
         "it answers a plain question with nothing; deckard-deploy verify, and deckard-deploy logs"
     ),
 }
+# Outcomes whose cause the engine's log may name.
+LOGGED = frozenset({Outcome.CANNOT_CHAT, Outcome.NOT_ANSWERING})
 
 
 class StartedEngine(Protocol):
@@ -104,6 +106,7 @@ def follow(
             log.read(now)
             return Ready(now - started, log.tracker.durations(now), log.tracker.facts)
         if readiness.final or probes.unanswered == MAX_UNANSWERED:
+            log.read_to_end(clock, now)  # the engine's own words about the request
             _refuse(log, readiness, now - started, observation)
         if now - advanced >= stalled_after_s:
             _time_out(log, readiness, stalled_after_s)
@@ -167,8 +170,10 @@ class _Log:
             clock.sleep(POLL_S)
             self.read(now)
 
-    def diagnose(self, observation: Observation | None) -> Diagnosis:
-        return diagnose([*self.head, *self.tail], phase=self.tracker.progress.phase, observation=observation)
+    def diagnose(self, observation: Observation | None, *, stalled: bool = False) -> Diagnosis:
+        lines = [*self.head, *self.tail]
+        phase = self.tracker.progress.phase
+        return diagnose(lines, phase=phase, observation=observation, stalled=stalled)
 
     def _keep(self, line: str) -> None:
         if len(self.head) < KEPT:
@@ -216,11 +221,15 @@ def _require_gateway(launch: StartedEngine, observation: Observation, elapsed_s:
 
 def _refuse(log: _Log, readiness: Readiness, elapsed_s: float, observation: Observation) -> NoReturn:
     hint = HINTS.get(readiness.outcome)
-    if hint:
-        raise StartFailedError(
-            f"{readiness.outcome} after {_minutes(elapsed_s)}: {readiness.detail}", hint=hint
-        )
-    _fail(log, f"{readiness.outcome}: {readiness.detail}", elapsed_s, observation)
+    if hint is None:
+        _fail(log, f"{readiness.outcome}: {readiness.detail}", elapsed_s, observation)
+    message = f"{readiness.outcome} after {_minutes(elapsed_s)}: {readiness.detail}"
+    if readiness.outcome in LOGGED:
+        found = log.diagnose(None, stalled=True)
+        if found.known:
+            message += f": {found.first_fatal_line}"
+            hint = f"{found.cause}; {found.fix}"
+    raise StartFailedError(message, hint=hint)
 
 
 def _minutes(seconds: float) -> str:
@@ -229,9 +238,9 @@ def _minutes(seconds: float) -> str:
 
 
 def _time_out(log: _Log, readiness: Readiness, stalled_after_s: float) -> NoReturn:
-    found = log.diagnose(None)
+    found = log.diagnose(None, stalled=True)
     hint = f"{found.cause}; {found.fix}"
-    if found.signature == UNKNOWN:
+    if not found.known:
         hint = f"raise startup_timeout_s if this machine is slow; {found.fix}"
     raise TimedOutError(
         f'no progress in "{found.phase}" for {stalled_after_s:g} s ({readiness.outcome}: {readiness.detail})',

@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from deckard_deploy.startup.log_lines import parse
+from deckard_deploy.failures.log_lines import parse
 
 
 class Phase(StrEnum):

@@ -40,11 +40,9 @@ class RawLineSplitter:
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the lines that `data` completes, without their newline."""
-        *complete, self._rest = (self._rest + data).split(b"\n")
-        lines = []
-        for line in complete:
-            if not self._skipping:
-                lines.append(line)
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if self._skipping and lines:
+            del lines[0]
             self._skipping = False
         if len(self._rest) > 4 * MAX_LINE:  # a line without end: keep its beginning, drop the rest
             if not self._skipping:

@@ -18,6 +18,9 @@ def _opens(name: str, setting: str, *more: str, says: str) -> MalformedInput:
 
 
 VERBS = (
+    _typed("diagnose-file", "diagnose /nowhere/engine.log", says="No such file or directory"),
+    _typed("diagnose-folder", "diagnose /tmp", says="Is a directory"),
+    _typed("diagnose-exit-code", "diagnose - --exit-code one", says="--exit-code"),
     _typed("up-option", "up --prfile spark", says="--prfile"),
     _typed("up-argument", "up spark", says="unexpected extra argument"),
     _typed("up-profile", "up --profile sparc", says="did you mean 'spark'?"),

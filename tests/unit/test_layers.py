@@ -12,6 +12,7 @@ LEVEL = {
     "errors": 0,
     "resources": 0,
     "system": 1,
+    "failures": 2,
     "catalog": 2,
     "planning": 3,
     **dict.fromkeys(STAGES, 4),

@@ -18,6 +18,7 @@ from docker import APIClient
 from docker.errors import APIError, DockerException, NotFound
 
 from deckard_deploy.errors import EnvironmentUnfitError
+from deckard_deploy.failures.matching import find_in_message
 from deckard_deploy.system.commands import Say, last_output_line, run
 
 CALL_TIMEOUT_S = 30.0  # on a machine that was short of memory or read gigabytes, calls took more than ten
@@ -25,26 +26,6 @@ CALL_TIMEOUT_S = 30.0  # on a machine that was short of memory or read gigabytes
 OLDEST_COMPOSE = (2, 20)
 # Variables that docker inherits. COMPOSE_* would select another file, project or profile.
 _INHERITED = re.compile(r"PATH|HOME|USER|LANG|XDG_.*|DOCKER_(?!HOST|CONTEXT|TLS).*")
-
-# Messages of docker 20.10 and compose 2.26, each with a hint.
-_HINTS = (
-    (
-        "could not select device driver",
-        "install nvidia-container-toolkit, then: sudo nvidia-ctk runtime configure",
-    ),
-    ("Unknown runtime", "install nvidia-container-toolkit, then: sudo nvidia-ctk runtime configure"),
-    ("address already in use", "choose another port with --port"),
-    ("port is already allocated", "choose another port with --port"),
-    ("is already in use by container", "remove that container if it is yours: docker rm -f NAME"),
-    ("No such image", "pull the image first: docker pull IMAGE"),
-    (
-        "bind source path does not exist",
-        "a file that the plan mounts is missing; run `deckard-deploy up` again",
-    ),
-    ("no space left on device", "free space where docker keeps its data: docker system df"),
-    ("permission denied while trying to connect", "sudo usermod -aG docker $USER, then log in again"),
-    ("Cannot connect to the Docker daemon", "sudo systemctl start docker"),
-)
 
 
 class DockerClient:
@@ -152,7 +133,7 @@ class DockerClient:
             timeout_s=timeout_s,
         )
         if check and done.returncode:
-            raise error_from_message(last_output_line(done.stderr))
+            raise error_from_message(done.stderr)
         return done
 
     @contextmanager
@@ -163,7 +144,7 @@ class DockerClient:
         except NotFound:
             raise
         except APIError as error:
-            raise error_from_message(last_output_line(str(error.explanation))) from error
+            raise error_from_message(str(error.explanation)) from error
         except (DockerException, requests.RequestException) as error:
             if isinstance(error, requests.Timeout) or isinstance(error.__cause__, requests.Timeout):
                 raise EnvironmentUnfitError(
@@ -172,7 +153,7 @@ class DockerClient:
                 ) from error
             # guard: F33
             self._require_daemon()  # it may have gone since the last question
-            raise error_from_message(last_output_line(str(error))) from error
+            raise error_from_message(str(error)) from error
 
     def _require_daemon(self) -> None:
         """Raise EnvironmentUnfitError if nothing listens on the socket, or the user may not connect to it."""
@@ -193,9 +174,12 @@ class DockerClient:
 
 
 def error_from_message(message: str) -> EnvironmentUnfitError:
-    """Return the error for a message of docker, with the hint of a known one."""
-    message = message.removeprefix("Error response from daemon: ")
-    for part, hint in _HINTS:
-        if part in message:
-            return EnvironmentUnfitError(f"docker: {message}", hint=hint)
-    return EnvironmentUnfitError(f"docker: {message}", hint="docker info")
+    """Return the error for a message of docker, with the fix of a known failure. message: all of its lines."""
+    found = find_in_message(message)
+    if found is None:
+        return EnvironmentUnfitError(f"docker: {_last_line(message)}", hint="docker info")
+    return EnvironmentUnfitError(f"docker: {_last_line(message)}", hint=f"{found.cause}; {found.fix}")
+
+
+def _last_line(message: str) -> str:
+    return last_output_line(message).removeprefix("Error response from daemon: ")

@@ -7,6 +7,7 @@ from typing import Any
 from docker.errors import APIError, NotFound
 
 from deckard_deploy.errors import EnvironmentUnfitError, NetworkError
+from deckard_deploy.failures.matching import find_in_message
 from deckard_deploy.running.docker import registry
 from deckard_deploy.running.docker.client import DockerClient
 from deckard_deploy.running.runtime import DiskNeed
@@ -108,4 +109,8 @@ def _apply(event: dict[str, Any], layers: dict[str, tuple[int, int]], reference:
 def _refused(reference: str, message: str) -> EnvironmentUnfitError | NetworkError:
     if "no space left" in message:
         return EnvironmentUnfitError(f"no space left for {reference}", hint="docker system df")
-    return NetworkError(f"{reference} cannot be pulled: {message}", hint=f"docker pull {reference}")
+    found = find_in_message(message)
+    hint = f"docker pull {reference}"
+    if found is not None:
+        hint = f"{found.cause}; {found.fix}"
+    return NetworkError(f"{reference} cannot be pulled: {message}", hint=hint)

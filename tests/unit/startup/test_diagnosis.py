@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deckard_deploy.startup.diagnosis import MAX_LINE, UNKNOWN, diagnose, fatal_lines, load_signatures
+from deckard_deploy.failures.log_lines import parse
+from deckard_deploy.failures.matching import may_be_fatal
+from deckard_deploy.failures.signatures import Rank, load_signatures
+from deckard_deploy.startup.diagnosis import MAX_LINE, UNKNOWN, diagnose, since_ready
 from deckard_deploy.startup.observation import State
 from deckard_deploy.startup.phases import Phase
 from deckard_deploy.system.text import clean, clean_lines
@@ -50,15 +53,13 @@ def test_diagnose_names_failure(name: str):
 
 
 @pytest.mark.parametrize("name", FAILURES)
-def test_log_matches_no_other_signature(name: str):
-    found = {
-        signature.id
-        for line in fatal_lines(lines_of(name))
-        for signature in load_signatures().signatures
-        if signature.line and signature.line.search(line.text)
-    }
-    last_resorts = {signature.id for signature in load_signatures().signatures if signature.last_resort}
-    assert found - (last_resorts - {failure_of(name)}) == {failure_of(name)}
+def test_log_shows_no_other_cause(name: str):
+    """Another signature matches in no other line than the fatal one."""
+    lines = [line for line in map(parse, lines_of(name)) if may_be_fatal(line)]
+    causes = [each for each in load_signatures() if each.rank is Rank.CAUSE and not each.context]
+    own = [each for each in load_signatures() if each.id == failure_of(name)]
+    rest = [line for line in lines if not own[0].search(line.text)]
+    assert [each.id for each in causes for line in rest if each.search(line.text)] == []
 
 
 @pytest.mark.parametrize("name", ["ready.eager", "ready.compile", "ready.cuda", "ready.mtp"])
@@ -66,16 +67,22 @@ def test_successful_start_has_no_failure(name: str):
     assert diagnose(lines_of(name), phase=Phase.SERVER).signature == UNKNOWN
 
 
-def test_every_signature_has_a_log_or_an_ending():
-    by_line = {signature.id for signature in load_signatures().signatures if signature.line}
-    assert by_line == {failure_of(name) for name in FAILURES}
-    by_ending = {
-        signature.id
-        for signature in load_signatures().signatures
-        if signature.oom_killed or signature.exit_codes
-    }
-    assert by_ending == {"oom-killed", "killed", "cannot-execute"}
-    assert len(load_signatures().signatures) == len(by_line) + len(by_ending)
+def test_every_log_is_of_a_signature():
+    assert {failure_of(name) for name in FAILURES} <= {each.id for each in load_signatures()}
+
+
+def test_failure_before_ready_is_survived():
+    ready = "(APIServer pid=1) INFO:     Application startup complete."
+    fatal = "OSError: [Errno 28] No space left on device"
+    assert diagnose([fatal, ready], phase=Phase.SERVER).signature == UNKNOWN
+    assert diagnose([fatal, ready, fatal], phase=Phase.SERVER).signature == "no-space-left"
+    assert since_ready([parse(ready)]) == []
+
+
+def test_stalled_start_is_named_by_its_last_progress():
+    lines = ["(Worker_TP0 pid=9) INFO 11-30 09:50:46 [pynccl.py:111] vLLM is using nccl==2.27.5"]
+    assert diagnose(lines, phase=Phase.IMPORTS).signature == UNKNOWN
+    assert diagnose(lines, phase=Phase.IMPORTS, stalled=True).signature == "stalled-nccl"
 
 
 @pytest.mark.parametrize(
@@ -106,6 +113,13 @@ def test_fix_contains_estimated_length_of_the_log():
         (Ended(exit_code=137), "killed"),
         (Ended(exit_code=-9), "killed"),
         (Ended(exit_code=127), "cannot-execute"),
+        (Ended(exit_code=125), "docker-could-not-run"),
+        (Ended(exit_code=132), "engine-illegal-cpu-instruction"),
+        (Ended(exit_code=134), "engine-aborted"),
+        (Ended(exit_code=135), "bus-error"),
+        (Ended(exit_code=139), "engine-segfault"),
+        (Ended(exit_code=-11), "engine-segfault"),
+        (Ended(exit_code=143), "engine-terminated"),
         (Ended(exit_code=1), UNKNOWN),
         (Ended(exit_code=None), UNKNOWN),
     ],

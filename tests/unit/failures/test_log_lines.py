@@ -2,7 +2,7 @@
 
 import pytest
 
-from deckard_deploy.startup.log_lines import MAX_TEXT, LogLine, parse, without_secrets
+from deckard_deploy.failures.log_lines import MAX_TEXT, LogLine, parse, without_secrets
 from deckard_deploy.system.text import clean
 
 
