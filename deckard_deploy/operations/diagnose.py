@@ -44,11 +44,8 @@ class LogReport:
 class Ended:
     """The end of an instance of which only the exit code is known."""
 
-    exit_code: int | None
-    state: Literal["exited"] = "exited"
+    exit_code: int
     oom_killed: bool = False
-    restart_count: int = 0
-    instance_id: str | None = None
 
 
 def diagnose_log(stream: ByteStream, exit_code: int | None = None) -> LogReport:

@@ -16,7 +16,7 @@ from deckard_deploy.failures.matching import (
     may_be_fatal,
 )
 from deckard_deploy.failures.signatures import Rank, load_signatures
-from deckard_deploy.startup.observation import Observation
+from deckard_deploy.startup.observation import Ending
 from deckard_deploy.startup.phases import Phase
 from deckard_deploy.system.text import shorten
 
@@ -48,7 +48,7 @@ class Diagnosis:
 
 
 def diagnose(
-    lines: Iterable[str], *, phase: Phase, observation: Observation | None = None, stalled: bool = False
+    lines: Iterable[str], *, phase: Phase, observation: Ending | None = None, stalled: bool = False
 ) -> Diagnosis:
     """Return why a start, or an engine that was ready, failed.
 
@@ -91,7 +91,7 @@ def _last_fatal(lines: Sequence[LogLine]) -> str:
     return ""
 
 
-def _by_memory(observation: Observation | None, line: str) -> KnownFailure | None:
+def _by_memory(observation: Ending | None, line: str) -> KnownFailure | None:
     """Return the failure of an instance that the kernel has killed for memory: its log need not say so."""
     if observation is None or not observation.oom_killed:
         return None
@@ -101,7 +101,7 @@ def _by_memory(observation: Observation | None, line: str) -> KnownFailure | Non
     return None
 
 
-def _by_exit_code(observation: Observation | None, line: str) -> KnownFailure | None:
+def _by_exit_code(observation: Ending | None, line: str) -> KnownFailure | None:
     if observation is None:
         return None
     for signature in load_signatures():
@@ -122,7 +122,7 @@ def _diagnosis(found: KnownFailure, line: str, phase: Phase, *, fatal: bool) -> 
     )
 
 
-def _unknown(line: str, phase: Phase, observation: Observation | None, *, fatal: bool) -> Diagnosis:
+def _unknown(line: str, phase: Phase, observation: Ending | None, *, fatal: bool) -> Diagnosis:
     code = ""
     if observation is not None and observation.exit_code is not None:
         code = f" (exit code {observation.exit_code})"
