@@ -78,7 +78,7 @@ def check_wheel_of(patch_set: PatchSet, release: str) -> tuple[str, tuple[PatchV
     if not re.fullmatch(r"[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}", release):
         raise BadInputError(f"release {release!r}: a version such as 0.19.1 was expected")
     targets = [patch.target for patch in patch_set.patches]
-    base = wheel.from_wheel(wheel.release_wheel(release), targets)
+    base = wheel.from_wheel(wheel.release_wheel(release), targets, missing_ok=True)
     return base.origin, check_release(patch_set, base, release)
 
 

@@ -140,7 +140,10 @@ def import_built(built: Sequence[BuiltPatch], python: Path, overlay: Path) -> No
 
 
 def _verdict(patch_set: PatchSet, patch: Patch, base: BaseFiles) -> PatchVerdict:
-    content = base.files[patch.target]
+    content = base.files.get(patch.target)
+    if content is None:  # see from_wheel, missing_ok
+        state = PatchState.CONFLICTS
+        return PatchVerdict(name=patch.name, target=patch.target, verdict=state, detail="no such file")
     digest = sha256(content)
     diff = patch_set.diff(patch)
     if digest == patch.base_sha256:

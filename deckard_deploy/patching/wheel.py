@@ -27,9 +27,10 @@ READ_AHEAD_BYTES = 1 << 18
 _DAMAGE_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError)
 
 
-def from_wheel(wheel: str, targets: Iterable[str]) -> BaseFiles:
+def from_wheel(wheel: str, targets: Iterable[str], *, missing_ok: bool = False) -> BaseFiles:
     """Read from a wheel: a path, or an http(s) URL whose server answers ranges.
 
+    missing_ok: leave out the targets that the wheel does not have. A release may have dropped a file.
     Raises NetworkError, EnvironmentUnfitError (no such file), IntegrityError (not a wheel of vLLM).
     """
     source: io.RawIOBase
@@ -39,6 +40,8 @@ def from_wheel(wheel: str, targets: Iterable[str]) -> BaseFiles:
         source = _open_local(wheel)
     try:
         with io.BufferedReader(source, READ_AHEAD_BYTES) as stream, zipfile.ZipFile(stream) as archive:
+            if missing_ok:
+                targets = [target for target in targets if target in archive.NameToInfo]
             files = {target: _read_member(archive, target, wheel) for target in targets}
     except _DAMAGE_ERRORS as error:
         raise IntegrityError(f"{wheel}: not a wheel ({error})") from error

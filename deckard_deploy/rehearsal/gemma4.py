@@ -18,8 +18,9 @@ from deckard_deploy.rehearsal import layers, nvfp4
 from deckard_deploy.rehearsal.folder import ensure_generated
 from deckard_deploy.rehearsal.script import BOS, EOS, TURN_END
 from deckard_deploy.rehearsal.tokenizer import (
-    CHAT_TEMPLATE,
     VOCABULARY_SIZE,
+    Family,
+    chat_template,
     tokenizer_config,
     tokenizer_json,
     vocabulary,
@@ -27,20 +28,26 @@ from deckard_deploy.rehearsal.tokenizer import (
 
 Quantization = Literal["none", "nvfp4", "nvfp4_awq", "nvfp4_svd"]
 
-GENERATOR_VERSION = 2
+GENERATOR_VERSION = 3
 CONTEXT_TOKENS = 4096
 
 
-def write(folder: Path, *, quantization: Quantization = "none") -> Path:
+def write(folder: Path, *, quantization: Quantization = "none", family: Family = "large") -> Path:
     """Write the checkpoint (3 to 8 MB) to `folder` and return the folder; a complete one stays.
 
-    A checkpoint of another generator version or quantization is replaced. Raises as ensure_generated does.
+    family: of Gemma 4, whose chat template this one follows (`tokenizer.chat_template`).
+    A checkpoint of another generator version, quantization or family is replaced. Raises as ensure_generated
+    does.
     """
-    description = {"generator_version": GENERATOR_VERSION, "quantization": quantization}
-    return ensure_generated(folder, description, lambda fresh: _write_files(fresh, quantization))
+    description = {
+        "generator_version": GENERATOR_VERSION,
+        "quantization": quantization,
+        "family": family,
+    }
+    return ensure_generated(folder, description, lambda fresh: _write_files(fresh, quantization, family))
 
 
-def _write_files(folder: Path, quantization: Quantization) -> None:
+def _write_files(folder: Path, quantization: Quantization, family: Family) -> None:
     texts = {
         "config.json": _config(),
         "generation_config.json": _generation_config(),
@@ -54,7 +61,7 @@ def _write_files(folder: Path, quantization: Quantization) -> None:
         texts["config.json"]["quantization_config"] = quantization_config
     for name, content in texts.items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n")
-    (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE)
+    (folder / "chat_template.jinja").write_text(chat_template(family))
     _write_tensors(folder / "model.safetensors", quantization)
 
 

@@ -23,7 +23,8 @@ TOOL_NAME = "get_weather"
 TOOL_ARGUMENTS = {"days": 3}
 COUNT_TEXT = "one two three four five six seven eight nine ten eleven twelve "
 COUNT_WORD = "count"
-LOST = "lost "
+# No JSON string may have a raw end of line, so a grammar rules this one out inside of strings too.
+LOST = "lost\n"
 
 BOS, EOS, TURN, TURN_END = "<bos>", "<eos>", "<|turn>", "<turn|>"
 # vLLM 0.19.1 looks up <|turn>, <|channel>, <channel|>, <|tool_call>, <tool_call|> and <|tool_response>

@@ -27,7 +27,7 @@ def package_of(python: Path) -> Path:
 
 
 def make_overlay(python: Path, folder: Path) -> Path:
-    """The folder for the front of PYTHONPATH, with all three patches in it."""
+    """The folder for the front of PYTHONPATH, with all patches in it."""
     patch_set, package = load_patch_set("vllm-0.19.1"), package_of(python)
     base = from_package(package, [patch.target for patch in patch_set.patches])
     return create_overlay(package, build(patch_set, base, folder / "files"), folder / "overlay")

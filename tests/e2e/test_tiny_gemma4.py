@@ -6,7 +6,6 @@ import os
 import signal
 import struct
 import subprocess
-import time
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,9 +27,9 @@ from deckard_deploy.rehearsal.script import (
     TOOL_NAME,
     TOOL_THOUGHT_TEXT,
 )
+from tests.e2e.structured_requests import CHAT_CASES, COMPLETION_CASES, chat, completion, wait_until_healthy
 from tests.support.ports import free_port
 
-START_SECONDS = 420
 STATE_DICT = """
 import json, sys, torch
 from transformers import AutoConfig, Gemma4ForConditionalGeneration
@@ -80,18 +79,6 @@ class Server:
                 for choice in json.loads(line.removeprefix(b"data: "))["choices"]:
                     answer.add(choice["delta" if stream else "message"], choice["finish_reason"])
         return answer
-
-
-def wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text()[-4000:]
-        try:
-            if requests.get(f"{url}/health", timeout=5).ok:
-                return
-        except requests.ConnectionError:
-            time.sleep(0.5)  # the port is not served before the engine is ready
-    pytest.fail(f"not healthy after {START_SECONDS} s: {log.read_text()[-4000:]}")
 
 
 @pytest.fixture(scope="module")
@@ -221,3 +208,16 @@ def test_prompt_without_chat_template_is_lost(server: Server):
     body = {"model": "tiny", "prompt": "Once upon a time", "max_tokens": 3}
     answer = requests.post(f"{server.url}/v1/completions", json=body, timeout=120).json()
     assert answer["choices"][0]["text"] == LOST * 3
+
+
+# What the patch `reasoning` is for; with it: test_structured_output.py.
+def test_release_ignores_grammar_after_tool_result(server: Server):
+    body, follows = CHAT_CASES["json_schema after a tool"]
+    answer = chat(server.url, stream=False, **body)
+    assert not follows(answer)
+    assert answer.text == PLAIN_TEXT
+
+
+def test_release_ignores_grammar_of_completion(server: Server):
+    body, follows = COMPLETION_CASES["regex"]
+    assert not follows(completion(server.url, stream=False, **body))

@@ -18,7 +18,7 @@ def test_inspect_model_by_name(tmp_path, capsys):
     assert run(["inspect", "tiny-gemma4", "--state-dir", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
     assert "NVFP4_AWQ, by modelopt 0.42.0" in shown
-    assert "needs the patches serving_chat, modelopt" in shown
+    assert "needs the patches serving_chat, reasoning, modelopt" in shown
     assert "5 sliding_attention: 4 heads, 2 KV heads of 64" in shown
 
 

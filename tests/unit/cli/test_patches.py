@@ -44,9 +44,12 @@ def test_list_names_patches_with_conditions(capsys):
 @pytest.mark.parametrize(
     ("options", "needed"),
     [
-        (["--profile", "spark"], {"serving_chat", "modelopt"}),
-        (["--profile", "spark", "--drafter", "deckard-e4b"], {"eagle", "serving_chat", "modelopt"}),
-        (["--profile", "cpu"], {"serving_chat", "modelopt"}),
+        (["--profile", "spark"], {"serving_chat", "reasoning", "modelopt"}),
+        (
+            ["--profile", "spark", "--drafter", "deckard-e4b"],
+            {"eagle", "serving_chat", "reasoning", "modelopt"},
+        ),
+        (["--profile", "cpu"], {"serving_chat", "reasoning", "modelopt"}),
     ],
 )
 def test_list_marks_needed_patches(options, needed, capsys):
@@ -107,7 +110,7 @@ def test_diff_of_unknown_patch_exits_2(capsys):
     assert run(["patches", "diff", "modelopt"]) == 0
     assert capsys.readouterr().out.count("+++ b/") == 1
     assert run(["patches", "diff", "modelopts"]) == 2
-    assert "known: eagle, serving_chat, modelopt" in capsys.readouterr().err
+    assert "known: eagle, serving_chat, reasoning, modelopt" in capsys.readouterr().err
 
 
 def test_check_of_other_files_exits_4(package, capsys):
@@ -116,7 +119,7 @@ def test_check_of_other_files_exits_4(package, capsys):
     found = json.loads(captured.out)
     assert [one["name"] for one in found] == NAMES
     assert {one["verdict"] for one in found} == {"conflicts"}
-    assert "eagle, serving_chat, modelopt would not fit" in captured.err
+    assert "eagle, serving_chat, reasoning, modelopt would not fit" in captured.err
 
 
 def test_check_skips_patches_not_needed(package, capsys):

@@ -23,9 +23,9 @@ def test_model_name_is_a_folder_of_the_state(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("quantization", "drafter", "names"),
     [
-        ("none", False, ["serving_chat"]),
-        ("nvfp4_awq", False, ["serving_chat", "modelopt"]),
-        ("none", True, ["eagle", "serving_chat"]),
+        ("none", False, ["serving_chat", "reasoning"]),
+        ("nvfp4_awq", False, ["serving_chat", "reasoning", "modelopt"]),
+        ("none", True, ["eagle", "serving_chat", "reasoning"]),
     ],
 )
 def test_patches_depend_on_format_and_drafter(quantization: str, names: list[str], *, drafter: bool) -> None:
@@ -36,7 +36,7 @@ def test_inspected_checkpoint_has_patches(tmp_path: Path) -> None:
     gemma4.write(tmp_path / "models" / "tiny", quantization="nvfp4_awq")
     checkpoint = inspect_checkpoint("tiny", None, tmp_path)
     assert checkpoint.found.quantization == "nvfp4_awq"
-    assert checkpoint.patches == ["serving_chat", "modelopt"]
+    assert checkpoint.patches == ["serving_chat", "reasoning", "modelopt"]
     assert checkpoint.found.nan_scales is None
     assert inspect_checkpoint("tiny", None, tmp_path, count_nan=True).found.nan_scales == 0
 

@@ -20,18 +20,20 @@ from deckard_deploy.operations.reporting import SILENT
 from deckard_deploy.patching import plugin
 
 PATCH_SET = find_patch_set("vllm-0.19.1")
-NAMES = ["eagle", "serving_chat", "modelopt"]
+NAMES = ["eagle", "serving_chat", "reasoning", "modelopt"]
 
 
 def test_patches_are_named_or_all() -> None:
     assert [patch.name for patch in named_patches(PATCH_SET, [])] == NAMES
     assert [patch.name for patch in named_patches(PATCH_SET, ["modelopt"])] == ["modelopt"]
-    with pytest.raises(BadInputError, match="no patch named 'x'; known: eagle, serving_chat, modelopt"):
+    with pytest.raises(
+        BadInputError, match="no patch named 'x'; known: eagle, serving_chat, reasoning, modelopt"
+    ):
         named_patches(PATCH_SET, ["modelopt", "x"])
 
 
 def test_choice_of_other_engine_needs_none() -> None:
-    assert needed_by(Choice(profile="spark"), PATCH_SET, SILENT) == {"serving_chat", "modelopt"}
+    assert needed_by(Choice(profile="spark"), PATCH_SET, SILENT) == {"serving_chat", "reasoning", "modelopt"}
     other = Choice(profile="spark", settings=("engine=vllm-0.32.0",))
     assert needed_by(other, PATCH_SET, SILENT) == frozenset()
 
@@ -53,6 +55,7 @@ def test_other_files_do_not_fit(package: Path, tmp_path: Path) -> None:
     assert {verdict.name: verdict.fits for verdict in verdicts} == {
         "eagle": True,
         "serving_chat": False,
+        "reasoning": False,
         "modelopt": True,
     }
     with pytest.raises(IntegrityError, match="vllm/entrypoints"):

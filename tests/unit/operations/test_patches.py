@@ -20,10 +20,13 @@ BY_HAND: dict[str, JsonValue] = {"method": "draft_model", "model": "/models/x", 
 @pytest.mark.parametrize(
     ("deployment", "names"),
     [
-        (Deployment(), ["serving_chat", "modelopt"]),
-        (Deployment(drafter="deckard-e4b"), ["eagle", "serving_chat", "modelopt"]),
+        (Deployment(), ["serving_chat", "reasoning", "modelopt"]),
+        (Deployment(drafter="deckard-e4b"), ["eagle", "serving_chat", "reasoning", "modelopt"]),
         # Without the patch the target's own KV cache would be overwritten, and nothing would say so.
-        (Deployment(serve={"speculative-config": BY_HAND}), ["eagle", "serving_chat", "modelopt"]),
+        (
+            Deployment(serve={"speculative-config": BY_HAND}),
+            ["eagle", "serving_chat", "reasoning", "modelopt"],
+        ),
     ],
 )
 def test_plan_gets_needed_patches(deployment: Deployment, names: list[str]) -> None:

@@ -38,11 +38,11 @@ def test_added_lines_have_no_trailing_space_or_tab(committed):
 @pytest.mark.parametrize(
     ("drafter", "quantization", "names"),
     [
-        (False, "none", {"serving_chat"}),
-        (True, "none", {"eagle", "serving_chat"}),
-        (False, "nvfp4", {"serving_chat", "modelopt"}),
-        (False, "nvfp4_awq", {"serving_chat", "modelopt"}),
-        (True, "nvfp4_svd", {"eagle", "serving_chat", "modelopt"}),
+        (False, "none", {"serving_chat", "reasoning"}),
+        (True, "none", {"eagle", "serving_chat", "reasoning"}),
+        (False, "nvfp4", {"serving_chat", "reasoning", "modelopt"}),
+        (False, "nvfp4_awq", {"serving_chat", "reasoning", "modelopt"}),
+        (True, "nvfp4_svd", {"eagle", "serving_chat", "reasoning", "modelopt"}),
     ],
 )
 def test_plan_gets_the_patches_it_needs(committed, drafter, quantization, names):
@@ -112,6 +112,8 @@ def test_documented_table_matches_diffs(committed):
         for patch, cell in zip(committed.patches, cells, strict=True):
             if "hunk" in cell:
                 assert f"of {len(committed.diff(patch).hunks)}," in cell, (release, patch.name)
+            elif "no such file" in cell:
+                assert patch.target not in release_hashes()[release]
             elif "upstream" in cell:
                 assert cell.endswith(f"since {patch.not_needed_from}")
             else:

@@ -121,6 +121,12 @@ def free_url() -> str:
     return f"http://127.0.0.1:{port}/vllm.whl"
 
 
+def test_file_that_a_release_dropped_may_be_left_out(tmp_path: Path):
+    path = tmp_path / "vllm.whl"
+    path.write_bytes(wheel_bytes({TARGETS[0]: CONTENT[TARGETS[0]]}))
+    assert from_wheel(str(path), TARGETS, missing_ok=True).files == {TARGETS[0]: CONTENT[TARGETS[0]]}
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

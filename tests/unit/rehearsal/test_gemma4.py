@@ -27,5 +27,14 @@ def test_other_quantization_replaces_checkpoint(tmp_path):
     assert config["quantization_config"]["quant_algo"] == "NVFP4_AWQ"
 
 
+def test_other_family_replaces_chat_template_alone(tmp_path):
+    large = contents(write(tmp_path / "large"))
+    small = contents(write(tmp_path / "small", family="small"))
+    assert {name for name in large if large[name] != small[name]} == {
+        "chat_template.jinja",
+        "tiny-gemma4.json",
+    }
+
+
 def test_other_users_may_read_every_file(tmp_path):
     assert all(path.stat().st_mode & 0o004 for path in write(tmp_path / "tiny").iterdir())

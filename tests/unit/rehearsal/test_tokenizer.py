@@ -5,8 +5,9 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from deckard_deploy.rehearsal.script import MARKERS, SPECIAL, scripted_tokens
 from deckard_deploy.rehearsal.tokenizer import (
-    CHAT_TEMPLATE,
     VOCABULARY_SIZE,
+    Family,
+    chat_template,
     tokenizer_config,
     tokenizer_json,
     vocabulary,
@@ -23,8 +24,9 @@ RESULT = {"role": "tool", "content": "sunny"}
 PICTURE = {"role": "user", "content": [{"type": "text", "text": "see "}, {"type": "image"}]}
 
 
-def render(messages: list[dict[str, Any]], **context: Any) -> str:
-    template = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(CHAT_TEMPLATE)
+def render(messages: list[dict[str, Any]], family: Family = "large", **context: Any) -> str:
+    sandbox = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    template = sandbox.from_string(chat_template(family))
     return template.render(messages=messages, bos_token="<bos>", **{"add_generation_prompt": True, **context})
 
 
@@ -46,19 +48,45 @@ def render(messages: list[dict[str, Any]], **context: Any) -> str:
 )
 def test_prompt_ends_with_marker_of_its_mode(messages, context, mode):
     text = render(messages, **context)
-    assert text.endswith(f"<|turn>model\n{MARKERS[mode]}")
+    assert text.endswith(MARKERS[mode])
     assert [text.count(marker) for marker in MARKERS.values()].count(1) == 1
 
 
-def test_template_writes_conversation_as_turns():
+EMPTY_THOUGHT = "<|channel>thought\n<channel|>"
+
+
+@pytest.mark.parametrize(
+    ("family", "context", "end"),
+    [
+        ("large", {}, EMPTY_THOUGHT + MARKERS["plain"]),
+        ("large", {"enable_thinking": True}, MARKERS["thinking"]),
+        ("small", {}, MARKERS["plain"]),
+        ("small", {"enable_thinking": True}, MARKERS["thinking"]),
+    ],
+)
+def test_turn_of_model_starts_as_in_its_family(family: Family, context, end):
+    assert render([USER], family, **context).endswith(f"<turn|>\n<|turn>model\n{end}")
+
+
+@pytest.mark.parametrize("family", ["large", "small"])
+def test_model_continues_its_turn_after_tool_result(family: Family):
     system = {"role": "system", "content": "be kind"}
-    assert render([system, PICTURE, CALL, RESULT], tools=[TOOL]) == (
-        '<bos><|turn>system\n<|tool>{"name": "get_weather", "parameters": {}}<tool|><turn|>\n'
-        "<|turn>system\nbe kind<turn|>\n"
+    assert render([system, PICTURE, CALL, RESULT], family, tools=[TOOL], enable_thinking=True) == (
+        "<bos><|turn>system\n<|think|>\nbe kind"
+        '<|tool>{"name": "get_weather", "parameters": {}}<tool|><turn|>\n'
         "<|turn>user\nsee <|image|><turn|>\n"
-        '<|turn>model\n<|tool_call>call:get_weather{"days": 3}<tool_call|><turn|>\n'
-        "<|tool_response>sunny<tool_response|>\n"
-        f"<|turn>model\n{MARKERS['plain']}"
+        '<|turn>model\n<|tool_call>call:get_weather{"days": 3}<tool_call|>'
+        f"<|tool_response>sunny<tool_response|>{MARKERS['thinking']}"
+    )
+
+
+def test_template_writes_conversation_as_turns():
+    assert render([USER, CALL, RESULT, {"role": "assistant", "content": "ok"}, USER], tools=[TOOL]) == (
+        '<bos><|turn>system\n<|tool>{"name": "get_weather", "parameters": {}}<tool|><turn|>\n'
+        "<|turn>user\nhi<turn|>\n"
+        '<|turn>model\n<|tool_call>call:get_weather{"days": 3}<tool_call|>'
+        "<|tool_response>sunny<tool_response|>ok<turn|>\n"
+        f"<|turn>user\nhi<turn|>\n<|turn>model\n{EMPTY_THOUGHT}{MARKERS['tools']}"
     )
     assert render([USER], add_generation_prompt=False) == "<bos><|turn>user\nhi<turn|>\n"
 

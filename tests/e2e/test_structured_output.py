@@ -1,0 +1,86 @@
+"""A grammar constrains every answer that was asked for with one, in the real engines.
+
+The checkpoint is of the small family, whose prompt without thinking has no empty thought: the harder case. Both
+families, and random schemas, are in tests/campaigns/structured_output.py.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deckard_deploy.rehearsal import gemma4
+from tests.e2e import patched
+from tests.e2e.structured_requests import (
+    CHAT_CASES,
+    COMPLETION_CASES,
+    RESPONSES_CASES,
+    chat,
+    completion,
+    engine,
+    responses,
+)
+
+pytestmark = pytest.mark.vllm
+THINKING: dict[bool, dict[str, Any]] = {
+    False: {},
+    True: {"chat_template_kwargs": {"enable_thinking": True}},
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return gemma4.write(tmp_path_factory.mktemp("tiny") / "small", family="small")
+
+
+@pytest.fixture(scope="module")
+def old(engine_python: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    overlay = patched.make_overlay(engine_python, tmp_path_factory.mktemp("patched"))
+    with engine(engine_python, checkpoint, overlay) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def new(new_engine_python: Path, checkpoint: Path) -> Iterator[str]:
+    with engine(new_engine_python, checkpoint, None) as url:
+        yield url
+
+
+@pytest.fixture(params=["old", "new"], scope="module")
+def url(request: pytest.FixtureRequest) -> str:
+    return str(request.getfixturevalue(request.param))
+
+
+@pytest.mark.parametrize("case", CHAT_CASES)
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("thinking", [False, True], ids=["plain", "thinking"])
+def test_chat_answer_follows_its_grammar(url: str, case, stream, thinking):
+    body, follows = CHAT_CASES[case]
+    answer = chat(url, stream=stream, **body, **THINKING[thinking])
+    assert follows(answer), answer
+    assert bool(answer.thoughts) == thinking
+
+
+@pytest.mark.parametrize("case", RESPONSES_CASES)
+def test_response_follows_its_grammar(url: str, case):
+    body, follows = RESPONSES_CASES[case]
+    answer = responses(url, stream=False, **body)
+    assert follows(answer), answer
+
+
+@pytest.mark.parametrize("case", RESPONSES_CASES)
+@pytest.mark.parametrize("effort", [None, "high"], ids=["plain", "thinking"])
+def test_streamed_response_follows_its_grammar(new: str, case, effort):
+    body, follows = RESPONSES_CASES[case]
+    answer = responses(new, stream=True, **body, reasoning={"effort": effort})
+    assert follows(answer), answer
+    assert bool(answer.thoughts) == bool(effort)
+
+
+@pytest.mark.parametrize("case", COMPLETION_CASES)
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_completion_follows_its_grammar(url: str, case, stream):
+    body, follows = COMPLETION_CASES[case]
+    answer = completion(url, stream=stream, **body)
+    assert follows(answer), answer
