@@ -18,10 +18,24 @@ class Models(BaseHTTPRequestHandler):
         self.send({"data": [{"id": name} for name in self.server.names]})
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        question = json.loads(self.rfile.read(int(self.headers.get("Content-Length", "0"))) or b"{}")
+        if question.get("stream"):
+            self.stream(question)
+            return
         if self.headers.get("X-data-parallel-rank", "none") == os.environ.get("FAKE_HUNG_RANK"):
             time.sleep(600)
         self.send({"choices": [{"message": {"content": "ready"}, "finish_reason": "stop"}]})
+
+    def stream(self, question: dict[str, object]) -> None:
+        """Answer with the messages that were sent, as JSON in two pieces."""
+        text = json.dumps(question["messages"])
+        finish = "length" if question["max_tokens"] == 1 else "stop"
+        self.send_response(200)
+        self.end_headers()
+        for piece, end in ((text[:5], None), (text[5:], finish)):
+            event = {"choices": [{"delta": {"content": piece}, "finish_reason": end}]}
+            self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
+        self.wfile.write(b"data: [DONE]\n\n")
 
     def send(self, answer: object) -> None:
         body = json.dumps(answer).encode()
@@ -40,6 +54,16 @@ class Server(ThreadingHTTPServer):
     def server_bind(self) -> None:
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as vLLM does
         super().server_bind()
+
+
+class SocketServer(Server):
+    address_family = socket.AF_UNIX
+
+    def server_bind(self) -> None:
+        self.socket.bind(self.server_address)
+
+    def get_request(self):
+        return self.socket.accept()[0], ("", 0)
 
 
 def option(name: str) -> list[str]:
@@ -71,7 +95,11 @@ def main() -> None:
         print(f"line {number} " + "x" * 100, flush=True)
     for name in sorted(os.environ):
         print(f"variable {name}", flush=True)
-    server = Server((option("--host")[0], int(option("--port")[0])), Models)
+    server: Server
+    if "--uds" in sys.argv:
+        server = SocketServer(option("--uds")[0], Models)  # type: ignore[arg-type]  # an AF_UNIX address is a path
+    else:
+        server = Server((option("--host")[0], int(option("--port")[0])), Models)
     server.names = option("--served-model-name")
     print("Application startup complete.", flush=True)
     if mode == "late-crash":

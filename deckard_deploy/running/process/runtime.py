@@ -22,6 +22,7 @@ from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError, StartFa
 from deckard_deploy.planning.gateway import SOCKET
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.running.layout import DeploymentDir
+from deckard_deploy.running.process import isolation
 from deckard_deploy.running.process.bounded_log import LogReader
 from deckard_deploy.running.process.supervision import (
     GATEWAY_LOG,
@@ -60,6 +61,7 @@ from deckard_deploy.system.processes import (
 from deckard_deploy.system.text import LineSplitter
 from deckard_deploy.system.unknown import Unknown
 
+FORWARDER = Path(__file__).with_name("forward.py")
 _PYTHON_S = 600.0  # a busy machine may need minutes to import vLLM
 LOG_BYTES = 16 << 20  # of the log, and again of the one before it
 _SETTLE_S = 20  # a supervisor with the lock writes its state as soon as its Python has started
@@ -246,11 +248,18 @@ class ProcessRuntime:
         plan = release.plan
         name, _, value = server_tag(self._deployment.folder).partition("=")
         program = self._program(plan)
+        own_network = isolation.obstacle() is None
+        arguments = plan.launched(launch.launch_id).arguments
+        front = _gateway_command(release, plan)
+        if own_network and not front:
+            arguments = _on_socket(arguments, plan)
+            front = _forward_command(plan)
         return ServerSpec(
-            argv=(str(program), *plan.entrypoint[1:], *plan.launched(launch.launch_id).arguments),
+            argv=(str(program), *plan.entrypoint[1:], *arguments),
             environment={
                 **self._environment,
                 **user_variable(),
+                **(isolation.VARIABLES if own_network else {}),
                 **plan.environment,
                 **KEEP_ENVIRON,
                 name: value,
@@ -260,8 +269,9 @@ class ProcessRuntime:
             restarts=restart_limit(plan.container.restart),
             grace_s=plan.container.stop_grace_period_s,
             log_bytes=LOG_BYTES,
-            gateway=_gateway_command(release, plan),
-            socket=SOCKET if plan.gateway else None,
+            gateway=front,
+            socket=SOCKET if front else None,
+            own_network=own_network,
         )
 
     def _spawn(self, release: Release, lock: int) -> None:
@@ -405,6 +415,20 @@ def _gateway_state(state: ServerState) -> State | None:
     if state.gateway or state.gateway_restarts:
         return "restarting"
     return None
+
+
+def _on_socket(arguments: tuple[str, ...], plan: LaunchPlan) -> tuple[str, ...]:
+    """Return the arguments of `vllm serve` with the socket in place of the address."""
+    address = ("--host", plan.address, "--port", str(plan.container_port))
+    at = arguments.index("--host")
+    if arguments[at : at + len(address)] != address:
+        raise IntegrityError(f"the plan of {plan.deployment} does not listen on {plan.address}:{plan.port}")
+    return (*arguments[:at], "--uds", SOCKET, *arguments[at + len(address) :])
+
+
+def _forward_command(plan: LaunchPlan) -> tuple[str, ...]:
+    """Return the command line that passes connections on. It needs nothing but this one file."""
+    return (sys.executable, "-I", str(FORWARDER), SOCKET, plan.address, str(plan.port))
 
 
 def _grace_of(spec: Path) -> float | None:

@@ -43,10 +43,11 @@ class ServerSpec(Message):
     """The command that the supervisor runs.
 
     restarts: the maximum of restarts after failures; None: no limit.
-    gateway: the command of the proxy that runs next to the server, if there is one. When the server ends, the
-    supervisor ends the proxy; a proxy that ends is started again, and the server is left alone.
-    socket: the file in the deployment's folder, their working folder, on which the server listens for the
-    gateway.
+    gateway: the command of the program that listens for clients in the server's place, if there is one: nginx,
+    or forward.py for a server in a network of its own. When the server ends, the supervisor ends it; when it
+    ends, it is started again, and the server is left alone.
+    socket: the file in the deployment's folder, their working folder, on which the server listens for it.
+    own_network: the server runs in a network namespace of its own.
     """
 
     argv: tuple[str, ...]
@@ -58,6 +59,7 @@ class ServerSpec(Message):
     log_bytes: int
     gateway: tuple[str, ...] = ()
     socket: str | None = None
+    own_network: bool = False
 
 
 class ServerState(Message):

@@ -23,9 +23,11 @@ from pathlib import Path
 
 from deckard_deploy.errors import DeployError, EnvironmentUnfitError
 from deckard_deploy.running.process.bounded_log import BoundedLog
+from deckard_deploy.running.process.isolation import enter_own_network
 from deckard_deploy.running.process.supervision import (
     GATEWAY_LOG,
     SERVER_LOG,
+    SERVER_VARIABLE,
     SPEC,
     ServerSpec,
     ServerState,
@@ -135,23 +137,32 @@ class Supervisor:
         return pid
 
     def _spawn(self, argv: tuple[str, ...], output: int, end: signal.Signals) -> int:
-        """Start a child that receives the signal `end` when this process dies. Return its pid."""
-        me = os.getpid()
+        """Start a child that receives the signal `end` when this process dies. Return its pid.
 
-        def die_with_supervisor() -> None:
+        The tag and the network of its own belong to the server.
+        """
+        me = os.getpid()
+        is_server = argv == self._spec.argv
+        environment = dict(self._spec.environment)
+        if not is_server:
+            environment.pop(SERVER_VARIABLE, None)
+
+        def prepare() -> None:
+            if is_server and self._spec.own_network:
+                enter_own_network()
             _LIBC.prctl(_PR_SET_PDEATHSIG, end, 0, 0, 0)
             if os.getppid() != me:  # the supervisor died before the line above
                 os._exit(1)
 
         child = subprocess.Popen(
             argv,
-            env=self._spec.environment,
+            env=environment,
             cwd=self._deployment,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             start_new_session=True,
-            preexec_fn=die_with_supervisor,  # noqa: PLW1509  this process has one thread
+            preexec_fn=prepare,  # noqa: PLW1509  this process has one thread
         )
         child.returncode = 0  # _reap collects it together with the orphans, not Popen
         return child.pid

@@ -10,6 +10,7 @@ import pytest
 
 from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError, StartFailedError
 from deckard_deploy.running.layout import StateDir
+from deckard_deploy.running.process import isolation
 from deckard_deploy.running.process.supervision import ServerState
 from deckard_deploy.running.releases import Release
 from deckard_deploy.running.runtime import Observation
@@ -58,7 +59,16 @@ def test_server_environment_has_no_secret(fake):
     fake.started(fake.plan(VLLM_X="1"))
     eventually(fake.names)
     seen = {line.split()[1] for line in fake.runtime().tail(100) if line.startswith("variable ")}
-    allowed = {"PATH", "HOME", "LANG", "VLLM_X", "DECKARD_DEPLOYMENT", "SPT_NOENV", "LC_CTYPE"}
+    allowed = {
+        "PATH",
+        "HOME",
+        "LANG",
+        "VLLM_X",
+        "DECKARD_DEPLOYMENT",
+        "SPT_NOENV",
+        "LC_CTYPE",
+        *isolation.VARIABLES,
+    }
     assert {"PATH", "HOME", "VLLM_X"} <= seen <= allowed
     assert "canary" not in Path(f"/proc/{state(fake).supervisor.pid}/environ").read_text()
 
@@ -224,7 +234,9 @@ def test_stop_after_moved_state_directory(fake):
 
 def test_stop_in_copied_state_directory_ends_nothing(fake):
     start_and_wait(fake)
-    copied = shutil.copytree(fake.state.root, fake.state.root.with_name("copy"))
+    copied = shutil.copytree(
+        fake.state.root, fake.state.root.with_name("copy"), ignore=shutil.ignore_patterns("vllm.sock")
+    )
     fake.runtime(StateDir(copied).deployment("box")).stop()
     assert fake.names() == ["t", "deckard-launch-1"]
 

@@ -31,7 +31,13 @@ def start_with_gateway(fake: FakeDeployment, script: str, mode: str = "serve") -
         image=None, program=str(program), user=None, folder=str(fake.deployment.folder / "gateway"), exposed=False,
         tls=False, certificate=None, certificate_key=None,
     )  # fmt: skip
-    fake.started(fake.plan(FAKE_MODE=mode).model_copy(update={"gateway": gateway}))
+    arguments = ("/models/tiny", "--uds", "vllm.sock", "--served-model-name", "t")
+    plan = fake.plan(FAKE_MODE=mode).model_copy(update={"gateway": gateway, "arguments": arguments})
+    fake.started(plan)
+
+
+def wait_until_serving(fake: FakeDeployment) -> None:
+    eventually(lambda: "Application startup complete." in fake.runtime().tail(50))
 
 
 def gateway_of(fake: FakeDeployment) -> ProcessIdentity:
@@ -42,13 +48,13 @@ def gateway_of(fake: FakeDeployment) -> ProcessIdentity:
 
 def test_gateway_runs_and_stops_with_server(fake):
     start_with_gateway(fake, NGINX)
-    eventually(fake.names)
+    wait_until_serving(fake)
     gateway = gateway_of(fake)
     assert eventually(lambda: any("gateway with -p" in line for line in fake.runtime().tail_gateway(50)))
     assert is_alive(gateway)
     fake.runtime().stop()
     assert not is_alive(gateway)
-    assert fake.names() is None
+    assert fake.processes() == []
 
 
 def test_failed_gateway_leaves_the_server_alone(fake):
@@ -83,7 +89,7 @@ def test_crashed_server_ends_the_gateway(fake):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_gateway_ends_with_supervisor(fake, number):
     start_with_gateway(fake, NGINX)
-    eventually(fake.names)
+    wait_until_serving(fake)
     gateway = gateway_of(fake)
     send_signal(ServerState.model_validate_json(fake.deployment.process_state.read_text()).supervisor, number)
     assert eventually(lambda: not is_alive(gateway))
@@ -91,18 +97,18 @@ def test_gateway_ends_with_supervisor(fake, number):
 
 def test_reload_leaves_server_unchanged(fake):
     start_with_gateway(fake, NGINX)
-    eventually(fake.names)
+    wait_until_serving(fake)
     before = gateway_of(fake)
     assert eventually(lambda: any("gateway with" in line for line in fake.runtime().tail_gateway(50)))
     fake.runtime().reload()
     assert eventually(lambda: "gateway reads its files" in fake.runtime().tail_gateway(50))
     assert gateway_of(fake) == before
-    assert fake.names()
+    assert len(fake.processes()) == 2
 
 
 def test_leftover_socket_is_removed(fake):
     left = fake.deployment.folder / "vllm.sock"
     left.write_text("")
     start_with_gateway(fake, NGINX)
-    eventually(fake.names)
-    assert not left.exists()
+    wait_until_serving(fake)
+    assert left.is_socket()
