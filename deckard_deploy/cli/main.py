@@ -33,7 +33,7 @@ VERBS = {
     "service": "Start the endpoint with the machine, by a systemd unit that runs `watch`.",
     "rollback": "Bring the release before the current one back.",
     "adopt": "Take over a stack that was started by hand from a folder of `render all`.",
-    "chat": "Send one message and print the answer.",
+    "chat": "Send a message and print the answer; without a message, converse line by line.",
     "bench": "Measure the running endpoint with its engine's own benchmark.",
     "top": "Watch throughput, latency, queue, KV cache and drafter.",
     "monitor": "Run Prometheus and Grafana beside the endpoint, on this machine only.",

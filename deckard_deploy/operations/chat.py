@@ -1,8 +1,11 @@
-"""`chat`: one message to the running endpoint."""
+"""`chat`: messages to the running endpoint."""
 
+import base64
 import json
+import mimetypes
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
 
 import requests
 
@@ -12,6 +15,9 @@ from deckard_deploy.operations.gateway import credentials
 from deckard_deploy.operations.options import Selection
 from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.system.http import EndpointCredentials, session
+
+MAX_IMAGE = 20 << 20  # bytes; the gateway takes 32 MiB for the whole request, and base64 adds a third
+Message: TypeAlias = dict[str, Any]
 
 
 class ChatEndpoint(NamedTuple):
@@ -23,10 +29,11 @@ class ChatEndpoint(NamedTuple):
 
 
 class Delta(NamedTuple):
-    """A piece of the answer: the model's thoughts, and the text."""
+    """A piece of the answer: the model's thoughts, the text, and why the answer ends, in its last piece."""
 
     reasoning: str
     content: str
+    finish: str = ""
 
 
 def chat_endpoint(selection: Selection, report: Reporter) -> ChatEndpoint:
@@ -36,11 +43,23 @@ def chat_endpoint(selection: Selection, report: Reporter) -> ChatEndpoint:
     return ChatEndpoint(plan.base_url, plan.served_name, credentials(plan, deployment.directory))
 
 
-def request_body(endpoint: ChatEndpoint, message: str, *, thinking: bool, max_tokens: int) -> dict[str, Any]:
-    """Return the body of a chat completion request with one message."""
+def user_message(text: str, images: tuple[Path, ...] = ()) -> Message:
+    """Return a message of the user; images are sent within it. Raises BadInputError."""
+    if not images:
+        return {"role": "user", "content": text}
+    parts: list[dict[str, Any]] = [
+        {"type": "image_url", "image_url": {"url": _data_url(path)}} for path in images
+    ]
+    return {"role": "user", "content": [*parts, {"type": "text", "text": text}]}
+
+
+def request_body(
+    endpoint: ChatEndpoint, messages: list[Message], *, thinking: bool, max_tokens: int
+) -> dict[str, Any]:
+    """Return the body of a chat completion request."""
     return {
         "model": endpoint.model,
-        "messages": [{"role": "user", "content": message}],
+        "messages": messages,
         "max_tokens": max_tokens,
         "chat_template_kwargs": {"enable_thinking": thinking},
     }
@@ -54,8 +73,11 @@ def whole_response(endpoint: ChatEndpoint, body: dict[str, Any]) -> str:
 def stream(endpoint: ChatEndpoint, body: dict[str, Any]) -> Iterator[Delta]:
     """Yield the answer piece by piece as it arrives. Raises BadInputError (refused), NetworkError."""
     for line in _post(endpoint, {**body, "stream": True}):
-        delta = _delta(line)
-        yield Delta(delta.get("reasoning") or "", delta.get("content") or "")
+        choice = _choice(line)
+        delta = choice.get("delta") or {}
+        yield Delta(
+            delta.get("reasoning") or "", delta.get("content") or "", choice.get("finish_reason") or ""
+        )
 
 
 def _post(endpoint: ChatEndpoint, body: dict[str, Any]) -> Iterator[str]:
@@ -63,19 +85,36 @@ def _post(endpoint: ChatEndpoint, body: dict[str, Any]) -> Iterator[str]:
     with session(endpoint.access) as http:
         try:
             with http.post(url, json=body, stream=True, timeout=(5, 600)) as response:
-                if response.status_code == 400:
-                    raise BadInputError(f"the engine refused the message: {response.text[:300]}")
                 if response.status_code != 200:
-                    raise NetworkError(f"{url} answered {response.status_code}: {response.text[:300]}")
+                    raise _refusal(url, response)
                 for line in response.iter_lines():
                     if line:
                         yield line.decode("utf-8", "replace")
         except requests.RequestException as error:
-            raise NetworkError(f"{url}: {type(error).__name__}", hint="deckard-deploy status") from error
+            raise NetworkError(f"{url}: {type(error).__name__}", hint="deckard-deploy wait") from error
 
 
-def _delta(line: str) -> dict[str, Any]:
-    """Return the new text of one server-sent event of a streamed chat completion."""
+def _refusal(url: str, response: requests.Response) -> BadInputError | NetworkError:
+    """Return the error of an answer that is no success, with the API's own message."""
+    message = _api_message(response.text)
+    if response.status_code == 400:
+        return BadInputError(f"the engine refused the message: {message}")
+    if response.status_code in (502, 503, 504):
+        return NetworkError(f"the engine does not answer yet: {message}", hint="deckard-deploy wait")
+    return NetworkError(f"{url} answered {response.status_code}: {message}", hint="deckard-deploy status")
+
+
+def _api_message(text: str) -> str:
+    """Return the message of an error object, or the start of any other text."""
+    try:
+        message = json.loads(text)["error"]["message"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        message = text
+    return " ".join(str(message).split())[:300]
+
+
+def _choice(line: str) -> dict[str, Any]:
+    """Return the choice of one server-sent event of a streamed chat completion."""
     data = line.removeprefix("data: ")
     if data in ("[DONE]", line):
         return {}
@@ -84,4 +123,19 @@ def _delta(line: str) -> dict[str, Any]:
         raise NetworkError(f"the engine broke off: {data[:300]}", hint="deckard-deploy logs")
     if not event["choices"]:
         return {}
-    return dict(event["choices"][0]["delta"])
+    return dict(event["choices"][0])
+
+
+def _data_url(path: Path) -> str:
+    kind = mimetypes.guess_type(path.name)[0] or ""
+    if not kind.startswith("image/"):
+        raise BadInputError(
+            f"{path} is not named as an image", hint="a name that ends in .png, .jpg or .webp"
+        )
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadInputError(f"{path}: {error.strerror or error}") from error
+    if len(data) > MAX_IMAGE:
+        raise BadInputError(f"{path} has {len(data)} bytes, and an image may have {MAX_IMAGE}")
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -13,6 +14,7 @@ from deckard_deploy.operations.chat import (
     chat_endpoint,
     request_body,
     stream,
+    user_message,
     whole_response,
 )
 from deckard_deploy.operations.options import Selection
@@ -27,7 +29,7 @@ data: {"choices": [{"delta": {"reasoning": "hm"}}]}
 
 data: {"choices": [{"delta": {"content": "Good "}}]}
 
-data: {"choices": [{"delta": {"content": "day"}}]}
+data: {"choices": [{"delta": {"content": "day"}, "finish_reason": "length"}]}
 
 data: {"choices": []}
 
@@ -50,7 +52,7 @@ def endpoint(replies: list[Reply]) -> Iterator[ChatEndpoint]:
 
 
 def body(endpoint: ChatEndpoint) -> dict[str, object]:
-    return request_body(endpoint, "hello", thinking=False, max_tokens=5)
+    return request_body(endpoint, [user_message("hello")], thinking=False, max_tokens=5)
 
 
 def test_endpoint_is_that_of_the_running_release(fake: FakeDeployment) -> None:
@@ -63,7 +65,7 @@ def test_endpoint_is_that_of_the_running_release(fake: FakeDeployment) -> None:
 def test_stream_yields_reasoning_and_content(endpoint: ChatEndpoint, replies: list[Reply]) -> None:
     replies.append(Reply(body=EVENTS))
     deltas = [delta for delta in stream(endpoint, body(endpoint)) if any(delta)]
-    assert deltas == [Delta("hm", ""), Delta("", "Good "), Delta("", "day")]
+    assert deltas == [Delta("hm", ""), Delta("", "Good "), Delta("", "day", "length")]
 
 
 def test_error_within_stream_is_raised(endpoint: ChatEndpoint, replies: list[Reply]) -> None:
@@ -79,3 +81,27 @@ def test_refusal_is_raised(
     replies.append(Reply(body=b"too long", status=status))
     with pytest.raises(error, match="too long"):
         whole_response(endpoint, body(endpoint))
+
+
+@pytest.mark.parametrize("status", [502, 503])
+def test_loading_engine_is_waited_for(endpoint: ChatEndpoint, replies: list[Reply], status: int) -> None:
+    replies.append(Reply(body=b'{"error": {"message": "the model is loading"}}', status=status))
+    with pytest.raises(NetworkError, match="does not answer yet: the model is loading") as raised:
+        whole_response(endpoint, body(endpoint))
+    assert raised.value.hint == "deckard-deploy wait"
+
+
+def test_image_is_sent_within_the_message(tmp_path: Path) -> None:
+    picture = tmp_path / "a.png"
+    picture.write_bytes(b"PNG")
+    message = user_message("what is it?", (picture,))
+    assert message["content"] == [
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,UE5H"}},
+        {"type": "text", "text": "what is it?"},
+    ]
+
+
+@pytest.mark.parametrize(("name", "problem"), [("a.txt", "not named as an image"), ("b.png", "No such file")])
+def test_wrong_image_is_refused(tmp_path: Path, name: str, problem: str) -> None:
+    with pytest.raises(BadInputError, match=problem):
+        user_message("x", (tmp_path / name,))
