@@ -16,6 +16,7 @@ from deckard_deploy.running.deploy import DeploymentContext
 from deckard_deploy.running.gateway import files
 from deckard_deploy.running.gateway.keys import Keys, access_version
 from deckard_deploy.running.layout import StateDir
+from deckard_deploy.running.process import isolation
 from deckard_deploy.running.releases import Releases
 from deckard_deploy.system.http import EndpointCredentials, session
 
@@ -36,6 +37,7 @@ def credentials(plan: LaunchPlan, directory: StateDir) -> EndpointCredentials:
 def ensure_gateway_files(plan: LaunchPlan, directory: StateDir, report: Reporter) -> bool:
     """Write the gateway's files. Return True if any of them changed. Raises as refuse_unfit_gateway."""
     refuse_unfit_gateway(plan, directory)
+    report_shared_network(plan, report)
     if plan.gateway is None:
         report.say(
             "gateway  none: every program of this machine can use the API without a key "
@@ -45,6 +47,16 @@ def ensure_gateway_files(plan: LaunchPlan, directory: StateDir, report: Reporter
     return files.write_gateway_files(
         plan, Keys(directory.root), environment=dict(os.environ), say=report.command
     )
+
+
+def report_shared_network(plan: LaunchPlan, report: Reporter) -> None:
+    """Report a process that cannot have a network of its own (docs/safety.md)."""
+    if plan.runtime != "process":
+        return
+    obstacle = isolation.obstacle()
+    if obstacle:
+        report.say(f"network  shared with this host: {obstacle}")
+        report.say("         torch's ports have no password; other machines may reach them (docs/safety.md)")
 
 
 def refuse_unfit_gateway(plan: LaunchPlan, directory: StateDir) -> None:

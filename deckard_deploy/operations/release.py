@@ -13,6 +13,7 @@ from deckard_deploy.rendering.gateway import render_gateway
 from deckard_deploy.rendering.shell import render_command
 from deckard_deploy.resources import tool_version
 from deckard_deploy.running.releases import ASKED, COMPOSE, GATEWAY, PLAN, Launch, Release, Releases
+from deckard_deploy.system.files import translating_write_errors
 
 
 class Asked(NamedTuple):
@@ -75,6 +76,23 @@ def stale_files(release: Release) -> tuple[str, ...]:
     launch = release.recorded_launch()
     wanted = content_hashes(rendered_files(release.plan, launch.launch_id))
     return tuple(name for name, digest in wanted.items() if launch.rendered.get(name) != digest)
+
+
+def renew_gateway_config(release: Release) -> bool:
+    """Write nginx.conf as this version renders it, if it alone is stale. Return True if it was written.
+
+    The gateway reads it by a reload, so the engine need not restart. It is written in place: docker mounts the
+    file, not its name. Raises IntegrityError.
+    """
+    if stale_files(release) != (GATEWAY,):
+        return False
+    launch = release.recorded_launch()
+    files = rendered_files(release.plan, launch.launch_id)
+    path = release.folder / GATEWAY
+    with translating_write_errors(path):
+        path.write_text(files[GATEWAY])
+    release.record(launch.model_copy(update={"rendered": content_hashes(files)}))
+    return True
 
 
 def rendered_files(plan: LaunchPlan, launch_id: str) -> dict[str, str]:

@@ -25,6 +25,7 @@ from deckard_deploy.operations.release import (
     create_release,
     read_asked,
     record_asked,
+    renew_gateway_config,
     stale_files,
 )
 from deckard_deploy.operations.reporting import Reporter
@@ -155,8 +156,13 @@ def _converge(
     refuse_unfit_gateway(plan, directory)
     # Another release that still runs keeps its own files until it has been stopped.
     if observe(context.runtimes).plan_hash == plan.hash:
-        stale = ensure_gateway_files(plan, directory, report) or has_stale_keys(plan, directory)
-        if stale and reload_gateway_keys(context, directory):
+        stored = context.releases.get(plan.hash)
+        stale = [
+            ensure_gateway_files(plan, directory, report),
+            has_stale_keys(plan, directory),
+            stored is not None and stored.launch() is not None and renew_gateway_config(stored.load()),
+        ]
+        if any(stale) and reload_gateway_keys(context, directory):
             report.say("gateway  goes by its new files")
     decision, running = decide_for(context, plan, directory, wish)
     if decision.action == "gateway" and running:

@@ -1,5 +1,9 @@
 """Render the gateway's nginx.conf from a LaunchPlan."""
 
+import json
+import re
+from typing import NamedTuple
+
 from deckard_deploy import __version__
 from deckard_deploy.planning.gateway import FOLDER, PORT, SOCKET
 from deckard_deploy.planning.plan import LaunchPlan
@@ -7,17 +11,88 @@ from deckard_deploy.rendering.templates import environment
 
 CONFIG = "nginx.conf"
 OWN_KEY = "dk-deckard"  # the name of the tool's own key
-# (method, path for clients, path of the engine). Without /v1/responses/ID: vLLM stores no responses unless
-# VLLM_ENABLE_RESPONSES_API_STORE is set (0.19.1 envs.py:1471, "may cause a memory leak").
+
+
+class Route(NamedTuple):
+    """A route of the gateway. engine_path: the path at the engine; a word: nginx answers by itself."""
+
+    methods: tuple[str, ...]
+    path: str
+    engine_path: str
+
+
+READ, POST = ("GET", "HEAD"), ("POST",)
+# Without /v1/responses/ID: vLLM stores no responses unless VLLM_ENABLE_RESPONSES_API_STORE is set (0.19.1
+# envs.py:1471, "may cause a memory leak"). /v1/messages: vllm/entrypoints/anthropic/api_router.py, both releases.
 ROUTES = (
-    ("POST", "/v1/chat/completions", "/v1/chat/completions"),
-    ("POST", "/v1/completions", "/v1/completions"),
-    ("POST", "/v1/responses", "/v1/responses"),
-    ("GET", "/v1/models", "/v1/models"),
-    ("GET", "/v1/health/live", "live"),
-    ("GET", "/v1/health/ready", "/health"),
-    ("GET", "/metrics", "/metrics"),
+    Route(POST, "/v1/chat/completions", "/v1/chat/completions"),
+    Route(POST, "/v1/completions", "/v1/completions"),
+    Route(POST, "/v1/responses", "/v1/responses"),
+    Route(POST, "/v1/messages", "/v1/messages"),
+    Route(POST, "/v1/messages/count_tokens", "/v1/messages/count_tokens"),
+    Route(READ, "/v1/models", "/v1/models"),
+    Route(READ, "/v1/health/live", "live"),
+    Route(READ, "/v1/health/ready", "/health"),
+    Route(("GET",), "/metrics", "/metrics"),
 )
+
+
+class Refusal(NamedTuple):
+    """An answer of the gateway itself. suffix: a second answer of the same status.
+
+    openai_type, code: of OpenAI's error object (platform.openai.com/docs/guides/error-codes). anthropic_type:
+    docs.claude.com/en/api/errors.
+    """
+
+    status: int
+    openai_type: str
+    code: str
+    anthropic_type: str
+    message: str
+    suffix: str = ""
+
+    @property
+    def openai(self) -> str:
+        """The body for clients of OpenAI's API."""
+        error = {"message": self.message, "type": self.openai_type, "param": None, "code": self.code}
+        return json.dumps({"error": error})
+
+    @property
+    def anthropic(self) -> str:
+        """The body for clients of Anthropic's API."""
+        error = {"type": self.anthropic_type, "message": self.message}
+        return json.dumps({"type": "error", "error": error})
+
+
+def refusals(served_name: str) -> tuple[Refusal, ...]:
+    """Return every answer of the gateway itself that is no success."""
+    bad, server = "invalid_request_error", "server_error"
+    routes = ", ".join(route.path for route in ROUTES if route.methods == POST)
+    no_key = "no API key was sent: send Authorization: Bearer KEY, x-api-key: KEY or api-key: KEY"
+    down = "the model is loading, or its engine has stopped: try again in a few seconds"
+    return (
+        Refusal(400, bad, "bad_request", bad, "the request is malformed: its Host header or its framing"),
+        Refusal(401, bad, "invalid_api_key", "authentication_error", "the API key is not valid"),
+        Refusal(401, bad, "missing_api_key", "authentication_error", no_key, "_missing"),
+        Refusal(403, bad, "other_machine", "permission_error", "only programs of this machine are served"),
+        Refusal(404, bad, "unknown_route", "not_found_error", f"no such route; POST goes to {routes}"),
+        Refusal(
+            404, bad, "model_not_found", "not_found_error", f"no such model; there is {served_name}", "_model"
+        ),
+        Refusal(405, bad, "method_not_allowed", bad, "this route takes another method: see the header Allow"),
+        Refusal(413, bad, "request_too_large", "request_too_large", "the request has more than 32 MiB"),
+        Refusal(415, bad, "unsupported_media_type", bad, "only Content-Type: application/json is read"),
+        Refusal(
+            429,
+            "requests",
+            "rate_limit_exceeded",
+            "rate_limit_error",
+            "too many requests or connections of this key",
+        ),
+        Refusal(500, server, "gateway_error", "api_error", "the gateway failed"),
+        Refusal(502, server, "engine_error", "api_error", "the engine broke off without an answer"),
+        Refusal(503, server, "model_loading", "overloaded_error", down),
+    )
 
 
 def render_gateway(plan: LaunchPlan, *, in_pod: bool = False) -> str:
@@ -38,11 +113,19 @@ def render_gateway(plan: LaunchPlan, *, in_pod: bool = False) -> str:
     else:
         folder, scratch, listen = "../../gateway", "gateway", endpoint(plan)
         upstream = f"unix:{SOCKET}:"
+    model = _model(plan)
+    answers = refusals(plan.served_name)
     template = environment().get_template("nginx.conf.j2")
     return template.render(
         title="The gateway in front of vLLM",
         version=__version__,
-        routes=[(method, path.replace(".", r"\."), engine_path) for method, path, engine_path in ROUTES],
+        routes=[route._replace(path=re.escape(route.path)) for route in (*ROUTES, _model_route(plan))],
+        model=json.dumps(model),
+        model_list=json.dumps({"object": "list", "data": [model]}),
+        refusals=answers,
+        statuses=[
+            answer.status for answer in answers if not answer.suffix and answer.status not in (401, 502)
+        ],
         folder=folder,
         scratch=scratch,
         listen=listen,
@@ -52,6 +135,24 @@ def render_gateway(plan: LaunchPlan, *, in_pod: bool = False) -> str:
         tls=gateway.tls,
         own=OWN_KEY,
     )
+
+
+def _model_route(plan: LaunchPlan) -> Route:
+    return Route(READ, f"/v1/models/{plan.served_name}", "model")
+
+
+def _model(plan: LaunchPlan) -> dict[str, object]:
+    """Return the model as clients see it: vLLM's own list has the host's path and the launch's name."""
+    model: dict[str, object] = {
+        "id": plan.served_name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "deckard-deploy",
+    }
+    length = plan.option("max-model-len")
+    if length and length.isdecimal():
+        model["max_model_len"] = int(length)
+    return model
 
 
 def endpoint(plan: LaunchPlan) -> str:

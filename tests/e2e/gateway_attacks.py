@@ -7,11 +7,14 @@ from dataclasses import dataclass
 CHAT = b'{"model": "tiny-gemma4", "messages": [{"role": "user", "content": "Hello?"}], "max_tokens": 1}'
 COMPLETION = b'{"model": "tiny-gemma4", "prompt": "Hello?", "max_tokens": 1}'
 RESPONSE = b'{"model": "tiny-gemma4", "input": "Hello?", "max_output_tokens": 1}'
+MESSAGE = b'{"model": "tiny-gemma4", "max_tokens": 1, "messages": [{"role": "user", "content": "Hello?"}]}'
 ROUTES = (
     ("GET", "/v1/models", b""),
     ("POST", "/v1/chat/completions", CHAT),
     ("POST", "/v1/completions", COMPLETION),
     ("POST", "/v1/responses", RESPONSE),
+    ("POST", "/v1/messages", MESSAGE),
+    ("POST", "/v1/messages/count_tokens", MESSAGE),
     ("GET", "/metrics", b""),
 )
 # GHSA-94f4-hr76-p5j6: starlette makes the path that vLLM 0.19.1 judges from the Host header.
@@ -30,7 +33,11 @@ PATHS = (
     "/invocations", "/ping", "/pause", "/resume", "/is_paused", "/sleep", "/wake_up", "/docs", "/openapi.json",
     "/v1/health/live%2f..%2f..%2f..%2fload", "/v1/responses/resp_1", "/v1/responses/resp_1/cancel",
     "/v1/responses/..%2fmodels", "/v1/health/live?/../../models", "/nginx.conf", "/access.conf", "/503", "/error",
-    "/..%2f..%2fgateway/access.conf", "*", "", " ", "http:", "http://", "v1/models",
+    "/..%2f..%2fgateway/access.conf", "/v1/messages?beta=true", "/v1/messages/", "/v1//messages",
+    "/v1/messages/batches",
+    "/v1/messages/../models", "/v1/messages%2fcount_tokens", "/v1/models/..%2fmodels", "/v1/models/../../metrics",
+    "/v1/models/tiny-gemma4?x=/v1/health/live", "/models", "/alive", "/none", "/upstream", "/@models",
+    "*", "", " ", "http:", "http://", "v1/models",
 )  # fmt: skip
 ABSOLUTE = (
     "http://localhost/v1/models", "http://localhost:1/v1/models", "http://evil.example/v1/models",
@@ -75,6 +82,11 @@ KEYS = (
     "Authorization: Bearer dk-alice-" + 64 * "0" + ",1", "Authorization: Bearer *", "Authorization: Bearer ~.*",
     "Authorization: Bearer x\r\nAuthorization: Bearer y", "Authorization :Bearer x", "Authorization\t: Bearer x",
     "Authorization_: Bearer x", "Authorization: Bearer x\r\n folded", "Authorization:\r\n Bearer x",
+    "X-Api-Key: dk-alice-" + 64 * "0", "x-api-key: Bearer dk-alice-" + 64 * "0", "Api-Key: dk-deckard-" + 64 * "0",
+    "x-api-key: dk-default-" + 64 * "0", "x-api-key: |dk-alice-" + 64 * "0" + "|", "x-api-key: ~.*", "x-api-key:",
+    "x-api-key: dk-alice-" + 64 * "0" + "\r\nx-api-key: dk-bob-" + 64 * "0", "X_Api_Key: dk-alice-" + 64 * "0",
+    "Authorization: Bearer dk-alice-" + 64 * "0" + "|dk-alice-" + 64 * "0" + "|", "x-api-key: " + 9000 * "x",
+    "Authorization: Bearer dk-alice-" + 64 * "0" + "\r\nx-api-key: dk-alice-" + 64 * "1",
     "Authorization: Bearer \x00", "authorization: Bearer " + 9000 * "x", "Authorization: Digest x", "Authorization:",
 )  # fmt: skip
 
@@ -183,7 +195,8 @@ def answers(address: tuple[str, int], data: bytes, *, patience_s: float = 2.0) -
 def got_through(address: tuple[str, int], tried: list[Attack], *, patience_s: float = 0.7) -> list[str]:
     """The attacks that were answered with what only a key may have: figures, a list of models, or a completion."""
     marks = (b'"object":"list"', b'"object": "list"', b'"object":"chat.completion"', b'"object":"text_completion"',
-             b'"object":"response"', b"vllm:", b'"version":', b'"tokens":', b"server_load", b"openapi")  # fmt: skip
+             b'"object":"response"', b'"input_tokens"',
+             b'"object": "model"', b"vllm:", b'"version":', b'"tokens":', b"server_load", b"openapi")  # fmt: skip
 
     def one(attack: Attack) -> str | None:
         return attack.name if _has(answers(address, attack.data, patience_s=patience_s), marks) else None

@@ -7,7 +7,13 @@ from deckard_deploy.catalog import library
 from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment
 from deckard_deploy.operations.plan import plan_for_host
-from deckard_deploy.operations.release import content_hashes, create_release, rendered_files, stale_files
+from deckard_deploy.operations.release import (
+    content_hashes,
+    create_release,
+    rendered_files,
+    renew_gateway_config,
+    stale_files,
+)
 from deckard_deploy.running.layout import StateDir
 from deckard_deploy.running.releases import Releases
 
@@ -24,6 +30,23 @@ def test_stale_files_are_named(tmp_path: Path) -> None:
     assert stale_files(release) == ("nginx.conf",)
     release.record(launch.model_copy(update={"rendered": {}}))  # by a version that did not write it down
     assert stale_files(release) == ("nginx.conf", "compose.yaml")
+
+
+def test_gateway_of_another_version_is_renewed_in_place(tmp_path: Path) -> None:
+    directory = StateDir(tmp_path)
+    plan = plan_for_host(resolve(Deployment(name="box"), profile=library.profile("spark")), directory, None)
+    release, launch = create_release(plan, Releases(directory.create("box")))
+    config = release.folder / "nginx.conf"
+    text, inode = config.read_text(), config.stat().st_ino
+    release.record(launch)
+    assert renew_gateway_config(release) is False
+    release.record(launch.model_copy(update={"rendered": {**launch.rendered, "nginx.conf": "other"}}))
+    config.write_text("of another version\n" * 10_000)
+    assert renew_gateway_config(release) is True
+    assert (config.read_text(), config.stat().st_ino) == (text, inode)
+    assert (release.launch(), stale_files(release)) == (launch, ())
+    release.record(launch.model_copy(update={"rendered": {}}))  # the engine's own file is stale too
+    assert renew_gateway_config(release) is False
 
 
 def test_comments_do_not_change_content_hash(tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
 """The parts of nginx.conf that differ between plans, and those that do not."""
 
+import json
 import re
 
 import pytest
 
 from deckard_deploy.planning.plan import Gateway, LaunchPlan
-from deckard_deploy.rendering.gateway import ROUTES, render_gateway
+from deckard_deploy.rendering.gateway import READ, ROUTES, Route, refusals, render_gateway
 from tests.support.sample_plans import PROFILES, built_in
 
 
@@ -54,22 +55,49 @@ def test_tls_follows_the_plan() -> None:
 
 
 def test_routes_match_whole_request_line() -> None:
-    routes = re.findall(r'"~(\^(?:GET|POST) .*)" \S+;', render_gateway(built_in("spark")))
-    assert len(routes) == len(ROUTES)
-    for (method, path, _), pattern in zip(ROUTES, routes, strict=True):
-        assert re.search(pattern, f"{method} {path} HTTP/1.1")
-        for line in (
-            f"{method} {path}? HTTP/1.1",
-            f"{method} /{path} HTTP/1.1",
-            f"{method} {path} HTTP/1.0",
-            path,
-        ):
-            assert not re.search(pattern, line)
+    text = render_gateway(built_in("spark"))
+    patterns = re.findall(r'"~(\^(?:GET|HEAD|POST) .*)" (\S+);', text.partition("$allowed")[0])
+    served = (*ROUTES, Route(READ, "/v1/models/deckard-31b", "model"))
+    assert len(patterns) == sum(len(route.methods) for route in served)
+    lines = [(f"{method} {route.path}", route.engine_path) for route in served for method in route.methods]
+    for (line, engine_path), (pattern, target) in zip(lines, patterns, strict=True):
+        assert target == engine_path
+        for behind in ("", "/", "?", "?beta=true", "/?a=b/c"):
+            assert re.search(pattern, f"{line}{behind} HTTP/1.1"), behind
+        method, _, path = line.partition(" ")
+        for wrong in (
+            f"{method} /{path} HTTP/1.1", f"{line} HTTP/1.0", f"{line}// HTTP/1.1", f"{line}? x HTTP/1.1", path,
+            f"{line.replace('v1', 'v1x').replace('metrics', 'metricsx')} HTTP/1.1", f"{line}x HTTP/1.1",
+        ):  # fmt: skip
+            assert not re.search(pattern, wrong), wrong
+
+
+def without_model(text: str) -> list[str]:
+    marks = ('"id": ', "/models/", "no such model")
+    return [line for line in text.splitlines() if not any(mark in line for mark in marks)]
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_all_profiles_render_equal(profile: str) -> None:
-    assert render_gateway(built_in(profile)) == render_gateway(built_in("spark"))
+def test_profiles_differ_in_the_model_only(profile: str) -> None:
+    assert without_model(render_gateway(built_in(profile))) == without_model(
+        render_gateway(built_in("spark"))
+    )
+
+
+def test_model_is_listed_without_path_and_launch() -> None:
+    text = render_gateway(built_in("spark").launched("deckard-launch-1"))
+    assert "deckard-launch-1" not in text
+    (listed,) = re.findall(r"""'({"object": "list".*})';""", text)
+    (model,) = json.loads(listed)["data"]
+    assert set(model) == {"id", "object", "created", "owned_by", "max_model_len"}
+
+
+def test_refusals_are_json_in_both_shapes() -> None:
+    for refusal in refusals("tiny-gemma4"):
+        assert json.loads(refusal.openai)["error"]["message"] == refusal.message
+        assert json.loads(refusal.anthropic)["error"]["type"] == refusal.anthropic_type
+        for body in (refusal.openai, refusal.anthropic):
+            assert not set(body) & set("'$\\")  # what nginx would read as its own
 
 
 def test_plan_without_gateway_raises() -> None:
