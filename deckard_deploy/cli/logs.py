@@ -5,6 +5,7 @@ import click
 from deckard_deploy import operations
 from deckard_deploy.cli.options import selection_option
 from deckard_deploy.cli.reporter import TERMINAL
+from deckard_deploy.errors import BadInputError
 from deckard_deploy.operations.options import Selection
 
 
@@ -14,7 +15,8 @@ from deckard_deploy.operations.options import Selection
 @click.option(
     "-n", "--tail", type=click.IntRange(min=0), default=200, show_default=True, help="Lines from the end."
 )
-def logs(*, selection: Selection, follow: bool, tail: int) -> None:
+@click.option("--gateway", is_flag=True, help="The log of nginx, in place of the engine's.")
+def logs(*, selection: Selection, follow: bool, tail: int, gateway: bool) -> None:
     """Print the engine's log.
 
     When its last start has failed and nothing runs, what was kept of that.
@@ -23,5 +25,11 @@ def logs(*, selection: Selection, follow: bool, tail: int) -> None:
     Example:
       deckard-deploy logs --follow
     """
+    if gateway and follow:
+        raise BadInputError("--follow is for the engine's log", hint="deckard-deploy logs --gateway --tail N")
+    if gateway:
+        for line in operations.logs.gateway_lines(selection, TERMINAL, tail=tail):
+            click.echo(line)
+        return
     for line in operations.logs.lines(selection, TERMINAL, follow=follow, tail=tail):
         click.echo(line)

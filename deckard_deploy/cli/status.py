@@ -1,6 +1,7 @@
-"""`status`: the facts of a deployment as a table or as JSON."""
+"""`status`: the facts of a deployment, or a line for each of several, as a table or as JSON."""
 
 import json
+from typing import Any
 
 import click
 
@@ -10,18 +11,33 @@ from deckard_deploy.cli.output import table
 from deckard_deploy.cli.reporter import TERMINAL
 from deckard_deploy.operations.options import Selection
 
+COLUMNS = ("deployment", "condition", "base_url", "profile", "model", "engine", "since", "watch")
+
 
 @click.command()
 @selection_option
 @json_option
-def status(*, selection: Selection, as_json: bool) -> None:
+@click.option("--all", "everything", is_flag=True, help="All deployments as a list, also a single one.")
+def status(*, selection: Selection, as_json: bool, everything: bool) -> None:
     """Say what runs, since when, and whether it answers.
+
+    Several deployments are a table, or a JSON list. The exit code: 0 ready, 7 loading, 6 failed or not
+    answering, 3 stopped or unknown; of several the worst, in the order 6, 3, 7, 0.
 
     \b
     Example:
       deckard-deploy status --json
     """
-    facts = operations.status.read_status(selection, TERMINAL)
+    if everything or operations.deployments.are_several(selection):
+        facts = operations.status.read_all(selection, TERMINAL)
+        _show_all(facts, as_json=as_json)
+    else:
+        facts = [operations.status.read_status(selection, TERMINAL)]
+        _show_one(facts[0], as_json=as_json)
+    click.get_current_context().exit(operations.status.exit_code(facts))
+
+
+def _show_one(facts: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return
@@ -29,6 +45,16 @@ def status(*, selection: Selection, as_json: bool) -> None:
     for key, value in facts.items():
         for text in _texts(value):
             rows.append((key.replace("_", " "), text))
+    table(rows)
+
+
+def _show_all(facts: list[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+        return
+    rows = [[column.replace("_", " ") for column in COLUMNS]]
+    for each in facts:
+        rows.append([str(each.get(column) or "-") for column in COLUMNS])
     table(rows)
 
 

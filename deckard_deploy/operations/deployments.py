@@ -67,6 +67,13 @@ def profile_of(deployment: DeploymentRef) -> str:
     return deployment.name
 
 
+def are_several(selection: Selection) -> bool:
+    """Return True if the selection names no deployment and fits several."""
+    if selection.name is not None or selection.profile is not None:
+        return False
+    return len(state_directory(selection.state_dir).deployments()) > 1
+
+
 def up_command(deployment: DeploymentRef) -> str:
     """Return the command that starts the deployment. Its name may differ from its profile's."""
     name, profile = deployment.name, profile_of(deployment)

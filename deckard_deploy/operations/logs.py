@@ -7,11 +7,25 @@ from deckard_deploy.errors import IntegrityError
 from deckard_deploy.operations.deployments import open_deployment, select_deployment
 from deckard_deploy.operations.options import Selection
 from deckard_deploy.operations.reporting import Reporter
-from deckard_deploy.running.deploy import DeploymentContext, observe
+from deckard_deploy.running.deploy import GATEWAY_HEADING, DeploymentContext, observe
 from deckard_deploy.running.releases import FAILURE_LOG
 from deckard_deploy.running.runtime import Runtime
 
 POLL_S = 0.2
+
+
+def gateway_lines(selection: Selection, report: Reporter, *, tail: int) -> Iterator[str]:
+    """Yield the last `tail` lines of the gateway's log.
+
+    If the last start has failed and nothing runs, the lines are those of its record.
+    """
+    directory, name = select_deployment(selection)
+    with open_deployment(directory, name, report) as context:
+        for runtime in context.runtimes.values():
+            yield from runtime.tail_gateway(tail)
+        kept = _last_failure(context, report)
+        if tail and GATEWAY_HEADING in kept:
+            yield from kept[kept.index(GATEWAY_HEADING) + 1 :][-tail:]
 
 
 def lines(selection: Selection, report: Reporter, *, follow: bool, tail: int) -> Iterator[str]:

@@ -1,28 +1,76 @@
-"""`status`: the facts of a deployment."""
+"""`status`: the facts of a deployment, or of all."""
 
 from pathlib import Path
 from typing import Any
 
-from deckard_deploy.operations.deployments import open_deployment, select_deployment
+from deckard_deploy.errors import BadInputError, DeployError
+from deckard_deploy.operations.deployments import DeploymentRef, open_deployment, select_deployment
 from deckard_deploy.operations.options import Selection
 from deckard_deploy.operations.readiness import probe
 from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.running import watch
 from deckard_deploy.running.deploy import DeploymentContext, observe
-from deckard_deploy.running.layout import StateDir
+from deckard_deploy.running.layout import StateDir, state_directory
 from deckard_deploy.system.processes import is_alive
 from deckard_deploy.weights.folder import ModelFolder
 
 PROBE_TIMEOUT_S = 10.0
+# The exit code of `status` for each condition; of several deployments the first of this order.
+EXIT_CODES = {"failed": 6, "not answering": 6, "unknown": 3, "stopped": 3, "loading": 7, "ready": 0}
 
 
 def read_status(selection: Selection, report: Reporter) -> dict[str, Any]:
     """Return the facts of the running release as plain data. Raises EnvironmentUnfitError."""
-    deployment = select_deployment(selection)
+    return _read(select_deployment(selection), report)
+
+
+def read_all(selection: Selection, report: Reporter) -> list[dict[str, Any]]:
+    """Return the facts of every deployment, or of the selected ones. One that cannot be read is `unknown`.
+
+    Raises BadInputError when nothing was ever deployed.
+    """
+    directory = state_directory(selection.state_dir)
+    names = [selection.name] if selection.name else directory.deployments()
+    if not names:
+        raise BadInputError("nothing was deployed yet", hint="deckard-deploy up")
+    facts = []
+    for name in names:
+        try:
+            facts.append(_read(DeploymentRef(directory, name), report))
+        except DeployError as error:
+            facts.append({"deployment": name, "condition": "unknown", "reason": error.message})
+    return facts
+
+
+def exit_code(facts: list[dict[str, Any]]) -> int:
+    """Return the exit code of the worst condition."""
+    order = list(EXIT_CODES)
+    worst = min((each["condition"] for each in facts), key=order.index)
+    return EXIT_CODES[worst]
+
+
+def condition(facts: dict[str, Any], launch_state: str | None) -> str:
+    """Return the deployment's condition, one of EXIT_CODES. launch_state: of the last launch's record."""
+    if facts["state"] == "missing":
+        return "failed" if launch_state == "failed" else "stopped"
+    if facts["state"] == "exited":
+        return "stopped" if launch_state == "stopped" else "failed"
+    if facts["state"] == "restarting":
+        return "failed"
+    if facts.get("answers") in ("ready", "loading"):
+        return str(facts["answers"])
+    return "not answering"
+
+
+def _read(deployment: DeploymentRef, report: Reporter) -> dict[str, Any]:
     directory, name = deployment
     with open_deployment(directory, name, report) as context:
-        return {"deployment": name, **_facts(context, directory)}
+        facts = _facts(context, directory)
+        newest = next(iter(context.releases.all()), None)
+        launch = newest.launch_or_none() if newest else None
+        found = condition(facts, launch.state if launch else None)
+        return {"deployment": name, "condition": found, **facts}
 
 
 def _facts(context: DeploymentContext, directory: StateDir) -> dict[str, Any]:
@@ -44,6 +92,7 @@ def _facts(context: DeploymentContext, directory: StateDir) -> dict[str, Any]:
         "answers": str(found.outcome) if found else None,
         "base_url": plan.base_url if running else None,
         "gateway": _gateway(plan),
+        "gateway_state": seen.gateway,
         "served_name": plan.served_name,
         "profile": plan.profile,
         "model": plan.model,

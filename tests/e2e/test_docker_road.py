@@ -79,7 +79,7 @@ def containers(*more: str) -> list[str]:
 
 
 def status(tool: Tool) -> dict[str, object]:
-    return dict(json.loads(tool("status", "--name", NAME, "--json").stdout))
+    return dict(json.loads(tool("status", "--name", NAME, "--json", check=False).stdout))
 
 
 def test_chat_reasoning_and_tools(base_url: str) -> None:

@@ -146,7 +146,8 @@ def test_command_imports_only_what_it_needs(line: str, needed: set[str], tmp_pat
         env={**os.environ, "DECKARD_HOME": str(fake.state.root)},
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
+    assert done.returncode in (0, 3), done.stderr  # 3: `status` of a stopped deployment
     loaded = set(done.stderr.splitlines()[-1].split())
     assert loaded & HEAVY <= needed

@@ -1,9 +1,13 @@
 """The lines of `logs`: of the running engine, or of its last failed start."""
 
+from typing import cast
+
 import pytest
 
-from deckard_deploy.operations.logs import lines
+from deckard_deploy.operations.logs import gateway_lines, lines
 from deckard_deploy.operations.options import Selection
+from deckard_deploy.running.deploy import failure_log
+from deckard_deploy.running.runtime import Runtime
 from tests.support.fake_deployment import FakeDeployment
 from tests.support.recording_reporter import RecordingReporter
 from tests.support.waiting import eventually
@@ -48,3 +52,27 @@ def test_logs_of_other_launch_are_not_shown(
     (release.folder / "failure.log").write_text("an older failure\n")
     assert list(lines(Selection(fake.state.root), report, follow=False, tail=2)) == []
     assert report.lines == []
+
+
+def test_gateway_log_of_failed_start_is_kept(fake: FakeDeployment, report: RecordingReporter) -> None:
+    release, launch = fake.stored(fake.plan())
+    release.record(launch.model_copy(update={"state": "failed", "reason": "the gateway exited"}))
+    selection = Selection(fake.state.root)
+    assert list(gateway_lines(selection, report, tail=200)) == []
+
+    class Ended:
+        def tail(self, _: int) -> list[str]:
+            return ["engine is ready"]
+
+        def tail_gateway(self, _: int) -> list[str]:
+            return ["first", "nginx: [emerg]"]
+
+    kept = failure_log(cast("Runtime", Ended()), "the gateway exited")
+    (release.folder / "failure.log").write_text(kept)
+    assert list(gateway_lines(selection, report, tail=200)) == ["first", "nginx: [emerg]"]
+    assert list(gateway_lines(selection, report, tail=1)) == ["nginx: [emerg]"]
+    assert list(gateway_lines(selection, report, tail=0)) == []
+    assert list(lines(selection, report, follow=False, tail=200))[:2] == [
+        "the gateway exited",
+        "engine is ready",
+    ]

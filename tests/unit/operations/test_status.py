@@ -3,9 +3,11 @@
 import os
 from pathlib import Path
 
+import pytest
+
 from deckard_deploy.operations.options import Selection
 from deckard_deploy.operations.reporting import SILENT
-from deckard_deploy.operations.status import changed_weights, read_status
+from deckard_deploy.operations.status import changed_weights, condition, exit_code, read_status
 from deckard_deploy.operations.weights import ensure_weights
 from deckard_deploy.planning.planner import build_plan
 from deckard_deploy.running.layout import StateDir
@@ -47,7 +49,38 @@ def test_status_names_last_failure(fake: FakeDeployment) -> None:
 
 def test_status_without_current_release_is_state_alone(fake: FakeDeployment) -> None:
     fake.stored(fake.plan())
-    assert read_status(Selection(fake.state.root), SILENT) == {"deployment": "box", "state": "missing"}
+    assert read_status(Selection(fake.state.root), SILENT) == {
+        "deployment": "box",
+        "condition": "stopped",
+        "state": "missing",
+    }
+
+
+@pytest.mark.parametrize(
+    ("state", "answers", "launch", "expected", "code"),
+    [
+        ("running", "ready", "ready", "ready", 0),
+        ("running", "loading", "starting", "loading", 7),
+        ("running", "not answering", "ready", "not answering", 6),
+        ("running", None, "ready", "not answering", 6),
+        ("restarting", None, "ready", "failed", 6),
+        ("exited", None, "ready", "failed", 6),
+        ("exited", None, "stopped", "stopped", 3),
+        ("missing", None, "failed", "failed", 6),
+        ("missing", None, "stopped", "stopped", 3),
+        ("missing", None, None, "stopped", 3),
+    ],
+)
+def test_condition_has_an_exit_code(
+    state: str, answers: str | None, launch: str | None, expected: str, code: int
+) -> None:
+    found = condition({"state": state, "answers": answers}, launch)
+    assert (found, exit_code([{"condition": found}])) == (expected, code)
+
+
+def test_worst_condition_decides() -> None:
+    facts = [{"condition": each} for each in ("ready", "loading", "stopped", "not answering")]
+    assert [exit_code(facts[:count]) for count in (1, 2, 3, 4)] == [0, 7, 3, 6]
 
 
 def test_changed_weights_names_changed_file(hub: Hub, tmp_path: Path) -> None:
