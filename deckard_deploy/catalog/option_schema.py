@@ -64,13 +64,6 @@ class OptionSchema(NamedTuple):
         if reason:
             raise RefusedOptionError(name, f"--{name} {shortened(value)}: {reason}")
 
-    def check_environment(self, name: str, library_variables: tuple[str, ...]) -> None:
-        """Raise BadInputError for a variable that neither vLLM nor a library under it reads."""
-        known = {*self.environment, *library_variables}
-        if name not in known:
-            near = closest(name, known)
-            raise BadInputError(f"nothing in vLLM {self.vllm_version} reads the variable {name}{near}")
-
 
 def _mismatch(option: Option, value: JsonValue) -> str:
     """Return the reason why the option refuses the value, or ""."""

@@ -1,12 +1,13 @@
 """Resolve profile, model, engine and the user's changes into one choice."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, Literal
 
 from pydantic import JsonValue
 
-from deckard_deploy.catalog import library, safety
+from deckard_deploy.catalog import library, safety, variables
 from deckard_deploy.catalog.listing import names
 from deckard_deploy.catalog.option_schema import OptionSchema, option_schema
 from deckard_deploy.catalog.specs import (
@@ -28,7 +29,10 @@ from deckard_deploy.system.suggestion import closest
 
 @dataclass(frozen=True, kw_only=True)
 class Resolved:
-    """The complete choice before the host's paths are known: the input of planning."""
+    """The complete choice before the host's paths are known: the input of planning.
+
+    notes: what the user's settings cost, one line each.
+    """
 
     name: str
     profile: HardwareProfile
@@ -43,6 +47,7 @@ class Resolved:
     compatibility: Compatibility | None
     disabled_protections: tuple[str, ...] = ()
     gateway_image: str | None = None
+    notes: tuple[str, ...] = ()
     gateway: Literal["nginx", "off"] | None = None
     asked: str = ""  # what the user has asked for, before the catalog's settings: JSON, to be compared
 
@@ -86,7 +91,7 @@ def resolve(
     _check_gateway(deployment, engine)
     _check_options(schema, serve, model)
     _check_ranks(serve, model, drafter)
-    _check_environment(schema, environment, engine)
+    notes = _check_environment(schema, environment, engine, profile, users=deployment.environment)
     disabled = safety.disabled_protections(serve, environment, container, schema)
     if not compatibility:
         _check_safety(disabled, serve, deployment)
@@ -104,6 +109,7 @@ def resolve(
         compatibility=compatibility,
         disabled_protections=tuple(protection.setting for protection in disabled),
         gateway_image=deployment.gateway_image,
+        notes=notes,
         gateway=deployment.gateway,
     )
 
@@ -301,6 +307,13 @@ RESERVED_OPTIONS = {
 }
 
 
+# Variables of vLLM or of an engine's list, whose value is checked too.
+_CHECKED_VALUES = (
+    *variables.MOUNTED_CACHES,
+    "NCCL_IB_GID_INDEX",
+    "CUDA_LAUNCH_BLOCKING",
+    "TORCH_COMPILE_DISABLE",
+)
 # Everyone who may run `docker inspect` or read a rendered file reads the environment.
 SECRET_VARIABLES = (
     "VLLM_API_KEY",
@@ -311,18 +324,39 @@ SECRET_VARIABLES = (
 )
 
 
-def _check_environment(schema: OptionSchema, environment: Environment, engine: EngineSpec) -> None:
+def _check_environment(
+    schema: OptionSchema,
+    environment: Environment,
+    engine: EngineSpec,
+    profile: HardwareProfile,
+    *,
+    users: Iterable[str],
+) -> tuple[str, ...]:
+    """Return notes on variables that cost something or are in no list. Raises BadInputError for a refused one.
+
+    users: the names that the user has set, of whose costs there are notes.
+    """
+    in_container = engine.runtime == "docker"
     for name in environment:
         if name in SECRET_VARIABLES:
             raise BadInputError(
                 f"environment.{name} cannot be set: it is a secret, and the environment is shown"
             )
-        # The container's root is read-only outside the mounts.
-        if name == "VLLM_CACHE_ROOT" and engine.runtime == "docker":
-            raise BadInputError(
-                f"environment.{name} cannot be set: a container's caches lie where they are mounted"
-            )
-        schema.check_environment(name, engine.environment)
+    own = {*schema.environment, *engine.environment}
+    others = {name: value for name, value in environment.items() if name not in own}
+    checked = {
+        name: value for name, value in environment.items() if name in others or name in _CHECKED_VALUES
+    }
+    variables.refuse_dangerous(
+        checked, in_container=in_container, capability=profile.hardware.compute_capability
+    )
+    notes = []
+    for name in others:
+        note = variables.check_library_variable(name, schema.vllm_version, own=own)
+        if note:
+            notes.append(note)
+    requested = {name: value for name, value in checked.items() if name in users}
+    return (*notes, *variables.costs_of(requested, in_container=in_container))
 
 
 def _check_safety(disabled: tuple[safety.Protection, ...], serve: Serve, deployment: Deployment) -> None:

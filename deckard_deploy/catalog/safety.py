@@ -156,6 +156,12 @@ PROTECTIONS = (
         "redirects of media to hosts inside the network",
         _is_any_of("0"),
     ),
+    Protection("environment.LD_PRELOAD", "every process of the engine to the code of that library", _is_off),
+    Protection("environment.LD_AUDIT", "every process of the engine to the code of that library", _is_off),
+    Protection(
+        "environment.TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "torch.load to pickles, which run code", _is_off
+    ),
+    Protection("environment.TRUST_REMOTE_CODE", "this host to code in the weights' repository", _is_off),
     Protection(
         "container.network",
         "every listener of vLLM and torch on the host's own addresses",
@@ -194,7 +200,8 @@ def disabled_protections(
     for protection in PROTECTIONS:
         section, name = protection.setting.split(".", 1)
         needed = protection.release in (None, schema.vllm_version)
-        if needed and name in known[section] and not protection.kept_by(settings[section].get(name)):
+        exists = name in known[section] or name in settings[section]
+        if needed and exists and not protection.kept_by(settings[section].get(name)):
             disabled.append(protection)
     return tuple(disabled)
 

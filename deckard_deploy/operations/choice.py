@@ -48,6 +48,7 @@ def resolve_choice(choice: Choice, report: Reporter, directory: StateDir | None 
     model = find_model(reference, directory, report)
     with _option_with_its_place(document, deployment):
         resolved = resolve(deployment, profile=spec, compatibility=compatibility, model=model)
+    _report_notes(resolved, report)
     if config and choice.config is None:
         report.say(f"config   ./{config}")
     asked = {
@@ -59,6 +60,11 @@ def resolve_choice(choice: Choice, report: Reporter, directory: StateDir | None 
         "lock": sha256(LOCK_FILE.read_bytes()).hexdigest() if LOCK_FILE.is_file() else None,
     }
     return replace(resolved, asked=json.dumps(asked, sort_keys=True))
+
+
+def _report_notes(resolved: Resolved, report: Reporter) -> None:
+    for note in resolved.notes:
+        report.say(f"note     {note}")
 
 
 def _detected_profile(choice: Choice, report: Reporter) -> str:

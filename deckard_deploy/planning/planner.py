@@ -265,10 +265,16 @@ def _cache_mounts(resolved: Resolved, paths: HostPaths) -> list[BindMount]:
     if home is None:
         return []
     caches = paths.caches / resolved.engine.name
-    folders = {"vllm": ".cache/vllm", "triton": ".triton/cache", "flashinfer": ".cache/flashinfer"}
+    # A variable that moves a cache moves its mount: the cache lives on.
+    environment = resolved.environment
+    folders = {
+        "vllm": environment.get("VLLM_CACHE_ROOT", f"{home}/.cache/vllm"),
+        "triton": environment.get("TRITON_CACHE_DIR", f"{home}/.triton/cache"),
+        "flashinfer": f"{environment.get('FLASHINFER_WORKSPACE_BASE', home)}/.cache/flashinfer",
+    }
     mounts = []
     for name, folder in folders.items():
-        mounts.append(BindMount(source=str(caches / name), target=f"{home}/{folder}", read_only=False))
+        mounts.append(BindMount(source=str(caches / name), target=folder, read_only=False))
     return mounts
 
 

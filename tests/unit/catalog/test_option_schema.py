@@ -101,15 +101,6 @@ def test_unknown_option_raises_one_line(name: str, message: str) -> None:
     assert caught.value.message == message
 
 
-def test_unknown_variables_raise() -> None:
-    SMALL.check_environment("VLLM_LOGGING_LEVEL", ())
-    SMALL.check_environment("OMP_NUM_THREADS", ("OMP_NUM_THREADS",))
-    with pytest.raises(
-        BadInputError, match="reads the variable VLLM_LOGING_LEVEL; did you mean 'VLLM_LOGGING_LEVEL'"
-    ):
-        SMALL.check_environment("VLLM_LOGING_LEVEL", ())
-
-
 @pytest.mark.parametrize(
     ("name", "kind"),
     [

@@ -159,7 +159,7 @@ def test_secret_variables_raise(name: str) -> None:
         ),
         (CPU, ["engine=vllm-0.32.0"], "vllm-0.32.0 needs a GPU, cpu has none; without: vllm-0.19.1-cpu"),
         (SPARK, ["nnodes=2"], "serve.nnodes cannot be set: a deployment is on one machine"),
-        (SPARK, ["environment.VLLM_CACHE_ROOT=/x"], "a container's caches lie where they are mounted"),
+        (SPARK, ["environment.VLLM_CACHE_ROOT=/usr/x"], "cannot be set: /usr is the image's"),
         (SPARK, ["max-model-len=262145"], "--max-model-len 262145 is more than deckard-31b's 262144 tokens"),
         (SPARK, ["max-model-len=0"], "a context holds at least one token"),
         (SPARK, ["block-size=0"], "--block-size 0: a value >= 1 was expected"),
@@ -174,7 +174,7 @@ def test_secret_variables_raise(name: str) -> None:
         (SPARK, ["max-num-seqz=1"], "vLLM 0.19.1 has no option --max-num-seqz; did you mean 'max-num-seqs'?"),
         (SPARK, ["kv-cache-dtype=fp4"], "did you mean 'fp8'?"),
         (SPARK, ["environment.VLLM_LOGGIN_LEVEL=x"], "did you mean 'VLLM_LOGGING_LEVEL'?"),
-        (B200, ["environment.TORCH_MATMUL_PRECISION=high"], "nothing in vLLM 0.19.1 reads"),
+        (B200, ["environment.TORCH_MATMUL_PRECISION=high"], "nothing in vLLM 0.19.1 reads the variable"),
     ],
 )
 def test_incompatible_parts_raise_one_line(

@@ -10,6 +10,7 @@ from deckard_deploy.catalog.option_schema import option_schema
 from deckard_deploy.catalog.overrides import with_settings
 from deckard_deploy.catalog.resolution import Resolved, resolve
 from deckard_deploy.catalog.strict_yaml import parse
+from deckard_deploy.catalog.variables import known_variables
 from deckard_deploy.errors import BadInputError
 
 # Each disables only the protection of its own setting.
@@ -42,6 +43,10 @@ OPENING = [
     "environment.VLLM_ALLOW_INSECURE_SERIALIZATION=1",
     "environment.VLLM_ALLOW_RUNTIME_LORA_UPDATING=1",
     "environment.VLLM_DEBUG_LOG_API_SERVER_RESPONSE=1",
+    "environment.LD_PRELOAD=/tmp/x.so",
+    "environment.LD_AUDIT=/tmp/x.so",
+    "environment.TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1",
+    "environment.TRUST_REMOTE_CODE=1",
     "environment.VLLM_MAX_N_SEQUENCES=65",
     "environment.VLLM_MAX_N_SEQUENCES=null",
     "environment.VLLM_MAX_N_SEQUENCES=-1",
@@ -132,7 +137,8 @@ def test_every_protection_has_a_case() -> None:
     now = {setting_of(opening) for opening in OPENING} | {"serve.trust-remote-code"}
     later = {setting_of(opening) for opening in OPENING_LATER}
     assert {protection.setting for protection in safety.PROTECTIONS} == now | later
-    assert now <= settings_of("vllm-0.19.1") | of_container
+    of_libraries = {f"environment.{name}" for name in known_variables().names}
+    assert now <= settings_of("vllm-0.19.1") | of_container | of_libraries
     assert later <= settings_of("vllm-0.32.0") - settings_of("vllm-0.19.1")
 
 
