@@ -62,7 +62,7 @@ def metric_names(name: str) -> MetricNames:
     path = catalog_dir() / "metrics" / f"{name}.json"
     if not path.exists():
         known = ", ".join(sorted(found.stem for found in path.parent.glob("*.json")))
-        raise BadInputError(f"nobody has listed the metrics of {name}; known: {known}")
+        raise BadInputError(f"the metrics of {name} are not listed; known: {known}")
     data = json.loads(path.read_text("utf-8"))
     metrics = {}
     for key, entry in data["metrics"].items():

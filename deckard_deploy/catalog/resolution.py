@@ -250,7 +250,7 @@ def _merge(*layers: dict[str, Any]) -> dict[str, Any]:
 def _check_parts(profile: HardwareProfile, model: ModelSpec, engine: EngineSpec) -> None:
     """Raise BadInputError when profile, model and engine do not fit together."""
     if model.role != "target":
-        raise BadInputError(f"{model.name} is a drafter: name it with --drafter beside a model")
+        raise BadInputError(f"{model.name} is a drafter: name it with --drafter, and a model with --model")
     if model.served_by and engine.name not in model.served_by:
         raise BadInputError(
             f"{engine.name} cannot load {model.name}; these can: {', '.join(model.served_by)}"

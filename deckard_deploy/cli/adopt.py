@@ -1,4 +1,4 @@
-"""`adopt`: take over a stack that was started by hand."""
+"""`adopt`: adopt a stack that was started by hand."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from deckard_deploy.cli.reporter import TERMINAL
 @state_option
 @dry_run_option
 def adopt(folder: Path, *, state_dir: Path | None, dry_run: bool) -> None:
-    """Take over a stack that was started by hand from a folder of `render all`.
+    """Adopt a stack that was started by hand from a folder of `render all`.
 
     The engine is not restarted. The folder's keys become keys of this host. The base URL is the only thing on
     stdout.

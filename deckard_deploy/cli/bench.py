@@ -23,10 +23,15 @@ if TYPE_CHECKING:
 @selection_option
 @click.option("--preset", type=click.Choice(["seed"]), help="seed: as the model card measured.")
 @click.option(
-    "--concurrency", callback=numbers, metavar="N,N,…", help="Requests at once; default: 1,2,4,8,16."
+    "--concurrency",
+    callback=numbers,
+    metavar="N,N,…",
+    help="Numbers of concurrent requests; default: 1,2,4,8,16.",
 )
 @click.option(
-    "--runs", type=click.IntRange(2, 100), help="Runs of each concurrency; default: 5 to 15, as they differ."
+    "--runs",
+    type=click.IntRange(2, 100),
+    help="Runs of each concurrency; default: 5, and up to 15 if they vary.",
 )
 @click.option(
     "--requests", type=click.IntRange(1, 1000), help="Requests of each stream in a run; default: 2."
@@ -34,12 +39,17 @@ if TYPE_CHECKING:
 @click.option(
     "--workload", type=click.Choice(("text", "random")), help="English, or random tokens; default: text."
 )
-@click.option("--output-tokens", type=click.IntRange(2, 1024), help="Most tokens of an answer; default: 300.")
+@click.option(
+    "--output-tokens", type=click.IntRange(2, 1024), help="Maximum tokens of an answer; default: 300."
+)
 @click.option(
     "--input-tokens", type=click.IntRange(8, 1 << 20), help="Random tokens of a prompt; default: 256."
 )
 @click.option(
-    "--compare", "against", metavar="NAME", help="Then compare with a record or a published table: seed."
+    "--compare",
+    "against",
+    metavar="NAME",
+    help="Compare the result with a record or a published table: seed.",
 )
 @click.option(
     "--beside",
@@ -47,7 +57,7 @@ if TYPE_CHECKING:
     shell_complete=deployment_names,
     help="Another deployment that runs, measured in turn, to compare with.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be run, and run nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be run, and run nothing.")
 @click.option(
     "--save-prompts",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -68,7 +78,7 @@ def bench(
     """Measure the running endpoint with its engine's own benchmark.
 
     `vllm bench serve` of the running engine sends the requests, each run with prompts that the server has not
-    seen. The record lies in the state directory; `bench list` and `bench show` print it again.
+    seen. The record is kept in the state directory; `bench list` and `bench show` print it again.
 
     \b
     Example:

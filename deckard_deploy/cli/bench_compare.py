@@ -15,7 +15,9 @@ from deckard_deploy.cli.options import FiniteRange, state_option
 @click.argument("old", shell_complete=record_names)
 @click.argument("new", default="last", shell_complete=record_names)
 @click.option(
-    "--fail-below", type=FiniteRange(0.01, 100), help="Exit code 10 when surely slower, and by that."
+    "--fail-below",
+    type=FiniteRange(0.01, 100),
+    help="Exit with code 10 if NEW is significantly slower and the ratio is below this.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @state_option
@@ -23,8 +25,8 @@ def compare(old: str, new: str, *, fail_below: float | None, as_json: bool, stat
     """Compare two records, or a record with a published table.
 
     OLD and NEW are records as `bench show` takes them, or the name of a table: seed, author-plain,
-    author-dflash, nvidia-nvfp4. A ratio above 1: NEW is faster. With --fail-below 0.95 the exit code is 10
-    when NEW is slower beyond chance and the ratio over all repeated rows is below 0.95.
+    author-dflash, nvidia-nvfp4. A ratio above 1 means that NEW is faster. With --fail-below 0.95 the exit code
+    is 10 if NEW is significantly slower and the ratio over all repeated rows is below 0.95.
 
     \b
     Example:

@@ -12,7 +12,7 @@ from deckard_deploy.cli.reporter import TERMINAL
 
 @click.command()
 @click.argument("record", default="last", shell_complete=record_names)
-@click.option("--compare", "against", metavar="NAME", help="Beside a published table: seed.")
+@click.option("--compare", "against", metavar="NAME", help="Compare with a published table: seed.")
 @click.option(
     "-o",
     "--output",

@@ -16,9 +16,17 @@ from deckard_deploy.operations.options import Selection
 @click.option(
     "--tokens", callback=numbers, default="1,2,3,4,5", show_default=True, help="Numbers of tokens to draft."
 )
-@click.option("--concurrency", callback=numbers, default="1,4", show_default=True, help="Requests at once.")
 @click.option(
-    "--runs", type=click.IntRange(2, 100), help="Runs of each concurrency; default: 5 to 15, as they differ."
+    "--concurrency",
+    callback=numbers,
+    default="1,4",
+    show_default=True,
+    help="Numbers of concurrent requests.",
+)
+@click.option(
+    "--runs",
+    type=click.IntRange(2, 100),
+    help="Runs of each concurrency; default: 5, and up to 15 if they vary.",
 )
 @click.option(
     "--requests", type=click.IntRange(1, 1000), default=2, show_default=True, help="Of each stream in a run."
@@ -26,15 +34,16 @@ from deckard_deploy.operations.options import Selection
 @click.option(
     "--output-tokens", type=click.IntRange(2, 1024), default=300, show_default=True, help="Of an answer."
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be started, and stop nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be started, and stop nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 def spec(
     *, selection: Selection, tokens: tuple[int, ...], dry_run: bool, as_json: bool, **workload: Any
 ) -> None:
-    """Try numbers of drafted tokens, and no drafter; say which is fastest here.
+    """Find the number of drafted tokens that is fastest on this machine.
 
-    The endpoint is RESTARTED for each; in the end it runs as before. What a drafter achieves depends on the
-    text, so chat requests in English are sent. `plan` shows the result beside its estimate.
+    The endpoint is RESTARTED for each number, and once without a drafter; at the end it runs as before. The
+    acceptance of a drafter depends on the text, so chat requests in English are sent. `plan` shows the result
+    next to its estimate.
 
     \b
     Example:

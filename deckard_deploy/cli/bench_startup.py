@@ -12,13 +12,13 @@ from deckard_deploy.operations.options import Selection
 @click.command()
 @selection_option
 @click.option("--runs", type=click.IntRange(1, 20), default=2, show_default=True, help="Starts of each kind.")
-@click.option("--dry-run", is_flag=True, help="Say what would be started, and stop nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be started, and stop nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 def startup(*, selection: Selection, runs: int, dry_run: bool, as_json: bool) -> None:
-    """Time starts by phase, with the compile caches and without.
+    """Measure startup time per phase, with warm and cold compile caches.
 
-    The endpoint is RESTARTED for each, first with empty caches, then with those that are there; in the end it
-    runs as before. What is learnt, `up` shows as the time that is left.
+    The endpoint is RESTARTED for each run: first with empty caches, then with the existing ones. At the end it runs
+    as before. `up` uses the result to estimate the remaining time.
 
     \b
     Example:

@@ -20,14 +20,13 @@ WIDTH = 80
 
 @click.command()
 @click.option(
-    "--facts", "source", type=click.Path(path_type=Path), help="Judge facts that `doctor --save` wrote."
+    "--facts", "source", type=click.Path(path_type=Path), help="Check the facts that `doctor --save` wrote."
 )
 @json_option
 def here(source: Path | None, *, as_json: bool) -> None:
-    """Say which profiles this machine can run.
+    """List the profiles that this machine can run.
 
-    `up` takes the one that is made for it when none is named. Disk and port are left to `doctor --profile
-    NAME`.
+    `up` selects the one of this machine by default. `doctor --profile NAME` checks disk and port.
 
     \b
     Example:
@@ -93,7 +92,7 @@ def _print_list(kind: Kind, *, as_json: bool) -> None:
 
 profiles = _group(
     "profiles",
-    "Say which hardware profiles this machine can run; list them, or show one.",
+    "List the hardware profiles that this machine can run, or show one.",
     "spark",
     alone=here,
 )

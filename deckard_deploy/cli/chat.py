@@ -61,7 +61,11 @@ class Conversation:
 )
 @click.option("--thinking", is_flag=True, help="Let the model think first; its thoughts go to stderr.")
 @click.option(
-    "--max-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Length limit."
+    "--max-tokens",
+    type=click.IntRange(min=1),
+    default=512,
+    show_default=True,
+    help="Maximum length of the answer.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the whole response as JSON, not streamed.")
 def chat(  # noqa: PLR0913  one parameter per option

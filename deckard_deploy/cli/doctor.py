@@ -15,7 +15,7 @@ from deckard_deploy.operations.options import Choice
 @click.command()
 @short_choice_options
 @click.option(
-    "--facts", "source", type=click.Path(path_type=Path), help="Judge facts that were saved, not this host."
+    "--facts", "source", type=click.Path(path_type=Path), help="Check saved facts instead of this machine."
 )
 @click.option(
     "--save", "saved", type=click.Path(path_type=Path), help="Also write the facts that were read, as JSON."
@@ -25,9 +25,9 @@ from deckard_deploy.operations.options import Choice
 def doctor(
     *, choice: Choice, source: Path | None, saved: Path | None, as_json: bool, state_dir: Path | None
 ) -> int:
-    """Look for what is wrong with this machine.
+    """Check this machine for known problems.
 
-    Nothing is changed and nothing needs root. Exit code 3 when something would stop the deployment.
+    `doctor` is read-only and does not need root. The exit code is 3 if a finding would stop the deployment.
 
     \b
     Example:

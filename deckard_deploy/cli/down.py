@@ -11,7 +11,9 @@ from deckard_deploy.operations.options import Selection
 @click.command()
 @selection_option
 @click.option(
-    "--purge", is_flag=True, help="Remove its releases too and, with the last one, what was installed."
+    "--purge",
+    is_flag=True,
+    help="Also remove its releases and, with the last deployment, the installed engines.",
 )
 @dry_run_option
 def down(*, selection: Selection, purge: bool, dry_run: bool) -> None:

@@ -14,7 +14,7 @@ from deckard_deploy.cli.output import table
 
 @click.command()
 @click.argument("model", metavar="MODEL|DIR", shell_complete=catalog_names("models"))
-@click.option("--drafter", metavar="MODEL|DIR", help="Check that this one can draft for it.")
+@click.option("--drafter", metavar="MODEL|DIR", help="Check that this model can draft for it.")
 @click.option(
     "--nan", "count_nan", is_flag=True, help="Read the weight scales too, and count those that are NaN."
 )
@@ -23,7 +23,7 @@ from deckard_deploy.cli.output import table
 def inspect(
     *, model: str, drafter: str | None, count_nan: bool, as_json: bool, state_dir: Path | None
 ) -> None:
-    """Show what a checkpoint holds and what is wrong with it.
+    """Show the contents and the faults of a checkpoint.
 
     Reads headers and configuration only. The exit code is 4 when the checkpoint cannot be served.
 

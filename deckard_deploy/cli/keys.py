@@ -14,9 +14,9 @@ from deckard_deploy.cli.reporter import TERMINAL
 
 @click.group()
 def keys() -> None:
-    """Make, list and revoke the keys of clients.
+    """Create, list and revoke the API keys of clients.
 
-    Once there was a key, every client of this host needs one.
+    Once a key was created, every client of this host needs one.
 
     \b
     Example:
@@ -29,7 +29,9 @@ def keys() -> None:
 @state_option
 @click.option("--force", is_flag=True, help="Also while a deployment without a gateway runs.")
 def add(name: str, state_dir: Path | None, *, force: bool) -> None:
-    """Make a key, and print it: this once, for only its hash is kept.
+    """Create a key, and print it once.
+
+    Only the hash of the key is kept.
 
     Running gateways take it over immediately; the engine is not restarted. A deployment that runs without a
     gateway accepts everyone, so the key is refused then.
@@ -50,7 +52,7 @@ def add(name: str, state_dir: Path | None, *, force: bool) -> None:
 @json_option
 @state_option
 def list_(state_dir: Path | None, *, as_json: bool) -> None:
-    """List the names of keys, and when they were made.
+    """List the names of the keys and their dates.
 
     \b
     Example:
@@ -66,7 +68,9 @@ def list_(state_dir: Path | None, *, as_json: bool) -> None:
 @keys.command()
 @state_option
 def access(state_dir: Path | None) -> None:
-    """Print what a gateway on another machine reads: hashes of the keys, this tool's own among them.
+    """Print the key file of a gateway on another machine.
+
+    It holds hashes of the keys, including this tool's own key.
 
     \b
     Example:
@@ -79,13 +83,15 @@ def access(state_dir: Path | None) -> None:
 @click.argument("name", shell_complete=key_names)
 @state_option
 def revoke(name: str, state_dir: Path | None) -> None:
-    """Refuse a key from now on; answers that are being streamed for it still end.
+    """Revoke a key.
+
+    A response that is already streaming is allowed to finish.
 
     \b
     Example:
       deckard-deploy keys revoke alice
     """
     another_is_left = operations.keys.revoke_key(state_dir, name, TERMINAL)
-    say(f"{name} is refused from now on")
+    say(f"{name} is revoked")
     if not another_is_left:
-        say("no key is left: only this tool gets in; make one: deckard-deploy keys add NAME")
+        say("no key is left, so no client has access; create one: deckard-deploy keys add NAME")

@@ -14,8 +14,10 @@ from deckard_deploy.operations.options import Choice
 @click.command()
 @choice_options
 @click.option("--lock-file", type=click.Path(path_type=Path), help="Default: ./deckard.lock.")
-@click.option("--check", is_flag=True, help="Write nothing; say what moved, and exit 4 if something did.")
-@click.option("--dry-run", is_flag=True, help="Write nothing; say what would change.")
+@click.option(
+    "--check", is_flag=True, help="Write nothing; print what changed, and exit with code 4 if anything did."
+)
+@click.option("--dry-run", is_flag=True, help="Write nothing; print what would change.")
 def lock(*, choice: Choice, lock_file: Path | None, check: bool, dry_run: bool) -> None:
     """Resolve models to commits and hashes, images to digests, patches and plugins to hashes.
 

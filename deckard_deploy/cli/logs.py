@@ -11,7 +11,7 @@ from deckard_deploy.operations.options import Selection
 
 @click.command()
 @selection_option
-@click.option("-f", "--follow", is_flag=True, help="Go on printing until the engine stops or ^C.")
+@click.option("-f", "--follow", is_flag=True, help="Print new lines until the engine stops or ^C.")
 @click.option(
     "-n", "--tail", type=click.IntRange(min=0), default=200, show_default=True, help="Lines from the end."
 )
@@ -19,7 +19,7 @@ from deckard_deploy.operations.options import Selection
 def logs(*, selection: Selection, follow: bool, tail: int, gateway: bool) -> None:
     """Print the engine's log.
 
-    When its last start has failed and nothing runs, what was kept of that.
+    If the last start has failed and nothing is running, the log of that start is printed.
 
     \b
     Example:

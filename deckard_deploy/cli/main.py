@@ -26,32 +26,40 @@ from deckard_deploy.system.suggestion import closest
 VERBS = {
     "up": "Start the endpoint and wait until it is proven ready.",
     "down": "Stop the endpoint and remove what was started.",
-    "status": "Say what runs, since when, and whether it answers.",
+    "status": "Report what runs, since when, and whether it answers.",
     "logs": "Print the engine's log.",
     "wait": "Wait until the running endpoint is ready.",
     "watch": "Keep the current release answering.",
     "service": "Start the endpoint with the machine, by a systemd unit that runs `watch`.",
-    "rollback": "Bring the release before the current one back.",
-    "adopt": "Take over a stack that was started by hand from a folder of `render all`.",
+    "rollback": "Roll back to the previous release.",
+    "adopt": "Adopt a stack that was started by hand from a folder of `render all`.",
     "chat": "Send a message and print the answer; without a message, converse line by line.",
     "bench": "Measure the running endpoint with its engine's own benchmark.",
     "top": "Watch throughput, latency, queue, KV cache and drafter.",
-    "monitor": "Run Prometheus and Grafana beside the endpoint, on this machine only.",
-    "keys": "Make, list and revoke the keys of clients.",
+    "monitor": "Run Prometheus and Grafana next to the endpoint, on this machine only.",
+    "keys": "Create, list and revoke the API keys of clients.",
     "plan": "Show what `up` would run, and what would change.",
     "render": "Write the compose file or the command line of a plan.",
-    "profiles": "Say which hardware profiles this machine can run; list them, or show one.",
+    "profiles": "List the hardware profiles that this machine can run, or show one.",
     "models": "List models, or show one.",
     "engines": "List engines, or show one.",
     "lock": "Resolve models to commits and hashes, images to digests, patches and plugins to hashes.",
-    "pull": "Fetch a deployment's weights, resuming and checking every byte.",
-    "verify": "Hash a deployment's weights and name every file that is wrong.",
-    "inspect": "Show what a checkpoint holds and what is wrong with it.",
+    "pull": "Download a deployment's weights, with resume and verification.",
+    "verify": "Check the hashes of a deployment's weights.",
+    "inspect": "Show the contents and the faults of a checkpoint.",
     "patches": "List, check and build the vLLM patches.",
-    "sbom": "List what a deployment consists of, as CycloneDX.",
+    "sbom": "List the components of a deployment as a CycloneDX document.",
     "diagnose": "Find the cause of a failure in a log of vLLM or docker.",
-    "doctor": "Look for what is wrong with this machine.",
+    "doctor": "Check this machine for known problems.",
     "completion": "Print the script that makes bash, zsh or fish complete verbs, options and names.",
+}
+# The order of `--help`. A verb that no section has is listed last.
+SECTIONS = {
+    "Run": "up down start status logs wait watch service rollback chat adopt",
+    "Measure and monitor": "top bench monitor",
+    "Plan and write files": "plan render profiles models engines lock sbom",
+    "Weights and patches": "pull verify inspect patches",
+    "This machine": "doctor diagnose keys completion",
 }
 # What other tools call these verbs.
 _MEANT = {
@@ -108,8 +116,13 @@ class LazyGroup(click.Group):
         return verbs or click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(VERBS.items()))
+        left = dict(VERBS)
+        for heading, verbs in SECTIONS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(verb, left.pop(verb)) for verb in verbs.split() if verb in left])
+        if left:
+            with formatter.section("Other"):
+                formatter.write_dl(list(left.items()))
 
 
 def _print_version(context: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001  click's

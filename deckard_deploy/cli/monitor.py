@@ -15,7 +15,7 @@ from deckard_deploy.operations.options import Selection
 
 @click.group()
 def monitor() -> None:
-    """Run Prometheus and Grafana beside the endpoint, on this machine only.
+    """Run Prometheus and Grafana next to the endpoint, on this machine only.
 
     \b
     Example:
@@ -31,7 +31,7 @@ def monitor() -> None:
 @click.option(
     "--grafana-port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="On 127.0.0.1."
 )
-@click.option("--dry-run", is_flag=True, help="Say what would run; start and write nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would run; start and write nothing.")
 def up(*, selection: Selection, prometheus_port: int, grafana_port: int, dry_run: bool) -> None:
     """Start both, with dashboard and alerts, and print Grafana's address.
 
@@ -74,7 +74,9 @@ def down(*, selection: Selection, purge: bool) -> None:
 @monitor.command()
 @plan_options
 def render(files: "operations.render.PlanFiles", output: Path | None) -> None:
-    """Write the files into the folder that --output names; whoever runs them makes the password.
+    """Write the files into the folder of --output.
+
+    The password is not among them: put one of your own into the file that is reported.
 
     \b
     Example:

@@ -95,7 +95,10 @@ _SHORT_OPTIONS = (
         help="Check for this profile; default: what concerns every machine.",
     ),
     click.option(
-        "-c", "--config", type=click.Path(path_type=Path), help="Default: ./deckard.yaml, if there is one."
+        "-c",
+        "--config",
+        type=click.Path(path_type=Path),
+        help="Settings file; default: ./deckard.yaml, if it exists.",
     ),
     click.option(
         "--set", "settings", metavar="KEY=VALUE", multiple=True, help="Override a setting or a vLLM option."
@@ -112,7 +115,10 @@ _DEPLOYMENT_OPTIONS = (
         help="Hardware profile; default: the one of this machine.",
     ),
     click.option(
-        "-c", "--config", type=click.Path(path_type=Path), help="Default: ./deckard.yaml, if there is one."
+        "-c",
+        "--config",
+        type=click.Path(path_type=Path),
+        help="Settings file; default: ./deckard.yaml, if it exists.",
     ),
     click.option(
         "--set", "settings", metavar="KEY=VALUE", multiple=True, help="Override a setting or a vLLM option."
@@ -138,13 +144,15 @@ _DEPLOYMENT_OPTIONS = (
     ),
     click.option("--address", help="Loopback address to listen on; default: 127.0.0.1."),
     click.option(
-        "--expose", metavar="ADDRESS", help="Let other machines in, on this address; clients need a key."
+        "--expose", metavar="ADDRESS", help="Accept other machines on this address; clients need a key."
     ),
     click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on; default: 8000."),
 )
 
-# For `plan` and `render`, which compare a launch line of somebody else with that of a profile.
-compat_option = click.option("--compat", metavar="NAME", help="Keep somebody's own launch line; known: seed.")
+# For `plan` and `render`, which compare the launch line of a model card with that of a profile.
+compat_option = click.option(
+    "--compat", metavar="NAME", help="Use the launch line of a model card unchanged; known: seed."
+)
 
 
 def numbers(_: click.Context, option: click.Parameter, text: str | None) -> tuple[int, ...] | None:
@@ -168,7 +176,7 @@ def lock_options(command: Command) -> Command:
         return command(lock=LockUse(lock_file, locked), **options)
 
     file = click.option(
-        "--lock-file", type=click.Path(path_type=Path), help="Default: ./deckard.lock, if there is one."
+        "--lock-file", type=click.Path(path_type=Path), help="Default: ./deckard.lock, if it exists."
     )
     locked = click.option("--locked", is_flag=True, help="Refuse what is not in the lock.")
     return file(locked(with_lock))
@@ -186,7 +194,7 @@ def json_option(command: Command) -> Command:
 
 def dry_run_option(command: Command) -> Command:
     """Add the parameter `dry_run` to a verb."""
-    return click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")(command)
+    return click.option("--dry-run", is_flag=True, help="Print what would be done, and do nothing.")(command)
 
 
 def state_option(command: Command) -> Command:
@@ -195,7 +203,7 @@ def state_option(command: Command) -> Command:
         "--state-dir",
         envvar="DECKARD_HOME",
         type=click.Path(path_type=Path, file_okay=False),
-        help="Where weights, caches and deployments lie; default: the user's data folder. [env: DECKARD_HOME]",
+        help="Directory for weights, caches and deployment state. [env: DECKARD_HOME]",
     )(command)
 
 

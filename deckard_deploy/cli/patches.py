@@ -56,12 +56,12 @@ def source_options(command: Command) -> Command:
 
 
 @patches.command("list")
-@click.option("-p", "--profile", help="Say which of them this profile's plan needs.")
+@click.option("-p", "--profile", help="Mark the patches that the plan of this profile needs.")
 @click.option("--model", help="The plan's model; default: the profile's.")
 @click.option("--drafter", help="The plan's draft model.")
 @json_option
 def list_patches(*, profile: str | None, model: str | None, drafter: str | None, as_json: bool) -> None:
-    """List the patches: what they change, why, and whether a plan needs them.
+    """List the patches, their reasons and uses.
 
     \b
     Example:
@@ -117,7 +117,9 @@ def check(
     as_json: bool,
     **source: str | None,
 ) -> None:
-    """Say whether the patches fit an engine's files; exit code 4 when one does not.
+    """Check that the patches fit an engine's files.
+
+    The exit code is 4 when one does not.
 
     \b
     Example:
@@ -166,7 +168,9 @@ def build(  # noqa: PLR0913  one parameter per option
     as_json: bool,
     **source: str | None,
 ) -> None:
-    """Write the patched files; exit code 4 when a base file is not the release's.
+    """Write the patched files.
+
+    The exit code is 4 when a base file is not the release's.
 
     \b
     Example:
@@ -213,7 +217,9 @@ def wheel(output: Path, *, as_json: bool) -> None:
 @set_option
 @json_option
 def matrix(releases: tuple[str, ...], *, markdown: bool, set_name: str, as_json: bool) -> None:
-    """Say what each patch is to other vLLM releases, read from their wheels.
+    """Compare each patch with other vLLM releases.
+
+    The files are read from their wheels.
 
     \b
     Example:

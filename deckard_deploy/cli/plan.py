@@ -18,11 +18,11 @@ from deckard_deploy.operations.options import Choice
 @state_option
 @locked_option
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
-@click.option("--explain", is_flag=True, help="Show the formulas and the sources of what is assumed.")
+@click.option("--explain", is_flag=True, help="Show the formulas, and the sources of the assumptions.")
 def plan(choice: Choice, *, state_dir: Path | None, locked: bool, as_json: bool, explain: bool) -> None:
     """Show what `up` would run, and what would change.
 
-    Without --profile it takes the one that is made for this machine, and says so.
+    Without --profile, the profile of this machine is selected and reported.
     Exit code 9 when it does not fit into the GPU's memory.
 
     \b

@@ -92,8 +92,9 @@ class VerbContext(click.Context):
 
 
 def with_verb_contexts(command: click.Command) -> click.Command:
-    """Make a command and its subcommands use VerbContext."""
+    """Make a command and its subcommands use VerbContext, and list each with its whole first line of help."""
     command.context_class = VerbContext
+    command.short_help = (command.help or "").partition("\n")[0]
     if isinstance(command, click.Group):
         for subcommand in command.commands.values():
             with_verb_contexts(subcommand)

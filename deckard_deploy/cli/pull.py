@@ -14,11 +14,11 @@ from deckard_deploy.operations.options import Choice, LockUse
 @choice_options
 @state_option
 @lock_options
-@click.option("--dry-run", is_flag=True, help="Say what would be fetched, and fetch nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be downloaded, and download nothing.")
 def pull(*, choice: Choice, state_dir: Path | None, lock: LockUse, dry_run: bool) -> None:
-    """Fetch a deployment's weights, resuming and checking every byte.
+    """Download a deployment's weights, with resume and verification.
 
-    Each model's folder is printed on stdout. What is there already, whole or in part, is not fetched again.
+    Each model's folder is printed on stdout. Complete and partial files are not downloaded again.
 
     \b
     Example:

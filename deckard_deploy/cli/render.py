@@ -122,7 +122,7 @@ def compose(files: "operations.render.PlanFiles", output: Path | None) -> None:
 @render.command()
 @plan_options
 def gateway(files: "operations.render.PlanFiles", output: Path | None) -> None:
-    """Write nginx.conf of the gateway, which lies beside compose.yaml.
+    """Write nginx.conf of the gateway.
 
     \b
     Example:

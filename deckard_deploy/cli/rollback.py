@@ -1,4 +1,4 @@
-"""`rollback`: bring the previous release back."""
+"""`rollback`: return to the previous release."""
 
 import click
 
@@ -12,10 +12,10 @@ from deckard_deploy.operations.options import Selection
 @selection_option
 @dry_run_option
 def rollback(*, selection: Selection, dry_run: bool) -> None:
-    """Bring the release before the current one back.
+    """Roll back to the previous release.
 
-    It is started and proven as by `up`; when it does not come up, the current one is brought back. The base
-    URL is the only thing on stdout. A second `rollback` goes forward again.
+    It is started and proven as by `up`. If it fails to start, the current release is started again. The base URL
+    is the only output on stdout. A second `rollback` returns to the current release.
 
     \b
     Example:

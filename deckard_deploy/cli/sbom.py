@@ -15,10 +15,10 @@ from deckard_deploy.operations.options import Choice
 @choice_options
 @state_option
 def sbom(*, choice: Choice, state_dir: Path | None) -> None:
-    """List what a deployment consists of, as CycloneDX.
+    """List the components of a deployment as a CycloneDX document.
 
     The engine's and the gateway's image, the patches, the weights by the lock or as they were pulled, and the
-    Python packages of this tool. Digests are there as far as the lock or this host knows them.
+    Python packages of this tool. Digests are included if the lock or this host has them.
 
     \b
     Example:

@@ -19,7 +19,7 @@ COLUMNS = ("deployment", "condition", "base_url", "profile", "model", "engine", 
 @json_option
 @click.option("--all", "everything", is_flag=True, help="All deployments as a list, also a single one.")
 def status(*, selection: Selection, as_json: bool, everything: bool) -> None:
-    """Say what runs, since when, and whether it answers.
+    """Report what runs, since when, and whether it answers.
 
     Several deployments are a table, or a JSON list. The exit code: 0 ready, 7 loading, 6 failed or not
     answering, 3 stopped or unknown; of several the worst, in the order 6, 3, 7, 0.

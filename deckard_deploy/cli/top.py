@@ -20,9 +20,9 @@ from deckard_deploy.operations.options import Selection
     type=FiniteRange(0.2, DAY_S),
     default=2.0,
     show_default=True,
-    help="Seconds between two looks.",
+    help="Seconds between two samples.",
 )
-@click.option("--once", is_flag=True, help="Look twice, an interval apart, print what was between, and end.")
+@click.option("--once", is_flag=True, help="Print one sample over a single interval, then exit.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object a line.")
 def top(*, selection: Selection, interval: float, once: bool, as_json: bool) -> None:
     """Watch throughput, latency, queue, KV cache and drafter.

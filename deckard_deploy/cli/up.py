@@ -21,13 +21,13 @@ from deckard_deploy.system.text import clock
 @click.option(
     "--upgrade", is_flag=True, help="Replace an engine that only this version of the tool starts otherwise."
 )
-@click.option("--force", is_flag=True, help="Go on although `doctor` found what will stop it.")
+@click.option("--force", is_flag=True, help="Start even if `doctor` reports failures.")
 def up(  # noqa: PLR0913  one for each option
     choice: Choice, *, state_dir: Path | None, locked: bool, dry_run: bool, upgrade: bool, force: bool
 ) -> None:
     """Start the endpoint and wait until it is proven ready.
 
-    Without --profile it takes the one that is made for this machine, and says so. The base URL is the only
+    Without --profile, the profile of this machine is selected and reported. The base URL is the only
     thing on stdout. An engine that answers is replaced only when you ask for something else than before; when
     only this version of the tool would start it otherwise, that takes --upgrade.
 

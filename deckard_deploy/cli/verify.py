@@ -20,7 +20,7 @@ from deckard_deploy.operations.options import Choice, LockUse
 @click.option(
     "--fast", is_flag=True, help="Compare size, times and inode with the last full check; read no content."
 )
-@click.option("--repair", is_flag=True, help="Set aside what is wrong, and fetch it once again.")
+@click.option("--repair", is_flag=True, help="Set wrong files aside, and download them again.")
 @json_option
 def verify(  # noqa: PLR0913  one parameter per option
     *,
@@ -31,9 +31,9 @@ def verify(  # noqa: PLR0913  one parameter per option
     repair: bool,
     as_json: bool,
 ) -> None:
-    """Hash a deployment's weights and name every file that is wrong.
+    """Check the hashes of a deployment's weights.
 
-    The exit code is 4 when one is.
+    Every wrong file is named; the exit code is 4 if there is one.
 
     \b
     Example:
@@ -60,7 +60,7 @@ def _print(found: "operations.verify.Problems") -> None:
     for name, problems in found.items():
         for problem in problems:
             click.echo(f"{name}/{problem.path}: {problem.cause}")
-        outcome = "wrong, to repair: the same command with --repair" if problems else "right"
+        outcome = "wrong; to repair: the same command with --repair" if problems else "right"
         say(f"weights  {name}: {outcome}")
     if not found:
         say("weights  nothing was pulled for this deployment: this tool writes its model itself")

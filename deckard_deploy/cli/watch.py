@@ -21,8 +21,8 @@ from deckard_deploy.operations.options import Selection
 def watch(selection: Selection, interval: float, deadline: float) -> None:
     """Keep the current release answering.
 
-    It is started if it does not run, and asked for a completion every so often. One that has died is
-    restarted at once, one that does not answer after three questions, unless it is at work; two restarts an
+    It is started if it is not running, and a completion is requested at each interval. An engine that has died is
+    restarted immediately, one that does not answer after three questions, unless it is at work; two restarts an
     hour are the most, and then this ends with exit code 6. `status` lists them. Ends when `down` stops the
     deployment.
 

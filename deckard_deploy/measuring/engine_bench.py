@@ -98,7 +98,7 @@ class Bench:
     def _last_message(self) -> str:
         self._process.wait()
         self._messages.seek(0)
-        return (_last_line(self._messages.read()) or "it said nothing")[-300:]
+        return (_last_line(self._messages.read()) or "no output")[-300:]
 
 
 def _failed(reason: str) -> EnvironmentUnfitError:

@@ -27,7 +27,7 @@ def sweep(endpoints: Sequence[Endpoint], settings: Settings, say: Say) -> Iterat
     with ExitStack() as stack:
         benches = [stack.enter_context(benchmark_worker(endpoint)) for endpoint in endpoints]
         for concurrency in settings.concurrency:
-            say(f"bench    {concurrency} at once: warm-up, then {settings.counted} runs")
+            say(f"bench    concurrency {concurrency}: warm-up, then {settings.counted} runs")
             _round(benches, settings, concurrency, requests=concurrency)
             figures: list[float] = []
             while not enough_runs(figures, settings):
@@ -35,7 +35,7 @@ def sweep(endpoints: Sequence[Endpoint], settings: Settings, say: Say) -> Iterat
                 figures.append(_figure(runs))
                 yield runs
             if len(figures) > settings.runs:
-                say(f"bench    {concurrency} at once: far apart, so {len(figures)} runs")
+                say(f"bench    concurrency {concurrency}: the results vary, so {len(figures)} runs")
 
 
 def enough_runs(figures: Sequence[float], settings: Settings) -> bool:

@@ -54,7 +54,7 @@ def select(selection: Selection, beside: str | None) -> list[DeploymentRef]:
     if beside:
         deployments.append(select_deployment(Selection(selection.state_dir, beside)))
         if deployments[0].name == deployments[1].name:
-            raise BadInputError("--beside: a deployment cannot be measured beside itself")
+            raise BadInputError("--beside: a deployment cannot be compared with itself")
     return deployments
 
 

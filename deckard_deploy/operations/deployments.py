@@ -44,7 +44,7 @@ def select_deployment(selection: Selection) -> DeploymentRef:
     if name is None and found:
         raise BadInputError(f"there are several deployments: {', '.join(found)}", hint="--name NAME")
     if name is None or name not in known:
-        what = "nothing was deployed yet"
+        what = "no deployments yet"
         if name:
             what = f"no deployment named {name[:80]!r}"
         elif profile:

@@ -29,7 +29,7 @@ def require_disk_space(
     if image is None:
         return
     if isinstance(image, Unknown):
-        report.say(f"image    {plan.image}: {image}; its room is not checked")
+        report.say(f"image    {plan.image}: {image}; the disk space for it is not checked")
         return
     check([image, *_weights(resolved, directory)])
 

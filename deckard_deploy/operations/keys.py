@@ -94,7 +94,7 @@ def tell_gateways(state_dir: Path | None, report: Reporter) -> None:
         try:
             with open_deployment(directory, name, report) as context:
                 if reload_gateway_keys(context, directory):
-                    report.say(f"gateway  of {name} goes by the new keys")
+                    report.say(f"gateway  of {name} uses the new keys")
         except DeployError as error:
             report.say(f"gateway  of {name} may still go by the old keys: {error.message}")
             failed = error

@@ -69,7 +69,7 @@ def _last_failure(context: DeploymentContext, report: Reporter) -> list[str]:
         kept = newest.text(FAILURE_LOG).splitlines()
     except IntegrityError:
         return []  # damaged, or never written
-    report.say(f"nothing runs; of the start that failed, from {newest.folder / FAILURE_LOG}:")
+    report.say(f"nothing is running; the log of the failed start is in {newest.folder / FAILURE_LOG}:")
     return kept
 
 

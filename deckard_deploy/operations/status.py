@@ -33,7 +33,7 @@ def read_all(selection: Selection, report: Reporter) -> list[dict[str, Any]]:
     directory = state_directory(selection.state_dir)
     names = [selection.name] if selection.name else directory.deployments()
     if not names:
-        raise BadInputError("nothing was deployed yet", hint="deckard-deploy up")
+        raise BadInputError("no deployments yet", hint="deckard-deploy up")
     facts = []
     for name in names:
         try:

@@ -69,6 +69,13 @@ class Wish(NamedTuple):
 
 
 ANY_PLAN = Wish()
+_WORDS = {
+    "nothing": "do nothing",
+    "follow": "follow the start",
+    "gateway": "start the gateway again",
+    "start": "start",
+    "replace": "replace the running release",
+}
 
 
 def prepare(choice: Choice, directory: StateDir, report: Reporter, options: UpOptions = PLAIN_UP) -> HostPlan:
@@ -143,7 +150,7 @@ def explain(plan: LaunchPlan, directory: StateDir, report: Reporter, wish: Wish 
     """Report the action that `run` would take. Nothing is changed. Raises the errors of `_refuse_start`."""
     with open_deployment(directory, plan.deployment, report, also=plan.runtime) as context:
         decision, _ = decide_for(context, plan, directory, wish)
-        report.say(f"would    {decision.action}: {decision.cause}")
+        report.say(f"dry run: would {_WORDS[decision.action]} ({decision.cause})")
         _report_changes(context, plan, report)
         if decision.action in ("start", "replace"):
             _refuse_start(context, plan)
@@ -163,7 +170,7 @@ def _converge(
             stored is not None and stored.launch() is not None and renew_gateway_config(stored.load()),
         ]
         if any(stale) and reload_gateway_keys(context, directory):
-            report.say("gateway  goes by its new files")
+            report.say("gateway  uses its new files")
     decision, running = decide_for(context, plan, directory, wish)
     if decision.action == "gateway" and running:
         report.say(f"gateway  {decision.cause}: it is started again")
@@ -176,7 +183,7 @@ def _converge(
         elif running:
             record_asked(running, context.releases, planned.resolved.asked)
         return
-    report.say(f"{decision.action:8} {decision.cause}")
+    report.say(f"{decision.action:8} ({decision.cause})")
     _report_changes(context, plan, report)
     if running:
         resume(context, running)

@@ -55,7 +55,7 @@ def release_wheel(version: str) -> str:
     NetworkError if the index does not answer or has no such wheel.
     """
     if importlib.util.find_spec("pip") is None:
-        raise EnvironmentUnfitError("pip is not installed beside deckard-deploy", hint="--wheel PATH_OR_URL")
+        raise EnvironmentUnfitError("this Python has no pip", hint="--wheel PATH_OR_URL")
     # When pip resolves for another machine, a newer `manylinux_2_N` tag does not imply the older ones.
     platforms = [f"--platform=manylinux_2_{glibc}_x86_64" for glibc in range(17, 40)]
     resolve = (

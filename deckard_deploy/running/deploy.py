@@ -65,7 +65,7 @@ def decide(  # noqa: PLR0911  a table of cases
 ) -> Decision:
     """Return the action. Pure. desired: the plan hash. launch: the last recorded launch of that release."""
     if observed.state == "missing":
-        return Decision("start", "nothing runs")
+        return Decision("start", "nothing is running")
     if observed.state == "exited":
         return Decision("start", f"what ran has ended with exit code {observed.exit_code}")
     if observed.plan_hash != desired:  # guard: F39
@@ -168,7 +168,7 @@ def describe_running(site: DeploymentContext) -> str:
     """Return a sentence about the running release, for a user who interrupted a verb."""
     observed = observe(site.runtimes)
     if observed.state in ("missing", "exited"):
-        return "nothing runs"
+        return "nothing is running"
     state = "is ready" if _is_ready(site, observed) else "is not proven ready"
     name = site.releases.deployment.name
     return (
@@ -267,16 +267,16 @@ def failure_log(runtime: Runtime, reason: str) -> str:
 def _roll_back(site: DeploymentContext, failed: ReleaseFolder, fallback: ReleaseFolder | None) -> str:
     """Run the release that was current before. Return a sentence about the outcome."""
     if fallback is None:
-        return "there was no release before it, so nothing runs"
+        return "there is no earlier release, so nothing is running"
     if fallback == failed:
-        return "it is the release that ran before, so nothing runs"
-    site.say(f"release {failed.plan_hash} failed: bringing {fallback.plan_hash} back")
+        return "it is the release that ran before, so nothing is running"
+    site.say(f"release {failed.plan_hash} failed: rolling back to {fallback.plan_hash}")
     try:
         _run(site, fallback, relaunch(fallback))
     except DeployError as error:
         _record_failure(site, fallback, error)
-        return f"release {fallback.plan_hash}, which ran before, did not come back either ({error.message})"
-    return f"release {fallback.plan_hash}, which ran before, is back"
+        return f"release {fallback.plan_hash} failed to start again too ({error.message})"
+    return f"release {fallback.plan_hash} is running again"
 
 
 def relaunch(release: ReleaseFolder) -> Launch:

@@ -166,7 +166,7 @@ class Watch:
         """
         release = _current(site)
         if observe(site.runtimes).state in ("missing", "exited"):
-            self._say(f"start    {release.plan_hash}: nothing runs")
+            self._say(f"start    {release.plan_hash}: nothing is running")
             try:
                 with lock_deployment(self._deployment, verb="watch"):
                     deploy(site, release, relaunch(release))

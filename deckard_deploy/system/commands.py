@@ -59,5 +59,5 @@ def run(
 
 
 def last_output_line(output: str) -> str:
-    """Return the last line of a program's output that is not blank, or `it said nothing`."""
-    return last_line(output) or "it said nothing"
+    """Return the last line of a program's output that is not blank, or `no output`."""
+    return last_line(output) or "no output"

@@ -105,7 +105,7 @@ class Manifest(StrictModel):
         for path in paths:
             folders.update(str(folder) for folder in PurePosixPath(path).parents)
         if len(paths) < len(self.files) or paths & folders:
-            raise ValueError("a path stands there twice, or is a file and a folder")
+            raise ValueError("a path is listed twice, or is both a file and a folder")
         return self
 
     @property

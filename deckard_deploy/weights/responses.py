@@ -84,7 +84,7 @@ def check_redirect(response: Response, **_: object) -> None:
     except ValueError as error:
         response.close()
         raise NetworkError(
-            f"the hub sends on to nowhere: {_short(error)}", hint="echo $HF_ENDPOINT"
+            f"the hub returned an invalid redirect: {_short(error)}", hint="echo $HF_ENDPOINT"
         ) from error
 
 
@@ -157,7 +157,7 @@ def translate_errors() -> Iterator[None]:
         raise RetryableError("stalled: no byte in time") from error
     except (exceptions.InvalidURL, exceptions.InvalidSchema, exceptions.TooManyRedirects) as error:
         raise NetworkError(
-            f"the hub sends on to nowhere: {_short(error)}", hint="echo $HF_ENDPOINT"
+            f"the hub returned an invalid redirect: {_short(error)}", hint="echo $HF_ENDPOINT"
         ) from error
     except (exceptions.RequestException, HTTPError, ConnectionError) as error:
         raise RetryableError(_short(error)) from error

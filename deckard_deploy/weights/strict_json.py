@@ -87,7 +87,7 @@ def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise ValueError(f"key {key[:80]!r} stands there twice")
+            raise ValueError(f"duplicate key {key[:80]!r}")
         found[key] = value
     return found
 

@@ -229,7 +229,7 @@ def check_changed_plan(running: Running, claims: Claims) -> None:
         outcome = "it was deployed"
     except StartFailedError as error:
         outcome = error.message
-    claims.check("a plan that fails is rolled back", holds=outcome.endswith("is back"))
+    claims.check("a plan that fails is rolled back", holds=outcome.endswith("is running again"))
     seen = context.runtimes["process"].observe()
     claims.check(
         "the release of the earlier version runs again", holds=seen.plan_hash == running.release.plan_hash

@@ -296,7 +296,9 @@ def test_up_replaces_older_gateway(tool: Tool, arguments: list[str], home: Path)
     launch.write_text(ours.replace('"nginx.conf": "', '"nginx.conf": "of another version: '))
     planned = tool(*arguments, "--dry-run").stderr
     launch.write_text(ours)
-    assert "would    replace: this version of the tool writes nginx.conf otherwise" in planned
+    assert (
+        "would replace the running release (this version of the tool writes nginx.conf otherwise)" in planned
+    )
 
 
 def serves_again(tool: Tool, base_url: str) -> None:

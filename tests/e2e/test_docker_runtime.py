@@ -141,7 +141,7 @@ def test_failed_replacement_is_rolled_back(project: DockerDeployment, port: int)
     old, launch = project.stored(project.plan(port=port))
     deploy(project.context(proven), old, launch)
     new, broken = project.stored(project.plan(port=port, FAKE_MODE="crash"))
-    with pytest.raises(StartFailedError, match=f"release {old.plan_hash}, which ran before, is back"):
+    with pytest.raises(StartFailedError, match=f"release {old.plan_hash} is running again"):
         deploy(project.context(proven), new, broken)
     seen = project.runtime().observe()
     assert (seen.plan_hash, seen.launch_id) == (old.plan_hash, old.recorded_launch().launch_id)
@@ -156,7 +156,7 @@ def test_rollback_ignores_unlaunched_compose_file(project: DockerDeployment, por
     deploy(project.context(proven), old, launch)
     _, never = project.stored(project.plan(port=port))
     new, broken = project.stored(project.plan(port=port, FAKE_MODE="crash"))
-    with pytest.raises(StartFailedError, match="is back"):
+    with pytest.raises(StartFailedError, match="is running again"):
         deploy(project.context(proven), new, broken)
     assert project.runtime().observe().launch_id == old.recorded_launch().launch_id == never.launch_id
 

@@ -83,4 +83,4 @@ def test_unfit_drafter_is_refused(tool: Tool) -> None:
     assert done.returncode == 6, done.stderr
     assert "the drafter does not fit: 0% of" in done.stderr
     assert "--drafter none" in done.stderr
-    assert "so nothing runs" in done.stderr
+    assert "so nothing is running" in done.stderr

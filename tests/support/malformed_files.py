@@ -62,7 +62,7 @@ CONFIGS = (
     _checkpoint("config-null", config="null", says="a JSON NoneType"),
     _checkpoint("config-cut", config='{"a": ', says="not JSON"),
     _checkpoint("config-comment", config="{} // gemma", says="not JSON"),
-    _checkpoint("config-twice", config='{"a": 1, "a": 2}', says="'a' stands there twice"),
+    _checkpoint("config-twice", config='{"a": 1, "a": 2}', says="duplicate key 'a'"),
     _checkpoint("config-nan", config='{"a": NaN}', says="NaN is no JSON number"),
     _checkpoint("config-infinity", config='{"a": -Infinity}', says="-Infinity is no JSON number"),
     _checkpoint("config-deep", config='{"a":' * 100_000, says="nested too deeply"),

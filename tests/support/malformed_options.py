@@ -47,7 +47,7 @@ VERBS = (
     _typed("down-purge-value", "down --purge=yes", says="--purge"),
     _typed("status-unknown", "status --name nobody", says="nobody"),
     _typed("logs-unknown", "logs --name nobody", says="nobody"),
-    _typed("logs-none", "logs", says="nothing was deployed yet"),
+    _typed("logs-none", "logs", says="no deployments yet"),
     _typed("logs-tail", "logs --tail -1", says="--tail"),
     _typed("logs-tail-word", "logs --tail all", says="--tail"),
     _typed("wait-unknown", "wait --name nobody", says="nobody"),

@@ -47,7 +47,7 @@ def test_doctor_returns_findings(tmp_path: Path) -> None:
 
 
 def test_status_without_deployments_raises_bad_input(tmp_path: Path) -> None:
-    with pytest.raises(api.DeployError, match="nothing was deployed yet"):
+    with pytest.raises(api.DeployError, match="no deployments yet"):
         api.status(state_dir=tmp_path)
 
 

@@ -171,7 +171,7 @@ def _explained_decoding(settings: CacheSettings, roofline: Roofline) -> list[str
         figures = "".join(f"{roofline.tokens_per_s(sequences, context):12.1f}" for context in contexts)
         lines.append(f"             {sequences:9}{figures}  tok/s in all")
     measured = roofline.efficiency
-    reached = f"{measured.value:g}: {measured.source}" if measured else "unknown: nobody has published a run"
+    reached = f"{measured.value:g}: {measured.source}" if measured else "unknown: no published run"
     return lines + wrapped(f"efficiency   {reached}")
 
 

@@ -205,7 +205,7 @@ def _select_route(uv: Uv, lock: EngineLock) -> TorchRoute:
         try:
             uv.probe(lock.folder / route.requirements, route.uv_options)
         except DeployError as error:
-            uv.say(f"{route.name} cannot be had ({error.message}): taking the next choice")
+            uv.say(f"{route.name} is not reachable ({error.message}); falling back to the next choice")
         else:
             return route
     return routes[-1]

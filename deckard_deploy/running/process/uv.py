@@ -118,7 +118,7 @@ def _error(lines: list[str], code: int) -> DeployError:
     complaint = _complaint(lines)
     if not complaint:
         return EnvironmentUnfitError(
-            f"uv ended with code {code} and no word", hint="run the same command again"
+            f"uv exited with code {code} and no output", hint="run the same command again"
         )
     for wording, error, hint in _FAILURES:
         matching = [line for line in complaint if wording in line]

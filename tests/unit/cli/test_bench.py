@@ -50,7 +50,7 @@ def test_damaged_record_is_reported_and_skipped(home: Path, capsys: pytest.Captu
 def test_beside_itself_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (home / "deployments" / "x" / "releases" / "one").mkdir(parents=True)
     assert run(["bench", "--name", "x", "--beside", "x"]) == 2
-    assert "beside itself" in capsys.readouterr().err
+    assert "with itself" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

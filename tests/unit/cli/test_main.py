@@ -12,6 +12,7 @@ import pytest
 
 from deckard_deploy.cli import main
 from deckard_deploy.cli.main import VERBS, cli, run
+from deckard_deploy.cli.program import with_verb_contexts
 from tests.support.fake_deployment import FakeDeployment
 
 
@@ -37,6 +38,22 @@ def test_every_help_ends_with_example(path: tuple[str, ...], command: click.Comm
     assert f"deckard-deploy {path[0]}" in text.splitlines()[-1]
     undescribed = [p.name for p in command.params if isinstance(p, click.Option) and not p.help]
     assert undescribed == []
+
+
+@pytest.mark.parametrize(
+    "group", [command for _, command in ALL if isinstance(command, click.Group)], ids=lambda group: group.name
+)
+def test_help_of_group_cuts_no_sentence(group: click.Group) -> None:
+    """Click ends the first sentence of a subcommand with "..." if it does not fit in 80 columns."""
+    with click.Context(group, info_name=group.name, terminal_width=80) as context:
+        assert "..." not in with_verb_contexts(group).get_help(context).replace("[ARGS]...", "")
+
+
+def test_help_lists_every_verb_in_a_section(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert [verb for verb in VERBS if f"\n  {verb} " not in text] == []
+    assert "Other:" not in text
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -36,4 +36,4 @@ def test_monitor_without_deployment_exits_2(
     verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["monitor", verb, "--state-dir", str(tmp_path)]) == 2
-    assert "nothing was deployed yet" in capsys.readouterr().err
+    assert "no deployments yet" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from deckard_deploy.measuring.engine_bench import Endpoint, benchmark_worker
 
 def test_python_that_ends_early_is_an_error() -> None:
     there = Endpoint(server="s", served_name="m", model="/m", python=("/bin/false",), environment={})
-    with benchmark_worker(there) as bench, pytest.raises(EnvironmentUnfitError, match="it said nothing"):
+    with benchmark_worker(there) as bench, pytest.raises(EnvironmentUnfitError, match="no output"):
         bench.measure([], ["more than a pipe holds" * 10_000])
 
 

@@ -60,7 +60,7 @@ def test_failed_run_does_not_affect_the_next(tmp_path: Path) -> None:
             "serve: error: --new?",
         ),
         ("os.kill(os.getpid(), 9)", "it ended with -9"),
-        ("os.kill(os.getppid(), 9)", "it said nothing"),
+        ("os.kill(os.getppid(), 9)", "no output"),
     ],
 )
 def test_last_line_of_output_is_the_error(tmp_path: Path, code: str, said: str) -> None:

@@ -39,7 +39,9 @@ def test_logs_of_failed_start_are_kept(fake: FakeDeployment, report: RecordingRe
     assert report.lines == []
     (release.folder / "failure.log").write_text("the engine exited\nfirst\nlast\n")
     assert list(lines(selection, report, follow=False, tail=2)) == ["first", "last"]
-    assert report.lines == [f"nothing runs; of the start that failed, from {release.folder}/failure.log:"]
+    assert report.lines == [
+        f"nothing is running; the log of the failed start is in {release.folder}/failure.log:"
+    ]
     assert list(lines(selection, report, follow=False, tail=0)) == []
 
 

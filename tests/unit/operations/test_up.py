@@ -41,7 +41,7 @@ def decision(fake: FakeDeployment, plan: LaunchPlan) -> Decision:
 
 
 def test_first_deployment_is_started(fake: FakeDeployment) -> None:
-    assert decision(fake, fake.plan()) == Decision("start", "nothing runs")
+    assert decision(fake, fake.plan()) == Decision("start", "nothing is running")
 
 
 def test_answering_release_is_left_alone(fake: FakeDeployment) -> None:
@@ -75,7 +75,7 @@ def test_explain_names_changes_and_starts_nothing(
         fake.releases.switch(fake.stored(fake.plan())[0])
     plan = fake.plan(NUMBER="2")
     explain(plan, fake.state, report)
-    assert report.lines[0] == "would    start: nothing runs"
+    assert report.lines[0] == "dry run: would start (nothing is running)"
     assert any("NUMBER" in line for line in report.lines) is current
     assert fake.processes() == []
 

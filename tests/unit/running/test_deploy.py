@@ -46,8 +46,8 @@ def launch(**changes: object) -> Launch:
 @pytest.mark.parametrize(
     ("observed", "recorded", "action", "cause"),
     [
-        (MISSING, None, "start", "nothing runs"),
-        (MISSING, LAUNCH, "start", "nothing runs"),
+        (MISSING, None, "start", "nothing is running"),
+        (MISSING, LAUNCH, "start", "nothing is running"),
         (seen(state="exited", exit_code=3), LAUNCH, "start", "exit code 3"),
         (RUNS, LAUNCH, "nothing", "plan aa runs since 2026-01-01"),
         (RUNS, launch(state="starting"), "follow", "an earlier `up` started it"),
@@ -133,7 +133,7 @@ def test_deploy_makes_current_and_down_stops_all(fake):
     assert decide(release.plan_hash, observed, ready).action == "nothing"
     assert f"plan {release.plan_hash} still runs and is ready" in describe_running(context_of(fake))
     assert take_down(context_of(fake))
-    assert describe_running(context_of(fake)) == "nothing runs"
+    assert describe_running(context_of(fake)) == "nothing is running"
     assert not take_down(context_of(fake))
     assert fake.processes() + fake.supervisors() == []
     assert release.recorded_launch().state == "stopped"
@@ -167,7 +167,7 @@ def test_failed_start_rolls_back(fake):
     new, launch = fake.stored(fake.plan(FAKE_MODE="crash"), "deckard-launch-2")
     with pytest.raises(StartFailedError) as caught:
         deploy(context_of(fake), new, launch)
-    assert caught.value.message == f"the engine stopped; release {old.plan_hash}, which ran before, is back"
+    assert caught.value.message == f"the engine stopped; release {old.plan_hash} is running again"
     assert (str(caught.value), caught.value.hint) == (caught.value.message, "look")
     assert fake.names() == ["t", "deckard-launch-1"]
     assert (fake.releases.current(), old.recorded_launch().state) == (old, "ready")
@@ -186,7 +186,7 @@ def test_failed_release_is_stopped_on_full_disk(fake):
         (release.folder / "launch.json").mkdir()  # so that no file can replace it
         raise StartFailedError("the disk is full")
 
-    with pytest.raises(StartFailedError, match=r"the disk is full; release .* is back"):
+    with pytest.raises(StartFailedError, match=r"the disk is full; release .* is running again"):
         deploy(context_of(fake, follow), broken, launch)
     assert "deckard-launch-1" in fake.names()
 
@@ -226,7 +226,7 @@ def test_engine_that_ends_during_probe_is_not_ready(fake):
 
 def test_failed_first_start_leaves_nothing(fake):
     release, launch = fake.stored(fake.plan(FAKE_MODE="crash"))
-    with pytest.raises(StartFailedError, match="there was no release before it, so nothing runs"):
+    with pytest.raises(StartFailedError, match="there is no earlier release, so nothing is running"):
         deploy(context_of(fake), release, launch)
     assert fake.processes() + fake.supervisors() == []
     assert fake.releases.current() is None
@@ -239,7 +239,9 @@ def test_failed_restart_of_current_does_not_roll_back(fake):
     def refuse(*_):
         raise TimedOutError("nothing advanced for 60 s")
 
-    with pytest.raises(TimedOutError, match="it is the release that ran before, so nothing runs") as caught:
+    with pytest.raises(
+        TimedOutError, match="it is the release that ran before, so nothing is running"
+    ) as caught:
         deploy(context_of(fake, refuse), release, launch)
     assert caught.value.exit_code == 7
     assert fake.processes() == []
@@ -257,7 +259,7 @@ def test_each_start_prepares_its_gateway(fake):
     old, launch = fake.stored(fake.plan())
     deploy(context, old, launch)
     new, launch = fake.stored(fake.plan(FAKE_MODE="crash"), "deckard-launch-2")
-    with pytest.raises(StartFailedError, match="is back"):
+    with pytest.raises(StartFailedError, match="is running again"):
         deploy(context, new, launch)
     assert prepared == [old.plan_hash, new.plan_hash, old.plan_hash]
 
@@ -290,7 +292,7 @@ def test_damaged_fallback_is_reported(fake):
     (old.folder / "plan.json").write_text("{")
     new, launch = fake.stored(fake.plan(FAKE_MODE="crash"), "deckard-launch-2")
     with pytest.raises(
-        StartFailedError, match=r"did not come back either \(.*plan\.json is missing or damaged"
+        StartFailedError, match=r"failed to start again too \(.*plan\.json is missing or damaged"
     ):
         deploy(context_of(fake), new, launch)
     assert old.recorded_launch().state == "failed"
@@ -313,7 +315,9 @@ def test_failed_rollback_is_reported(fake):
         fake.program.unlink(missing_ok=True)
         follow_until_listed(release, runtime)
 
-    with pytest.raises(StartFailedError, match=r"did not come back either \(the server could not be started"):
+    with pytest.raises(
+        StartFailedError, match=r"failed to start again too \(the server could not be started"
+    ):
         deploy(context_of(fake, break_then_refuse), new, launch)
     assert fake.processes() + fake.supervisors() == []
     assert old.recorded_launch().state == "failed"
@@ -363,6 +367,6 @@ def test_failed_resume_rolls_back(fake):
     fake.runtime().stop()
     new.record(launch)
     fake.runtime().start(new)
-    with pytest.raises(StartFailedError, match=f"release {old.plan_hash}, which ran before, is back"):
+    with pytest.raises(StartFailedError, match=f"release {old.plan_hash} is running again"):
         resume(context_of(fake), new)
     assert fake.names() == ["t", "deckard-launch-1"]

@@ -48,7 +48,7 @@ def test_missing_lock_is_none(tmp_path: Path):
         ('{"version": 2}', "version"),
         ('{"version": 1, "images": {"x": "latest"}}', "images.x"),
         ('{"version": 1, "surprise": 1}', "surprise"),
-        ('{"images": {}, "images": {}}', "'images' stands there twice"),
+        ('{"images": {}, "images": {}}', "duplicate key 'images'"),
         ("<<<<<<< HEAD\n", "not JSON"),
     ],
 )

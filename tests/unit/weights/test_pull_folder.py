@@ -77,7 +77,7 @@ def test_conflicting_paths_are_refused(pull_folder: PullFolder, also: str):
     entry = {"rfilename": also, "size": 1, "blobId": "b" * 40}
     pull_folder.hub.siblings = lambda: [*listed, entry]  # type: ignore[method-assign]
     with pytest.raises(
-        IntegrityError, match="oddly: the whole: a path stands there twice, or is a file and a folder"
+        IntegrityError, match="oddly: the whole: a path is listed twice, or is both a file and a folder"
     ):
         pull_folder.pull()
     assert pull_folder.hub.sent == 0

@@ -229,7 +229,7 @@ def test_failed_route_falls_back_to_next(lock: EngineLock, tmp_path: Path):
     said: list[str] = []
     installed = install(tmp_path / "env", lock=replace(lock, routes=(gone, *lock.routes)), say=said.append)
     assert installed.torch == "any torch"
-    assert said[0].startswith("gone torch cannot be had (")
+    assert said[0].startswith("gone torch is not reachable (")
 
 
 def test_first_route_that_answers_is_used(lock: EngineLock, tmp_path: Path):

@@ -26,7 +26,7 @@ from deckard_deploy.running.process.uv import _PROGRESS, _error
         ),
         (["error: never seen", "cause: a", "cause: b"], EnvironmentUnfitError, "uv: never seen: b"),
         (["a panic"], EnvironmentUnfitError, "uv: a panic: a panic"),
-        ([], EnvironmentUnfitError, "uv ended with code 7 and no word"),
+        ([], EnvironmentUnfitError, "uv exited with code 7 and no output"),
     ],
 )
 def test_error_names_complaint_and_root_cause(lines: list[str], error: type[DeployError], message: str):
