@@ -33,7 +33,10 @@ def inspect(
     """
     checkpoint = operations.inspect.inspect_checkpoint(model, drafter, state_dir, count_nan=count_nan)
     if as_json:
-        facts = checkpoint.found.as_json() | {"patches": checkpoint.patches}
+        facts = checkpoint.found.as_json() | {
+            "patches": checkpoint.patches,
+            "chat_template": checkpoint.template._asdict(),
+        }
         click.echo(json.dumps(facts, indent=2))
     else:
         table(screens.inspect.checkpoint_rows(checkpoint))

@@ -9,16 +9,18 @@ from deckard_deploy.errors import BadInputError
 from deckard_deploy.patching.manifest import load_patch_set, needed_patches
 from deckard_deploy.running.layout import StateDir, state_directory
 from deckard_deploy.weights import inspection
+from deckard_deploy.weights.chat_template import TemplateCheck, chat_template, check_template
 from deckard_deploy.weights.inspection import Inspection
 
 PATCH_SET = "vllm-0.19.1"
 
 
 class InspectedCheckpoint(NamedTuple):
-    """An inspected checkpoint, and the names of the patches that it needs."""
+    """An inspected checkpoint, its chat template, and the names of the patches that it needs."""
 
     found: Inspection
     patches: list[str]
+    template: TemplateCheck
 
 
 def inspect_checkpoint(
@@ -29,12 +31,17 @@ def inspect_checkpoint(
     count_nan: read the weight scales too. Raises IntegrityError, BadInputError.
     """
     directory = state_directory(state_dir)
+    folder = checkpoint_folder(model, directory)
     found = inspection.inspect(
-        checkpoint_folder(model, directory),
+        folder,
         drafter=checkpoint_folder(drafter, directory) if drafter else None,
         count_nan=count_nan,
     )
-    return InspectedCheckpoint(found, needed_patch_names(found.quantization, drafter=drafter is not None))
+    return InspectedCheckpoint(
+        found,
+        needed_patch_names(found.quantization, drafter=drafter is not None),
+        check_template(chat_template(folder)),
+    )
 
 
 def checkpoint_folder(named: str, directory: StateDir) -> Path:

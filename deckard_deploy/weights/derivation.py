@@ -23,8 +23,8 @@ from deckard_deploy.catalog.specs import (
 from deckard_deploy.errors import IntegrityError
 from deckard_deploy.system.text import escaped
 from deckard_deploy.weights import gemma4_config
+from deckard_deploy.weights.chat_template import chat_template
 from deckard_deploy.weights.checkpoint import Checkpoint
-from deckard_deploy.weights.strict_json import read_object
 
 # vLLM 0.19.1 has no model for it (model_executor/models/registry.py); 0.32.0 has (line 414).
 UNIFIED = "Gemma4UnifiedForConditionalGeneration"
@@ -148,7 +148,7 @@ def _serve(found: Checkpoint, warnings: list[str], size_gb: float) -> Serve:
     if found.config.get("vision_config"):
         # A request can lift 0.19.1's limit of frames (CVE-2026-5497), as in models/deckard-31b.yaml.
         serve["limit-mm-per-prompt"] = {"video": 0}
-    template = _chat_template(found)
+    template = chat_template(found.folder)
     if template is None:
         warnings.append("no chat template: vLLM answers /v1/chat/completions with 400")
         return serve
@@ -162,21 +162,6 @@ def _serve(found: Checkpoint, warnings: list[str], size_gb: float) -> Serve:
     else:
         warnings.append(f"the chat template has no {_TOOL_CALL}: tools are not called")
     return serve
-
-
-def _chat_template(found: Checkpoint) -> str | None:
-    """Return the chat template, from the places where transformers looks for it; None without one."""
-    path = found.folder / "chat_template.jinja"
-    if path.is_file():
-        return path.read_text(encoding="utf-8", errors="replace")
-    for name in ("chat_template.json", "tokenizer_config.json"):
-        path = found.folder / name
-        if not path.is_file():
-            continue
-        template = read_object(path).get("chat_template")
-        if isinstance(template, str):
-            return template
-    return None
 
 
 def _drafters(architecture: Architecture) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import pytest
 
 from deckard_deploy.rehearsal import gemma4
 from tests.e2e import patched
+from tests.e2e.random_schemas import judged, schemas
 from tests.e2e.structured_requests import (
     CHAT_CASES,
     COMPLETION_CASES,
@@ -84,3 +85,9 @@ def test_completion_follows_its_grammar(url: str, case, stream):
     body, follows = COMPLETION_CASES[case]
     answer = completion(url, stream=stream, **body)
     assert follows(answer), answer
+
+
+def test_random_schemas_are_followed(url: str):
+    """A slice of the campaign."""
+    results = list(judged(url, schemas(12, 17)))
+    assert not [one for one in results if one.verdict != "valid"]

@@ -26,6 +26,10 @@ def checkpoint_rows(checkpoint: InspectedCheckpoint) -> list[tuple[str, str]]:
     if found.nan_scales is not None:
         rows.append(("NaN scales", str(found.nan_scales)))
     rows.append((PATCH_SET, f"needs the patches {', '.join(checkpoint.patches)}"))
+    for line in checkpoint.template.shown:
+        rows.append(("chat template", line))
+    for line in checkpoint.template.faults:
+        rows.append(("grammars", line))
     for fault in found.faults:
         rows.append(("fault", fault))
     return rows

@@ -37,6 +37,7 @@ def test_list_names_patches_with_conditions(capsys):
     assert rows == [
         "eagle  needed with: drafter",
         "serving_chat  needed with: always",
+        "reasoning  needed with: always",
         "modelopt  needed with: nvfp4,nvfp4_awq,nvfp4_svd",
     ]
 
@@ -57,7 +58,7 @@ def test_list_marks_needed_patches(options, needed, capsys):
     listed = json.loads(capsys.readouterr().out)["patches"]
     assert {patch["name"] for patch in listed if patch["needed"]} == needed
     assert run(["patches", "list", *options]) == 0
-    assert capsys.readouterr().out.count(f"not needed by {options[1]}") == 3 - len(needed)
+    assert capsys.readouterr().out.count(f"not needed by {options[1]}") == 4 - len(needed)
 
 
 @pytest.mark.parametrize(
