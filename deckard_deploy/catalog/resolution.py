@@ -49,6 +49,7 @@ class Resolved:
     gateway_image: str | None = None
     notes: tuple[str, ...] = ()
     gateway: Literal["nginx", "off"] | None = None
+    gpu_driver: Literal["nvidia", "cdi"] | None = None
     asked: str = ""  # what the user has asked for, before the catalog's settings: JSON, to be compared
 
 
@@ -111,6 +112,7 @@ def resolve(
         gateway_image=deployment.gateway_image,
         notes=notes,
         gateway=deployment.gateway,
+        gpu_driver=deployment.gpu_driver,
     )
 
 

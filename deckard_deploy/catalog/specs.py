@@ -349,6 +349,10 @@ class Deployment(Spec):
         default=None,
         description="of the process runtime; null: as the deployment has it, nginx at its first start if installed",
     )
+    gpu_driver: Literal["nvidia", "cdi"] | None = Field(
+        default=None,
+        description="how docker gives a container its GPUs; null: by the nvidia runtime, else by CDI",
+    )
     publish: Publish = Field(default_factory=Publish)
     serve: Serve = Field(default_factory=dict)
     environment: dict[EnvironmentName, str | None] = Field(default_factory=dict)

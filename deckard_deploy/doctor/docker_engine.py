@@ -4,16 +4,16 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 from deckard_deploy.doctor.facts import Docker, Image
 from deckard_deploy.doctor.host import Host
 from deckard_deploy.doctor.target import Target
+from deckard_deploy.system import docker_info
 from deckard_deploy.system.text import one_line
 
 Fields = dict[str, Any]
-Product = Literal["podman", "docker from snap", "Docker Desktop"]
 
 DEFAULT_ROOT = "/var/lib/docker"
 # containerd's own default, and the file with another `root` (github containerd/containerd docs/ops.md).
@@ -30,7 +30,7 @@ def docker(host: Host, target: Target) -> Fields:  # noqa: ARG001  one signature
     if not answer.installed:
         return {"docker": Docker(installed=False, problem=answer.problem)}
     info = _mapping(answer.out)
-    if _is_podman_shim(info):
+    if "ServerVersion" not in info and docker_info.product(info) == "podman":
         return {"docker": Docker(installed=True, product="podman", version=_shim_version(info))}
     version = _text(info.get("ServerVersion"))
     problem = answer.problem
@@ -85,11 +85,6 @@ def image(host: Host, target: Target) -> Fields:
     return {"image": image}
 
 
-def _is_podman_shim(info: Fields) -> bool:
-    """Return True for the JSON of `podman info`: the package podman-docker installs it as `docker`."""
-    return isinstance(info.get("host"), dict) and isinstance(info.get("store"), dict)
-
-
 def _shim_version(info: Fields) -> str | None:
     version = info.get("version")
     return _text(version.get("Version")) if isinstance(version, dict) else None
@@ -100,24 +95,12 @@ def _shim_root(info: Fields) -> str | None:
     return _absolute(store.get("graphRoot")) if isinstance(store, dict) else None
 
 
-def _product(host: Host, info: Fields, endpoint: str | None) -> Product | None:
+def _product(host: Host, info: Fields, endpoint: str | None) -> docker_info.Product | None:
     """Return the product if it is not docker's own engine on this system."""
-    # podman pkg/api/handlers/compat/info.go: the licence and the storage folder are podman's own.
-    root = str(info.get("DockerRootDir") or "")
-    if info.get("ProductLicense") == "Apache-2.0" or root.endswith("/containers/storage"):
-        return "podman"
-    if "podman" in (endpoint or ""):
-        return "podman"
-    system = str(info.get("OperatingSystem") or "")
-    if "docker desktop" in system.lower() or "/.docker/desktop/" in (endpoint or ""):
-        return "Docker Desktop"
+    program = shutil.which("docker", path=host.environment.get("PATH", "")) or ""
     if _context(info).startswith("desktop-") and not info.get("ServerVersion"):
         return "Docker Desktop"
-    # canonical/docker-snap: its data is below /var/snap, its command is /snap/bin/docker.
-    program = shutil.which("docker", path=host.environment.get("PATH", "")) or ""
-    if root.startswith("/var/snap/") or program.startswith("/snap/"):
-        return "docker from snap"
-    return None
+    return docker_info.product(info, endpoint=endpoint or "", program=program)
 
 
 def _named_by(host: Host, info: Fields) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-from deckard_deploy.errors import BadInputError, IntegrityError
+from deckard_deploy.errors import BadInputError, EnvironmentUnfitError, IntegrityError
 from deckard_deploy.operations.engine import installed_program
 from deckard_deploy.operations.gateway import ensure_gateway_files
 from deckard_deploy.operations.options import Selection
@@ -104,7 +104,9 @@ def open_deployment(
     if in_docker or also == "docker":
         from deckard_deploy.running.docker.runtime import DockerRuntime  # noqa: PLC0415  the docker SDK
 
-        runtimes["docker"] = DockerRuntime(deployment, environment=environment, say=report.command)
+        runtimes["docker"] = DockerRuntime(
+            deployment, environment=_docker_environment(environment, releases), say=report.command
+        )
     program = functools.partial(installed_program, directory=directory, say=report.say)
     runtimes["process"] = ProcessRuntime(
         deployment, program=program, environment=environment, say=report.command
@@ -121,6 +123,31 @@ def open_deployment(
     finally:
         for runtime in runtimes.values():
             runtime.close()
+
+
+def _docker_environment(environment: dict[str, str], releases: Releases) -> dict[str, str]:
+    """Return the environment that selects the docker daemon which runs the deployment, else the caller's."""
+    recorded = releases.endpoint()
+    if recorded is None:
+        return environment
+    kept = {name: value for name, value in environment.items() if name != "DOCKER_CONTEXT"}
+    return {**kept, "DOCKER_HOST": recorded}
+
+
+def refuse_other_docker(releases: Releases, report: Reporter) -> None:
+    """Raise EnvironmentUnfitError if the caller selects another docker daemon than the one that runs the deployment."""
+    recorded = releases.endpoint()
+    if recorded is None:
+        return
+    from deckard_deploy.running.docker.client import DockerClient  # noqa: PLC0415  the docker SDK
+
+    selected = DockerClient(environment=dict(os.environ), say=report.command).endpoint
+    if selected != recorded:  # guard: F68
+        name = releases.deployment.name
+        raise EnvironmentUnfitError(
+            f"{name} was started by the docker daemon at {recorded}, and {selected} is selected now",
+            hint=f"deckard-deploy down --name {name}, which goes to the first; or: unset DOCKER_HOST DOCKER_CONTEXT",
+        )
 
 
 def running_plan(deployment: DeploymentRef, report: Reporter) -> LaunchPlan:

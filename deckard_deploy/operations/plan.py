@@ -4,7 +4,7 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.catalog.specs import Generated
@@ -20,10 +20,12 @@ from deckard_deploy.planning.memory.changes import MemoryChange, smallest_change
 from deckard_deploy.planning.memory.fit import NOTHING_KNOWN, MemoryPlan, memory_of, with_serve
 from deckard_deploy.planning.memory.parts import EarlierStart, HostMeasurements, Level
 from deckard_deploy.planning.memory.settings import GIB, UnknownMemoryError
-from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.planning.plan import CdiGpus, LaunchPlan
 from deckard_deploy.planning.planner import HostPaths, build_plan
 from deckard_deploy.running.layout import StateDir, state_directory
 from deckard_deploy.running.releases import Releases
+from deckard_deploy.system import docker_info
+from deckard_deploy.system.commands import run
 from deckard_deploy.system.meminfo import MEMINFO, total_and_available
 from deckard_deploy.system.unknown import Unknown
 from deckard_deploy.weights.checkpoint import read_checkpoint
@@ -31,6 +33,7 @@ from deckard_deploy.weights.checkpoint import read_checkpoint
 if TYPE_CHECKING:
     from deckard_deploy.measuring.speculation import SpecRecord
 
+DOCKER_TIMEOUT_S = 10.0
 _KV_BYTES = "kv-cache-memory-bytes"
 # A host is the profile's machine if it has at least this share of its memory, and at most this much more:
 # firmware reserves different sizes. Sparks have 121.69 GiB (profiles/spark.yaml) or 119.68 (leptonai/gpud
@@ -86,6 +89,7 @@ def plan_for_host(resolved: Resolved, directory: StateDir, current: LaunchPlan |
     current: the plan of the current release. Raises EnvironmentUnfitError if its gateway's nginx is gone.
     """
     root = PurePosixPath(directory.root)
+    docker = _docker_info(resolved)
     # Debian has nginx in a folder that is not on everyone's PATH.
     installed = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     paths = HostPaths(
@@ -95,8 +99,40 @@ def plan_for_host(resolved: Resolved, directory: StateDir, current: LaunchPlan |
         deployments=root / "deployments",
         owner=f"{os.getuid()}:{os.getgid()}",
         nginx=gateway_program(resolved, current, installed=installed),
+        rootless=docker_info.is_rootless(docker),
     )
+    resolved = replace(resolved, gpu_driver=_gpu_driver(resolved, current, docker))
     return apply_lock(with_needed_patches(build_plan(resolved, paths), resolved, paths.patches))
+
+
+def _docker_info(resolved: Resolved) -> dict[str, Any]:
+    """Return what `docker info` says; nothing for the process runtime, or without an answer."""
+    if resolved.engine.runtime != "docker":
+        return {}
+    try:
+        done = run(
+            ("docker", "info", "--format", "{{json .}}"),
+            environment=os.environ,
+            say=lambda _: None,
+            timeout_s=DOCKER_TIMEOUT_S,
+        )
+    except EnvironmentUnfitError:  # `up` says so itself
+        return {}
+    return docker_info.parse(done.stdout)
+
+
+def _gpu_driver(
+    resolved: Resolved, current: LaunchPlan | None, docker: docker_info.Info
+) -> Literal["nvidia", "cdi"] | None:
+    """Return the way by which a container gets its GPUs: as set, as this docker has it, or as the current release.
+
+    A release that uses CDI keeps it when an nvidia runtime is installed, so that it is not restarted.
+    """
+    if resolved.gpu_driver:
+        return resolved.gpu_driver
+    if current and isinstance(current.gpus, CdiGpus):
+        return "cdi"
+    return docker_info.gpu_driver(docker)
 
 
 def gateway_program(

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from deckard_deploy.errors import BadInputError, DeployError, TimedOutError
 from deckard_deploy.operations.choice import resolve_choice
-from deckard_deploy.operations.deployments import open_deployment
+from deckard_deploy.operations.deployments import open_deployment, refuse_other_docker
 from deckard_deploy.operations.disk_space import require_disk_space
 from deckard_deploy.operations.doctor import refuse_unfit
 from deckard_deploy.operations.engine import ensure_engine
@@ -149,6 +149,7 @@ def run(planned: HostPlan, directory: StateDir, report: Reporter, *, upgrade: bo
 def explain(plan: LaunchPlan, directory: StateDir, report: Reporter, wish: Wish = ANY_PLAN) -> None:
     """Report the action that `run` would take. Nothing is changed. Raises the errors of `_refuse_start`."""
     with open_deployment(directory, plan.deployment, report, also=plan.runtime) as context:
+        refuse_other_docker(context.releases, report)
         decision, _ = decide_for(context, plan, directory, wish)
         report.say(f"dry run: would {_WORDS[decision.action]} ({decision.cause})")
         _report_changes(context, plan, report)
@@ -160,6 +161,7 @@ def _converge(
     planned: HostPlan, directory: StateDir, context: DeploymentContext, report: Reporter, wish: Wish
 ) -> None:
     plan = planned.plan
+    refuse_other_docker(context.releases, report)
     refuse_unfit_gateway(plan, directory)
     # Another release that still runs keeps its own files until it has been stopped.
     if observe(context.runtimes).plan_hash == plan.hash:
@@ -279,6 +281,7 @@ def _stale(release: Release) -> str:
 def _refuse_start(context: DeploymentContext, plan: LaunchPlan) -> None:
     """Raise EnvironmentUnfitError for what stops the start, before anything is fetched, written or stopped."""
     context.runtimes[plan.runtime].refuse_foreign()
+    context.runtimes[plan.runtime].require_supported()
     observed = observe(context.runtimes)
     if observed.state not in ("missing", "exited") and observed.plan_hash:
         running = context.releases.get(observed.plan_hash)

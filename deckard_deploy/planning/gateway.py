@@ -17,19 +17,25 @@ from deckard_deploy.planning.plan import Gateway
 # your machine.
 IMAGE = "nginxinc/nginx-unprivileged:1.28-alpine"
 IMAGE_USER = "101:101"  # stable/alpine-slim/Dockerfile there: ARG UID=101, ARG GID=101
+ROOT = "0:0"
 PORT = 8080  # inside the container; same file: EXPOSE 8080
 FOLDER = "/etc/deckard"  # inside the container
 SOCKET = "vllm.sock"  # in the deployment's folder, the working directory of the engine and nginx
 
 
 def plan_gateway(
-    resolved: Resolved, *, folder: PurePosixPath, nginx: PurePosixPath | None, owner: str | None
+    resolved: Resolved,
+    *,
+    folder: PurePosixPath,
+    nginx: PurePosixPath | None,
+    owner: str | None,
+    rootless: bool = False,
 ) -> Gateway | None:
     """Return the gateway; None for a compatibility line, on the host's network, or without nginx.
 
     folder: the host's folder of keys and certificate. nginx: the program, for the process runtime; None: not
-    installed, or not used. owner: `uid:gid` of the folder's owner. Raises BadInputError when the endpoint is
-    exposed, or TLS or nginx is requested, without a gateway.
+    installed, or not used. owner: `uid:gid` of the folder's owner. rootless: root in the container is that owner.
+    Raises BadInputError when the endpoint is exposed, or TLS or nginx is requested, without a gateway.
     """
     publish = resolved.publish
     missing = _missing_reason(resolved, nginx)
@@ -43,7 +49,9 @@ def plan_gateway(
     if in_container:
         image = resolved.gateway_image or IMAGE
         # nginx needs no root in the container: files of root are given to the image's own user.
-        user = IMAGE_USER if owner in (None, "0:0") else owner
+        user = IMAGE_USER if owner in (None, ROOT) else owner
+        if rootless:
+            user = ROOT
     else:
         program = str(nginx)
     tls = publish.tls

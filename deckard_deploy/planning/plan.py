@@ -59,6 +59,20 @@ class ChosenGpus(PlanPart):
         return len(self.ids)
 
 
+class CdiGpus(PlanPart):
+    """A reservation by CDI, for a docker without an nvidia runtime. ids: certain GPUs, or none for `count` of them."""
+
+    count: int | Literal["all"]
+    ids: tuple[str, ...] = ()
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices as `nvidia-ctk cdi list` prints them."""
+        if self.count == "all":
+            return ("nvidia.com/gpu=all",)
+        return tuple(f"nvidia.com/gpu={name}" for name in self.ids or range(self.count))
+
+
 class Gateway(PlanPart):
     """nginx in front of the engine: the server that clients connect to.
 
@@ -120,7 +134,7 @@ class LaunchPlan(PlanPart):
     patches: tuple[PatchMount, ...] = ()
     plugin: PatchMount | None = None
     """The wheel with a vLLM plugin for this checkpoint's format; each engine process attests its hash."""
-    gpus: Gpus | ChosenGpus | None
+    gpus: Gpus | ChosenGpus | CdiGpus | None
     container: Container
     container_name: str
     healthcheck: Healthcheck | None

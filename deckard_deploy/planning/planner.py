@@ -11,9 +11,10 @@ from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.catalog.specs import LocalFolder, ModelSpec, Serve, rank_count
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.planning.arguments import serve_arguments
-from deckard_deploy.planning.gateway import SOCKET, plan_gateway
+from deckard_deploy.planning.gateway import ROOT, SOCKET, plan_gateway
 from deckard_deploy.planning.plan import (
     BindMount,
+    CdiGpus,
     ChosenGpus,
     Gateway,
     Gpus,
@@ -34,7 +35,7 @@ class HostPaths(NamedTuple):
     """Absolute folders of weights, caches and patched files on the host that will run the plan.
 
     owner: `uid:gid` that owns them; None where it is not known. nginx: the host's program, for the process
-    runtime.
+    runtime. rootless: root in a container is the owner, and no other user in it can be.
     """
 
     models: PurePosixPath
@@ -43,6 +44,7 @@ class HostPaths(NamedTuple):
     deployments: PurePosixPath
     owner: str | None = None
     nginx: PurePosixPath | None = None
+    rootless: bool = False
 
 
 # `render` writes these folders by default: the same on every machine that renders.
@@ -76,6 +78,7 @@ def build_plan(resolved: Resolved, paths: HostPaths = DEFAULT_PATHS) -> LaunchPl
         folder=paths.deployments / resolved.name / "gateway",
         nginx=paths.nginx,
         owner=paths.owner,
+        rootless=paths.rootless,
     )
     return LaunchPlan(
         deployment=resolved.name,
@@ -180,7 +183,7 @@ def _engine_port(resolved: Resolved) -> int:
 def _container_user(resolved: Resolved, paths: HostPaths) -> str | None:
     if resolved.engine.runtime != "docker" or resolved.engine.user != "caller" or resolved.compatibility:
         return None
-    return paths.owner
+    return ROOT if paths.rootless else paths.owner
 
 
 def _arguments(resolved: Resolved, paths: HostPaths, listen_options: tuple[str, ...]) -> tuple[str, ...]:
@@ -295,7 +298,14 @@ def _platform(resolved: Resolved) -> str | None:
     return f"linux/{architecture}"
 
 
-def _gpus(resolved: Resolved) -> Gpus | ChosenGpus | None:
+def _gpus(resolved: Resolved) -> Gpus | ChosenGpus | CdiGpus | None:
+    gpus = _reserved_gpus(resolved)
+    if gpus is None or resolved.gpu_driver != "cdi":
+        return gpus
+    return CdiGpus(count=gpus.count, ids=gpus.ids)
+
+
+def _reserved_gpus(resolved: Resolved) -> Gpus | ChosenGpus | None:
     hardware = resolved.profile.hardware
     if resolved.engine.runtime == "process" or hardware.gpu_count == 0:
         return None

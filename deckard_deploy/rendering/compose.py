@@ -6,7 +6,7 @@ import yaml
 
 from deckard_deploy import __version__
 from deckard_deploy.planning.gateway import FOLDER, PORT
-from deckard_deploy.planning.plan import BindMount, Gateway, LaunchPlan
+from deckard_deploy.planning.plan import BindMount, CdiGpus, Gateway, LaunchPlan
 from deckard_deploy.planning.planner import patch_folder
 from deckard_deploy.rendering.gateway import CONFIG
 from deckard_deploy.rendering.templates import environment, shell_word
@@ -119,7 +119,7 @@ def _gateway_service(plan: LaunchPlan, gateway: Gateway) -> dict[str, Any]:
         "container_name": f"{plan.container_name}-gateway",
         "image": gateway.image,
         "entrypoint": ["nginx"],
-        "command": ["-e", "stderr", "-c", config.target],
+        "command": ["-e", "stderr", "-c", config.target, *_nginx_user(gateway)],
         "user": gateway.user,
         "labels": _labels(plan),
         "volumes": [_volume(config), _volume(BindMount(source=gateway.folder, target=FOLDER))],
@@ -135,6 +135,15 @@ def _gateway_service(plan: LaunchPlan, gateway: Gateway) -> dict[str, Any]:
         "stop_signal": "SIGTERM",  # a fast shutdown, because the engine behind it stops too
         "logging": LOGGING,
     }
+
+
+def _nginx_user(gateway: Gateway) -> list[str]:
+    """Return the option for an nginx that is root, as in rootless docker.
+
+    Without it the workers become `nobody`, which a root without capabilities cannot.
+    """
+    may_be_root = gateway.user is not None and gateway.user.startswith(("0:", "${"))
+    return ["-g", "user root root;"] if may_be_root else []
 
 
 def _confinement(plan: LaunchPlan) -> dict[str, Any]:
@@ -188,7 +197,9 @@ def _devices(plan: LaunchPlan) -> dict[str, Any] | None:
     if plan.gpus is None:
         return None
     device: dict[str, Any] = {"driver": "nvidia"}
-    if plan.gpus.ids:
+    if isinstance(plan.gpus, CdiGpus):
+        device = {"driver": "cdi", "device_ids": list(plan.gpus.devices)}
+    elif plan.gpus.ids:
         device["device_ids"] = list(plan.gpus.ids)
     else:
         device["count"] = plan.gpus.count

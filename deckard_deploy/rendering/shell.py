@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable
 
 from deckard_deploy.planning.arguments import Line, option_lines
-from deckard_deploy.planning.plan import BindMount, ChosenGpus, Gpus, LaunchPlan
+from deckard_deploy.planning.plan import BindMount, CdiGpus, ChosenGpus, Gpus, LaunchPlan
 from deckard_deploy.rendering.compose import PIDS_LIMIT, SCRATCH_OPTIONS
 from deckard_deploy.rendering.gateway import endpoint
 from deckard_deploy.rendering.templates import environment, shell_word
@@ -58,7 +58,9 @@ def _docker_options(plan: LaunchPlan, launch_id: str | None) -> list[Line]:
     lines = _label_options(plan, launch_id)
     if plan.platform:
         lines.append(("--platform", plan.platform))
-    if plan.gpus:
+    if isinstance(plan.gpus, CdiGpus):
+        lines += [("--device", device) for device in plan.gpus.devices]
+    elif plan.gpus:
         lines.append(("--gpus", _gpus_value(plan.gpus)))
     if container.network == "host":
         lines.append(("--network", "host"))

@@ -6,6 +6,7 @@ releases/<plan hash>/
   launch.json                                       the last launch: Launch
   vllm.log, vllm.log.1                              process runtime; docker keeps its own log
   failure.log                                       the log of the last failure
+  endpoint.txt                                      docker: the daemon's socket, `unix://…`
   adopted.json                                      of a stack that `adopt` took over: Adopted
 """
 
@@ -42,6 +43,7 @@ ASKED = "asked.json"
 LAUNCH = "launch.json"
 FAILURE_LOG = "failure.log"
 ADOPTED = "adopted.json"
+ENDPOINT = "endpoint.txt"
 RENDERED_FOLDER = "deckard.json"  # in each folder of `render all`
 _HASH = re.compile(r"[0-9a-f]{12}")
 
@@ -118,6 +120,13 @@ class ReleaseFolder:
         """Return the rendered folder that the release was adopted from; None for a release of this tool."""
         adopted = self._adopted()
         return Path(adopted.folder) if adopted else None
+
+    def endpoint(self) -> str | None:
+        """Return the socket of the docker daemon that last ran the release; None if it is not recorded."""
+        try:
+            return read_regular(self.folder / ENDPOINT).strip() or None
+        except FileNotFoundError:
+            return None
 
     def _adopted(self) -> Adopted | None:
         try:
@@ -267,6 +276,14 @@ class Releases:
             release = ReleaseFolder(unfinished.rename(self.deployment.releases / plan_hash))
             sync_folder(self.deployment.releases)
         return release
+
+    def endpoint(self) -> str | None:
+        """Return the socket of the docker daemon that runs the deployment, by the records; None if none does."""
+        for release in self.all():
+            launch = release.launch_or_none()
+            if launch and launch.runtime == "docker" and launch.state in ("starting", "ready"):
+                return release.endpoint()
+        return None
 
     def switch(self, release: ReleaseFolder) -> None:
         """Make the release current, in one step; the current one becomes previous."""

@@ -114,6 +114,9 @@ class Runtime(Protocol):
     def tail_gateway(self, count: int) -> list[str]:
         """Return the last `count` clean lines of the gateway's log, also of one that has exited."""
 
+    def require_supported(self) -> None:
+        """Raise EnvironmentUnfitError for a container engine that this tool does not support."""
+
     def ensure_engine(self, plan: LaunchPlan, say: Callable[[str], None]) -> None:
         """Pull the plan's images, or install its environment, unless they are here.
 

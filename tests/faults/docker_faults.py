@@ -162,4 +162,24 @@ FAULTS = (
         "restarted 2 times within an hour",
         instead="True",
     ),
+    Fault(
+        "F67",
+        "what answers as docker is podman, docker from snap or Docker Desktop",
+        "3: `docker` is podman 4.3.1, …; nothing is started, also with --force",
+        (
+            f"{DOCKER}::test_other_products_are_refused_by_name",
+            f"{DOCKER}::test_own_engine_of_docker_is_supported",
+        ),
+        "DID NOT RAISE",
+    ),
+    Fault(
+        "F68",
+        "another docker daemon is selected than the one that runs the deployment",
+        "up: 3: … was started by the docker daemon at …; every other verb goes to that daemon",
+        (
+            "tests/unit/operations/test_deployments.py::test_up_refuses_another_docker",
+            "tests/unit/operations/test_deployments.py::test_verbs_go_to_recorded_docker",
+        ),
+        "DID NOT RAISE",
+    ),
 )

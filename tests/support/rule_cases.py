@@ -385,7 +385,14 @@ CASES: dict[str, list[RuleCase]] = {
             ANY,
             content_facts=facts(ONLY_CDI | {"docker": {"runtimes": ["runc"], "version": "29.2.1"}}),
         ),
-        RuleCase("fail", "only CDI (nvidia.yaml), from which docker 28.2.2", facts(ONLY_CDI)),
+        RuleCase(
+            "fail",
+            "only CDI (nvidia.yaml), which is off in docker 28.2.2",
+            facts(ONLY_CDI),
+            content_facts=facts(
+                ONLY_CDI | {"docker": {"runtimes": ["runc"], "version": "28.2.2", "cdi": True}}
+            ),
+        ),
     ],
     "image-platform": [
         RuleCase(

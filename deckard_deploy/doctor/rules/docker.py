@@ -219,8 +219,7 @@ def compose(facts: HostFacts, target: Target) -> RuleVerdict | None:
 
 @rule(
     "gpu-runtime",
-    when="fail: docker has neither an nvidia runtime nor, from "
-    f"{FIRST_WITH_CDI_GPUS} on, a CDI specification (warn: no profile was named)",
+    when="fail: docker has neither an nvidia runtime nor CDI with a specification (warn: no profile was named)",
     why='docker then refuses: could not select device driver "nvidia" with capabilities: [[gpu]]',
     source="docker 20.10's words; docs.nvidia.com/datacenter/cloud-native/container-toolkit (both ways); "
     "moby/moby pull request 50228 and NixOS/nixpkgs issue 305312 (CDI alone)",
@@ -239,12 +238,11 @@ def gpu_runtime(facts: HostFacts, target: Target) -> RuleVerdict | None:
     if not specifications:
         runtimes = ", ".join(found.runtimes) or "none"
         return fail_if_needed(target.needs_gpu, f"docker's runtimes are {runtimes}", TOOLKIT)
-    if version_numbers(found.version)[:1] >= (FIRST_WITH_CDI_GPUS,):
+    # A plan then reserves by `driver: cdi`, which an engine serves whose CDI is on (system/docker_info.py).
+    if found.cdi or version_numbers(found.version)[:1] >= (FIRST_WITH_CDI_GPUS,):
         return ok(f"CDI: {specifications}")
     return fail_if_needed(
-        target.needs_gpu,
-        f"only CDI ({specifications}), from which docker {found.version} serves no `driver: nvidia`",
-        TOOLKIT,
+        target.needs_gpu, f"only CDI ({specifications}), which is off in docker {found.version}", TOOLKIT
     )
 
 

@@ -19,6 +19,7 @@ from docker.errors import APIError, DockerException, NotFound
 
 from deckard_deploy.errors import EnvironmentUnfitError
 from deckard_deploy.failures.matching import find_in_message
+from deckard_deploy.system import docker_info
 from deckard_deploy.system.commands import Say, last_output_line, run
 
 CALL_TIMEOUT_S = 30.0  # on a machine that was short of memory or read gigabytes, calls took more than ten
@@ -26,6 +27,14 @@ CALL_TIMEOUT_S = 30.0  # on a machine that was short of memory or read gigabytes
 OLDEST_COMPOSE = (2, 20)
 # Variables that docker inherits. COMPOSE_* would select another file, project or profile.
 _INHERITED = re.compile(r"PATH|HOME|USER|LANG|XDG_.*|DOCKER_(?!HOST|CONTEXT|TLS).*")
+
+_UNSUPPORTED = {
+    # podman 4.3.1: its API drops com.docker.network.bridge.inhibit_ipv4, and the container then reaches the host.
+    "podman": "whose networks do not keep the engine from this host",
+    # canonical/docker-snap: the snap reads no file outside of HOME.
+    "docker from snap": "which cannot mount folders outside of the home directory",
+    "Docker Desktop": "whose virtual machine has neither this host's GPU nor its memory",
+}
 
 
 class DockerClient:
@@ -75,6 +84,19 @@ class DockerClient:
                 base_url=self.endpoint,
                 timeout=int(CALL_TIMEOUT_S),  # guard: F35
                 version="auto",
+            )
+
+    def require_supported(self) -> None:
+        """Raise EnvironmentUnfitError, by its name, for an engine that is not docker's own."""
+        with self.translating_errors():
+            info = self.api.info()
+        program = shutil.which("docker", path=self._caller.get("PATH", "")) or ""
+        found = docker_info.product(info, endpoint=self.endpoint, program=program)
+        name = f"{found} {info.get('ServerVersion') or ''}".strip()
+        if found:  # guard: F67
+            raise EnvironmentUnfitError(
+                f"`docker` is {name}, {_UNSUPPORTED[found]}",
+                hint="docker's own engine: https://docs.docker.com/engine/install/",
             )
 
     @cached_property

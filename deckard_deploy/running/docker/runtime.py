@@ -15,7 +15,7 @@ from deckard_deploy.running.docker import images
 from deckard_deploy.running.docker.client import DockerClient
 from deckard_deploy.running.docker.log import DockerLog
 from deckard_deploy.running.layout import DeploymentDir
-from deckard_deploy.running.releases import COMPOSE, RENDERED_FOLDER, Release, adopted_folders
+from deckard_deploy.running.releases import COMPOSE, ENDPOINT, RENDERED_FOLDER, Release, adopted_folders
 from deckard_deploy.running.runtime import (
     MISSING,
     DiskNeed,
@@ -26,6 +26,7 @@ from deckard_deploy.running.runtime import (
     VllmFiles,
 )
 from deckard_deploy.system.commands import Say
+from deckard_deploy.system.files import write_atomically
 from deckard_deploy.system.ports import require_free
 from deckard_deploy.system.text import clean_lines
 from deckard_deploy.system.unknown import Unknown
@@ -65,6 +66,8 @@ class DockerRuntime:
         project), IntegrityError (the compose file is not the release's).
         """
         self.refuse_foreign()
+        self.require_supported()
+        write_atomically(release.folder / ENDPOINT, f"{self.client.endpoint}\n")
         plan = release.plan
         require_free(plan.address, plan.port)
         self._end_log()
@@ -169,6 +172,10 @@ class DockerRuntime:
         except NotFound:
             return []
         return clean_lines(data)
+
+    def require_supported(self) -> None:
+        """Raise EnvironmentUnfitError for podman, docker from snap and Docker Desktop."""
+        self.client.require_supported()
 
     def ensure_engine(self, plan: LaunchPlan, say: Say) -> None:
         """Pull the plan's images unless they are here. Raises EnvironmentUnfitError, NetworkError."""

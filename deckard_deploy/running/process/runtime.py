@@ -208,6 +208,9 @@ class ProcessRuntime:
         if state and state.gateway:
             send_signal(state.gateway, signal.SIGHUP)
 
+    def require_supported(self) -> None:
+        """Do nothing: plain processes need no container engine."""
+
     def ensure_engine(self, plan: LaunchPlan, say: Say) -> None:  # noqa: ARG002  the protocol's
         """Install the plan's environment unless it is here, as `program` does."""
         self._program(plan)

@@ -4,16 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from deckard_deploy.errors import BadInputError
+from deckard_deploy.errors import BadInputError, EnvironmentUnfitError
 from deckard_deploy.operations.deployments import (
     DeploymentRef,
     open_deployment,
+    refuse_other_docker,
     running_plan,
     select_deployment,
     up_command,
 )
 from deckard_deploy.operations.options import Selection
 from deckard_deploy.operations.reporting import SILENT
+from deckard_deploy.running.releases import COMPOSE, ENDPOINT
 from tests.support.fake_deployment import FakeDeployment
 
 
@@ -72,3 +74,50 @@ def test_open_deployment_has_process_runtime(fake: FakeDeployment) -> None:
     with open_deployment(fake.state, "box", SILENT) as context:
         assert list(context.runtimes) == ["process"]
         assert context.releases.all() == []
+
+
+@pytest.fixture
+def in_docker(fake: FakeDeployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeDeployment:
+    """A deployment that the docker daemon at /one.sock started; DOCKER_HOST selects /two.sock."""
+    release, launch = fake.stored(fake.plan())
+    (release.folder / COMPOSE).write_text("")
+    (release.folder / ENDPOINT).write_text("unix:///one.sock\n")
+    release.record(launch.model_copy(update={"runtime": "docker", "state": "ready"}))
+    program = tmp_path / "bin" / "docker"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\necho "$DOCKER_HOST"\n')  # as `docker context inspect` does
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent))
+    monkeypatch.setenv("DOCKER_HOST", "unix:///two.sock")
+    monkeypatch.setenv("DOCKER_CONTEXT", "elsewhere")
+    return fake
+
+
+def docker_of(fake: FakeDeployment) -> str | None:
+    with open_deployment(fake.state, "box", SILENT, also="docker") as context:
+        return context.runtimes["docker"].endpoint
+
+
+def test_verbs_go_to_recorded_docker(in_docker: FakeDeployment) -> None:
+    assert docker_of(in_docker) == "unix:///one.sock"
+
+
+@pytest.mark.parametrize("state", ["stopped", "failed"])
+def test_stopped_deployment_goes_to_selected_docker(in_docker: FakeDeployment, state: str) -> None:
+    release = in_docker.releases.all()[0]
+    release.record(release.recorded_launch().model_copy(update={"state": state}))
+    assert docker_of(in_docker) == "unix:///two.sock"
+    refuse_other_docker(in_docker.releases, SILENT)
+
+
+def test_release_of_earlier_version_goes_to_selected_docker(in_docker: FakeDeployment) -> None:
+    (in_docker.releases.all()[0].folder / ENDPOINT).unlink()
+    assert docker_of(in_docker) == "unix:///two.sock"
+    refuse_other_docker(in_docker.releases, SILENT)
+
+
+def test_up_refuses_another_docker(in_docker: FakeDeployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(EnvironmentUnfitError, match="started by the docker daemon at unix:///one"):
+        refuse_other_docker(in_docker.releases, SILENT)
+    monkeypatch.setenv("DOCKER_HOST", "unix:///one.sock")
+    refuse_other_docker(in_docker.releases, SILENT)

@@ -11,6 +11,7 @@ from deckard_deploy.operations.plan import (
     current_plan,
     gateway_program,
     memory_verdict,
+    plan_for_host,
     plan_with_memory,
     require_fit,
     view_plan,
@@ -19,6 +20,7 @@ from deckard_deploy.operations.plan import (
 from deckard_deploy.operations.release import create_release
 from deckard_deploy.operations.reporting import SILENT
 from deckard_deploy.planning.memory.fit import memory_of
+from deckard_deploy.planning.plan import CdiGpus
 from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
 from deckard_deploy.running.layout import StateDir
 from deckard_deploy.running.releases import Releases
@@ -177,3 +179,36 @@ def test_nginx_on_the_host_changes_no_deployment() -> None:
     with pytest.raises(EnvironmentUnfitError, match="nginx is not installed any more, and cpu has it"):
         gateway_program(choice("cpu"), behind, installed=None)
     assert gateway_program(choice("cpu", "gateway=off"), behind, installed=None) is None
+
+
+def answering_docker(folder: Path, info: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a docker on PATH that answers `docker info`."""
+    folder.mkdir(exist_ok=True)
+    (folder / "info").write_text(info)
+    (folder / "docker").write_text(f"#!/bin/sh\nexec /bin/cat {folder}/info\n")
+    (folder / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+
+
+CDI = '{"Runtimes": {"runc": {}}, "CDISpecDirs": ["/etc/cdi"]}'
+NVIDIA = '{"Runtimes": {"runc": {}, "nvidia": {}}, "CDISpecDirs": ["/etc/cdi"]}'
+
+
+def test_gpus_are_reserved_as_docker_has_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = StateDir(tmp_path / "home")
+    answering_docker(tmp_path / "bin", CDI, monkeypatch)
+    plan = plan_for_host(choice("spark"), directory, None)
+    assert isinstance(plan.gpus, CdiGpus)
+    assert not isinstance(plan_for_host(choice("spark", "gpu_driver=nvidia"), directory, None).gpus, CdiGpus)
+    answering_docker(tmp_path / "bin", NVIDIA, monkeypatch)
+    assert not isinstance(plan_for_host(choice("spark"), directory, None).gpus, CdiGpus)
+    assert plan_for_host(choice("spark"), directory, plan).gpus == plan.gpus  # what runs by CDI keeps it
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert not isinstance(plan_for_host(choice("spark"), directory, None).gpus, CdiGpus)
+
+
+def test_containers_of_rootless_docker_run_as_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answering_docker(tmp_path / "bin", '{"SecurityOptions": ["name=rootless"]}', monkeypatch)
+    plan = plan_for_host(choice("cpu", "engine=vllm-0.19.1-cpu-docker"), StateDir(tmp_path / "home"), None)
+    assert plan.gateway is not None
+    assert (plan.user, plan.gateway.user) == ("0:0", "0:0")

@@ -14,7 +14,7 @@ from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment
 from deckard_deploy.catalog.strict_yaml import parse
 from deckard_deploy.errors import BadInputError
-from deckard_deploy.planning.plan import BindMount, LaunchPlan
+from deckard_deploy.planning.plan import BindMount, CdiGpus, LaunchPlan
 from deckard_deploy.planning.planner import HostPaths, build_plan
 
 PATHS = HostPaths(
@@ -231,3 +231,38 @@ def test_order_of_settings_keeps_the_hash() -> None:
     one = planned("spark", 'limit-mm-per-prompt={"image": 1, "video": 0}', "environment.OMP_NUM_THREADS=1")
     two = planned("spark", 'limit-mm-per-prompt={"video": 0, "image": 1}', "environment.OMP_NUM_THREADS=1")
     assert one.hash == two.hash
+
+
+@pytest.mark.parametrize(
+    ("settings", "devices"),
+    [
+        (["gpu_driver=cdi"], ("nvidia.com/gpu=0", "nvidia.com/gpu=1")),
+        (
+            ["gpu_driver=cdi", "environment.CUDA_VISIBLE_DEVICES=3,5"],
+            ("nvidia.com/gpu=3", "nvidia.com/gpu=5"),
+        ),
+    ],
+)
+def test_cdi_names_each_gpu(settings: list[str], devices: tuple[str, ...]) -> None:
+    gpus = planned("h200", "tensor-parallel-size=2", *settings).gpus
+    assert isinstance(gpus, CdiGpus)
+    assert gpus.devices == devices
+
+
+def test_cdi_of_unified_machine_is_all() -> None:
+    gpus = planned("spark", "gpu_driver=cdi").gpus
+    assert isinstance(gpus, CdiGpus)
+    assert gpus.devices == ("nvidia.com/gpu=all",)
+    # No plan of an earlier version changes: a new field would change the hash of every plan.
+    assert planned("spark", "gpu_driver=nvidia") == planned("spark")
+
+
+def test_rootless_containers_run_as_root() -> None:
+    deployment = with_settings(parse("", source="deckard.yaml"), ["engine=vllm-0.19.1-cpu-docker"])
+    resolved = resolve(deployment, profile=library.profile("cpu"))
+    plan = build_plan(resolved, PATHS._replace(owner="1000:1000", rootless=True))
+    assert plan.gateway is not None
+    assert (plan.user, plan.gateway.user) == ("0:0", "0:0")
+    plan = build_plan(resolved, PATHS._replace(owner="1000:1000"))
+    assert plan.gateway is not None
+    assert (plan.user, plan.gateway.user) == ("1000:1000", "1000:1000")

@@ -13,7 +13,7 @@ from deckard_deploy.catalog import library
 from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment
 from deckard_deploy.operations.patches import with_needed_patches
-from deckard_deploy.planning.plan import ChosenGpus
+from deckard_deploy.planning.plan import CdiGpus, ChosenGpus
 from deckard_deploy.planning.planner import build_plan
 from deckard_deploy.rendering.compose import PIDS_LIMIT, compose_model, render_compose
 from tests.support.sample_plans import PROFILES, built_in, with_text
@@ -159,3 +159,21 @@ def test_compat_service_is_not_confined() -> None:
     )
     service = compose_model(build_plan(kept))["services"]["vllm"]
     assert not {"cap_drop", "security_opt", "read_only", "tmpfs", "pids_limit", "user"} & set(service)
+
+
+def test_cdi_reserves_devices_by_name() -> None:
+    plan = built_in("spark").model_copy(update={"gpus": CdiGpus(count=2)})
+    parsed = yaml.safe_load(render_compose(plan))
+    devices = parsed["services"]["vllm"]["deploy"]["resources"]["reservations"]["devices"]
+    assert devices == [
+        {"driver": "cdi", "device_ids": ["nvidia.com/gpu=0", "nvidia.com/gpu=1"], "capabilities": ["gpu"]}
+    ]
+
+
+def test_only_root_nginx_names_its_user() -> None:
+    """Without capabilities root cannot become another user, which nginx's workers would try."""
+    plan = built_in("spark")
+    assert plan.gateway is not None
+    assert "-g" not in compose_model(plan)["services"]["gateway"]["command"]
+    rootless = plan.model_copy(update={"gateway": plan.gateway.model_copy(update={"user": "0:0"})})
+    assert compose_model(rootless)["services"]["gateway"]["command"][-2:] == ["-g", "user root root;"]

@@ -33,7 +33,7 @@ def test_unit_watches_deployment() -> None:
 
 
 def test_end_of_watch_stops_no_engine() -> None:
-    """systemd runs ExecStop also after a main process that has died (docs/validation/2026-11-30-boot.md)."""
+    """systemd runs ExecStop also after a main process that a signal has ended (docs/validation/2026-11-30-boot.md)."""
     for system in (False, True):
         assert "ExecStop" not in settings(render_unit(built_in("spark"), program=PROGRAM, system=system))
 

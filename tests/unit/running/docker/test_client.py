@@ -1,4 +1,5 @@
 import os
+import re
 import socket
 from pathlib import Path
 
@@ -50,6 +51,45 @@ def test_remote_endpoint_is_refused(programs, endpoint):
     with pytest.raises(EnvironmentUnfitError, match="cannot be mounted there") as caught:
         engine(programs).command("ps", timeout_s=5)
     assert "docker context use default" in caught.value.hint
+
+
+class InfoApi:
+    """Docker's API as far as `require_supported` asks it."""
+
+    def __init__(self, info: dict[str, object]) -> None:
+        self._info = info
+
+    def info(self) -> dict[str, object]:
+        return self._info
+
+
+@pytest.mark.parametrize(
+    ("info", "says"),
+    [
+        (
+            {"ProductLicense": "Apache-2.0", "ServerVersion": "4.3.1"},
+            "`docker` is podman 4.3.1, whose networks",
+        ),
+        ({"DockerRootDir": "/var/snap/docker/common"}, "`docker` is docker from snap, which cannot mount"),
+        (
+            {"OperatingSystem": "Docker Desktop", "ServerVersion": "29.1"},
+            "`docker` is Docker Desktop 29.1, whose virtual",
+        ),
+    ],
+)
+def test_other_products_are_refused_by_name(programs, info, says):
+    docker(programs)
+    client = engine(programs)
+    client.__dict__["api"] = InfoApi(info)  # where cached_property keeps it
+    with pytest.raises(EnvironmentUnfitError, match=re.escape(says)):
+        client.require_supported()
+
+
+def test_own_engine_of_docker_is_supported(programs):
+    docker(programs)
+    client = engine(programs)
+    client.__dict__["api"] = InfoApi({"DockerRootDir": "/var/lib/docker", "ServerVersion": "28.5.2"})
+    client.require_supported()
 
 
 def test_missing_docker_is_refused(programs):
