@@ -34,6 +34,7 @@ VERBS = {
     "rollback": "Roll back to the previous release.",
     "adopt": "Adopt a stack that was started by hand from a folder of `render all`.",
     "chat": "Send a message and print the answer; without a message, converse line by line.",
+    "connect": "Print the configuration of a client for the running endpoint.",
     "bench": "Measure the running endpoint with its engine's own benchmark.",
     "top": "Watch throughput, latency, queue, KV cache and drafter.",
     "monitor": "Run Prometheus and Grafana next to the endpoint, on this machine only.",
@@ -55,7 +56,7 @@ VERBS = {
 }
 # The order of `--help`. A verb that no section has is listed last.
 SECTIONS = {
-    "Run": "up down start status logs wait watch service rollback chat adopt",
+    "Run": "up down start status logs wait watch service rollback chat connect adopt",
     "Measure and monitor": "top bench monitor",
     "Plan and write files": "plan render profiles models engines lock sbom",
     "Weights and patches": "pull verify inspect patches",
