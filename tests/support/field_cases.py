@@ -4,15 +4,17 @@ A folder has:
 
     README      the source of the case, and the requirement, in words
     case.json   `kind`, and `must` and `must_not`: regular expressions for the text that a user reads. Case does not
-                matter, and a dot matches a line's end too.
+                matter, and a dot matches a line's end too. For log, follow, start and image also `signature`, the id
+                that `diagnose` prints, and `next`, a regular expression for the fix that it prints.
     input       files that depend on the kind
 
 The kinds, with their input and the text that is searched:
 
-    log       engine.log: the diagnosis. `exit_code` of the engine is 1 unless given; `line` adds the line it names.
+    log       engine.log: what `diagnose` prints. `exit_code` of the engine is 1 unless given; `line` adds the line it
+              names
     follow    engine.log, and `outcome` and `detail` of every probe: the end of a start
-    start     message.txt or words.txt, docker's message when it starts a container: the hint
-    image     the same when it pulls an image: the hint; `hint_only: false` adds the message
+    start     message.txt or words.txt, docker's message when it starts a container: what `diagnose` prints of it
+    image     the same when it pulls an image; `hint_only: false` adds the message
     host      host.json (tests/support/recorded_host.py): doctor's findings, its disks, and the matching profile
     inspect   make.py, which writes a checkpoint into the folder of its argument: exit status and output
     set       set.txt, a line for each --set, and `profile`: exit status and messages of `plan`
@@ -32,9 +34,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from click.testing import CliRunner
+
 from deckard_deploy.catalog import library, listing
 from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment
+from deckard_deploy.cli.main import cli
 from deckard_deploy.doctor.collect import collect
 from deckard_deploy.doctor.facts import HostFacts
 from deckard_deploy.doctor.fitting import fit, matching_profile
@@ -42,18 +47,13 @@ from deckard_deploy.doctor.judge import evaluate_rules
 from deckard_deploy.doctor.target import Folders, Target, target_for_plan
 from deckard_deploy.errors import DeployError
 from deckard_deploy.planning.planner import build_plan
-from deckard_deploy.running.docker import images
-from deckard_deploy.running.docker.client import error_from_message
-from deckard_deploy.startup.diagnosis import diagnose
 from deckard_deploy.startup.follow import Clock, follow
-from deckard_deploy.startup.phases import PhaseTracker
 from deckard_deploy.startup.readiness import Outcome, Readiness
 from tests.support.recorded_host import recorded_host
 from tests.support.scripted_hub import scripted_hub
 from tests.support.server_behaviours import FakeObservation
 
 ROOT = Path(__file__).parents[2]
-IMAGE = "vllm/vllm-openai:v0.19.1-cu130"
 # A make.py may import the writer of tiny checkpoints from the module in which it was once.
 MAKE_CHECKPOINT = """
 import runpy, sys
@@ -118,7 +118,19 @@ class CaseResult:
 def load_case(folder: Path) -> FieldCase:
     """Return the case in a folder. Raises ValueError for an unknown kind or key."""
     settings = json.loads((folder / "case.json").read_text(encoding="utf-8"))
-    known = {"kind", "must", "must_not", "exit_code", "line", "outcome", "detail", "hint_only", "profile"}
+    known = {
+        "kind",
+        "must",
+        "must_not",
+        "signature",
+        "next",
+        "exit_code",
+        "line",
+        "outcome",
+        "detail",
+        "hint_only",
+        "profile",
+    }
     if settings.get("kind") not in KINDS or settings.keys() - known:
         raise ValueError(f"{folder}/case.json has an unknown kind or key")
     return FieldCase(folder, settings)
@@ -133,7 +145,7 @@ def check_case(case: FieldCase) -> CaseResult:
         text = answer(case)
     except Exception as error:  # noqa: BLE001  a bug of the product is a case that fails
         return CaseResult(case, differences=[f"cannot be run: {type(error).__name__}: {error}"])
-    differences = []
+    differences = _of_diagnose(case)
     for pattern in case.settings.get("must", ()):
         if not re.search(pattern, text, re.IGNORECASE | re.DOTALL):
             differences.append(f"does not say {pattern!r}")
@@ -143,16 +155,20 @@ def check_case(case: FieldCase) -> CaseResult:
     return CaseResult(case, text, differences)
 
 
+def _diagnosed(text: str, *options: str) -> dict[str, str]:
+    """Return what `diagnose - --json` prints of a text."""
+    done = CliRunner().invoke(cli, ["diagnose", "-", "--json", *options], input=text.encode())
+    if done.exit_code:
+        raise RuntimeError(f"diagnose exited with {done.exit_code}: {done.output}")
+    facts = json.loads(done.stdout)
+    return {name: value or "" for name, value in facts.items()}
+
+
 def _log(case: FieldCase) -> str:
-    lines = case.text("engine.log").splitlines()
-    tracker = PhaseTracker(0.0)
-    for second, line in enumerate(lines):
-        tracker.feed(line, float(second))
-    ended = FakeObservation(state="exited", exit_code=case.settings.get("exit_code", 1))
-    found = diagnose(lines, phase=tracker.progress.phase, observation=ended)
-    text = f"{found.signature}: {found.cause}; try: {found.fix}"
+    found = _diagnosed(case.text("engine.log"), "--exit-code", str(case.settings.get("exit_code", 1)))
+    text = f"{found['signature']}: {found['cause']}; try: {found['fix']}"
     if case.settings.get("line"):
-        text += f"\nfirst line: {found.first_fatal_line}"
+        text += f"\nfirst line: {found['first_fatal_line']}"
     return text
 
 
@@ -191,13 +207,32 @@ def _follow(case: FieldCase) -> str:
 
 
 def _start(case: FieldCase) -> str:
-    return f"try: {error_from_message(case.text('message.txt', 'words.txt').strip()).hint}"
+    found = _diagnosed(case.text("message.txt", "words.txt"))
+    return f"try: {found['cause']}; {found['fix']}"
 
 
 def _image(case: FieldCase) -> str:
-    error = images._refused(IMAGE, case.text("message.txt", "words.txt").strip())
-    message = "" if case.settings.get("hint_only", True) else error.message
-    return f"{message}; try: {error.hint}"
+    message = case.text("message.txt", "words.txt").strip()
+    found = _diagnosed(message)
+    shown = "" if case.settings.get("hint_only", True) else message
+    return f"{shown}; try: {found['cause']}; {found['fix']}"
+
+
+def _of_diagnose(case: FieldCase) -> list[str]:
+    """Return how signature and fix that `diagnose` prints differ from those of the case."""
+    expected = case.settings.get("signature")
+    if expected is None:
+        return []
+    options = []
+    if case.kind == "log":
+        options = ["--exit-code", str(case.settings.get("exit_code", 1))]
+    found = _diagnosed(case.text("engine.log", "message.txt", "words.txt"), *options)
+    differences = []
+    if found["signature"] != expected:
+        differences.append(f"is {found['signature'] or 'nothing'}, not {expected}")
+    if not re.search(case.settings["next"], found["fix"], re.IGNORECASE):
+        differences.append(f"proposes {found['fix']!r}")
+    return differences
 
 
 def _host(case: FieldCase) -> str:
