@@ -16,20 +16,25 @@ from deckard_deploy.operations.options import Selection
     "-n", "--tail", type=click.IntRange(min=0), default=200, show_default=True, help="Lines from the end."
 )
 @click.option("--gateway", is_flag=True, help="The log of nginx, in place of the engine's.")
-def logs(*, selection: Selection, follow: bool, tail: int, gateway: bool) -> None:
+@click.option("--failed", is_flag=True, help="The log of the last failure, whatever is running now.")
+def logs(*, selection: Selection, follow: bool, tail: int, gateway: bool, failed: bool) -> None:
     """Print the engine's log.
 
-    If the last start has failed and nothing is running, the log of that start is printed.
+    If the last start has failed and nothing is running, the log of that start is printed. After a rollback the
+    running release has a log of its own: --failed prints the log of the start that failed.
 
     \b
     Example:
       deckard-deploy logs --follow
     """
-    if gateway and follow:
-        raise BadInputError("--follow is for the engine's log", hint="deckard-deploy logs --gateway --tail N")
+    if follow and (gateway or failed):
+        option = "--gateway" if gateway else "--failed"
+        raise BadInputError("--follow is for the engine's log", hint=f"deckard-deploy logs {option} --tail N")
     if gateway:
-        for line in operations.logs.gateway_lines(selection, TERMINAL, tail=tail):
-            click.echo(line)
-        return
-    for line in operations.logs.lines(selection, TERMINAL, follow=follow, tail=tail):
+        shown = operations.logs.gateway_lines(selection, TERMINAL, tail=tail)
+    elif failed:
+        shown = operations.logs.failed_lines(selection, TERMINAL, tail=tail)
+    else:
+        shown = operations.logs.lines(selection, TERMINAL, follow=follow, tail=tail)
+    for line in shown:
         click.echo(line)

@@ -3,12 +3,12 @@
 import time
 from collections.abc import Iterator
 
-from deckard_deploy.errors import IntegrityError
+from deckard_deploy.errors import BadInputError, IntegrityError
 from deckard_deploy.operations.deployments import open_deployment, select_deployment
 from deckard_deploy.operations.options import Selection
 from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.running.deploy import GATEWAY_HEADING, DeploymentContext, observe
-from deckard_deploy.running.releases import FAILURE_LOG
+from deckard_deploy.running.releases import FAILURE_LOG, ReleaseFolder, Releases
 from deckard_deploy.running.runtime import Runtime
 
 POLL_S = 0.2
@@ -43,6 +43,19 @@ def lines(selection: Selection, report: Reporter, *, follow: bool, tail: int) ->
                 yield from runtime.tail(tail)
         if tail:
             yield from _last_failure(context, report)[-tail:]
+
+
+def failed_lines(selection: Selection, report: Reporter, *, tail: int) -> Iterator[str]:
+    """Yield the last `tail` lines of the last failure, whatever runs now. Raises BadInputError without one."""
+    directory, name = select_deployment(selection)
+    releases = Releases(directory.deployment(name))
+    log = releases.last_failure_log()
+    if log is None:
+        raise BadInputError("no log of a failed start was kept", hint=f"deckard-deploy logs --name {name}")
+    kept = ReleaseFolder(log.parent).text(FAILURE_LOG).splitlines()
+    report.say(f"of the last failure, from {log}:")
+    if tail:
+        yield from kept[-tail:]
 
 
 def _followed(runtime: Runtime, tail: int) -> Iterator[str]:

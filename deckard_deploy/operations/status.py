@@ -12,6 +12,7 @@ from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.running import watch
 from deckard_deploy.running.deploy import DeploymentContext, observe
 from deckard_deploy.running.layout import StateDir, state_directory
+from deckard_deploy.running.releases import FAILURE_LOG
 from deckard_deploy.system.processes import is_alive
 from deckard_deploy.weights.folder import ModelFolder
 
@@ -86,7 +87,6 @@ def _facts(context: DeploymentContext, directory: StateDir) -> dict[str, Any]:
     launch = release.launch()
     running = seen.state == "running"
     found = probe(release, directory=directory, timeout_s=PROBE_TIMEOUT_S) if running else None
-    failed = launch is not None and launch.state == "failed"
     return {
         "state": seen.state,
         "answers": str(found.outcome) if found else None,
@@ -105,8 +105,18 @@ def _facts(context: DeploymentContext, directory: StateDir) -> dict[str, Any]:
         "instance": seen.instance_id,
         "gives_up": ", ".join(plan.given_up) or None,
         **_watch_facts(context),
-        "last_failure": launch.reason if launch and failed else None,
+        **_last_failure(context),
     }
+
+
+def _last_failure(context: DeploymentContext) -> dict[str, str | None]:
+    """Return the failure of the last start that failed, also of a release that another replaced again."""
+    release = context.releases.last_failed()
+    launch = release.launch_or_none() if release else None
+    if release is None or launch is None:
+        return {"last_failure": None, "failed_log": None}
+    log = release.folder / FAILURE_LOG
+    return {"last_failure": launch.reason, "failed_log": str(log) if log.is_file() else None}
 
 
 def changed_weights(plan: LaunchPlan, directory: StateDir) -> list[str] | None:

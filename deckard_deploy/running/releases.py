@@ -242,6 +242,20 @@ class Releases:
                 found.append(release)
         return sorted(found, key=_last_used, reverse=True)
 
+    def last_failed(self) -> ReleaseFolder | None:
+        """Return the last used release of those whose last launch failed."""
+        for release in self.all():
+            launch = release.launch_or_none()
+            if launch and launch.state == "failed":
+                return release
+        return None
+
+    def last_failure_log(self) -> Path | None:
+        """Return the newest log of a failure, None if none was kept."""
+        logs = [release.folder / FAILURE_LOG for release in self.all()]
+        kept = [log for log in logs if log.is_file()]
+        return max(kept, key=lambda log: log.stat().st_mtime_ns, default=None)
+
     def never_started(self) -> bool:
         """Return True if no launch of any release was ever recorded."""
         if self.deployment.process_state.exists() or self.deployment.current.is_symlink():

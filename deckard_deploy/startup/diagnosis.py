@@ -130,7 +130,7 @@ def _unknown(line: str, phase: Phase, observation: Ending | None, *, fatal: bool
         phase=phase,
         first_fatal_line=_shown(line),
         cause=f"not one of the failures this version knows{code}",
-        fix="read the whole log: deckard-deploy logs",
+        fix="read the whole log: deckard-deploy logs --failed",
         fatal=fatal,
     )
 

@@ -29,9 +29,9 @@ HINTS = {
     Outcome.KEY_REFUSED: (
         "the server wants another API key than this launch was given; deckard-deploy down, then: deckard-deploy up"
     ),
-    Outcome.CANNOT_CHAT: "it refuses a plain question; deckard-deploy verify, and deckard-deploy logs",
+    Outcome.CANNOT_CHAT: "it refuses a plain question; deckard-deploy verify, and deckard-deploy logs --failed",
     Outcome.NOT_ANSWERING: (
-        "it answers a plain question with nothing; deckard-deploy verify, and deckard-deploy logs"
+        "it answers a plain question with nothing; deckard-deploy verify, and deckard-deploy logs --failed"
     ),
 }
 # Outcomes whose cause the engine's log may name.

@@ -18,6 +18,7 @@ def _opens(name: str, setting: str, *more: str, says: str) -> MalformedInput:
 
 
 VERBS = (
+    _typed("logs-failed-follow", "logs --failed --follow", says="--follow is for the engine's log"),
     _typed("diagnose-file", "diagnose /nowhere/engine.log", says="No such file or directory"),
     _typed("diagnose-folder", "diagnose /tmp", says="Is a directory"),
     _typed("diagnose-exit-code", "diagnose - --exit-code one", says="--exit-code"),

@@ -4,7 +4,8 @@ from typing import cast
 
 import pytest
 
-from deckard_deploy.operations.logs import gateway_lines, lines
+from deckard_deploy.errors import BadInputError
+from deckard_deploy.operations.logs import failed_lines, gateway_lines, lines
 from deckard_deploy.operations.options import Selection
 from deckard_deploy.running.deploy import failure_log
 from deckard_deploy.running.runtime import Runtime
@@ -43,6 +44,21 @@ def test_logs_of_failed_start_are_kept(fake: FakeDeployment, report: RecordingRe
         f"nothing is running; the log of the failed start is in {release.folder}/failure.log:"
     ]
     assert list(lines(selection, report, follow=False, tail=0)) == []
+
+
+def test_log_of_failure_is_printed_while_another_release_runs(
+    fake: FakeDeployment, report: RecordingReporter
+) -> None:
+    selection = Selection(fake.state.root)
+    failed, launch = fake.stored(fake.plan(grace=6))
+    failed.record(launch.model_copy(update={"state": "failed", "reason": "no kernel"}))
+    fake.proven(fake.plan())
+    with pytest.raises(BadInputError, match="no log of a failed start was kept"):
+        list(failed_lines(selection, report, tail=5))
+    (failed.folder / "failure.log").write_text("no kernel\nfirst\nlast\n")
+    assert list(failed_lines(selection, report, tail=2)) == ["first", "last"]
+    assert list(failed_lines(selection, report, tail=0)) == []
+    assert list(lines(selection, report, follow=False, tail=1)) == ["Application startup complete."]
 
 
 @pytest.mark.parametrize("state", ["stopped", "ready"])

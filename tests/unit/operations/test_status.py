@@ -47,6 +47,16 @@ def test_status_names_last_failure(fake: FakeDeployment) -> None:
     assert read_status(Selection(fake.state.root), SILENT)["last_failure"] == "no kernel"
 
 
+def test_status_names_failure_of_a_release_that_another_replaced(fake: FakeDeployment) -> None:
+    failed, launch = fake.stored(fake.plan(grace=6))
+    failed.record(launch.model_copy(update={"state": "failed", "reason": "no kernel"}))
+    (failed.folder / "failure.log").write_text("no kernel\n")
+    fake.proven(fake.plan())
+    facts = read_status(Selection(fake.state.root), SILENT)
+    assert (facts["state"], facts["last_failure"]) == ("running", "no kernel")
+    assert facts["failed_log"] == f"{failed.folder}/failure.log"
+
+
 def test_status_without_current_release_is_state_alone(fake: FakeDeployment) -> None:
     fake.stored(fake.plan())
     assert read_status(Selection(fake.state.root), SILENT) == {
