@@ -8,6 +8,7 @@ from deckard_deploy.errors import NetworkError
 from deckard_deploy.measuring.metrics import metrics_url, scrape
 from deckard_deploy.operations.deployments import open_deployment, select_deployment
 from deckard_deploy.operations.gateway import credentials
+from deckard_deploy.operations.host_guard import MemoryGuard, is_unified, wedged_gpu
 from deckard_deploy.operations.options import Selection
 from deckard_deploy.operations.readiness import probe, probe_ranks
 from deckard_deploy.operations.reporting import Reporter
@@ -16,7 +17,8 @@ from deckard_deploy.running.deploy import DeploymentContext
 from deckard_deploy.running.docker.daemon import DaemonConnection
 from deckard_deploy.running.layout import StateDir
 from deckard_deploy.running.releases import Release
-from deckard_deploy.running.watch import Canary, Watch, exclusive_watch
+from deckard_deploy.running.watch import Canary, Cure, Watch, exclusive_watch
+from deckard_deploy.startup.background_call import BackgroundCall
 from deckard_deploy.startup.readiness import Outcome, Readiness
 
 TOKEN_COUNTERS = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total")
@@ -30,10 +32,10 @@ def run(selection: Selection, report: Reporter, *, interval_s: float, deadline_s
     deployment = select_deployment(selection)
     directory, name = deployment
     with exclusive_watch(directory.deployment(name)):
-        daemon = DaemonConnection()
+        daemon, guard = DaemonConnection(), MemoryGuard(report)
         watch = Watch(
             directory.deployment(name),
-            canary=CompletionCanary(directory, deadline_s),
+            canary=CompletionCanary(directory, deadline_s, guard, report),
             say=report.say,
             daemon_ended=lambda context: daemon.has_ended(lambda: _endpoint(context)),
         )
@@ -46,8 +48,15 @@ def run(selection: Selection, report: Reporter, *, interval_s: float, deadline_s
                 else:
                     started = watch.start(context)
             if goes_on:
-                time.sleep(interval_s)
+                _rest(interval_s, guard)
     report.say(f"stopped  {name}: nothing is left to watch")
+
+
+def _rest(interval_s: float, guard: MemoryGuard) -> None:
+    """Wait for the next round, which begins immediately when memory runs out."""
+    until = time.monotonic() + interval_s
+    while not guard.shortage() and time.monotonic() < until:
+        time.sleep(min(1.0, max(0.0, until - time.monotonic())))
 
 
 def _endpoint(context: DeploymentContext) -> str | None:
@@ -62,14 +71,27 @@ class CompletionCanary:
     Every data-parallel rank is asked, and has counters of its own: the others answer while one hangs.
     """
 
-    def __init__(self, directory: StateDir, deadline_s: float) -> None:
-        """deadline_s: seconds for an answer."""
+    def __init__(self, directory: StateDir, deadline_s: float, guard: MemoryGuard, report: Reporter) -> None:
+        """deadline_s: seconds for an answer. guard: is asked once a second while the answer is waited for."""
         self._directory = directory
         self._deadline_s = deadline_s
+        self._guard = guard
+        self._report = report
         self._tokens: Mapping[int, float] = {}
 
     def __call__(self, release: Release) -> Canary:
         """Probe the release once."""
+        call = BackgroundCall(lambda: self._ask(release))
+        unified = is_unified(release.plan)
+        while True:
+            shortage = self._guard.shortage() if unified else None
+            if shortage:  # guard: F69
+                return Canary(answered=False, detail=shortage, final=True, cure="stop")
+            found = call.answer(1.0)
+            if found:
+                return found
+
+    def _ask(self, release: Release) -> Canary:
         ranks = release.plan.data_parallel_size
         if ranks == 1:
             answers = [probe(release, directory=self._directory, timeout_s=self._deadline_s)]
@@ -79,20 +101,21 @@ class CompletionCanary:
         for rank, found in enumerate(answers):
             worked = rank in before and self._tokens.get(rank, 0) > before[rank]
             if found.outcome is not Outcome.READY and not (found.timed_out and worked):
-                return _failed(found, f"rank {rank} of {ranks} is " if ranks > 1 else "")
+                wedged = wedged_gpu(self._report) if found.timed_out and release.plan.gpus else ""
+                return _failed(found, f"rank {rank} of {ranks} is " if ranks > 1 else "", wedged)
         return Canary(answered=True, detail="")
 
 
-def _failed(found: Readiness, who: str) -> Canary:
-    """Return the canary of a question without an answer. who: the rank, as the beginning of a sentence."""
+def _failed(found: Readiness, who: str, why: str) -> Canary:
+    """Return the canary of a question without an answer. who: the rank, why: the cause, as parts of a sentence."""
     # A restart changes neither the key nor the server that has the port.
-    restart_helps = found.outcome not in (Outcome.OTHER_SERVER, Outcome.KEY_REFUSED)
+    cure: Cure = "none" if found.outcome in (Outcome.OTHER_SERVER, Outcome.KEY_REFUSED) else "restart"
     final = found.outcome is Outcome.ENGINE_DEAD
     return Canary(
         answered=False,
-        detail=f"{who}{found.outcome}: {found.detail}",
+        detail=f"{who}{found.outcome}: {found.detail}{why}",
         final=final,
-        restart_helps=restart_helps,
+        cure=cure,
     )
 
 

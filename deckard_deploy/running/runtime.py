@@ -96,6 +96,9 @@ class Runtime(Protocol):
         Raises EnvironmentUnfitError.
         """
 
+    def drain(self) -> None:
+        """Take no new requests; those that were taken go on. Does nothing where only a stop can do that."""
+
     def observe(self) -> Observation:
         """Return the current state. Raises EnvironmentUnfitError if it cannot be read."""
 

@@ -44,7 +44,8 @@ PATIENCE, REMEMBERED = 3, 6  # failed canaries among the last six before a runni
 MAX_RESTARTS, WINDOW_S = 2, 3600.0
 MAX_RECORDED = 20  # restarts in the record
 WatchState: TypeAlias = Literal["starting", "healthy", "degraded", "given up"]
-Cure: TypeAlias = Literal["restart", "follow", "gateway", "none"]
+Cure: TypeAlias = Literal["restart", "follow", "gateway", "stop", "none"]
+DRAIN_S = 5.0  # for requests in flight, when the engine has to be stopped before the machine freezes
 
 
 class Restart(BaseModel):
@@ -79,13 +80,13 @@ class WatchRecord(BaseModel):
 class Canary:
     """The result of one question to a running server.
 
-    final: another question cannot have another result. restart_helps: the engine is the cause.
+    final: another question cannot have another result. cure: what helps if there is no answer.
     """
 
     answered: bool
     detail: str
     final: bool = False
-    restart_helps: bool = True
+    cure: Cure = "restart"
 
 
 @dataclass(frozen=True)
@@ -236,6 +237,8 @@ class Watch:
                 self._start_failed(release, error)
         elif problem.cure == "gateway":
             self._restart_gateway(site, release, problem.reason)
+        elif problem.cure == "stop":
+            self._stop(site, release, problem.reason)
         else:
             self._restart(site, release, problem)
         return True
@@ -250,7 +253,7 @@ class Watch:
         found = self._canary(release.load())
         if found.answered:  # guard: F27
             return Problem(decision.cause, "follow") if decision.unless_answers else None
-        return Problem(found.detail, "restart" if found.restart_helps else "none", certain=found.final)
+        return Problem(found.detail, found.cure, certain=found.final)
 
     def _restart(self, site: DeploymentContext, release: ReleaseFolder, problem: Problem) -> None:
         """Restart the engine, or follow one that docker or its supervisor has restarted already."""
@@ -294,6 +297,24 @@ class Watch:
             restore_gateway(site, release)
         except StartFailedError as error:
             self._set_state("degraded", error.message)
+
+    def _stop(self, site: DeploymentContext, release: ReleaseFolder, reason: str) -> None:
+        """Drain and stop the engine. Raises StartFailedError: a start would only repeat it."""
+        self._say(f"stop     {release.plan_hash}: {reason}")
+        launch = release.recorded_launch()
+        runtime = site.runtimes[launch.runtime]
+        runtime.drain()
+        time.sleep(DRAIN_S)
+        _keep_log(site, release, reason)
+        for each in site.runtimes.values():
+            each.stop()
+        release.try_record(launch.model_copy(update={"state": "failed", "reason": reason}))
+        self._set_state("given up", reason)
+        raise StartFailedError(
+            f"the engine is stopped: {reason}",
+            hint=f"end what else takes memory, then: deckard-deploy up --name {self._deployment.name} "
+            "with a smaller gpu-memory-utilization",
+        )
 
     def _notice_daemon(self, site: DeploymentContext) -> None:
         """Note a restart of the docker daemon, which ends containers that are not at fault."""

@@ -24,8 +24,8 @@ NETWORKS = "10.213.0.0/16"
 class PrivateDaemon:
     """dockerd over the data in `data`. `engine` is how the program under test would reach it."""
 
-    def __init__(self, folder: Path, data: Path) -> None:
-        self.folder, self._data = folder, data
+    def __init__(self, folder: Path, data: Path, network: tuple[str, ...]) -> None:
+        self.folder, self._data, self._network = folder, data, network
         self.host = f"unix://{folder}/docker.sock"
         self.containerd = self._begin(
             "containerd",
@@ -44,8 +44,8 @@ class PrivateDaemon:
         (self.folder / "pid").unlink(missing_ok=True)  # of one that was killed
         self.process = self._begin(
             "dockerd", f"--host={self.host}", f"--data-root={self._data}", f"--exec-root={self.folder}/exec",
-            f"--pidfile={self.folder}/pid", f"--containerd={self.folder}/containerd.sock", "--iptables=false",
-            "--bridge=docker0", f"--default-address-pool=base={NETWORKS},size=24",
+            f"--pidfile={self.folder}/pid", f"--containerd={self.folder}/containerd.sock", *self._network,
+            f"--default-address-pool=base={NETWORKS},size=24",
         )  # fmt: skip
         deadline = time.monotonic() + DEADLINE_S
         while not self.answers():
@@ -88,15 +88,20 @@ class PrivateDaemon:
 
 
 @contextmanager
-def private_daemon(*, size: str | None = None) -> Iterator[PrivateDaemon]:
-    """One that is gone afterwards; with `size`, its images lie on a disk of that size."""
+def private_daemon(
+    *, size: str | None = None, network: tuple[str, ...] = ("--iptables=false", "--bridge=docker0")
+) -> Iterator[PrivateDaemon]:
+    """One that is gone afterwards; with `size`, its images lie on a disk of that size.
+
+    network: its options; none in a network namespace of its own, where docker's DNS works too.
+    """
     folder = Path(tempfile.mkdtemp(prefix="dk"))  # short: sockets lie in it
     data = folder / "data"
     data.mkdir()
     if size:
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", data], check=True)
     try:
-        daemon = PrivateDaemon(folder, data)
+        daemon = PrivateDaemon(folder, data, network)
         try:
             yield daemon
         finally:

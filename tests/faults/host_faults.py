@@ -221,4 +221,15 @@ FAULTS = (
         ),
         "assert not True",
     ),
+    Fault(
+        "F69",
+        "a machine with unified memory runs out of it while it serves, and would freeze",
+        "watch: memory … GiB available, then: the engine is stopped: … MiB of memory are available, and below …",
+        (
+            "tests/unit/operations/test_watch.py::test_memory_below_the_floor_ends_the_wait",
+            "tests/unit/operations/test_host_guard.py::test_shortage_is_warned_of_and_then_certain",
+            "tests/unit/running/test_watch.py::test_engine_is_stopped_before_memory_is_gone",
+        ),
+        "assert (False, 'restart') == (False, 'stop')",
+    ),
 )

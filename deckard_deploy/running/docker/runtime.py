@@ -139,11 +139,18 @@ class DockerRuntime:
 
     def reload(self) -> None:
         """Make the gateway read its files again. nginx completes old connections before it ends them."""
+        self._signal_gateways("HUP")
+
+    def drain(self) -> None:
+        """Let nginx complete what it has begun and end: it is not restarted, because it ends with 0."""
+        self._signal_gateways("QUIT")
+
+    def _signal_gateways(self, name: str) -> None:
         for container in self._gateways():
             if container["State"] == "running":
-                # A gateway that is gone by now reads them when it starts.
+                # A gateway that is gone by now reads its files when it starts.
                 with contextlib.suppress(NotFound), self.client.translating_errors():
-                    self.client.api.kill(container["Id"], "HUP")
+                    self.client.api.kill(container["Id"], name)
 
     def poll_lines(self, *, last: int | None = None) -> list[str]:
         """Return the new lines of the container's log."""

@@ -169,6 +169,9 @@ class ProcessRuntime:
     def start_gateway(self, release: Release) -> None:
         """Do nothing: the supervisor starts a gateway that has ended again, within seconds."""
 
+    def drain(self) -> None:
+        """Do nothing: the supervisor would start nginx again."""
+
     def poll_lines(self, *, last: int | None = None) -> list[str]:
         """Return the new lines of the log of the running or last server."""
         if self._reader is None:

@@ -153,10 +153,23 @@ def test_answers_in_between_do_not_hide_a_hang(watched: Watched) -> None:
 
 def test_failure_that_no_restart_mends_restarts_nothing(watched: Watched) -> None:
     before = watched.fake.runtime().observe()
-    watched.says = Canary(answered=False, detail="key refused", final=True, restart_helps=False)
+    watched.says = Canary(answered=False, detail="key refused", final=True, cure="none")
     assert [watched.look() for _ in range(2 * PATIENCE)] == [True] * 2 * PATIENCE
     assert watched.fake.runtime().observe() == before
     assert (watched.record().state, watched.record().reason) == ("degraded", "key refused")
+
+
+def test_engine_is_stopped_before_memory_is_gone(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deckard_deploy.running.watch.DRAIN_S", 0.0)
+    watched.says = Canary(answered=False, detail="100 MiB", final=True, cure="stop")
+    with pytest.raises(StartFailedError, match="the engine is stopped: 100 MiB"):
+        watched.look()
+    release = watched.context.releases.current()
+    assert release
+    assert (watched.fake.processes(), watched.record().state) == ([], "given up")
+    assert (release.recorded_launch().state, release.recorded_launch().reason) == ("failed", "100 MiB")
+    assert (release.folder / FAILURE_LOG).read_text().startswith("100 MiB\n")
+    assert watched.record().restarts == ()
 
 
 def test_restarts_of_the_daemon_are_not_counted(watched: Watched) -> None:
