@@ -43,6 +43,8 @@ _METHODS: dict[str, Quantization] = {
     "gptq": "gptq",
     "awq": "awq",
 }
+# The catalog's name of a quantization, by the algorithm or the method that config.json names.
+QUANTIZATIONS: dict[str, Quantization] = {"": "none", **_MODELOPT, **_METHODS}
 # A model this small is a rehearsal: torch.compile takes longer than it saves, as in models/tiny-gemma4.yaml.
 _TINY_GB = 0.1
 _CPU_HEAD_SIZE = 256  # the largest of CPU attention (0.19.1 and 0.32.0, v1/attention/backends/cpu_attn.py)

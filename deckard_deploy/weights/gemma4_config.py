@@ -137,9 +137,10 @@ def _language_prefix(tensors: Mapping[str, Tensor]) -> str | None:
 
 def _layer_faults(prefix: str, number: int, layer: Layer, tensors: Mapping[str, Tensor]) -> Iterator[str]:
     for linear, heads in (("q_proj", layer.heads), ("k_proj", layer.kv_heads)):
-        weight = tensors.get(f"{prefix}layers.{number}.self_attn.{linear}.weight")
+        name = f"{prefix}layers.{number}.self_attn.{linear}"
+        weight = tensors.get(f"{name}.weight", tensors.get(f"{name}.weight_packed"))
         if weight is None:
-            if linear == "q_proj":
+            if linear == "q_proj" and f"{name}.qweight" not in tensors:  # of gptq and awq, in another order
                 yield f"layer {number} has no q_proj"
         elif weight.shape[:1] != (heads * layer.head_dim,):
             rows = weight.shape[0] if weight.shape else "no"

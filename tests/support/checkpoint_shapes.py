@@ -15,6 +15,8 @@ from deckard_deploy.rehearsal.nvfp4 import quantization_config
 from deckard_deploy.weights.safetensors_header import BITS
 
 VOCABULARY = 262144
+# The files next to the weights: empty ones.
+OTHER_FILES = {"tokenizer.json": "{}", "chat_template.jinja": "{{ messages }}", "processor_config.json": "{}"}
 Entry = tuple[str, str, tuple[int, ...]]
 
 
@@ -58,6 +60,8 @@ def write(folder: Path, shapes: Shapes, *, shards: int = 5) -> Path:
     outer, inner = quantization_config("nvfp4_awq")
     (folder / "config.json").write_text(json.dumps(config(shapes) | {"quantization_config": inner}))
     (folder / "hf_quant_config.json").write_text(json.dumps(outer))
+    for name, text in OTHER_FILES.items():
+        (folder / name).write_text(text)
     entries = list(tensors(shapes))
     weight_map: dict[str, str] = {}
     for number in range(shards):

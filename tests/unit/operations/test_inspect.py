@@ -37,7 +37,7 @@ def test_inspected_checkpoint_has_patches(tmp_path: Path) -> None:
     checkpoint = inspect_checkpoint("tiny", None, tmp_path)
     assert checkpoint.found.quantization == "nvfp4_awq"
     assert checkpoint.patches == ["serving_chat", "reasoning", "modelopt"]
-    assert checkpoint.found.nan_scales is None
+    assert checkpoint.found.nan_scales == 0
     assert inspect_checkpoint("tiny", None, tmp_path, count_nan=True).found.nan_scales == 0
 
 

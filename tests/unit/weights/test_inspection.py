@@ -2,6 +2,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -109,7 +110,193 @@ def test_nan_scales_are_counted(tiny, tmp_path):
         file.seek(scales.begin)
         file.write(b"\x7f\xff\x7e")  # 0x7e is 448, the largest number
     assert inspect(folder, count_nan=True).nan_scales == 2
-    assert inspect(folder).nan_scales is None
+    assert inspect(folder).nan_scales == 2  # a few scales are counted unasked
+    (fault,) = inspect(folder).faults
+    assert "a known fault of ModelOpt 0.42.0's export, fixed in 0.45.0" in fault
+
+
+@pytest.mark.parametrize(
+    ("producer", "cause"),
+    [
+        ({"name": "modelopt", "version": "0.44.0"}, "a known fault of ModelOpt 0.44.0's export"),
+        ({"name": "modelopt", "version": "0.45.0"}, "the file is damaged"),
+        ({"name": "modelopt", "version": "0.47.0.dev3"}, "the file is damaged"),
+        ({"name": "modelopt"}, "unless the engine repairs them"),
+        ({"name": "other", "version": "9.0"}, "unless the engine repairs them"),
+    ],
+)
+def test_cause_of_nan_scales_depends_on_the_producer(tiny, tmp_path, producer, cause):
+    folder = copied(tiny["nvfp4"], tmp_path)
+    scales = read_header(folder / "model.safetensors")[f"{LAYER}mlp.up_proj.weight_scale"]
+    with (folder / "model.safetensors").open("r+b") as file:
+        file.seek(scales.begin)
+        file.write(b"\x7f")
+    for name in ("hf_quant_config.json", "config.json"):
+        content = json.loads((folder / name).read_text())
+        place = content if name.startswith("hf") else content["quantization_config"]
+        place["producer"] = producer
+        (folder / name).write_text(json.dumps(content))
+    (fault,) = inspect(folder).faults
+    assert fault.startswith("1 weight scales are NaN: ")
+    assert cause in fault
+
+
+def change_json(folder: Path, name: str, change: Callable[[dict[str, Any]], object]) -> None:
+    content = json.loads((folder / name).read_text())
+    change(content)
+    (folder / name).write_text(json.dumps(content))
+
+
+def as_format(folder: Path, quantization: dict[str, Any], change: Callable[[Raw], object]) -> Path:
+    """Turn a tiny NVFP4 checkpoint into one of another format."""
+    (folder / "hf_quant_config.json").unlink()
+    change_json(folder, "config.json", lambda config: config.update(quantization_config=quantization))
+    rewrite(folder / "model.safetensors", change)
+    return folder
+
+
+def to_compressed(tensors: Raw) -> None:
+    packed = {name.removesuffix(".weight") for name, tensor in tensors.items() if tensor[0] == "U8"}
+    for name in packed:
+        tensors[f"{name}.weight_packed"] = tensors.pop(f"{name}.weight")
+        tensors[f"{name}.weight_global_scale"] = tensors.pop(f"{name}.weight_scale_2")
+        tensors[f"{name}.input_global_scale"] = tensors.pop(f"{name}.input_scale")
+
+
+def to_w4a16(tensors: Raw) -> None:
+    for name in [name for name in tensors if name.endswith(".input_scale")]:
+        del tensors[name]
+
+
+def to_fp8(tensors: Raw) -> None:
+    for name, (dtype, (rows, columns), data) in [item for item in tensors.items() if item[1][0] == "U8"]:
+        del dtype
+        tensors[name] = ("F8_E4M3", (rows, columns * 2), data * 2)
+        tensors[f"{name}_scale"] = ("F32", (), bytes(4))
+        del tensors[f"{name}_scale_2"]
+
+
+COMPRESSED = {
+    "quant_method": "compressed-tensors",
+    "format": "nvfp4-pack-quantized",
+    "config_groups": {"group_0": {"format": "nvfp4-pack-quantized", "targets": ["Linear"]}},
+}
+FORMATS: dict[str, tuple[dict[str, Any], Callable[[Raw], object], str, tuple[str, ...]]] = {
+    "compressed-tensors": (
+        COMPRESSED,
+        to_compressed,
+        "compressed-tensors (nvfp4-pack-quantized)",
+        ("vLLM 0.19.1", "vLLM 0.32.0"),
+    ),
+    "w4a16": (
+        {"quant_method": "modelopt", "quant_algo": "W4A16_NVFP4"},
+        to_w4a16,
+        "W4A16_NVFP4",
+        ("vLLM 0.32.0",),
+    ),
+    "fp8": ({"quant_method": "modelopt", "quant_algo": "FP8"}, to_fp8, "FP8", ("vLLM 0.19.1", "vLLM 0.32.0")),
+}
+
+
+@pytest.mark.parametrize("case", FORMATS)
+def test_other_formats_are_named_and_sound(tiny, tmp_path, case):
+    quantization, change, text, releases = FORMATS[case]
+    folder = as_format(copied(tiny["nvfp4"], tmp_path), quantization, change)
+    found = inspect(folder)
+    assert (found.format, found.loaded_by, found.faults) == (text, releases, ())
+
+
+@pytest.mark.parametrize(
+    ("case", "lost"),
+    [
+        ("compressed-tensors", "weight_global_scale"),
+        ("compressed-tensors", "weight_scale"),
+        ("w4a16", "weight_scale_2"),
+        ("fp8", "weight_scale"),
+    ],
+)
+def test_linear_of_other_format_without_a_scale_is_a_fault(tiny, tmp_path, case, lost):
+    quantization, change, _, _ = FORMATS[case]
+    folder = as_format(copied(tiny["nvfp4"], tmp_path), quantization, change)
+    rewrite(folder / "model.safetensors", without(f"{LAYER}mlp.up_proj.{lost}"))
+    assert inspect(folder).faults == (f"{LAYER}mlp.up_proj: {lost} is missing",)
+
+
+def test_format_without_its_tensors_is_a_fault(tiny, tmp_path):
+    folder = copied(tiny["none"], tmp_path)
+    change_json(folder, "config.json", lambda config: config.update(quantization_config=COMPRESSED))
+    (fault,) = inspect(folder).faults
+    assert "no linear has a weight_packed of it" in fault
+
+
+def test_mixed_precision_is_checked_by_layer(tiny, tmp_path):
+    folder = copied(tiny["nvfp4"], tmp_path)
+    up, down = f"{LAYER}mlp.up_proj", f"{LAYER}mlp.down_proj"
+    layers = {up: {"quant_algo": "NVFP4", "group_size": 16}}
+    mixed = {"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION", "quantized_layers": layers}
+    as_format(folder, mixed, lambda _: None)
+    found = inspect(folder)
+    assert (found.format, found.faults) == ("MIXED_PRECISION (1 NVFP4)", ())
+    for name, settings, fault in (
+        (down, {"quant_algo": "FP8"}, "its weight is U8, and quantized_layers says FP8"),
+        ("model.nobody", {"quant_algo": "FP8"}, "it has no weight"),
+        (down, {"quant_algo": "NEW"}, "quant_algo 'NEW' is not known"),
+    ):
+        config = json.loads((folder / "config.json").read_text())
+        config["quantization_config"] = {**mixed, "quantized_layers": {**layers, name: settings}}
+        (folder / "config.json").write_text(json.dumps(config))
+        (line,) = inspect(folder).faults
+        assert fault in line
+
+
+@pytest.mark.parametrize(
+    ("quantization", "text", "fault"),
+    [
+        ({"quant_method": "gptq", "bits": 4}, "gptq (4 bits)", "no linear has a qweight of it"),
+        ({"quant_method": "exl3", "bits": 3}, "exl3 (3 bits)", "is none that an engine of ours serves"),
+        ({"quant_algo": "NEW_ALGO"}, "NEW_ALGO", "is none that an engine of ours serves"),
+        ({"bits": 4}, "without a name", "is none that an engine of ours serves"),
+    ],
+)
+def test_unknown_or_empty_format_is_a_fault(tiny, tmp_path, quantization, text, fault):
+    folder = copied(tiny["none"], tmp_path)
+    change_json(folder, "config.json", lambda config: config.update(quantization_config=quantization))
+    found = inspect(folder)
+    assert found.format == text
+    assert any(fault in line for line in found.faults)
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("tokenizer.json", "tokenizer.json is missing"),
+        ("chat_template.jinja", "no chat template (chat_template.jinja)"),
+        ("processor_config.json", "processor_config.json is missing"),
+    ],
+)
+def test_missing_file_next_to_the_weights_is_a_fault(tiny, tmp_path, name, fault):
+    folder = copied(tiny["nvfp4"], tmp_path)
+    (folder / name).unlink()
+    (line,) = inspect(folder).faults
+    assert line.startswith(fault)
+
+
+def test_other_places_of_template_and_processor_are_accepted(tiny, tmp_path):
+    folder = copied(tiny["nvfp4"], tmp_path)
+    (folder / "chat_template.jinja").unlink()
+    change_json(folder, "tokenizer_config.json", lambda one: one.update(chat_template="{{ messages }}"))
+    (folder / "processor_config.json").rename(folder / "preprocessor_config.json")
+    assert inspect(folder).faults == ()
+    (folder / "preprocessor_config.json").unlink()
+    change_json(folder, "config.json", lambda config: config.pop("vision_config"))
+    assert inspect(folder).faults == ()
+
+
+def test_pointer_in_place_of_the_tokenizer_is_a_fault(tiny, tmp_path):
+    folder = copied(tiny["nvfp4"], tmp_path)
+    (folder / "tokenizer.json").write_text("version https://git-lfs.github.com/spec/v1\n")
+    (line,) = inspect(folder).faults
+    assert "git lfs pull" in line
 
 
 @pytest.mark.parametrize(
