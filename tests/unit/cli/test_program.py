@@ -139,9 +139,9 @@ def texts_of_package() -> Iterator[tuple[str, str]]:
                 text = node.value
             if "deckard-deploy " in text:
                 yield f"{path.relative_to(REPO)}:{getattr(node, 'lineno', 0)}", text
-    signatures = yaml.safe_load((REPO / "deckard_deploy/startup/signatures.yaml").read_text(encoding="utf-8"))
-    for entry in signatures["signatures"]:
-        yield entry["id"], re.sub(r"\{\w+\}", "X", entry.get("fix", ""))
+    for path in sorted((REPO / "deckard_deploy/failures/known").glob("*.yaml")):
+        for entry in yaml.safe_load(path.read_text(encoding="utf-8")):
+            yield entry["id"], re.sub(r"\{\w+\}", "X", entry.get("fix", ""))
 
 
 def suggested_commands() -> Iterator[tuple[str, list[str]]]:
