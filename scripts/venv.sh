@@ -4,10 +4,12 @@ set -eu
 cd "$(dirname "$0")/.."
 want=$1
 stamp=.venv/made-from
+# The scripts of a moved or copied .venv still name the place where it was made, and would run the code there.
+is_here() { grep -qF "$(pwd -P)/.venv/bin/python" .venv/bin/deckard-deploy 2>/dev/null; }
 current() { cat "requirements/$1.txt" pyproject.toml | cksum; }
-if [ -f "$stamp-$want" ] && [ "$(cat "$stamp-$want")" = "$(current "$want")" ]; then exit 0; fi
+if is_here && [ -f "$stamp-$want" ] && [ "$(cat "$stamp-$want")" = "$(current "$want")" ]; then exit 0; fi
 # Development requirements include the runtime's.
-if [ "$want" = runtime ] && [ -f "$stamp-dev" ] && [ "$(cat "$stamp-dev")" = "$(current dev)" ]; then exit 0; fi
+if is_here && [ "$want" = runtime ] && [ -f "$stamp-dev" ] && [ "$(cat "$stamp-dev")" = "$(current dev)" ]; then exit 0; fi
 [ ! -L .venv ] || { echo "error: .venv is a link, and would be emptied where it leads" >&2; exit 3; }
 python=
 for candidate in "${PYTHON:-python3}" python3.13 python3.12 python3.11; do

@@ -13,10 +13,9 @@ from typing import NoReturn
 import click
 from click.shell_completion import CompletionItem, shell_complete
 
-from deckard_deploy import __version__
 from deckard_deploy.cli.names import is_profile
+from deckard_deploy.cli.output import echo_error
 from deckard_deploy.cli.program import NAME, PROGRAM, VARIABLE, VerbContext, typed, with_verb_contexts
-from deckard_deploy.cli.redaction import redacted
 from deckard_deploy.errors import BadInputError, DeployError
 from deckard_deploy.resources import tool_version
 from deckard_deploy.system.suggestion import closest
@@ -26,6 +25,7 @@ from deckard_deploy.system.suggestion import closest
 VERBS = {
     "up": "Start the endpoint and wait until it is proven ready.",
     "down": "Stop the endpoint and remove what was started.",
+    "start": "Start the release again that `down` stopped.",
     "status": "Report what runs, since when, and whether it answers.",
     "logs": "Print the engine's log.",
     "wait": "Wait until the running endpoint is ready.",
@@ -223,7 +223,8 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911  one line per class o
         place = error.filename or "standard output"
         return _fail(f"error: {place}: {error.strerror or error}", 3)
     except Exception:  # noqa: BLE001  the one boundary: an unforeseen error is our bug
-        return _fail(f"{traceback.format_exc()}error: this is a bug in deckard-deploy {__version__}", 1)
+        bug = f"error: this is a bug in deckard-deploy {tool_version()}; report it where you got this program"
+        return _fail(f"{traceback.format_exc()}{bug}, with all these lines", 1)
     if isinstance(code, int):
         return code
     return 0
@@ -262,5 +263,5 @@ def _shorten_words(text: str) -> str:
 
 
 def _fail(text: str, code: int) -> int:
-    click.echo(redacted(text), err=True)
+    echo_error(text)
     return code

@@ -1,6 +1,9 @@
 """Output of the verbs: data on stdout; messages and progress on stderr."""
 
 import os
+import shutil
+import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
@@ -22,7 +25,39 @@ def table(rows: Sequence[Sequence[str]]) -> None:
 
 def say(text: str) -> None:
     """Print one line of progress on stderr, without secrets; commands in it as the user can type them."""
-    click.echo(redacted(typed(text)), err=True)
+    echo_error(typed(text))
+
+
+def echo_error(text: str) -> None:
+    """Print text on stderr, without secrets; on a terminal no word is cut at the end of a line."""
+    text = redacted(text)
+    if sys.stderr.isatty():
+        text = wrapped_to_terminal(text)
+    click.echo(text, err=True)
+
+
+def wrapped_to_terminal(text: str) -> str:
+    """Return the text in lines of the terminal's width: no word is cut, and a second line is indented."""
+    wrapper = textwrap.TextWrapper(
+        shutil.get_terminal_size().columns,
+        subsequent_indent=" " * 9,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    lines: list[str] = []
+    for line in text.splitlines():
+        lines += wrapper.wrap(line) or [""]
+    return "\n".join(lines)
+
+
+def styled(text: str, colour: str) -> str:
+    """Return the text in a colour and bold, unless NO_COLOR or a dumb terminal asks for plain text.
+
+    no-color.org: NO_COLOR counts if it is not empty. Rich, which draws the live screens, has the same rules.
+    """
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") in {"dumb", "unknown"}:
+        return text
+    return click.style(text, fg=colour, bold=True)
 
 
 def echo_command(text: str) -> None:

@@ -46,6 +46,7 @@ from deckard_deploy.operations import reporting as reporting
 from deckard_deploy.operations import rollback as rollback
 from deckard_deploy.operations import sbom as sbom
 from deckard_deploy.operations import service as service
+from deckard_deploy.operations import start as start
 from deckard_deploy.operations import status as status
 from deckard_deploy.operations import top as top
 from deckard_deploy.operations import up as up

@@ -76,6 +76,8 @@ def are_several(selection: Selection) -> bool:
 
 def up_command(deployment: DeploymentRef) -> str:
     """Return the command that starts the deployment. Its name may differ from its profile's."""
+    if Releases(deployment.directory.deployment(deployment.name)).current():
+        return f"deckard-deploy start --name {deployment.name}"
     name, profile = deployment.name, profile_of(deployment)
     if name == profile:
         return f"deckard-deploy up --profile {profile}"

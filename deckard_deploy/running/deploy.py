@@ -112,12 +112,21 @@ def deploy(site: DeploymentContext, release: ReleaseFolder, launch: Launch) -> L
     if release != fallback:
         site.releases.previous()  # raises now, before the start, if the link that will be replaced is damaged
     loaded = release.load()
+    stays_stopped = fallback is not None and fallback != release and _was_stopped(fallback)
     _stop_current(site, loaded)
     try:
         return _run(site, loaded, launch)
     except DeployError as error:  # guard: F42
         _record_failure(site, release, error)
+        if fallback and stays_stopped:
+            outcome = f"release {fallback.plan_hash} stays stopped, as `down` left it"
+            raise _with_outcome(error, outcome) from error.__cause__
         raise _with_outcome(error, _roll_back(site, release, fallback)) from error.__cause__
+
+
+def _was_stopped(release: ReleaseFolder) -> bool:
+    launch = release.launch_or_none()
+    return launch is not None and launch.state == "stopped"
 
 
 def resume(site: DeploymentContext, release: ReleaseFolder) -> Launch:

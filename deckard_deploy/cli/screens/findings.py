@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from deckard_deploy.cli.output import styled
 from deckard_deploy.cli.program import typed
 from deckard_deploy.cli.screens.layout import labelled
 
@@ -21,7 +22,7 @@ def print_findings(findings: "Sequence[Finding]") -> None:
     for finding in findings:
         severity = finding.severity.value
         first, *rest = labelled(f"{severity:4}  {finding.rule:{width}}  ", finding.what)
-        click.echo(click.style(first[:4], fg=_COLOURS[severity], bold=True) + first[4:])
+        click.echo(styled(first[:4], _COLOURS[severity]) + first[4:])
         for line in rest:
             click.echo(line)
         if severity != "ok":

@@ -76,6 +76,43 @@ def test_terminal_gets_text(tmp_path: Path, environment: str) -> None:
         assert b"\x1b[3" not in shown
 
 
+def on_terminal(folder: Path, environment: dict[str, str], words: list[str]) -> str:
+    """Return what a terminal of 80 columns is sent."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    run(folder, environment, words, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    while piece := _read(ours):
+        shown += piece
+    os.close(ours)
+    return shown.decode()
+
+
+def test_long_message_cuts_no_word(tmp_path: Path) -> None:
+    words = ["render", "command", "-p", "spark", "--set", "max-model-len=32k"]
+    shown = on_terminal(tmp_path, {"TERM": "xterm"}, words).splitlines()
+    assert len(shown) > 1
+    assert max(map(len, shown)) <= 80
+    assert "a whole number was expected, written out: 32768" in " ".join(" ".join(shown).split())
+    assert shown[1].startswith(" " * 9)
+
+
+FACTS = str(Path(__file__).parents[1] / "doctor/facts/spark-healthy.json")
+
+
+@pytest.mark.parametrize(
+    ("environment", "coloured"),
+    [
+        ({"TERM": "xterm-256color"}, True),
+        ({"TERM": "xterm-256color", "NO_COLOR": "1"}, False),
+        ({"TERM": "dumb"}, False),
+    ],
+)
+def test_doctor_respects_no_color(tmp_path: Path, environment: dict[str, str], *, coloured: bool) -> None:
+    assert ("\x1b[" in on_terminal(tmp_path, environment, ["doctor", "--facts", FACTS])) is coloured
+
+
 TRANSFER = """
 import sys, time
 from deckard_deploy.cli.reporter import TERMINAL

@@ -288,7 +288,7 @@ def test_damaged_release_stops_nothing_that_runs(fake):
 def test_damaged_fallback_is_reported(fake):
     old, launch = fake.stored(fake.plan())
     deploy(context_of(fake), old, launch)
-    take_down(context_of(fake))
+    fake.runtime().stop()
     (old.folder / "plan.json").write_text("{")
     new, launch = fake.stored(fake.plan(FAKE_MODE="crash"), "deckard-launch-2")
     with pytest.raises(
@@ -296,6 +296,17 @@ def test_damaged_fallback_is_reported(fake):
     ):
         deploy(context_of(fake), new, launch)
     assert old.recorded_launch().state == "failed"
+
+
+def test_release_that_the_user_stopped_stays_stopped(fake):
+    old, launch = fake.stored(fake.plan())
+    deploy(context_of(fake), old, launch)
+    take_down(context_of(fake))
+    new, launch = fake.stored(fake.plan(FAKE_MODE="crash"), "deckard-launch-2")
+    with pytest.raises(StartFailedError, match=f"release {old.plan_hash} stays stopped, as `down` left it"):
+        deploy(context_of(fake), new, launch)
+    assert fake.runtime().observe().state == "missing"
+    assert old.recorded_launch().state == "stopped"
 
 
 def test_deploy_reads_no_plan_again(fake):
