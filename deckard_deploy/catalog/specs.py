@@ -151,7 +151,10 @@ class HardwareProfile(Spec):
     hardware: Hardware
     model: Name = Field(description="served when nothing else is asked for")
     engine: Name = Field(description="used when nothing else is asked for")
-    engine_because: str = Field(default="", description="why this one")
+    drafter: Name | None = Field(
+        default=None, description="used when nothing else is asked for, with a model that lists it"
+    )
+    engine_because: str = Field(default="", description="why this engine, and this drafter")
     serve: Serve = Field(default_factory=dict)
     environment: Environment = Field(default_factory=dict)
     container: Container = Field(default_factory=Container)
@@ -317,6 +320,8 @@ class EngineSpec(Spec):
     quantizations: tuple[Quantization, ...] = Field(
         description="formats that it loads, with its patches or its plugin"
     )
+
+    retires: str = Field(default="", description="when it leaves the catalog")
 
     def is_at_least(self, release: str) -> bool:
         """Return True if its vLLM is this release or a later one."""

@@ -25,8 +25,8 @@ def compare(old: str, new: str, *, fail_below: float | None, as_json: bool, stat
     """Compare two records, or a record with a published table.
 
     OLD and NEW are records as `bench show` takes them, or the name of a table: seed, author-plain,
-    author-dflash, nvidia-nvfp4. A ratio above 1 means that NEW is faster. With --fail-below 0.95 the exit code
-    is 10 if NEW is significantly slower and the ratio over all repeated rows is below 0.95.
+    author-dflash, nvidia-nvfp4, nvidia-mtp. A ratio above 1 means that NEW is faster. With --fail-below 0.95
+    the exit code is 10 if NEW is significantly slower and the ratio over all repeated rows is below 0.95.
 
     \b
     Example:

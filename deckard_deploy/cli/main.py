@@ -44,6 +44,7 @@ VERBS = {
     "profiles": "List the hardware profiles that this machine can run, or show one.",
     "models": "List models, or show one.",
     "engines": "List engines, or show one.",
+    "qualify": "Check a vLLM release: options, plugin, log lines, clients, advisories.",
     "lock": "Resolve models to commits and hashes, images to digests, patches and plugins to hashes.",
     "pull": "Download a deployment's weights, with resume and verification.",
     "verify": "Check the hashes of a deployment's weights.",
@@ -58,7 +59,7 @@ VERBS = {
 SECTIONS = {
     "Run": "up down start status logs wait watch service rollback chat connect adopt",
     "Measure and monitor": "top bench monitor",
-    "Plan and write files": "plan render profiles models engines lock sbom",
+    "Plan and write files": "plan render profiles models engines qualify lock sbom",
     "Weights and patches": "pull verify inspect patches",
     "This machine": "doctor diagnose keys completion",
 }

@@ -10,6 +10,7 @@ from deckard_deploy.operations import bench_target as bench_target
 from deckard_deploy.operations import catalog as catalog
 from deckard_deploy.operations import chat as chat
 from deckard_deploy.operations import choice as choice
+from deckard_deploy.operations import client_table as client_table
 from deckard_deploy.operations import completion as completion
 from deckard_deploy.operations import connect as connect
 from deckard_deploy.operations import deployments as deployments
@@ -38,6 +39,7 @@ from deckard_deploy.operations import patch_files as patch_files
 from deckard_deploy.operations import patches as patches
 from deckard_deploy.operations import plan as plan
 from deckard_deploy.operations import pull as pull
+from deckard_deploy.operations import qualify as qualify
 from deckard_deploy.operations import readiness as readiness
 from deckard_deploy.operations import release as release
 from deckard_deploy.operations import render as render

@@ -14,6 +14,13 @@ _LISTEN = "0A"
 _ENDING = {"04", "05", "06", "09", "0B"}  # FIN_WAIT1, FIN_WAIT2, TIME_WAIT, LAST_ACK, CLOSING
 
 
+def free_port() -> int:
+    """Return a port of the loopback address that nobody listens on, as far as the kernel knows at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def require_free(address: str, port: int) -> None:
     """Raise EnvironmentUnfitError if this TCP port is bound; the error names the owner if it can be read."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET

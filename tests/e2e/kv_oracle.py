@@ -21,8 +21,10 @@ from vllm.v1.kv_cache_interface import FullAttentionSpec, SlidingWindowSpec
 
 try:
     from vllm.v1.core import kv_cache_planning
+
+    BUILDER = (kv_cache_planning.DefaultKVCacheConfigBuilder(),)
 except ImportError:  # before 0.33.0
-    kv_cache_planning = kv_cache_utils
+    kv_cache_planning, BUILDER = kv_cache_utils, ()
 
 DTYPES = {1: torch.uint8, 2: torch.bfloat16, 4: torch.float32}
 
@@ -63,7 +65,9 @@ def specs(case: dict) -> dict:
 def config(case: dict, *, fit: bool = False) -> SimpleNamespace:
     return SimpleNamespace(
         model_config=SimpleNamespace(
-            max_model_len=case["length"], original_max_model_len=-1 if fit else case["length"]
+            max_model_len=case["length"],
+            original_max_model_len=-1 if fit else case["length"],
+            supports_kv_cache_grouping=False,
         ),
         scheduler_config=SimpleNamespace(
             max_num_batched_tokens=case["in_flight"], disable_hybrid_kv_cache_manager=not case["hybrid"]
@@ -103,11 +107,14 @@ def answer(case: dict) -> dict:
         "groups": [[len(group.layer_names), group.kv_cache_spec.block_size] for group in groups],
         "page": groups[0].kv_cache_spec.page_size_bytes
         * (1 if mixed else max(len(g.layer_names) for g in groups)),
-        "sequence": kv_cache_planning._max_memory_usage_bytes_from_groups(asked, groups),
-        "longest": kv_cache_planning._estimate_max_model_len_from_groups(asked, groups, case["available"]),
+        "sequence": kv_cache_planning._max_memory_usage_bytes_from_groups(*BUILDER, asked, groups),
+        "longest": kv_cache_planning._estimate_max_model_len_from_groups(
+            *BUILDER, asked, groups, case["available"]
+        ),
     }
     try:
-        kv_config = kv_cache_planning.get_kv_cache_configs(asked, [specs(case)], [case["available"]])[0]
+        given = (asked, [specs(case)], [case["available"]], *([groups] if BUILDER else []))
+        kv_config = kv_cache_planning.get_kv_cache_configs(*given)[0]
     except ValueError as error:
         estimated = re.search(r"maximum model length is (\d+)", str(error))
         return {**said, "too_small": int(estimated[1]) if estimated else 0}

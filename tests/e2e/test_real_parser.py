@@ -16,32 +16,13 @@ from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.planning.planner import build_plan
 
 pytestmark = pytest.mark.vllm
-PARSE = """
-import json, sys
-try:
-    from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
-except ImportError:
-    from vllm.entrypoints.openai.cli_args import make_arg_parser, validate_parsed_serve_args
-from vllm.utils.argparse_utils import FlexibleArgumentParser
-answers = []
-for argv in json.load(sys.stdin):
-    parser = make_arg_parser(FlexibleArgumentParser(exit_on_error=False))
-    try:
-        arguments = parser.parse_args(argv)
-        validate_parsed_serve_args(arguments)
-        drafts = arguments.speculative_config or {}
-        answers.append({"model": arguments.model_tag, "names": arguments.served_model_name,
-                        "utilization": arguments.gpu_memory_utilization, "method": drafts.get("method")})
-    except (Exception, SystemExit) as error:
-        answers.append({"error": str(error)})
-print(json.dumps(answers))
-"""
+PROGRAM = Path(__file__).parents[2] / "scripts" / "parse_command_lines.py"
 Answers = list[dict[str, object]]
 
 
 def ask(python: Path, argvs: list[tuple[str, ...]]) -> Answers:
     done = subprocess.run(
-        [python, "-c", PARSE],
+        [python, PROGRAM],
         input=json.dumps(argvs),
         env={**os.environ, "VLLM_LOGGING_LEVEL": "ERROR"},
         capture_output=True,

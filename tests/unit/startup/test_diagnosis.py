@@ -62,7 +62,9 @@ def test_log_shows_no_other_cause(name: str):
     assert [each.id for each in causes for line in rest if each.search(line.text)] == []
 
 
-@pytest.mark.parametrize("name", ["ready.eager", "ready.compile", "ready.cuda", "ready.mtp"])
+@pytest.mark.parametrize(
+    "name", ["ready.eager", "ready.compile", "ready.cuda", "ready.mtp", "ready.mtp-0.33"]
+)
 def test_successful_start_has_no_failure(name: str):
     assert diagnose(lines_of(name), phase=Phase.SERVER).signature == UNKNOWN
 

@@ -43,6 +43,7 @@ CPU = [Phase.CONTAINER, Phase.IMPORTS, Phase.WEIGHTS, Phase.KV_CACHE, Phase.WARM
             [phase for phase in ORDER if phase not in {Phase.DRAFTER, Phase.WARM_UP, Phase.AUTOTUNE}],
         ),
         ("ready.mtp", [*CPU[:3], Phase.DRAFTER, *CPU[3:4], Phase.SERVER]),
+        ("ready.mtp-0.33", [*CPU[:3], Phase.DRAFTER, *CPU[3:4], Phase.SERVER]),
         ("weights-corrupt", CPU[:3]),
         ("port-in-use", CPU[:2]),
         ("wrong-architecture", CPU[:1]),
