@@ -308,6 +308,12 @@ RESERVED_OPTIONS = {
     "grpc": "the endpoint is proven and used over HTTP",
     "nnodes": "a deployment is on one machine",
     "node-rank": "a deployment is on one machine",
+    "data-parallel-address": "a deployment is on one machine",
+    "data-parallel-rpc-port": "a deployment is on one machine",
+    "data-parallel-rank": "the endpoint is one for all ranks; set data-parallel-size",
+    "data-parallel-start-rank": "a deployment is on one machine",
+    "data-parallel-external-lb": "the endpoint is one for all ranks; vLLM spreads requests itself",
+    "data-parallel-hybrid-lb": "the endpoint is one for all ranks; vLLM spreads requests itself",
     "headless": "an engine without a server has no endpoint to prove",
     "root-path": "the endpoint is proven and used at /v1",
     "ssl-keyfile": "the endpoint is plain HTTP on this host; put a proxy with TLS in front",
@@ -402,8 +408,20 @@ def _check_options(schema: OptionSchema, serve: Serve, model: ModelSpec) -> None
 def _check_ranks(serve: Serve, model: ModelSpec, drafter: ModelSpec | None) -> None:
     """Raise BadInputError when the ranks do not divide the attention heads (config/model.py:1111 of 0.19.1).
 
-    A drafter is split like its target.
+    A drafter is split like its target. Also for parts of several machines, and for experts that there are not
+    (config/model.py:1058).
     """
+    data_ranks = serve.get("data-parallel-size", 1)
+    local = serve.get("data-parallel-size-local", data_ranks)
+    if local != data_ranks:
+        raise BadInputError(
+            f"--data-parallel-size-local {local} of --data-parallel-size {data_ranks}: a deployment is on one machine",
+            hint="leave data-parallel-size-local out",
+        )
+    if serve.get("data-parallel-backend", "mp") != "mp":
+        raise BadInputError("--data-parallel-backend ray: a deployment is on one machine, without Ray")
+    if serve.get("enable-expert-parallel") and not model.architecture.experts:
+        raise BadInputError(f"--enable-expert-parallel: {model.name} has no experts")
     ranks = serve.get("tensor-parallel-size")
     if not isinstance(ranks, int):
         return

@@ -230,11 +230,20 @@ def _health_probe(plan: LaunchPlan, route: str) -> dict[str, Any]:
 
 
 def _engine_probes(plan: LaunchPlan) -> dict[str, Any]:
-    """Return compose's liveness probe, through the gateway, and one for start-up with the plan's timeout."""
-    probe = _health_probe(plan, "ready")
+    """Return compose's health check in the container as probes of start-up and life.
+
+    Not through the gateway, whose end must not end the engine. The engine is ended after three minutes without
+    an answer: /health runs next to everything else in the API server, and a busy one answers late.
+    """
+    if plan.healthcheck is None:
+        return {}
+    probe = {
+        "exec": {"command": list(plan.healthcheck.command)},
+        "timeoutSeconds": plan.healthcheck.timeout_s,
+    }
     return {
-        "startupProbe": {**probe, "failureThreshold": _start_timeout_s(plan) // 10},
-        "livenessProbe": {**probe, "failureThreshold": 3},
+        "startupProbe": {**probe, "periodSeconds": 10, "failureThreshold": _start_timeout_s(plan) // 10},
+        "livenessProbe": {**probe, "periodSeconds": 20, "failureThreshold": 9},
     }
 
 

@@ -168,6 +168,14 @@ def test_secret_variables_raise(name: str) -> None:
         (B200, ["tensor-parallel-size=64"], "does not divide deckard-31b's 32 attention heads"),
         (
             B200,
+            ["data-parallel-size=8", "data-parallel-size-local=4"],
+            "--data-parallel-size-local 4 of --data-parallel-size 8: a deployment is on one machine",
+        ),
+        (B200, ["data-parallel-backend=ray"], "on one machine, without Ray"),
+        (B200, ["data-parallel-external-lb=true"], "the endpoint is one for all ranks"),
+        (B200, ["enable-expert-parallel=true"], "deckard-31b has no experts"),
+        (
+            B200,
             ["drafter=deckard-e4b", "tensor-parallel-size=16"],
             "does not divide deckard-e4b's 8 attention heads",
         ),

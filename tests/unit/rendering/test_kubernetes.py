@@ -128,8 +128,21 @@ def test_tls_adds_certificate_and_https_probes() -> None:
     assert plan.gateway is not None
     plan = plan.model_copy(update={"gateway": plan.gateway.model_copy(update={"tls": True})})
     assert "--from-file=certificate.pem --from-file=certificate.key" in render_kubernetes(plan)
-    for made in (container(plan), gateway(plan)):
-        assert made["livenessProbe"]["httpGet"]["scheme"] == "HTTPS"
+    for probe in ("livenessProbe", "readinessProbe"):
+        assert gateway(plan)[probe]["httpGet"]["scheme"] == "HTTPS"
+
+
+def test_engine_probes_do_not_pass_the_gateway() -> None:
+    """A full or dead gateway must not end the engine: readiness is the gateway's, life is the engine's own."""
+    plan = built_in("spark")
+    assert plan.healthcheck is not None
+    made = container(plan)
+    for probe in ("livenessProbe", "startupProbe"):
+        assert made[probe]["exec"]["command"] == list(plan.healthcheck.command)
+        assert "httpGet" not in made[probe]
+    assert made["livenessProbe"]["periodSeconds"] * made["livenessProbe"]["failureThreshold"] >= 180
+    assert gateway(plan)["readinessProbe"]["httpGet"]["path"] == "/v1/health/ready"
+    assert gateway(plan)["livenessProbe"]["httpGet"]["path"] == "/v1/health/live"
 
 
 def test_yaml_is_readable() -> None:
