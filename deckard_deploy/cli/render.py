@@ -83,7 +83,7 @@ def plan_options(command: Command) -> Command:
     def with_plan(*, choice: Choice, root: str, models_dir: str | None, locked: bool, **more: Any) -> None:
 
         plan = operations.render.plan_for_folders(choice, root, models_dir, TERMINAL, locked=locked)
-        command(files=operations.render.PlanFiles(plan), **more)
+        command(files=operations.render.PlanFiles(plan, root), **more)
 
     decorated: Command = with_plan
     for option in reversed(_OPTIONS):
@@ -181,11 +181,36 @@ def systemd(
 
 @render.command()
 @plan_options
-def k8s(files: "operations.render.PlanFiles", output: Path | None) -> None:
+@click.option(
+    "--claim", metavar="NAME", help="PersistentVolumeClaim that holds --root; default: the deployment's name."
+)
+@click.option(
+    "--admit",
+    "admitted",
+    metavar="NAMESPACE",
+    multiple=True,
+    help="Let in pods of this namespace, as of an ingress controller or Prometheus; may be repeated.",
+)
+@click.option(
+    "--gpu-product",
+    "gpu_products",
+    metavar="NAME",
+    multiple=True,
+    help="Only nodes with this label nvidia.com/gpu.product; may be repeated.",
+)
+@click.option("--runtime-class", metavar="NAME", help="RuntimeClass of the pod, such as nvidia.")
+@click.option("--cpu", metavar="QUANTITY", help="Request of CPUs for the engine, such as 8.")
+@click.option(
+    "--memory", metavar="QUANTITY", help="Request and limit of memory for the engine, with /dev/shm."
+)
+@click.option("--pull-secret", metavar="NAME", help="Secret of the registry.")
+def k8s(files: "operations.render.PlanFiles", output: Path | None, **cluster: Any) -> None:
     """Write a Deployment, a Service, a NetworkPolicy and a ConfigMap.
+
+    Weights, patched files and caches are in a PersistentVolumeClaim.
 
     \b
     Example:
       deckard-deploy render k8s --profile h200 | kubectl apply -f -
     """
-    write_text(files.kubernetes(), output)
+    write_text(files.kubernetes(files.cluster(**cluster)), output)

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.operations.choice import resolve_choice
@@ -14,7 +14,7 @@ from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.planning.planner import HostPaths, build_plan
 from deckard_deploy.rendering.compose import render_compose
 from deckard_deploy.rendering.gateway import render_gateway
-from deckard_deploy.rendering.kubernetes import render_kubernetes
+from deckard_deploy.rendering.kubernetes import ANY_CLUSTER, Cluster, render_kubernetes
 from deckard_deploy.rendering.shell import render_command, render_run
 from deckard_deploy.rendering.systemd import render_unit
 
@@ -56,9 +56,10 @@ def absolute(path: str, option: str, *, home: bool) -> PurePosixPath:
 
 
 class PlanFiles(NamedTuple):
-    """The files and command lines of a plan, as text."""
+    """The files and command lines of a plan, as text. root: the folder of the plan's paths on the other host."""
 
     plan: LaunchPlan
+    root: str = "/srv/deckard"
 
     def compose(self) -> str:
         """Return compose.yaml. Raises BadInputError for an engine without an image."""
@@ -100,11 +101,15 @@ class PlanFiles(NamedTuple):
             )
         return render_run(self.plan)
 
-    def kubernetes(self) -> str:
+    def cluster(self, **settings: Any) -> Cluster:
+        """Return what a cluster has, with the folder of the plan's paths."""
+        return Cluster(root=str(PurePosixPath(self.root)), **settings)
+
+    def kubernetes(self, cluster: Cluster = ANY_CLUSTER) -> str:
         """Return the Kubernetes manifests. Raises BadInputError for a plan that Kubernetes cannot run."""
         _require_image(self.plan)
         try:
-            text = render_kubernetes(self.plan)
+            text = render_kubernetes(self.plan, cluster)
         except ValueError as error:
             raise BadInputError(
                 str(error), hint="render compose, or leave network, ipc, CUDA_VISIBLE_DEVICES and --compat"

@@ -15,6 +15,17 @@ def planned(
     return plan_for_folders(Choice(profile=profile, settings=settings), root, models, SILENT)
 
 
+def kubernetes(files: PlanFiles) -> str:
+    return files.kubernetes(files.cluster())
+
+
+def test_claim_holds_the_root() -> None:
+    text = kubernetes(PlanFiles(planned("spark", root="/data/"), "/data/"))
+    assert "subPath: models/deckard-31b" in text
+    with pytest.raises(BadInputError, match=r"/weights/deckard-31b is not in /srv/deckard, which the claim"):
+        kubernetes(PlanFiles(planned("spark", models="/weights")))
+
+
 def test_plan_has_folders_of_other_host() -> None:
     assert all(mount.source.startswith("/data/") for mount in planned("spark", root="/data").mounts)
     sources = [mount.source for mount in planned("spark", models="/weights").mounts]
@@ -33,7 +44,7 @@ def test_home_is_for_containers_only() -> None:
         planned("cpu", root="~/d")
 
 
-@pytest.mark.parametrize("text", [PlanFiles.compose, PlanFiles.run, PlanFiles.kubernetes])
+@pytest.mark.parametrize("text", [PlanFiles.compose, PlanFiles.run, kubernetes])
 def test_process_has_no_container_text(text) -> None:
     with pytest.raises(BadInputError, match="runs without Docker"):
         text(PlanFiles(planned("cpu")))
@@ -59,7 +70,7 @@ def test_run_line_has_no_second_container(settings: tuple[str, ...], message: st
 
 def test_kubernetes_refuses_home() -> None:
     with pytest.raises(BadInputError, match="does not know whose ~/ is meant"):
-        PlanFiles(planned("spark", root="~/d")).kubernetes()
+        kubernetes(PlanFiles(planned("spark", root="~/d"), "~/d"))
 
 
 @pytest.mark.parametrize("program", ["deckard-deploy", "/a b", "/a%h", "/a\n"])

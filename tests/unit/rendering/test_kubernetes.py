@@ -1,6 +1,10 @@
 """Manifests that Kubernetes' own schemas accept, as confined as the compose file."""
 
 import copy
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate  # type: ignore[import-untyped]  # it has no stubs
@@ -9,7 +13,13 @@ import yaml
 
 from deckard_deploy.operations.patches import with_needed_patches
 from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
-from deckard_deploy.rendering.kubernetes import ACCESS_LABEL, manifests, render_kubernetes, resource_name
+from deckard_deploy.rendering.kubernetes import (
+    ACCESS_LABEL,
+    Cluster,
+    manifests,
+    render_kubernetes,
+    resource_name,
+)
 from tests.support.sample_choices import choice
 from tests.support.sample_plans import PROFILES, built_in, with_text
 
@@ -61,22 +71,99 @@ def test_pod_is_confined(profile: str) -> None:
     ]
 
 
-def test_only_caches_may_be_created() -> None:
-    """A pod with a missing folder never starts, and only `up` creates the caches."""
+CLUSTER = Cluster(
+    claim="weights", admitted=("ingress-nginx", "monitoring"), gpu_products=("NVIDIA-B200",), runtime_class="nvidia",
+    cpu="8", memory="64Gi", pull_secret="mirror",
+)  # fmt: skip
+
+
+def pod_of(plan: Any, cluster: Cluster = Cluster()) -> dict[str, Any]:  # noqa: B008  a constant
+    return dict(manifests(plan, cluster)[0]["spec"]["template"]["spec"])
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_no_volume_is_of_the_host(profile: str) -> None:
+    """Pod Security "baseline" forbids hostPath, and a host's folder exists on one node only."""
+    plan = built_in(profile)
+    volumes = pod_of(plan)["volumes"]
+    assert not [volume for volume in volumes if "hostPath" in volume]
+    assert {"name": "state", "persistentVolumeClaim": {"claimName": resource_name(plan)}} in volumes
+    for volume in volumes:
+        assert "sizeLimit" in volume.get("emptyDir", {"sizeLimit": ""})
+    paths = {mount["mountPath"]: mount.get("subPath") for mount in container(plan)["volumeMounts"]}
+    for mount in plan.all_mounts:
+        assert f"/srv/deckard/{paths[mount.target]}" == mount.source
+
+
+def test_path_outside_of_claim_raises() -> None:
+    with pytest.raises(ValueError, match="is not in /data, which the claim holds"):
+        render_kubernetes(built_in("spark"), Cluster(root="/data"))
+
+
+def test_files_of_claim_are_checked_before_start() -> None:
+    """A missing file would be mounted as a new folder, because subPath makes it."""
+    resolved = choice("h200", "engine=vllm-0.32.0")
+    plan = with_needed_patches(build_plan(resolved), resolved, DEFAULT_PATHS.patches)
+    (check,) = pod_of(plan)["initContainers"]
+    assert plan.plugin is not None
+    assert check["args"] == [plan.plugin.target, plan.plugin.sha256]
+    assert [mount["mountPath"] for mount in check["volumeMounts"]] == [plan.plugin.target]
+
+
+def test_check_program_finds_another_file(tmp_path: Path) -> None:
+    (check,) = pod_of(built_in("spark"))["initContainers"]
+    program = check["command"][2].replace("$$", "$")
+    file = tmp_path / "x"
+    file.write_text("x")
+    right = hashlib.sha256(b"x").hexdigest()
+    for path, digest, code in (
+        (file, right, 0),
+        (file, 64 * "0", 1),
+        (tmp_path, right, 1),
+        (tmp_path / "y", right, 1),
+    ):
+        done = subprocess.run([sys.executable, "-c", program, path, digest], capture_output=True, check=False)
+        assert done.returncode == code
+
+
+def test_cluster_settings_are_rendered() -> None:
+    plan = built_in("b200")
+    for manifest in manifests(plan, CLUSTER):
+        kubernetes_validate.validate(manifest, VERSION, strict=True)
+    pod = pod_of(plan, CLUSTER)
+    assert (pod["runtimeClassName"], pod["imagePullSecrets"]) == ("nvidia", [{"name": "mirror"}])
+    assert pod["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    (term,) = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
+        "nodeSelectorTerms"
+    ]
+    assert term["matchExpressions"] == [
+        {"key": "nvidia.com/gpu.product", "operator": "In", "values": ["NVIDIA-B200"]}
+    ]
+    resources = pod["containers"][0]["resources"]
+    assert resources["limits"] == {"memory": "64Gi", "nvidia.com/gpu": "1"}
+    assert resources["requests"] == {"cpu": "8", "memory": "64Gi", "nvidia.com/gpu": "1"}
+    assert {"name": "state", "persistentVolumeClaim": {"claimName": "weights"}} in pod["volumes"]
+    assert manifests(plan, CLUSTER)[2]["spec"]["ingress"][0]["from"] == [
+        {"podSelector": {"matchLabels": {ACCESS_LABEL: "b200"}}},
+        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress-nginx"}}},
+        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}},
+    ]
+
+
+def test_changed_configuration_rolls_the_pod() -> None:
     plan = built_in("spark")
-    kinds = {
-        volume["hostPath"]["path"]: volume["hostPath"]["type"]
-        for volume in manifests(plan)[0]["spec"]["template"]["spec"]["volumes"]
-        if "hostPath" in volume
-    }
-    assert kinds == {
-        **{mount.source: "Directory" if mount.read_only else "DirectoryOrCreate" for mount in plan.mounts},
-        **{patch.source: "File" for patch in plan.patches},
-    }
-    assert "`deckard-deploy pull` and `deckard-deploy patches build` make it there" in render_kubernetes(plan)
-    resolved = choice("spark", "engine=vllm-0.32.0")
-    plugged = render_kubernetes(with_needed_patches(build_plan(resolved), resolved, DEFAULT_PATHS.patches))
-    assert "`deckard-deploy pull` and `deckard-deploy patches wheel` make it there" in plugged
+    assert plan.gateway is not None
+    tls = plan.model_copy(update={"gateway": plan.gateway.model_copy(update={"tls": True})})
+
+    def annotations(plan: Any) -> dict[str, str]:
+        return dict(manifests(plan)[0]["spec"]["template"]["metadata"]["annotations"])
+
+    assert annotations(plan) == annotations(plan)
+    assert annotations(plan)["checksum/nginx.conf"] != annotations(tls)["checksum/nginx.conf"]
+
+
+def test_comment_says_how_prometheus_gets_its_key() -> None:
+    assert "deckard-spark-metrics --from-file=key=keys/own.key" in render_kubernetes(built_in("spark"))
 
 
 def test_container_runs_the_plan() -> None:
@@ -152,7 +239,7 @@ def test_yaml_is_readable() -> None:
 
 
 def test_dollars_are_escaped() -> None:
-    made = container(with_text("$(HOME) $x $$"))
+    made = container(with_text("$(HOME) $x $$").model_copy(update={"mounts": (), "patches": ()}))
     assert made["args"][-1] == "$$(HOME) $$x $$$$"
     assert {"name": "NOTE", "value": "$$(HOME) $$x $$$$"} in made["env"]
 
