@@ -182,19 +182,25 @@ def _choose_engine(
 def _default_engine(
     profile: HardwareProfile, model: ModelSpec, drafter: ModelSpec | None, default: str
 ) -> str:
-    """Return the profile's engine, or the first one for this model and machine that can use the drafter."""
+    """Return the profile's engine, or the first one for this machine that loads the model and can draft."""
     first = library.engine(default)
-    if drafter is None or _can_draft(first, drafter):
+    if _can_serve(first, model, drafter):
         return default
     for name in model.served_by or names("engines"):
         engine = library.engine(name)
-        if engine.runtime != first.runtime:
+        if engine.runtime != first.runtime or (engine.gpu and profile.hardware.gpu_count == 0):
             continue
         if profile.hardware.architecture not in ("any", *engine.architectures):
             continue
-        if _can_draft(engine, drafter):
+        if _can_serve(engine, model, drafter):
             return name
     return default
+
+
+def _can_serve(engine: EngineSpec, model: ModelSpec, drafter: ModelSpec | None) -> bool:
+    if model.served_by and engine.name not in model.served_by:
+        return False
+    return drafter is None or _can_draft(engine, drafter)
 
 
 def _can_draft(engine: EngineSpec, drafter: ModelSpec) -> bool:

@@ -78,10 +78,7 @@ def random_case(draw: random.Random) -> JsonObject:
 def known_cases() -> list[JsonObject]:
     base = {"ranks": 1, "block_size": 16, "in_flight": 8192, "available": 80 * 2**30, "hybrid": True}
     target, drafter = known_model("deckard-31b"), known_model("deckard-e4b")
-    experts = {**target, "layers": 30, "kv_heads": 8, "global_kv_heads": 2}  # Gemma 4 26B-A4B
-    # Gemma 4 12B: config.json as three public test fixtures hold it (gemma4_unified; vLLM 0.19.1 has no such model, but
-    # lays out any layers)
-    dense = {**target, "layers": 48, "kv_heads": 8, "global_kv_heads": 1}
+    family = [known_model(name) for name in ("gemma-4-26b-a4b-it", "gemma-4-12b-it", "gemma-4-e2b-it")]
     uniform = {**target, "period": 1}  # full attention alone, as in Llama
     return [
         {**base, "models": models, "element_bytes": element_bytes, "length": length, **more}
@@ -89,8 +86,7 @@ def known_cases() -> list[JsonObject]:
             [target],
             [drafter],
             [target, drafter],
-            [experts],
-            [dense],
+            *([model] for model in family),
             [uniform],
             [known_model("tiny-gemma4")],
         )

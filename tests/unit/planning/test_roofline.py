@@ -8,9 +8,11 @@ from deckard_deploy.planning.roofline import (
     DraftingEstimate,
     Roofline,
     drafting_of,
+    expert_bytes,
     kv_bytes_read,
     roofline_of,
     tokens_per_step,
+    used_experts,
     weight_bytes_read,
 )
 from tests.support.sample_choices import choice
@@ -37,6 +39,38 @@ def roofline(profile: str, *settings: str) -> Roofline:
 )
 def test_weight_bytes_per_step(model: str, expected: int) -> None:
     assert weight_bytes_read(library.model(model)) == expected
+
+
+def test_experts_are_read_as_tokens_use_them() -> None:
+    shape = library.model("gemma-4-26b-a4b-it").architecture
+    assert used_experts(shape, 1) == pytest.approx(8 / 128)
+    assert used_experts(shape, 4) == pytest.approx(1 - (120 / 128) ** 4)
+    assert used_experts(shape, 1000) == pytest.approx(1)
+    assert used_experts(library.model("deckard-31b").architecture, 4) == 0
+
+
+def test_mixture_of_experts_reads_its_active_part() -> None:
+    model = library.model("gemma-4-26b-a4b-it")
+    # 30 layers of 128 experts, each three matrices of 2,816 x 704, in BF16
+    assert expert_bytes(model) == 30 * 128 * 3 * 2816 * 704 * 2
+    derived = model.model_copy(update={"component_bytes": {}})
+    assert expert_bytes(derived) == expert_bytes(model)
+    assert weight_bytes_read(derived) == pytest.approx(weight_bytes_read(model), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("model", "tokens_per_s"),
+    [
+        # Measured on a Spark for one sequence (docs/planning.md); the ceiling has to be above, by less than 2.
+        ("gemma-4-31b-it", 3.7),
+        ("gemma-4-31b-it-nvfp4", 6.9),
+        ("gemma-4-26b-a4b-it", 23.9),
+        ("gemma-4-26b-a4b-it-nvfp4", 29.5),
+    ],
+)
+def test_ceiling_is_above_what_a_spark_reached(model: str, tokens_per_s: float) -> None:
+    ceiling = roofline("spark", f"model={model}").tokens_per_s(1, 1024)
+    assert 1 < ceiling / tokens_per_s < 2
 
 
 def test_svdquant_reads_rank_32_residual() -> None:
