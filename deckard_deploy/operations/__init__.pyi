@@ -13,6 +13,7 @@ from deckard_deploy.operations import choice as choice
 from deckard_deploy.operations import client_table as client_table
 from deckard_deploy.operations import completion as completion
 from deckard_deploy.operations import connect as connect
+from deckard_deploy.operations import damage as damage
 from deckard_deploy.operations import deployments as deployments
 from deckard_deploy.operations import derived_models as derived_models
 from deckard_deploy.operations import diagnose as diagnose

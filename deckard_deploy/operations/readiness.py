@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 
 from deckard_deploy.errors import StartFailedError
+from deckard_deploy.operations.damage import report_damage
 from deckard_deploy.operations.drafter import check_drafter_acceptance
 from deckard_deploy.operations.gateway import credentials
 from deckard_deploy.operations.measured_memory import kv_cache_line, memory_line, start_memory
@@ -97,6 +98,7 @@ def wait_until_ready(
             f"it answered until it had drafted much: {answers[-1].detail}",
             hint="deckard-deploy up --drafter none",
         )
+    report_damage(plan, directory, report)
     memory = planned.get(plan.hash)
     report.say(f"ready    after {clock(ready.elapsed_s)}{kv_cache_line(ready.facts, memory)}")
     measured = memory_line(ready.facts, memory) if memory else ""

@@ -1,12 +1,19 @@
 """`watch`: keep the current release answering, judged by real completions."""
 
+import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Mapping
 
-from deckard_deploy.errors import NetworkError
+from deckard_deploy.errors import BadInputError, NetworkError
 from deckard_deploy.measuring.metrics import metrics_url, scrape
-from deckard_deploy.operations.deployments import open_deployment, select_deployment
+from deckard_deploy.operations.damage import report_damage
+from deckard_deploy.operations.deployments import (
+    DeploymentRef,
+    open_deployment,
+    running_plan,
+    select_deployment,
+)
 from deckard_deploy.operations.gateway import credentials
 from deckard_deploy.operations.host_guard import MemoryGuard, is_unified, wedged_gpu
 from deckard_deploy.operations.options import Selection
@@ -21,6 +28,7 @@ from deckard_deploy.running.watch import Canary, Cure, Watch, exclusive_watch
 from deckard_deploy.startup.background_call import BackgroundCall
 from deckard_deploy.startup.readiness import Outcome, Readiness
 
+DAMAGE_INTERVAL_S = 3600.0  # half a minute of the engine, on a Spark
 TOKEN_COUNTERS = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total")
 
 
@@ -41,12 +49,17 @@ def run(selection: Selection, report: Reporter, *, interval_s: float, deadline_s
         )
         started = False
         goes_on = True
+        asked = time.monotonic()  # the start asks for damage, too
         while goes_on:
             with open_deployment(directory, name, report) as context:
                 if started:
                     goes_on = watch.check(context)
                 else:
                     started = watch.start(context)
+            # Outside of `context`, which keeps an `up` waiting.
+            if time.monotonic() - asked > DAMAGE_INTERVAL_S:
+                asked = time.monotonic()
+                report_damage_of(deployment, report)
             if goes_on:
                 _rest(interval_s, guard)
     report.say(f"stopped  {name}: nothing is left to watch")
@@ -57,6 +70,12 @@ def _rest(interval_s: float, guard: MemoryGuard) -> None:
     until = time.monotonic() + interval_s
     while not guard.shortage() and time.monotonic() < until:
         time.sleep(min(1.0, max(0.0, until - time.monotonic())))
+
+
+def report_damage_of(deployment: DeploymentRef, report: Reporter) -> None:
+    """Report the damage of the release that runs. Nothing is asked while none does."""
+    with contextlib.suppress(BadInputError):
+        report_damage(running_plan(deployment, report), deployment.directory, report)
 
 
 def _endpoint(context: DeploymentContext) -> str | None:

@@ -25,8 +25,9 @@ def test_dead_engine_is_told_from_busy_one(answers: list[Readiness], *, alive: b
 def test_ready_start_is_reported_and_recorded(fake: FakeDeployment, report: RecordingReporter) -> None:
     release = fake.started(fake.plan())
     wait_until_ready(release, fake.runtime(), directory=fake.state, report=report)
-    answer, ready = report.lines
+    answer, damage, ready = report.lines
     assert answer == "answer   'ready'"
+    assert damage.startswith("damage   no document")  # the fake says "ready" to every question
     assert ready.startswith("ready    after 0:")
     (start,) = history.starts_like(fake.state.startups, profile="cpu", model="tiny", engine="vllm-0.19.1-cpu")
     assert start.memory is None
