@@ -6,8 +6,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
-from deckard_deploy.failures.log_lines import parse
-from deckard_deploy.startup.diagnosis import READY, Diagnosis, diagnose
+from deckard_deploy.failures.log_lines import LogLine, parse
+from deckard_deploy.failures.matching import find_failure
+from deckard_deploy.failures.signatures import Rank
+from deckard_deploy.startup.diagnosis import READY, Diagnosis, diagnose, relevant_lines
 from deckard_deploy.startup.phases import Phase, PhaseTracker
 from deckard_deploy.system.text import RawLineSplitter, clean_bytes
 
@@ -119,14 +121,22 @@ def _report(lines: list[str], exit_code: int | None, *, ready: bool) -> LogRepor
     tracker = PhaseTracker(0.0)
     for line in lines:
         tracker.feed(line, 0.0)
-    texts = {parse(line).text for line in lines}
+    parsed = [parse(line) for line in lines]
+    texts = {line.text for line in parsed}
     ready = ready or READY in texts
     phase = Phase.SERVER if ready else tracker.progress.phase
     ended = Ended(exit_code) if exit_code is not None else None
     found = diagnose(lines, phase=phase, observation=ended, stalled=not ready and not exit_code)
     refused = any(text.startswith(_DOCKER_MESSAGE) for text in texts)
-    if found.fatal or exit_code or refused:
+    if exit_code or refused or _has_failed(found, parsed, ready=ready):
         return LogReport("failed", phase, found)
     if ready:
         return LogReport("ready", phase, None)
     return LogReport("unfinished", phase, found if found.known else None)
+
+
+def _has_failed(found: Diagnosis, lines: list[LogLine], *, ready: bool) -> bool:
+    """Return True if the engine has failed. An engine that is ready survives the failure of a request."""
+    if not ready or found.rank is Rank.CAUSE:
+        return found.fatal
+    return find_failure(relevant_lines(lines), Rank.ECHO) is not None

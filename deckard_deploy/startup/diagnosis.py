@@ -3,6 +3,7 @@
 The known failures are in failures/.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,10 @@ from deckard_deploy.system.text import shorten
 MAX_LINE = 300  # characters of a fatal line that are shown
 UNKNOWN = "unknown"
 READY = "Application startup complete."  # uvicorn/lifespan/on.py:62
+# 0.32.0 entrypoints/launcher.py and v1/engine/utils.py; 0.19.1 v1/engine/core.py:1210
+_SHUTDOWN = re.compile(r"\[shutdown\] |Shutdown initiated \(timeout")
+# entrypoints/utils.py:233, :279
+_STARTS = re.compile(r"vLLM (?:API )?server version |non-default args: ")
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class Diagnosis:
 
     signature: the id in failures/known, or "unknown". source: where its text can be read.
     fatal: the log itself shows a failure, known or not; not only how the instance ended, or where it hangs.
+    rank: that of the signature; None for an unknown failure.
     """
 
     phase: Phase
@@ -40,6 +46,7 @@ class Diagnosis:
     signature: str = UNKNOWN
     source: str = ""
     fatal: bool = False
+    rank: Rank | None = None
 
     @property
     def known(self) -> bool:
@@ -55,7 +62,7 @@ def diagnose(
     lines: the clean log lines from its beginning, or the runtime's own message if it refused to start.
     stalled: it did not end, but makes no progress.
     """
-    parsed = since_ready([parse(text) for text in lines])
+    parsed = relevant_lines([parse(text) for text in lines])
     exception = next(exceptions(parsed), "")
     found = _by_memory(observation, exception)
     if not found:
@@ -76,12 +83,21 @@ def diagnose(
     return _diagnosis(found, line, phase, fatal=fatal)
 
 
-def since_ready(lines: Sequence[LogLine]) -> Sequence[LogLine]:
-    """Return the lines since the engine was last ready: what it survived is not why it failed."""
-    for number in range(len(lines) - 1, -1, -1):
-        if lines[number].text == READY:
-            return lines[number + 1 :]
-    return lines
+def relevant_lines(lines: Sequence[LogLine]) -> list[LogLine]:
+    """Return the lines that can show why the engine failed.
+
+    What it survived before it was ready is not among them, nor what its processes say of one another while it is
+    shut down on request.
+    """
+    relevant: list[LogLine] = []
+    shut_down = False
+    for line in lines:
+        if line.text == READY:
+            relevant = []
+        shut_down = (shut_down or _SHUTDOWN.match(line.text) is not None) and not _STARTS.match(line.text)
+        if not shut_down and line.text != READY:
+            relevant.append(line)
+    return relevant
 
 
 def _last_fatal(lines: Sequence[LogLine]) -> str:
@@ -119,6 +135,7 @@ def _diagnosis(found: KnownFailure, line: str, phase: Phase, *, fatal: bool) -> 
         signature=found.signature.id,
         source=found.signature.source,
         fatal=fatal,
+        rank=found.signature.rank,
     )
 
 

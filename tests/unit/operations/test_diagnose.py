@@ -10,6 +10,7 @@ import pytest
 
 from deckard_deploy.operations.diagnose import CHUNK, MAX_BYTES, LogReport, diagnose_lines, diagnose_log
 from deckard_deploy.startup.phases import Phase
+from tests.campaigns import failure_corpus
 
 MEMORY_ERROR = "torch.OutOfMemoryError: CUDA out of memory."
 READY = "(APIServer pid=1) INFO:     Application startup complete."
@@ -45,6 +46,14 @@ def test_ready_engine_has_nothing_fatal():
 def test_failure_after_ready_counts():
     assert signature_of(report_of(READY, MEMORY_ERROR)) == "cuda-out-of-memory"
     assert report_of(READY, "INFO x", exit_code=137).state == "failed"
+
+
+def test_failed_request_leaves_the_engine_ready():
+    request = "ValidationError: 3 validation errors for ResponseCreatedEvent"
+    dead = "vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue."
+    assert report_of(READY, request).state == "ready"
+    assert report_of(READY, request, dead).state == "failed"
+    assert report_of(request).state == "failed"
 
 
 def test_unfinished_start_names_what_it_may_hang_at():
@@ -137,3 +146,16 @@ def test_hostile_log_is_bounded(piece: bytes):
     assert signature_of(report) == "cuda-out-of-memory"
     assert took < MAX_S
     assert peak < MAX_PEAK
+
+
+def test_corpus_has_no_false_hit(capsys: pytest.CaptureFixture[str]):
+    assert failure_corpus.run([]) == 0
+    *_, total = capsys.readouterr().out.splitlines()
+    assert int(total.split(" logs, ")[1].split()[0]) >= 12, "logs of healthy engines"
+
+
+def test_false_hit_is_reported():
+    healthy = failure_corpus.CorpusLog("x", [READY, MEMORY_ERROR], failure_corpus.HEALTHY)
+    assert failure_corpus.check(healthy).false_hit
+    other = failure_corpus.CorpusLog("y", [MEMORY_ERROR], "no-space-left")
+    assert failure_corpus.check(other).others == ["cuda-out-of-memory"]

@@ -5,19 +5,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deckard_deploy.failures.log_lines import parse
 from deckard_deploy.failures.matching import may_be_fatal
 from deckard_deploy.failures.signatures import Rank, load_signatures
-from deckard_deploy.startup.diagnosis import MAX_LINE, UNKNOWN, diagnose, since_ready
+from deckard_deploy.startup.diagnosis import MAX_LINE, UNKNOWN, diagnose, relevant_lines
 from deckard_deploy.startup.observation import State
 from deckard_deploy.startup.phases import Phase
 from deckard_deploy.system.text import clean, clean_lines
 
 LOGS = Path(__file__).with_name("logs")
 FAILURES = sorted(path.stem for path in LOGS.glob("*.log") if not path.stem.startswith("ready."))
+
+HEALTHY = sorted(path.stem for path in LOGS.glob("ready.*.log"))
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,10 @@ def test_log_shows_no_other_cause(name: str):
     assert [each.id for each in causes for line in rest if each.search(line.text)] == []
 
 
-@pytest.mark.parametrize(
-    "name", ["ready.eager", "ready.compile", "ready.cuda", "ready.mtp", "ready.mtp-0.33"]
-)
+@pytest.mark.parametrize("name", HEALTHY)
 def test_successful_start_has_no_failure(name: str):
-    assert diagnose(lines_of(name), phase=Phase.SERVER).signature == UNKNOWN
+    """An exception of a request is none: an engine that is ready serves on."""
+    assert diagnose(lines_of(name), phase=Phase.SERVER).rank in (None, Rank.CONSEQUENCE)
 
 
 def test_every_log_is_of_a_signature():
@@ -78,7 +79,20 @@ def test_failure_before_ready_is_survived():
     fatal = "OSError: [Errno 28] No space left on device"
     assert diagnose([fatal, ready], phase=Phase.SERVER).signature == UNKNOWN
     assert diagnose([fatal, ready, fatal], phase=Phase.SERVER).signature == "no-space-left"
-    assert since_ready([parse(ready)]) == []
+    assert relevant_lines([parse(ready)]) == []
+
+
+def test_shutdown_on_request_is_no_failure():
+    dead = (
+        "vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue. See stack trace (above)"
+    )
+    shutdown = (
+        "(APIServer pid=1) INFO 11-30 16:54:05 [launcher.py:256] [shutdown] API server: shutdown triggered"
+    )
+    start = "(APIServer pid=1) INFO 11-30 16:55:05 [utils.py:233] non-default args: {'port': 8000}"
+    assert diagnose([dead], phase=Phase.SERVER).signature == "engine-died-silently"
+    assert diagnose([shutdown, dead], phase=Phase.SERVER).signature == UNKNOWN
+    assert diagnose([shutdown, start, dead], phase=Phase.SERVER).signature == "engine-died-silently"
 
 
 def test_stalled_start_is_named_by_its_last_progress():
@@ -184,6 +198,7 @@ def test_fatal_line_is_cut_and_without_secrets():
 LINES = [line for name in FAILURES for line in lines_of(name)]
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(LINES) | st.text(), max_size=20))
 def test_diagnose_never_raises(lines: list[str]):
     found = diagnose(map(clean, lines), phase=Phase.WEIGHTS)

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deckard_deploy.startup.phases import ORDER, Facts, Phase, PhaseTracker, Progress, load_patterns
@@ -184,6 +184,7 @@ DIGITS = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(PIECES | CUT | DIGITS, max_size=4).map("".join), max_size=40))
 def test_tracker_never_raises_or_goes_back(lines: list[str]):
     tracker = PhaseTracker(0.0)
