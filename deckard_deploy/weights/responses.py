@@ -5,7 +5,7 @@ import re
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
@@ -14,6 +14,7 @@ from requests import Response, exceptions
 from urllib3.exceptions import HTTPError
 
 from deckard_deploy.errors import NetworkError
+from deckard_deploy.weights.refusals import proxy_refusal, refusal
 from deckard_deploy.weights.strict_json import detect_wrong_content
 
 # A kill loses the bytes that are not written yet. Per connection: one piece, the kernel's receive queue
@@ -57,21 +58,56 @@ def keep_queue_short(response: Response, *, near_us: int) -> None:
 def check_status(response: Response, name: str) -> None:
     """Raise RetryableError or NetworkError for a response that does not contain the bytes."""
     status = response.status_code
-    if status in (408, 425, 429) or status >= 500:  # guard: F9
-        raise RetryableError(f"HTTP {status}", _retry_after(response))
+    if status in (408, 425, 429) or (status >= 500 and status != 511):  # guard: F9
+        raise RetryableError(f"HTTP {status}", retry_after_s(response.headers))
+    if status in (200, 206):
+        _refuse_page(response, name)
+        return
+    storage = _storage_host(response)
+    if storage and _is_signed_address_refused(response):
+        raise RetryableError(f"{storage} no longer takes the address that the hub gave (HTTP {status})")
+    found = refusal(
+        status,
+        host=storage or urlsplit(response.url or "").hostname or "the hub",
+        headers=response.headers,
+        storage=bool(storage),
+    )
+    if found:
+        raise NetworkError(f"{name}: {found.cause}{_proxy()}", hint=found.hint)
     if status in (401, 403):  # guard: F11
         raise NetworkError(
             f"{name}: the hub refuses (HTTP {status}): a gated repository, or a token that is not valid",
             hint="accept the licence on the model's page, then: hf auth login",
         )
-    if status not in (200, 206):
-        raise NetworkError(f"{name}: HTTP {status}", hint="deckard-deploy lock --check")
+    raise NetworkError(f"{name}: HTTP {status}", hint="deckard-deploy lock --check")
+
+
+def _refuse_page(response: Response, name: str) -> None:
     kind = response.headers.get("Content-Type", "")
     if kind.startswith("text/html") and not name.endswith(".html"):  # guard: F14
         raise NetworkError(
             f"{name}: an HTML page came in place of the file: a login page or a proxy in between{_proxy()}",
             hint="open the hub's address in a browser on this network",
         )
+
+
+def _storage_host(response: Response) -> str | None:
+    """Return the host that the hub redirected to, where it keeps the files; None if the hub itself answered."""
+    if not response.history:
+        return None
+    first, last = urlsplit(response.history[0].url).hostname, urlsplit(response.url).hostname
+    return last if last != first else None
+
+
+def _is_signed_address_refused(response: Response) -> bool:
+    """Return True if the store refuses the signature in the address: the hub is asked for another one.
+
+    S3 and CloudFront answer 400, 401 or 403 with XML: `<Code>AccessDenied</Code>`, `Request has expired`.
+    """
+    if response.status_code not in (400, 401, 403):
+        return False
+    body = response.raw.read(2048, decode_content=True)
+    return b"<Code>" in body or re.search(rb"(?i)expired|time frame", body) is not None
 
 
 def check_redirect(response: Response, **_: object) -> None:
@@ -150,6 +186,9 @@ def translate_errors() -> Iterator[None]:
             hint="date, and: echo $REQUESTS_CA_BUNDLE",
         ) from error
     except exceptions.ProxyError as error:
+        found = proxy_refusal(str(error))
+        if found:
+            raise NetworkError(f"{found.cause}{_proxy()}", hint=found.hint) from error
         raise RetryableError(f"the proxy refuses{_proxy()}: {_short(error)}") from error
     except exceptions.ConnectTimeout as error:
         raise RetryableError("no connection in time") from error
@@ -182,12 +221,16 @@ def _proxy() -> str:
     return ""
 
 
-def _retry_after(response: Response) -> float | None:
-    """Return Retry-After in seconds; None if it is unusable.
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Return the pause that the server asks for in seconds; None if it names none.
 
-    RFC 9110, 10.2.3: a number of seconds, or a date.
+    Retry-After (RFC 9110, 10.2.3) is a number of seconds, or a date. The hub sends `RateLimit: "resolvers";r=0;t=45`:
+    nothing is left, and the window ends in t seconds (huggingface.co/docs/hub/rate-limits).
     """
-    said = response.headers.get("Retry-After", "").strip()
+    said = headers.get("Retry-After", "").strip()
+    if not said:
+        ends = re.findall(r"r=0\s*;\s*t=(\d{1,6})(?!\d)", headers.get("RateLimit", ""), re.ASCII)
+        return max(map(float, ends), default=None)
     if said.isascii() and said.isdigit() and len(said) < 10:
         return float(said)
     try:

@@ -52,6 +52,103 @@ def test_lasting_status_ends_the_pull(status: int, words: str):
         check_status(response(status), "model.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("status", "words", "hint"),
+    [
+        (407, "a proxy on the way asks for a login", "HTTPS_PROXY=http://USER"),
+        (451, "for legal reasons", "in a browser"),
+        (410, "has removed it for good", "another"),
+        (511, "this network asks for a login", "in a browser"),
+    ],
+)
+def test_refusal_that_lasts_is_explained(status: int, words: str, hint: str):
+    with pytest.raises(NetworkError, match=words) as caught:
+        check_status(response(status), "model.safetensors")
+    assert hint in caught.value.hint
+
+
+def redirected(status: int, body: bytes = b"", **headers: str) -> requests.Response:
+    """The answer of the host that the hub redirected to."""
+    first, last = response(302), response(status, body, **headers)
+    first.url, last.url = (
+        "https://huggingface.co/owner/model",
+        "https://cas-bridge.xethub.hf.co/x?Signature=1",
+    )
+    last.history = [first]
+    return last
+
+
+S3_EXPIRED = (
+    b"<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>"
+)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        redirected(403, S3_EXPIRED, Content_Type="application/xml"),
+        redirected(400, b"<Error><Code>ExpiredToken</Code></Error>"),
+        redirected(403, b"Signature not valid in the specified time frame"),
+    ],
+    ids=["s3", "token", "azure"],
+)
+def test_expired_signed_address_is_asked_for_again(answer: requests.Response):
+    with pytest.raises(RetryableError, match=r"cas-bridge\.xethub\.hf\.co no longer takes the address"):
+        check_status(answer, "model.safetensors")
+
+
+def test_refusal_of_the_storage_host_is_not_the_hubs():
+    page = redirected(403, b"<html><title>Blocked by web filter</title></html>", Content_Type="text/html")
+    with pytest.raises(NetworkError, match=r"cas-bridge\.xethub\.hf\.co, the storage host") as caught:
+        check_status(page, "model.safetensors")
+    assert "licence" not in caught.value.message + caught.value.hint
+
+
+def test_page_of_a_filter_is_not_the_hubs_refusal():
+    with pytest.raises(NetworkError, match="a proxy or web filter on the way refuses"):
+        check_status(response(403, Content_Type="text/html"), "model.safetensors")
+    with pytest.raises(NetworkError, match="gated"):
+        check_status(response(403, Content_Type="text/html", X_Error_Code="GatedRepo"), "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ('"resolvers";r=0;t=45', 45.0),
+        ('"api";r=3;t=10, "resolvers";r=0;t=45', 45.0),
+        ('"resolvers";r=12;t=45', None),
+        ("", None),
+        ("r=0;t=99999999999", None),
+        ("r=0;t=٣", None),
+    ],
+)
+def test_rate_limit_header_names_the_pause(said: str, seconds: float | None):
+    with pytest.raises(RetryableError) as caught:
+        check_status(response(429, RateLimit=said), "x")
+    assert caught.value.retry_after == seconds
+
+
+def test_retry_after_wins_over_rate_limit():
+    with pytest.raises(RetryableError) as caught:
+        check_status(response(429, RateLimit='"api";r=0;t=45', Retry_After="3"), "x")
+    assert caught.value.retry_after == 3.0
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ("Tunnel connection failed: 407 Proxy Authentication Required", "asks for a login"),
+        ("Tunnel connection failed: 403 Forbidden", "does not allow this host"),
+        ("Tunnel connection failed: 503 Service Unavailable", None),
+        ("Cannot connect to proxy.", None),
+    ],
+)
+def test_proxy_that_refuses_for_good_is_not_asked_again(message: str, words: str | None):
+    kind = NetworkError if words else RetryableError
+    with pytest.raises(kind, match=words or "the proxy refuses"), translate_errors():
+        raise exceptions.ProxyError(message)
+
+
 def test_html_in_place_of_a_file_is_a_login_page(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://user:secret@proxy.example:3128")
     page = response(Content_Type="text/html; charset=utf-8")
