@@ -1,11 +1,13 @@
 """`monitor`: Prometheus and Grafana next to a deployment."""
 
+import functools
 from pathlib import Path
+from typing import Any
 
 import click
 
 from deckard_deploy import operations
-from deckard_deploy.cli.options import selection_option
+from deckard_deploy.cli.options import Command, selection_option
 from deckard_deploy.cli.output import say
 from deckard_deploy.cli.render import plan_options
 from deckard_deploy.cli.reporter import TERMINAL
@@ -23,8 +25,28 @@ def monitor() -> None:
     """
 
 
+def images_options(command: Command) -> Command:
+    """Add the parameter `images` to a verb: the images under other names, as in a mirror."""
+
+    @functools.wraps(command)
+    def with_images(prometheus_image: str | None, grafana_image: str | None, **options: Any) -> object:
+        images = operations.monitoring.DEFAULT_IMAGES
+        if prometheus_image:
+            images = images._replace(prometheus=prometheus_image)
+        if grafana_image:
+            images = images._replace(grafana=grafana_image)
+        return command(images=images, **options)
+
+    prometheus = click.option(
+        "--prometheus-image", metavar="IMAGE", help="Prometheus under another name, for example in a mirror."
+    )
+    grafana = click.option("--grafana-image", metavar="IMAGE", help="Grafana under another name.")
+    return prometheus(grafana(with_images))
+
+
 @monitor.command()
 @selection_option
+@images_options
 @click.option(
     "--prometheus-port", type=click.IntRange(1, 65535), default=9090, show_default=True, help="On 127.0.0.1."
 )
@@ -32,7 +54,14 @@ def monitor() -> None:
     "--grafana-port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="On 127.0.0.1."
 )
 @click.option("--dry-run", is_flag=True, help="Print what would run; start and write nothing.")
-def up(*, selection: Selection, prometheus_port: int, grafana_port: int, dry_run: bool) -> None:
+def up(
+    *,
+    selection: Selection,
+    images: "operations.monitoring.Images",
+    prometheus_port: int,
+    grafana_port: int,
+    dry_run: bool,
+) -> None:
     """Start both, with dashboard and alerts, and print Grafana's address.
 
     \b
@@ -44,6 +73,7 @@ def up(*, selection: Selection, prometheus_port: int, grafana_port: int, dry_run
         TERMINAL,
         prometheus_port=prometheus_port,
         grafana_port=grafana_port,
+        images=images,
         dry_run=dry_run,
     )
     if not dry_run:
@@ -72,8 +102,11 @@ def down(*, selection: Selection, purge: bool) -> None:
 
 
 @monitor.command()
+@images_options
 @plan_options
-def render(files: "operations.render.PlanFiles", output: Path | None) -> None:
+def render(
+    files: "operations.render.PlanFiles", output: Path | None, images: "operations.monitoring.Images"
+) -> None:
     """Write the files into the folder of --output.
 
     The password is not among them: put one of your own into the file that is reported.
@@ -84,5 +117,5 @@ def render(files: "operations.render.PlanFiles", output: Path | None) -> None:
     """
     if output is None:
         raise BadInputError("this writes several files", hint="deckard-deploy monitor render --output FOLDER")
-    password = operations.monitoring.write_files(files.plan, output)
+    password = operations.monitoring.write_files(files.plan, output, images)
     say(f"written to {output}; put a password into {password}, with mode 600")

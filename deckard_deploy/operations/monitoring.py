@@ -3,6 +3,7 @@
 import os
 import secrets
 from pathlib import Path
+from typing import NamedTuple
 
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.operations.deployments import DeploymentRef, running_plan, select_deployment
@@ -20,12 +21,23 @@ DOWN_TIMEOUT_S = 120.0
 FOLDER = "monitoring"
 
 
-def start(
+class Images(NamedTuple):
+    """The two images, under other names where a mirror has them."""
+
+    prometheus: str = monitoring.PROMETHEUS_IMAGE
+    grafana: str = monitoring.GRAFANA_IMAGE
+
+
+DEFAULT_IMAGES = Images()
+
+
+def start(  # noqa: PLR0913  one parameter per option
     selection: Selection,
     report: Reporter,
     *,
     prometheus_port: int,
     grafana_port: int,
+    images: Images = DEFAULT_IMAGES,
     dry_run: bool = False,
 ) -> str:
     """Start both with dashboard and alerts.
@@ -42,15 +54,17 @@ def start(
         user=_user(),
         prometheus_port=prometheus_port,
         grafana_port=grafana_port,
+        prometheus_image=images.prometheus,
+        grafana_image=images.grafana,
     )
     texts = monitoring.render_monitoring(plan, place)
     address = f"http://127.0.0.1:{grafana_port}"
-    images = f"{monitoring.PROMETHEUS_IMAGE} and {monitoring.GRAFANA_IMAGE}"
+    names = f"{images.prometheus} and {images.grafana}"
     if dry_run:
-        report.say(f"would run {images} from {folder}")
+        report.say(f"would run {names} from {folder}")
         return address
     _write(folder, texts | gateway_credentials(plan, deployment.directory))
-    report.say(f"starting {images}")
+    report.say(f"starting {names}")
     # Recreated each time, because the files that both mount were written again.
     arguments = ("up", "--detach", "--quiet-pull", "--force-recreate", "--remove-orphans")
     _compose(plan.deployment, folder / monitoring.COMPOSE_FILE, arguments, report, timeout_s=UP_TIMEOUT_S)
@@ -87,12 +101,17 @@ def purge(selection: Selection) -> Path | None:
     return folder
 
 
-def write_files(plan: LaunchPlan, output: Path) -> Path:
+def write_files(plan: LaunchPlan, output: Path, images: Images = DEFAULT_IMAGES) -> Path:
     """Write the files for another host into a folder. Return the path at which the password belongs.
 
     Raises BadInputError when the folder cannot be written.
     """
-    place = monitoring.MonitoringSettings(folder=str(output.absolute()), user=_user())
+    place = monitoring.MonitoringSettings(
+        folder=str(output.absolute()),
+        user=_user(),
+        prometheus_image=images.prometheus,
+        grafana_image=images.grafana,
+    )
     try:
         for name, text in monitoring.render_monitoring(plan, place).items():
             (output / name).parent.mkdir(parents=True, exist_ok=True)

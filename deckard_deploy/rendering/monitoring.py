@@ -48,10 +48,12 @@ GRAFANA_SETTINGS = {
 
 @dataclass(frozen=True, kw_only=True)
 class MonitoringSettings:
-    """The folder of these files on the host, the uid:gid of the files and both services, and the ports."""
+    """The folder of these files on the host, the uid:gid of the files and both services, the ports and the images."""
 
     folder: str
     user: str
+    prometheus_image: str = PROMETHEUS_IMAGE
+    grafana_image: str = GRAFANA_IMAGE
     prometheus_port: int = 9090
     grafana_port: int = 3000
 
@@ -109,7 +111,7 @@ def monitoring_model(plan: LaunchPlan, place: MonitoringSettings) -> dict[str, A
 def _prometheus_service(network: str | None, place: MonitoringSettings) -> dict[str, Any]:
     listen = "0.0.0.0:9090" if network else f"127.0.0.1:{place.prometheus_port}"
     return {
-        **_service(PROMETHEUS_IMAGE, place),
+        **_service(place.prometheus_image, place),
         "command": [
             "--config.file=/etc/prometheus/prometheus.yml",
             "--storage.tsdb.path=/prometheus",
@@ -131,7 +133,7 @@ def _grafana_service(network: str | None, place: MonitoringSettings) -> dict[str
         settings["GF_SERVER_HTTP_ADDR"] = "127.0.0.1"
         settings["GF_SERVER_HTTP_PORT"] = str(place.grafana_port)
     return {
-        **_service(GRAFANA_IMAGE, place),
+        **_service(place.grafana_image, place),
         "environment": settings,
         "secrets": ["grafana_admin_password"],
         "volumes": [

@@ -37,3 +37,13 @@ def test_monitor_without_deployment_exits_2(
 ) -> None:
     assert run(["monitor", verb, "--state-dir", str(tmp_path)]) == 2
     assert "no deployments yet" in capsys.readouterr().err
+
+
+def test_images_may_be_in_a_mirror(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--prometheus-image", "mirror:5000/prometheus:v3", "--grafana-image", "mirror:5000/grafana:12"]
+    assert run(["monitor", "render", "--profile", "spark", "--output", str(tmp_path), *words]) == 0
+    lines = (tmp_path / "compose.yaml").read_text().splitlines()
+    assert [line.split()[1] for line in lines if "image:" in line] == [words[1], words[3]]
+    assert run(["monitor", "render", "--profile", "spark", "--output", str(tmp_path)]) == 0
+    assert "image: prom/prometheus:" in (tmp_path / "compose.yaml").read_text()
+    capsys.readouterr()
