@@ -125,7 +125,7 @@ def write_files(plan: LaunchPlan, output: Path, images: Images = DEFAULT_IMAGES)
 
 def gateway_credentials(plan: LaunchPlan, directory: StateDir) -> dict[str, str]:
     """Return this tool's own key and certificate, as files for Prometheus to pass the plan's gateway."""
-    if plan.gateway is None or not monitoring.scrapes_through_gateway(plan):
+    if plan.gateway is None:
         return {}
     files = {monitoring.KEY_FILE: Keys(directory.root).own()}
     if plan.gateway.tls:

@@ -10,7 +10,7 @@ from deckard_deploy.catalog.metric_names import MetricNames
 from deckard_deploy.planning.break_even import break_even
 from deckard_deploy.planning.plan import LaunchPlan
 
-JOB = "vllm"
+JOB, GATEWAY_JOB = "vllm", "gateway"
 # People do not wait longer. On a Spark one prompt of the full context may take longer.
 SLOW_FIRST_TOKEN_S = 10
 FULL_CACHE = 0.9
@@ -27,6 +27,7 @@ class Alert:
     duration: str
     summary: str
     command: str
+    needs_gateway: bool = False
 
 
 _QUEUE = "(vllm:num_requests_running + vllm:num_requests_waiting) > 0"
@@ -58,14 +59,35 @@ ALERTS = (
         command="deckard-deploy logs --name {name}; deckard-deploy down --name {name}, then up again",
     ),
     Alert(
+        name="RequestsStuck",
+        severity="critical",
+        # nginx counts the question for this figure as well. The engine's own counts come with its steps, so that a
+        # rank that hangs, or an engine that hangs before its first step, says that it has no request.
+        query="min_over_time(deckard_gateway_connections_writing[5m]) - 1 > on (deployment)"
+        " max_over_time((sum by (deployment) (vllm:num_requests_running + vllm:num_requests_waiting))[5m:15s])",
+        duration="1m",
+        summary="nginx has waited for five minutes for requests that no engine reports: a rank, or all, hangs",
+        command="deckard-deploy logs --name {name}; deckard-deploy down --name {name}, then up again",
+        needs_gateway=True,
+    ),
+    Alert(
+        name="GatewayDown",
+        severity="critical",
+        query=f'up{{job="{GATEWAY_JOB}"}} == 0',
+        duration="1m",
+        summary="nginx has not answered for a minute: no client reaches the engine",
+        command="deckard-deploy logs --gateway --name {name}; deckard-deploy watch --name {name} starts it again",
+        needs_gateway=True,
+    ),
+    Alert(
         name="CacheFull",
         severity="warning",
         query=f"avg_over_time(vllm:kv_cache_usage_perc[5m]) > {FULL_CACHE}"
         " and increase(vllm:num_preemptions_total[5m]) > 0",
         duration="5m",
         summary="the KV cache is full and requests are thrown out of it, to be computed again",
-        command="deckard-deploy plan --profile {profile} --name {name} --set max-num-seqs=N,"
-        " with a smaller N than now",
+        command="deckard-deploy status --name {name}; then `plan` with the settings that it was started with and"
+        " --set max-num-seqs=N with a smaller N than now",
     ),
     Alert(
         name="DrafterSlows",
@@ -75,7 +97,7 @@ ALERTS = (
         f" and sum by (instance) (increase(vllm:spec_decode_num_drafts_total[15m])) > {MIN_DRAFTS}",
         duration="15m",
         summary="too few drafted tokens are accepted for the drafter to pay: decoding is faster without it",
-        command="deckard-deploy up --profile {profile} --name {name} --drafter none",
+        command="deckard-deploy status --name {name}; then the `up` that it was started with, and --drafter none",
     ),
     Alert(
         name="FirstTokenSlow",
@@ -90,7 +112,9 @@ ALERTS = (
     Alert(
         name="Restarted",
         severity="warning",
-        query=f'changes(process_start_time_seconds{{job="{JOB}"}}[15m]) > 0',
+        # With several API servers, as of data-parallel ranks, there is no process_start_time_seconds.
+        query=f'changes(process_start_time_seconds{{job="{JOB}"}}[15m]) > 0'
+        " or sum by (instance, job) (resets(vllm:prompt_tokens_total[15m])) > 0",
         duration="0m",
         summary="the engine has restarted in the last quarter of an hour; what it was answering is lost",
         command="deckard-deploy status --name {name}; deckard-deploy logs --name {name}",
@@ -103,7 +127,8 @@ def alert_rules(plan: LaunchPlan, names: MetricNames) -> dict[str, Any]:
     threshold = break_even(plan)
     rules = []
     for alert in ALERTS:
-        if names.exports_all_of(alert.query, drafter=threshold is not None):
+        has_parts = plan.gateway is not None or not alert.needs_gateway
+        if has_parts and names.exports_all_of(alert.query, drafter=threshold is not None):
             rules.append(_rule(alert, plan, threshold))
     return {"groups": [{"name": "deckard-deploy", "rules": rules}]}
 

@@ -10,6 +10,7 @@ from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.rendering.templates import environment
 
 CONFIG = "nginx.conf"
+FIGURES = "/v1/health/gateway"  # nginx's own, with this tool's key
 OWN_KEY = "dk-deckard"  # the name of the tool's own key
 
 
@@ -134,6 +135,7 @@ def render_gateway(plan: LaunchPlan, *, in_pod: bool = False) -> str:
         exposed=gateway.exposed or in_pod,
         tls=gateway.tls,
         own=OWN_KEY,
+        figures=FIGURES,
     )
 
 

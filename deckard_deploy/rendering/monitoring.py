@@ -14,10 +14,12 @@ import yaml
 from deckard_deploy import __version__
 from deckard_deploy.catalog import library
 from deckard_deploy.catalog.metric_names import metric_names
-from deckard_deploy.planning.plan import LaunchPlan
-from deckard_deploy.rendering.alerts import JOB, alert_rules
-from deckard_deploy.rendering.compose import SERVICE, compose_model
+from deckard_deploy.planning import gateway as gateway_port
+from deckard_deploy.planning.plan import Gateway, LaunchPlan
+from deckard_deploy.rendering.alerts import GATEWAY_JOB, JOB, alert_rules
+from deckard_deploy.rendering.compose import GATEWAY, SERVICE, compose_model
 from deckard_deploy.rendering.dashboard import SOURCE, dashboard
+from deckard_deploy.rendering.gateway import FIGURES
 
 # Tags that public compose files pin: apache/polaris pull request 2944 (getting-started/telemetry), and
 # AndreiGavriliu/homelab pull request 4847.
@@ -167,8 +169,28 @@ def _prometheus(plan: LaunchPlan) -> dict[str, Any]:
     return {
         "global": {"scrape_interval": SCRAPE_INTERVAL, "evaluation_interval": EVALUATION_INTERVAL},
         "rule_files": ["rules.yml"],
-        "scrape_configs": [job],
+        "scrape_configs": [job, *_gateway_jobs(plan)],
     }
+
+
+def _gateway_jobs(plan: LaunchPlan) -> list[dict[str, Any]]:
+    """Return the job that scrapes nginx's own figures, where there is an nginx."""
+    if plan.gateway is None:
+        return []
+    in_docker = engine_network(plan) is not None
+    target = f"{GATEWAY}:{gateway_port.PORT}" if in_docker else urlsplit(plan.base_url).netloc
+    access = _gateway_credentials(plan.gateway)
+    if plan.gateway.tls and in_docker:
+        access["tls_config"]["server_name"] = "localhost"  # one of the names in this tool's own certificate
+    labels = {"deployment": plan.deployment}
+    return [
+        {
+            "job_name": GATEWAY_JOB,
+            "metrics_path": FIGURES,
+            **access,
+            "static_configs": [{"targets": [target], "labels": labels}],
+        }
+    ]
 
 
 def scrapes_through_gateway(plan: LaunchPlan) -> bool:
@@ -180,8 +202,12 @@ def _gateway_access(plan: LaunchPlan) -> dict[str, Any]:
     """Return Prometheus' settings for the gateway; Prometheus resolves file names next to prometheus.yml."""
     if plan.gateway is None or not scrapes_through_gateway(plan):
         return {}
+    return _gateway_credentials(plan.gateway)
+
+
+def _gateway_credentials(gateway: Gateway) -> dict[str, Any]:
     access: dict[str, Any] = {"authorization": {"credentials_file": PurePosixPath(KEY_FILE).name}}
-    if plan.gateway.tls:
+    if gateway.tls:
         access["scheme"] = "https"
         access["tls_config"] = {"ca_file": PurePosixPath(CERTIFICATE_FILE).name}
     return access

@@ -53,6 +53,16 @@ def answered(status: str, values: str) -> dict[str, str]:
     }
 
 
+def stuck(writing: str, running: str, waiting: str) -> dict[str, str]:
+    return {
+        'deckard_gateway_connections_writing{job="gateway"}': writing,
+        f"vllm:num_requests_running{{{ENGINE}}}": running,
+        f"vllm:num_requests_waiting{{{ENGINE}}}": waiting,
+    }
+
+
+NGINX_UP = 'up{job="gateway"}'
+PROMPTS = f"vllm:prompt_tokens_total{{{ENGINE}}}"
 UP, STARTED = f"up{{{MINE}}}", f"process_start_time_seconds{{{MINE}}}"
 FAILED = f'vllm:request_success_total{{{ENGINE},finished_reason="error"}}'
 OF_JOB = {"instance": "i", "job": "vllm"}
@@ -71,6 +81,17 @@ CASES = (
     AlertCase("Stalled", "one waits, tokens come", queue("1x60", "2x60", "100+3x60", "50x60"), "10m"),
     AlertCase("Stalled", "a long prompt is read", queue("1x60", "0x60", "100x60", "50+100x60"), "10m"),
     AlertCase("Stalled", "idle", queue("0x60", "0x60", "100x60", "50x60"), "10m"),
+    AlertCase("RequestsStuck", "hangs before the first step", stuck("5x60", "0x60", "0x60"), "10m", {}),
+    AlertCase("RequestsStuck", "one rank hangs, the other works", stuck("5x60", "2x60", "0x60"), "10m", {}),
+    AlertCase("RequestsStuck", "as many as the engine has", stuck("5x60", "3x60", "1x60"), "10m"),
+    AlertCase(
+        "RequestsStuck", "busy, between two steps", stuck("9 2 7 1 8x60", "7 0 6 1 7x60", "1x60"), "3m"
+    ),
+    AlertCase("RequestsStuck", "a burst that is answered", stuck("1x8 9x4 1x60", "0x60", "0x60"), "6m"),
+    AlertCase("RequestsStuck", "idle", stuck("1x60", "0x60", "0x60"), "10m"),
+    AlertCase("GatewayDown", "down for two minutes", {NGINX_UP: "1x4 0x16"}, "4m", {"job": "gateway"}),
+    AlertCase("GatewayDown", "one scrape missed", {NGINX_UP: "1x4 0 1x20"}, "2m"),
+    AlertCase("GatewayDown", "the engine is down, not nginx", {NGINX_UP: "1x40", UP: "0x40"}, "8m"),
     AlertCase("CacheFull", "full and thrown out", cache("0.97x80", "0+1x80"), "15m", OF_ENGINE),
     AlertCase("CacheFull", "full, nobody thrown out", cache("0.97x80", "4x80"), "15m"),
     AlertCase("CacheFull", "thrown out once, then room", cache("0.97x8 0.3x80", "0+1x8 8x80"), "15m"),
@@ -81,6 +102,8 @@ CASES = (
     AlertCase("FirstTokenSlow", "within a second", first_token("0+5x120", "0+5x120"), "25m"),
     AlertCase("FirstTokenSlow", "nobody asks", first_token("9x120", "99x120"), "25m"),
     AlertCase("Restarted", "another process", {STARTED: "100x20 200x20"}, "6m", OF_JOB),
+    AlertCase("Restarted", "ranks, which name no process", {PROMPTS: "5+5x20 3+5x20"}, "6m", OF_JOB),
+    AlertCase("Restarted", "ranks that go on", {PROMPTS: "5+5x40"}, "6m"),
     AlertCase("Restarted", "the same process", {STARTED: "100x40"}, "6m"),
     AlertCase("Restarted", "another process, long ago", {STARTED: "100x8 200x100"}, "20m"),
 )

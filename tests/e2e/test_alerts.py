@@ -11,7 +11,7 @@ import yaml
 
 from deckard_deploy.planning.planner import build_plan
 from deckard_deploy.rendering.alerts import ALERTS
-from deckard_deploy.rendering.monitoring import MonitoringSettings, render_monitoring
+from deckard_deploy.rendering.monitoring import KEY_FILE, MonitoringSettings, render_monitoring
 from tests.e2e.alert_cases import CASES, AlertCase
 from tests.support.sample_choices import choice
 
@@ -28,6 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in render_monitoring(plan, MonitoringSettings(folder=str(folder), user="0:0")).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
+    (folder / KEY_FILE).write_text("the tool's own")
     return folder / "prometheus"
 
 
@@ -78,5 +79,5 @@ def test_promtool_fails_wrong_expectation(folder: Path, tmp_path: Path, case: Al
 
 def test_every_alert_has_both_cases() -> None:
     names = {alert.name for alert in ALERTS}
-    assert {case.alert for case in CASES if case.labels} == names
-    assert {case.alert for case in CASES if not case.labels} == names
+    assert {case.alert for case in CASES if case.labels is not None} == names
+    assert {case.alert for case in CASES if case.labels is None} == names

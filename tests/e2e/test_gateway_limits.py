@@ -150,6 +150,21 @@ def test_full_gateway_is_ready_and_answers_its_own_tool(gate: Gate) -> None:
     assert codes == [200, 200, 200, 200, 429]
 
 
+def test_figures_of_nginx_are_for_its_own_tool(gate: Gate) -> None:
+    url = f"{gate.url}/v1/health/gateway"
+    assert gate.get("/v1/health/gateway") == 404
+    found = requests.get(
+        url, headers={"Authorization": f"Bearer {gate.own}", "Host": "gateway:8080"}, timeout=10
+    )
+    figures = dict(line.split() for line in found.text.splitlines())
+    assert found.headers["Content-Type"] == "text/plain; version=0.0.4"
+    assert figures == {
+        "deckard_gateway_connections_active": "1",
+        "deckard_gateway_connections_writing": "1",  # this question
+        "deckard_gateway_open": "1",
+    }
+
+
 def test_rank_is_passed_on_for_its_own_tool_alone(gate: Gate) -> None:
     for key, rank in ((gate.own, "1"), (None, "1"), (gate.own, "1\t2")):
         assert gate.get("/v1/models", key, **{"X-data-parallel-rank": rank}) == 200

@@ -156,6 +156,10 @@ def _explained_sequence(memory: MemoryPlan) -> list[str]:
 def _fitting(memory: MemoryPlan, limit: int | None) -> list[str]:
     settings = memory.settings
     lines = []
+    if settings.data_parallel > 1:
+        lines.append(
+            f"each rank    all of this is one of {settings.data_parallel} data-parallel ranks; each has as much"
+        )
     for length in lengths(memory):
         fitting = memory.sequences(length)
         vllm = memory.cache.concurrency(memory.blocks, length, settings.tokens_in_flight)

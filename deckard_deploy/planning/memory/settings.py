@@ -31,7 +31,8 @@ class UnknownMemoryError(Exception):
 class CacheSettings(NamedTuple):
     """The settings that, with the architecture, decide the KV cache.
 
-    in_flight: tokens computed in one step. steps: scheduled steps of which none is settled yet.
+    in_flight: tokens computed in one step. steps: scheduled steps of which none is settled yet. data_parallel:
+    ranks that have each such a cache.
     """
 
     max_model_len: int
@@ -42,6 +43,7 @@ class CacheSettings(NamedTuple):
     tensor_parallel: int
     hybrid: bool
     steps: int = 1
+    data_parallel: int = 1
 
     @property
     def tokens_in_flight(self) -> int:
@@ -80,6 +82,7 @@ def cache_settings(resolved: Resolved) -> CacheSettings:
         tensor_parallel=ranks,
         hybrid=serve.get("disable-hybrid-kv-cache-manager") is not True,
         steps=_unsettled_steps(resolved),
+        data_parallel=_int_option(serve, "data-parallel-size", 1),
     )
 
 

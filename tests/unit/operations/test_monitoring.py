@@ -89,8 +89,9 @@ def test_files_for_another_host_have_no_password(tmp_path: Path) -> None:
         write_files(plan, tmp_path / "file")
 
 
-def test_only_a_process_gateway_needs_credentials(fake: FakeDeployment) -> None:
+def test_prometheus_asks_a_gateway_with_credentials(fake: FakeDeployment) -> None:
     assert gateway_credentials(fake.plan(), fake.state) == {}
-    assert gateway_credentials(build_plan(choice("spark")), fake.state) == {}
+    docker = build_plan(choice("spark"))
+    assert gateway_credentials(docker, fake.state) == {KEY_FILE: Keys(fake.state.root).own()}
     plan = build_plan(choice("cpu"), DEFAULT_PATHS._replace(nginx=PurePosixPath("/usr/sbin/nginx")))
     assert gateway_credentials(plan, fake.state) == {KEY_FILE: Keys(fake.state.root).own()}
