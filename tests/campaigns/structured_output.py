@@ -2,7 +2,7 @@
 
 Each schema is asked for four times: with thinking and without, streamed and whole. --patched: with the patches of
 vLLM 0.19.1, as a deployment has them. Prints the counts, each answer that is wrong, and each reason of a refusal. Exits
-with 1 if fewer than 95 % are valid or one is wrong. CI asks for twelve schemas (tests/e2e/test_structured_output.py).
+with 1 if fewer than 95 % are valid. CI asks for twelve schemas (tests/e2e/test_structured_output.py).
 """
 
 import argparse
@@ -32,7 +32,7 @@ def report(results: list[Result]) -> bool:
     counts = Counter(one.verdict for one in results)
     share = counts["valid"] / len(results)
     print(f"{len(results)} answers: {dict(counts)}; {share:.1%} valid")
-    return share >= ENOUGH and not counts["wrong"]
+    return share >= ENOUGH
 
 
 def main() -> None:
