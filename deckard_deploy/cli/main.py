@@ -53,6 +53,7 @@ VERBS = {
     "sbom": "List the components of a deployment as a CycloneDX document.",
     "diagnose": "Find the cause of a failure in a log of vLLM or docker.",
     "doctor": "Check this machine for known problems.",
+    "support": "Collect facts, findings, plans and the ends of logs for a bug report.",
     "completion": "Print the script that makes bash, zsh or fish complete verbs, options and names.",
 }
 # The order of `--help`. A verb that no section has is listed last.
@@ -61,7 +62,7 @@ SECTIONS = {
     "Measure and monitor": "top bench monitor",
     "Plan and write files": "plan render profiles models engines qualify lock sbom",
     "Weights and patches": "pull verify inspect patches",
-    "This machine": "doctor diagnose keys completion",
+    "This machine": "doctor diagnose support keys completion",
 }
 # What other tools call these verbs.
 _MEANT = {

@@ -4,11 +4,13 @@ vLLM binds with SO_REUSEPORT (vllm 0.19.1 entrypoints/openai/api_server.py:497),
 a second server: the two would share the port.
 """
 
+import errno
 import socket
 from pathlib import Path
 
 from deckard_deploy.errors import EnvironmentUnfitError
 
+NO_ADDRESS = "is no address of this machine"
 # include/net/tcp_states.h
 _LISTEN = "0A"
 _ENDING = {"04", "05", "06", "09", "0B"}  # FIN_WAIT1, FIN_WAIT2, TIME_WAIT, LAST_ACK, CLOSING
@@ -35,6 +37,8 @@ def require_free(address: str, port: int) -> None:
 
 def _refuse_bound(address: str, port: int, error: OSError) -> None:
     """Raise EnvironmentUnfitError, unless only connections of a server that has just ended hold the port."""
+    if error.errno == errno.EADDRNOTAVAIL:
+        raise EnvironmentUnfitError(f"{address} {NO_ADDRESS}", hint="ip -brief address") from error
     sockets = _sockets(port)
     listeners = [inode for state, inode in sockets if state == _LISTEN]
     if not listeners and any(state in _ENDING for state, _ in sockets):

@@ -439,7 +439,10 @@ CASES: dict[str, list[RuleCase]] = {
             facts({"port": {"problem": "127.0.0.1:8000 cannot be used: python (pid 4) listens there"}}),
             content_facts=facts({"port": {"problem": "127.0.0.1:8000 cannot be used: it is ours"}}),
             content_target=target(running=True),
-        )
+        ),
+        RuleCase(
+            "fail", "is no address", facts({"port": {"problem": "10.9.9.9 is no address of this machine"}})
+        ),
     ],
     "exposure": [
         RuleCase("fail", "0.0.0.0 is reachable without a key; ufw is off", target=target(address="0.0.0.0")),

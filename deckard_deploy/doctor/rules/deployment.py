@@ -5,6 +5,7 @@ from ipaddress import ip_address
 from deckard_deploy.doctor.facts import Checkpoint, Disk, HostFacts
 from deckard_deploy.doctor.findings import RuleVerdict, fail, fail_if_needed, info, ok, rule, warn
 from deckard_deploy.doctor.target import Target
+from deckard_deploy.system.ports import NO_ADDRESS
 
 IMAGE_GB = 25.0
 HEADROOM_GB = 10.0
@@ -91,7 +92,7 @@ def weights(facts: HostFacts, target: Target) -> RuleVerdict | None:
         if model.repo is None:
             continue
         checkpoint = checkpoints.get(model.model)
-        fix = f"hf download {model.repo} --local-dir {model.folder}"
+        fix = f"deckard-deploy pull --profile {target.profile}"
         if checkpoint is None:
             return info(f"{model.model} is not here: {model.size_gb:g} GB", fix)
         problem = _file_problem(checkpoint)
@@ -159,7 +160,9 @@ def port(facts: HostFacts, target: Target) -> RuleVerdict | None:
         return ok(f"{where} is this deployment")
     if found.problem is None:
         return ok(f"{where} is free")
-    return fail(found.problem, "--port N, or end what listens there: ss -ltnp")
+    if NO_ADDRESS in found.problem:
+        return fail(found.problem, "an address of this machine: ip -brief address")
+    return fail(found.problem, f"--port N, or end what listens there: ss -ltnp 'sport = :{found.port}'")
 
 
 @rule(
@@ -218,7 +221,9 @@ def caches(facts: HostFacts, target: Target) -> RuleVerdict | None:
     for each in facts.cache_folders:
         size_gb = (each.size_bytes or 0) / 1e9
         if size_gb > CACHE_GB:
-            return info(f"{each.path} holds {size_gb:.0f} GB", f"rm -r {each.path}")
+            return info(
+                f"{each.path} holds {size_gb:.0f} GB", f"rm -r {each.path} (the next start compiles again)"
+            )
     for each in facts.cache_folders:
         if each.owner_uid == 0:
             return info(f"owned by root: {each.path}", f"to remove it: sudo rm -r {each.path}")
@@ -336,7 +341,7 @@ def clock(facts: HostFacts, target: Target) -> RuleVerdict | None:
     host = ", ".join(details)
     synchronized = facts.services.clock_synchronized
     if synchronized is None:
-        return info(f"not known; {host}" if host else "not known")
+        return info(f"not known; {host}" if host else "not known", "timedatectl; date")
     if not synchronized:
         return warn(f"not synchronized; {host}", "sudo timedatectl set-ntp true")
     return ok(f"synchronized; {host}")

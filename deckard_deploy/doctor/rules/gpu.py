@@ -257,7 +257,10 @@ def driver(facts: HostFacts, target: Target) -> RuleVerdict | None:
             f"{first.driver}: CUDA graphs deadlock on a GB10", f"go back to a driver {OLDEST_DRIVER}.x"
         )
     if first.compute_capability == SPARK and major > DEADLOCKING_DRIVER:
-        return info(f"{first.driver}: newer than what most Sparks run; 610 has been seen working")
+        return info(
+            f"{first.driver}: newer than what most Sparks run; 610 has been seen working",
+            f"nothing while it works; if the engine hangs: a driver {OLDEST_DRIVER}.x",
+        )
     return ok(str(first.driver))
 
 
@@ -325,7 +328,7 @@ def gpu_processes(facts: HostFacts, target: Target) -> RuleVerdict | None:
     names = ", ".join(map(_process_text, large[:3]))
     if target.running:
         return ok(f"this deployment's: {names}")
-    fix = f"if nobody needs it: kill {large[0].pid}; a deployment of this tool: deckard-deploy down"
+    fix = f"a deployment of this tool: deckard-deploy down; what nobody needs, and then ends: kill {large[0].pid}"
     return fail_if_needed(engine_found and target.unified, f"{len(large)} on the GPU: {names}", fix)
 
 
@@ -349,7 +352,10 @@ def gpu_heat(facts: HostFacts, target: Target) -> RuleVerdict | None:
     if not known:
         return None
     if max(known) >= HOT_C:
-        return warn(f"{max(known)} °C", "give it air, or limit the clock: sudo nvidia-smi -lgc 200,2150")
+        return warn(
+            f"{max(known)} °C",
+            "give it air, or limit the clock, which makes it slower: sudo nvidia-smi -lgc 200,2150",
+        )
     return ok(f"{max(known)} °C")
 
 
@@ -368,7 +374,10 @@ def gpu_clock(facts: HostFacts, target: Target) -> RuleVerdict | None:
     first = busy[0]
     found = f"{first.sm_clock_mhz} MHz, {first.power_w} W at {first.utilization_percent} %"
     if (first.sm_clock_mhz or 0) < SLOW_MHZ or (first.power_w or 0.0) < SLOW_W:
-        return warn(found, "stop the server, unplug the power supply for a minute, start again")
+        return warn(
+            found,
+            "deckard-deploy down, shut the machine down, unplug its power supply for a minute, and start again",
+        )
     return ok(found)
 
 

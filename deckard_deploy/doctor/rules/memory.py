@@ -166,10 +166,18 @@ def swap(facts: HostFacts, target: Target) -> RuleVerdict | None:
     if facts.memory is None:
         return None
     if facts.memory.swap_total_kib == 0:
-        return info("none")
+        return info(
+            "none",
+            "sudo fallocate -l 8G /swapfile && sudo chmod 600 /swapfile && sudo mkswap /swapfile && sudo swapon "
+            "/swapfile (8 GB of disk)",
+        )
     used = facts.memory.swap_total_kib - facts.memory.swap_free_kib
     if used > SWAP_GIB * GIB:
-        return warn(f"{_gib(used)} used", "stop what is not needed, then: sudo swapoff -a && sudo swapon -a")
+        fix = "stop what is not needed: ps aux --sort=-rss | head"
+        # swapoff brings all of it back into memory, and where it does not fit, the kernel ends processes.
+        if facts.memory.available_kib > used + RESERVE_GIB * GIB:
+            fix += "; then, which reads it back into memory: sudo swapoff -a && sudo swapon -a"
+        return warn(f"{_gib(used)} used", fix)
     return ok(f"{_gib(used)} of {_gib(facts.memory.swap_total_kib)} used")
 
 
@@ -306,7 +314,10 @@ def desktop(facts: HostFacts, target: Target) -> RuleVerdict | None:
         return ok("no graphical session")
     if target.utilization >= DESKTOP_UTILIZATION:
         found = f"graphical.target, and utilization is {target.utilization:g}"
-        return warn(found, "sudo systemctl isolate multi-user.target, or --set gpu-memory-utilization=0.75")
+        fix = (
+            "--set gpu-memory-utilization=0.75; or, which ends the graphical session and all programs in it: "
+        )
+        return warn(found, f"{fix}sudo systemctl isolate multi-user.target")
     return ok("graphical")
 
 

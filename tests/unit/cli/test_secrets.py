@@ -1,8 +1,10 @@
 """Secrets planted wherever a user may have them; afterwards no output, file or other program's argv holds one."""
 
+import json
 import os
 import subprocess
 import sys
+import tarfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -100,6 +102,26 @@ def test_no_command_leaks_a_secret(home: Path, work: Path, commands: tuple[str, 
     ]
     assert files or commands not in WRITING
     assert {path: found for path in files if (found := hits(path.read_bytes(), SECRETS))} == {}
+
+
+def test_support_archive_holds_no_secret_and_no_home(home: Path, work: Path) -> None:
+    """The archive is compressed, so its files are read; the canary shows that a release's file is among them."""
+    release = home / "state" / "deployments" / "box" / "releases" / ("a" * 12)
+    release.mkdir(parents=True)
+    planted = {**variables(), "weights": str(home / "models"), "mark": "is-in-the-archive"}
+    (release / "plan.json").write_text(json.dumps(planted))
+    (release / "failure.log").write_text(
+        "".join(f"ERROR {secret} at {home}\n" for secret in variables().values())
+    )
+    output = tool(["support"], work=work, environment=environment(home))
+    assert hits(output, SECRETS) == set()
+    with tarfile.open(work / "deckard-support.tar.gz") as archive:
+        files = {each.name: archive.extractfile(each) for each in archive.getmembers()}
+        content = b"".join(file.read() for file in files.values() if file)
+    assert b"is-in-the-archive" in content
+    assert b"ERROR [secret]" in content
+    assert hits(content, SECRETS) == set()
+    assert str(home).encode() not in content
 
 
 def test_new_key_is_printed_once_and_not_stored(home: Path, work: Path) -> None:
