@@ -63,7 +63,7 @@ TROUBLESHOOTING = """\
 # Troubleshooting
 
 The failures of vLLM and docker that this tool knows, with cause and fix. This file is made from
-`deckard_deploy/failures/known/`; `scripts/generate.py` writes it. To search a log for them, whoever started it:
+`deckard_deploy/failures/known/`; `scripts/generate.py` writes it. To search any log for them:
 
 ```sh
 docker logs NAME 2>&1 | deckard-deploy diagnose -

@@ -134,7 +134,9 @@ PROTECTIONS = (
     ),
     Protection("serve.grpc-port", "a second server, past the gateway", _is_off),
     Protection(
-        "serve.kv-events-config", "a port that tells the tokens of every prompt to whoever connects", _is_off
+        "serve.kv-events-config",
+        "a port that tells the tokens of every prompt to everyone who connects",
+        _is_off,
     ),
     Protection("serve.tool-server", "tools that run the model's own code or ask other hosts", _is_off),
     Protection("serve.enable-log-requests", "prompts in the log", _is_off),

@@ -146,8 +146,8 @@ def run_sweep(
         others = requests_in_flight(plan, deployment)
         if others:
             report.say(
-                f"busy     {deployment.name} answers {others} requests of others: "
-                "the figures are of what they leave"
+                f"busy     {deployment.name} is already busy ({others} requests): "
+                "the results reflect only the remaining capacity"
             )
     folder = deployments[0].directory.bench
     private_folder(folder)

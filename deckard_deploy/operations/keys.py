@@ -96,7 +96,7 @@ def tell_gateways(state_dir: Path | None, report: Reporter) -> None:
                 if reload_gateway_keys(context, directory):
                     report.say(f"gateway  of {name} uses the new keys")
         except DeployError as error:
-            report.say(f"gateway  of {name} may still go by the old keys: {error.message}")
+            report.say(f"gateway  of {name} may still use the old keys: {error.message}")
             failed = error
     if failed:
         raise failed

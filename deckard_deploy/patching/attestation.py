@@ -82,7 +82,7 @@ def verify_attestation(output: str, built: Sequence[BuiltPatch]) -> tuple[Attest
                 faults.append(fault)
     except (ValueError, LookupError, TypeError) as error:
         raise IntegrityError(
-            f"no attestation came back: {output.strip()[:120]!r}", hint="look at the logs"
+            f"no attestation was returned: {output.strip()[:120]!r}", hint="look at the logs"
         ) from error
     if faults:
         message = faults[0]

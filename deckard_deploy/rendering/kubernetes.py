@@ -115,7 +115,7 @@ def _comment(plan: LaunchPlan, cluster: Cluster) -> str:
         f"# Rendered by deckard-deploy {__version__} from plan {plan.hash}.\n"
         f"# The claim {claim_name(plan, cluster)} holds what {' and '.join(commands)} write:\n"
         "# copy DIR there (kubectl cp, to a pod that mounts the claim). Caches appear by themselves.\n"
-        f"# A pod that may ask carries the label {ACCESS_LABEL}: {plan.deployment}, or is in a namespace that "
+        f"# A pod that can use the API has the label {ACCESS_LABEL}: {plan.deployment}, or is in a namespace that "
         "`--admit` names, and has a key:\n"
         f"# deckard-deploy keys access > {ACCESS}\n"
         f"# kubectl create secret generic {secret_name(plan)} {files}\n"

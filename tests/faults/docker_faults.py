@@ -67,7 +67,7 @@ FAULTS = (
     ),
     Fault(
         "F40",
-        "somebody else's container or project has the name",
+        "another user's container or project has the name",
         "3: container … of project … was not started from …; it is left alone",
         (
             "tests/e2e/test_docker_runtime.py::test_foreign_project_is_left_alone",

@@ -26,6 +26,7 @@ FOR_SEVERAL = {
     "test_embedded_scripts": "of tests",
     "test_field_cases": "of tests/support and tests/campaigns",
     "test_layers": "of the whole package",
+    "test_plain_english": "of the pages and messages",
     "test_layout_of_tests": "of tests",
     "test_upgrade": "of tests/campaigns",
     "weights/test_parsers": "fuzzes five modules in one way",

@@ -168,7 +168,7 @@ def port(facts: HostFacts, target: Target) -> RuleVerdict | None:
 @rule(
     "exposure",
     when="fail: an address that others reach, while the server asks for no key; warn: the host's network",
-    why="whoever reaches the port uses the model; docker publishes past ufw",
+    why="everyone who reaches the port can use the model; docker publishes past ufw",
     source="docs.docker.com/engine/network/packet-filtering-firewalls; "
     "vLLM's own key is bypassable: CVE-2026-48746",
 )
@@ -192,7 +192,7 @@ def exposure(facts: HostFacts, target: Target) -> RuleVerdict | None:
 @rule(
     "token-file",
     when="warn: others on this host may read it",
-    why="whoever reads it downloads gated models in your name",
+    why="everyone who reads it can download gated models in your name",
     source="huggingface_hub/constants.py, HF_TOKEN_PATH",
 )
 def token_file(facts: HostFacts, target: Target) -> RuleVerdict | None:
@@ -233,7 +233,7 @@ def caches(facts: HostFacts, target: Target) -> RuleVerdict | None:
 @rule(
     "restart-policy",
     when="warn: always or unless-stopped",
-    why="a server that runs out of memory is then started for ever, on a Spark until the host freezes",
+    why="a server that runs out of memory is then started forever, on a Spark until the host freezes",
     source="vllm-project/vllm issue 46307; compose-spec, restart",
 )
 def restart_policy(facts: HostFacts, target: Target) -> RuleVerdict | None:

@@ -72,7 +72,7 @@ def test_unreachable_gateway_does_not_stop_others(
             assert ('"dk-alice"' in text) is known
     said = capsys.readouterr()
     assert said.out.startswith("dk-alice-")
-    assert [said.err.count(f"gateway  of {name} may still go by the old keys") for name in ("a", "b")] == [
+    assert [said.err.count(f"gateway  of {name} may still use the old keys") for name in ("a", "b")] == [
         2,
         2,
     ]
@@ -95,4 +95,4 @@ def test_interrupted_revocation_is_completed(
     assert (fake.deployment.gateway / "access.conf").read_text() == keys.access()
     said = capsys.readouterr().err
     assert "no key is named 'alice'" in said
-    assert "gateway  of a may still go by the old keys" in said
+    assert "gateway  of a may still use the old keys" in said

@@ -214,7 +214,7 @@ def test_checked_bytecode_is_accepted(container):
     ],
 )
 def test_invalid_attestation_output_is_refused(container, output):
-    with pytest.raises(IntegrityError, match="no attestation came back"):
+    with pytest.raises(IntegrityError, match="no attestation was returned"):
         verify_attestation(output, container.built)
 
 
