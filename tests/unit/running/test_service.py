@@ -1,6 +1,6 @@
 """The unit's file and the commands of systemd. A script stands for systemctl: no systemd runs the tests' machine.
 
-tests/campaigns/boot.py does the same with systemd as pid 1.
+docs/validation/2026-11-30-boot.md has the same with systemd as pid 1.
 """
 
 import os
