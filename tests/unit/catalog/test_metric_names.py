@@ -47,5 +47,5 @@ def test_query_needs_exported_metrics(query: str, *, drafter: bool, exported: bo
 
 
 def test_release_without_list_names_the_known_ones():
-    with pytest.raises(BadInputError, match=r"vllm-0\.0\.1; known: .*vllm-0\.19\.1"):
+    with pytest.raises(BadInputError, match=r"vllm-0\.0\.1 are not listed; known: .*vllm-0\.19\.1"):
         metric_names("vllm-0.0.1")
