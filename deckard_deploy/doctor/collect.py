@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +21,7 @@ Fields = dict[str, Any]
 PortProblem = Callable[[str, int], str | None]
 MAX_FILES = 20_000  # of a cache folder, to add up its size
 MAX_JSON_BYTES = 64 << 20
+_LIBRARY_FOLDERS = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib")
 MAX_DEVICES = 1000  # on the PCI bus
 _LFS_POINTER = b"version https://git-lfs"  # a file that git-lfs did not fetch
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
@@ -48,7 +50,7 @@ def collect(target: Target, host: Host, *, port_problem: PortProblem, quick: boo
     ]
     probes += [disks, checkpoints]  # the disk rule does not count weights that are here
     if not quick:
-        probes += [programs.cuda, programs.kernel_log, programs.services, caches, secrets]
+        probes += [process_parts, programs.cuda, programs.kernel_log, programs.services, caches, secrets]
 
     def run(probe: Callable[[Host, Target], Fields]) -> Fields:
         try:
@@ -89,6 +91,23 @@ def _nvidia_devices(host: Host) -> int | None:
         kind = host.read(f"/sys/bus/pci/devices/{device.name}/class") or ""
         count += vendor.strip() == "0x10de" and kind.startswith("0x03")
     return count
+
+
+def process_parts(host: Host, target: Target) -> Fields:
+    """Read what a plain process needs of this host: shared libraries, and nginx for the gateway."""
+    if target.needs_docker is not False:
+        return {}
+    present = []
+    for name in target.libraries:
+        if any(_holds(host.path(folder), name) for folder in _LIBRARY_FOLDERS):
+            present.append(name)
+    path = f"{host.environment.get('PATH', '')}:/usr/sbin:/sbin"
+    return {"libraries": tuple(present), "nginx": shutil.which("nginx", path=path) is not None}
+
+
+def _holds(folder: Path, library: str) -> bool:
+    """Return True for a library in the folder, or in one of its folders of an architecture."""
+    return (folder / library).exists() or any(folder.glob(f"*-linux-gnu*/{library}"))
 
 
 def _driver_module(host: Host) -> str | None:

@@ -196,7 +196,7 @@ class HostFacts(Fact):
     """All facts of one host.
 
     nvidia_devices: NVIDIA's GPUs on the PCI bus. driver_module: the version of the kernel module that runs.
-    no_proxy_upper: NO_PROXY if no_proxy has another value.
+    no_proxy_upper: NO_PROXY if no_proxy has another value. libraries: those of the engine's that are installed.
     """
 
     format: Literal[1] = 1
@@ -227,6 +227,8 @@ class HostFacts(Fact):
     no_proxy: str = ""
     no_proxy_upper: str | None = None
     services: Services = Services()
+    libraries: tuple[str, ...] | None = None
+    nginx: bool | None = None
 
     @property
     def wsl(self) -> bool:

@@ -296,7 +296,8 @@ def _removes_ipc(host: Host) -> bool | None:
     user = host.environment.get("USER", "")
     if host.read(LOGIND_CONF) is None:
         return None
-    if user == "root" or (user and host.path(f"/var/lib/systemd/linger/{user}").exists()):
+    is_root = user == "root" or host.environment.get("HOME") == "/root"
+    if is_root or (user and host.path(f"/var/lib/systemd/linger/{user}").exists()):
         return False
     value = "yes"
     drop_ins = sorted(host.path(f"{LOGIND_CONF}.d").glob("*.conf"))

@@ -59,6 +59,10 @@ class Target:
     host_network: bool = False
     requires_key: bool = False  # a gateway asks every client for a key
     restart: str | None = None
+    # Of a private environment: GB that it takes if it is not installed yet, and for each shared library that no wheel
+    # has the command that installs it.
+    engine_gb: float = 0.0
+    libraries: Mapping[str, str] = field(default_factory=dict)
     running: bool = False
 
     @property

@@ -1,5 +1,7 @@
 """`doctor`: the findings about this machine, and those that stop `up`."""
 
+import platform
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +20,8 @@ from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.running.deploy import observe
 from deckard_deploy.running.layout import StateDir, home_required, state_directory
+from deckard_deploy.running.process.environment import STAMP
+from deckard_deploy.running.process.locks import LOCKS
 
 # The folders in the user's home that engines outside of this tool compile into.
 _OWN_CACHES = (".cache/vllm", ".cache/flashinfer", ".triton/cache")
@@ -38,7 +42,20 @@ def select_target(choice: Choice, state_dir: Path | None, report: Reporter, *, h
     plan = plan_for_host(resolved, directory, current_plan(directory, resolved.name))
     running = here and _running_plan_hash(directory, plan, report) is not None
     with home_required():
-        return target_for_plan(resolved, plan, models=directory.models, running=running)
+        target = target_for_plan(resolved, plan, models=directory.models, running=running)
+    return _with_environment(target, resolved, directory)
+
+
+def _with_environment(target: Target, resolved: Resolved, directory: StateDir) -> Target:
+    """Return the target with the needs of a private environment: `up` would install it."""
+    lock = LOCKS.get(resolved.engine.dependency_lock or "")
+    if lock is None or target.needs_docker:
+        return target
+    sizes = [route.disk_gb for route in lock.routes if route.machine == platform.machine()]
+    installed = (directory.engines / resolved.engine.name / STAMP).is_file()
+    # The largest route: which one it is, only a trial tells.
+    needed = 0.0 if installed else max(sizes, default=0.0)
+    return replace(target, engine_gb=needed, libraries=lock.libraries)
 
 
 class Examination(NamedTuple):

@@ -407,7 +407,35 @@ CASES: dict[str, list[RuleCase]] = {
             "warn", "vLLM 0.19.1: CVE-2026-48746, CVE-2026-9540, ", target=target(address="192.168.1.20")
         ),
     ],
+    "engine-libraries": [
+        RuleCase(
+            "fail",
+            "libnuma.so.1 is missing",
+            facts({"libraries": []}),
+            target("cpu", libraries={"libnuma.so.1": "apt-get install libnuma1"}),
+            content_facts=facts({"libraries": ["libnuma.so.1"]}),
+            content_target=target("cpu", libraries={"libnuma.so.1": "apt-get install libnuma1"}),
+        )
+    ],
+    "gateway-program": [
+        RuleCase(
+            "info",
+            "no nginx",
+            facts({"nginx": False}),
+            target("cpu"),
+            content_facts=facts({"nginx": True}),
+            content_target=target("cpu"),
+        )
+    ],
     "disk": [
+        RuleCase(
+            "fail",
+            "3 GB free for weights, caches, images (/), 18 GB to come",
+            facts(disks(3)),
+            target("cpu", engine_gb=7.9),
+            content_facts=facts(disks(60)),
+            content_target=target("cpu"),
+        ),
         RuleCase("fail", "30 GB free for weights, caches, images (/), 35 GB to come", facts(disks(30))),
         RuleCase("warn", "60 GB free", facts(disks(60))),
         RuleCase("warn", "30 GB free", facts(disks(30)), ANY, content_target=ANY),

@@ -56,7 +56,7 @@ def _needed_gb(disk: Disk, facts: HostFacts, target: Target) -> float:
             return 0.0
         return IMAGE_GB
     present_gb = {each.model: each.size_bytes / 1e9 for each in facts.checkpoints}
-    needed_gb = 0.0
+    needed_gb = target.engine_gb if disk.purpose == "weights" else 0.0
     for weights in target.weights:
         needed_gb += max(0.0, weights.size_gb - present_gb.get(weights.model, 0.0))
     return needed_gb

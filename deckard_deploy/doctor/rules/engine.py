@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from deckard_deploy.doctor.facts import HostFacts
-from deckard_deploy.doctor.findings import RuleVerdict, ok, rule, warn
+from deckard_deploy.doctor.findings import RuleVerdict, fail, info, ok, rule, warn
 from deckard_deploy.doctor.target import Target
 from deckard_deploy.system.versions import version_numbers
 
@@ -58,3 +58,34 @@ def open_advisories(facts: HostFacts, target: Target) -> RuleVerdict | None:
     if ip_address(target.address).is_loopback:
         return ok(f"{what}; only this host reaches them")
     return warn(what, found[0].mitigation)
+
+
+@rule(
+    "engine-libraries",
+    when="fail: a shared library of the engine is not installed",
+    why="no wheel has it; `up` refuses before it installs the engine",
+    source="deckard_deploy/running/process/locks, NEEDED by vllm/_C*.abi3.so",
+)
+def engine_libraries(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """The host has the libraries of a private environment."""
+    if facts.libraries is None or not target.libraries:
+        return None
+    for name, command in target.libraries.items():
+        if name not in facts.libraries:
+            return fail(f"{name} is missing", f"sudo {command}")
+    return ok(", ".join(target.libraries))
+
+
+@rule(
+    "gateway-program",
+    when="info: nginx is not installed",
+    why="without a gateway every program of this machine reaches the endpoint, and no key is asked for",
+    source="docs/gateway.md",
+)
+def gateway_program(facts: HostFacts, target: Target) -> RuleVerdict | None:
+    """A plain process can have a gateway."""
+    if facts.nginx is None or target.needs_docker is not False:
+        return None
+    if facts.nginx:
+        return ok("nginx")
+    return info("no nginx", "sudo apt-get install nginx-light, then: --set gateway=nginx")

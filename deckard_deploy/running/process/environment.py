@@ -27,7 +27,7 @@ from deckard_deploy.running.process.uv import Uv, uv_binary
 from deckard_deploy.system.commands import Say
 from deckard_deploy.system.files import nearest_existing, write_atomically
 
-_STAMP = "installed.json"
+STAMP = "installed.json"
 _LAYOUT = 1  # of an environment; a new number makes every older environment be rebuilt
 
 
@@ -110,14 +110,14 @@ def _build(uv: Uv, lock: EngineLock, route: TorchRoute) -> Installed:
         _append(site_packages / name, text)
     version = _load_engine(python, lock.check)
     stamp = _expected_stamp(lock) | {"version": version, "torch": route.name}
-    write_atomically(uv.engine_env / _STAMP, json.dumps(stamp, indent=2) + "\n", mode=0o644)
+    write_atomically(uv.engine_env / STAMP, json.dumps(stamp, indent=2) + "\n", mode=0o644)
     uv.say(f"the engine loads: version {version}")
     return Installed(python, version, route.name, reused=False)
 
 
 def _complete(engine_env: Path, lock: EngineLock) -> Installed | None:
     """Return the environment if it is complete and matches the lock."""
-    stamp_file = engine_env / _STAMP
+    stamp_file = engine_env / STAMP
     python = engine_env / "bin" / "python"
     # exists() follows the link to the Python that built the environment.
     if not stamp_file.is_file() or not python.exists():
@@ -164,7 +164,7 @@ def _locked(engine_env: Path, say: Say) -> Iterator[int]:
 
 def _delete(engine_env: Path) -> None:
     # The stamp goes first, so that a partly deleted environment does not count as complete.
-    (engine_env / _STAMP).unlink(missing_ok=True)
+    (engine_env / STAMP).unlink(missing_ok=True)
     if engine_env.exists():
         shutil.rmtree(engine_env)
 

@@ -73,6 +73,47 @@ def test_facts_are_read_from_files_of_a_spark(host: Host, root: Path, program):
     assert (facts.uptime_s, facts.bios, facts.cdi_specs) == (6816, None, ("nvidia.yaml",))
 
 
+def test_parts_of_a_plain_process_are_read(host: Host, root: Path, program):
+    numa = Target(
+        folders=Folders(weights=Path("/"), caches=()), needs_docker=False, libraries={"libnuma.so.1": "x"}
+    )
+    assert collect_facts(numa, host).libraries == ()
+    write_files(root, {"/usr/lib/x86_64-linux-gnu/libnuma.so.1": ""})
+    program("nginx", "exit 0")
+    facts = collect_facts(numa, host)
+    assert (facts.libraries, facts.nginx) == (("libnuma.so.1",), True)
+    assert collect_facts(ANY, host).libraries is None
+
+
+def test_gpus_without_a_driver_are_counted_on_the_bus(host: Host, root: Path):
+    assert collect_facts(ANY, host).nvidia_devices is None
+    devices = {"0": ("0x10de", "0x030200"), "1": ("0x10de", "0x040300"), "2": ("0x8086", "0x030000")}
+    for name, (vendor, kind) in devices.items():
+        folder = f"/sys/bus/pci/devices/{name}"
+        write_files(root, {f"{folder}/vendor": f"{vendor}\n", f"{folder}/class": f"{kind}\n"})
+    write_files(root, {"/sys/module/nvidia/version": "580.95.05\n", "/sys/module/nouveau/x": ""})
+    facts = collect_facts(ANY, host)
+    assert (facts.nvidia_devices, facts.driver_module, facts.nouveau) == (1, "580.95.05", True)
+
+
+def test_both_forms_of_no_proxy_are_read(host: Host):
+    environment = {
+        **host.environment,
+        "http_proxy": "http://p",
+        "no_proxy": "127.0.0.1",
+        "NO_PROXY": "localhost",
+    }
+    facts = collect_facts(ANY, replace(host, environment=environment))
+    assert (facts.proxies, facts.no_proxy, facts.no_proxy_upper) == (
+        ("http_proxy",),
+        "127.0.0.1",
+        "localhost",
+    )
+    environment = {**host.environment, "NO_PROXY": "127.0.0.1"}
+    facts = collect_facts(ANY, replace(host, environment=environment))
+    assert (facts.no_proxy, facts.no_proxy_upper) == ("127.0.0.1", None)
+
+
 def test_empty_host_has_no_facts_and_no_fails(host: Host):
     facts = collect_facts(ANY, host)
     assert (facts.memory, facts.architecture, facts.gpus, facts.kernel) == (None, None, (), None)
