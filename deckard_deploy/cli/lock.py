@@ -1,11 +1,12 @@
 """`lock`: record the exact parts of a deployment, for review and for git."""
 
+import json
 from pathlib import Path
 
 import click
 
 from deckard_deploy import operations
-from deckard_deploy.cli.options import choice_options
+from deckard_deploy.cli.options import choice_options, json_option
 from deckard_deploy.cli.output import say
 from deckard_deploy.cli.reporter import TERMINAL
 from deckard_deploy.operations.options import Choice
@@ -18,7 +19,8 @@ from deckard_deploy.operations.options import Choice
     "--check", is_flag=True, help="Write nothing; print what changed, and exit with code 4 if anything did."
 )
 @click.option("--dry-run", is_flag=True, help="Write nothing; print what would change.")
-def lock(*, choice: Choice, lock_file: Path | None, check: bool, dry_run: bool) -> None:
+@json_option
+def lock(*, choice: Choice, lock_file: Path | None, check: bool, dry_run: bool, as_json: bool) -> None:
     """Resolve models to commits and hashes, images to digests, patches and plugins to hashes.
 
     Entries of other deployments in the same file stay as they are.
@@ -28,11 +30,16 @@ def lock(*, choice: Choice, lock_file: Path | None, check: bool, dry_run: bool) 
       deckard-deploy lock --profile spark
     """
     update = operations.lock.resolve_lock(choice, lock_file, TERMINAL)
-    for line in update.differences:
-        click.echo(line)
+    if as_json:
+        click.echo(
+            json.dumps({"lock_file": str(update.path), "differences": list(update.differences)}, indent=2)
+        )
+    else:
+        for line in update.differences:
+            click.echo(line)
     moved = len(update.differences)
     if check:
-        outcome = f"{moved} things moved" if moved else "nothing moved"
+        outcome = f"{moved} entries changed" if moved else "nothing changed"
         say(f"lock     {update.path}: {outcome}")
         if moved:
             click.get_current_context().exit(4)

@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
 from deckard_deploy import operations
 from deckard_deploy.cli import screens
+from deckard_deploy.cli.names import catalog_names
 from deckard_deploy.cli.options import Command, json_option
 from deckard_deploy.cli.output import say, table
 from deckard_deploy.cli.reporter import TERMINAL
@@ -103,6 +105,15 @@ def diff(names: tuple[str, ...], set_name: str) -> None:
 
 @patches.command()
 @click.option(
+    "-p",
+    "--profile",
+    shell_complete=catalog_names("profiles"),
+    help="Check what the plan of this profile needs, against the release of its engine.",
+)
+@click.option(
+    "-c", "--config", type=click.Path(path_type=Path), help="Check what this deckard.yaml needs, likewise."
+)
+@click.option(
     "--release", metavar="VERSION", help="Read them out of the wheel of that vLLM release, all patches."
 )
 @set_option
@@ -115,7 +126,7 @@ def check(
     drafter: bool,
     quantization: str,
     as_json: bool,
-    **source: str | None,
+    **more: Any,
 ) -> None:
     """Check that the patches fit an engine's files.
 
@@ -125,15 +136,21 @@ def check(
     Example:
       deckard-deploy patches check --image vllm/vllm-openai:v0.19.1-cu130 --no-drafter
     """
+    profile, config = more.pop("profile"), more.pop("config")
     patch_set = operations.patch_check.find_patch_set(set_name)
-    if release is not None:
-        if any(source.values()):
-            raise BadInputError("--release cannot be combined with --image, --package or --wheel")
-        origin, verdicts = operations.patch_check.check_wheel_of(patch_set, release)
+    if (release is not None or profile or config) and any(more.values()):
+        raise BadInputError(
+            "--release, --profile and --config cannot be combined with --image, --package or --wheel"
+        )
+    if profile or config:
+        choice = Choice(profile=profile, config=config, detect=True)
+        origin, verdicts = operations.patch_check.check_needed(choice, TERMINAL)
+    elif release is not None:
+        origin, verdicts = operations.patch_check.check_wheel_of(patch_set, release, TERMINAL)
     else:
         variant = operations.patch_check.Variant(drafter, quantization)
-        origin, verdicts = operations.patch_check.check_source(patch_set, source, variant, TERMINAL)
-    say(f"{set_name} against {origin}")
+        origin, verdicts = operations.patch_check.check_source(patch_set, more, variant, TERMINAL)
+    say(f"patches  against {origin}")
     if as_json:
         click.echo(json.dumps([screens.patches.verdict_json(verdict) for verdict in verdicts], indent=2))
     else:

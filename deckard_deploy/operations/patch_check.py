@@ -70,13 +70,30 @@ def check_source(
     return base.origin, check(patch_set, base, drafter=variant.drafter, quantization=variant.quantization)
 
 
-def check_wheel_of(patch_set: PatchSet, release: str) -> tuple[str, tuple[PatchVerdict, ...]]:
+def check_needed(choice: Choice, report: Reporter) -> tuple[str, tuple[PatchVerdict, ...]]:
+    """Return the verdicts on the patches that a choice needs, against the wheel of its engine's release.
+
+    No docker is needed, so that CI can check a deckard.yaml. Raises the errors of `check_wheel_of`.
+    """
+    resolved = resolve_choice(choice, report)
+    engine = resolved.engine
+    if engine.patch_set is None:
+        return f"{engine.name}, which needs no patch", ()
+    origin, verdicts = check_wheel_of(load_patch_set(engine.patch_set), engine.vllm_version, report)
+    needed = {patch.name for patch in needed_patches(resolved)}
+    return origin, tuple(verdict for verdict in verdicts if verdict.name in needed)
+
+
+def check_wheel_of(
+    patch_set: PatchSet, release: str, report: Reporter
+) -> tuple[str, tuple[PatchVerdict, ...]]:
     """Return the wheel of a vLLM release, and the verdicts on all patches.
 
     Raises BadInputError, NetworkError.
     """
     if not re.fullmatch(r"[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}", release):
         raise BadInputError(f"release {release!r}: a version such as 0.19.1 was expected")
+    report.say(f"reading  the wheel of vLLM {release} (the package index, or the cache)")
     targets = [patch.target for patch in patch_set.patches]
     base = wheel.from_wheel(wheel.release_wheel(release), targets, missing_ok=True)
     return base.origin, check_release(patch_set, base, release)
@@ -87,7 +104,7 @@ def matrix(
 ) -> Iterator[tuple[str, tuple[PatchVerdict, ...]]]:
     """Yield each release with the verdict of every patch, read from the releases' wheels."""
     for release in releases or RELEASES:
-        origin, verdicts = check_wheel_of(patch_set, release)
+        origin, verdicts = check_wheel_of(patch_set, release, report)
         report.say(f"{release}: {origin}")
         yield release, verdicts
 

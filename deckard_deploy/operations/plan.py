@@ -330,7 +330,7 @@ def does_not_fit(memory: MemoryPlan, changes: tuple[MemoryChange, ...]) -> DoesN
     if not hint and memory.available is not None:
         hint = "stop what holds the memory; deckard-deploy doctor says what that may be"
     return DoesNotFitError(
-        f"it does not fit: {memory.problem(Level.LOW)}",
+        f"it does not fit: {memory.problem()}",
         hint=hint or "a GPU with more memory, or a smaller model",
     )
 

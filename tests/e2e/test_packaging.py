@@ -81,3 +81,67 @@ def test_builds_are_reproducible(tmp_path: Path) -> None:
         built.append({file.name: file.read_bytes() for file in out.iterdir()})
     assert len(built[0]) == 2
     assert built[0] == built[1]
+
+
+PROGRAM = "deckard-deploy"
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The two places to install from: a wheel, and the git address of a clone."""
+    folder = tmp_path_factory.mktemp("sources")
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, REPOSITORY)
+    (wheel,) = folder.glob("*.whl")
+    # A commit of its own: the checkout under test may have changes, and a shallow clone cannot be cloned.
+    clone = folder / "clone"
+    run("git", "-C", REPOSITORY, "checkout-index", "--all", f"--prefix={clone}/")
+    run("git", "init", "--quiet", clone)
+    run("git", "-C", clone, "add", "--all")
+    run(
+        "git",
+        "-C",
+        clone,
+        "-c",
+        "user.name=t",
+        "-c",
+        "user.email=t@localhost",
+        "commit",
+        "--quiet",
+        "-m",
+        "all",
+    )
+    return {"wheel": f"{PROGRAM} @ {wheel.as_uri()}", "git": f"{PROGRAM} @ git+{clone.as_uri()}"}
+
+
+def works(program: Path) -> bool:
+    return "deckard-31b" in run(program, "render", "command", "--profile", "spark")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["wheel", "git"])
+@pytest.mark.parametrize("installer", ["uv", "pip", "pipx"])
+def test_program_is_installed_and_removed(
+    sources: dict[str, str], installer: str, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a clean environment, with its dependencies from the package index."""
+    tools = {"UV_TOOL_DIR": "uv", "UV_TOOL_BIN_DIR": "bin", "PIPX_HOME": "pipx", "PIPX_BIN_DIR": "bin"}
+    for name, folder in tools.items():
+        monkeypatch.setenv(name, str(tmp_path / folder))
+    program = tmp_path / "bin" / PROGRAM
+    if installer == "uv":
+        uv = Path(sys.executable).with_name("uv")
+        run(uv, "tool", "install", "--quiet", "--python", sys.executable, sources[source])
+        assert works(program)
+        run(uv, "tool", "uninstall", "--quiet", PROGRAM)
+    elif installer == "pip":
+        venv.create(tmp_path, with_pip=True, symlinks=True)
+        run(tmp_path / "bin" / "pip", "install", "--quiet", sources[source])
+        assert works(program)
+        run(tmp_path / "bin" / "pip", "uninstall", "--quiet", "--yes", PROGRAM)
+    else:
+        venv.create(tmp_path / "own", with_pip=True, symlinks=True)
+        run(tmp_path / "own" / "bin" / "pip", "install", "--quiet", "pipx")
+        run(tmp_path / "own" / "bin" / "pipx", "install", "--quiet", sources[source])
+        assert works(program)
+        run(tmp_path / "own" / "bin" / "pipx", "uninstall", PROGRAM)
+    assert not program.exists()

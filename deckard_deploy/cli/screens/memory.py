@@ -13,6 +13,7 @@ from deckard_deploy.planning.memory.fit import (
 from deckard_deploy.planning.memory.parts import Level, MemoryPart, readable_bytes
 from deckard_deploy.system.unknown import Unknown
 
+ROUNDED = 100  # sequences, from which vLLM's own number has no decimals here
 BAR = 62  # characters, so that a line has fewer than 80
 _SIGNS = {"weights": "#", "drafter": "+", "engine": "=", "CUDA graphs": "~"}
 _KV_SIGN, _FREE_SIGN = "k", "."
@@ -106,7 +107,7 @@ def _range(part: MemoryPart) -> str:
 
 
 def _kv_cache(memory: MemoryPlan) -> str:
-    origin = "fixed" if memory.fixed_kv_bytes else "what is left"
+    origin = "fixed" if memory.fixed_kv_bytes else "the rest"
     size = readable_bytes(max(0, memory.kv_bytes()))
     return f"{size} ({origin}): {memory.tokens:,} tokens as vLLM counts"
 
@@ -163,10 +164,12 @@ def _fitting(memory: MemoryPlan, limit: int | None) -> list[str]:
     for length in lengths(memory):
         fitting = memory.sequences(length)
         vllm = memory.cache.concurrency(memory.blocks, length, settings.tokens_in_flight)
-        lines.append(f"fits         {fitting} sequences of {length:,} tokens; vLLM counts {vllm:.2f}")
+        noun = "sequence" if fitting == 1 else "sequences"
+        counted = f"{vllm:,.2f}" if vllm < ROUNDED else f"{vllm:,.0f}"
+        lines.append(f"fits         {fitting:,} {noun} of {length:,} tokens; vLLM counts {counted}")
     if settings.max_num_seqs < memory.sequences(settings.max_model_len):
-        at_once = f"{settings.max_num_seqs} run at once (max-num-seqs)"
-        lines.append(f"             {at_once}; the rest keeps prefixes for later")
+        at_once = f"{settings.max_num_seqs} run concurrently (max-num-seqs)"
+        lines.append(f"             {at_once}; the rest caches prefixes")
     longest = memory.longest(limit or memory.settings.max_model_len)
     line = f"largest      a context of {longest:,} tokens, alone"
     if longest == limit:
@@ -181,7 +184,7 @@ def _fitting(memory: MemoryPlan, limit: int | None) -> list[str]:
 def _unfitting(memory: MemoryPlan, changes: tuple[MemoryChange, ...]) -> list[str]:
     lines = wrapped(f"fits         {_VERDICTS[memory.verdict]}: {memory.problem()}")
     for change in changes:
-        lines.append(f"  it would   {' '.join(change.options)}")
+        lines.append(f"  to fit     {' '.join(change.options)}")
     return lines
 
 

@@ -48,7 +48,7 @@ def speed_lines(resolved: Resolved) -> list[str]:
     _, roofline = speed
     ceiling = roofline.tokens_per_s(1, CONTEXTS[0])
     reached = _reached_speed(roofline, ceiling)
-    lines = wrapped(f"speed        at most {ceiling:.1f} tok/s for one sequence; {reached}")
+    lines = wrapped(f"speed        at most {_rate(ceiling)} tok/s for one sequence; {reached}")
     drafting = drafting_of(resolved)
     if drafting and resolved.drafter:
         lines += _drafter_lines(resolved.drafter, drafting)
@@ -125,9 +125,14 @@ def measured_json(record: "SpecRecord | None") -> dict[str, Any] | None:
 
 def _reached_speed(roofline: Roofline, ceiling: float) -> str:
     if roofline.efficiency is None:
-        return "what is reached on this hardware: unknown"
+        return "no published run on this hardware"
     share = roofline.efficiency.value
-    return f"about {ceiling * share:.1f} ({share:.0%}) were reached"
+    return f"published runs reach about {_rate(ceiling * share)} ({share:.0%})"
+
+
+def _rate(tokens_per_s: float) -> str:
+    """Return tokens per second; from 1,000 on without decimals, which are not known."""
+    return f"{tokens_per_s:,.1f}" if tokens_per_s < 1000 else f"{tokens_per_s:,.0f}"
 
 
 def _drafter_lines(drafter: ModelSpec, drafting: DraftingEstimate) -> list[str]:

@@ -144,3 +144,16 @@ def test_lock_has_drafter(hub, tmp_path):
     assert run(["lock", *SPARK, "--drafter", "mtp"]) == 0
     models = json.loads((tmp_path / "deckard.lock").read_text())["models"]
     assert models["gemma-4-31b-assistant"]["license"] == "apache-2.0"
+
+
+@pytest.mark.usefixtures("hub")
+def test_check_prints_json(tmp_path, capsys):
+    assert run(["lock", *SPARK]) == 0
+    capsys.readouterr()
+    assert run(["lock", *SPARK, "--check", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"lock_file": "deckard.lock", "differences": []}
+    lock = json.loads((tmp_path / "deckard.lock").read_text())
+    lock["models"]["deckard-31b"]["commit"] = "0" * 40
+    (tmp_path / "deckard.lock").write_text(json.dumps(lock))
+    assert run(["lock", *SPARK, "--check", "--json"]) == 4
+    assert "deckard-31b" in " ".join(json.loads(capsys.readouterr().out)["differences"])

@@ -67,6 +67,7 @@ def test_list_marks_needed_patches(options, needed, capsys):
         (["--release", "latest"], "a version such as 0.19.1 was expected"),
         (["--release", ""], "a version such as 0.19.1 was expected"),
         (["--release", "0.19.1", "--wheel", "x.whl"], "cannot be combined"),
+        (["--profile", "spark", "--wheel", "x.whl"], "cannot be combined"),
         (["--image", ""], "cannot be empty"),
     ],
 )
@@ -158,3 +159,13 @@ def test_wheel_has_hash_of_the_plan(capsys, tmp_path: Path):
     told = json.loads(capsys.readouterr().out)
     assert told["sha256"] == plugin.wheel_sha256("nvfp4-awq")
     assert hashlib.sha256(Path(told["path"]).read_bytes()).hexdigest() == told["sha256"]
+
+
+def test_deckard_yaml_without_patches_fits(capsys, tmp_path: Path):
+    """vLLM 0.32.0 needs no patched file, so nothing is downloaded."""
+    config = tmp_path / "deckard.yaml"
+    config.write_text("profile: spark\nengine: vllm-0.32.0\n")
+    assert run(["patches", "check", "-c", str(config), "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == []
+    assert "vllm-0.32.0, which needs no patch" in captured.err

@@ -71,6 +71,24 @@ def test_screen_is_golden(name: str, capsys: pytest.CaptureFixture[str]) -> None
     assert found.isascii()
 
 
+def test_screen_and_error_have_one_number(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is left for the KV cache was 4.1 GiB on the screen and 7.1 GiB in the error."""
+    assert run(["plan", *SCREENS["rtx-5090-no"]]) == 9
+    captured = capsys.readouterr()
+    on_screen = re.search(r"NO: (.*? are left)", " ".join(captured.out.split()))
+    assert on_screen
+    assert f"error: it does not fit: {on_screen[1]}" in " ".join(captured.err.split())
+
+
+def test_large_numbers_have_separators_and_no_false_digits(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plan", "--profile", "b200", "--set", "max-model-len=16"]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"fits +[0-9]{1,3}(,[0-9]{3})+ sequences of 16 tokens; vLLM counts [0-9,]+\n", text), (
+        text
+    )
+    assert not re.search(r"\d{4,}\.\d", text)
+
+
 EXPLAINED = [
     ["--profile", "spark"],
     ["--profile", "spark", "--drafter", "deckard-e4b"],

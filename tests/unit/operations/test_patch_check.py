@@ -66,7 +66,7 @@ def test_other_files_do_not_fit(package: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("release", ["latest", "", "0.20", "0.19.1.post1"])
 def test_release_must_be_three_numbers(release: str) -> None:
     with pytest.raises(BadInputError, match=r"a version such as 0\.19\.1 was expected"):
-        check_wheel_of(PATCH_SET, release)
+        check_wheel_of(PATCH_SET, release, SILENT)
 
 
 def test_wheel_has_planned_hash(tmp_path: Path) -> None:
