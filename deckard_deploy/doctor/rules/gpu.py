@@ -376,8 +376,8 @@ def gpu_clock(facts: HostFacts, target: Target) -> RuleVerdict | None:
     found = f"{first.sm_clock_mhz} MHz, {first.power_w} W at {first.utilization_percent} %"
     if (first.sm_clock_mhz or 0) < SLOW_MHZ or (first.power_w or 0.0) < SLOW_W:
         return warn(
-            found,
-            "deckard-deploy down, shut the machine down, unplug its power supply for a minute, and start again",
+            f"{found}: wedged in a kernel, or stuck in a low-power state",
+            "deckard-deploy down, then up; if it stays so: shut the machine down, unplug its power supply for a minute",
         )
     return ok(found)
 
