@@ -12,6 +12,7 @@ from deckard_deploy.errors import BadInputError
 from deckard_deploy.resources import catalog_dir
 from deckard_deploy.system.suggestion import closest
 
+_LISTED = 12  # names in an error
 SpecT = TypeVar("SpecT", bound=Spec)
 
 
@@ -73,7 +74,9 @@ def _load(kind: Kind, name: str, spec: type[SpecT]) -> SpecT:
     path = catalog_dir() / kind / f"{name}.yaml"
     known = names(kind)
     if name not in known:
-        hint = closest(name, known) or "; known: " + ", ".join(known)
+        # A list of all models would be longer than the line that a terminal shows.
+        known_names = f"; known: {', '.join(known)}" if len(known) <= _LISTED else ""
+        near = closest(name, known) or known_names
         noun = "compatibility line" if kind == "compat" else kind.removesuffix("s")
-        raise BadInputError(f"no {noun} named {name[:80]!r}{hint}")
+        raise BadInputError(f"no {noun} named {name[:80]!r}{near}", hint=f"deckard-deploy {kind}")
     return validate(strict_yaml.parse(read_text(path), source=path.name), spec)

@@ -107,7 +107,7 @@ def test_engine_fields_are_consistent(name: str) -> None:
     ("kind", "name", "message"),
     [
         ("profiles", "sparc", "no profile named 'sparc'; did you mean 'spark'?"),
-        ("models", "llama", "no model named 'llama'; known: deckard-31b"),
+        ("models", "llama", "no model named 'llama'"),
         ("engines", "../profiles/spark", "no engine named '../profiles/spark'; known:"),
         ("compat", "sead", "no compatibility line named 'sead'; did you mean 'seed'?"),
     ],
