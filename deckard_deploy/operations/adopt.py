@@ -9,6 +9,7 @@ from deckard_deploy.operations.deployments import open_deployment
 from deckard_deploy.operations.gateway import ensure_gateway_files, reload_gateway_keys
 from deckard_deploy.operations.patch_files import attest, attest_plugin
 from deckard_deploy.operations.readiness import probe
+from deckard_deploy.operations.release import record_asked
 from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.running.deploy import DeploymentContext
@@ -46,6 +47,8 @@ def run(folder: Path, state_dir: Path | None, report: Reporter, *, dry_run: bool
         directory.create(plan.deployment)
         with lock_deployment(context.releases.deployment, verb="adopt"):
             release = context.releases.store(record.plan, _contents(folder, plan, adopted)).load()
+            # So that `up` with the same choice leaves the stack alone, and with another one replaces it.
+            record_asked(release, context.releases, record.asked)
             launch = _launch(release, record.launch_id, seen)
             release.record(launch)
             try:

@@ -33,7 +33,8 @@ _OF_MACHINE = frozenset({rendering.ENVIRONMENT})
 class FolderRecord(BaseModel):
     """The content of deckard.json: what rendered a folder, and from what.
 
-    config: relative to the folder. models: the folder of the weights, if one was named. files: the SHA-256 of
+    config: relative to the folder. models: the folder of the weights, if one was named. asked: the choice,
+    as `Resolved.asked`. files: the SHA-256 of
     each rendered file.
     """
 
@@ -46,6 +47,7 @@ class FolderRecord(BaseModel):
     config: str | None
     settings: list[str]
     models: str | None
+    asked: str
     files: dict[str, str]
 
     @field_validator("files")
@@ -85,6 +87,7 @@ def write_folder(  # noqa: PLR0913  one parameter per option
         config=_config_of(choice, folder),
         settings=list(choice.settings),
         models=models_dir,
+        asked=resolved.asked,
         files=_hashes(plan, texts),
     )
     _build(plan, folder, wheel, report)
