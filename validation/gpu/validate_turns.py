@@ -5,7 +5,7 @@ engine in turn, now in this order, now in the other, so that the machine's state
 always right, and so every engine of one format has to write the same text. On an sm_90 machine with PyTorch, from the
 repository's root, with an archive of bundle.py unpacked in SITE:
 
-    python3 -m validation.gpu.validate_turns run --site SITE --out DIR [--seconds 530] CASE...
+    python3 -m validation.gpu.validate_turns run CASE... --site SITE --out DIR [--seconds 530] [--points 1x1024 ...]
 Then, where deckard_deploy runs (`run` prints it too):
     python -m validation.gpu.validate_turns table DIR/turns.json
 
