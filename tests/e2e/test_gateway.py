@@ -26,15 +26,26 @@ from deckard_deploy.running.gateway import files
 from deckard_deploy.running.gateway.keys import Keys
 from deckard_deploy.running.layout import StateDir
 from deckard_deploy.running.process.runtime import ProcessRuntime
-from deckard_deploy.running.process.supervision import ServerState
+from deckard_deploy.running.process.supervision import GATEWAY_LOG, ServerState
 from deckard_deploy.running.releases import Releases
 from tests.e2e.clients import until_ready
-from tests.e2e.gateway_attacks import CHAT, HOSTS, ROUTES, Attack, answers, attacks, got_through, request
+from tests.e2e.gateway_attacks import (
+    CHAT,
+    HOSTS,
+    MESSAGE,
+    ROUTES,
+    Attack,
+    answers,
+    attacks,
+    got_through,
+    request,
+)
 from tests.e2e.neighbour import listening, listening_in_own_network, neighbour
 from tests.support.ports import free_port
 
 pytestmark = pytest.mark.vllm
 MODEL, KEY = "tiny-gemma4", "sk-bare-0123456789"
+JSON = {"Content-Type": "application/json"}
 ALLOWED = {  # what vLLM may hear
     ("POST", "/v1/chat/completions"), ("POST", "/v1/completions"), ("POST", "/v1/responses"), ("POST", "/v1/messages"),
     ("POST", "/v1/messages/count_tokens"), ("GET", "/v1/models"), ("GET", "/health"), ("GET", "/metrics"),
@@ -270,7 +281,12 @@ def test_log_has_no_key_and_no_prompt(guarded: GuardedEngine) -> None:
     requests.get(
         f"{guarded.base_url}/models?key=xylophone", headers=guarded.headers(guarded.alice), timeout=10
     )
-    log = guarded.log.read_text(errors="replace")
+    requests.post(
+        f"{guarded.base_url}/messages", data=MESSAGE, headers={"x-api-key": guarded.alice, **JSON}, timeout=60
+    )
+    log = guarded.log.with_name(GATEWAY_LOG).read_text(errors="replace")
+    log += guarded.log.read_text(errors="replace")
+    assert 'gateway dk-alice "/v1/messages" 200' in log
     assert 'gateway dk-alice "/v1/chat/completions" 200' in log
     assert secret not in log
     assert "xylophone" not in log
