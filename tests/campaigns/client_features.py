@@ -39,6 +39,8 @@ SCHEMA = {
 FUNCTION = {"name": "get_weather", "description": "The weather of the coming days.", "parameters": SCHEMA}
 TOOLS = [{"type": "function", "function": FUNCTION}]
 CALL = {"days": 3}
+# By itself the tiny model calls get_weather: only a grammar makes it call another tool.
+OTHER = [{"type": "function", "function": {**FUNCTION, "name": "pick_days"}}]
 
 
 class Weather(BaseModel):
@@ -103,12 +105,16 @@ def openai_schema(**more: object) -> None:
 
 
 def openai_required() -> None:
-    fits(chat(tools=TOOLS, tool_choice="required").message.tool_calls[0].function.arguments)
+    call = chat(tools=OTHER, tool_choice="required").message.tool_calls[0].function
+    same(call.name, "pick_days")
+    fits(call.arguments)
 
 
 def openai_named() -> None:
-    named = {"type": "function", "function": {"name": "get_weather"}}
-    fits(chat(tools=TOOLS, tool_choice=named).message.tool_calls[0].function.arguments)
+    named = {"type": "function", "function": {"name": "pick_days"}}
+    call = chat(tools=[*TOOLS, *OTHER], tool_choice=named).message.tool_calls[0].function
+    same(call.name, "pick_days")
+    fits(call.arguments)
 
 
 def openai_thinking() -> None:
@@ -140,7 +146,7 @@ def openai_models() -> None:
 
 def messages(**more: object) -> object:
     more.setdefault("messages", ASK)
-    return ANTHROPIC.messages.create(model=MODEL, max_tokens=64, temperature=0, **more)
+    return ANTHROPIC.messages.create(model=MODEL, max_tokens=64, **more)
 
 
 ANTHROPIC_TOOLS = [{"name": "get_weather", "description": "The weather.", "input_schema": SCHEMA}]
@@ -152,7 +158,7 @@ def anthropic_count() -> None:
 
 
 def anthropic_stream() -> None:
-    with ANTHROPIC.messages.stream(model=MODEL, max_tokens=64, temperature=0, messages=ASK) as stream:
+    with ANTHROPIC.messages.stream(model=MODEL, max_tokens=64, messages=ASK) as stream:
         same("".join(stream.text_stream), TEXT)
 
 

@@ -13,8 +13,10 @@ FOLDER/results.json; with --docs, docs/clients.md gets the table. Exits with 1 i
 """
 
 import argparse
+import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -35,6 +37,7 @@ CONTEXT = 131072
 NAME, MODEL = "clients", "tiny-long"
 PAGE, START, END = ROOT / "docs/clients.md", "<!-- campaign: clients -->", "<!-- end -->"
 HERE = Path(__file__).parent
+TEXTS = ("Hello, this is a rehearsal.", "Here is my answer.")  # the second: after a thought
 AGENT_S = 150
 
 
@@ -197,9 +200,9 @@ def agents(place: Place, folder: Path) -> Iterator[Result]:
     found = {"OPENCODE_CONFIG": str(home / "opencode.json"), "CODEX_HOME": str(home)}
     said = agent(place, folder, home, ["opencode", "run", "--format", "json", "Hello?"], found)
     # Each has tools of its own, and the tiny model calls get_weather: the client refuses that, and asks again.
-    yield place_result(place, "opencode", "a prompt", "Hello, this is a rehearsal." in said, said)
+    yield place_result(place, "opencode", "a prompt", answered(said), said)
     said = agent(place, folder, home, ["codex", "exec", "--skip-git-repo-check", "--json", "Hello?"], found)
-    yield place_result(place, "Codex", "a prompt", "Hello, this is a rehearsal." in said, said)
+    yield place_result(place, "Codex", "a prompt", answered(said), said)
 
 
 def claude_code(place: Place, endpoint: connect.Endpoint, folder: Path, home: Path) -> Iterator[Result]:
@@ -207,14 +210,15 @@ def claude_code(place: Place, endpoint: connect.Endpoint, folder: Path, home: Pa
     exports = connect.CLIENTS["claude-code"].configuration(endpoint).replace("\nclaude\n", "\n")
     print_json = "claude -p 'Hello?' --output-format stream-json --verbose"
     without = agent(place, folder, home, ["sh", "-c", f"{exports}{print_json} --tools ''"], {})
-    yield place_result(
-        place, "Claude Code", "a prompt", '"result":"Hello, this is a rehearsal."' in without, without
-    )
-    said = agent(place, folder, home, ["sh", "-c", f"{exports}{print_json}"], {})
-    round_trip = all(
-        mark in said for mark in ('"tool_use"', '"tool_result"', '"result":"Hello, this is a rehearsal."')
-    )
+    yield place_result(place, "Claude Code", "a prompt", answered(without), without)
+    said = agent(place, folder, home, ["sh", "-c", f"{exports}{print_json} --tools Bash"], {})
+    round_trip = '"tool_use"' in said and '"tool_result"' in said and answered(said)
     yield place_result(place, "Claude Code", "a tool's round trip", round_trip, said)
+
+
+def answered(said: str) -> bool:
+    """Return True if a program has printed the answer of the tiny model's script."""
+    return any(text in said for text in TEXTS)
 
 
 def agent(place: Place, folder: Path, home: Path, command: list[str], more: dict[str, str]) -> str:
@@ -223,25 +227,27 @@ def agent(place: Place, folder: Path, home: Path, command: list[str], more: dict
         "PATH": f"{folder}/npm/node_modules/.bin:{os.environ['PATH']}", "HOME": str(home), "DECKARD_KEY": place.key,
         "IS_SANDBOX": "1", **more,
     }  # fmt: skip
-    try:
-        done = subprocess.run(
-            command, env=environment, cwd=home / "work", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, errors="replace", check=False, timeout=AGENT_S,
-        )  # fmt: skip
-        said = done.stdout
-    except subprocess.TimeoutExpired as error:
-        said = f"{(error.stdout or b'').decode(errors='replace')}\nno end within {AGENT_S} s"
-    (home / f"{command[0]}-{len(list(home.glob('*.log')))}.log").write_text(said)
-    return said
+    log = home / f"{command[0]}-{len(list(home.glob('*.log')))}.log"
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            command, env=environment, cwd=home / "work", stdin=subprocess.DEVNULL, stdout=output,
+            stderr=subprocess.STDOUT, start_new_session=True,
+        ) as program,
+    ):  # fmt: skip
+        try:
+            program.wait(AGENT_S)
+        except subprocess.TimeoutExpired:
+            output.write(f"\nno end within {AGENT_S} s\n".encode())
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(program.pid, signal.SIGKILL)  # it may have left children that go on asking
+    return log.read_text(errors="replace")
 
 
 def place_result(place: Place, client: str, feature: str, ok: bool, said: str) -> Result:  # noqa: FBT001  a verdict
     """Return the result of a program; what it has said last is the detail if it is not ok."""
     detail = "" if ok else " ".join(said.replace(place.key, "KEY").split())[-300:]
-    refused = not ok and any(mark in said for mark in ("400", "404", "401"))
-    return Result(
-        place.engine, place.way, client, feature, "ok" if ok else "refused" if refused else "wrong", detail
-    )
+    return Result(place.engine, place.way, client, feature, "ok" if ok else "wrong", detail)
 
 
 def violations(results: list[Result]) -> list[str]:
