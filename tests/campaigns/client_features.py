@@ -1,8 +1,8 @@
 """The features of Python's client libraries against an endpoint, one JSON line each: {client, feature, result, detail}.
 
-argv: base URL (ending in /v1) and model; the key is in DECKARD_KEY. It runs with the Python of an environment that has
-the libraries, not with the tool's own. A result is `ok`, `refused` (the endpoint said no, with its reason in `detail`),
-or `wrong` (another answer than the tiny model's script).
+argv: base URL (ending in /v1), model, and the clients to run (default: all). The key is in DECKARD_KEY. It runs with
+the Python of an environment that has the libraries, not with the tool's own. A result is `ok`, `refused` (the endpoint
+said no, with its reason in `detail`), or `wrong` (another answer than the tiny model's script).
 """
 
 # The libraries are in an environment of their own.
@@ -146,7 +146,7 @@ def openai_models() -> None:
 
 def messages(**more: object) -> object:
     more.setdefault("messages", ASK)
-    return ANTHROPIC.messages.create(model=MODEL, max_tokens=64, **more)
+    return ANTHROPIC.messages.create(model=MODEL, **{"max_tokens": 64, **more})
 
 
 ANTHROPIC_TOOLS = [{"name": "get_weather", "description": "The weather.", "input_schema": SCHEMA}]
@@ -182,7 +182,9 @@ def anthropic_tool_result() -> None:
 
 
 def anthropic_thinking() -> None:
-    said = messages(thinking={"type": "enabled", "budget_tokens": 1024}, extra_body=THINK).content
+    said = messages(
+        thinking={"type": "enabled", "budget_tokens": 1024}, max_tokens=2048, extra_body=THINK
+    ).content
     same([block.type for block in said], ["thinking", "text"])
 
 
@@ -298,6 +300,8 @@ def tried(feature: object) -> tuple[str, str]:
 
 
 for (library, name), feature in FEATURES.items():
+    if library not in (sys.argv[3:] or [library]):
+        continue
     result, detail = tried(feature)
     detail = " ".join(detail.replace(KEY, "KEY").split())[:300]
     print(json.dumps({"client": library, "feature": name, "result": result, "detail": detail}), flush=True)
