@@ -123,10 +123,12 @@ def served(engine: str, folder: Path) -> Iterator[list[Place]]:
     try:
         command = [sys.executable, forward.__file__, "vllm.sock", "127.0.0.1", str(direct)]
         with subprocess.Popen(command, cwd=folder / "home/deployments" / NAME) as forwarder:
-            eventually(lambda: answers(direct))
-            gateway = Place(engine, "gateway", f"http://127.0.0.1:{port}/v1", MODEL, key)
-            yield [gateway, gateway._replace(way="direct", base_url=f"http://127.0.0.1:{direct}/v1")]
-            forwarder.terminate()
+            try:
+                eventually(lambda: answers(direct))
+                gateway = Place(engine, "gateway", f"http://127.0.0.1:{port}/v1", MODEL, key)
+                yield [gateway, gateway._replace(way="direct", base_url=f"http://127.0.0.1:{direct}/v1")]
+            finally:
+                forwarder.terminate()
     finally:
         tool(folder, "down", "--name", NAME)
         tool(folder, "keys", "revoke", engine.replace(".", "-"))
