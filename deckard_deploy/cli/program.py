@@ -41,7 +41,7 @@ _KEPT = [
     "release",
 ]
 # A command ends before the sentence goes on.
-_COMMAND = re.compile(rf"(?<![^\s`(]){NAME} (?P<verb>[a-z0-9]+)(?P<rest>.*?)(?=[`;)\n]|, |$)")
+_COMMAND = re.compile(rf"(?<![^\s`(]){NAME} (?P<verb>[a-z0-9]+)(?P<rest>.*?)(?=[`;)\n]|, |: |$)")
 _VERB_CONTEXT = "deckard_deploy.verb_context"
 
 

@@ -110,7 +110,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "-m",
         "all",
     )
-    return {"wheel": f"{PROGRAM} @ {wheel.as_uri()}", "git": f"{PROGRAM} @ git+{clone.as_uri()}"}
+    return {"wheel": f"{PROGRAM} @ {wheel.as_uri()}", "git": f"git+{clone.as_uri()}"}
 
 
 def works(program: Path) -> bool:

@@ -146,7 +146,7 @@ def texts_of_package() -> Iterator[tuple[str, str]]:
 
 def suggested_commands() -> Iterator[tuple[str, list[str]]]:
     for place, text in texts_of_package():
-        for found in re.finditer(r"(?<![^\s`(:])deckard-deploy ([a-z].*?)(?=[`;)\n|>]|, |$)", text):
+        for found in re.finditer(r"(?<![^\s`(:])deckard-deploy ([a-z].*?)(?=[`;)\n|>]|, |: |$)", text):
             if found[1].split()[0] in VERBS:
                 yield f"{place}: {found[1]}", found[1].split()
 
