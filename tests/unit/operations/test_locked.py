@@ -92,7 +92,7 @@ def test_unlocked_part_is_refused_and_named(capsys, options, edit, named):
         said = capsys.readouterr()
         *_, error, hint = said.err.splitlines()
         assert error.startswith(f"error: not in deckard.lock: {named}")
-        assert hint == "  try: deckard-deploy lock, with the same options"
+        assert hint.startswith("  try: deckard-deploy lock --profile ")
         assert said.out == ""
     assert run(["render", "compose", *options]) == 0  # the control: it is the option that refuses
 
