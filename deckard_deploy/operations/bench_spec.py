@@ -17,8 +17,8 @@ from deckard_deploy.operations.bench_target import (
 from deckard_deploy.operations.deployments import (
     DeploymentRef,
     open_deployment,
+    plan_again_command,
     select_deployment,
-    up_command,
 )
 from deckard_deploy.operations.options import Selection
 from deckard_deploy.operations.release import create_release
@@ -36,7 +36,8 @@ def drafting_plan(deployment: DeploymentRef) -> LaunchPlan:
     plan = current_release(deployment).plan
     if plan.speculative is None:
         raise BadInputError(
-            f"{deployment.name} has no drafter to try", hint=f"{up_command(deployment)} --drafter NAME"
+            f"{deployment.name} has no drafter to try",
+            hint=f"{plan_again_command(deployment)} --drafter NAME",
         )
     refuse_foreign_certificate(plan)
     return plan

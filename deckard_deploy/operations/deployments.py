@@ -75,9 +75,14 @@ def are_several(selection: Selection) -> bool:
 
 
 def up_command(deployment: DeploymentRef) -> str:
-    """Return the command that starts the deployment. Its name may differ from its profile's."""
+    """Return the command that starts the deployment as it was, or for the first time."""
     if Releases(deployment.directory.deployment(deployment.name)).current():
         return f"deckard-deploy start --name {deployment.name}"
+    return plan_again_command(deployment)
+
+
+def plan_again_command(deployment: DeploymentRef) -> str:
+    """Return the `up` of the deployment, for more options. Its name may differ from its profile's."""
     name, profile = deployment.name, profile_of(deployment)
     if name == profile:
         return f"deckard-deploy up --profile {profile}"

@@ -115,8 +115,8 @@ def dry_run(choice: Choice, state_dir: Path | None, report: Reporter, options: U
     """Report the actions of `up`. Nothing is changed. Raises the errors with which `up` would refuse to start."""
     directory = state_directory(state_dir)
     planned = _planned(choice, directory, report, locked=options.locked)
-    explain(planned.plan, directory, report, Wish(planned.resolved.asked, options.upgrade))
     refuse_unfit(planned.resolved, planned.plan, directory, report, force=options.force)
+    explain(planned.plan, directory, report, Wish(planned.resolved.asked, options.upgrade))
 
 
 def run(planned: HostPlan, directory: StateDir, report: Reporter, *, upgrade: bool = False) -> None:

@@ -165,7 +165,7 @@ FAULTS = (
         "nothing: no question to the endpoint goes through a proxy; doctor warns of clients that would",
         (
             "tests/unit/startup/test_readiness.py::test_probe_uses_no_proxy",
-            f"{RULES}[proxy-warn-https_proxy set]",
+            f"{RULES}[proxy-warn-http_proxy set, and ]",
         ),
         "Left contains 2 more items",
     ),

@@ -27,5 +27,5 @@ def test_last_revoked_key_is_reported(tmp_path: Path, capsys: pytest.CaptureFixt
     capsys.readouterr()
     assert run(["keys", "revoke", "alice", *state]) == 0
     said = capsys.readouterr().err.splitlines()
-    assert said[0] == "alice is refused from now on"
+    assert said[0] == "alice is revoked"
     assert said[1].startswith("no key is left")

@@ -66,6 +66,8 @@ def test_second_pull_exits_8(hub, tmp_path, capsys):
     assert hub.ranges == []
 
 
-def test_generated_model_needs_no_pull(capsys):
-    assert run(["pull", "--profile", "cpu"]) == 0
-    assert "nothing to fetch" in capsys.readouterr().err
+def test_generated_model_is_written(tmp_path: Path, capsys):
+    assert run(["pull", "--profile", "cpu", "--state-dir", str(tmp_path)]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == f"{tmp_path}/models/tiny-gemma4\n"
+    assert "write tiny-gemma4, which is generated" in captured.err

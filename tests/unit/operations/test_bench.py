@@ -37,7 +37,7 @@ def test_two_deployments_are_selected_in_turn(fake: FakeDeployment) -> None:
     box = Selection(fake.state.root, "box")
     assert [deployment.name for deployment in select(box, None)] == ["box"]
     assert [deployment.name for deployment in select(box, "crate")] == ["box", "crate"]
-    with pytest.raises(BadInputError, match="cannot be measured with itself"):
+    with pytest.raises(BadInputError, match="cannot be compared with itself"):
         select(box, "box")
 
 

@@ -51,7 +51,7 @@ def test_missing_checkpoint_is_refused(tmp_path: Path) -> None:
     [
         ("deckard-31b", "deckard-31b is not on this machine yet", "deckard-deploy pull --model deckard-31b"),
         ("tiny-gemma4", "tiny-gemma4 is not on this machine yet", "deckard-deploy up --profile cpu"),
-        ("tiny-gemm4", "no model named 'tiny-gemm4'; did you mean 'tiny-gemma4'?", ""),
+        ("tiny-gemm4", "no model named 'tiny-gemm4'; did you mean 'tiny-gemma4'?", "deckard-deploy models"),
     ],
 )
 def test_model_that_was_not_pulled_has_a_right_hint(

@@ -79,10 +79,10 @@ def test_engine_without_worker_passes():
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
-        ([said(2), CORE], "APIServer 1 does not run plugin .* no output"),
-        ([said(1), CORE], "EngineCore 2 does not run plugin .* no output"),
+        ([said(2), CORE], "APIServer 1 does not run plugin .* it said nothing"),
+        ([said(1), CORE], "EngineCore 2 does not run plugin .* it said nothing"),
         ([said(1)], "the log knows no EngineCore"),
-        ([said(1), said(2), CORE, WORKER], "Worker 3 does not run plugin .* no output"),
+        ([said(1), said(2), CORE, WORKER], "Worker 3 does not run plugin .* it said nothing"),
         ([said(1), said(2, OTHER), CORE], "EngineCore 2 does not run .* it said bbbbbbbbbbbb"),
     ],
 )

@@ -41,7 +41,7 @@ def test_file_without_hash_is_refused():
 
 @pytest.mark.parametrize("paths", [("a", "a"), ("a", "a/b")])
 def test_conflicting_paths_are_refused(paths: tuple[str, ...]):
-    with pytest.raises(ValidationError, match="twice, or is a file and a folder"):
+    with pytest.raises(ValidationError, match="twice, or is both a file and a folder"):
         manifest(*paths)
 
 

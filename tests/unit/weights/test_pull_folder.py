@@ -190,7 +190,7 @@ def test_second_pull_is_busy_error(pull_folder: PullFolder):
     [
         ([(403, {"X-Error-Code": "GatedRepo"})], "is gated"),
         ([(404, {"X-Error-Code": "RevisionNotFound"})], "has no revision"),
-        ([(401, {})], "is not at"),
+        ([(401, {})], "does not accept the token"),
         ([(500, {})] * 4, "answered HTTP 500"),
         ([(200, {})], "describes owner/model oddly|not as a hub does"),
     ],
