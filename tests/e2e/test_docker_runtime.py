@@ -171,7 +171,7 @@ def test_rollback_ignores_unlaunched_compose_file(project: DockerDeployment, por
             "/absent/weights",
             "deckard-deploy up",
         ),
-        ({"address": "192.0.2.1"}, "192.0.2.1", "--port"),
+        ({"address": "192.0.2.1"}, "192.0.2.1", "ip -brief address"),
     ],
 )
 def test_docker_refusal_has_hint(

@@ -70,6 +70,7 @@ def make_image(folder: Path) -> None:
         add_file(tar, "bin/busybox", busybox.read_bytes())
         add_file(tar, "serve", SERVE.encode())
         add_file(tar, "www/index.html", b"here")
+        add_file(tar, "www/health", b"")
         add_file(tar, "nonce", os.urandom(16))  # else a pull finds an earlier run's layer and shows nothing
         for name in ("sh", "httpd", "sleep", "printf"):
             link = tarfile.TarInfo(f"bin/{name}")
