@@ -14,7 +14,7 @@ vllm/envs.py. The format is deckard_deploy.catalog.option_schema's.
 import argparse
 import dataclasses
 import enum
-import importlib.util
+import importlib
 import inspect
 import json
 import sys
@@ -29,8 +29,9 @@ from vllm.engine.arg_utils import get_kwargs  # type: ignore[import-not-found]
 from vllm.utils.argparse_utils import FlexibleArgumentParser  # type: ignore[import-not-found]
 
 # In the order of the releases that have it: 0.33.0, 0.32.0, 0.19.1.
+ENTRYPOINTS = Path(vllm.__file__).parent / "entrypoints"
 for package in ("common", "launchers", "openai"):
-    if importlib.util.find_spec(f"vllm.entrypoints.{package}.cli_args"):
+    if (ENTRYPOINTS / package / "cli_args.py").is_file():
         cli_args = importlib.import_module(f"vllm.entrypoints.{package}.cli_args")
         break
 else:

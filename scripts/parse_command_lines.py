@@ -8,19 +8,20 @@ parser understood, or {"error": ...}.
 """
 
 import importlib
-import importlib.util
 import json
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import vllm  # type: ignore[import-not-found]
 from vllm.utils.argparse_utils import FlexibleArgumentParser  # type: ignore[import-not-found]
 
 
 def cli_args() -> ModuleType:
     """Return vLLM's module of the arguments, which has moved twice: 0.33.0, 0.32.0, 0.19.1."""
     for package in ("common", "launchers", "openai"):
-        if importlib.util.find_spec(f"vllm.entrypoints.{package}.cli_args"):
+        if (Path(vllm.__file__).parent / "entrypoints" / package / "cli_args.py").is_file():
             return importlib.import_module(f"vllm.entrypoints.{package}.cli_args")
     sys.exit("error: make_arg_parser of this vLLM was not found: where is entrypoints/*/cli_args.py?")
 

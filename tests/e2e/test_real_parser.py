@@ -83,6 +83,9 @@ def fits(profile: HardwareProfile, engine: EngineSpec, model: ModelSpec) -> bool
 def with_drafters(profile: HardwareProfile, engine: EngineSpec, model: ModelSpec) -> Iterator[LaunchPlan]:
     for name in ("none", *model.drafters):
         speculative = None if name == "none" else library.model(name).speculative
+        served_by = () if name == "none" else library.model(name).served_by
+        if served_by and engine.name not in served_by:
+            continue
         if speculative is None or speculative.method in engine.drafter_methods:
             choice = Deployment(model=model.name, drafter=name, engine=engine.name)
             yield build_plan(resolve(choice, profile=profile))

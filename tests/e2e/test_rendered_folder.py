@@ -45,7 +45,9 @@ def options(image: str, gateway_image: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def clone(tool: Tool, options: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def clone(
+    tool: Tool, options: list[str], home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
     """The rendered folder, through git, with weights; its containers are removed in the end."""
     rendered, cloned = tmp_path_factory.mktemp("rendered"), tmp_path_factory.mktemp("machine") / "stack"
     tool("render", "all", *options, "-o", str(rendered))
@@ -59,6 +61,7 @@ def clone(tool: Tool, options: list[str], tmp_path_factory: pytest.TempPathFacto
     yield cloned
     tool("down", "--name", NAME, check=False)
     elsewhere(cloned, "docker compose down --remove-orphans")
+    shutil.rmtree(home / "keys", ignore_errors=True)  # adopted: every other test would need one from now on
 
 
 def chat(base_url: str, key: str | None = None) -> int:
