@@ -82,6 +82,7 @@ EXPECTED = {
 }
 
 
+@pytest.mark.slow
 @SHELLS
 def test_shell_completes(shell: str, home: Path) -> None:
     found = completed(shell, list(EXPECTED), home)

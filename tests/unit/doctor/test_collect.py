@@ -131,6 +131,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", HOSTILE.values(), ids=HOSTILE)
 def test_hostile_programs_and_files_are_survived(host: Host, root: Path, program, script: str):
     for name in PROGRAMS:

@@ -28,6 +28,7 @@ def test_fixes_have_commands_and_settings():
     assert len(SETTINGS) > 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_verb_and_options_are_known(command: str):
     verb, *words = command.split()
@@ -44,6 +45,7 @@ def _with_groups(command: click.Command) -> list[click.Command]:
     return [command]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_setting_is_accepted(setting: str, capsys: pytest.CaptureFixture[str]):
     key, _, value = setting.partition("=")

@@ -121,6 +121,7 @@ class Repeated:
         return next(self._chunks, b"")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "piece",
     [

@@ -51,6 +51,7 @@ def asked(unit: Service) -> list[str]:
     return [line.removeprefix("--user ") for line in lines if "show" not in line]
 
 
+@pytest.mark.slow
 def test_unit_is_enabled_and_started(unit: Service) -> None:
     assert not unit.enabled
     install(unit)
@@ -81,6 +82,7 @@ def test_refusal_of_systemd_is_named(unit: Service) -> None:
         install(unit)
 
 
+@pytest.mark.slow
 def test_removal_takes_stop_command_out_first(unit: Service) -> None:
     """`disable --now` runs ExecStop, and the one of an earlier version stops a healthy engine."""
     install(unit, '[Service]\nExecStart=/x\nExecStop="/x" "down"\n')

@@ -32,6 +32,7 @@ def test_prompt_that_hides_its_mode_is_reported():
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("template", "reason"),
     [
