@@ -42,6 +42,7 @@ from tests.e2e.gateway_attacks import (
 )
 from tests.e2e.neighbour import listening, listening_in_own_network, neighbour
 from tests.support.ports import free_port
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.vllm
 MODEL, KEY = "tiny-gemma4", "sk-bare-0123456789"
@@ -284,9 +285,10 @@ def test_log_has_no_key_and_no_prompt(guarded: GuardedEngine) -> None:
     requests.post(
         f"{guarded.base_url}/messages", data=MESSAGE, headers={"x-api-key": guarded.alice, **JSON}, timeout=60
     )
-    log = guarded.log.with_name(GATEWAY_LOG).read_text(errors="replace")
-    log += guarded.log.read_text(errors="replace")
-    assert 'gateway dk-alice "/v1/messages" 200' in log
+    gateway_log = guarded.log.with_name(GATEWAY_LOG)
+    # The supervisor writes what nginx says, a moment after the answer.
+    eventually(lambda: 'gateway dk-alice "/v1/messages" 200' in gateway_log.read_text(errors="replace"))
+    log = gateway_log.read_text(errors="replace") + guarded.log.read_text(errors="replace")
     assert 'gateway dk-alice "/v1/chat/completions" 200' in log
     assert secret not in log
     assert "xylophone" not in log
