@@ -11,6 +11,8 @@ import pytest
 
 from deckard_deploy.cli.main import run
 
+pytestmark = pytest.mark.slow  # real processes or servers, and their waits
+
 CHECKOUT = Path(__file__).parents[3]
 LONG = "/" + "/".join(["d" * 200] * 20) + "/" + "d" * 80
 

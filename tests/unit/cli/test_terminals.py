@@ -13,6 +13,8 @@ from pathlib import Path
 import pyte
 import pytest
 
+pytestmark = pytest.mark.slow  # real processes or servers, and their waits
+
 PLAN = ["plan", "--profile", "spark"]
 REFUSED = ["logs", "--name", "nobody"]
 ENVIRONMENTS = {

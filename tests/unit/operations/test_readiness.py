@@ -9,6 +9,8 @@ from deckard_deploy.startup.readiness import Outcome, Readiness
 from tests.support.fake_deployment import FakeDeployment
 from tests.support.recording_reporter import RecordingReporter
 
+pytestmark = pytest.mark.slow  # real processes or servers, and their waits
+
 DEAD, READY = Readiness(Outcome.ENGINE_DEAD), Readiness(Outcome.READY)
 BUSY = Readiness(Outcome.NOT_ANSWERING, timed_out=True)
 

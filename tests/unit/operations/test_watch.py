@@ -12,6 +12,8 @@ from deckard_deploy.operations.watch import CompletionCanary, run
 from tests.support.fake_deployment import FakeDeployment
 from tests.support.recording_reporter import RecordingReporter
 
+pytestmark = pytest.mark.slow  # real processes or servers, and their waits
+
 
 def canary_of(fake: FakeDeployment, deadline_s: float, available: int = 100 << 30) -> CompletionCanary:
     guard = MemoryGuard(SILENT, lambda: available)

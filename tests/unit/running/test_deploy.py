@@ -25,6 +25,8 @@ from tests.support.opened_files import counting_opens
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.slow  # real processes or servers, and their waits
+
 LAUNCH = Launch(
     launch_id="l1",
     started_at="2026-01-01",

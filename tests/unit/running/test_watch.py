@@ -29,6 +29,8 @@ from deckard_deploy.system.processes import boot_id
 from tests.support.fake_deployment import FakeDeployment
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.slow  # real processes or servers, and their waits
+
 
 class Watched:
     """A ready deployment, and a watch over it whose canary returns `says`."""

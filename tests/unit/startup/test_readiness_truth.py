@@ -5,6 +5,8 @@ import pytest
 from tests.support.server_behaviours import BEHAVIOURS, CRASHES, NEVER
 from tests.support.start_outcomes import StartOutcome, healthy, lists_the_model, ready_by, table
 
+pytestmark = pytest.mark.slow  # real processes or servers, and their waits
+
 REPORTED_WITHIN_S = 3.0
 SEEDS = (1,)
 

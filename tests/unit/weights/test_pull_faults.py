@@ -11,6 +11,8 @@ from tests.faults.local_faults import DOWNLOAD_FAULTS, on_tmpfs
 from tests.support.hub_server import Hub, content, running
 from tests.support.pull_sandbox import BIG, PullSandbox, package_without
 
+pytestmark = pytest.mark.slow  # real processes or servers, and their waits
+
 MOUNTED = subprocess.run(
     [*on_tmpfs(Path(__file__).parent, "size=1m"), "true"], capture_output=True, check=False
 )
