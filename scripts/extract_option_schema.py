@@ -14,7 +14,6 @@ vllm/envs.py. The format is deckard_deploy.catalog.option_schema's.
 import argparse
 import dataclasses
 import enum
-import importlib
 import inspect
 import json
 import sys
@@ -22,21 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import vllm  # type: ignore[import-not-found]
+from parse_command_lines import cli_args  # type: ignore[import-not-found]  # beside this file
 from pydantic.fields import FieldInfo
 from vllm import envs
 from vllm.engine import arg_utils  # type: ignore[import-not-found]
 from vllm.engine.arg_utils import get_kwargs  # type: ignore[import-not-found]
 from vllm.utils.argparse_utils import FlexibleArgumentParser  # type: ignore[import-not-found]
 
-# In the order of the releases that have it: 0.33.0, 0.32.0, 0.19.1.
-ENTRYPOINTS = Path(vllm.__file__).parent / "entrypoints"
-for package in ("common", "launchers", "openai"):
-    if (ENTRYPOINTS / package / "cli_args.py").is_file():
-        cli_args = importlib.import_module(f"vllm.entrypoints.{package}.cli_args")
-        break
-else:
-    sys.exit("error: make_arg_parser of this vLLM was not found: where is entrypoints/*/cli_args.py?")
-make_arg_parser = cli_args.make_arg_parser
+make_arg_parser = cli_args().make_arg_parser
 
 try:
     from vllm.config.cache import KV_CACHE_DTYPES  # type: ignore[import-not-found]
