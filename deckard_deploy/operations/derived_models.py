@@ -65,12 +65,13 @@ def _derive_repository(reference: str, directory: StateDir, report: Reporter) ->
     name = model_name(f"{owner}--{short_name}")
     folder = directory.configurations / model_name(f"{name}--{revision or 'main'}")
     pinned = folder.with_suffix(folder.suffix + ".json")
-    manifest = read_manifest(pinned)
+    manifest = known = read_manifest(pinned)
     if manifest is None or manifest.repo != repo:
         manifest = hub.connect().resolve(repo, revision or None)
         report.say(f"weights  {repo} at commit {manifest.commit}")
     found = read_remote_checkpoint(manifest, folder, report.say)
-    write_atomically(pinned, manifest.model_dump_json(indent=1, exclude_none=True) + "\n")
+    if manifest is not known:
+        write_atomically(pinned, manifest.model_dump_json(indent=1, exclude_none=True) + "\n")
     return derive(
         found,
         name=name,

@@ -11,6 +11,7 @@ from typing import Any
 
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.operations.choice import resolve_choice
+from deckard_deploy.operations.models import folder_of
 from deckard_deploy.operations.options import Choice
 from deckard_deploy.operations.plan import current_plan, plan_for_host
 from deckard_deploy.operations.reporting import Reporter
@@ -92,7 +93,7 @@ def _weights(resolved: Resolved, directory: StateDir) -> Iterator[Component]:
         if model is None:
             continue
         locked = lock.models.get(model.name) if lock else None
-        manifest = locked or ModelFolder(directory.models / model.name).manifest()
+        manifest = locked or ModelFolder(folder_of(model, directory)).manifest()
         component: Component = {
             "type": "machine-learning-model",
             "bom-ref": f"model:{model.name}",
