@@ -238,7 +238,7 @@ def server_error(sandbox: PullSandbox) -> None:
 )
 def crawling(sandbox: PullSandbox) -> None:
     sandbox.hub.fault = always(drip)
-    found = sandbox.pull()
+    found = sandbox.pull("impatient")
     assert found.names(5, "stalled", "the same command again"), found
 
 

@@ -91,7 +91,7 @@ def pointer(sandbox: PullSandbox) -> None:
     sandbox.folder.mkdir(parents=True)
     (sandbox.folder / BIG).write_bytes(POINTER)
     found = sandbox.pull()
-    assert sandbox.is_right(), "the files are not right"
+    assert sandbox.is_right(), f"the files are not right: {found}"
     assert "a Git LFS pointer, not the file" in str(found.said), found
     (sandbox.folder / BIG).unlink()
     sandbox.hub.fault = always(status(200, POINTER))
@@ -182,7 +182,7 @@ def two(sandbox: PullSandbox, *fakes: str) -> None:
         return False
 
     sandbox.hub.fault = times(1, wait)
-    first = sandbox.begin("patient", *fakes)
+    first = sandbox.begin(*fakes)
     try:
         assert asked.wait(60)
         for _ in range(2):

@@ -1,8 +1,9 @@
 """Run one pull in a process of its own, with the package on PYTHONPATH, and print its end as JSON.
 
-    pull_worker.py FOLDER [flock-lies|fsync-fails|eio-on-write|quota|patient]
+    pull_worker.py FOLDER [flock-lies|fsync-fails|eio-on-write|quota|impatient]
 
-All but `patient` fake a failure that cannot be caused on every file system.
+All but `impatient` fake a failure that cannot be caused on every file system.
+`impatient` shortens the time after which a connection is stalled.
 """
 
 import dataclasses
@@ -59,9 +60,9 @@ def main(folder: Path, words: list[str]) -> None:
         setattr(where, attribute, fake)
     said: list[str] = []
     ended: dict[str, object] = {"code": 0, "message": "", "hint": ""}
-    pace = TransferSettings(connections=4, segment_bytes=SEGMENT, backoff_s=0.001, stall_s=0.5, retries=1)
-    if "patient" in words:
-        pace = dataclasses.replace(pace, stall_s=60)
+    pace = TransferSettings(connections=4, segment_bytes=SEGMENT, backoff_s=0.001, stall_s=60, retries=1)
+    if "impatient" in words:
+        pace = dataclasses.replace(pace, stall_s=0.5)
     try:
         manifest = ModelFolder(folder).manifest() or hub.connect().resolve(REPO, None, backoff_s=0.001)
         pull(manifest, folder, PullReporter(said.append, lambda *_: None, pace))
