@@ -9,9 +9,10 @@ import click
 
 from deckard_deploy import operations
 from deckard_deploy.catalog import listing as catalog_listing
-from deckard_deploy.cli.names import catalog_names
-from deckard_deploy.cli.options import json_option
-from deckard_deploy.cli.output import table
+from deckard_deploy.cli.names import catalog_names, model_names, own_model_names
+from deckard_deploy.cli.options import Command, json_option, state_option
+from deckard_deploy.cli.output import say, table
+from deckard_deploy.cli.reporter import TERMINAL
 from deckard_deploy.cli.screens.findings import fit_lines
 
 Kind = Literal["profiles", "models", "engines"]
@@ -57,33 +58,44 @@ def _group(kind: Kind, summary: str, example: str, *, alone: click.Command | Non
         if ctx.invoked_subcommand is None:
             ctx.invoke(alone or listing)
 
+    with_state = state_option if kind == "models" else _unchanged
+
     @group.command("list", help=f"List all {kind}.\n\n\b\nExample:\n  deckard-deploy {kind} list --json")
     @json_option
-    def listing(*, as_json: bool) -> None:
-        _print_list(kind, as_json=as_json)
+    @with_state
+    def listing(*, as_json: bool, state_dir: Path | None = None) -> None:
+        _print_list(kind, state_dir, as_json=as_json)
 
     @group.command(
         help=f"Print one, with the source of every number.\n\n\b\nExample:\n  deckard-deploy {kind} show {example}"
     )
-    @click.argument("name", shell_complete=catalog_names(kind))
+    @click.argument("name", shell_complete=model_names if kind == "models" else catalog_names(kind))
     @json_option
-    def show(name: str, *, as_json: bool) -> None:
+    @with_state
+    def show(name: str, *, as_json: bool, state_dir: Path | None = None) -> None:
 
         if as_json:
-            click.echo(operations.catalog.entry_json(kind, name))
+            click.echo(operations.catalog.entry_json(kind, name, state_dir))
         else:
-            click.echo(operations.catalog.entry_source(kind, name), nl=False)
+            click.echo(operations.catalog.entry_source(kind, name, state_dir), nl=False)
 
     return group
 
 
-def _print_list(kind: Kind, *, as_json: bool) -> None:
-    entries = catalog_listing.entries(kind)  # without pydantic: a list must be quick
+def _unchanged(command: Command) -> Command:
+    return command
+
+
+def _print_list(kind: Kind, state_dir: Path | None, *, as_json: bool) -> None:
+    # Without pydantic: a list must be quick.
+    rows = [(entry.name, entry.description) for entry in catalog_listing.entries(kind)]
+    if kind == "models" and operations.completion.own_models(state_dir):
+        rows += operations.own_models.list_models(state_dir)
     if as_json:
-        rows = [{"name": entry.name, "description": entry.description} for entry in entries]
-        click.echo(json.dumps(rows, indent=2))
+        entries = [{"name": name, "description": description} for name, description in rows]
+        click.echo(json.dumps(entries, indent=2))
         return
-    table([(entry.name, entry.description) for entry in entries])
+    table(rows)
     if kind == "engines":
         click.echo()
         for line in operations.catalog.engine_abilities():
@@ -97,5 +109,41 @@ profiles = _group(
     alone=here,
 )
 profiles.add_command(here)
-models = _group("models", "List models, or show one.", "deckard-31b")
+models = _group("models", "List models, show one, or add one of your own.", "deckard-31b")
+
+
+@models.command()
+@click.argument("name")
+@click.argument("source", metavar="SOURCE")
+@state_option
+def add(name: str, source: str, state_dir: Path | None) -> None:
+    """Add a folder, a repository of the hub or a model file under a name.
+
+    The derived settings are written to a file, which may be edited. A repository keeps its commit. No weights are
+    downloaded.
+
+    \b
+    Example:
+      deckard-deploy models add mine ./my-fine-tune
+    """
+    path = operations.own_models.add_model(name, source, state_dir, TERMINAL)
+    say(f"{name} is added: {path}")
+
+
+@models.command()
+@click.argument("name", shell_complete=own_model_names)
+@state_option
+def remove(name: str, state_dir: Path | None) -> None:
+    """Remove a model that was added. Its weights stay, and so does what runs.
+
+    \b
+    Example:
+      deckard-deploy models remove mine
+    """
+    weights = operations.own_models.remove_model(name, state_dir)
+    say(f"{name} is removed")
+    if weights:
+        say(f"its weights stay in {weights}")
+
+
 engines = _group("engines", "List engines, or show one.", "vllm-0.19.1")

@@ -42,7 +42,7 @@ VERBS = {
     "plan": "Show what `up` would run, and what would change.",
     "render": "Write the compose file or the command line of a plan.",
     "profiles": "List the hardware profiles that this machine can run, or show one.",
-    "models": "List models, or show one.",
+    "models": "List models, show one, or add one of your own.",
     "engines": "List engines, or show one.",
     "qualify": "Check a vLLM release: options, plugin, log lines, clients, advisories.",
     "lock": "Resolve models to commits and hashes, images to digests, patches and plugins to hashes.",

@@ -22,6 +22,17 @@ def catalog_names(kind: listing.Kind, *more: str) -> Completer:
     return complete
 
 
+def model_names(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the models of the catalog, and those that the user added."""
+    own = operations.completion.own_models(_state_dir(context))
+    return _beginning_with(incomplete, [*listing.names("models"), *own])
+
+
+def own_model_names(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the models that the user added."""
+    return _beginning_with(incomplete, operations.completion.own_models(_state_dir(context)))
+
+
 def deployment_names(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the deployments of this host."""
     return _beginning_with(incomplete, operations.completion.deployments(_state_dir(context)))

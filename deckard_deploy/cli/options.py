@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from deckard_deploy.cli.names import catalog_names, deployment_names
+from deckard_deploy.cli.names import catalog_names, deployment_names, model_names
 from deckard_deploy.operations.options import Choice, LockUse, Selection
 
 Command = Callable[..., Any]
@@ -125,7 +125,7 @@ _DEPLOYMENT_OPTIONS = (
     ),
     click.option(
         "--model",
-        shell_complete=catalog_names("models"),
+        shell_complete=model_names,
         help="Model to serve: a name of `models`, ./FOLDER, FILE.yaml, or OWNER/NAME[@REVISION] on the hub.",
     ),
     click.option(

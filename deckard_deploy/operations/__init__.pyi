@@ -35,6 +35,7 @@ from deckard_deploy.operations import measured_memory as measured_memory
 from deckard_deploy.operations import models as models
 from deckard_deploy.operations import monitoring as monitoring
 from deckard_deploy.operations import options as options
+from deckard_deploy.operations import own_models as own_models
 from deckard_deploy.operations import patch_check as patch_check
 from deckard_deploy.operations import patch_files as patch_files
 from deckard_deploy.operations import patches as patches

@@ -1,36 +1,48 @@
 """The entries of the catalog, for `profiles`, `models` and `engines`."""
 
+from pathlib import Path
 from typing import Literal
 
 from deckard_deploy.catalog import library, listing
 from deckard_deploy.operations.derived_models import derive_model
-from deckard_deploy.operations.models import is_outside_catalog
+from deckard_deploy.operations.models import find_model, is_outside_catalog, own_model_file
 from deckard_deploy.operations.reporting import SILENT
+from deckard_deploy.running.layout import StateDir, state_directory
 from deckard_deploy.weights.derivation import model_file
 
 Kind = Literal["profiles", "models", "engines"]
-_LOADERS = {"profiles": library.profile, "models": library.model, "engines": library.engine}
+_LOADERS = {"profiles": library.profile, "engines": library.engine}
 
 
-def entry_json(kind: Kind, name: str) -> str:
-    """Return one entry as JSON. name: of the catalog; also a folder or a repository for a model.
+def entry_json(kind: Kind, name: str, state_dir: Path | None = None) -> str:
+    """Return one entry as JSON. name: of the catalog; for a model also an added one, a folder or a repository.
 
     Raises BadInputError when there is no such one, and the errors of `derive_model`.
     """
-    if kind == "models" and is_outside_catalog(name):
-        return derive_model(name, None, SILENT).spec.model_dump_json(indent=2)
+    if kind == "models":
+        return find_model(name, state_directory(state_dir), SILENT).model_dump_json(indent=2)
     return _LOADERS[kind](name).model_dump_json(indent=2)
 
 
-def entry_source(kind: Kind, name: str) -> str:
+def entry_source(kind: Kind, name: str, state_dir: Path | None = None) -> str:
     """Return one entry's YAML, with the sources in its comments.
 
     name: as for `entry_json`. Raises as `entry_json`.
     """
-    if kind == "models" and is_outside_catalog(name):
-        return model_file(derive_model(name, None, SILENT))
+    if kind == "models":
+        return _model_source(name, state_directory(state_dir))
     _LOADERS[kind](name)
     return library.source(kind, name)
+
+
+def _model_source(name: str, directory: StateDir) -> str:
+    if is_outside_catalog(name):
+        return model_file(derive_model(name, directory, SILENT))
+    own = own_model_file(name, directory)
+    if own is not None:
+        return library.read_text(own)
+    library.model(name)
+    return library.source("models", name)
 
 
 def engine_abilities() -> list[str]:

@@ -7,15 +7,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from deckard_deploy.catalog import library, listing, overrides
 from deckard_deploy.catalog.option_schema import RefusedOptionError
 from deckard_deploy.catalog.resolution import Resolved, resolve
-from deckard_deploy.catalog.specs import Deployment
+from deckard_deploy.catalog.specs import Deployment, ModelSpec
 from deckard_deploy.catalog.strict_yaml import Document
 from deckard_deploy.catalog.validation import validate
 from deckard_deploy.errors import BadInputError
-from deckard_deploy.operations.models import find_model
+from deckard_deploy.operations.models import find_model, is_of_catalog
 from deckard_deploy.operations.options import Choice
 from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.resources import LOCK_FILE
@@ -54,12 +55,19 @@ def resolve_choice(choice: Choice, report: Reporter, directory: StateDir | None 
     asked = {
         "profile": name,
         "profile_file": spec.model_dump(mode="json") if is_file else None,
-        "model": model.model_dump(mode="json") if reference != model.name else None,
+        "model": _spec_outside_catalog(reference, model),
         "compatibility": choice.compat,
         "deployment": deployment.model_dump(mode="json", exclude_defaults=True),
         "lock": sha256(LOCK_FILE.read_bytes()).hexdigest() if LOCK_FILE.is_file() else None,
     }
     return replace(resolved, asked=json.dumps(asked, sort_keys=True))
+
+
+def _spec_outside_catalog(reference: str, model: ModelSpec) -> dict[str, Any] | None:
+    """Return the spec of a model that its name does not give alone: its source may change."""
+    if reference == model.name and is_of_catalog(model):
+        return None
+    return model.model_dump(mode="json")
 
 
 def _report_notes(resolved: Resolved, report: Reporter) -> None:

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from deckard_deploy.catalog import library
-from deckard_deploy.catalog.specs import Generated
+from deckard_deploy.catalog.specs import Generated, LocalFolder
 from deckard_deploy.errors import BadInputError
+from deckard_deploy.operations.models import named_model
 from deckard_deploy.patching.manifest import load_patch_set, needed_patches
 from deckard_deploy.running.layout import StateDir, state_directory
 from deckard_deploy.weights import inspection
@@ -51,7 +51,9 @@ def checkpoint_folder(named: str, directory: StateDir) -> Path:
         return path
     folder = directory.models / named
     if not folder.is_dir():
-        model = library.model(named)
+        model = named_model(named, directory)
+        if isinstance(model.weights, LocalFolder):
+            return Path(model.weights.folder)
         generated = isinstance(model.weights, Generated)
         command = "up --profile cpu" if generated else f"pull --model {named}"
         raise BadInputError(f"{named} is not on this machine yet", hint=f"deckard-deploy {command}")

@@ -9,6 +9,7 @@
     watch.json                          watch.py
     process.json, process.lock          process runtime: the server's state, the supervisor's lock
   models/  cache/  engines/  configurations/
+  own-models/<name>.yaml                model files that `models add` wrote
   startups.jsonl
   bench/<id>.json                       benchmark records
 """
@@ -108,6 +109,11 @@ class StateDir:
         return self.root / "configurations"
 
     @property
+    def own_models(self) -> Path:
+        """The folder of the model files that `models add` wrote."""
+        return self.root / "own-models"
+
+    @property
     def cache(self) -> Path:
         """The compiled kernels, one folder per engine."""
         return self.root / "cache"
@@ -166,7 +172,12 @@ class StateDir:
 
 
 def state_directory(root: Path | None) -> StateDir:
-    """Return the state directory; None: the user's own. Nothing is made. Raises EnvironmentUnfitError."""
+    """Return the state directory; None: DECKARD_HOME, or the user's own. Nothing is made.
+
+    Raises EnvironmentUnfitError.
+    """
+    if root is None and os.environ.get("DECKARD_HOME"):
+        root = Path(os.environ["DECKARD_HOME"])
     if root is None:
         with home_required():
             root = default_root()

@@ -58,10 +58,7 @@ def test_unwritable_home_is_one_line(tmp_path: Path, home: str) -> None:
     assert said.count(home) == 2, said
 
 
-@pytest.mark.parametrize("words", ["status", "up --profile cpu", "doctor --state-dir .", "profiles here"])
-def test_user_without_home_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str
-) -> None:
+def become_user_without_home(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a container that was given a user's number alone."""
 
     def nobody(number: int) -> NoReturn:
@@ -70,6 +67,18 @@ def test_user_without_home_is_one_line(
     for name in ("HOME", "XDG_DATA_HOME", "DECKARD_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(pwd, "getpwuid", nobody)
+
+
+def test_render_needs_no_home(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    become_user_without_home(monkeypatch)
+    assert run(["render", "compose", "--profile", "spark"]) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", ["status", "up --profile cpu", "doctor --state-dir .", "profiles here"])
+def test_user_without_home_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str
+) -> None:
+    become_user_without_home(monkeypatch)
     assert run(words.split()) == 3
     assert capsys.readouterr().err.startswith(
         f"error: HOME is not set, and user {os.getuid()} has no home\n  try: "
