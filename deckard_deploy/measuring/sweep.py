@@ -1,6 +1,7 @@
 """A sweep: at each concurrency a warm-up that is thrown away, then the runs, each with prompts of its own."""
 
 import secrets
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from math import log, sqrt
@@ -10,11 +11,13 @@ from typing import Any
 from deckard_deploy.measuring.engine_bench import Bench, Endpoint, benchmark_worker
 from deckard_deploy.measuring.records import Acceptance, Percentiles, Request, Run
 from deckard_deploy.measuring.workload import Settings
+from deckard_deploy.system.text import clock
 
 Say = Callable[[str], None]
 # Standard error of the mean logarithm: a difference of a tenth is then significant over five concurrencies
 # together.
 MAX_STANDARD_ERROR = 0.03
+_LINE_INTERVAL_S = 10.0
 
 
 def sweep(endpoints: Sequence[Endpoint], settings: Settings, say: Say) -> Iterator[tuple[Run, ...]]:
@@ -26,6 +29,7 @@ def sweep(endpoints: Sequence[Endpoint], settings: Settings, say: Say) -> Iterat
     """
     with ExitStack() as stack:
         benches = [stack.enter_context(benchmark_worker(endpoint)) for endpoint in endpoints]
+        progress = SweepProgress(settings, say)
         for concurrency in settings.concurrency:
             say(f"bench    concurrency {concurrency}: warm-up, then {settings.counted} runs")
             _round(benches, settings, concurrency, requests=concurrency)
@@ -33,9 +37,46 @@ def sweep(endpoints: Sequence[Endpoint], settings: Settings, say: Say) -> Iterat
             while not enough_runs(figures, settings):
                 runs = _ordered_round(benches, settings, concurrency, reverse=len(figures) % 2 == 1)
                 figures.append(_figure(runs))
+                progress.show(runs, len(figures))
                 yield runs
             if len(figures) > settings.runs:
                 say(f"bench    concurrency {concurrency}: the results vary, so {len(figures)} runs")
+
+
+class SweepProgress:
+    """A line after a round, at most one every 10 s, with the time left."""
+
+    def __init__(self, settings: Settings, say: Say, now: Callable[[], float] = time.monotonic) -> None:
+        """Store the arguments. now: the clock, in seconds."""
+        self._settings = settings
+        self._say = say
+        self._now = now
+        self._began = now()
+        self._said = self._began
+        self._rounds = 0
+
+    def show(self, runs: Sequence[Run], count: int) -> None:
+        """Report a round. count: the number of rounds at its concurrency so far."""
+        self._rounds += 1
+        now = self._now()
+        if now - self._said < _LINE_INTERVAL_S:
+            return
+        self._said = now
+        concurrency = runs[0].concurrency
+        speeds = ", ".join(f"{run.tokens_per_s:.1f}" for run in runs)
+        self._say(
+            f"bench    concurrency {concurrency}: run {count} of {self._settings.counted}, {speeds} tok/s, "
+            f"at least {clock(self._left_s(concurrency, count, now))} left"
+        )
+
+    def _left_s(self, concurrency: int, count: int, now: float) -> float:
+        """Return the seconds for the runs that are still to come, at the mean duration of a round so far.
+
+        A round takes about as long at each concurrency, because each stream sends the same number of requests.
+        """
+        later = len(self._settings.concurrency) - 1 - self._settings.concurrency.index(concurrency)
+        rounds = max(0, self._settings.runs - count) + later * self._settings.runs
+        return rounds * (now - self._began) / self._rounds
 
 
 def enough_runs(figures: Sequence[float], settings: Settings) -> bool:

@@ -39,6 +39,13 @@ def ensure_engine(plan: LaunchPlan, directory: StateDir, runtime: Runtime, repor
             require_readable_by_everyone(Path(mount.source))
 
 
+def require_installable_engine(plan: LaunchPlan, directory: StateDir) -> None:
+    """Raise the errors of `environment.require_installable` for an engine that this tool would install."""
+    lock = library.engine(plan.engine).dependency_lock
+    if plan.runtime == "process" and lock:
+        environment.require_installable(directory.engines / plan.engine, locks.LOCKS[lock])
+
+
 def require_mounted_files(plan: LaunchPlan) -> None:
     """Raise EnvironmentUnfitError for a folder that the plan mounts and that nothing here makes."""
     needed = [Path(mount.source) for mount in plan.mounts if mount.read_only]

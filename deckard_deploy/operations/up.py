@@ -8,7 +8,7 @@ from deckard_deploy.operations.choice import resolve_choice
 from deckard_deploy.operations.deployments import open_deployment, refuse_other_docker
 from deckard_deploy.operations.disk_space import require_disk_space
 from deckard_deploy.operations.doctor import refuse_unfit
-from deckard_deploy.operations.engine import ensure_engine
+from deckard_deploy.operations.engine import ensure_engine, require_installable_engine
 from deckard_deploy.operations.gateway import (
     ensure_gateway_files,
     has_stale_keys,
@@ -147,14 +147,17 @@ def run(planned: HostPlan, directory: StateDir, report: Reporter, *, upgrade: bo
 
 
 def explain(plan: LaunchPlan, directory: StateDir, report: Reporter, wish: Wish = ANY_PLAN) -> None:
-    """Report the action that `run` would take. Nothing is changed. Raises the errors of `_refuse_start`."""
+    """Report the action that `run` would take. Nothing is changed. Raises the errors of `_refuse_start`, and of
+    `refuse_unfit_gateway`.
+    """
     with open_deployment(directory, plan.deployment, report, also=plan.runtime) as context:
         refuse_other_docker(context.releases, report)
         decision, _ = decide_for(context, plan, directory, wish)
         report.say(f"dry run: would {_WORDS[decision.action]} ({decision.cause})")
         _report_changes(context, plan, report)
         if decision.action in ("start", "replace"):
-            _refuse_start(context, plan)
+            refuse_unfit_gateway(plan, directory)
+            _refuse_start(context, plan, directory)
 
 
 def _converge(
@@ -190,7 +193,7 @@ def _converge(
     if running:
         resume(context, running)
         return
-    _refuse_start(context, plan)
+    _refuse_start(context, plan, directory)
     runtime = context.runtimes[plan.runtime]
     require_disk_space(planned.resolved, plan, directory, runtime, report)
     ensure_weights(planned.resolved, directory, report)
@@ -278,8 +281,9 @@ def _stale(release: Release) -> str:
     return f"this version of the tool writes {' and '.join(names)} otherwise" if names else ""
 
 
-def _refuse_start(context: DeploymentContext, plan: LaunchPlan) -> None:
+def _refuse_start(context: DeploymentContext, plan: LaunchPlan, directory: StateDir) -> None:
     """Raise EnvironmentUnfitError for what stops the start, before anything is fetched, written or stopped."""
+    require_installable_engine(plan, directory)
     context.runtimes[plan.runtime].refuse_foreign()
     context.runtimes[plan.runtime].require_supported()
     observed = observe(context.runtimes)

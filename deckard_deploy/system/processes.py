@@ -45,6 +45,19 @@ def is_alive(process: ProcessIdentity) -> bool:
     return fields is not None and fields[0] not in "ZX" and _belongs_to(fields, process)
 
 
+def bytes_written(pid: int) -> int | None:
+    """Return the number of bytes that a process has written (`wchar` of proc(5)); None if it is not readable."""
+    try:
+        text = (_PROC / str(pid) / "io").read_text()
+    except OSError:
+        return None
+    for line in text.splitlines():
+        name, _, value = line.partition(": ")
+        if name == "wchar":
+            return int(value)
+    return None
+
+
 def send_signal(process: ProcessIdentity, number: signal.Signals) -> bool:
     """Signal exactly that process. Return False if it is gone. Raises PermissionError."""
     with _pidfd(process) as descriptor:

@@ -25,6 +25,7 @@ from deckard_deploy.running.runtime import (
     State,
     VllmFiles,
 )
+from deckard_deploy.system.byte_lines import ByteLines
 from deckard_deploy.system.commands import Say
 from deckard_deploy.system.files import write_atomically
 from deckard_deploy.system.ports import require_free
@@ -189,7 +190,9 @@ class DockerRuntime:
         for image in plan.images:
             if images.image_id(self.client, image) is None:
                 say(f"image    {image} is not here: pulling it")
-                images.pull(self.client, image, platform=plan.platform, on_bytes=_PullLines(say).show)
+                images.pull(
+                    self.client, image, platform=plan.platform, on_bytes=ByteLines(say, "image   ").show
+                )
 
     def image_digests(self, image: str) -> list[str]:
         """Return the digests under which a local image is known in its repository."""
@@ -311,20 +314,6 @@ class DockerRuntime:
             f"{self._deployment.folder} but from {folder}",
             hint=f"stop it there, or: docker rm -f {_name(container)}",
         )
-
-
-class _PullLines:
-    """One line of progress for every 5 % of a pull."""
-
-    def __init__(self, say: Say) -> None:
-        self._say = say
-        self._shown = 0
-
-    def show(self, done: int, total: int) -> None:
-        """Say the bytes that have arrived, of the bytes that are known so far."""
-        if total and done * 20 // total > self._shown:
-            self._shown = done * 20 // total
-            self._say(f"image    {done / 1e9:.1f} of {total / 1e9:.1f} GB")
 
 
 def _observation(inspected: dict[str, Any]) -> Observation:

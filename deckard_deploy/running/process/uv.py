@@ -4,14 +4,19 @@ import os
 import re
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from deckard_deploy.errors import DeployError, EnvironmentUnfitError, IntegrityError, NetworkError
 from deckard_deploy.system.commands import Say
 from deckard_deploy.system.extras import install_command
+from deckard_deploy.system.processes import bytes_written
 
 _PROBE_SECONDS = 10
+_POLL_S = 2.0
 # The user's choice of index, proxy and cache is respected. These variables would change what is installed.
 _VARIABLES_DROPPED = (
     "UV_TORCH_BACKEND",
@@ -50,6 +55,12 @@ def uv_binary() -> str:
         ) from error
 
 
+def cache_dir(binary: str) -> Path:
+    """Return the folder of uv's cache. binary: the path of uv."""
+    done = subprocess.run([binary, "cache", "dir"], capture_output=True, text=True, check=True)
+    return Path(done.stdout.strip())
+
+
 @dataclass(frozen=True)
 class Uv:
     """The uv of one environment. lock: the descriptor of the environment's lock, which each uv inherits."""
@@ -59,10 +70,18 @@ class Uv:
     lock: int
     say: Say
 
-    def run(self, *arguments: str, environment: dict[str, str] | None = None) -> None:
-        """Run uv and pass on its progress. Raises the error that matches its message if it fails."""
+    def run(
+        self,
+        *arguments: str,
+        environment: dict[str, str] | None = None,
+        on_bytes: Callable[[int], None] | None = None,
+    ) -> None:
+        """Run uv and pass on its progress. Raises the error that matches its message if it fails.
+
+        on_bytes: gets the number of bytes that this uv has written, every few seconds.
+        """
         lines: list[str] = []
-        with self._start(arguments, environment or {}) as process:
+        with self._start(arguments, environment or {}) as process, _watching(process.pid, on_bytes):
             try:
                 for text in process.stdout or ():
                     line = text.strip()
@@ -88,11 +107,6 @@ class Uv:
             },
         )
 
-    def cache_dir(self) -> Path:
-        """Return the folder of uv's cache."""
-        command = [self.binary, "cache", "dir"]
-        return Path(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip())
-
     def _start(self, arguments: tuple[str, ...], environment: dict[str, str]) -> subprocess.Popen[str]:
         kept = {name: value for name, value in os.environ.items() if name not in _VARIABLES_DROPPED}
         # Trust the machine's certificates, as pip does: behind a company's proxy, uv's own are not enough.
@@ -107,6 +121,29 @@ class Uv:
             text=True,
             pass_fds=(self.lock,),
         )
+
+
+@contextmanager
+def _watching(pid: int, on_bytes: Callable[[int], None] | None) -> Iterator[None]:
+    """Report the bytes that a process writes, while the block runs."""
+    if on_bytes is None:
+        yield
+        return
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(_POLL_S):
+            written = bytes_written(pid)
+            if written is not None:
+                on_bytes(written)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _error(lines: list[str], code: int) -> DeployError:

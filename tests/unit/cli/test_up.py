@@ -54,3 +54,10 @@ def test_up_refuses_unfit_plan_and_writes_nothing(
     assert run(["up", *UNFIT, *dry]) == 9
     assert "does not fit" in capsys.readouterr().err
     assert not (tmp_path / "home").exists()
+
+
+def test_dry_run_refuses_exposure_without_a_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "nginx").touch(mode=0o755)
+    assert run(["up", "--profile", "cpu", "--expose", "0.0.0.0", "--dry-run"]) == 2
+    assert "error: --expose 0.0.0.0 needs a key for clients" in capsys.readouterr().err
+    assert not (tmp_path / "home").exists()

@@ -8,7 +8,7 @@ import pytest
 
 from deckard_deploy.errors import NetworkError
 from deckard_deploy.measuring.engine_bench import benchmark_worker
-from deckard_deploy.measuring.sweep import enough_runs, run_from_result, sweep
+from deckard_deploy.measuring.sweep import SweepProgress, enough_runs, run_from_result, sweep
 from deckard_deploy.measuring.workload import Settings
 from tests.support.fake_benchmark import fake_endpoint
 from tests.support.sample_records import RESULT, SPECULATIVE
@@ -85,3 +85,20 @@ def test_answers_without_tokens_are_an_error(tmp_path: Path) -> None:
         pytest.raises(NetworkError, match="4 requests without a single"),
     ):
         bench.measure([])
+
+
+def test_progress_has_speed_and_time_left() -> None:
+    said: list[str] = []
+    times = iter([0.0, 4.0, 12.0, 40.0])
+    settings = Settings(concurrency=(1, 4), runs=2, most_runs=3)
+    progress = SweepProgress(settings, said.append, lambda: next(times))
+    run = run_from_result(RESULT, concurrency=1, seed=7)
+    at_four = run_from_result(RESULT, concurrency=4, seed=7)
+    progress.show((run,), 1)  # 4 s after the beginning: too early for a line
+    progress.show((run,), 2)
+    progress.show((at_four, at_four), 1)
+    speed = f"{run.tokens_per_s:.1f}"
+    assert said == [
+        f"bench    concurrency 1: run 2 of 2 to 3, {speed} tok/s, at least 0:12 left",
+        f"bench    concurrency 4: run 1 of 2 to 3, {speed}, {speed} tok/s, at least 0:13 left",
+    ]

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from deckard_deploy.errors import BadInputError, EnvironmentUnfitError, IntegrityError, NetworkError
-from deckard_deploy.running.process.environment import install, remove
+from deckard_deploy.running.process.environment import install, remove, require_installable
 from deckard_deploy.running.process.locks import EngineLock, TorchRoute
 from deckard_deploy.running.process.uv import Uv
 from deckard_deploy.system.extras import install_command
@@ -256,7 +256,16 @@ def test_unfit_host_is_refused_before_install(lock: EngineLock, tmp_path: Path, 
     with pytest.raises(EnvironmentUnfitError, match=re.escape(message)) as refused:
         install(tmp_path / "env", lock=change(lock), say=mute)
     assert hint in refused.value.hint
+    with pytest.raises(EnvironmentUnfitError, match=re.escape(message)):
+        require_installable(tmp_path / "env", change(lock))
     assert not (tmp_path / "env").exists()
+
+
+def test_installed_engine_needs_no_space(lock: EngineLock, tmp_path: Path):
+    install(tmp_path / "env", lock=lock, say=mute)
+    require_installable(tmp_path / "env", lock)
+    larger = with_route(lock, disk_gb=1e9)
+    require_installable(tmp_path / "env", larger)
 
 
 def test_missing_uv_names_the_extra(lock: EngineLock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,9 +1,14 @@
 """Failures of uv become errors by its wording; test_environment.py runs the real uv."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from deckard_deploy.errors import DeployError, EnvironmentUnfitError, IntegrityError, NetworkError
-from deckard_deploy.running.process.uv import _PROGRESS, _error
+from deckard_deploy.running.process.uv import _PROGRESS, _error, _watching
+from tests.support.waiting import eventually
 
 
 @pytest.mark.parametrize(
@@ -48,3 +53,13 @@ def test_error_names_complaint_and_root_cause(lines: list[str], error: type[Depl
 )
 def test_stages_and_large_downloads_are_shown(line: str, *, shown: bool):
     assert bool(_PROGRESS.match(line)) is shown
+
+
+def test_bytes_that_a_process_writes_are_reported(tmp_path: Path):
+    code = "import sys; open(sys.argv[1], 'wb').write(bytes(5_000_000)); input()"
+    seen: list[int] = []
+    with subprocess.Popen([sys.executable, "-c", code, tmp_path / "file"], stdin=subprocess.PIPE) as process:
+        with _watching(process.pid, seen.append):
+            eventually(lambda: seen and seen[-1] >= 5_000_000)
+        process.communicate(b"\n")
+    assert process.returncode == 0
