@@ -21,10 +21,14 @@ _RANK = re.compile(r"\[rank\d+\]: ?", re.ASCII)
 _PROCESS = re.compile(r"\((?P<process>[A-Za-z]\w*)(?: [\w=]+)? pid=\d+(?:, ip=[\d.]+)?\) ?", re.ASCII)
 # Wrappers that log the output of vLLM: a time in brackets, and at times the program.
 _BRACKETS = re.compile(r"\[\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[^\]]{0,20}\] (?:\[[^\]]{1,40}\]: )?", re.ASCII)
-_PREFIXES = (_DOCKER_TIME, _COMPOSE, _JOURNAL, _BRACKETS, _RANK)
-# vllm/logger.py:22: level, month-day, time, [file:line].
+# Docker Desktop's view of a log: date and time. Hosting services: the name of the service.
+_DATE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (?! ?-)", re.ASCII)
+_SERVICE = re.compile(r"\[[A-Za-z][\w./-]{0,60}\]: ", re.ASCII)
+_PREFIXES = (_DOCKER_TIME, _COMPOSE, _JOURNAL, _DATE, _SERVICE, _BRACKETS, _RANK)
+# vllm/logger.py:22: level, month-day, time, [file:line]. Up to 0.8 without the first bracket.
 _VLLM = re.compile(
-    r"(?P<level>[A-Z]{4,8}) (?:\d{4}-)?\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)? \[[^\]]*\] ?", re.ASCII
+    r"(?P<level>[A-Z]{4,8}) (?:\d{4}-)?\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)? (?:\[[^\]]*|[\w./]{1,80}:\d+)\] ?",
+    re.ASCII,
 )
 # uvicorn/logging.py DefaultFormatter: level, colon, padding. Python's basicConfig: level, logger, message.
 _UVICORN = re.compile(r"(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL):(?: +|[\w.]+:)")

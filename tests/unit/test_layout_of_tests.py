@@ -29,6 +29,7 @@ FOR_SEVERAL = {
     "test_plain_english": "of the pages and messages",
     "test_layout_of_tests": "of tests",
     "test_upgrade": "of tests/campaigns",
+    "failures/test_field_lines": "recorded lines, through all of failures and diagnose",
     "weights/test_parsers": "fuzzes five modules in one way",
 }
 

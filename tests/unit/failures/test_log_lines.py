@@ -32,6 +32,15 @@ from deckard_deploy.system.text import clean
         ),
         ("(EngineCore pid=166)     raise ValueError(", LogLine("EngineCore", "", "    raise ValueError(")),
         ("(APIServer pid=1) (EngineCore pid=2) both", LogLine("EngineCore", "", "both")),
+        (
+            "2025-06-12 20:49:44     raise ValueError(",
+            LogLine("", "", "    raise ValueError("),
+        ),
+        ("[vllm]: [rank0]: RuntimeError: x", LogLine("", "", "RuntimeError: x")),
+        (
+            "INFO 04-08 19:59:10 model_runner.py:1115] Loading model weights took 14.9595 GB",
+            LogLine("", "INFO", "Loading model weights took 14.9595 GB"),
+        ),
         ("ValueError: INFO is no level here", LogLine("", "", "ValueError: INFO is no level here")),
         ("\x1b]0;title\x07plain\x00\x08", LogLine("", "", "plain")),
     ],

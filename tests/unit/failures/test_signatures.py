@@ -14,6 +14,7 @@ SIGNATURES = load_signatures()
 BY_LINE = [each for each in SIGNATURES if each.lines]
 # A line before the example, for those that need one.
 CONTEXT = {
+    "broadcast-timeout": '  File "/opt/vllm/distributed/device_communicators/shm_broadcast.py", in acquire_read',
     "weights-other-key": '  File "/opt/vllm/model_executor/models/gemma4.py", line 1, in load_weights',
     "drafter-dimensions": '  File "/opt/vllm/model_executor/models/gemma4_mtp.py", line 210, in forward',
     "tied-weights": '  File "/opt/vllm/model_executor/layers/vocab_parallel_embedding.py", in tie_weights',
