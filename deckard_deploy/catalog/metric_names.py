@@ -15,6 +15,8 @@ from deckard_deploy.resources import catalog_dir
 
 # A metric of vLLM in a PromQL expression; names as in Prometheus's data model: [a-zA-Z_:][a-zA-Z0-9_:]*.
 _METRIC_NAME = re.compile(r"\b(?:vllm:|process_|http_)[a-zA-Z0-9_:]+")
+# What a selector may begin with: a metric of vLLM or of nginx, or a series of Prometheus's own.
+_SELECTOR = re.compile(r"\b(?:(?:vllm:|process_|http_|deckard_)[a-zA-Z0-9_:]+|up|ALERTS)\b(\{?)")
 _HISTOGRAM_SUFFIX = re.compile("_(bucket|sum|count)$")
 
 
@@ -54,6 +56,17 @@ class MetricNames:
 def names_in_query(query: str) -> list[str]:
     """Return the names of vLLM's samples in a PromQL expression."""
     return _METRIC_NAME.findall(query)
+
+
+def of_deployment(query: str, deployment: str) -> str:
+    """Return the query for the series of one deployment alone: one Prometheus may have those of several."""
+
+    def select(found: re.Match[str]) -> str:
+        name = found[0].removesuffix("{")
+        matcher = f'{{deployment="{deployment}"'
+        return name + matcher + ("," if found[1] else "}")
+
+    return _SELECTOR.sub(select, query)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""`monitor`: Prometheus and Grafana next to a deployment."""
+"""`monitor`: Prometheus and Grafana next to a deployment, or next to all of them."""
 
 import functools
 from pathlib import Path
@@ -44,8 +44,14 @@ def images_options(command: Command) -> Command:
     return prometheus(grafana(with_images))
 
 
+every_option = click.option(
+    "--all", "every", is_flag=True, help="One Prometheus and one Grafana for every deployment that runs."
+)
+
+
 @monitor.command()
 @selection_option
+@every_option
 @images_options
 @click.option(
     "--prometheus-port", type=click.IntRange(1, 65535), default=9090, show_default=True, help="On 127.0.0.1."
@@ -54,12 +60,13 @@ def images_options(command: Command) -> Command:
     "--grafana-port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="On 127.0.0.1."
 )
 @click.option("--dry-run", is_flag=True, help="Print what would run; start and write nothing.")
-def up(
+def up(  # noqa: PLR0913  one parameter per option
     *,
     selection: Selection,
     images: "operations.monitoring.Images",
     prometheus_port: int,
     grafana_port: int,
+    every: bool,
     dry_run: bool,
 ) -> None:
     """Start both, with dashboard and alerts, and print Grafana's address.
@@ -67,6 +74,7 @@ def up(
     \b
     Example:
       deckard-deploy monitor up --grafana-port 3001
+      deckard-deploy monitor up --all
     """
     address = operations.monitoring.start(
         selection,
@@ -74,6 +82,7 @@ def up(
         prometheus_port=prometheus_port,
         grafana_port=grafana_port,
         images=images,
+        every=every,
         dry_run=dry_run,
     )
     if not dry_run:
@@ -82,21 +91,22 @@ def up(
 
 @monitor.command()
 @selection_option
+@every_option
 @click.option("--purge", is_flag=True, help="Remove its figures, its settings and the password too.")
-def down(*, selection: Selection, purge: bool) -> None:
+def down(*, selection: Selection, every: bool, purge: bool) -> None:
     """Stop both; their figures stay for the next `monitor up`.
 
     \b
     Example:
       deckard-deploy monitor down
     """
-    name, stopped = operations.monitoring.stop(selection, TERMINAL)
+    name, stopped = operations.monitoring.stop(selection, TERMINAL, every=every)
     if stopped:
         say(f"nothing monitors {name} any more")
     else:
         say(f"nothing monitors {name}")
     if purge:
-        folder = operations.monitoring.purge(selection)
+        folder = operations.monitoring.purge(selection, every=every)
         if folder:
             say(f"removed  {folder}")
 

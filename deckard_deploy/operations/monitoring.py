@@ -1,4 +1,4 @@
-"""`monitor`: Prometheus and Grafana next to a deployment."""
+"""`monitor`: Prometheus and Grafana next to a deployment, or next to all of them."""
 
 import os
 import secrets
@@ -13,7 +13,7 @@ from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.rendering import monitoring
 from deckard_deploy.running.gateway.files import CERTIFICATE
 from deckard_deploy.running.gateway.keys import Keys
-from deckard_deploy.running.layout import StateDir
+from deckard_deploy.running.layout import StateDir, state_directory
 from deckard_deploy.system.files import private_folder, read_regular, remove_folder, write_atomically
 
 UP_TIMEOUT_S = 1800.0  # two images to pull
@@ -31,6 +31,14 @@ class Images(NamedTuple):
 DEFAULT_IMAGES = Images()
 
 
+class Stack(NamedTuple):
+    """One Prometheus with Grafana: of a deployment, or shared by all of a state directory. folder: what both mount."""
+
+    subject: str
+    project: str
+    folder: Path
+
+
 def start(  # noqa: PLR0913  one parameter per option
     selection: Selection,
     report: Reporter,
@@ -38,63 +46,103 @@ def start(  # noqa: PLR0913  one parameter per option
     prometheus_port: int,
     grafana_port: int,
     images: Images = DEFAULT_IMAGES,
+    every: bool = False,
     dry_run: bool = False,
 ) -> str:
-    """Start both with dashboard and alerts.
+    """Start both with dashboard and alerts, for one deployment or for every one that runs.
 
     Return Grafana's address. Raises BadInputError, EnvironmentUnfitError.
     """
-    deployment = select_deployment(selection)
-    plan = running_plan(deployment, report)
-    folder = monitoring_folder(deployment)
-    if len({plan.port, prometheus_port, grafana_port}) < 3:
-        raise BadInputError(f"the endpoint ({plan.port}), Prometheus and Grafana need a port each")
+    stack = _stack(selection, every=every)
+    directory = state_directory(selection.state_dir)
+    plans = (
+        _running_plans(selection, report) if every else [running_plan(select_deployment(selection), report)]
+    )
+    taken = {plan.port for plan in plans}
+    if prometheus_port == grafana_port or {prometheus_port, grafana_port} & taken:
+        ports = ", ".join(str(port) for port in sorted(taken))
+        raise BadInputError(f"the endpoint ({ports}), Prometheus and Grafana need a port each")
     place = monitoring.MonitoringSettings(
-        folder=str(folder),
+        folder=str(stack.folder),
         user=_user(),
         prometheus_port=prometheus_port,
         grafana_port=grafana_port,
         prometheus_image=images.prometheus,
         grafana_image=images.grafana,
+        shared=every,
     )
-    texts = monitoring.render_monitoring(plan, place)
+    texts = monitoring.render_monitoring(plans, place)
     address = f"http://127.0.0.1:{grafana_port}"
     names = f"{images.prometheus} and {images.grafana}"
     if dry_run:
-        report.say(f"would run {names} from {folder}")
+        report.say(f"would run {names} from {stack.folder}")
         return address
-    _write(folder, texts | gateway_credentials(plan, deployment.directory))
-    report.say(f"starting {names}")
+    for plan in plans:
+        texts |= gateway_credentials(plan, directory)
+    _write(stack.folder, texts)
+    report.say(f"starting {names} for {', '.join(plan.deployment for plan in plans)}")
     # Recreated each time, because the files that both mount were written again.
     arguments = ("up", "--detach", "--quiet-pull", "--force-recreate", "--remove-orphans")
-    _compose(plan.deployment, folder / monitoring.COMPOSE_FILE, arguments, report, timeout_s=UP_TIMEOUT_S)
+    _compose(stack.project, stack.folder / monitoring.COMPOSE_FILE, arguments, report, timeout_s=UP_TIMEOUT_S)
     report.say(f"prometheus  http://127.0.0.1:{prometheus_port}")
-    report.say(f"grafana     user admin, password in {folder / monitoring.PASSWORD_FILE}")
+    report.say(f"grafana     user admin, password in {stack.folder / monitoring.PASSWORD_FILE}")
     return address
+
+
+def _stack(selection: Selection, *, every: bool) -> Stack:
+    """Return the stack of the selected deployment or of all. Raises BadInputError."""
+    if not every:
+        return _own_stack(select_deployment(selection))
+    if selection.name is not None or selection.profile is not None:
+        raise BadInputError(
+            "--all is every deployment of this state directory, and no other is named with it"
+        )
+    root = state_directory(selection.state_dir).root
+    return Stack("these deployments", monitoring.SHARED_PROJECT, root / FOLDER)
+
+
+def _own_stack(deployment: DeploymentRef) -> Stack:
+    return Stack(deployment.name, monitoring.project_name(deployment.name), monitoring_folder(deployment))
+
+
+def _running_plans(selection: Selection, report: Reporter) -> list[LaunchPlan]:
+    """Return the plan of each deployment that runs. Raises BadInputError when none does."""
+    directory = state_directory(selection.state_dir)
+    plans = []
+    for name in directory.deployments():
+        try:
+            plans.append(running_plan(DeploymentRef(directory, name), report))
+        except BadInputError as error:
+            report.say(f"left out  {error.message}")
+    if not plans:
+        raise BadInputError("no deployment runs", hint="deckard-deploy up")
+    return plans
 
 
 def stop_monitoring(deployment: DeploymentRef, report: Reporter) -> bool:
     """Stop both. Return False when they were never started. Raises EnvironmentUnfitError."""
-    if not monitoring_folder(deployment).is_dir():
+    return _stop(_own_stack(deployment), report)
+
+
+def _stop(stack: Stack, report: Reporter) -> bool:
+    if not stack.folder.is_dir():
         return False
-    arguments = ("down", "--remove-orphans")
-    _compose(deployment.name, None, arguments, report, timeout_s=DOWN_TIMEOUT_S)
+    _compose(stack.project, None, ("down", "--remove-orphans"), report, timeout_s=DOWN_TIMEOUT_S)
     return True
 
 
-def stop(selection: Selection, report: Reporter) -> tuple[str, bool]:
+def stop(selection: Selection, report: Reporter, *, every: bool = False) -> tuple[str, bool]:
     """Stop both.
 
-    Return the deployment's name, and False if they were never started. Raises EnvironmentUnfitError.
+    Return what they monitored, and False if they were never started. Raises EnvironmentUnfitError.
     """
-    deployment = select_deployment(selection)
-    return deployment.name, stop_monitoring(deployment, report)
+    stack = _stack(selection, every=every)
+    return stack.subject, _stop(stack, report)
 
 
-def purge(selection: Selection) -> Path | None:
+def purge(selection: Selection, *, every: bool = False) -> Path | None:
     """Remove the figures, settings and password. Return the folder that was removed, if there was one."""
-    deployment = select_deployment(selection)
-    folder = monitoring_folder(deployment)
+    folder = _stack(selection, every=every).folder
     if not folder.is_dir():
         return None
     remove_folder(folder)
@@ -113,7 +161,7 @@ def write_files(plan: LaunchPlan, output: Path, images: Images = DEFAULT_IMAGES)
         grafana_image=images.grafana,
     )
     try:
-        for name, text in monitoring.render_monitoring(plan, place).items():
+        for name, text in monitoring.render_monitoring([plan], place).items():
             (output / name).parent.mkdir(parents=True, exist_ok=True)
             (output / name).write_text(text, encoding="utf-8")
         for name in monitoring.DATA_FOLDERS:
@@ -129,7 +177,7 @@ def gateway_credentials(plan: LaunchPlan, directory: StateDir) -> dict[str, str]
         return {}
     files = {monitoring.KEY_FILE: Keys(directory.root).own()}
     if plan.gateway.tls:
-        files[monitoring.CERTIFICATE_FILE] = read_regular(Path(plan.gateway.folder) / CERTIFICATE)
+        files[monitoring.certificate_file(plan)] = read_regular(Path(plan.gateway.folder) / CERTIFICATE)
     return files
 
 
@@ -156,9 +204,9 @@ def _user() -> str:
 
 
 def _compose(
-    deployment: str, file: Path | None, arguments: tuple[str, ...], report: Reporter, *, timeout_s: float
+    project: str, file: Path | None, arguments: tuple[str, ...], report: Reporter, *, timeout_s: float
 ) -> None:
     from deckard_deploy.running.docker.client import DockerClient  # noqa: PLC0415  the docker SDK
 
     engine = DockerClient(environment=dict(os.environ), say=report.command)
-    engine.compose(monitoring.project_name(deployment), file, arguments, timeout_s=timeout_s)
+    engine.compose(project, file, arguments, timeout_s=timeout_s)

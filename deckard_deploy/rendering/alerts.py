@@ -6,7 +6,7 @@ Thresholds are choices, not measurements; only the draft acceptance's is compute
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from deckard_deploy.catalog.metric_names import MetricNames
+from deckard_deploy.catalog.metric_names import MetricNames, of_deployment
 from deckard_deploy.planning.break_even import break_even
 from deckard_deploy.planning.plan import LaunchPlan
 
@@ -122,22 +122,22 @@ ALERTS = (
 )
 
 
-def alert_rules(plan: LaunchPlan, names: MetricNames) -> dict[str, Any]:
-    """Return the rule file as data: every alert whose metrics a server of this plan exports."""
+def alert_group(plan: LaunchPlan, names: MetricNames) -> dict[str, Any]:
+    """Return the group of a deployment's rules: every alert whose metrics a server of this plan exports."""
     threshold = break_even(plan)
     rules = []
     for alert in ALERTS:
         has_parts = plan.gateway is not None or not alert.needs_gateway
         if has_parts and names.exports_all_of(alert.query, drafter=threshold is not None):
             rules.append(_rule(alert, plan, threshold))
-    return {"groups": [{"name": "deckard-deploy", "rules": rules}]}
+    return {"name": plan.deployment, "rules": rules}
 
 
 def _rule(alert: Alert, plan: LaunchPlan, threshold: float | None) -> dict[str, Any]:
     limit = "" if threshold is None else f"{threshold:.3f}"
     return {
         "alert": alert.name,
-        "expr": alert.query.replace("{break_even}", limit),
+        "expr": of_deployment(alert.query.replace("{break_even}", limit), plan.deployment),
         "for": alert.duration,
         "labels": {"severity": alert.severity, "deployment": plan.deployment},
         "annotations": {

@@ -1,14 +1,20 @@
-"""The Grafana dashboard as data, without panels whose metrics the server does not export."""
+"""The Grafana dashboards as data, without panels whose metrics the server does not export."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deckard_deploy.catalog.metric_names import MetricNames
+from deckard_deploy.catalog.metric_names import MetricNames, of_deployment
 from deckard_deploy.planning.break_even import break_even
 from deckard_deploy.planning.plan import LaunchPlan
 
+UID = "deckard-deploy"
 SOURCE = {"type": "prometheus", "uid": "deckard-prometheus"}
 WIDTH, HEIGHT, COLUMNS = 8, 8, 3  # Grafana's grid is 24 wide
+
+
+_FIRING = 'ALERTS{alertstate="firing"}'
+_LINE = "{{deployment}}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +121,31 @@ PANELS = (
         queries=(('time() - process_start_time_seconds{job="vllm"}', "since its start"),),
     ),
 )
+# Metrics that every listed engine exports, one line a deployment.
+_OVERVIEW = (
+    Panel(title="Engine answers", unit="short", queries=(('up{job="vllm"}', _LINE),), maximum=1),
+    Panel(
+        title="Generated tokens per second",
+        unit="short",
+        queries=(("sum by (deployment) (rate(vllm:generation_tokens_total[$__rate_interval]))", _LINE),),
+    ),
+    Panel(
+        title="Running requests",
+        unit="short",
+        queries=(("sum by (deployment) (vllm:num_requests_running)", _LINE),),
+    ),
+    Panel(
+        title="Waiting requests",
+        unit="short",
+        queries=(("sum by (deployment) (vllm:num_requests_waiting)", _LINE),),
+    ),
+    Panel(
+        title="KV cache in use",
+        unit="percentunit",
+        queries=(("max by (deployment) (vllm:kv_cache_usage_perc)", _LINE),),
+        maximum=1,
+    ),
+)
 
 
 def dashboard(plan: LaunchPlan, names: MetricNames) -> dict[str, Any]:
@@ -123,17 +154,29 @@ def dashboard(plan: LaunchPlan, names: MetricNames) -> dict[str, Any]:
     graphs: list[dict[str, Any]] = []
     for panel in PANELS:
         if _is_exported(panel, names, drafter=threshold is not None):
-            graphs.append(_graph(panel, len(graphs), threshold))
+            graphs.append(_graph(panel, len(graphs), threshold, plan.deployment))
+    title = f"{plan.deployment}: {plan.model} on {plan.profile}"
+    alerts = of_deployment(_FIRING, plan.deployment)
+    return _dashboard(title, [*graphs, _alerts(alerts, len(graphs))])
+
+
+def overview() -> dict[str, Any]:
+    """Return the dashboard of all deployments that one Prometheus asks."""
+    graphs = [_graph(panel, place, None, None) for place, panel in enumerate(_OVERVIEW)]
+    return _dashboard("All deployments", [*graphs, _alerts(_FIRING, len(graphs))])
+
+
+def _dashboard(title: str, panels: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {
-        "uid": "deckard-deploy",
-        "title": f"{plan.deployment}: {plan.model} on {plan.profile}",
+        "uid": UID,
+        "title": title,
         "tags": ["deckard-deploy"],
         "timezone": "browser",
         "editable": False,
         "refresh": "10s",
         "time": {"from": "now-1h", "to": "now"},
         "schemaVersion": 39,  # Grafana 11; newer ones migrate it
-        "panels": [*graphs, _alerts(len(graphs))],
+        "panels": list(panels),
     }
 
 
@@ -141,17 +184,20 @@ def _is_exported(panel: Panel, names: MetricNames, *, drafter: bool) -> bool:
     return all(names.exports_all_of(query, drafter=drafter) for query, _ in panel.queries)
 
 
-def _graph(panel: Panel, place: int, threshold: float | None) -> dict[str, Any]:
+def _graph(panel: Panel, place: int, threshold: float | None, deployment: str | None) -> dict[str, Any]:
     defaults: dict[str, Any] = {"unit": panel.unit, "min": 0}
     if panel.maximum is not None:
         defaults["max"] = panel.maximum
     limit = "" if threshold is None else f"{threshold:.3f}"
     targets = []
     for number, (query, line_name) in enumerate(panel.queries):
+        expression = query.replace("{break_even}", limit)
+        if deployment is not None:
+            expression = of_deployment(expression, deployment)
         target = {
             "refId": chr(ord("A") + number),
             "datasource": SOURCE,
-            "expr": query.replace("{break_even}", limit),
+            "expr": expression,
             "legendFormat": line_name,
         }
         targets.append(target)
@@ -162,11 +208,11 @@ def _graph(panel: Panel, place: int, threshold: float | None) -> dict[str, Any]:
     }
 
 
-def _alerts(place: int) -> dict[str, Any]:
+def _alerts(expression: str, place: int) -> dict[str, Any]:
     query = {
         "refId": "A",
         "datasource": SOURCE,
-        "expr": 'ALERTS{alertstate="firing"}',
+        "expr": expression,
         "instant": True,
         "format": "table",
     }

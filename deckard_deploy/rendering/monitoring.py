@@ -1,9 +1,11 @@
-"""Render Prometheus and Grafana for a LaunchPlan: a separate compose project, and the files that it mounts.
+"""Render Prometheus and Grafana for one deployment or several: a separate compose project, and what it mounts.
 
-PyYAML and json write the files; the first line of each YAML file names its plan.
+PyYAML and json write the files; the first line of each YAML file names its plans.
 """
 
+import hashlib
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -13,12 +15,12 @@ import yaml
 
 from deckard_deploy import __version__
 from deckard_deploy.catalog import library
-from deckard_deploy.catalog.metric_names import metric_names
+from deckard_deploy.catalog.metric_names import MetricNames, metric_names
 from deckard_deploy.planning import gateway as gateway_port
-from deckard_deploy.planning.plan import Gateway, LaunchPlan
-from deckard_deploy.rendering.alerts import GATEWAY_JOB, JOB, alert_rules
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.rendering.alerts import GATEWAY_JOB, JOB, alert_group
 from deckard_deploy.rendering.compose import GATEWAY, SERVICE, compose_model
-from deckard_deploy.rendering.dashboard import SOURCE, dashboard
+from deckard_deploy.rendering.dashboard import SOURCE, dashboard, overview
 from deckard_deploy.rendering.gateway import FIGURES
 
 # Tags that public compose files pin: apache/polaris pull request 2944 (getting-started/telemetry), and
@@ -32,7 +34,8 @@ RETENTION_SIZE = "2GB"  # a Spark's disk is for models
 COMPOSE_FILE = "compose.yaml"
 PASSWORD_FILE = "secrets/grafana_admin_password"  # noqa: S105  a file name
 KEY_FILE = "prometheus/key"
-CERTIFICATE_FILE = "prometheus/certificate.pem"
+# No deployment has this name: compose would take a stack of it for the other.
+SHARED_PROJECT = "deckard_monitoring"
 DATA_FOLDERS = ("data/prometheus", "data/grafana")
 # conf/defaults.ini of Grafana; the image takes GF_<SECTION>_<KEY>, and __FILE for a secret
 # (packaging/docker/run.sh).
@@ -50,7 +53,11 @@ GRAFANA_SETTINGS = {
 
 @dataclass(frozen=True, kw_only=True)
 class MonitoringSettings:
-    """The folder of these files on the host, the uid:gid of the files and both services, the ports and the images."""
+    """The folder of these files on the host, the uid:gid of the files and both services, the ports and the images.
+
+    shared: one stack for several deployments. It is on the host's own network and asks each of them by its base URL, so
+    that it depends on the network of none.
+    """
 
     folder: str
     user: str
@@ -58,19 +65,20 @@ class MonitoringSettings:
     grafana_image: str = GRAFANA_IMAGE
     prometheus_port: int = 9090
     grafana_port: int = 3000
+    shared: bool = False
 
 
-def render_monitoring(plan: LaunchPlan, place: MonitoringSettings) -> dict[str, str]:
-    """Return every file by its path below the folder.
+def render_monitoring(plans: Sequence[LaunchPlan], place: MonitoringSettings) -> dict[str, str]:
+    """Return every file by its path below the folder. Only a shared stack has more than one plan.
 
     Raises BadInputError for an engine whose metrics are not listed.
     """
-    names = metric_names(library.engine(plan.engine).option_schema)
+    network = _network(plans, place)
     source = {
         **SOURCE,
         "name": "Prometheus",
         "access": "proxy",
-        "url": _prometheus_url(plan, place),
+        "url": "http://prometheus:9090" if network else f"http://127.0.0.1:{place.prometheus_port}",
         "isDefault": True,
     }
     provider = {
@@ -79,26 +87,53 @@ def render_monitoring(plan: LaunchPlan, place: MonitoringSettings) -> dict[str, 
         "allowUiUpdates": False,
         "options": {"path": "/etc/dashboards"},
     }
+    rules = {"groups": [alert_group(plan, _metric_names(plan)) for plan in plans]}
     return {
-        COMPOSE_FILE: _yaml(plan, _double_dollars(monitoring_model(plan, place))),
-        "prometheus/prometheus.yml": _yaml(plan, _prometheus(plan)),
-        "prometheus/rules.yml": _yaml(plan, alert_rules(plan, names)),
-        "provisioning/datasources/deckard.yaml": _yaml(plan, {"apiVersion": 1, "datasources": [source]}),
-        "provisioning/dashboards/deckard.yaml": _yaml(plan, {"apiVersion": 1, "providers": [provider]}),
-        "dashboards/deckard.json": json.dumps(dashboard(plan, names), indent=1) + "\n",
+        COMPOSE_FILE: _yaml(plans, _double_dollars(monitoring_model(plans, place))),
+        "prometheus/prometheus.yml": _yaml(plans, _prometheus(plans, in_network=network is not None)),
+        "prometheus/rules.yml": _yaml(plans, rules),
+        "provisioning/datasources/deckard.yaml": _yaml(plans, {"apiVersion": 1, "datasources": [source]}),
+        "provisioning/dashboards/deckard.yaml": _yaml(plans, {"apiVersion": 1, "providers": [provider]}),
+        **{
+            f"dashboards/{name}": json.dumps(data, indent=1) + "\n"
+            for name, data in _dashboards(plans, place)
+        },
     }
 
 
+def _dashboards(
+    plans: Sequence[LaunchPlan], place: MonitoringSettings
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each dashboard with its file name; Grafana opens with deckard.json."""
+    if not place.shared:
+        yield "deckard.json", dashboard(plans[0], _metric_names(plans[0]))
+        return
+    yield "deckard.json", overview()
+    for plan in plans:
+        # Grafana allows 40 characters in a uid, and a name may have 63.
+        uid = f"deckard-{hashlib.sha256(plan.deployment.encode()).hexdigest()[:16]}"
+        yield f"of-{plan.deployment}.json", {**dashboard(plan, _metric_names(plan)), "uid": uid}
+
+
+def _metric_names(plan: LaunchPlan) -> MetricNames:
+    return metric_names(library.engine(plan.engine).option_schema)
+
+
+def certificate_file(plan: LaunchPlan) -> str:
+    """Return the path of the gateway's certificate below the folder."""
+    return f"prometheus/{plan.deployment}.pem"
+
+
 def project_name(deployment: str) -> str:
-    """Return the name of the compose project, in which compose allows no dot."""
+    """Return the name of a deployment's own stack as a compose project, in which compose allows no dot."""
     return f"deckard-{deployment.replace('.', '_')}-monitoring"
 
 
-def monitoring_model(plan: LaunchPlan, place: MonitoringSettings) -> dict[str, Any]:
+def monitoring_model(plans: Sequence[LaunchPlan], place: MonitoringSettings) -> dict[str, Any]:
     """Return the compose file as data, before `$` is doubled."""
-    network = engine_network(plan)
+    network = _network(plans, place)
     model: dict[str, Any] = {
-        "name": project_name(plan.deployment),
+        "name": SHARED_PROJECT if place.shared else project_name(plans[0].deployment),
         "services": {
             "prometheus": _prometheus_service(network, place),
             "grafana": _grafana_service(network, place),
@@ -147,6 +182,11 @@ def _grafana_service(network: str | None, place: MonitoringSettings) -> dict[str
     }
 
 
+def _network(plans: Sequence[LaunchPlan], place: MonitoringSettings) -> str | None:
+    """Return the docker network that Prometheus joins; None where it is on the host's own."""
+    return None if place.shared else engine_network(plans[0])
+
+
 def engine_network(plan: LaunchPlan) -> str | None:
     """Return the network of the engine's container; None where the engine listens on the host itself."""
     if plan.runtime != "docker" or plan.container.network == "host":
@@ -156,67 +196,51 @@ def engine_network(plan: LaunchPlan) -> str | None:
     return f"{model['name']}_{networks[0]}"
 
 
-def _prometheus(plan: LaunchPlan) -> dict[str, Any]:
-    if engine_network(plan):
-        target = f"{SERVICE}:{plan.container_port}"
-    else:
-        target = urlsplit(plan.base_url).netloc
-    job = {
-        "job_name": JOB,
-        **_gateway_access(plan),
-        "static_configs": [{"targets": [target], "labels": {"deployment": plan.deployment}}],
-    }
+def _prometheus(plans: Sequence[LaunchPlan], *, in_network: bool) -> dict[str, Any]:
+    jobs: list[dict[str, Any]] = []
+    for plan in plans:
+        jobs += _jobs(plan, in_network=in_network)
     return {
         "global": {"scrape_interval": SCRAPE_INTERVAL, "evaluation_interval": EVALUATION_INTERVAL},
         "rule_files": ["rules.yml"],
-        "scrape_configs": [job, *_gateway_jobs(plan)],
+        "scrape_configs": jobs,
     }
 
 
-def _gateway_jobs(plan: LaunchPlan) -> list[dict[str, Any]]:
-    """Return the job that scrapes nginx's own figures, where there is an nginx."""
+def _jobs(plan: LaunchPlan, *, in_network: bool) -> list[dict[str, Any]]:
+    """Return the job that scrapes the engine, and the one that scrapes nginx's own figures, if there is an nginx.
+
+    Within the engine's network Prometheus asks the engine itself. Elsewhere nginx is in front of it, and wants a key.
+    """
+    engine = gateway = urlsplit(plan.base_url).netloc
+    if in_network:
+        engine, gateway = f"{SERVICE}:{plan.container_port}", f"{GATEWAY}:{gateway_port.PORT}"
     if plan.gateway is None:
-        return []
-    in_docker = engine_network(plan) is not None
-    target = f"{GATEWAY}:{gateway_port.PORT}" if in_docker else urlsplit(plan.base_url).netloc
-    access = _gateway_credentials(plan.gateway)
-    if plan.gateway.tls and in_docker:
-        access["tls_config"]["server_name"] = "localhost"  # one of the names in this tool's own certificate
-    labels = {"deployment": plan.deployment}
-    return [
-        {
-            "job_name": GATEWAY_JOB,
-            "metrics_path": FIGURES,
-            **access,
-            "static_configs": [{"targets": [target], "labels": labels}],
-        }
-    ]
+        return [_job(JOB, plan, engine, {})]
+    access = _gateway_credentials(plan, in_network=in_network)
+    engine_access = {} if in_network else access
+    figures = {"metrics_path": FIGURES, **access}
+    return [_job(JOB, plan, engine, engine_access), _job(GATEWAY_JOB, plan, gateway, figures)]
 
 
-def scrapes_through_gateway(plan: LaunchPlan) -> bool:
-    """Return True if only nginx serves /metrics, with a key: a process behind nginx listens nowhere else."""
-    return engine_network(plan) is None and plan.gateway is not None
+def _job(job: str, plan: LaunchPlan, target: str, settings: dict[str, Any]) -> dict[str, Any]:
+    # The names of jobs must differ; their label, which rules and panels ask for, is the same for all deployments.
+    return {
+        "job_name": f"{job}-{plan.deployment}",
+        **settings,
+        "static_configs": [{"targets": [target], "labels": {"job": job, "deployment": plan.deployment}}],
+    }
 
 
-def _gateway_access(plan: LaunchPlan) -> dict[str, Any]:
+def _gateway_credentials(plan: LaunchPlan, *, in_network: bool) -> dict[str, Any]:
     """Return Prometheus' settings for the gateway; Prometheus resolves file names next to prometheus.yml."""
-    if plan.gateway is None or not scrapes_through_gateway(plan):
-        return {}
-    return _gateway_credentials(plan.gateway)
-
-
-def _gateway_credentials(gateway: Gateway) -> dict[str, Any]:
     access: dict[str, Any] = {"authorization": {"credentials_file": PurePosixPath(KEY_FILE).name}}
-    if gateway.tls:
+    if plan.gateway is not None and plan.gateway.tls:
         access["scheme"] = "https"
-        access["tls_config"] = {"ca_file": PurePosixPath(CERTIFICATE_FILE).name}
+        access["tls_config"] = {"ca_file": PurePosixPath(certificate_file(plan)).name}
+        if in_network:
+            access["tls_config"]["server_name"] = "localhost"  # a name in this tool's own certificate
     return access
-
-
-def _prometheus_url(plan: LaunchPlan, place: MonitoringSettings) -> str:
-    if engine_network(plan):
-        return "http://prometheus:9090"
-    return f"http://127.0.0.1:{place.prometheus_port}"
 
 
 def _service(image: str, place: MonitoringSettings) -> dict[str, Any]:
@@ -253,8 +277,9 @@ def _bind(place: MonitoringSettings, source: str, target: str, *, read_only: boo
     }
 
 
-def _yaml(plan: LaunchPlan, data: dict[str, Any]) -> str:
-    head = f"# Rendered by deckard-deploy {__version__} for plan {plan.hash}; `monitor up` writes it anew.\n"
+def _yaml(plans: Sequence[LaunchPlan], data: dict[str, Any]) -> str:
+    hashes = ", ".join(plan.hash for plan in plans)
+    head = f"# Rendered by deckard-deploy {__version__} for plan {hashes}; `monitor up` writes it anew.\n"
     return head + yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=10_000)
 
 

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, field
 
-MINE = 'instance="i",job="vllm"'
+NAME = "spark"
+OF_DEPLOYMENT = f'deployment="{NAME}"'
+MINE = f'{OF_DEPLOYMENT},instance="i",job="vllm"'
 ENGINE = f'engine="0",{MINE}'
 
 
@@ -55,13 +57,13 @@ def answered(status: str, values: str) -> dict[str, str]:
 
 def stuck(writing: str, running: str, waiting: str) -> dict[str, str]:
     return {
-        'deckard_gateway_connections_writing{job="gateway"}': writing,
+        f'deckard_gateway_connections_writing{{{OF_DEPLOYMENT},job="gateway"}}': writing,
         f"vllm:num_requests_running{{{ENGINE}}}": running,
         f"vllm:num_requests_waiting{{{ENGINE}}}": waiting,
     }
 
 
-NGINX_UP = 'up{job="gateway"}'
+NGINX_UP = f'up{{{OF_DEPLOYMENT},job="gateway"}}'
 PROMPTS = f"vllm:prompt_tokens_total{{{ENGINE}}}"
 UP, STARTED = f"up{{{MINE}}}", f"process_start_time_seconds{{{MINE}}}"
 FAILED = f'vllm:request_success_total{{{ENGINE},finished_reason="error"}}'
@@ -71,6 +73,9 @@ CASES = (
     AlertCase("ServerDown", "down for four minutes", {UP: "1x4 0x16"}, "5m", OF_JOB),
     AlertCase("ServerDown", "one scrape missed", {UP: "1x4 0 1x20"}, "2m"),
     AlertCase("ServerDown", "up", {UP: "1x20"}, "5m"),
+    AlertCase(
+        "ServerDown", "another deployment is down", {UP.replace(NAME, "other"): "0x20", UP: "1x20"}, "5m"
+    ),
     AlertCase(
         "RequestsFail", "canaries are answered 500", answered("5xx", "0x4 1x4 2x4 3x4"), "4m", OF_INSTANCE
     ),

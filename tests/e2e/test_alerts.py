@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files that `monitor` writes for a plan with a drafter."""
     folder = tmp_path_factory.mktemp("monitoring")
     plan = build_plan(choice("spark", "drafter=deckard-e4b"))
-    for name, text in render_monitoring(plan, MonitoringSettings(folder=str(folder), user="0:0")).items():
+    for name, text in render_monitoring([plan], MonitoringSettings(folder=str(folder), user="0:0")).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
     (folder / KEY_FILE).write_text("the tool's own")

@@ -147,9 +147,9 @@ def test_bench_notices_other_requests(home: Path) -> None:
 
 def rendered(home: Path, folder: Path) -> dict[str, str]:
     plan = plan_of(home)
-    texts = render_monitoring(plan, MonitoringSettings(folder=str(folder), user="0:0")) | gateway_credentials(
-        plan, StateDir(home)
-    )
+    texts = render_monitoring(
+        [plan], MonitoringSettings(folder=str(folder), user="0:0")
+    ) | gateway_credentials(plan, StateDir(home))
     for name, text in texts.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")

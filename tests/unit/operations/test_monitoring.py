@@ -1,5 +1,6 @@
 """The files of `monitor`: private, with a password that is created once."""
 
+import functools
 import os
 from pathlib import Path, PurePosixPath
 
@@ -26,7 +27,9 @@ from tests.support.sample_choices import choice
 
 
 def written(folder: Path) -> dict[str, str]:
-    texts = render_monitoring(build_plan(choice("spark")), MonitoringSettings(folder=str(folder), user="0:0"))
+    texts = render_monitoring(
+        [build_plan(choice("spark"))], MonitoringSettings(folder=str(folder), user="0:0")
+    )
     _write(folder, texts)
     return texts
 
@@ -66,6 +69,24 @@ def test_ports_must_differ(fake: FakeDeployment, report: RecordingReporter) -> N
     fake.proven(fake.plan())
     with pytest.raises(BadInputError, match="need a port each"):
         start(Selection(fake.state.root), report, prometheus_port=fake.port, grafana_port=3000)
+
+
+def test_stack_of_all_leaves_out_what_is_stopped(fake: FakeDeployment, report: RecordingReporter) -> None:
+    selection = Selection(fake.state.root)
+    start_all = functools.partial(start, prometheus_port=9090, grafana_port=3000, every=True, dry_run=True)
+    fake.stored(fake.plan())
+    with pytest.raises(BadInputError, match="no deployment runs"):
+        start_all(selection, report)
+    assert report.lines == ["left out  box does not run"]
+    fake.proven(fake.plan())
+    start_all(selection, report)
+    assert report.lines[-1].endswith(f" from {fake.state.root / 'monitoring'}")
+    with pytest.raises(BadInputError, match="no other is named with it"):
+        start_all(Selection(fake.state.root, "box"), report)
+    assert (stop(selection, report, every=True), purge(selection, every=True)) == (
+        ("these deployments", False),
+        None,
+    )
 
 
 def test_stop_of_unmonitored_deployment_is_false(fake: FakeDeployment, report: RecordingReporter) -> None:

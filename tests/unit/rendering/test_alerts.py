@@ -14,6 +14,6 @@ def drafting() -> LaunchPlan:
 
 
 def test_every_alert_has_a_command() -> None:
-    for rule in alerts.alert_rules(drafting(), NAMES)["groups"][0]["rules"]:
+    for rule in alerts.alert_group(drafting(), NAMES)["rules"]:
         assert rule["annotations"]["runbook"].startswith("deckard-deploy ")
         assert "{" not in rule["annotations"]["runbook"]

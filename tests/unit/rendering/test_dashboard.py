@@ -22,7 +22,7 @@ def drafting() -> LaunchPlan:
 
 
 def parsed(plan: LaunchPlan) -> dict[str, Any]:
-    texts = render_monitoring(plan, PLACE)
+    texts = render_monitoring([plan], PLACE)
     return {
         name: json.loads(text) if name.endswith(".json") else yaml.safe_load(text)
         for name, text in texts.items()

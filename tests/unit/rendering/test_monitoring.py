@@ -1,6 +1,8 @@
 """Prometheus and Grafana: existing metrics, this host only, and no secrets in rendered files."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ def drafting() -> LaunchPlan:
 
 def queries(plan: LaunchPlan, names: MetricNames = NAMES) -> list[str]:
     """Return every query of the dashboard and the rules."""
-    rules = alerts.alert_rules(plan, names)["groups"][0]["rules"]
+    rules = alerts.alert_group(plan, names)["rules"]
     panels = dashboard.dashboard(plan, names)["panels"]
     asked = [target["expr"] for panel in panels for target in panel["targets"]]
     return [*(rule["expr"] for rule in rules), *asked]
@@ -52,7 +54,7 @@ def test_every_metric_is_on_the_real_page(path: Path) -> None:
 
 
 def test_drafter_plan_has_all_alerts_and_panels() -> None:
-    assert len(alerts.alert_rules(drafting(), NAMES)["groups"][0]["rules"]) == len(alerts.ALERTS)
+    assert len(alerts.alert_group(drafting(), NAMES)["rules"]) == len(alerts.ALERTS)
     assert len(dashboard.dashboard(drafting(), NAMES)["panels"]) == len(dashboard.PANELS) + 1
 
 
@@ -71,7 +73,7 @@ def test_missing_metrics_are_not_queried() -> None:
 
 
 def parsed(plan: LaunchPlan) -> dict[str, Any]:
-    texts = render_monitoring(plan, PLACE)
+    texts = render_monitoring([plan], PLACE)
     return {
         name: json.loads(text) if name.endswith(".json") else yaml.safe_load(text)
         for name, text in texts.items()
@@ -82,13 +84,13 @@ def parsed(plan: LaunchPlan) -> dict[str, Any]:
 def test_compose_file_parses_to_model(profile: str) -> None:
     plan = built_in(profile)
     text = json.dumps(parsed(plan)[COMPOSE_FILE])
-    assert json.loads(text.replace("$$", "$")) == monitoring_model(plan, PLACE)
+    assert json.loads(text.replace("$$", "$")) == monitoring_model([plan], PLACE)
     assert text.count("$") == 2 * text.count("$$")
 
 
 @pytest.mark.parametrize("plan", [built_in("spark"), build_plan(choice("cpu"))], ids=["container", "process"])
 def test_services_are_local_and_need_password(plan: LaunchPlan) -> None:
-    model = monitoring_model(plan, PLACE)
+    model = monitoring_model([plan], PLACE)
     for service in model["services"].values():
         assert {port["host_ip"] for port in service.get("ports", [])} <= {"127.0.0.1"}
         assert (service["cap_drop"], service["read_only"]) == (["ALL"], True)
@@ -148,12 +150,43 @@ def test_process_gateway_is_scraped_with_key() -> None:
     assert scraped(process_behind_nginx())["authorization"] == {"credentials_file": "key"}
     assert "scheme" not in scraped(process_behind_nginx())
     found = scraped(process_behind_nginx(tls=True))
-    assert (found["scheme"], found["tls_config"]) == ("https", {"ca_file": "certificate.pem"})
+    assert (found["scheme"], found["tls_config"]) == ("https", {"ca_file": "cpu.pem"})
 
 
 def test_container_is_scraped_without_key() -> None:
     assert built_in("spark").gateway is not None
     assert "authorization" not in scraped(built_in("spark"))
+
+
+def two() -> list[LaunchPlan]:
+    """Return the plans of two deployments, one in docker and one as a process behind nginx with TLS."""
+    return [built_in("spark"), process_behind_nginx(tls=True)]
+
+
+def test_shared_stack_asks_each_deployment_by_its_url() -> None:
+    texts = render_monitoring(two(), replace(PLACE, shared=True))
+    model = yaml.safe_load(texts[COMPOSE_FILE])
+    assert (model["name"], "networks" in model) == ("deckard_monitoring", False)
+    assert {service["network_mode"] for service in model["services"].values()} == {"host"}
+    jobs = yaml.safe_load(texts["prometheus/prometheus.yml"])["scrape_configs"]
+    assert [job["job_name"] for job in jobs] == ["vllm-spark", "gateway-spark", "vllm-cpu", "gateway-cpu"]
+    assert {job["static_configs"][0]["targets"][0] for job in jobs} == {"127.0.0.1:8000"}
+    assert {job["authorization"]["credentials_file"] for job in jobs} == {"key"}
+    assert [job.get("tls_config", {}).get("ca_file") for job in jobs] == [None, None, "cpu.pem", "cpu.pem"]
+
+
+def test_rules_and_panels_are_of_one_deployment() -> None:
+    texts = render_monitoring(two(), replace(PLACE, shared=True))
+    groups = yaml.safe_load(texts["prometheus/rules.yml"])["groups"]
+    asked = {group["name"]: [rule["expr"] for rule in group["rules"]] for group in groups}
+    for name in ("spark", "cpu"):
+        panels = json.loads(texts[f"dashboards/of-{name}.json"])["panels"]
+        asked[name] += [target["expr"] for panel in panels for target in panel["targets"]]
+        for query in asked[name]:
+            selectors = names_in_query(query) + re.findall(r"\b(?:up|ALERTS|deckard_[a-z_]+)\b", query)
+            assert query.count(f'{{deployment="{name}"') == len(selectors) > 0, query
+    overview = json.loads(texts["dashboards/deckard.json"])
+    assert (overview["title"], len(overview["panels"])) == ("All deployments", 6)
 
 
 def test_engine_without_metric_list_raises() -> None:
