@@ -22,8 +22,8 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 COMMIT = "a" * 40
-PULL = [sys.executable, "-m", "deckard_deploy", "pull", "--profile", "spark"]
-VERIFY = [sys.executable, "-m", "deckard_deploy", "verify", "--profile", "spark"]
+PULL = [sys.executable, "-m", "deckard_deploy", "pull", "--profile", "spark", "--drafter", "none"]
+VERIFY = [sys.executable, "-m", "deckard_deploy", "verify", "--profile", "spark", "--drafter", "none"]
 DOWNLOAD = "import sys, huggingface_hub as h; h.snapshot_download('o/m', local_dir=sys.argv[1])"
 
 

@@ -10,13 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from deckard_deploy.catalog import library
 from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment
 from deckard_deploy.doctor.facts import HostFacts
 from deckard_deploy.doctor.target import Folders, Target, target_for_plan
 from deckard_deploy.operations.patches import with_needed_patches
 from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
+from tests.support.sample_choices import patched
 
 FACTS = Path(__file__).parents[1] / "unit" / "doctor" / "facts"
 GIB = 1 << 20
@@ -25,7 +25,8 @@ ANY = Target(folders=Folders(weights=Path("/srv/deckard/models"), caches=()))
 
 
 def target(profile: str = "spark", **changes: Any) -> Target:
-    resolved = resolve(Deployment(), profile=library.profile(profile))
+    """Return the target of a profile on the patched release, whose image and patches the cases name."""
+    resolved = resolve(Deployment(), profile=patched(profile))
     plan = with_needed_patches(build_plan(resolved), resolved, DEFAULT_PATHS.patches)
     return replace(target_for_plan(resolved, plan, models=Path(DEFAULT_PATHS.models)), **changes)
 
@@ -47,7 +48,7 @@ def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_changed_entry(key: str, **changes: Any) -> dict[str, Any]:
-    (base,) = json.loads((FACTS / "spark-healthy.json").read_text())[key]
+    base = json.loads((FACTS / "spark-healthy.json").read_text())[key][0]
     return {key: [{**base, **changes}]}
 
 

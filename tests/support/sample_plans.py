@@ -11,16 +11,16 @@ PROFILES = listing.names("profiles")
 DOCKER_ENGINE = "vllm-0.19.1-cpu-docker"
 
 
-def built_in(profile: str) -> LaunchPlan:
+def built_in(profile: str, engine: str | None = None) -> LaunchPlan:
     """Return the profile's own plan; `cpu` on its docker engine, so that every plan has an image."""
-    engine = DOCKER_ENGINE if profile == "cpu" else None
+    engine = DOCKER_ENGINE if profile == "cpu" else engine
     resolved = resolve(Deployment(engine=engine), profile=library.profile(profile))
     return with_needed_patches(build_plan(resolved), resolved, DEFAULT_PATHS.patches)
 
 
 def with_text(text: str) -> LaunchPlan:
     """Return the spark plan with `text` as a value of an option, a variable and a mount."""
-    plan = built_in("spark")
+    plan = built_in("spark", "vllm-0.19.1")
     return plan.model_copy(
         update={
             "arguments": (*plan.arguments, "--chat-template", text),

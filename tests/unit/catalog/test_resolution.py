@@ -12,8 +12,9 @@ from deckard_deploy.catalog.resolution import RESERVED_OPTIONS, SECRET_VARIABLES
 from deckard_deploy.catalog.specs import Deployment, HardwareProfile
 from deckard_deploy.catalog.strict_yaml import parse
 from deckard_deploy.errors import BadInputError
+from tests.support.sample_choices import patched
 
-SPARK, B200, THOR, CPU = (library.profile(name) for name in ("spark", "b200", "thor", "cpu"))
+SPARK, B200, THOR, CPU = (patched(name) for name in ("spark", "b200", "thor", "cpu"))
 SEED = library.compatibility("seed")
 LOADS_31B = library.model("deckard-31b").served_by
 

@@ -76,7 +76,7 @@ def test_draft_cost_by_method() -> None:
     [
         (["drafter=mtp", "engine=vllm-0.19.1"], "vllm-0.19.1 cannot draft with gemma-4-31b-assistant"),
         (["drafter=mtq"], "no drafter named 'mtq'"),
-        (["drafter_tokens=2"], "drafter_tokens is set without a drafter"),
+        (["drafter_tokens=2", "engine=vllm-0.19.1"], "drafter_tokens is set without a drafter"),
         (["drafter=mtp", "drafter_tokens=17"], "less than or equal to 16"),
         (["drafter=deckard-e4b", "engine=vllm-0.32.0"], "vllm-0.32.0 cannot draft with deckard-e4b"),
     ],
@@ -102,3 +102,31 @@ def test_other_token_count_drops_measured_speedup() -> None:
     assert same == default
     assert fewer
     assert fewer.measured_speedup is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "engine", "drafter"),
+    [
+        ((), "vllm-0.33.0", "gemma-4-31b-assistant"),
+        (("drafter=none",), "vllm-0.33.0", None),
+        (("engine=vllm-0.32.0",), "vllm-0.32.0", "gemma-4-31b-assistant"),
+        (("engine=vllm-0.19.1",), "vllm-0.19.1", None),
+        (("drafter=deckard-e4b",), "vllm-0.19.1", "deckard-e4b"),
+        (("model=tiny-gemma4",), "vllm-0.33.0", None),
+        (('speculative-config={"method": "ngram"}',), "vllm-0.33.0", None),
+    ],
+)
+def test_default_drafter_fits_the_rest(settings: tuple[str, ...], engine: str, drafter: str | None) -> None:
+    found = resolved(*settings)
+    assert (found.engine.name, found.drafter and found.drafter.name) == (engine, drafter)
+
+
+def test_default_drafter_takes_a_number_of_tokens() -> None:
+    drafter = resolved("drafter_tokens=2").drafter
+    assert drafter
+    assert drafter.speculative
+    assert drafter.speculative.num_speculative_tokens == 2
+
+
+def test_profile_without_memory_for_a_drafter_has_none() -> None:
+    assert resolved(profile="rtx-5090").drafter is None

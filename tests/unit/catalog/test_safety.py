@@ -12,6 +12,7 @@ from deckard_deploy.catalog.resolution import Resolved, resolve
 from deckard_deploy.catalog.strict_yaml import parse
 from deckard_deploy.catalog.variables import known_variables
 from deckard_deploy.errors import BadInputError
+from tests.support.sample_choices import patched
 
 # Each disables only the protection of its own setting.
 OPENING = [
@@ -83,7 +84,7 @@ HARMLESS = [
 def chosen(*settings: str, profile: str = "spark", compat: str | None = None) -> Resolved:
     deployment = with_settings(parse("", source="deckard.yaml"), settings)
     compatibility = library.compatibility(compat) if compat else None
-    return resolve(deployment, profile=library.profile(profile), compatibility=compatibility)
+    return resolve(deployment, profile=patched(profile), compatibility=compatibility)
 
 
 def setting_of(opening: str) -> str:

@@ -12,7 +12,8 @@ from tests.support.model_hub import BIG, hub
 __all__ = ["hub"]
 DIGEST = "sha256:" + "d" * 64
 IMAGE, GATEWAY = f"example.org/vllm:v1@{DIGEST}", f"example.org/nginx:v1@{DIGEST}"
-SPARK = ["--profile", "spark", "--image", IMAGE, "--set", f"gateway_image={GATEWAY}"]
+IMAGES = ["--image", IMAGE, "--set", f"gateway_image={GATEWAY}"]
+SPARK = ["--profile", "spark", "--engine", "vllm-0.19.1", *IMAGES]
 
 
 def test_lock_has_commits_hashes_digests_patches(hub, tmp_path):
@@ -141,7 +142,7 @@ def test_check_reports_changed_license(hub, capsys):
 
 def test_lock_has_drafter(hub, tmp_path):
     hub.license = "apache-2.0"
-    assert run(["lock", *SPARK, "--drafter", "mtp"]) == 0
+    assert run(["lock", "--profile", "spark", *IMAGES, "--drafter", "mtp"]) == 0
     models = json.loads((tmp_path / "deckard.lock").read_text())["models"]
     assert models["gemma-4-31b-assistant"]["license"] == "apache-2.0"
 

@@ -45,7 +45,7 @@ def test_list_names_patches_with_conditions(capsys):
 @pytest.mark.parametrize(
     ("options", "needed"),
     [
-        (["--profile", "spark"], {"serving_chat", "reasoning", "modelopt"}),
+        (["--profile", "spark"], set()),
         (
             ["--profile", "spark", "--drafter", "deckard-e4b"],
             {"eagle", "serving_chat", "reasoning", "modelopt"},

@@ -15,24 +15,34 @@ from tests.support.sample_choices import choice
 
 GOLDEN = Path(__file__).parent / "golden"
 SPARK_KIB = 127_601_452  # MemTotal of a Spark, 121.69 GiB
+PATCHED = ["--engine", "vllm-0.19.1"]
 SCREENS = {
-    "spark": ["--profile", "spark"],
+    "spark": [*PATCHED, "--profile", "spark"],
     "spark-drafter": ["--profile", "spark", "--drafter", "deckard-e4b"],
     "spark-mtp": ["--profile", "spark", "--drafter", "mtp"],
     "spark-without-hybrid": [
-        *["--profile", "spark", "--set", "max-model-len=131072"],
+        *[*PATCHED, "--profile", "spark", "--set", "max-model-len=131072"],
         *["--set", "disable-hybrid-kv-cache-manager=true"],
     ],
-    "b200": ["--profile", "b200"],
-    "b200-256k": ["--profile", "b200", "--set", "max-model-len=262144"],
-    "rtx-5090": ["--profile", "rtx-5090"],
-    "rtx-5090-doubtful": ["--profile", "rtx-5090", "--set", "max-model-len=131072"],
-    "rtx-5090-no": ["--profile", "rtx-5090", "--set", "max-model-len=262144", "--set", "kv-cache-dtype=auto"],
+    "b200": [*PATCHED, "--profile", "b200"],
+    "b200-256k": [*PATCHED, "--profile", "b200", "--set", "max-model-len=262144"],
+    "rtx-5090": [*PATCHED, "--profile", "rtx-5090"],
+    "rtx-5090-doubtful": [*PATCHED, "--profile", "rtx-5090", "--set", "max-model-len=131072"],
+    "rtx-5090-no": [
+        *PATCHED,
+        "--profile",
+        "rtx-5090",
+        "--set",
+        "max-model-len=262144",
+        "--set",
+        "kv-cache-dtype=auto",
+    ],
     "spark-explained": ["--profile", "spark", "--drafter", "deckard-e4b", "--explain"],
     "spark-mtp-explained": ["--profile", "spark", "--drafter", "mtp", "--explain"],
-    "b200-explained": ["--profile", "b200", "--explain"],
+    "b200-explained": [*PATCHED, "--profile", "b200", "--explain"],
     "cpu": ["--profile", "cpu"],
-    "thor": ["--profile", "thor"],
+    "thor": [*PATCHED, "--profile", "thor"],
+    "spark-default": ["--profile", "spark"],
 }
 EXIT_CODES = {"spark-without-hybrid": 9, "rtx-5090-no": 9}
 
@@ -140,7 +150,7 @@ def test_screen_after_earlier_starts(tmp_path: Path, capsys: pytest.CaptureFixtu
         )
         (tmp_path / "home").mkdir(exist_ok=True)
         record(tmp_path / "home" / "startups.jsonl", start)
-    assert run(["plan", "--profile", "b200", "--explain"]) == 0
+    assert run(["plan", *PATCHED, "--profile", "b200", "--explain"]) == 0
     found = memory_of_screen(capsys.readouterr().out)
     file = GOLDEN / "plan-b200-after-starts.txt"
     if os.environ.get("WRITE_GOLDEN"):
@@ -150,7 +160,7 @@ def test_screen_after_earlier_starts(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_memory_json(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["plan", "--profile", "spark", "--json"]) == 0
+    assert run(["plan", *PATCHED, "--profile", "spark", "--json"]) == 0
     memory = json.loads(capsys.readouterr().out)["memory"]
     assert (memory["verdict"], memory["problem"], memory["changes"]) == ("fits", None, [])
     assert memory["sequence"] == {"tokens": 65_536, "bytes": 12_931_563_520, "in_flight": 8192}

@@ -17,7 +17,7 @@ def folder(tmp_path: Path) -> Path:
 def test_pull_prints_folder_on_stdout(hub, tmp_path, capsys):
     assert run(["pull", *SPARK]) == 0
     said = capsys.readouterr()
-    assert said.out == f"{folder(tmp_path)}\n"
+    assert said.out == f"{folder(tmp_path)}\n{folder(tmp_path).with_name('gemma-4-31b-assistant')}\n"
     assert "is complete and right; files of 300,009 bytes were not there yet" in said.err
     assert (folder(tmp_path) / BIG).read_bytes() == hub.files[BIG]
 

@@ -14,7 +14,7 @@ from tests.support.hub_server import Hub
 from tests.support.model_hub import BIG, hub
 
 __all__ = ["hub"]
-SPARK = ["--profile", "spark"]
+SPARK = ["--profile", "spark", "--drafter", "none"]
 
 
 @pytest.fixture

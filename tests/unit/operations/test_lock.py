@@ -14,7 +14,7 @@ from tests.support.recording_reporter import RecordingReporter
 DIGEST = "sha256:" + "d" * 64
 IMAGE, GATEWAY = f"example.org/vllm:v1@{DIGEST}", f"example.org/nginx:v1@{DIGEST}"
 SETTINGS = (f"image={IMAGE}", f"gateway_image={GATEWAY}")
-SPARK = Choice(profile="spark", settings=SETTINGS)
+SPARK = Choice(profile="spark", settings=(*SETTINGS, "engine=vllm-0.19.1"))
 
 
 @pytest.mark.usefixtures("hub")
@@ -37,9 +37,9 @@ def test_written_lock_has_no_differences(tmp_path: Path, report: RecordingReport
 def test_lock_keeps_other_deployments(hub: Hub, tmp_path: Path, report: RecordingReporter) -> None:
     file = tmp_path / "other.lock"
     write_lock(resolve_lock(SPARK, file, report))
-    other = Choice(profile="spark", settings=(*SETTINGS, "engine=vllm-0.32.0"))
+    other = Choice(profile="spark", settings=(*SETTINGS, "engine=vllm-0.33.0"))
     update = resolve_lock(other, file, report)
-    assert update.lock.models.keys() == {"deckard-31b"}
+    assert update.lock.models.keys() == {"deckard-31b", "gemma-4-31b-assistant"}
     assert update.lock.patches.keys() == {"vllm-0.19.1"}
     assert update.lock.plugins == {"nvfp4-awq": plugin.wheel_sha256("nvfp4-awq")}
     assert hub.ranges == []

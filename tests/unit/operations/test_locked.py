@@ -37,7 +37,7 @@ PLUGGED = [
     "--engine",
     "vllm-0.32.0",
 ]
-TAG, DIGEST = "vllm/vllm-openai:v0.19.1-cu130", "sha256:" + "a" * 64
+TAG, DIGEST = "vllm/vllm-openai:v0.33.0", "sha256:" + "a" * 64
 VERBS = [["plan"], ["render", "compose"], ["render", "command"], ["render", "run"], ["render", "systemd"]]
 
 

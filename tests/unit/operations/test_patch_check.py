@@ -33,9 +33,9 @@ def test_patches_are_named_or_all() -> None:
 
 
 def test_choice_of_other_engine_needs_none() -> None:
-    assert needed_by(Choice(profile="spark"), PATCH_SET, SILENT) == {"serving_chat", "reasoning", "modelopt"}
-    other = Choice(profile="spark", settings=("engine=vllm-0.32.0",))
-    assert needed_by(other, PATCH_SET, SILENT) == frozenset()
+    patched = Choice(profile="spark", settings=("engine=vllm-0.19.1",))
+    assert needed_by(patched, PATCH_SET, SILENT) == {"serving_chat", "reasoning", "modelopt"}
+    assert needed_by(Choice(profile="spark"), PATCH_SET, SILENT) == frozenset()
 
 
 @pytest.fixture

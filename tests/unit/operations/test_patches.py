@@ -20,11 +20,12 @@ BY_HAND: dict[str, JsonValue] = {"method": "draft_model", "model": "/models/x", 
 @pytest.mark.parametrize(
     ("deployment", "names"),
     [
-        (Deployment(), ["serving_chat", "reasoning", "modelopt"]),
+        (Deployment(), []),
+        (Deployment(engine="vllm-0.19.1"), ["serving_chat", "reasoning", "modelopt"]),
         (Deployment(drafter="deckard-e4b"), ["eagle", "serving_chat", "reasoning", "modelopt"]),
         # Without the patch the target's own KV cache would be overwritten, and nothing would say so.
         (
-            Deployment(serve={"speculative-config": BY_HAND}),
+            Deployment(engine="vllm-0.19.1", serve={"speculative-config": BY_HAND}),
             ["eagle", "serving_chat", "reasoning", "modelopt"],
         ),
     ],

@@ -12,7 +12,7 @@ from tests.support.hub_server import Hub
 from tests.support.model_hub import BIG
 from tests.support.recording_reporter import RecordingReporter
 
-SPARK = Choice(profile="spark")
+SPARK = Choice(profile="spark", settings=("drafter=none",))
 
 
 @pytest.fixture

@@ -82,7 +82,7 @@ def test_speculative_reads_the_config(config: object, expected: SpeculativeConfi
 
 
 def test_speculative_without_drafter_is_none() -> None:
-    assert PLAN.speculative is None
+    assert build_plan(choice("spark")).speculative is None
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_process_plan_has_host_paths_and_no_mounts() -> None:
 
 
 def test_weights_are_read_only_caches_per_engine() -> None:
-    plan = planned("spark")
+    plan = planned("spark", "engine=vllm-0.19.1")
     assert plan.mounts[0] == BindMount(source="/m/deckard-31b", target="/models/deckard-31b", read_only=True)
     assert [(mount.source, mount.target, mount.read_only) for mount in plan.mounts[1:]] == [
         ("/c/vllm-0.19.1/vllm", "/home/deckard/.cache/vllm", False),
@@ -110,7 +110,7 @@ def test_drafter_is_mounted_and_one_option() -> None:
         "quantization": "modelopt",
     }
     assert plan.mounts[1] == BindMount(source="/m/deckard-e4b", target="/models/deckard-e4b", read_only=True)
-    without = planned("spark")
+    without = planned("spark", "drafter=none")
     assert "--speculative-config" not in without.arguments
     assert all("e4b" not in mount.source for mount in without.mounts)
 

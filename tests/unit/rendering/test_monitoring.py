@@ -60,7 +60,7 @@ def test_drafter_plan_has_all_alerts_and_panels() -> None:
 
 @pytest.mark.parametrize("path", sorted(PAGES.glob("*.txt")), ids=lambda path: path.stem)
 def test_no_drafter_metrics_without_drafter(path: Path) -> None:
-    asked = queries(built_in("spark"), metric_names(path.stem))
+    asked = queries(built_in("spark", "vllm-0.19.1"), metric_names(path.stem))
     assert asked
     assert [query for query in asked if "spec_decode" in query or "{break_even}" in query] == []
 
