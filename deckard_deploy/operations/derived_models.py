@@ -1,6 +1,8 @@
 """A model that the catalog does not have: its spec, derived from a folder or from a repository on the hub."""
 
+import os
 import re
+import shlex
 from pathlib import Path
 
 from deckard_deploy.catalog.specs import HubRepository, LocalFolder
@@ -8,6 +10,7 @@ from deckard_deploy.errors import BadInputError, IntegrityError
 from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.running.layout import StateDir, state_directory
 from deckard_deploy.system.files import write_atomically
+from deckard_deploy.system.text import escaped
 from deckard_deploy.weights import hub
 from deckard_deploy.weights.checkpoint import read_checkpoint
 from deckard_deploy.weights.derivation import DerivedModel, derive, model_name
@@ -35,23 +38,36 @@ def derive_model(reference: str, directory: StateDir | None, report: Reporter) -
 
 
 def _derive_folder(folder: Path) -> DerivedModel:
+    _refuse_odd_files(folder)
     found = read_checkpoint(folder)
-    _refuse_links(folder)
     absolute = folder.resolve()
+    if ":" in str(absolute) or not str(absolute).isprintable():  # docker mounts SOURCE:TARGET
+        raise IntegrityError(
+            f"{escaped(str(absolute))}: a path with ':' or with characters that cannot be printed",
+            hint="rename the folder",
+        )
     name = model_name(absolute.name)
     return derive(
         found, name=f"local--{name}"[:63], served_name=name, weights=LocalFolder(folder=str(absolute))
     )
 
 
-def _refuse_links(folder: Path) -> None:
-    """Raise IntegrityError for a link to a file outside: a container sees only the folder itself."""
+def _refuse_odd_files(folder: Path) -> None:
+    """Raise IntegrityError for a link to a file outside, a link to nothing, a pipe, a socket or a device.
+
+    A container sees only the folder itself. Reading a pipe may block, and reading a device may not end.
+    """
     root = folder.resolve()
     for path in sorted(folder.iterdir()):
-        if path.is_symlink() and not path.resolve().is_relative_to(root):
+        shown = escaped(str(path))
+        if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
             raise IntegrityError(
-                f"{path} is a link out of the folder, where the engine's container cannot follow",
-                hint=f"cp -rL {folder} FOLDER",
+                f"{shown} is a link out of the folder, where the engine's container cannot follow",
+                hint=f"cp -rL {shlex.quote(str(folder))} FOLDER",
+            )
+        if not path.is_file() and not path.is_dir():
+            raise IntegrityError(
+                f"{shown} is neither a file nor a folder", hint=f"ls -lb {shlex.quote(str(folder))}"
             )
 
 

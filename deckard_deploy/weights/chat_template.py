@@ -6,12 +6,12 @@ import re
 import sys
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from deckard_deploy.errors import EnvironmentUnfitError
+from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError
 from deckard_deploy.system.commands import run
 from deckard_deploy.system.text import escaped
-from deckard_deploy.weights.strict_json import read_object
+from deckard_deploy.weights.strict_json import LARGEST_CONFIG, read_object
 
 TIMEOUT_S = 60.0  # of a busy machine; the program itself stops after two seconds of processor time
 MAX_BYTES = 1 << 20  # of a template; Gemma 4's has 17 kB
@@ -33,18 +33,31 @@ class TemplateCheck(NamedTuple):
 
 
 def chat_template(folder: Path) -> str | None:
-    """Return the chat template, from the places where transformers looks for it; None without one."""
+    """Return the chat template, from the places where transformers looks for it; None without one.
+
+    Of several in a list it is the one named default. Raises IntegrityError for a file of more than 64 MiB.
+    """
     path = folder / "chat_template.jinja"
     if path.is_file():
+        if path.stat().st_size > LARGEST_CONFIG:
+            raise IntegrityError(f"{path}: larger than {LARGEST_CONFIG >> 20} MiB; that is no template")
         return path.read_text(encoding="utf-8", errors="replace")
     for name in ("chat_template.json", "tokenizer_config.json"):
         path = folder / name
         if not path.is_file():
             continue
-        template = read_object(path).get("chat_template")
-        if isinstance(template, str):
+        template = _default_template(read_object(path).get("chat_template"))
+        if template is not None:
             return template
     return None
+
+
+def _default_template(found: Any) -> str | None:  # noqa: ANN401  the file may hold any type
+    if isinstance(found, list):
+        for each in found:
+            if isinstance(each, dict) and each.get("name") == "default":
+                found = each.get("template")
+    return found if isinstance(found, str) else None
 
 
 def check_template(template: str | None) -> TemplateCheck:

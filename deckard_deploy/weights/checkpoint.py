@@ -13,6 +13,14 @@ from deckard_deploy.weights.safetensors_header import Tensor, read_header
 from deckard_deploy.weights.strict_json import read_object
 
 INDEX = "model.safetensors.index.json"
+# Files from which transformers may learn of code to run (auto_map), for the tokenizer and the processors too.
+_CONFIGURATIONS = (
+    "tokenizer_config.json",
+    "processor_config.json",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+    "generation_config.json",
+)
 # Files that can run code when a checkpoint is loaded: Python modules and pickles.
 CODE_SUFFIXES = (".py", ".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
@@ -97,12 +105,31 @@ def _refuse_code(folder: Path) -> None:
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     config = read_object(path)
-    if "auto_map" in config:
-        raise IntegrityError(f"{path}: auto_map asks for code of the repository to be run")
+    _refuse_auto_map(path, config)
+    for name in _CONFIGURATIONS:
+        other = folder / name
+        if other.exists():
+            _refuse_auto_map(other, read_object(other))
     for key in ("text_config", "vision_config", "audio_config", "quantization_config"):
         if not isinstance(config.get(key, {}), dict | None):
             raise IntegrityError(f"{path}: {key} is not an object")
     return config
+
+
+def _refuse_auto_map(path: Path, content: dict[str, Any]) -> None:
+    """Raise IntegrityError for auto_map at any depth: vLLM loaded such code in spite of its own setting.
+
+    CVE-2025-66448 (the auto_map of a vision_config), CVE-2026-90553.
+    """
+    remaining: list[Any] = [content]
+    while remaining:
+        value = remaining.pop()
+        if isinstance(value, list):
+            remaining += value
+        elif isinstance(value, dict):
+            if "auto_map" in value:
+                raise IntegrityError(f"{path}: auto_map asks for code of the repository to be run")
+            remaining += value.values()
 
 
 def _quantization(folder: Path, config: dict[str, Any]) -> tuple[dict[str, Any], str]:

@@ -14,6 +14,7 @@ from deckard_deploy.catalog.specs import Architecture
 from deckard_deploy.weights.safetensors_header import Tensor
 
 SERVED = ("Gemma4ForConditionalGeneration", "Gemma4ForCausalLM")  # vLLM 0.19.1 models/registry.py
+_LARGEST_COUNT = 2**31 - 1  # far above any model; larger ones would only overflow in planning
 _KINDS = ("sliding_attention", "full_attention")
 
 
@@ -60,7 +61,14 @@ def architecture(text: Mapping[str, Any]) -> Architecture:
     ]
     if [layer.kind for layer in found] != kinds:
         raise ValueError(f"layer_types is not one full layer after every {period - 1} sliding ones")
+    shared = _count(text.get("num_kv_shared_layers"))
+    if shared > len(found) - period:  # a shared layer reuses the cache of an earlier layer of its kind
+        raise ValueError(f"num_kv_shared_layers is {shared}, of {len(found)} layers")
     moe = bool(text.get("enable_moe_block"))
+    experts = _positive(text["num_experts"]) if moe else 0
+    experts_per_token = _positive(text["top_k_experts"]) if moe else 0
+    if experts_per_token > experts:
+        raise ValueError(f"top_k_experts is {experts_per_token}, of {experts} experts")
     return Architecture(
         layers=len(found),
         sliding_layers=len(sliding),
@@ -71,13 +79,13 @@ def architecture(text: Mapping[str, Any]) -> Architecture:
         global_kv_heads=full[0].kv_heads,
         head_dim=sliding[0].head_dim,
         global_head_dim=full[0].head_dim,
-        kv_shared_layers=_count(text.get("num_kv_shared_layers")),
+        kv_shared_layers=shared,
         k_eq_v=bool(text.get("attention_k_eq_v")),
         intermediate_size=_positive(text["intermediate_size"]),
         vocabulary_size=_positive(text["vocab_size"]),
         per_layer_input_size=_count(text.get("hidden_size_per_layer_input")),
-        experts=_positive(text["num_experts"]) if moe else 0,
-        experts_per_token=_positive(text["top_k_experts"]) if moe else 0,
+        experts=experts,
+        experts_per_token=experts_per_token,
         expert_intermediate_size=_positive(text["moe_intermediate_size"]) if moe else 0,
     )
 
@@ -99,7 +107,7 @@ def _layer(text: Mapping[str, Any], kind: str, exception: Mapping[str, Any] | No
 
 
 def _positive(value: Any) -> int:  # noqa: ANN401  the file may hold any type
-    if type(value) is not int or value < 1:
+    if type(value) is not int or not 1 <= value <= _LARGEST_COUNT:
         raise ValueError(f"{str(value)[:40]!r} is no count")
     return value
 

@@ -16,6 +16,8 @@ from deckard_deploy.weights.safetensors_header import LARGEST_HEADER, Tensor, pa
 
 # More than any configuration, tokenizer or index of a Gemma 4 (the 31B's tokenizer.json has 32 MB).
 _LARGEST_SMALL_FILE = 64 << 20
+# Of all headers of a repository: those of a Gemma 4 31B have less than 1 MB.
+_LARGEST_HEADERS = LARGEST_HEADER
 _TIMEOUT_S = (10.0, 20.0)  # to connect, and between two bytes
 _TRIES = 3
 _LENGTH = struct.Struct("<Q")  # of the header, in front of it
@@ -39,16 +41,32 @@ def read_remote_checkpoint(manifest: Manifest, folder: Path, say: Callable[[str]
         )
     pull(manifest.model_copy(update={"files": tuple(small)}), folder, PullReporter(say, lambda *_: None))
     by_name = {file.path: file for file in weights if "/" not in file.path}
-    return assemble_checkpoint(folder, by_name.keys(), lambda name: _read_header(manifest, by_name[name]))
+    headers = _RemoteHeaders(manifest)
+    return assemble_checkpoint(folder, by_name.keys(), lambda name: headers.read(by_name[name]))
 
 
-def _read_header(manifest: Manifest, file: RemoteFile) -> dict[str, Tensor]:
-    source = f"{manifest.repo}/{file.path}"
-    (length,) = _LENGTH.unpack(_read_range(manifest, file, 0, _LENGTH.size))
-    if length > min(LARGEST_HEADER, file.size - _LENGTH.size):
-        raise IntegrityError(f"{source}: a header of {length} bytes in a file of {file.size}: no safetensors")
-    header = _read_range(manifest, file, _LENGTH.size, length)
-    return parse_header(header, file.size, source=source)
+class _RemoteHeaders:
+    """The headers of a repository's safetensors files, _LARGEST_HEADERS bytes in all."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+        self._left = _LARGEST_HEADERS
+
+    def read(self, file: RemoteFile) -> dict[str, Tensor]:
+        """Return the tensors of a file. Raises IntegrityError, NetworkError."""
+        source = f"{self._manifest.repo}/{file.path}"
+        (length,) = _LENGTH.unpack(_read_range(self._manifest, file, 0, _LENGTH.size))
+        if length > file.size - _LENGTH.size:
+            raise IntegrityError(
+                f"{source}: a header of {length} bytes in a file of {file.size}: no safetensors"
+            )
+        self._left -= length
+        if self._left < 0:
+            raise IntegrityError(
+                f"{source}: a header of {length} bytes; all headers may have {_LARGEST_HEADERS}"
+            )
+        header = _read_range(self._manifest, file, _LENGTH.size, length)
+        return parse_header(header, file.size, source=source)
 
 
 def _read_range(manifest: Manifest, file: RemoteFile, start: int, count: int) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 from deckard_deploy.errors import IntegrityError
 from deckard_deploy.system.text import escaped
 
-_LARGEST_CONFIG = 64 << 20
+LARGEST_CONFIG = 64 << 20
 # First bytes of files that often replace the expected one.
 _WRONG_CONTENT = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file it points to"),  # guard: F15
@@ -47,11 +47,11 @@ def read_object(path: Path) -> dict[str, Any]:
     require_regular(path)
     try:
         with path.open("rb") as file:
-            data = file.read(_LARGEST_CONFIG + 1)
+            data = file.read(LARGEST_CONFIG + 1)
     except OSError as error:
         raise IntegrityError(f"{path}: {error.strerror}", hint=f"ls -l {path.parent}") from error
-    if len(data) > _LARGEST_CONFIG:
-        raise IntegrityError(f"{path}: larger than {_LARGEST_CONFIG >> 20} MiB; that is no configuration")
+    if len(data) > LARGEST_CONFIG:
+        raise IntegrityError(f"{path}: larger than {LARGEST_CONFIG >> 20} MiB; that is no configuration")
     if not data.strip():
         raise IntegrityError(f"{path}: empty")
     wrong_content = detect_wrong_content(data)

@@ -1,5 +1,7 @@
 """Models whose spec is derived from a folder or a repository."""
 
+import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from deckard_deploy.operations.plan import view_plan
 from deckard_deploy.operations.pull import pull_models
 from deckard_deploy.rehearsal import gemma4
 from deckard_deploy.running.layout import StateDir
+from tests.support.damaged_folders import damaged
 from tests.support.hub_server import COMMIT, Hub, running
 from tests.support.recording_reporter import RecordingReporter
 
@@ -63,3 +66,40 @@ def test_link_out_of_the_folder_is_refused(tmp_path: Path, report: RecordingRepo
     weights.unlink()
     (tmp_path / "elsewhere.safetensors").rename(weights)
     derive_model(str(folder), None, report)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "loop", "dangling", "socket"])
+def test_odd_file_is_refused(tmp_path: Path, report: RecordingReporter, kind: str) -> None:
+    folder = gemma4.write(tmp_path / "tiny")
+    path = folder / "tokenizer.model"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+    else:
+        path.symlink_to(path.name if kind == "loop" else "nothing")
+    with pytest.raises(IntegrityError, match="neither a file nor a folder"):
+        derive_model(str(folder), None, report)
+    path.unlink()
+    derive_model(str(folder), None, report)
+
+
+@pytest.mark.parametrize("name", ["a:b", "a\nb", "\x1b[31m", "\udcff"])
+def test_folder_that_docker_cannot_mount_is_refused(
+    tmp_path: Path, report: RecordingReporter, name: str
+) -> None:
+    folder = gemma4.write(tmp_path / "tiny").rename(tmp_path / name)
+    with pytest.raises(IntegrityError, match="cannot be printed") as caught:
+        derive_model(str(folder), None, report)
+    assert caught.value.message.isprintable()
+
+
+@pytest.mark.slow
+def test_damaged_folder_is_planned_or_refused_in_one_line(tmp_path: Path) -> None:
+    """`tests.campaigns.damaged_folders` runs more."""
+    sound = gemma4.write(tmp_path / "sound", quantization="nvfp4_awq")
+    results = [damaged(sound, seed) for seed in range(60)]
+    assert [result for result in results if result.fault] == []
+    # The damages are no mere noise: some folders are refused, and some are still planned.
+    assert {0, 4} <= {result.code for result in results}

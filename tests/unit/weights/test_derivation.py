@@ -120,6 +120,12 @@ def test_quantization_is_read(big: Path, quantization: object, expected: str) ->
         ({"layer_types": ["full_attention"] * 60}, "the memory is not computed"),
         ({"layer_types": ["full_attention", "sliding_attention"] * 30}, "the memory is not computed"),
         ({"head_dim": "wide"}, "the memory is not computed"),
+        ({"hidden_size": 10**400}, "the memory is not computed"),
+        ({"num_kv_shared_layers": 55}, "num_kv_shared_layers is 55, of 60 layers"),
+        (
+            {"enable_moe_block": True, "num_experts": 4, "top_k_experts": 8},
+            "top_k_experts is 8, of 4 experts",
+        ),
     ],
 )
 def test_unknown_value_is_a_warning(big: Path, changes: dict[str, Any], warning: str) -> None:
@@ -139,6 +145,20 @@ def test_template_in_tokenizer_config_counts(big: Path) -> None:
     (big / "chat_template.jinja").unlink()
     (big / "tokenizer_config.json").write_text(json.dumps({"chat_template": "<|channel>"}))
     assert derived_from(big).spec.serve["reasoning-parser"] == "gemma4"
+
+
+def test_default_of_several_templates_counts(big: Path) -> None:
+    (big / "chat_template.jinja").unlink()
+    templates = [{"name": "rag", "template": "x"}, {"name": "default", "template": "<|channel>"}]
+    (big / "tokenizer_config.json").write_text(json.dumps({"chat_template": templates}))
+    assert derived_from(big).spec.serve["reasoning-parser"] == "gemma4"
+
+
+def test_endless_template_is_refused(big: Path) -> None:
+    with (big / "chat_template.jinja").open("wb") as file:
+        file.truncate((64 << 20) + 1)
+    with pytest.raises(IntegrityError, match="that is no template"):
+        derived_from(big)
 
 
 def test_other_architecture_gets_no_parser(big: Path) -> None:
