@@ -50,6 +50,19 @@ def find_stall(lines: Sequence[LogLine]) -> KnownFailure | None:
     return None
 
 
+def find_area(exception: str, files: Iterable[str]) -> KnownFailure | None:
+    """Return the part of the engine from which an unknown exception comes.
+
+    files: those of its traceback, innermost first.
+    """
+    areas = [each for each in load_signatures() if each.rank is Rank.AREA]
+    for path in files:
+        for area in areas:
+            if area.search(path):
+                return known_failure(area, exception, {})
+    return None
+
+
 def find_in_message(message: str) -> KnownFailure | None:
     """Return the known failure that a message of docker reports."""
     lines = [parse(text) for text in message.splitlines()]

@@ -31,6 +31,7 @@ TOPICS = {
     "docker": "Docker",
     "registry": "Pulling images",
     "endings": "Ends without a message",
+    "areas": "Unknown exceptions, by the part of the engine",
 }
 _Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -45,6 +46,9 @@ class Rank(StrEnum):
     """A process reports that another one has failed. It counts only if the log holds no exception."""
     STALL = "stall"
     """The last progress of a start that hangs. It counts only if the start has stalled."""
+    AREA = "area"
+    """The part of the engine from which an exception comes that nothing else knows. Its patterns are for the path of
+    a source file in the traceback."""
 
 
 class Signature(BaseModel):

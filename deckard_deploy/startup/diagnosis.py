@@ -7,10 +7,11 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from deckard_deploy.failures.exceptions import exceptions
+from deckard_deploy.failures.exceptions import LoggedException, exceptions
 from deckard_deploy.failures.log_lines import LogLine, parse, without_secrets
 from deckard_deploy.failures.matching import (
     KnownFailure,
+    find_area,
     find_failure,
     find_stall,
     known_failure,
@@ -63,11 +64,13 @@ def diagnose(
     stalled: it did not end, but makes no progress.
     """
     parsed = relevant_lines([parse(text) for text in lines])
-    exception = next(exceptions(parsed), "")
+    exception, files = next(exceptions(parsed), LoggedException("", []))
     found = _by_memory(observation, exception)
     if not found:
         found = find_failure(parsed, Rank.CAUSE) or find_failure(parsed, Rank.CONSEQUENCE)
     fatal = bool(found or exception)
+    if not found and exception:
+        found = find_area(exception, files)
     if not found and not exception:
         found = _by_exit_code(observation, _last_fatal(parsed))
         if not found:

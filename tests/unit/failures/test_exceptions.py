@@ -7,7 +7,7 @@ from deckard_deploy.failures.log_lines import parse
 
 
 def found(*lines: str) -> list[str]:
-    return list(exceptions(parse(line) for line in lines))
+    return [each.text for each in exceptions(parse(line) for line in lines)]
 
 
 TRACE = "Traceback (most recent call last):"
@@ -59,3 +59,20 @@ def test_continuation_belongs_to_the_exception():
 def test_echo_and_warning_are_none():
     echo = "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"
     assert found(echo, f"WARNING 11-30 10:00:07 [x.py:1] {TRACE}", "INFO: ValueError: x") == []
+
+
+def test_files_are_those_of_its_own_traceback_innermost_first():
+    lines = [
+        f"(EngineCore pid=7) {TRACE}",
+        '(EngineCore pid=7)   File "/outer.py", line 1, in f',
+        '(APIServer pid=1)   File "/other.py", line 1, in f',
+        "(EngineCore pid=7)     g()",
+        '(EngineCore pid=7)   File "/inner.py", line 2, in g',
+        "(EngineCore pid=7) ValueError: x",
+        '(EngineCore pid=7)   File "/handler.py", line 3, in h',
+        "(EngineCore pid=7) KeyError: y",
+    ]
+    assert [each.files for each in exceptions(map(parse, lines))] == [
+        ["/inner.py", "/outer.py"],
+        ["/handler.py"],
+    ]

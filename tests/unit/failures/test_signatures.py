@@ -6,7 +6,7 @@ import time
 import pytest
 
 from deckard_deploy.failures.log_lines import MAX_TEXT, LogLine, parse
-from deckard_deploy.failures.matching import find_failure, find_stall
+from deckard_deploy.failures.matching import find_area, find_failure, find_stall
 from deckard_deploy.failures.signatures import FOLDER, TOPICS, Rank, Signature, load_signatures
 from deckard_deploy.system.text import clean
 
@@ -30,6 +30,8 @@ def found_in(signature: Signature, text: str) -> str:
     lines.append(parse(text))
     if signature.rank is Rank.STALL:
         found = find_stall(lines)
+    elif signature.rank is Rank.AREA:
+        found = find_area("", [text])
     else:
         ranks = (Rank.CAUSE, Rank.CONSEQUENCE, Rank.ECHO)
         found = next((known for rank in ranks if (known := find_failure(lines, rank))), None)

@@ -203,3 +203,28 @@ LINES = [line for name in FAILURES for line in lines_of(name)]
 def test_diagnose_never_raises(lines: list[str]):
     found = diagnose(map(clean, lines), phase=Phase.WEIGHTS)
     assert "\n" not in found.first_fatal_line + found.cause + found.fix
+
+
+def test_unknown_exception_leads_to_the_part_it_comes_from():
+    lines = [
+        "Traceback (most recent call last):",
+        '  File "/opt/vllm/v1/engine/core.py", line 1, in run_engine_core',
+        '  File "/opt/vllm/model_executor/models/gemma4.py", line 1, in forward',
+        '  File "/opt/flashinfer/decode.py", line 1, in run',
+        '  File "/opt/torch/_ops.py", line 1, in __call__',
+        "RuntimeError: never seen before",
+    ]
+    found = diagnose(lines, phase=Phase.WARM_UP)
+    assert found.signature == "in-flashinfer"
+    assert found.cause.startswith("unknown; ")
+    assert found.first_fatal_line == "RuntimeError: never seen before"
+    assert diagnose([*lines[:2], lines[-1]], phase=Phase.WARM_UP).signature == UNKNOWN
+
+
+def test_known_cause_is_preferred_to_the_part():
+    lines = [
+        "Traceback (most recent call last):",
+        '  File "/opt/flashinfer/decode.py", line 1, in run',
+        "torch.OutOfMemoryError: CUDA out of memory.",
+    ]
+    assert diagnose(lines, phase=Phase.WARM_UP).signature == "cuda-out-of-memory"
