@@ -1,12 +1,12 @@
 """`bench`, `bench list` and `bench show`: the records that they print, and bad usage."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from deckard_deploy.cli.main import run
 from tests.support import sample_records
+from tests.support.json_output import checked
 from tests.support.sample_records import FAST, SAME, SLOW
 
 
@@ -29,7 +29,7 @@ def test_list_and_show_print_records(capsys: pytest.CaptureFixture[str]) -> None
     assert "unknown" in shown.splitlines()[2]
     assert "no bandwidth" in shown
     assert run(["bench", "show", "last", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["id"] == SAME
+    assert checked("bench show", capsys.readouterr().out)["id"] == SAME
 
 
 def test_damaged_record_is_reported_and_skipped(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from deckard_deploy.measuring import records
 from deckard_deploy.operations.bench import save_records
 from deckard_deploy.operations.reporting import SILENT
 from tests.support import sample_records
+from tests.support.json_output import checked
 from tests.support.sample_records import FAST, SAME, SLOW
 
 
@@ -45,7 +46,7 @@ def test_compare_prints_verdicts(capsys: pytest.CaptureFixture[str]) -> None:
     assert text.count("slower") == 3
     assert max(map(len, text.splitlines())) <= 80
     assert run(["bench", "compare", FAST, SAME, "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
+    said = checked("bench compare", capsys.readouterr().out)
     assert {row["verdict"] for row in (*said["rows"], said["overall"])} == {"no difference seen"}
 
 

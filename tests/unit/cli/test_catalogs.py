@@ -7,6 +7,7 @@ import pytest
 
 from deckard_deploy.cli.main import run
 from tests.support.fake_machine import add_gpu, machine
+from tests.support.json_output import checked
 from tests.support.rule_cases import FACTS
 
 __all__ = ["machine"]
@@ -21,7 +22,7 @@ def test_profiles_here_fits_80_columns(name: str, capsys: pytest.CaptureFixture[
     out = capsys.readouterr().out
     assert all(len(line) <= 80 for line in out.splitlines())
     assert run(["profiles", "here", "--facts", facts, "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
+    said = checked("profiles here", capsys.readouterr().out)
     words = " ".join(out.split())
     for each in said["profiles"]:
         for text in (each["why"], *each["changes"]):
@@ -48,7 +49,7 @@ def test_profiles_here_removes_control_characters(tmp_path: Path, capsys: pytest
 @pytest.mark.parametrize("kind", ["profiles", "models", "engines"])
 def test_list_as_json_has_descriptions(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([kind, "list", "--json"]) == 0
-    entries = json.loads(capsys.readouterr().out)
+    entries = checked(f"{kind} list", capsys.readouterr().out)
     assert entries
     assert all(entry["name"] and entry["description"] for entry in entries)
 

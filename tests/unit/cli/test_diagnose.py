@@ -1,12 +1,12 @@
 """`diagnose` reads a file or stdin, and prints a table or JSON."""
 
 import io
-import json
 from pathlib import Path
 
 import pytest
 
 from deckard_deploy.cli.main import run
+from tests.support.json_output import checked
 
 LOG = "torch.OutOfMemoryError: CUDA out of memory.\n"
 
@@ -16,10 +16,10 @@ def test_file_and_stdin_are_read_alike(
 ):
     (tmp_path / "engine.log").write_text(LOG)
     assert run(["diagnose", str(tmp_path / "engine.log"), "--json"]) == 0
-    from_file = json.loads(capsys.readouterr().out)
+    from_file = checked("diagnose", capsys.readouterr().out)
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(LOG.encode())))
     assert run(["diagnose", "-", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == from_file
+    assert checked("diagnose", capsys.readouterr().out) == from_file
     assert from_file["signature"] == "cuda-out-of-memory"
     assert from_file.keys() == {"state", "phase", "signature", "first_fatal_line", "cause", "fix", "source"}
 
@@ -40,4 +40,4 @@ def test_log_without_failure_says_so(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_exit_code_is_considered(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "engine.log").write_text("")
     assert run(["diagnose", str(tmp_path / "engine.log"), "--exit-code", "143", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["signature"] == "engine-terminated"
+    assert checked("diagnose", capsys.readouterr().out)["signature"] == "engine-terminated"

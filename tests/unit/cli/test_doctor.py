@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from deckard_deploy.cli.main import run
+from tests.support.json_output import checked
 from tests.support.rule_cases import FACTS
 
 GOLDEN = FACTS.with_name("golden")
@@ -53,7 +54,7 @@ def test_every_facts_file_has_a_screen():
 @pytest.mark.parametrize("screen", SCREENS)
 def test_json_has_the_same_findings(screen: str, capsys: pytest.CaptureFixture[str]):
     code = run([*arguments(screen), "--json"])
-    said = json.loads(capsys.readouterr().out)
+    said = checked("doctor", capsys.readouterr().out)
     assert said["failed"] == (code == 3)
     assert said["profile"] == (None if screen.endswith(".any") else screen.partition(".")[2])
     text = (GOLDEN / f"{screen}.txt").read_text()
@@ -76,7 +77,7 @@ def test_saved_facts_give_the_same_screen(capsys: pytest.CaptureFixture[str]):
 
 def test_cpu_profile_needs_no_docker_or_gpu(capsys: pytest.CaptureFixture[str]):
     run(["doctor", "--profile", "cpu", "--json"])
-    rules = {finding["rule"] for finding in json.loads(capsys.readouterr().out)["findings"]}
+    rules = {finding["rule"] for finding in checked("doctor", capsys.readouterr().out)["findings"]}
     assert rules.isdisjoint({"docker", "gpu", "compose", "driver", "gpu-runtime"})
     assert "port" in rules
 

@@ -1,11 +1,10 @@
 """The `inspect` verb."""
 
-import json
-
 import pytest
 
 from deckard_deploy.cli.main import run
 from deckard_deploy.rehearsal import gemma4
+from tests.support.json_output import checked
 
 
 @pytest.fixture
@@ -24,7 +23,7 @@ def test_inspect_model_by_name(tmp_path, capsys):
 
 def test_inspect_folder_as_json(folder, capsys):
     assert run(["inspect", str(folder), "--nan", "--json"]) == 0
-    shown = json.loads(capsys.readouterr().out)
+    shown = checked("inspect", capsys.readouterr().out)
     assert (shown["quantization"], shown["nan_scales"], shown["faults"]) == ("nvfp4_awq", 0, [])
 
 

@@ -1,11 +1,11 @@
 """`keys`: a new key on stdout, and what is said about it on stderr."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from deckard_deploy.cli.main import run
+from tests.support.json_output import checked
 
 
 def test_only_the_key_is_on_stdout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -16,7 +16,7 @@ def test_only_the_key_is_on_stdout(tmp_path: Path, capsys: pytest.CaptureFixture
     assert key.startswith("dk-alice-")
     assert said.err.splitlines()[-1] == "from now on every client of a gateway of this host needs a key"
     assert run(["keys", "list", "--json", *state]) == 0
-    assert [row["name"] for row in json.loads(capsys.readouterr().out)] == ["alice"]
+    assert [row["name"] for row in checked("keys list", capsys.readouterr().out)] == ["alice"]
     assert run(["keys", "access", *state]) == 0
     assert key not in capsys.readouterr().out
 

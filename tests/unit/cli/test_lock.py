@@ -7,6 +7,7 @@ import pytest
 from deckard_deploy.cli.main import run
 from deckard_deploy.patching.manifest import load_patch_set
 from tests.support.hub_server import COMMIT
+from tests.support.json_output import checked
 from tests.support.model_hub import BIG, hub
 
 __all__ = ["hub"]
@@ -152,9 +153,9 @@ def test_check_prints_json(tmp_path, capsys):
     assert run(["lock", *SPARK]) == 0
     capsys.readouterr()
     assert run(["lock", *SPARK, "--check", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"lock_file": "deckard.lock", "differences": []}
+    assert checked("lock", capsys.readouterr().out) == {"lock_file": "deckard.lock", "differences": []}
     lock = json.loads((tmp_path / "deckard.lock").read_text())
     lock["models"]["deckard-31b"]["commit"] = "0" * 40
     (tmp_path / "deckard.lock").write_text(json.dumps(lock))
     assert run(["lock", *SPARK, "--check", "--json"]) == 4
-    assert "deckard-31b" in " ".join(json.loads(capsys.readouterr().out)["differences"])
+    assert "deckard-31b" in " ".join(checked("lock", capsys.readouterr().out)["differences"])

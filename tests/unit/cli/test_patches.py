@@ -1,7 +1,6 @@
 """The `patches` verbs, against a package whose files are not vLLM's."""
 
 import hashlib
-import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ import pytest
 from deckard_deploy.cli.main import run
 from deckard_deploy.patching import plugin
 from deckard_deploy.patching.manifest import load_patch_set
+from tests.support.json_output import checked
 
 PATCH_SET = load_patch_set("vllm-0.19.1")
 NAMES = [patch.name for patch in PATCH_SET.patches]
@@ -55,7 +55,7 @@ def test_list_names_patches_with_conditions(capsys):
 )
 def test_list_marks_needed_patches(options, needed, capsys):
     assert run(["patches", "list", "--json", *options]) == 0
-    listed = json.loads(capsys.readouterr().out)["patches"]
+    listed = checked("patches list", capsys.readouterr().out)["patches"]
     assert {patch["name"] for patch in listed if patch["needed"]} == needed
     assert run(["patches", "list", *options]) == 0
     assert capsys.readouterr().out.count(f"not needed by {options[1]}") == 4 - len(needed)
@@ -94,7 +94,7 @@ def test_list_names_alternative_to_drafter_patch(capsys):
 
 def test_list_json_is_the_manifest(capsys):
     assert run(["patches", "list", "--json"]) == 0
-    listed = json.loads(capsys.readouterr().out)
+    listed = checked("patches list", capsys.readouterr().out)
     assert set(listed) == {"name", "vllm", "patches"}
     assert [patch["base_sha256"] for patch in listed["patches"]] == [
         one.base_sha256 for one in PATCH_SET.patches
@@ -118,7 +118,7 @@ def test_diff_of_unknown_patch_exits_2(capsys):
 def test_check_of_other_files_exits_4(package, capsys):
     assert run(["patches", "check", "--package", str(package), "--json"]) == 4
     captured = capsys.readouterr()
-    found = json.loads(captured.out)
+    found = checked("patches check", captured.out)
     assert [one["name"] for one in found] == NAMES
     assert {one["verdict"] for one in found} == {"conflicts"}
     assert "eagle, serving_chat, reasoning, modelopt would not fit" in captured.err
@@ -156,7 +156,7 @@ def test_every_patch_has_a_diff_for_its_target():
 
 def test_wheel_has_hash_of_the_plan(capsys, tmp_path: Path):
     assert run(["patches", "wheel", "-o", str(tmp_path), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
+    told = checked("patches wheel", capsys.readouterr().out)
     assert told["sha256"] == plugin.wheel_sha256("nvfp4-awq")
     assert hashlib.sha256(Path(told["path"]).read_bytes()).hexdigest() == told["sha256"]
 
@@ -167,5 +167,5 @@ def test_deckard_yaml_without_patches_fits(capsys, tmp_path: Path):
     config.write_text("profile: spark\nengine: vllm-0.32.0\n")
     assert run(["patches", "check", "-c", str(config), "--json"]) == 0
     captured = capsys.readouterr()
-    assert json.loads(captured.out) == []
+    assert checked("patches check", captured.out) == []
     assert "vllm-0.32.0, which needs no patch" in captured.err

@@ -1,6 +1,5 @@
 """What `plan` says of the memory, as a screen of 80 columns without colour and as JSON; what `up` refuses by it."""
 
-import json
 import os
 import re
 from pathlib import Path
@@ -11,6 +10,7 @@ from deckard_deploy.cli.main import run
 from deckard_deploy.planning.memory.fit import memory_of
 from deckard_deploy.rehearsal import gemma4
 from deckard_deploy.startup.history import Start, StartMemory, record
+from tests.support.json_output import checked
 from tests.support.sample_choices import choice
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -112,7 +112,7 @@ EXPLAINED = [
 @pytest.mark.parametrize("options", EXPLAINED, ids=" ".join)
 def test_explained_numbers_are_consistent(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["plan", *options, "--json"]) == 0
-    memory = json.loads(capsys.readouterr().out)["memory"]
+    memory = checked("plan", capsys.readouterr().out)["memory"]
     assert run(["plan", *options, "--explain"]) == 0
     text = capsys.readouterr().out.replace(",", "")
     (blocks, block, product) = numbers(r"a sequence: (\d+) blocks \* (\d+) = (\d+) bytes", text)
@@ -161,7 +161,7 @@ def test_screen_after_earlier_starts(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_memory_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["plan", *PATCHED, "--profile", "spark", "--json"]) == 0
-    memory = json.loads(capsys.readouterr().out)["memory"]
+    memory = checked("plan", capsys.readouterr().out)["memory"]
     assert (memory["verdict"], memory["problem"], memory["changes"]) == ("fits", None, [])
     assert memory["sequence"] == {"tokens": 65_536, "bytes": 12_931_563_520, "in_flight": 8192}
     assert memory["kv_cache"]["groups"] == [[10, 16]] * 5 + [[10, 32]]
@@ -178,13 +178,13 @@ def test_chosen_gpus_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_speed_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["plan", "--profile", "spark", "--drafter", "deckard-e4b", "--json"]) == 0
-    speed = json.loads(capsys.readouterr().out)["speed"]
+    speed = checked("plan", capsys.readouterr().out)["speed"]
     assert speed["efficiency"]["value"] == 0.78
     assert speed["ceiling"][0] == {"sequences": 1, "context": 1024, "tokens_per_s": 13.46}
     assert speed["drafter"]["break_even_acceptance"] == pytest.approx(0.49, abs=0.005)
     assert speed["drafter"]["best"][1] == {"acceptance": 0.5, "tokens": 2, "speedup": 1.275}
     assert run(["plan", "--profile", "cpu", "--json"]) == 0
-    assert "unknown" in json.loads(capsys.readouterr().out)["speed"]
+    assert "unknown" in checked("plan", capsys.readouterr().out)["speed"]
 
 
 def test_slow_drafter_is_reported(
@@ -203,7 +203,7 @@ def test_slow_drafter_is_reported(
 def test_unfit_plan_exits_9_with_changes(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["plan", *SCREENS["rtx-5090-no"], "--json"]) == 9
     captured = capsys.readouterr()
-    memory = json.loads(captured.out)["memory"]
+    memory = checked("plan", captured.out)["memory"]
     assert memory["verdict"] == "no"
     assert len(memory["changes"]) == 3
     assert memory["changes"][0][0] in captured.err
@@ -212,16 +212,16 @@ def test_unfit_plan_exits_9_with_changes(capsys: pytest.CaptureFixture[str]) -> 
 def test_local_tensors_replace_catalog_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = gemma4.write(tmp_path / "home" / "models" / "tiny-gemma4", quantization="nvfp4_awq")
     assert run(["plan", "--profile", "cpu", "--json"]) == 0
-    (weights,) = json.loads(capsys.readouterr().out)["memory"]["parts"]
+    (weights,) = checked("plan", capsys.readouterr().out)["memory"]["parts"]
     assert weights["source"].startswith("its tensors: ")
     # The header alone.
     assert 0 < (folder / "model.safetensors").stat().st_size - weights["expected"] < 200_000
     (folder / "model.safetensors").write_bytes(b"cut")
     assert run(["plan", "--profile", "cpu", "--json"]) == 0
-    (weights,) = json.loads(capsys.readouterr().out)["memory"]["parts"]
+    (weights,) = checked("plan", capsys.readouterr().out)["memory"]["parts"]
     assert weights["source"].startswith("its size in the catalog")
 
 
 def test_unknown_memory_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["plan", "--profile", "thor", "--json"]) == 0
-    assert "unknown" in json.loads(capsys.readouterr().out)["memory"]
+    assert "unknown" in checked("plan", capsys.readouterr().out)["memory"]

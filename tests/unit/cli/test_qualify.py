@@ -1,10 +1,9 @@
 """`qualify` on the command line."""
 
-import json
-
 import pytest
 
 from deckard_deploy.cli.main import run
+from tests.support.json_output import checked
 
 
 def test_table_has_a_row_for_each_check(capsys: pytest.CaptureFixture[str]) -> None:
@@ -22,7 +21,7 @@ def test_table_has_a_row_for_each_check(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_json_has_the_same_rows(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["qualify", "vllm-0.19.1", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
+    rows = checked("qualify", capsys.readouterr().out)
     assert {row["verdict"] for row in rows} == {"ok", "not run"}
 
 

@@ -1,12 +1,12 @@
 """`status`: the facts as a table and as JSON."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from deckard_deploy.cli.main import run
 from tests.support.fake_deployment import FakeDeployment
+from tests.support.json_output import checked
 
 
 def test_known_facts_are_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -24,7 +24,7 @@ def test_known_facts_are_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     }
     assert "base url" not in rows
     assert run([*command, "--json"]) == 6
-    assert json.loads(capsys.readouterr().out)["base_url"] is None
+    assert checked("status", capsys.readouterr().out)["base_url"] is None
 
 
 def test_several_deployments_are_a_table_and_a_list(
@@ -36,7 +36,7 @@ def test_several_deployments_are_a_table_and_a_list(
     fake.releases.switch(release)
     command = ["status", "--state-dir", str(fake.state.root)]
     assert run([*command, "--all", "--json"]) == 3
-    assert [each["condition"] for each in json.loads(capsys.readouterr().out)] == ["stopped"]
+    assert [each["condition"] for each in checked("status", capsys.readouterr().out)] == ["stopped"]
     damaged = fake.state.create("two").releases / "000000000000"
     damaged.mkdir()
     (damaged / "launch.json").write_text("{")
@@ -56,7 +56,7 @@ def test_several_deployments_are_a_table_and_a_list(
     ]
     assert [line.split()[:2] for line in lines[1:]] == [["box", "stopped"], ["two", "unknown"]]
     assert run([*command, "--json"]) == 3
-    found = json.loads(capsys.readouterr().out)
+    found = checked("status", capsys.readouterr().out)
     assert [each["deployment"] for each in found] == ["box", "two"]
     assert "missing or damaged" in found[1]["reason"]
     assert run(["status", "--state-dir", str(tmp_path / "none"), "--all"]) == 2

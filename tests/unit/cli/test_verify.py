@@ -1,6 +1,5 @@
 """The `verify` verb."""
 
-import json
 import os
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import pytest
 from deckard_deploy.cli.main import run
 from deckard_deploy.weights.folder import ModelFolder
 from tests.support.hub_server import Hub
+from tests.support.json_output import checked
 from tests.support.model_hub import BIG, hub
 
 __all__ = ["hub"]
@@ -40,7 +40,7 @@ def flip(path: Path, *, keep_times: bool) -> None:
 def test_sound_weights_exit_0(capsys):
     assert run(["verify", *SPARK]) == 0
     assert run(["verify", *SPARK, "--fast", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"models": {"deckard-31b": []}, "right": True}
+    assert checked("verify", capsys.readouterr().out) == {"models": {"deckard-31b": []}, "right": True}
 
 
 def test_copied_folder_is_verified(hub: Hub, tmp_path: Path):

@@ -1,19 +1,21 @@
 """Figures as text, and samples as lines."""
 
-import json
-
 import pytest
 
 from deckard_deploy.cli.screens.figures import rate, sample_json, sample_line, seconds
 from deckard_deploy.operations.top import Sample
+from tests.support.json_output import checked
 from tests.support.sample_figures import NOW, sample_figures
 
 
 def test_samples_as_json_and_lines() -> None:
-    found = json.loads(sample_json(Sample(NOW, sample_figures())))
+    found = checked("top", sample_json(Sample(NOW, sample_figures())))
     assert found["at"] == "2026-11-25T12:00:00+00:00"
     assert set(found["first_token"]) == {"p50_s", "p95_s", "p99_s"}
-    assert json.loads(sample_json(Sample(NOW, None, "refused"))) == {"at": found["at"], "problem": "refused"}
+    assert checked("top", sample_json(Sample(NOW, None, "refused"))) == {
+        "at": found["at"],
+        "problem": "refused",
+    }
     assert "generation" in sample_line(Sample(NOW, sample_figures()))
     assert sample_line(Sample(NOW, None, "refused")) == "12:00:00  no answer: refused"
 

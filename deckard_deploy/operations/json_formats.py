@@ -1,0 +1,353 @@
+"""The formats of `--json`, from which docs/json.md and its schemas are generated.
+
+A new field does not change a version. A field that is renamed, removed or given another meaning does, and
+CHANGELOG.md says so. Tests check the output of the commands against these types.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from deckard_deploy.catalog.specs import EngineSpec, HardwareProfile, ModelSpec
+from deckard_deploy.doctor.findings import Finding
+from deckard_deploy.doctor.fitting import Fit
+from deckard_deploy.measuring.records import BenchRecord
+from deckard_deploy.measuring.speculation import SpecRecord
+from deckard_deploy.measuring.startup_records import StartupRecord
+from deckard_deploy.measuring.window import Figures
+from deckard_deploy.operations.qualify import Check
+from deckard_deploy.patching.manifest import Patch
+from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.weights.inspection import Inspection
+
+
+class Part(BaseModel):
+    """A JSON object with exactly these fields."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class NotKnown(Part):
+    """The reason why something is not known."""
+
+    unknown: str
+
+
+class MemoryPartJson(Part):
+    """One part of the GPU's memory, in bytes."""
+
+    name: str
+    expected: int
+    low: int
+    high: int
+    measured: bool
+    source: str
+
+
+class KvCacheJson(Part):
+    """The KV cache. groups: layers and block size of each group; max_concurrency: as vLLM's log prints it."""
+
+    bytes: int
+    exact: bool
+    groups: list[tuple[int, int]]
+    block_bytes: int
+    blocks: int
+    tokens: int
+    max_concurrency: float
+
+
+class SequenceJson(Part):
+    """One sequence of the maximum length. in_flight: tokens that one step may add."""
+
+    tokens: int
+    bytes: int
+    in_flight: int
+
+
+class MemoryJson(Part):
+    """The memory plan. changes: options that would make the plan fit. sequences: length -> sequences that fit."""
+
+    verdict: str
+    problem: str | None
+    changes: list[list[str]]
+    total: int | None
+    available: int | None
+    requested: int | None
+    parts: list[MemoryPartJson]
+    kv_cache: KvCacheJson
+    sequence: SequenceJson
+    sequences: dict[str, int]
+
+
+class CeilingJson(Part):
+    """The highest possible speed of so many sequences at one context, in tokens per second of all together."""
+
+    sequences: int
+    context: int
+    tokens_per_s: float
+
+
+class BestTokensJson(Part):
+    """The best number of draft tokens at one acceptance."""
+
+    acceptance: float
+    tokens: int
+    speedup: float
+
+
+class DraftingJson(Part):
+    """The draft tokens of a step, their cost as a share of a step, and the acceptance from which they pay."""
+
+    tokens: int
+    cost: float
+    break_even_acceptance: float | None
+    best: list[BestTokensJson]
+
+
+class EfficiencyJson(Part):
+    """The share of the ceiling that published runs reach."""
+
+    value: float
+    source: str
+
+
+class SpeedJson(Part):
+    """The speed by memory bandwidth; bytes, and bytes per second."""
+
+    weight_bytes: int
+    bandwidth: float
+    efficiency: EfficiencyJson | None
+    ceiling: list[CeilingJson]
+    drafter: DraftingJson | None
+
+
+class PlanJson(Part):
+    """The plan of `up`. current: the hash of the running release. drafter_measured: the record of `bench spec`."""
+
+    hash: str
+    current: str | None
+    changes: list[str]
+    memory: MemoryJson | NotKnown
+    speed: SpeedJson | NotKnown
+    drafter_measured: dict[str, Any] | None
+    plan: LaunchPlan
+
+
+class StatusJson(Part):
+    """A deployment. Only `deployment` and `condition` are always there; times are ISO 8601 in UTC."""
+
+    deployment: str
+    condition: Literal["ready", "loading", "failed", "not answering", "stopped", "unknown"]
+    reason: str | None = Field(default=None, description="why the condition is unknown")
+    state: str | None = None
+    answers: str | None = None
+    base_url: str | None = None
+    gateway: str | None = None
+    gateway_state: str | None = None
+    served_name: str | None = None
+    profile: str | None = None
+    model: str | None = None
+    engine: str | None = None
+    plan: str | None = Field(default=None, description="the hash of the release's plan")
+    weights_changed: list[str] | None = None
+    since: str | None = None
+    restarts: int | None = None
+    exit_code: int | None = None
+    instance: str | None = None
+    gives_up: str | None = Field(default=None, description="the security defaults that the settings remove")
+    watch: str | None = None
+    watch_reason: str | None = None
+    watch_restarts: list[str] | None = None
+    last_failure: str | None = None
+    failed_log: str | None = None
+
+
+class DoctorJson(Part):
+    """The findings. profile: None if none was named and none fits. failed: a finding would stop the deployment."""
+
+    profile: str | None
+    failed: bool
+    findings: list[Finding]
+
+
+class TemplateJson(Part):
+    """The chat template: facts, and reasons why a grammar would not be applied."""
+
+    shown: list[str]
+    faults: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectJson(Inspection):
+    """A checkpoint. patches: the patches that its format needs."""
+
+    patches: list[str]
+    chat_template: TemplateJson
+
+
+class KeyJson(Part):
+    """A client's key: its name and the date of its creation."""
+
+    name: str
+    made: str
+
+
+class WrongFileJson(Part):
+    """A file of a model that differs from what was published."""
+
+    path: str
+    cause: str
+
+
+class VerifyJson(Part):
+    """The wrong files of each model. right: there is none."""
+
+    models: dict[str, list[WrongFileJson]]
+    right: bool
+
+
+class DiagnoseJson(Part):
+    """The cause of a failure in a log. signature: its id in docs/troubleshooting.md."""
+
+    state: str
+    phase: str | None
+    signature: str | None
+    first_fatal_line: str | None
+    cause: str
+    fix: str | None
+    source: str | None
+
+
+class ProfilesHereJson(Part):
+    """The profiles and whether this machine can run them. default: the one that `up` selects."""
+
+    default: str | None
+    profiles: list[Fit]
+
+
+class EntryJson(Part):
+    """An entry of the catalog."""
+
+    name: str
+    description: str
+
+
+class LockJson(Part):
+    """The differences between deckard.lock and what is published."""
+
+    lock_file: str
+    differences: list[str]
+
+
+class VerdictJson(Part):
+    """A patch against one file of an engine."""
+
+    name: str
+    target: str
+    verdict: str
+    fits: bool
+    detail: str
+    found: str
+
+
+class FileJson(Part):
+    """A file that was written."""
+
+    name: str
+    sha256: str
+    path: str
+
+
+class PatchJson(Patch):
+    """A patch. needed: by the plan that was named; None without one."""
+
+    needed: bool | None
+
+
+class PatchSetJson(Part):
+    """The patches of one vLLM release."""
+
+    name: str
+    vllm: str
+    patches: list[PatchJson]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopJson(Figures):
+    """One line of `top`: the figures of the last seconds. at: ISO 8601."""
+
+    at: str
+
+
+class NoAnswerJson(Part):
+    """One line of `top` while the endpoint does not answer."""
+
+    at: str
+    problem: str
+
+
+class NamedSideJson(Part):
+    """One side of a comparison."""
+
+    name: str
+    about: str
+
+
+class RatioJson(Part):
+    """The ratio new / old with its 95 % interval. high: None if it has no upper end."""
+
+    concurrency: int | None = None
+    ratio: float
+    low: float
+    high: float | None
+    verdict: str
+
+
+class CompareJson(Part):
+    """A comparison of two benchmark records."""
+
+    old: NamedSideJson
+    new: NamedSideJson
+    rows: list[RatioJson]
+    overall: RatioJson
+
+
+class Format(NamedTuple):
+    """The format of one command's JSON."""
+
+    command: str
+    version: int
+    kind: Any
+
+
+FORMATS = (
+    Format("plan", 1, PlanJson),
+    Format("status", 1, StatusJson | list[StatusJson]),
+    Format("doctor", 1, DoctorJson),
+    Format("diagnose", 1, DiagnoseJson),
+    Format("inspect", 1, InspectJson),
+    Format("verify", 1, VerifyJson),
+    Format("lock", 1, LockJson),
+    Format("keys list", 1, list[KeyJson]),
+    Format("profiles here", 1, ProfilesHereJson),
+    Format("profiles list", 1, list[EntryJson]),
+    Format("profiles show", 1, HardwareProfile),
+    Format("models list", 1, list[EntryJson]),
+    Format("models show", 1, ModelSpec),
+    Format("engines list", 1, list[EntryJson]),
+    Format("engines show", 1, EngineSpec),
+    Format("patches list", 1, PatchSetJson),
+    Format("patches check", 1, list[VerdictJson]),
+    Format("patches matrix", 1, dict[str, list[VerdictJson]]),
+    Format("patches build", 1, list[FileJson]),
+    Format("patches wheel", 1, FileJson),
+    Format("bench", 1, BenchRecord),
+    Format("bench list", 1, list[dict[str, Any]]),  # records without their runs and their host
+    Format("bench show", 1, BenchRecord | SpecRecord | StartupRecord),
+    Format("bench spec", 1, SpecRecord),
+    Format("bench startup", 1, StartupRecord),
+    Format("bench compare", 1, CompareJson),
+    Format("top", 1, TopJson | NoAnswerJson),
+    Format("qualify", 1, list[Check]),
+)
