@@ -18,8 +18,11 @@ from deckard_deploy.operations.options import Choice
 @state_option
 @locked_option
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+@click.option("--full", is_flag=True, help="Show every option, environment variable, mount and patch.")
 @click.option("--explain", is_flag=True, help="Show the formulas, and the sources of the assumptions.")
-def plan(choice: Choice, *, state_dir: Path | None, locked: bool, as_json: bool, explain: bool) -> None:
+def plan(  # noqa: PLR0913  one parameter per option
+    choice: Choice, *, state_dir: Path | None, locked: bool, as_json: bool, full: bool, explain: bool
+) -> None:
     """Show what `up` would run, and what would change.
 
     Without --profile, the profile of this machine is selected and reported.
@@ -33,5 +36,5 @@ def plan(choice: Choice, *, state_dir: Path | None, locked: bool, as_json: bool,
     if as_json:
         click.echo(json.dumps(screens.plan.view_json(view), indent=2))
     else:
-        screens.plan.print_plan(view, explain=explain)
+        screens.plan.print_plan(view, explain=explain, full=full)
     operations.plan.require_fit(view)

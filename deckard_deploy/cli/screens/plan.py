@@ -4,14 +4,28 @@ from typing import Any
 
 import click
 
-from deckard_deploy.cli.output import table
 from deckard_deploy.cli.screens import memory, speed
-from deckard_deploy.cli.screens.layout import WIDTH
+from deckard_deploy.cli.screens.layout import INDENT, WIDTH, wrapped
 from deckard_deploy.operations.plan import PlanView
 from deckard_deploy.planning.arguments import option_lines
 from deckard_deploy.planning.plan import LaunchPlan
 
 Row = tuple[str, str]
+
+# The options that decide memory and speed. The others are shown by --full.
+_SHOWN_OPTIONS = (
+    "--tensor-parallel-size",
+    "--pipeline-parallel-size",
+    "--data-parallel-size",
+    "--max-model-len",
+    "--max-num-seqs",
+    "--max-num-batched-tokens",
+    "--gpu-memory-utilization",
+    "--kv-cache-memory-bytes",
+    "--kv-cache-dtype",
+    "--quantization",
+    "--enforce-eager",
+)
 
 
 def view_json(view: PlanView) -> dict[str, Any]:
@@ -28,11 +42,20 @@ def view_json(view: PlanView) -> dict[str, Any]:
     }
 
 
-def print_plan(view: PlanView, *, explain: bool) -> None:
-    """Print the plan, its memory and speed, and its changes. explain: formulas and sources too."""
+def print_plan(view: PlanView, *, explain: bool, full: bool) -> None:
+    """Print the plan, its memory and speed, and its changes.
+
+    explain: formulas and sources too. full: every option, environment variable, mount and patch.
+    """
     resolved = view.planned.resolved
-    table(_rows(view.planned.plan))
-    lines = memory.memory_lines(view.planned.memory, view.fitting, limit=resolved.model.context_limit)
+    plan = view.planned.plan
+    rows = _identity_rows(plan)
+    if full:
+        rows += _full_rows(plan)
+    lines = [f"{label:{INDENT}}{text}" for label, text in rows]
+    if not full:
+        lines += wrapped(f"{'settings':{INDENT}}{_settings(plan)}")
+    lines += memory.memory_lines(view.planned.memory, view.fitting, limit=resolved.model.context_limit)
     lines += speed.speed_lines(resolved)
     lines += speed.measured_lines(view.drafter)
     if explain:
@@ -52,8 +75,8 @@ def _change_lines(view: PlanView) -> list[str]:
     return [head, *(f"  {change}" for change in view.changes)]
 
 
-def _rows(plan: LaunchPlan) -> list[Row]:
-    model, *options = option_lines(plan.arguments)
+def _identity_rows(plan: LaunchPlan) -> list[Row]:
+    model = option_lines(plan.arguments)[0]
     rows = [
         ("plan", plan.hash),
         ("deployment", f"{plan.deployment}: {plan.model} on {plan.profile}"),
@@ -61,9 +84,38 @@ def _rows(plan: LaunchPlan) -> list[Row]:
         ("endpoint", f"{plan.base_url}, model {plan.served_name!r}"),
         ("weights", " ".join(model)),
     ]
-    rows += [("option", " ".join(option)) for option in options]
     if plan.gpus and plan.gpus.ids:
         rows.append(("gpus", ", ".join(plan.gpus.ids)))
+    return rows
+
+
+def _settings(plan: LaunchPlan) -> str:
+    """Return the options that decide memory and speed, and the numbers of the parts that are not shown."""
+    options = option_lines(plan.arguments)[1:]
+    shown = [" ".join(option).removeprefix("--") for option in options if option[0] in _SHOWN_OPTIONS]
+    counts = [
+        _counted(len(options) - len(shown), "more option"),
+        _counted(len(plan.environment), "environment variable"),
+        _counted(len(plan.mounts), "mount"),
+        _counted(len(plan.patches), "patch"),
+        _counted(1 if plan.plugin else 0, "plugin"),
+    ]
+    folded = ", ".join(count for count in counts if count)
+    return f"{', '.join(shown)}; and {folded} (--full)"
+
+
+def _counted(number: int, noun: str) -> str:
+    """Return a number and its noun; nothing for none."""
+    if number == 0:
+        return ""
+    if number == 1:
+        return f"1 {noun}"
+    plural = f"{noun}es" if noun.endswith("ch") else f"{noun}s"
+    return f"{number} {plural}"
+
+
+def _full_rows(plan: LaunchPlan) -> list[Row]:
+    rows = [("option", " ".join(option)) for option in option_lines(plan.arguments)[1:]]
     rows += [("environment", f"{name}={value}") for name, value in plan.environment.items()]
     for mount in plan.mounts:
         read_only = " (read-only)" if mount.read_only else ""

@@ -225,3 +225,27 @@ def test_local_tensors_replace_catalog_size(tmp_path: Path, capsys: pytest.Captu
 def test_unknown_memory_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["plan", "--profile", "thor", "--json"]) == 0
     assert "unknown" in checked("plan", capsys.readouterr().out)["memory"]
+
+
+@pytest.mark.parametrize("profile", ["spark", "b200", "cpu"])
+def test_plan_fits_a_screen_and_full_shows_the_rest(profile: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plan", "--profile", profile]) == 0
+    screen = capsys.readouterr().out.splitlines()
+    assert len(screen) <= 30
+    assert max(len(line) for line in screen if "/home/" not in line) <= 80
+    assert run(["plan", "--profile", profile, "--json"]) == 0
+    plan = checked("plan", capsys.readouterr().out)["plan"]
+    assert run(["plan", "--profile", profile, "--full"]) == 0
+    full = capsys.readouterr().out
+    text = " ".join(full.split())
+    for argument in plan["arguments"]:
+        assert argument in text
+    for name, value in plan["environment"].items():
+        assert f"{name}={value}" in text
+    for mount in plan["mounts"]:
+        assert mount["source"] in text
+    for patch in plan["patches"]:
+        assert patch["module"] in text
+    folded = re.search(r"and (\d+) more options", " ".join(" ".join(screen).split()))
+    assert folded
+    assert 0 < int(folded[1]) < full.count("\noption")
