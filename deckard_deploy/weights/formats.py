@@ -14,21 +14,16 @@ from deckard_deploy.weights.safetensors_header import Tensor
 # Packed to NVFP4 as weights/linears.py checks it, tensor by tensor.
 NVFP4_LAYOUTS = ("NVFP4", "NVFP4_AWQ", "NVFP4_SVD")
 COMPRESSED = "compressed-tensors"
-# The algorithms of ModelOpt that a release accepts by itself (QUANT_ALGOS: modelopt.py:107 of 0.19.1, 156 of 0.32.0).
+# The algorithms of ModelOpt that a release accepts by itself (QUANT_ALGOS: modelopt.py:107 of 0.19.1, 156 of 0.32.0,
+# 160 of 0.33.0).
+_SINCE_0_19 = ("FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO", "NVFP4", "MXFP8", "MIXED_PRECISION")
 _RELEASES = {
-    "vLLM 0.19.1": ("FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO", "NVFP4", "MXFP8", "MIXED_PRECISION"),
-    "vLLM 0.32.0": (
-        "FP8",
-        "FP8_PER_CHANNEL_PER_TOKEN",
-        "FP8_PB_WO",
-        "NVFP4",
-        "W4A16_NVFP4",
-        "MXFP8",
-        "MIXED_PRECISION",
-    ),
+    "vLLM 0.19.1": _SINCE_0_19,
+    "vLLM 0.32.0": (*_SINCE_0_19, "W4A16_NVFP4"),
+    "vLLM 0.33.0": (*_SINCE_0_19, "W4A16_NVFP4"),
 }
 _OURS = ("NVFP4_AWQ", "NVFP4_SVD")  # by a patch or the plugin of this project
-# The methods of config.json that both releases register (quantization/__init__.py).
+# The methods of config.json that all these releases register (quantization/__init__.py).
 _METHODS = (
     COMPRESSED,
     "fp8",

@@ -186,15 +186,20 @@ FORMATS: dict[str, tuple[dict[str, Any], Callable[[Raw], object], str, tuple[str
         COMPRESSED,
         to_compressed,
         "compressed-tensors (nvfp4-pack-quantized)",
-        ("vLLM 0.19.1", "vLLM 0.32.0"),
+        ("vLLM 0.19.1", "vLLM 0.32.0", "vLLM 0.33.0"),
     ),
     "w4a16": (
         {"quant_method": "modelopt", "quant_algo": "W4A16_NVFP4"},
         to_w4a16,
         "W4A16_NVFP4",
-        ("vLLM 0.32.0",),
+        ("vLLM 0.32.0", "vLLM 0.33.0"),
     ),
-    "fp8": ({"quant_method": "modelopt", "quant_algo": "FP8"}, to_fp8, "FP8", ("vLLM 0.19.1", "vLLM 0.32.0")),
+    "fp8": (
+        {"quant_method": "modelopt", "quant_algo": "FP8"},
+        to_fp8,
+        "FP8",
+        ("vLLM 0.19.1", "vLLM 0.32.0", "vLLM 0.33.0"),
+    ),
 }
 
 
