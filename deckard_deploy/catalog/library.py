@@ -40,6 +40,16 @@ def compatibility(name: str) -> Compatibility:
     return _load("compat", name, Compatibility)
 
 
+@cache
+def wedged_below_w(gpu: str) -> float | None:
+    """Return the watts below which a busy GPU is wedged; None if nobody measured it. gpu: nvidia-smi's name."""
+    for name in names("profiles"):
+        hardware = profile(name).hardware
+        if hardware.gpu == gpu and hardware.wedged_below_w is not None:
+            return hardware.wedged_below_w.value
+    return None
+
+
 def profile_from_file(path: Path) -> HardwareProfile:
     """Read a user's own profile. Raises BadInputError when the file cannot be read or is not a profile."""
     return validate(strict_yaml.parse(read_text(path), source=str(path)), HardwareProfile)

@@ -94,6 +94,10 @@ class Hardware(Spec):
         default=None,
         description="share of the bandwidth's ceiling that decoding reaches; null: nobody measured it",
     )
+    wedged_below_w: Measured | None = Field(
+        default=None,
+        description="watts: a busy GPU that draws less is wedged; null: nobody measured it",
+    )
 
 
 class Publish(Spec):

@@ -16,8 +16,9 @@ MIB, GIB = 1 << 20, 1 << 30
 FLOOR = 512 * MIB
 WARN = 2 * GIB  # a choice: four times the floor
 SAMPLES = 2  # in a row, a second apart
-# A wedged GB10 reports 95 % at less than 30 W (github eugr/spark-vllm-docker issue 260); one that decodes takes 45 W.
-WEDGED_W, WEDGED_PERCENT = 30.0, 90.0
+WEDGED_PERCENT = (
+    90.0  # of a GPU that waits in a kernel: it reports 95 % (github eugr/spark-vllm-docker issue 260)
+)
 _NVIDIA_SMI_S = 10.0
 _QUERY = ("nvidia-smi", "--query-gpu=name,power.draw,utilization.gpu", "--format=csv,noheader,nounits")
 
@@ -67,7 +68,7 @@ def wedged_gpu(report: Reporter) -> str:
     for line in done.stdout.splitlines():
         name, _, figures = line.partition(", ")
         power, _, utilization = figures.partition(", ")
-        if "GB10" in name and _is_wedged(power, utilization):
+        if _is_wedged(name, power, utilization):
             return (
                 f"; {name} reports {utilization.strip()} % at {power.strip()} W: it is wedged, "
                 "and the machine may have to be switched off"
@@ -75,8 +76,11 @@ def wedged_gpu(report: Reporter) -> str:
     return ""
 
 
-def _is_wedged(power: str, utilization: str) -> bool:
+def _is_wedged(name: str, power: str, utilization: str) -> bool:
+    limit = library.wedged_below_w(name)
+    if limit is None:
+        return False
     try:
-        return float(power) < WEDGED_W and float(utilization) >= WEDGED_PERCENT
+        return float(power) < limit and float(utilization) >= WEDGED_PERCENT
     except ValueError:  # [N/A]
         return False

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from deckard_deploy.catalog import library
 from deckard_deploy.doctor.facts import Gpu, GpuProcess, HostFacts
 from deckard_deploy.doctor.findings import RuleVerdict, fail, fail_if_needed, info, ok, rule, warn
 from deckard_deploy.doctor.rules.driver_failures import LOST, driver_failure
@@ -14,7 +15,7 @@ DEADLOCKING_DRIVER = 590
 SPARK = "12.1"  # GB10
 THOR = "11.0"
 HOT_C = 85
-BUSY_PERCENT, SLOW_MHZ, SLOW_W = 90, 1400, 30.0
+BUSY_PERCENT, SLOW_MHZ = 90, 1400
 MUCH_MIB = 1024
 MEMORY_SHARE = 0.9
 _DOCKER_NAMES = {"aarch64": "arm64", "arm64": "arm64", "x86_64": "amd64", "amd64": "amd64"}
@@ -361,7 +362,7 @@ def gpu_heat(facts: HostFacts, target: Target) -> RuleVerdict | None:
 
 @rule(
     "gpu-clock",
-    when=f"GB10 at {BUSY_PERCENT} % or more: warn: below {SLOW_MHZ} MHz or {SLOW_W:g} W",
+    when=f"GB10 at {BUSY_PERCENT} % or more: warn: below {SLOW_MHZ} MHz, or below the profile's wedged_below_w",
     why="a GB10 can be stuck in a low-power state, at half speed (799 MHz, 19.5 W at 96 %), or in a kernel that never "
     "ends (16 to 27 W at 95 %; about 45 W when it works)",
     source="github Blackwellboy/model-serving-minefield, trap 124; eugr/spark-vllm-docker issue 260; "
@@ -374,7 +375,8 @@ def gpu_clock(facts: HostFacts, target: Target) -> RuleVerdict | None:
         return None
     first = busy[0]
     found = f"{first.sm_clock_mhz} MHz, {first.power_w} W at {first.utilization_percent} %"
-    if (first.sm_clock_mhz or 0) < SLOW_MHZ or (first.power_w or 0.0) < SLOW_W:
+    slow_w = library.wedged_below_w(first.name) or 0.0
+    if (first.sm_clock_mhz or 0) < SLOW_MHZ or (first.power_w or 0.0) < slow_w:
         return warn(
             f"{found}: wedged in a kernel, or stuck in a low-power state",
             "deckard-deploy down, then up; if it stays so: shut the machine down, unplug its power supply for a minute",
