@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import JsonValue
 
 from deckard_deploy.catalog import library, safety, variables
+from deckard_deploy.catalog.known_faults import Parts, refuse_known_faults
 from deckard_deploy.catalog.listing import names
 from deckard_deploy.catalog.option_schema import OptionSchema, option_schema
 from deckard_deploy.catalog.specs import (
@@ -95,6 +96,8 @@ def resolve(
     _check_options(schema, serve, model)
     _check_ranks(serve, model, drafter)
     notes = _check_environment(schema, environment, engine, profile, users=deployment.environment)
+    if not compatibility:
+        notes += refuse_known_faults(Parts(profile, model, drafter, engine, serve, environment))
     disabled = safety.disabled_protections(serve, environment, container, schema)
     if not compatibility:
         _check_safety(disabled, serve, deployment)

@@ -60,11 +60,8 @@ def test_null_removes_an_option(settings: list[str], text: str) -> None:
 
 
 def test_null_removes_a_variable() -> None:
-    assert "PYTORCH_CUDA_ALLOC_CONF" in resolved(SPARK).environment
-    assert (
-        "PYTORCH_CUDA_ALLOC_CONF"
-        not in resolved(SPARK, "environment.PYTORCH_CUDA_ALLOC_CONF=null").environment
-    )
+    assert "VLLM_NO_USAGE_STATS" in resolved(SPARK).environment
+    assert "VLLM_NO_USAGE_STATS" not in resolved(SPARK, "environment.VLLM_NO_USAGE_STATS=null").environment
 
 
 def test_a_null_in_the_file_can_be_set_again() -> None:

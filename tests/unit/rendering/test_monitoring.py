@@ -182,7 +182,9 @@ def test_rules_and_panels_are_of_one_deployment() -> None:
     for name in ("spark", "cpu"):
         panels = json.loads(texts[f"dashboards/of-{name}.json"])["panels"]
         asked[name] += [target["expr"] for panel in panels for target in panel["targets"]]
-        for query in asked[name]:
+        asking = [query for query in asked[name] if not re.fullmatch(r"[0-9.]+", query)]  # a line of a plot
+        assert len(asked[name]) - len(asking) == (name == "spark")  # of its drafter: break-even
+        for query in asking:
             selectors = names_in_query(query) + re.findall(r"\b(?:up|ALERTS|deckard_[a-z_]+)\b", query)
             assert query.count(f'{{deployment="{name}"') == len(selectors) > 0, query
     overview = json.loads(texts["dashboards/deckard.json"])

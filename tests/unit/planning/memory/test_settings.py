@@ -15,22 +15,39 @@ def settings(profile: str, *changes: str) -> CacheSettings:
     ("profile", "changes", "sequences", "in_flight"),
     [
         ("spark", (), 4, 8192),
-        ("b200", (), 16, 8192),  # 70 GiB or more
-        ("b200", ("engine=vllm-0.32.0",), 16, 16_384),  # 160 GiB or more
-        ("h200", ("engine=vllm-0.32.0",), 8, 8192),
-        ("b200", ("engine=vllm-0.33.0",), 16, 16_384),
+        ("b200", (), 16, 8192),
+        ("b200", ("max-num-batched-tokens=null",), 16, 8192),  # 70 GiB or more
+        ("b200", ("max-num-batched-tokens=null", "engine=vllm-0.32.0"), 16, 16_384),  # 160 GiB or more
+        ("h200", ("max-num-batched-tokens=null", "engine=vllm-0.32.0"), 8, 8192),
+        ("b200", ("max-num-batched-tokens=null", "engine=vllm-0.33.0"), 16, 16_384),
         ("b200", ("engine=vllm-0.32.0", "max-num-batched-tokens=4096"), 16, 4096),
         # A GB10 has the memory of the large GPUs, and the batch of the small ones.
         ("spark", ("engine=vllm-0.33.0", "max-num-batched-tokens=null"), 4, 2048),
         ("spark", ("engine=vllm-0.19.1", "max-num-batched-tokens=null"), 4, 8192),
         ("b200", ("max-num-batched-tokens=4096",), 16, 4096),
-        ("b200", ("performance-mode=throughput",), 16, 16_384),
-        ("b200", ("max-num-seqs=null",), 1024, 8192),
+        (
+            "b200",
+            (
+                "max-num-batched-tokens=null",
+                "performance-mode=throughput",
+            ),
+            16,
+            16_384,
+        ),
+        ("b200", ("max-num-batched-tokens=null", "max-num-seqs=null"), 1024, 8192),
         ("b200", ("max-num-seqs=null", "max-num-batched-tokens=512"), 512, 512),
         ("rtx-5090", ("max-num-batched-tokens=null",), 2, 2048),  # less than 70 GiB
         # At most the tokens of all sequences.
         ("rtx-5090", ("max-num-batched-tokens=null", "max-model-len=512"), 2, 1024),
-        ("b200", ("enable-chunked-prefill=false",), 16, 131_072),
+        (
+            "b200",
+            (
+                "max-num-batched-tokens=null",
+                "enable-chunked-prefill=false",
+            ),
+            16,
+            131_072,
+        ),
         ("cpu", (), 4, 2048),
         ("cpu", ("tensor-parallel-size=2",), 4, 4096),
     ],
@@ -124,4 +141,4 @@ def test_unsupported_options_raise(profile: str, change: str) -> None:
 @pytest.mark.parametrize("kind", ["nvfp4", "int8_per_token_head", "fp8_per_token_head", "turboquant_4bit_nc"])
 def test_quantized_caches_of_0_32_0_raise(kind: str) -> None:
     with pytest.raises(UnknownMemoryError, match=kind):
-        settings("spark", "engine=vllm-0.32.0", f"kv-cache-dtype={kind}")
+        settings("b200", "engine=vllm-0.32.0", f"kv-cache-dtype={kind}")
