@@ -22,6 +22,7 @@ from deckard_deploy.catalog.specs import (
     ModelSpec,
     Publish,
     Serve,
+    rank_count,
 )
 from deckard_deploy.catalog.translation import migrate_options
 from deckard_deploy.errors import BadInputError
@@ -95,6 +96,7 @@ def resolve(
     _check_gateway(deployment, engine)
     _check_options(schema, serve, model)
     _check_ranks(serve, model, drafter)
+    _check_gpus(serve, profile)
     notes = _check_environment(schema, environment, engine, profile, users=deployment.environment)
     if not compatibility:
         notes += refuse_known_faults(Parts(profile, model, drafter, engine, serve, environment))
@@ -412,6 +414,22 @@ def _check_options(schema: OptionSchema, serve: Serve, model: ModelSpec) -> None
             f"--max-model-len {length} is more than {model.name}'s {model.context_limit} tokens",
             hint=f"--set max-model-len={model.context_limit}",
         )
+
+
+def _check_gpus(serve: Serve, profile: HardwareProfile) -> None:
+    """Raise BadInputError when a unified machine, whose GPU cannot be multiplied, has fewer GPUs than ranks.
+
+    For other machines `doctor` counts the GPUs that are there.
+    """
+    hardware = profile.hardware
+    ranks = rank_count(serve)
+    if hardware.memory != "unified" or ranks <= hardware.gpu_count:
+        return
+    sizes = [f"--{name} {serve[name]}" for name in PARALLEL_OPTIONS if serve.get(name, 1) != 1]
+    raise BadInputError(
+        f"{' '.join(sizes)} needs {ranks} GPUs, and {profile.name} has {hardware.gpu_count}",
+        hint="one deployment on each machine",
+    )
 
 
 def _check_ranks(serve: Serve, model: ModelSpec, drafter: ModelSpec | None) -> None:

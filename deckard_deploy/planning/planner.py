@@ -313,9 +313,9 @@ def _reserved_gpus(resolved: Resolved) -> Gpus | ChosenGpus | None:
     chosen = resolved.environment.get(VISIBLE_GPUS)
     if chosen is not None:
         return ChosenGpus(ids=_parse_gpu_ids(chosen, ranks))
-    # A unified machine has one GPU, and gets `all` as on the model card; but `all` would hide that ranks need
-    # more. On a machine with eight GPUs `all` would reserve seven too many: reserve one per rank.
-    if hardware.memory == "unified" and ranks <= hardware.gpu_count:
+    # A unified machine has one GPU, and gets `all` as on the model card. On a machine with eight GPUs `all` would
+    # reserve seven too many: reserve one per rank.
+    if hardware.memory == "unified":
         return Gpus(count="all")
     return Gpus(count=max(hardware.gpu_count, ranks))
 

@@ -163,6 +163,12 @@ def test_secret_variables_raise(name: str) -> None:
         (SPARK, ["block-size=0"], "--block-size 0: a value >= 1 was expected"),
         (B200, ["tensor-parallel-size=0"], "--tensor-parallel-size 0: a value >= 1 was expected"),
         (B200, ["pipeline-parallel-size=-1"], "--pipeline-parallel-size -1: a value >= 1 was expected"),
+        (SPARK, ["tensor-parallel-size=2"], "--tensor-parallel-size 2 needs 2 GPUs, and spark has 1"),
+        (
+            SPARK,
+            ["data-parallel-size=4", "tensor-parallel-size=2"],
+            "--tensor-parallel-size 2 --data-parallel-size 4 needs 8 GPUs, and spark has 1",
+        ),
         (B200, ["tensor-parallel-size=64"], "does not divide deckard-31b's 32 attention heads"),
         (
             B200,

@@ -119,7 +119,6 @@ def test_drafter_is_mounted_and_one_option() -> None:
     ("profile", "settings", "count"),
     [
         ("spark", [], "all"),
-        ("spark", ["tensor-parallel-size=2"], 2),  # a Spark has one GPU: `doctor` reports it, and `up` stops
         ("b200", [], 1),
         ("b200", ["tensor-parallel-size=2"], 2),
         ("b200", ["tensor-parallel-size=2", "pipeline-parallel-size=2"], 4),

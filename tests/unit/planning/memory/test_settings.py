@@ -125,7 +125,7 @@ def test_unsettled_steps_by_engine(profile: str, changes: tuple[str, ...], steps
 @pytest.mark.parametrize(
     ("profile", "change"),
     [
-        ("spark", "pipeline-parallel-size=2"),
+        ("b200", "pipeline-parallel-size=2"),
         ("spark", "num-gpu-blocks-override=100"),
         ("rtx-5090", "cpu-offload-gb=10"),
         ("spark", "max-model-len=auto"),
