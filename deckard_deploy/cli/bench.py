@@ -145,6 +145,8 @@ def list_records(*, as_json: bool, state_dir: Path | None) -> None:
         return
     for record in found:
         click.echo(operations.bench.summary_line(record))
+    if not found:
+        say("no records: measure with deckard-deploy bench")
 
 
 @bench.command()

@@ -61,8 +61,10 @@ def list_(state_dir: Path | None, *, as_json: bool) -> None:
     rows = operations.keys.list_keys(state_dir)
     if as_json:
         click.echo(json.dumps([{"name": name, "made": made} for name, made in rows], indent=2))
-    else:
-        table(rows)
+        return
+    table(rows)
+    if not rows:
+        say("no keys: create one with deckard-deploy keys add NAME")
 
 
 @keys.command()

@@ -44,13 +44,17 @@ def select_deployment(selection: Selection) -> DeploymentRef:
     if name is None and found:
         raise BadInputError(f"there are several deployments: {', '.join(found)}", hint="--name NAME")
     if name is None or name not in known:
-        what = "no deployments yet"
-        if name:
-            what = f"no deployment named {name[:80]!r}"
-        elif profile:
-            what = f"no deployment of profile {profile[:80]!r}"
-        raise BadInputError(f"{what}; known: {', '.join(known) or 'none'}", hint=_known_or_up(known, profile))
+        raise BadInputError(_no_such_deployment(name, profile, known), hint=_known_or_up(known, profile))
     return DeploymentRef(directory, name)
+
+
+def _no_such_deployment(name: str | None, profile: str | None, known: list[str]) -> str:
+    what = "no deployments yet"
+    if name:
+        what = f"no deployment named {name[:80]!r}"
+    elif profile:
+        what = f"no deployment of profile {profile[:80]!r}"
+    return f"{what}; known: {', '.join(known)}" if known else what
 
 
 def _known_or_up(known: list[str], profile: str | None) -> str:

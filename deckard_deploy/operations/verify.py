@@ -1,9 +1,9 @@
 """`verify`: the files of a model against their hashes."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from deckard_deploy.catalog.specs import ModelSpec
+from deckard_deploy.errors import IntegrityError
 from deckard_deploy.operations.choice import resolve_choice
 from deckard_deploy.operations.manifests import hub_models, manifest_for
 from deckard_deploy.operations.options import Choice, LockUse
@@ -24,10 +24,13 @@ def find_problems(
 ) -> Problems:
     """Return the wrong files by model. A model that is not from the hub has no entry.
 
-    fast: compare size, times and inode with the last full check. Raises the errors of `manifest_for`.
+    fast: compare size, times and inode with the last full check. Raises IntegrityError for a model of which no
+    file is here, and the errors of `manifest_for`.
     """
     found = {}
-    for model, folder, manifest in _pulled_models(choice, state_dir, report, lock):
+    for model, folder in _folders(choice, state_dir, report):
+        _require_files(model, folder.folder)
+        manifest = manifest_for(model, folder.folder, lock)
         found[model.name] = _problems(model.name, folder, manifest, report, fast=fast)
     return found
 
@@ -43,7 +46,8 @@ def repair(
     from deckard_deploy.operations.weights import ensure_pulled  # noqa: PLC0415  requests
 
     found = {}
-    for model, folder, manifest in _pulled_models(choice, state_dir, report, lock):
+    for model, folder in _folders(choice, state_dir, report):
+        manifest = manifest_for(model, folder.folder, lock)
         problems = _problems(model.name, folder, manifest, report, fast=fast)
         if problems:
             _set_strays_aside(folder, manifest, report)
@@ -53,14 +57,21 @@ def repair(
     return found
 
 
-def _pulled_models(
-    choice: Choice, state_dir: Path | None, report: Reporter, lock: LockUse
-) -> Iterator[tuple[ModelSpec, ModelFolder, Manifest]]:
-    """Yield each model of the choice that is from the hub, with its folder and its manifest."""
+def _folders(choice: Choice, state_dir: Path | None, report: Reporter) -> list[tuple[ModelSpec, ModelFolder]]:
+    """Return each model of the choice that is from the hub, with its folder."""
     directory = state_directory(state_dir)
+    found = []
     for model in hub_models(resolve_choice(choice, report, directory)):
-        folder = ModelFolder(directory.models / model.name)
-        yield model, folder, manifest_for(model, folder.folder, lock)
+        found.append((model, ModelFolder(directory.models / model.name)))
+    return found
+
+
+def _require_files(model: ModelSpec, folder: Path) -> None:
+    """Raise IntegrityError for a model of which nothing is here, before the hub is asked for its hashes."""
+    if not folder.is_dir() or not any(folder.iterdir()):
+        raise IntegrityError(
+            f"{model.name} was not pulled: nothing is in {folder}", hint="deckard-deploy pull"
+        )
 
 
 def _problems(

@@ -30,6 +30,15 @@ def test_list_and_show_print_records(capsys: pytest.CaptureFixture[str]) -> None
     assert "no bandwidth" in shown
     assert run(["bench", "show", "last", "--json"]) == 0
     assert checked("bench show", capsys.readouterr().out)["id"] == SAME
+    assert run(["bench", "list", "--json"]) == 0
+    assert [each["id"] for each in checked("bench list", capsys.readouterr().out)] == [FAST, SLOW, SAME]
+
+
+def test_empty_list_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["bench", "list"], ["keys", "list"]):
+        assert run([*words, "--state-dir", str(tmp_path)]) == 0
+        said = capsys.readouterr()
+        assert (said.out, said.err[:3]) == ("", "no ")
 
 
 def test_damaged_record_is_reported_and_skipped(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,7 +45,7 @@ def test_profile_selects_among_deployments(fake: FakeDeployment) -> None:
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [(None, "no deployments yet; known: none"), ("spark", "no deployment named 'spark'; known: none")],
+    [(None, "no deployments yet"), ("spark", "no deployment named 'spark'")],
 )
 def test_missing_deployment_is_refused(tmp_path: Path, name: str | None, message: str) -> None:
     with pytest.raises(BadInputError) as refused:

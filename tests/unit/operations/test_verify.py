@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from deckard_deploy.errors import IntegrityError
 from deckard_deploy.operations.options import DEFAULT_LOCK, Choice
 from deckard_deploy.operations.pull import pull_models
 from deckard_deploy.operations.reporting import SILENT
@@ -49,3 +50,10 @@ def test_repair_leaves_no_problems(hub: Hub, pulled: Path, tmp_path: Path, repor
     aside = pulled / ".deckard" / "quarantine" / "other.safetensors"
     assert aside.is_file()
     assert report.lines[0].endswith(f"; now {aside}")
+
+
+def test_model_that_was_not_pulled_is_named_without_the_hub(hub: Hub, tmp_path: Path) -> None:
+    with pytest.raises(IntegrityError, match="deckard-31b was not pulled: nothing is in ") as raised:
+        find_problems(SPARK, tmp_path, SILENT, DEFAULT_LOCK)
+    assert raised.value.hint == "deckard-deploy pull"
+    assert hub.requests == []
