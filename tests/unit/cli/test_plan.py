@@ -176,6 +176,13 @@ def test_chosen_gpus_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "gpus " not in capsys.readouterr().out
 
 
+def test_numbers_of_one_rank_are_called_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plan", "--profile", "b200", "--set", "data-parallel-size=8"]) == 0
+    assert "one of 8 data-parallel ranks" in capsys.readouterr().out
+    assert run(["plan", "--profile", "b200"]) == 0
+    assert "data-parallel ranks" not in capsys.readouterr().out
+
+
 def test_speed_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["plan", "--profile", "spark", "--drafter", "deckard-e4b", "--json"]) == 0
     speed = checked("plan", capsys.readouterr().out)["speed"]

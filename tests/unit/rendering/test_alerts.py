@@ -17,3 +17,9 @@ def test_every_alert_has_a_command() -> None:
     for rule in alerts.alert_group(drafting(), NAMES)["rules"]:
         assert rule["annotations"]["runbook"].startswith("deckard-deploy ")
         assert "{" not in rule["annotations"]["runbook"]
+
+
+def test_no_runbook_starts_an_endpoint_otherwise() -> None:
+    for rule in alerts.alert_group(drafting(), NAMES)["rules"]:
+        # An `up` here would know no --engine, --image, --expose and --set of what runs.
+        assert "deckard-deploy up" not in rule["annotations"]["runbook"]
