@@ -296,6 +296,9 @@ class EngineSpec(Spec):
     vllm_version: str = Field(description="the release whose parser and envs.py the schema was read from")
     runtime: Literal["docker", "process"]
     image: ImageReference | None = Field(default=None, description="null for the process runtime")
+    image_recipe: str | None = Field(
+        default=None, description="the script of a checkout that builds the image, if no registry has it"
+    )
     architectures: tuple[Literal["amd64", "arm64"], ...]
     gpu: bool = Field(default=True, description="whether it runs on GPUs, and on nothing else")
     compute_capabilities: tuple[str, ...] = Field(

@@ -39,11 +39,21 @@ def ensure_engine(plan: LaunchPlan, directory: StateDir, runtime: Runtime, repor
             require_readable_by_everyone(Path(mount.source))
 
 
-def require_installable_engine(plan: LaunchPlan, directory: StateDir) -> None:
-    """Raise the errors of `environment.require_installable` for an engine that this tool would install."""
-    lock = library.engine(plan.engine).dependency_lock
+def require_installable_engine(plan: LaunchPlan, directory: StateDir, runtime: Runtime) -> None:
+    """Raise the errors of `environment.require_installable` for an engine that this tool would install.
+
+    Raises EnvironmentUnfitError for an image that is missing and that no registry has.
+    """
+    engine = library.engine(plan.engine)
+    lock = engine.dependency_lock
     if plan.runtime == "process" and lock:
         environment.require_installable(directory.engines / plan.engine, locks.LOCKS[lock])
+    is_own = engine.image_recipe is not None and plan.image == engine.image
+    if is_own and runtime.missing_image(plan) is not None:
+        raise EnvironmentUnfitError(
+            f"{plan.image} is not here, and no registry has it",
+            hint=f"in a checkout: {engine.image_recipe}; then --image with the name that it prints",
+        )
 
 
 def require_mounted_files(plan: LaunchPlan) -> None:

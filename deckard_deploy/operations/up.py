@@ -283,9 +283,10 @@ def _stale(release: Release) -> str:
 
 def _refuse_start(context: DeploymentContext, plan: LaunchPlan, directory: StateDir) -> None:
     """Raise EnvironmentUnfitError for what stops the start, before anything is fetched, written or stopped."""
-    require_installable_engine(plan, directory)
-    context.runtimes[plan.runtime].refuse_foreign()
-    context.runtimes[plan.runtime].require_supported()
+    runtime = context.runtimes[plan.runtime]
+    runtime.refuse_foreign()
+    runtime.require_supported()
+    require_installable_engine(plan, directory, runtime)
     observed = observe(context.runtimes)
     if observed.state not in ("missing", "exited") and observed.plan_hash:
         running = context.releases.get(observed.plan_hash)

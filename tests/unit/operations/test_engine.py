@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -9,10 +10,17 @@ from deckard_deploy.catalog import library
 from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment
 from deckard_deploy.errors import EnvironmentUnfitError
-from deckard_deploy.operations.engine import _make_private, installed_program, require_readable_by_everyone
+from deckard_deploy.operations.engine import (
+    _make_private,
+    installed_program,
+    require_installable_engine,
+    require_readable_by_everyone,
+)
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.planning.planner import build_plan
 from deckard_deploy.running.layout import StateDir
+from deckard_deploy.running.runtime import Runtime
+from deckard_deploy.system.unknown import Unknown
 
 
 def host_plan() -> LaunchPlan:
@@ -33,6 +41,31 @@ def test_missing_environment_hint_links_one(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentUnfitError, match=r"/engines/vllm-0\.19\.1-host is none") as raised:
         installed_program(host_plan(), StateDir(tmp_path), print)
     assert str(raised.value.hint).startswith("ln -sT ")
+
+
+class Images:
+    """The part of a runtime that knows which images are here."""
+
+    def __init__(self, *, here: bool) -> None:
+        self.here = here
+
+    def missing_image(self, plan: LaunchPlan) -> Unknown | None:
+        return None if self.here else Unknown(f"the size of {plan.image}")
+
+
+def docker_plan(image: str | None = None) -> LaunchPlan:
+    deployment = Deployment(model="tiny-gemma4", engine="vllm-0.19.1-cpu-docker", image=image)
+    return build_plan(resolve(deployment, profile=library.profile("cpu")))
+
+
+def test_image_of_no_registry_is_not_pulled(tmp_path: Path) -> None:
+    missing, state = cast("Runtime", Images(here=False)), StateDir(tmp_path)
+    with pytest.raises(EnvironmentUnfitError, match="is not here, and no registry has it") as raised:
+        require_installable_engine(docker_plan(), state, missing)
+    assert str(raised.value.hint).startswith("in a checkout: tests/e2e/image/build.sh")
+    assert (Path(__file__).parents[3] / "tests/e2e/image/build.sh").is_file()
+    require_installable_engine(docker_plan(), state, cast("Runtime", Images(here=True)))
+    require_installable_engine(docker_plan(image="mirror/vllm-cpu:1"), state, missing)
 
 
 def test_cache_folder_becomes_private(tmp_path: Path) -> None:
