@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,7 +27,9 @@ MAX_NAMES = 32
 
 def docker(host: Host, target: Target) -> Fields:  # noqa: ARG001  one signature for all
     """Read the engine and compose. Without an engine `docker info` prints JSON and ends with status 1."""
-    answer = host.run("docker", "info", "--format", "{{json .}}")
+    with ThreadPoolExecutor(1) as pool:  # next to `docker info`, which takes the longest of all programs
+        compose = pool.submit(_compose_version, host)
+        answer = host.run("docker", "info", "--format", "{{json .}}")
     if not answer.installed:
         return {"docker": Docker(installed=False, problem=answer.problem)}
     info = _mapping(answer.out)
@@ -43,7 +46,7 @@ def docker(host: Host, target: Target) -> Fields:  # noqa: ARG001  one signature
         version=version,
         architecture=_text(info.get("Architecture")),
         runtimes=_names(info.get("Runtimes")),
-        compose=_compose_version(host),
+        compose=compose.result(),
         product=_product(host, info, endpoint),
         endpoint=_scheme(endpoint),
         named_by=_named_by(host, info),
