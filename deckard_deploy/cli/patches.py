@@ -228,6 +228,23 @@ def wheel(output: Path, *, as_json: bool) -> None:
         table([tuple(row.values())])
 
 
+@patches.command(name="filter")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for the file.")
+@json_option
+def filter_(output: Path, *, as_json: bool) -> None:
+    """Write the filter of requests, which vLLM loads by `--middleware`.
+
+    \b
+    Example:
+      deckard-deploy patches filter -o filter
+    """
+    row = operations.patch_check.build_request_filter(output)
+    if as_json:
+        click.echo(json.dumps(row, indent=2))
+    else:
+        table([tuple(row.values())])
+
+
 @patches.command()
 @click.argument("releases", nargs=-1)
 @click.option("--markdown", is_flag=True, help="Print a Markdown table.")

@@ -143,7 +143,7 @@ def _prove(release: Release, directory: StateDir, context: DeploymentContext, re
             hint=f"docker logs {release.plan.container_name}; when it answers: adopt again",
         )
     runtime = context.runtimes["docker"]
-    if release.plan.patches:
+    if release.plan.patches or release.plan.request_filter:
         report.say(f"patches  {attest(release.plan, runtime)}")
     if release.plan.plugin:
         report.say(f"plugin   {attest_plugin(release.plan, runtime)}")

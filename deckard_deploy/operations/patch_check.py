@@ -13,7 +13,7 @@ from deckard_deploy.operations.choice import resolve_choice
 from deckard_deploy.operations.options import Choice
 from deckard_deploy.operations.patches import needed_patches
 from deckard_deploy.operations.reporting import Reporter
-from deckard_deploy.patching import manifest, overlay, plugin, wheel
+from deckard_deploy.patching import manifest, overlay, plugin, request_filter, wheel
 from deckard_deploy.patching.base_file_sources import Source, find_base_files
 from deckard_deploy.patching.base_files import BaseFiles
 from deckard_deploy.patching.build import (
@@ -132,6 +132,12 @@ def build_wheel(output: Path) -> dict[str, str]:
     """Write the plugin's wheel into `output`. Return its name, SHA-256 and path."""
     path = plugin.build(plugin.NAME, output / plugin.WHEEL)
     return {"name": plugin.NAME, "sha256": plugin.wheel_sha256(plugin.NAME), "path": str(path)}
+
+
+def build_request_filter(output: Path) -> dict[str, str]:
+    """Write the filter of requests into `output`. Return its name, SHA-256 and path."""
+    path = request_filter.build(output / request_filter.FILE)
+    return {"name": request_filter.NAME, "sha256": request_filter.sha256(), "path": str(path)}
 
 
 def base_files(patch_set: PatchSet, source: NamedSource, report: Reporter) -> BaseFiles:

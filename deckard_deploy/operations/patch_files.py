@@ -1,11 +1,14 @@
-"""The patched files and the plugin of a plan on this host, and the proof that the engine uses them."""
+"""The files that this tool builds for a plan, and the proof that the engine uses them.
+
+They are the patched files, the plugin and the filter of requests.
+"""
 
 from pathlib import Path, PurePosixPath
 
 from deckard_deploy.catalog import library
 from deckard_deploy.errors import IntegrityError
 from deckard_deploy.operations.reporting import Reporter
-from deckard_deploy.patching import attestation, manifest, plugin
+from deckard_deploy.patching import attestation, manifest, plugin, request_filter
 from deckard_deploy.patching.base_files import BaseFiles, from_package
 from deckard_deploy.patching.build import BuiltPatch, build
 from deckard_deploy.patching.manifest import Patch, PatchSet
@@ -18,11 +21,12 @@ _START_LINES = 5000  # a start writes about 300
 
 
 def build_patches(plan: LaunchPlan, runtime: Runtime, report: Reporter) -> None:
-    """Build the plan's plugin, and its patches from the engine's own files.
+    """Build the plan's plugin and filter of requests, and its patches from the engine's own files.
 
     Raises IntegrityError when those files are not the release's, EnvironmentUnfitError.
     """
     _build_plugin(plan, report)
+    _build_request_filter(plan)
     if not plan.patches:
         return
     patch_set, patches = patches_of(plan)
@@ -64,6 +68,14 @@ def _build_plugin(plan: LaunchPlan, report: Reporter) -> None:
     report.say(f"plugin   {plan.plugin.name} {plan.plugin.sha256[:12]} built")
 
 
+def _build_request_filter(plan: LaunchPlan) -> None:
+    if not plan.request_filter:
+        return
+    if request_filter.sha256() != plan.request_filter.sha256:
+        raise IntegrityError("the filter of requests is not the one that was planned", hint="run `up` again")
+    request_filter.build(Path(plan.request_filter.source))
+
+
 def attest_plugin(plan: LaunchPlan, runtime: Runtime) -> str:
     """Check that each process of the engine uses the plan's plugin. Return the result in one line.
 
@@ -75,13 +87,21 @@ def attest_plugin(plan: LaunchPlan, runtime: Runtime) -> str:
 
 
 def attest(plan: LaunchPlan, runtime: Runtime) -> str:
-    """Check that the engine's own Python imports the patched files. Return the result in one line.
+    """Check that the engine's own Python imports the patched files and the filter. Return the result in one line.
 
     Raises IntegrityError when it would import other files.
     """
-    if not plan.patches:
+    built = _attested(plan)
+    if not built:
         return "none needed"
-    _, patches = patches_of(plan)
+    output = runtime.run_python(plan, attestation.attestation_argv(built))
+    attestation.verify_attestation(output, built)
+    return f"{', '.join(patch.name for patch in built)} in use, hashes right"
+
+
+def _attested(plan: LaunchPlan) -> list[BuiltPatch]:
+    """Return the modules of the plan that the engine must import as they were built."""
+    patches = patches_of(plan)[1] if plan.patches else []
     built = [
         BuiltPatch(
             name=mount.name,
@@ -92,9 +112,17 @@ def attest(plan: LaunchPlan, runtime: Runtime) -> str:
         )
         for mount, patch in zip(plan.patches, patches, strict=True)
     ]
-    output = runtime.run_python(plan, attestation.attestation_argv(built))
-    attestation.verify_attestation(output, built)
-    return f"{', '.join(patch.name for patch in built)} in use, hashes right"
+    if plan.request_filter:
+        mount = plan.request_filter
+        added = BuiltPatch(
+            name=mount.name,
+            target=f"{mount.module}.py",
+            path=Path(mount.source),
+            base_sha256="",  # it replaces no file
+            sha256=mount.sha256,
+        )
+        built.append(added)
+    return built
 
 
 def patches_of(plan: LaunchPlan) -> tuple[PatchSet, list[Patch]]:

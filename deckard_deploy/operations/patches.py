@@ -1,12 +1,15 @@
-"""The patches and the plugin that a plan needs. Nothing is built here, so that `render` starts quickly."""
+"""The patches, the plugin and the filter of requests that a plan needs.
+
+Nothing is built here, so that `render` starts quickly.
+"""
 
 from pathlib import PurePosixPath
 
 from deckard_deploy.catalog.resolution import Resolved
-from deckard_deploy.patching import manifest, plugin
+from deckard_deploy.patching import manifest, plugin, request_filter
 from deckard_deploy.patching.manifest import Patch
 from deckard_deploy.planning.plan import LaunchPlan
-from deckard_deploy.planning.planner import PatchedFile, with_patches, with_plugin
+from deckard_deploy.planning.planner import PatchedFile, with_patches, with_plugin, with_request_filter
 
 # The process runtime has no image: its overlay holds the package under this name.
 _NO_IMAGE = "/vllm"
@@ -35,9 +38,9 @@ def needed_plugin(resolved: Resolved) -> str | None:
 
 
 def with_needed_patches(plan: LaunchPlan, resolved: Resolved, root: PurePosixPath) -> LaunchPlan:
-    """Return the plan with the patches and the plugin that it needs.
+    """Return the plan with the patches, the plugin and the filter of requests that it needs.
 
-    root: the folder of patches on the host.
+    root: the folder of patches on the host. A launch line of the user's own (--compat) gets none.
     """
     name = needed_plugin(resolved)
     if name:
@@ -46,4 +49,7 @@ def with_needed_patches(plan: LaunchPlan, resolved: Resolved, root: PurePosixPat
         PatchedFile(name=patch.name, target=patch.target, sha256=patch.patched_sha256)
         for patch in needed_patches(resolved)
     ]
-    return with_patches(plan, files, root=root, vllm_root=resolved.engine.vllm_root or _NO_IMAGE)
+    plan = with_patches(plan, files, root=root, vllm_root=resolved.engine.vllm_root or _NO_IMAGE)
+    if resolved.compatibility:
+        return plan
+    return with_request_filter(plan, request_filter.FILE, sha256=request_filter.sha256(), root=root)

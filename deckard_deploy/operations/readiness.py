@@ -87,7 +87,7 @@ def wait_until_ready(
         ready = follow.follow(runtime, ask, stalled_after_s=plan.startup_timeout_s, on_progress=display.show)
     # Before the checks below, which may take long on a busy machine.
     whole_start = _followed_from_its_beginning(release, ready)
-    if plan.patches:
+    if plan.patches or plan.request_filter:
         report.say(f"patches  {attest(plan, runtime)}")
     if plan.plugin:
         report.say(f"plugin   {attest_plugin(plan, runtime)}")

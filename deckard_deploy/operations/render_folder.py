@@ -19,7 +19,7 @@ from deckard_deploy.operations.patch_files import patches_of
 from deckard_deploy.operations.patches import with_needed_patches
 from deckard_deploy.operations.release import content_hashes
 from deckard_deploy.operations.reporting import Reporter
-from deckard_deploy.patching import build, plugin
+from deckard_deploy.patching import build, plugin, request_filter
 from deckard_deploy.planning.plan import LaunchPlan, plan_hash
 from deckard_deploy.planning.planner import build_plan, patch_folder
 from deckard_deploy.rendering import folder as rendering
@@ -194,9 +194,8 @@ def _hashes(plan: LaunchPlan, texts: dict[str, str]) -> dict[str, str]:
     for name, text in texts.items():
         if name not in _OF_MACHINE:
             hashes[name] = sha256(text.encode()).hexdigest()
-    for mount in (*plan.patches, plan.plugin):
-        if mount:
-            hashes[mount.source] = mount.sha256
+    for mount in plan.built:
+        hashes[mount.source] = mount.sha256
     return hashes
 
 
@@ -240,9 +239,11 @@ def _same_without_comments(path: Path, text: str | None) -> bool:
 
 
 def _build(plan: LaunchPlan, folder: Path, wheel: str | None, report: Reporter) -> None:
-    """Write the patched files and the plugin of a plan into the folder. Raises IntegrityError, NetworkError."""
+    """Write the files that this tool builds for a plan into the folder. Raises IntegrityError, NetworkError."""
     if plan.plugin:
         plugin.build(plan.plugin.name, folder / plan.plugin.source)
+    if plan.request_filter:
+        request_filter.build(folder / plan.request_filter.source)
     if not plan.patches:
         return
     patch_set, patches = patches_of(plan)

@@ -75,10 +75,7 @@ def _engine(plan: LaunchPlan) -> Iterator[Component]:
 
 
 def _patches(plan: LaunchPlan) -> Iterator[Component]:
-    mounts = list(plan.patches)
-    if plan.plugin:
-        mounts.append(plan.plugin)
-    for patch in mounts:
+    for patch in plan.built:
         yield {
             "type": "file",
             "bom-ref": f"patch:{patch.name}",

@@ -134,6 +134,8 @@ class LaunchPlan(PlanPart):
     patches: tuple[PatchMount, ...] = ()
     plugin: PatchMount | None = None
     """The wheel with a vLLM plugin for this checkpoint's format; each engine process attests its hash."""
+    request_filter: PatchMount | None = None
+    """The module that refuses unsafe requests in the engine's API server (plugins/request-filter)."""
     gpus: Gpus | ChosenGpus | CdiGpus | None
     container: Container
     container_name: str
@@ -155,10 +157,13 @@ class LaunchPlan(PlanPart):
 
     @property
     def all_mounts(self) -> tuple[BindMount, ...]:
-        """Every host path in the container: folders, patched modules, the plugin."""
-        if self.plugin is None:
-            return (*self.mounts, *self.patches)
-        return (*self.mounts, *self.patches, self.plugin)
+        """Every host path in the container: folders, patched modules, the plugin, the filter of requests."""
+        return (*self.mounts, *self.built)
+
+    @property
+    def built(self) -> tuple[PatchMount, ...]:
+        """The files that this tool builds for the engine."""
+        return (*self.patches, *(mount for mount in (self.plugin, self.request_filter) if mount))
 
     @property
     def images(self) -> tuple[str, ...]:
@@ -261,6 +266,9 @@ class LaunchPlan(PlanPart):
         changes: dict[str, Any] = {"mounts": mounts, "patches": patches}
         if self.plugin:
             changes["plugin"] = self.plugin.model_copy(update={"source": place(self.plugin.source)})
+        if self.request_filter:
+            source = place(self.request_filter.source)
+            changes["request_filter"] = self.request_filter.model_copy(update={"source": source})
         if self.user:
             changes["user"] = _substituted(self.user, variables)
         if self.gateway:

@@ -161,6 +161,26 @@ def with_plugin(plan: LaunchPlan, name: str, *, wheel: str, sha256: str, root: P
     return plan.model_copy(update={"plugin": mount, "environment": environment})
 
 
+def with_request_filter(plan: LaunchPlan, file: str, *, sha256: str, root: PurePosixPath) -> LaunchPlan:
+    """Return the plan with the filter of requests in the engine's API server, last on PYTHONPATH.
+
+    file: the module's file name. Behind a gateway the filter knows each client's key.
+    """
+    module = file.removesuffix(".py")
+    source = root / f"request-filter-{sha256[:12]}" / file
+    target = PLUGINS / file if plan.runtime == "docker" else source
+    mount = PatchMount(
+        name="request-filter", module=module, sha256=sha256, source=str(source), target=str(target)
+    )
+    path = [plan.environment.get("PYTHONPATH"), str(target.parent)]
+    environment = {**plan.environment, "PYTHONPATH": ":".join(filter(None, path))}
+    name = "KeyedFilter" if plan.gateway else "Filter"
+    arguments = (*plan.arguments, "--middleware", f"{module}.{name}")
+    return plan.model_copy(
+        update={"request_filter": mount, "environment": environment, "arguments": arguments}
+    )
+
+
 def patch_folder(plan: LaunchPlan) -> PurePosixPath:
     """Return the folder that `with_patches` chose, for a plan with patches."""
     return PurePosixPath(plan.patches[0].source).parent

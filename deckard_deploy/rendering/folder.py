@@ -57,7 +57,7 @@ def render_folder(plan: LaunchPlan, resolved: Resolved, *, models: str | None = 
         "values": values,
         "models": [PurePosixPath(mount.source).name for mount in plan.mounts if mount.read_only],
         "caches": [mount.source for mount in plan.mounts if not mount.read_only],
-        "built": [mount for mount in (*plan.patches, plan.plugin) if mount],
+        "built": plan.built,
         "downloads": _downloads(resolved),
         "generated": _generated(resolved),
     }

@@ -110,6 +110,9 @@ def _comment(plan: LaunchPlan, cluster: Cluster) -> str:
     if plan.plugin:
         folder = PurePosixPath(plan.plugin.source).parent
         commands.append(f"`deckard-deploy patches wheel --output DIR/{_in_claim(str(folder), cluster)}`")
+    if plan.request_filter:
+        folder = PurePosixPath(plan.request_filter.source).parent
+        commands.append(f"`deckard-deploy patches filter --output DIR/{_in_claim(str(folder), cluster)}`")
     return (
         f"# {plan.model} on {plan.profile}, {plan.engine}\n"
         f"# Rendered by deckard-deploy {__version__} from plan {plan.hash}.\n"
@@ -219,9 +222,8 @@ def _pod(plan: LaunchPlan, cluster: Cluster) -> dict[str, Any]:
         "terminationGracePeriodSeconds": plan.container.stop_grace_period_s,
     }
     pod |= _placement(plan, cluster)
-    checks = [mount for mount in (*plan.patches, plan.plugin) if mount]
-    if checks:
-        pod["initContainers"] = [_check_container(plan, checks, mounts)]
+    if plan.built:
+        pod["initContainers"] = [_check_container(plan, plan.built, mounts)]
     return pod | {
         "securityContext": {**_user(plan), "seccompProfile": {"type": "RuntimeDefault"}},
         "containers": containers,
@@ -250,7 +252,7 @@ def _placement(plan: LaunchPlan, cluster: Cluster) -> dict[str, Any]:
 
 
 def _check_container(
-    plan: LaunchPlan, checks: list[PatchMount], mounts: list[dict[str, Any]]
+    plan: LaunchPlan, checks: tuple[PatchMount, ...], mounts: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """Return a container that ends with an error, before the engine starts, if a file in the claim is another one."""
     words = [word for mount in checks for word in (mount.target, mount.sha256)]

@@ -26,6 +26,7 @@ def with_text(text: str) -> LaunchPlan:
             "arguments": (*plan.arguments, "--chat-template", text),
             "environment": {**plan.environment, "NOTE": text},
             "patches": (),
+            "request_filter": None,
             "mounts": (*plan.mounts, BindMount(source=f"/data/{text}", target=f"/mnt/{text}")),
         }
     )

@@ -122,6 +122,10 @@ def _full_rows(plan: LaunchPlan) -> list[Row]:
         rows += _one_or_two("mount", mount.source, f"-> {mount.target}{read_only}")
     if plan.plugin:
         rows += _one_or_two("plugin", f"{plan.plugin.name} {plan.plugin.sha256[:12]}", "on PYTHONPATH")
+    if plan.request_filter:
+        rows += _one_or_two(
+            "filter", f"{plan.request_filter.name} {plan.request_filter.sha256[:12]}", "of requests"
+        )
     for patch in plan.patches:
         rows += _one_or_two("patch", f"{patch.name} {patch.sha256[:12]}", f"over {patch.module}")
     return rows

@@ -1,6 +1,8 @@
 """Which patches a plan gets."""
 
 from dataclasses import replace
+from pathlib import PurePosixPath
+from typing import Literal
 
 import pytest
 from pydantic import JsonValue
@@ -10,7 +12,7 @@ from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.operations.patches import with_needed_patches
-from deckard_deploy.patching import plugin
+from deckard_deploy.patching import plugin, request_filter
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
 
@@ -36,11 +38,26 @@ def test_plan_gets_needed_patches(deployment: Deployment, names: list[str]) -> N
     assert [patch.name for patch in plan.patches] == names
 
 
-def test_compat_plan_gets_no_patches() -> None:
+def test_compat_plan_gets_no_files_of_ours() -> None:
     resolved = resolve(
         Deployment(), profile=library.profile("spark"), compatibility=library.compatibility("seed")
     )
-    assert with_needed_patches(build_plan(resolved), resolved, DEFAULT_PATHS.patches).patches == ()
+    plan = with_needed_patches(build_plan(resolved), resolved, DEFAULT_PATHS.patches)
+    assert plan.built == ()
+    assert "--middleware" not in plan.arguments
+
+
+@pytest.mark.parametrize("gateway", ["nginx", "off"])
+def test_process_finds_patches_before_filter(gateway: Literal["nginx", "off"]) -> None:
+    resolved = resolve(Deployment(gateway=gateway), profile=library.profile("cpu"))
+    paths = DEFAULT_PATHS._replace(nginx=PurePosixPath("/usr/sbin/nginx") if gateway == "nginx" else None)
+    plan = with_needed_patches(build_plan(resolved, paths), resolved, paths.patches)
+    assert plan.request_filter
+    overlay, folder = plan.environment["PYTHONPATH"].split(":")
+    assert overlay.endswith("/overlay")
+    assert PurePosixPath(folder) / request_filter.FILE == PurePosixPath(plan.request_filter.source)
+    name = "KeyedFilter" if gateway == "nginx" else "Filter"
+    assert plan.arguments[-2:] == ("--middleware", f"deckard_request_filter.{name}")
 
 
 def modern(**environment: str) -> LaunchPlan:
@@ -54,7 +71,8 @@ def test_new_engine_gets_plugin_on_pythonpath() -> None:
     plan = modern()
     assert plan.plugin
     assert (plan.patches, plan.plugin.sha256) == ((), plugin.wheel_sha256("nvfp4-awq"))
-    assert plan.environment["PYTHONPATH"] == plan.plugin.target == f"/opt/deckard/{plugin.WHEEL}"
+    assert plan.plugin.target == f"/opt/deckard/{plugin.WHEEL}"
+    assert plan.environment["PYTHONPATH"] == f"{plan.plugin.target}:/opt/deckard"
     assert plan.environment["VLLM_PLUGINS"] == plugin.ENTRY_POINT
     assert plan.plugin in plan.all_mounts
     assert plan.plugin.read_only
@@ -78,4 +96,4 @@ def test_supported_format_needs_no_plugin() -> None:
     plain = replace(resolved, model=resolved.model.model_copy(update={"quantization": "nvfp4"}))
     plan = with_needed_patches(build_plan(plain), plain, DEFAULT_PATHS.patches)
     assert plan.plugin is None
-    assert "PYTHONPATH" not in plan.environment
+    assert plan.environment["PYTHONPATH"] == "/opt/deckard"  # the filter of requests alone

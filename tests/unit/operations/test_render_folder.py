@@ -27,10 +27,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_folder_has_everything(tmp_path: Path) -> None:
     plan = write(tmp_path / "a" / "b")
-    assert plan.plugin is not None
+    assert len(plan.built) == 2
     assert set(contents(tmp_path / "a" / "b")) == {
         ".env", ".gitignore", "README.md", "compose.yaml", "deckard.json", "keys.sh", "nginx.conf", "plan.json",
-        "prepare.sh", plan.plugin.source,
+        "prepare.sh", *(mount.source for mount in plan.built),
     }  # fmt: skip
 
 
@@ -44,7 +44,7 @@ def test_no_file_has_key_material(tmp_path: Path) -> None:
     write(tmp_path / "a")
     everything = b"".join(contents(tmp_path / "a").values())
     assert b'access_version { default "' not in everything.replace(b'default "%s"', b"")
-    assert b'"dk-deckard"' not in everything
+    assert b'"dk-deckard" "' not in everything
 
 
 def test_fresh_folder_has_not_drifted(tmp_path: Path) -> None:

@@ -83,13 +83,14 @@ def test_control_unquoted_scalar_is_detected(text: str) -> None:
 
 @pytest.mark.parametrize("engine", ["vllm-0.19.1", "vllm-0.32.0"])
 def test_build_command_writes_to_mounted_folder(engine: str) -> None:
-    """The command writes into the mounted folder, also with a space in its name."""
+    """Each command writes into a mounted folder, also with a space in its name."""
     root = PurePosixPath("/srv/my files/patches")
     resolved = resolve(Deployment(engine=engine), profile=library.profile("spark"))
     plan = with_needed_patches(build_plan(resolved), resolved, root)
-    (line,) = (text for text in render_compose(plan).splitlines() if "# " in text and "--output" in text)
-    mounted = (*plan.patches, *((plan.plugin,) if plan.plugin else ()))
-    assert {shlex.split(line)[-1]} == {str(PurePosixPath(mount.source).parent) for mount in mounted}
+    lines = [text for text in render_compose(plan).splitlines() if "# " in text and "--output" in text]
+    assert len(lines) == 2
+    folders = {str(PurePosixPath(mount.source).parent) for mount in plan.built}
+    assert {shlex.split(line)[-1] for line in lines} == folders
 
 
 def test_launch_id_is_only_in_launch_file() -> None:

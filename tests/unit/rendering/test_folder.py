@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from deckard_deploy.operations.patches import with_needed_patches
-from deckard_deploy.patching import plugin
+from deckard_deploy.patching import plugin, request_filter
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.planning.planner import build_plan
 from deckard_deploy.rendering import folder
@@ -86,6 +86,7 @@ def prepared(tmp_path: Path, *settings: str) -> Path:
     mount = planned("h200", "engine=vllm-0.32.0").plugin
     assert mount is not None
     plugin.build(mount.name, tmp_path / mount.source)
+    request_filter.build(tmp_path / planned("h200", "engine=vllm-0.32.0").built[-1].source)
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "docker").write_text("#!/bin/sh\n")
     (tmp_path / "bin" / "docker").chmod(0o755)

@@ -105,9 +105,9 @@ def test_files_of_claim_are_checked_before_start() -> None:
     resolved = choice("h200", "engine=vllm-0.32.0")
     plan = with_needed_patches(build_plan(resolved), resolved, DEFAULT_PATHS.patches)
     (check,) = pod_of(plan)["initContainers"]
-    assert plan.plugin is not None
-    assert check["args"] == [plan.plugin.target, plan.plugin.sha256]
-    assert [mount["mountPath"] for mount in check["volumeMounts"]] == [plan.plugin.target]
+    assert len(plan.built) == 2
+    assert check["args"] == [word for mount in plan.built for word in (mount.target, mount.sha256)]
+    assert [mount["mountPath"] for mount in check["volumeMounts"]] == [mount.target for mount in plan.built]
 
 
 def test_check_program_finds_another_file(tmp_path: Path) -> None:

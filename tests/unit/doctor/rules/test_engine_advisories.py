@@ -1,7 +1,8 @@
 """The mitigation of each published advisory is rendered for every profile."""
 
 import ast
-from pathlib import Path
+import re
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -18,6 +19,7 @@ from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.planning.planner import build_plan
 from deckard_deploy.rendering.gateway import ROUTES, render_gateway
 from deckard_deploy.running.watch import MAX_RESTARTS as WATCH_RESTARTS
+from tests.support.sample_plans import built_in
 
 ROOT = Path(__file__).parents[4]
 # The profile `cpu` runs without docker, and so without a gateway unless nginx is there.
@@ -80,6 +82,30 @@ def test_crashing_drafting_method_is_refused() -> None:
     method = 'speculative-config={"method": "extract_hidden_states", "num_speculative_tokens": 1}'
     with pytest.raises(BadInputError, match="speculative-config"):
         resolve(with_settings(parse("", source="deckard.yaml"), [method]), profile=library.profile("h100"))
+
+
+@pytest.mark.parametrize("profile", listing.names("profiles"))
+def test_filter_of_requests_is_in_every_plan(profile: str) -> None:
+    plan = built_in(profile)
+    assert plan.request_filter in plan.all_mounts
+    name = "KeyedFilter" if plan.gateway else "Filter"
+    assert plan.arguments[-2:] == ("--middleware", f"deckard_request_filter.{name}")
+    assert str(PurePosixPath(plan.request_filter.target).parent) in plan.environment["PYTHONPATH"].split(":")
+
+
+def test_routes_are_those_of_the_page() -> None:
+    named = set(
+        re.findall(
+            r"`(/[a-z0-9/_]+)`", (ROOT / "docs/gateway.md").read_text().partition("Everything else")[0]
+        )
+    )
+    assert {route.path for route in ROUTES} <= named
+    assert not {path for _, path, _ in ROUTES} & {"/v1/embeddings", "/tokenize", "/version"}
+
+
+@pytest.mark.parametrize("profile", listing.names("profiles"))
+def test_no_kv_connector_is_rendered(profile: str) -> None:
+    assert "--kv-transfer-config" not in plan_of(profile).arguments
 
 
 @pytest.mark.parametrize("advisory", advisories(), ids=lambda each: each.id)
