@@ -38,7 +38,7 @@ VERBS = {
     "bench": "Measure the running endpoint with its engine's own benchmark.",
     "top": "Watch throughput, latency, queue, KV cache and drafter.",
     "monitor": "Run Prometheus and Grafana next to the endpoint, on this machine only.",
-    "keys": "Create, list and revoke the API keys of clients.",
+    "keys": "Create, list, limit and revoke the API keys of clients.",
     "plan": "Show what `up` would run, and what would change.",
     "render": "Write the compose file or the command line of a plan.",
     "profiles": "List the hardware profiles that this machine can run, or show one.",

@@ -45,7 +45,7 @@ def record_names(context: click.Context, _: click.Parameter, incomplete: str) ->
 
 def key_names(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the names of the clients' keys."""
-    return _beginning_with(incomplete, [name for name, *_ in operations.keys.list_keys(_state_dir(context))])
+    return _beginning_with(incomplete, list(operations.keys.list_keys(_state_dir(context))))
 
 
 def _state_dir(context: click.Context) -> Path | None:

@@ -27,6 +27,7 @@ from deckard_deploy.operations import host as host
 from deckard_deploy.operations import host_guard as host_guard
 from deckard_deploy.operations import inspect as inspect
 from deckard_deploy.operations import json_formats as json_formats
+from deckard_deploy.operations import key_usage as key_usage
 from deckard_deploy.operations import keys as keys
 from deckard_deploy.operations import lock as lock
 from deckard_deploy.operations import locked as locked

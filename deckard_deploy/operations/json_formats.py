@@ -16,6 +16,7 @@ from deckard_deploy.measuring.records import BenchRecord
 from deckard_deploy.measuring.speculation import SpecRecord
 from deckard_deploy.measuring.startup_records import StartupRecord
 from deckard_deploy.measuring.window import Figures
+from deckard_deploy.operations.key_usage import KeyUsage
 from deckard_deploy.operations.qualify import Check
 from deckard_deploy.patching.manifest import Patch
 from deckard_deploy.planning.plan import LaunchPlan
@@ -131,6 +132,7 @@ class PlanJson(Part):
     memory: MemoryJson | NotKnown
     speed: SpeedJson | NotKnown
     drafter_measured: dict[str, Any] | None
+    api_limits: list[str]
     plan: LaunchPlan
 
 
@@ -187,10 +189,14 @@ class InspectJson(Inspection):
 
 
 class KeyJson(Part):
-    """A client's key: its name and the date of its creation."""
+    """A client's key: its name, the date of its creation, and its limits; requests and tokens are a minute's."""
 
     name: str
     made: str
+    requests: int | None
+    tokens: int | None
+    concurrent: int | None
+    ends_at: int | None
 
 
 class WrongFileJson(Part):
@@ -330,6 +336,7 @@ FORMATS = (
     Format("verify", 1, VerifyJson),
     Format("lock", 1, LockJson),
     Format("keys list", 1, list[KeyJson]),
+    Format("keys usage", 1, list[KeyUsage]),
     Format("profiles here", 1, ProfilesHereJson),
     Format("profiles list", 1, list[EntryJson]),
     Format("profiles show", 1, HardwareProfile),
@@ -342,6 +349,7 @@ FORMATS = (
     Format("patches matrix", 1, dict[str, list[VerdictJson]]),
     Format("patches build", 1, list[FileJson]),
     Format("patches wheel", 1, FileJson),
+    Format("patches filter", 1, FileJson),
     Format("bench", 1, BenchRecord),
     Format("bench list", 1, list[dict[str, Any]]),  # records without their runs and their host
     Format("bench show", 1, BenchRecord | SpecRecord | StartupRecord),

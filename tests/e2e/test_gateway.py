@@ -18,16 +18,21 @@ from openai import OpenAI
 from deckard_deploy.catalog import library
 from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment, Publish
+from deckard_deploy.measuring.metrics import metrics_url, scrape
+from deckard_deploy.operations.key_usage import usage_on
 from deckard_deploy.operations.plan import plan_for_host
 from deckard_deploy.operations.release import create_release
+from deckard_deploy.patching import request_filter
 from deckard_deploy.rehearsal import gemma4
 from deckard_deploy.rehearsal.script import PLAIN_TEXT
 from deckard_deploy.running.gateway import files
-from deckard_deploy.running.gateway.keys import Keys
+from deckard_deploy.running.gateway.keys import Keys, KeyTerms
 from deckard_deploy.running.layout import StateDir
 from deckard_deploy.running.process.runtime import ProcessRuntime
 from deckard_deploy.running.process.supervision import GATEWAY_LOG, ServerState
 from deckard_deploy.running.releases import Releases
+from deckard_deploy.system.http import EndpointCredentials
+from deckard_deploy.system.versions import version_numbers
 from tests.e2e.clients import until_ready
 from tests.e2e.gateway_attacks import (
     CHAT,
@@ -65,6 +70,8 @@ class GuardedEngine:
     reload: Callable[[], None]
     log: Path
     alice: str
+    carol: str
+    engine: str
 
     def headers(self, key: str) -> dict[str, str]:
         return {"Authorization": f"Bearer {key}"}
@@ -100,12 +107,15 @@ def guarded(
         Deployment(name="gate", publish=publish, engine=engine[0]), profile=library.profile("cpu")
     )
     plan = plan_for_host(resolved, directory, None).model_copy(update={"patches": (), "plugin": None})
+    assert plan.request_filter
+    request_filter.build(Path(plan.request_filter.source))
     gemma4.write(directory.models / MODEL)
     # An earlier start has left its findings about the model there.
     directory.cache.symlink_to(home / "cache")
     keys, deployment = Keys(directory.root), directory.create("gate")
     with keys.lock():
         alice = keys.add("alice")
+        carol = keys.add("carol", KeyTerms(requests=2))
     environment = dict(os.environ)
     files.write_gateway_files(plan, keys, environment=environment, say=print)
     vllm = engine[1].with_name("vllm")
@@ -121,7 +131,14 @@ def guarded(
         time.sleep(1)  # nginx starts new workers and sends the old ones home
 
     guarded = GuardedEngine(
-        plan.base_url, ("127.0.0.1", plan.port), keys, reload, release.folder / "vllm.log", alice
+        plan.base_url,
+        ("127.0.0.1", plan.port),
+        keys,
+        reload,
+        release.folder / "vllm.log",
+        alice,
+        carol,
+        engine[0],
     )
     try:
         until_ready(f"{plan.base_url}/health/ready", lambda: "\n".join(runtime.tail(40)))
@@ -138,6 +155,41 @@ def client(guarded: GuardedEngine, key: str) -> OpenAI:
 def models(guarded: GuardedEngine, key: str) -> list[str]:
     with client(guarded, key) as asking:
         return [model.id for model in asking.models.list()]
+
+
+def test_keys_are_counted_and_limited(guarded: GuardedEngine) -> None:
+    """carol has two requests a minute; the client gets the stream that it asked for, without the tokens in it."""
+    asked = {"model": MODEL, "messages": [{"role": "user", "content": "Hello?"}], "max_tokens": 8}
+    url, headers = f"{guarded.base_url}/chat/completions", guarded.headers(guarded.carol)
+    whole = requests.post(url, json=asked, headers=headers, timeout=60)
+    streamed = requests.post(url, json={**asked, "stream": True}, headers=headers, timeout=60)
+    third = requests.post(url, json=asked, headers=headers, timeout=60)
+    assert (whole.status_code, streamed.status_code, third.status_code) == (200, 200, 429)
+    assert '"usage"' not in streamed.text
+    assert 1 < int(third.headers["Retry-After"]) <= 60
+    assert third.json()["error"]["code"] == "rate_limit_exceeded"
+    own = EndpointCredentials(key=guarded.keys.own())
+    (carol,) = [
+        row for row in usage_on("gate", scrape(metrics_url(guarded.base_url), own)) if row.key == "carol"
+    ]
+    tokens = whole.json()["usage"]
+    assert (carol.requests, carol.errors) == (3, 1)
+    assert (carol.prompt_tokens, carol.generation_tokens) == (
+        2 * tokens["prompt_tokens"],
+        2 * tokens["completion_tokens"],
+    )
+    assert carol.first_token_s is not None
+    assert carol.first_token_s > 0
+
+
+def test_unsafe_fields_do_not_reach_an_open_release(guarded: GuardedEngine) -> None:
+    url = f"{guarded.base_url}/chat/completions"
+    asked = {"model": MODEL, "messages": [{"role": "user", "content": "Hello?"}], "max_tokens": 8}
+    release = "0.19.1" if "0.19.1" in str(guarded.engine) else "0.32.0"
+    for field, open_before in (({"bad_words": ["zebra"]}, "0.30"), ({"prompt_embeds": "AAAA"}, "9")):
+        said = requests.post(url, json=asked | field, headers=guarded.headers(guarded.alice), timeout=60)
+        assert said.status_code == (400 if version_numbers(release) < version_numbers(open_before) else 200)
+        assert said.ok or said.json()["error"]["code"] == "unsafe_field"
 
 
 def test_chat_whole_and_streamed_agree(guarded: GuardedEngine) -> None:

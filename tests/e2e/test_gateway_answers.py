@@ -8,10 +8,12 @@ import socket
 import socketserver
 import subprocess
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from types import MappingProxyType
 
 import openai
 import pytest
@@ -25,7 +27,7 @@ from deckard_deploy.planning.gateway import SOCKET
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.rendering.gateway import render_gateway
 from deckard_deploy.running.gateway import files
-from deckard_deploy.running.gateway.keys import Keys
+from deckard_deploy.running.gateway.keys import Keys, KeyTerms
 from deckard_deploy.running.layout import StateDir
 from tests.e2e.gateway_attacks import ROUTES, Attack, answers, attacks, got_through, request
 from tests.support.ports import free_port
@@ -50,14 +52,21 @@ class Engine(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.heard.append(f"{self.command} {self.path}")
+        if b"too many" in body:
+            self.send({"error": "limit"}, 429, {"Retry-After": "17"})
+            return
         if b"break off" in body:
             self.close_connection = True
             return
         self.send({**SPOKEN, "path": self.path, "headers": dict(self.headers)})
 
-    def send(self, answer: object) -> None:
+    def send(
+        self, answer: object, status: int = 200, headers: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         body = json.dumps(answer, separators=(",", ":")).encode()
-        self.send_response(200)
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -80,11 +89,13 @@ class Engines(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
 @dataclass(frozen=True)
 class Gateway:
-    """A running nginx, its address, a key of a client, and the tool's own."""
+    """A running nginx, its address, keys of clients, and the tool's own. bob has limits; ended: its time is over."""
 
     base: str
     plan: LaunchPlan
     alice: str
+    bob: str
+    ended: str
     own: str
     socket: Path
 
@@ -103,6 +114,8 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     deployment, keys = directory.create("g"), Keys(directory.root)
     with keys.lock():
         alice = keys.add("alice")
+        bob = keys.add("bob", KeyTerms(requests=60, concurrent=2, ends_at=int(time.time()) + 3600))
+        ended = keys.add("ended", KeyTerms(ends_at=int(time.time()) - 1))
     files.write_gateway_files(plan, keys, environment=dict(os.environ), say=print)
     release = deployment.releases / plan.hash
     release.mkdir()
@@ -116,7 +129,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         try:
             base = f"http://127.0.0.1:{port}"
             eventually(lambda: is_open(port))
-            yield Gateway(base, plan, alice, keys.own(), deployment.folder / SOCKET)
+            yield Gateway(base, plan, alice, bob, ended, keys.own(), deployment.folder / SOCKET)
         finally:
             nginx.send_signal(signal.SIGTERM)
 
@@ -162,7 +175,33 @@ def test_query_and_slash_do_not_reach_the_engine(gateway: Gateway, behind: str) 
     for path in (CHAT, "/v1/completions", "/v1/responses", MESSAGES, "/v1/messages/count_tokens"):
         said = gateway.ask("POST", path + behind, json={}, headers={"Origin": "http://evil.example"}).json()
         assert said["path"] == path
-        assert set(said["headers"]) == {"Host", "Content-Type", "Content-Length"}
+        assert set(said["headers"]) == {"Host", "Content-Type", "Content-Length", "X-Deckard-Key"}
+
+
+@pytest.mark.usefixtures("engine")
+def test_engine_is_told_whose_request_it_is(gateway: Gateway) -> None:
+    forged = {"X-Deckard-Key": "dk-mallory", "X-Deckard-Limits": "requests=999"}
+
+    def told(key: str) -> tuple[str | None, str | None]:
+        headers = gateway.ask("POST", CHAT, json={}, headers={"x-api-key": key, **forged}).json()["headers"]
+        return headers.get("X-Deckard-Key"), headers.get("X-Deckard-Limits")
+
+    assert told(gateway.alice) == ("dk-alice", None)
+    assert told(gateway.bob) == ("dk-bob", "requests=60 concurrent=2")
+    assert told(gateway.own) == ("dk-deckard", None)
+
+
+def test_key_whose_time_is_over_is_refused(gateway: Gateway, engine: Engines) -> None:
+    for path in (CHAT, MESSAGES):
+        assert gateway.ask("POST", path, json={}, headers={"x-api-key": gateway.ended}).status_code == 401
+    assert gateway.ask("GET", "/v1/models", headers={"x-api-key": gateway.ended}).status_code == 401
+    assert engine.heard == []
+
+
+@pytest.mark.usefixtures("engine")
+def test_engine_says_when_to_ask_again(gateway: Gateway) -> None:
+    said = gateway.ask("POST", CHAT, json={"say": "too many"})
+    assert (said.status_code, said.headers["Retry-After"]) == (429, "17")
 
 
 def test_models_hide_the_launch_and_the_host(gateway: Gateway, engine: Engines) -> None:

@@ -1,6 +1,6 @@
 """API keys of this host's clients: created here, stored as hashes, and written to a file that gateways read.
 
-<root>/keys/keys.json   0600  name -> hash and date: KeyRecord
+<root>/keys/keys.json   0600  name -> hash, date, end and limits: KeyRecord
 <root>/keys/own.key     0600  the key that this tool itself uses
 <root>/keys/lock              held while the keys and the gateways' files are written
 
@@ -27,17 +27,55 @@ OWN = "deckard"
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _OWN_KEY = re.compile(rf"dk-{OWN}-[0-9a-f]{{64}}")
 # The lines of an access.conf, as `access` and the keys.sh of a rendered folder write them.
-_HASH_LINE = re.compile(r'^ *"dk-([a-z0-9-]+)" "([A-Za-z0-9_-]{22})";$', re.MULTILINE)
+_HASH_LINE = re.compile(r'^ *"dk-([a-z0-9-]+)" "([A-Za-z0-9_-]{22})(?:,([0-9]{1,12}))?";$', re.MULTILINE)
 _CLOSED_LINE = re.compile(r"^geo \$open \{ default 0; \}$", re.MULTILINE)
 
 
+class KeyTerms(BaseModel):
+    """The limits of a key; None: none.
+
+    requests, tokens: a minute, prompts and answers together. concurrent: requests at the same time. ends_at: in seconds
+    since 1970; the gateway refuses the key from then on.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    requests: int | None = None
+    tokens: int | None = None
+    concurrent: int | None = None
+    ends_at: int | None = None
+
+    @property
+    def header(self) -> str:
+        """The limits as the filter of requests reads them (plugins/request-filter)."""
+        named = {"requests": self.requests, "tokens": self.tokens, "concurrent": self.concurrent}
+        return " ".join(f"{name}={number}" for name, number in named.items() if number is not None)
+
+    def __str__(self) -> str:
+        """Return the limits in words."""
+        words = []
+        if self.requests is not None:
+            words.append(f"{self.requests} requests/min")
+        if self.tokens is not None:
+            words.append(f"{self.tokens} tokens/min")
+        if self.concurrent is not None:
+            words.append(f"{self.concurrent} concurrent")
+        if self.ends_at is not None:
+            words.append(f"until {datetime.fromtimestamp(self.ends_at, UTC).isoformat('T', 'seconds')}")
+        return ", ".join(words) or "no limits"
+
+
+UNLIMITED = KeyTerms()
+
+
 class KeyRecord(BaseModel):
-    """The stored part of a key: its hash, and the date at which it was created."""
+    """The stored part of a key: its hash, the date at which it was created, and its limits."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     hash: str
     made: str
+    terms: KeyTerms = UNLIMITED
 
 
 class Keyring(BaseModel):
@@ -74,15 +112,47 @@ class Keys:
                 f"{path} is damaged", hint=f"make new keys: rm {path}; deckard-deploy keys add NAME"
             ) from error
 
-    def add(self, name: str) -> str:
+    def add(self, name: str, terms: KeyTerms = UNLIMITED) -> str:
         """Add and return a key, which is not stored; the caller holds the lock.
 
         Raises BadInputError, IntegrityError.
         """
         self.require_unused_name(name)
+        return self._make(name, terms)
+
+    def rotate(self, name: str) -> str:
+        """Replace a key by a new one with the same limits, and return it; the caller holds the lock.
+
+        Raises BadInputError, IntegrityError.
+        """
+        self.require_known_name(name)
+        return self._make(name, self.ring().keys[name].terms)
+
+    def limit(self, name: str, terms: KeyTerms) -> None:
+        """Give a key these limits in place of the former; the caller holds the lock. Raises BadInputError."""
+        self.require_known_name(name)
+        ring = self.ring()
+        changed = ring.keys[name].model_copy(update={"terms": terms})
+        self._write(ring.model_copy(update={"keys": {**ring.keys, name: changed}}))
+
+    def open(self) -> None:
+        """Let programs of this machine in without a key again; the caller holds the lock.
+
+        Raises BadInputError while a key is left.
+        """
+        ring = self.ring()
+        if ring.keys:
+            raise BadInputError(
+                f"there are keys: {', '.join(sorted(ring.keys))}",
+                hint="revoke each of them first: deckard-deploy keys revoke NAME",
+            )
+        self._write(Keyring())
+
+    def _make(self, name: str, terms: KeyTerms) -> str:
         ring = self.ring()
         key = _new_key(name)
-        record = KeyRecord(hash=_hash(key), made=datetime.now(UTC).isoformat("T", "seconds"))
+        made = datetime.now(UTC).isoformat("T", "seconds")
+        record = KeyRecord(hash=_hash(key), made=made, terms=terms)
         self._write(Keyring(closed=True, keys={**ring.keys, name: record}))
         return key
 
@@ -99,7 +169,8 @@ class Keys:
         The caller holds the lock. Raises BadInputError for a name that has another key here.
         """
         ring = self.ring()
-        found = {name: value for name, value in _HASH_LINE.findall(access) if name != OWN}
+        lines = {name: (value, end) for name, value, end in _HASH_LINE.findall(access) if name != OWN}
+        found = {name: value for name, (value, _) in lines.items()}
         for name, value in found.items():
             if name in ring.keys and ring.keys[name].hash != value:
                 raise BadInputError(
@@ -110,7 +181,8 @@ class Keys:
         closed = ring.closed or _CLOSED_LINE.search(access) is not None
         if new or closed != ring.closed:
             made = datetime.now(UTC).isoformat("T", "seconds")
-            added = {name: KeyRecord(hash=found[name], made=made) for name in new}
+            ends = {name: KeyTerms(ends_at=int(end) if end else None) for name, (_, end) in lines.items()}
+            added = {name: KeyRecord(hash=found[name], made=made, terms=ends[name]) for name in new}
             self._write(Keyring(closed=closed, keys={**ring.keys, **added}))
         return new
 
@@ -149,15 +221,30 @@ class Keys:
         """Return access.conf, as nginx includes it. $access_version shows if a gateway has read this text."""
         ring = self.ring()
         hashes = {OWN: _hash(self.own())}
+        headers = {}
         for name, record in sorted(ring.keys.items()):
-            hashes[name] = record.hash
-        known = "".join(f'    "dk-{name}" "{value}";\n' for name, value in hashes.items())
-        is_open = int(not ring.closed)
-        text = f'map $key_name $key_hash {{\n    default "";\n{known}}}\ngeo $open {{ default {is_open}; }}\n'
+            # secure_link compares the number behind the comma with the time (ngx_http_secure_link_module).
+            end = f",{record.terms.ends_at}" if record.terms.ends_at is not None else ""
+            hashes[name] = f"{record.hash}{end}"
+            if record.terms.header:
+                headers[name] = record.terms.header
+        text = _map_of_names("key_hash", hashes)
+        if headers:
+            text += _map_of_names("key_limits", headers)
+        text += f"geo $open {{ default {int(not ring.closed)}; }}\n"
         return f'{text}geo $access_version {{ default "{access_version(text)}"; }}\n'
 
     def _write(self, ring: Keyring) -> None:
-        write_atomically(self.folder / "keys.json", ring.model_dump_json(indent=1) + "\n")
+        # Without what is absent: an earlier version reads the keys that have no limits.
+        write_atomically(
+            self.folder / "keys.json", ring.model_dump_json(indent=1, exclude_defaults=True) + "\n"
+        )
+
+
+def _map_of_names(variable: str, values: dict[str, str]) -> str:
+    """Return a map of nginx from the names of keys."""
+    lines = "".join(f'    "dk-{name}" "{value}";\n' for name, value in values.items())
+    return f'map $key_name ${variable} {{\n    default "";\n{lines}}}\n'
 
 
 def access_version(text: str) -> str:

@@ -6,8 +6,18 @@ import pytest
 
 from deckard_deploy.cli.main import run
 from deckard_deploy.errors import BadInputError, EnvironmentUnfitError
-from deckard_deploy.operations.keys import access_file, add_key, list_keys, revoke_key, tell_gateways
-from deckard_deploy.running.gateway.keys import Keys
+from deckard_deploy.operations.keys import (
+    access_file,
+    add_key,
+    limit_key,
+    list_keys,
+    open_host,
+    revoke_key,
+    rotate_key,
+    tell_gateways,
+    usage,
+)
+from deckard_deploy.running.gateway.keys import Keys, KeyTerms
 from tests.support.docker_deployment import DockerDeployment
 from tests.support.fake_deployment import FakeDeployment
 from tests.support.recording_reporter import RecordingReporter
@@ -19,7 +29,7 @@ def test_keys_are_added_listed_and_revoked(tmp_path: Path, report: RecordingRepo
     assert key.startswith("dk-bob-")
     _, first = add_key(tmp_path, "alice", report)
     assert not first
-    assert [name for name, _ in list_keys(tmp_path)] == ["alice", "bob"]
+    assert list(list_keys(tmp_path)) == ["alice", "bob"]
     assert key not in access_file(tmp_path)
     assert '"dk-bob"' in access_file(tmp_path)
     assert revoke_key(tmp_path, "bob", report) is True
@@ -40,7 +50,7 @@ def test_key_is_refused_where_it_protects_nothing(fake: FakeDeployment, report: 
     fake.proven(fake.plan())
     with pytest.raises(EnvironmentUnfitError, match="box runs without a gateway"):
         add_key(fake.state.root, "alice", report)
-    assert list_keys(fake.state.root) == []
+    assert list_keys(fake.state.root) == {}
     fake.runtime().stop()
     assert add_key(fake.state.root, "alice", report)[1]
 
@@ -96,3 +106,21 @@ def test_interrupted_revocation_is_completed(
     said = capsys.readouterr().err
     assert "no key is named 'alice'" in said
     assert "gateway  of a may still use the old keys" in said
+
+
+def test_limits_rotation_and_opening(tmp_path: Path, report: RecordingReporter) -> None:
+    key, _ = add_key(tmp_path, "alice", report, terms=KeyTerms(requests=60))
+    limit_key(tmp_path, "alice", KeyTerms(tokens=1000), report)
+    assert list_keys(tmp_path)["alice"].terms == KeyTerms(tokens=1000)
+    assert rotate_key(tmp_path, "alice") != key
+    with pytest.raises(BadInputError, match="alice"):
+        open_host(tmp_path, report)
+    revoke_key(tmp_path, "alice", report)
+    open_host(tmp_path, report)
+    assert "geo $open { default 1; }" in access_file(tmp_path)
+
+
+def test_usage_without_gateway_says_so(fake: FakeDeployment, report: RecordingReporter) -> None:
+    fake.proven(fake.plan())
+    assert list(usage(fake.state.root, report)) == []
+    assert report.lines == ["box has no gateway, so it knows no keys"]

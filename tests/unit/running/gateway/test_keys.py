@@ -2,13 +2,14 @@
 
 import base64
 import hashlib
+import json
 import re
 import stat
 
 import pytest
 
 from deckard_deploy.errors import BadInputError, IntegrityError
-from deckard_deploy.running.gateway.keys import Keys, access_version
+from deckard_deploy.running.gateway.keys import Keys, KeyTerms, _hash, access_version
 
 
 @pytest.fixture
@@ -138,3 +139,68 @@ def test_other_key_of_same_name_is_refused(tmp_path):
     with pytest.raises(BadInputError, match="another key named dora"):
         ours.take_over(theirs.access())
     assert ours.ring() == before
+
+
+def test_limits_and_end_are_in_file_of_gateway(keys):
+    with keys.lock():
+        keys.add("alice", KeyTerms(requests=60, concurrent=2, ends_at=2_000_000_000))
+        keys.add("bob", KeyTerms(tokens=1000))
+    text = keys.access()
+    assert re.search(r'^    "dk-alice" "[A-Za-z0-9_-]{22},2000000000";$', text, re.MULTILINE)
+    assert '    "dk-alice" "requests=60 concurrent=2";\n    "dk-bob" "tokens=1000";' in text
+
+
+def test_file_without_limits_is_as_before(keys):
+    add_key(keys, "alice")
+    assert "key_limits" not in keys.access()
+    assert set(json.loads((keys.folder / "keys.json").read_text())["keys"]["alice"]) == {"hash", "made"}
+
+
+def test_changed_limits_are_another_version_of_access(keys):
+    add_key(keys, "alice")
+    before = keys.access()
+    with keys.lock():
+        keys.limit("alice", KeyTerms(requests=1))
+    assert access_version(keys.access()) != access_version(before)
+    with keys.lock():
+        keys.limit("alice", KeyTerms())
+    assert keys.access() == before
+
+
+def test_rotated_key_keeps_its_limits(keys):
+    with keys.lock():
+        old = keys.add("alice", KeyTerms(requests=60))
+        new = keys.rotate("alice")
+    assert old != new
+    assert _hash(old) not in keys.access()
+    assert _hash(new) in keys.access()
+    assert keys.ring().keys["alice"].terms == KeyTerms(requests=60)
+    with keys.lock(), pytest.raises(BadInputError, match="bob"):
+        keys.rotate("bob")
+
+
+def test_host_opens_only_without_keys(keys):
+    add_key(keys, "alice")
+    with keys.lock():
+        with pytest.raises(BadInputError, match="alice"):
+            keys.open()
+        keys.revoke("alice")
+        assert "geo $open { default 0; }" in keys.access()
+        keys.open()
+    assert "geo $open { default 1; }" in keys.access()
+
+
+def test_end_of_a_key_is_taken_over(keys, tmp_path):
+    with keys.lock():
+        keys.add("alice", KeyTerms(ends_at=2_000_000_000))
+    other = Keys(tmp_path / "other")
+    with other.lock():
+        assert other.take_over(keys.access()) == ["alice"]
+    assert other.ring().keys["alice"].terms == KeyTerms(ends_at=2_000_000_000)
+
+
+def test_terms_are_words():
+    assert str(KeyTerms()) == "no limits"
+    assert str(KeyTerms(requests=1, tokens=2, concurrent=3, ends_at=0)) == (
+        "1 requests/min, 2 tokens/min, 3 concurrent, until 1970-01-01T00:00:00+00:00"
+    )
