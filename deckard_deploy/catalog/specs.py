@@ -329,6 +329,9 @@ class EngineSpec(Spec):
     )
 
     retires: str = Field(default="", description="when it leaves the catalog")
+    api_limits: tuple[str, ...] = Field(
+        default=(), description="what its API refuses or breaks off, for `plan`"
+    )
 
     def is_at_least(self, release: str) -> bool:
         """Return True if its vLLM is this release or a later one."""

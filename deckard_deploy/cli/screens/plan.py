@@ -38,6 +38,7 @@ def view_json(view: PlanView) -> dict[str, Any]:
         "memory": memory.memory_json(view.planned.memory, view.fitting),
         "speed": speed.speed_json(view.planned.resolved),
         "drafter_measured": speed.measured_json(view.drafter),
+        "api_limits": list(view.planned.resolved.engine.api_limits),
         "plan": plan.model_dump(mode="json"),
     }
 
@@ -61,6 +62,7 @@ def print_plan(view: PlanView, *, explain: bool, full: bool) -> None:
     if explain:
         lines += memory.explained(view.planned.memory)
         lines += speed.explained(resolved)
+    lines += [f"api limit    {limit}" for limit in resolved.engine.api_limits]
     lines += _change_lines(view)
     for line in lines:
         click.echo(line)
