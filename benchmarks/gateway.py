@@ -1,9 +1,9 @@
-"""The cost of the gateway, as ratios measured in one run: python benchmarks/gateway.py [--streams 16]
+"""The cost of the gateway, measured in one run: python benchmarks/gateway.py [--streams 16]
 
-Concurrent streamed chats with the same server, directly and through nginx as the tool renders it: time to the
-first token, and tokens a second. The server is a fake that waits for 50 ms and then sends a token every 20
-ms: vLLM on a CPU is slower and less even, and its noise would hide the difference. Runs alternate. A ratio is
-the median of pairs.
+Concurrent streamed chats with the same server, directly and through nginx as the tool renders it: time to the first
+token, tokens a second, the gaps between chunks, and nginx's processor time. The server is a fake that waits for 50 ms
+and then sends a token every 20 ms: vLLM on a CPU is slower and less even, and its noise would hide the difference. Runs
+alternate. A ratio is the median of pairs.
 """
 
 import argparse
@@ -15,6 +15,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+import psutil
 
 from deckard_deploy.catalog import library
 from deckard_deploy.catalog.resolution import resolve
@@ -59,37 +61,57 @@ async def serve(folder: str, port: int) -> None:
     await asyncio.gather(tcp.serve_forever(), unix.serve_forever())
 
 
-async def stream(port: int, key: str) -> tuple[float, int]:
-    """Return the seconds to the first token of one chat, and the number of tokens."""
+async def stream(port: int, key: str) -> tuple[float, int, list[float]]:
+    """Return the seconds to the first token of one chat, the number of tokens, and the seconds between chunks."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n"
     started = time.perf_counter()
     writer.write(
         f"{head}Content-Type: application/json\r\nContent-Length: {len(BODY)}\r\n\r\n".encode() + BODY
     )
-    first, tokens = 0.0, 0
+    first, tokens, gaps = 0.0, 0, []
+    last = started
     while tokens < TOKENS:
         tokens += (await reader.readuntil(b"\n\n")).count(b"data: ")
-        first = first or time.perf_counter() - started
+        now = time.perf_counter()
+        if first:
+            gaps.append(now - last)
+        first = first or now - started
+        last = now
     writer.close()
-    return first, tokens
+    return first, tokens, gaps
 
 
-async def run(port: int, key: str, streams: int) -> tuple[float, float]:
-    """Return the median seconds to the first token, and tokens a second of all streams."""
+async def run(port: int, key: str, streams: int) -> tuple[float, float, float]:
+    """Return the median seconds to the first token, tokens a second of all streams, and the p99 between chunks."""
     started = time.perf_counter()
     found = await asyncio.gather(*(stream(port, key) for _ in range(streams)))
     took = time.perf_counter() - started
-    return statistics.median(first for first, _ in found), sum(tokens for _, tokens in found) / took
+    gaps = [gap for _, _, between in found for gap in between]
+    rate = sum(tokens for _, tokens, _ in found) / took
+    return statistics.median(first for first, _, _ in found), rate, statistics.quantiles(gaps, n=100)[98]
 
 
-def compare(direct: int, proxied: int, key: str, streams: int) -> None:
-    """Print both ratios over 11 pairs, after one warm-up pair."""
+def processor_s(nginx: psutil.Process) -> float:
+    """Return the processor time of nginx and its workers."""
+    times = [process.cpu_times() for process in (nginx, *nginx.children())]
+    return sum(each.user + each.system for each in times)
+
+
+def compare(direct: int, proxied: int, key: str, streams: int, nginx: psutil.Process) -> None:
+    """Print the ratios over 11 pairs, after one warm-up pair, and nginx's processor time."""
     pairs = []
+    before = processor_s(nginx)
     for _ in range(12):
         through = asyncio.run(run(proxied, key, streams))
         pairs.append((through, asyncio.run(run(direct, key, streams))))
+    chunks = len(pairs) * streams * TOKENS
+    print(
+        f"nginx: {(processor_s(nginx) - before) * 1000 / chunks * 1000:.1f} ms of processor time for 1,000 chunks"
+    )
     del pairs[0]
+    added = statistics.median(through[2] - bare[2] for through, bare in pairs)
+    print(f"99th percentile between two chunks: {added * 1000:.2f} ms more than direct")
     for name, column in (("time to first token", 0), ("tokens a second", 1)):
         ratio = statistics.median(through[column] / bare[column] for through, bare in pairs)
         ours = statistics.median(through[column] for through, _ in pairs)
@@ -139,7 +161,8 @@ def main() -> None:
         ):
             try:
                 time.sleep(2)
-                compare(arguments.port, arguments.port + 1, key, arguments.streams)
+                nginx_itself = psutil.Process(nginx.pid)
+                compare(arguments.port, arguments.port + 1, key, arguments.streams, nginx_itself)
             finally:
                 nginx.terminate()
                 upstream.terminate()
