@@ -1,12 +1,20 @@
 """The plugin and the patches of a plan on this host."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path, PurePosixPath
+from typing import cast
+
 import pytest
 
 from deckard_deploy.errors import IntegrityError
 from deckard_deploy.operations.patch_files import attest, attest_plugin, build_patches
 from deckard_deploy.operations.patches import with_needed_patches
+from deckard_deploy.patching import request_filter
 from deckard_deploy.planning.plan import LaunchPlan
-from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
+from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan, with_request_filter
+from deckard_deploy.running.runtime import Runtime
 from tests.support.fake_deployment import FakeDeployment
 from tests.support.recording_reporter import RecordingReporter
 from tests.support.sample_choices import choice
@@ -18,7 +26,21 @@ def plan_with_plugin(sha256: str | None = None, **changes: object) -> LaunchPlan
     assert plan.plugin
     if sha256:
         changes["sha256"] = sha256
-    return plan.model_copy(update={"plugin": plan.plugin.model_copy(update=changes)})
+    return plan.model_copy(update={"plugin": plan.plugin.model_copy(update=changes), "request_filter": None})
+
+
+class EnginePython:
+    """The part of a runtime that attests: this Python, with a plan's PYTHONPATH."""
+
+    def run_python(self, plan: LaunchPlan, argv: tuple[str, ...]) -> str:
+        environment = {**os.environ, "PYTHONPATH": plan.environment["PYTHONPATH"]}
+        command = [sys.executable, *argv]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+
+def plan_with_filter(fake: FakeDeployment) -> LaunchPlan:
+    root = PurePosixPath(fake.state.root) / "patches"
+    return with_request_filter(fake.plan(), request_filter.FILE, sha256=request_filter.sha256(), root=root)
 
 
 def test_plan_without_patches_needs_none(fake: FakeDeployment, report: RecordingReporter) -> None:
@@ -45,3 +67,25 @@ def test_log_without_start_attests_no_plugin(fake: FakeDeployment) -> None:
     fake.proven(fake.plan())
     line = attest_plugin(plan_with_plugin(), fake.runtime())
     assert line == "not asked: the log does not reach back to the start"
+
+
+def test_filter_of_requests_is_built_and_attested(fake: FakeDeployment, report: RecordingReporter) -> None:
+    plan = plan_with_filter(fake)
+    assert plan.request_filter
+    python = cast("Runtime", EnginePython())
+    with pytest.raises(IntegrityError, match="cannot be imported"):
+        attest(plan, python)
+    build_patches(plan, fake.runtime(), report)
+    assert attest(plan, python) == "request-filter in use, hashes right"
+    file = Path(plan.request_filter.source)
+    file.write_bytes(file.read_bytes() + b"\n")
+    with pytest.raises(IntegrityError, match="not patch request-filter"):
+        attest(plan, python)
+
+
+def test_filter_of_other_version_is_refused(fake: FakeDeployment, report: RecordingReporter) -> None:
+    plan = plan_with_filter(fake)
+    assert plan.request_filter
+    other = plan.request_filter.model_copy(update={"sha256": "0" * 64})
+    with pytest.raises(IntegrityError, match="the filter of requests is not the one that was planned"):
+        build_patches(plan.model_copy(update={"request_filter": other}), fake.runtime(), report)
