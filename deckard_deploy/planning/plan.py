@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from deckard_deploy.catalog.specs import PARALLEL_OPTIONS, Container
 
@@ -134,8 +134,11 @@ class LaunchPlan(PlanPart):
     patches: tuple[PatchMount, ...] = ()
     plugin: PatchMount | None = None
     """The wheel with a vLLM plugin for this checkpoint's format; each engine process attests its hash."""
-    request_filter: PatchMount | None = None
-    """The module that refuses unsafe requests in the engine's API server (plugins/request-filter)."""
+    request_filter: PatchMount | None = Field(default=None, exclude_if=lambda value: value is None)
+    """The module that refuses unsafe requests in the engine's API server (plugins/request-filter).
+
+    Left out where it is None: the plan of an earlier version keeps its hash, so that its release is not replaced.
+    """
     gpus: Gpus | ChosenGpus | CdiGpus | None
     container: Container
     container_name: str

@@ -8,9 +8,10 @@ from pydantic import ValidationError
 from deckard_deploy.catalog import library
 from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment
-from deckard_deploy.planning.plan import LaunchPlan, SpeculativeConfig
+from deckard_deploy.planning.plan import LaunchPlan, SpeculativeConfig, plan_hash
 from deckard_deploy.planning.planner import build_plan
 from tests.support.sample_choices import choice
+from tests.support.sample_plans import built_in
 
 PLAN = build_plan(resolve(Deployment(), profile=library.profile("spark")))
 
@@ -125,3 +126,10 @@ def test_typed_answers_are_not_stored() -> None:
 def test_plan_is_frozen() -> None:
     with pytest.raises(ValidationError):
         PLAN.port = 1  # type: ignore[misc]
+
+
+def test_plan_without_filter_has_the_hash_of_earlier_versions() -> None:
+    plan = built_in("spark").model_copy(update={"request_filter": None})
+    assert "request_filter" not in plan.model_dump(mode="json")
+    assert plan_hash(json.loads(plan.model_dump_json())) == plan.hash
+    assert LaunchPlan.model_validate_json(plan.model_dump_json()) == plan
