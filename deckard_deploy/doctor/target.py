@@ -75,14 +75,17 @@ def target_for_plan(resolved: Resolved, plan: LaunchPlan, *, models: Path, runni
     """Return the target of a plan. running: the deployment is up, so its port and processes are its own."""
     hardware = resolved.profile.hardware
     docker = plan.runtime == "docker"
+    needs_gpu = (
+        resolved.engine.gpu and hardware.gpu_count > 0
+    )  # a process reserves none, and needs it all the same
     own_folder = _own_model_folder(resolved)
     return Target(
         folders=Folders(weights=own_folder or models, caches=() if own_folder else _caches(plan)),
         profile=plan.profile,
-        needs_gpu=plan.gpus is not None,
+        needs_gpu=needs_gpu,
         needs_docker=docker,
         architecture=None if hardware.architecture == "any" else hardware.architecture,
-        gpu=hardware.gpu if plan.gpus else None,
+        gpu=hardware.gpu if needs_gpu else None,
         compute_capability=hardware.compute_capability,
         gpu_count=_gpu_count(resolved, plan),
         gpu_ids=plan.gpus.ids if plan.gpus else _visible_gpus(plan),

@@ -93,16 +93,17 @@ def examine(
 def refuse_unfit(
     resolved: Resolved, plan: LaunchPlan, directory: StateDir, report: Reporter, *, force: bool
 ) -> None:
-    """Raise EnvironmentUnfitError with the findings that would stop `up` on a GPU under docker.
+    """Raise EnvironmentUnfitError with the findings that would stop `up` on a GPU.
 
     force: report them and continue.
     """
-    if plan.gpus is None or plan.runtime != "docker":
+    if not resolved.engine.gpu:
         return
     running = _running_plan_hash(directory, plan, report)
     if running == plan.hash:
         return  # nothing will be started
     target = target_for_plan(resolved, plan, models=directory.models, running=running is not None)
+    target = _with_environment(target, resolved, directory)
     findings = evaluate_rules(read_host_facts(target, quick=True), target, before_up=True)
     for finding in findings:
         report.say(f"doctor   {finding.rule}: {finding.what}\n           try: {finding.fix}")

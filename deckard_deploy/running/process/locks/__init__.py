@@ -1,7 +1,8 @@
 """The engines that the process runtime can install, each as a folder of requirement files with hashes.
 
 A folder holds `engine.txt` (everything but PyTorch) and one file for each route to PyTorch.
-scripts/lock_cpu_engine.sh writes the files. They name no index: uv asks the one that is configured.
+scripts/lock_cpu_engine.sh and scripts/lock_gpu_engine.sh write the files. They name no index: uv asks the one that is
+configured.
 """
 
 from collections.abc import Mapping
@@ -119,4 +120,43 @@ VLLM_0_32_0_CPU = EngineLock(
     check=_VLLM_CHECK,
 )
 
-LOCKS = {"vllm-0.19.1-cpu": VLLM_0_19_1_CPU, "vllm-0.32.0-cpu": VLLM_0_32_0_CPU}
+# Its kernels need the driver's library, which no wheel has.
+_CUDA_LIBRARIES = {"libcuda.so.1": "install the NVIDIA driver, so that nvidia-smi lists the GPU"}
+# The kernels are loaded, not run: `import vllm` alone would only warn.
+_CUDA_CHECK = """
+import torch, vllm
+import vllm._C_stable_libtorch
+print(vllm.__version__)
+"""
+
+VLLM_0_33_0_CUDA = EngineLock(
+    folder=Path(__file__).parent / "vllm-0.33.0-cuda",
+    newest_python=(3, 13),  # the newest that both were resolved for
+    libraries=_CUDA_LIBRARIES,
+    # Installed on x86_64 on 2026-11-30: 196 wheels, 4.27 GB to download, 10.03 GB on disk.
+    # seconds and aarch64 are estimates from it.
+    routes=(
+        TorchRoute("PyTorch with its CUDA libraries", "x86_64", "torch-pypi.txt", (), 4.3, 10.1, 180),
+        TorchRoute("PyTorch with its CUDA libraries", "aarch64", "torch-pypi.txt", (), 4.3, 10.1, 180),
+    ),
+    distribution=None,
+    check=_CUDA_CHECK,
+)
+
+VLLM_0_19_1_CUDA = EngineLock(
+    folder=Path(__file__).parent / "vllm-0.19.1-cuda",
+    newest_python=(3, 13),
+    libraries=_CUDA_LIBRARIES,
+    # Estimated from vllm-0.19.1-cpu, which has the same CUDA libraries.
+    # On aarch64 the Package Index has PyTorch 2.10.0 without CUDA.
+    routes=(TorchRoute("PyTorch with its CUDA libraries", "x86_64", "torch-pypi.txt", (), 5.1, 9.2, 180),),
+    distribution=None,
+    check=_CUDA_CHECK,
+)
+
+LOCKS = {
+    "vllm-0.19.1-cpu": VLLM_0_19_1_CPU,
+    "vllm-0.32.0-cpu": VLLM_0_32_0_CPU,
+    "vllm-0.19.1-cuda": VLLM_0_19_1_CUDA,
+    "vllm-0.33.0-cuda": VLLM_0_33_0_CUDA,
+}

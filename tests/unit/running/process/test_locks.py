@@ -21,13 +21,19 @@ def test_locked_requirements_are_pinned_and_hashed(file: Path):
 
 @pytest.mark.parametrize(
     ("name", "vllm", "torch"),
-    [("vllm-0.19.1-cpu", "0.19.1", "2.10.0"), ("vllm-0.32.0-cpu", "0.32.0", "2.13.0")],
+    [
+        ("vllm-0.19.1-cpu", "0.19.1", "2.10.0"),
+        ("vllm-0.32.0-cpu", "0.32.0", "2.13.0"),
+        ("vllm-0.19.1-cuda", "0.19.1", "2.10.0"),
+        ("vllm-0.33.0-cuda", "0.33.0", "2.14.0"),
+    ],
 )
 def test_committed_lock_is_complete(name: str, vllm: str, torch: str):
     lock = LOCKS[name]
     engine = (lock.folder / "engine.txt").read_text()
-    assert f"\nvllm-cpu=={vllm} " in engine
-    assert "\ntorch" not in engine
+    assert f"\nvllm{'-cpu' if name.endswith('-cpu') else ''}=={vllm} " in engine
+    assert "\ntorch==" not in engine
+    assert "\ntorchvision==" not in engine
     files = {file.name: file.read_text() for file in lock.folder.glob("*.txt")}
     assert {route.requirements for route in lock.routes} | {"engine.txt"} == set(files)
     for text in (text for file, text in files.items() if file != "engine.txt"):
