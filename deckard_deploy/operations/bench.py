@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from deckard_deploy.catalog.specs import ModelSpec
 from deckard_deploy.errors import BadInputError, DeployError
 from deckard_deploy.measuring import records
 from deckard_deploy.measuring.engine_bench import Endpoint, bench_options
@@ -23,9 +24,11 @@ from deckard_deploy.operations.bench_target import (
 )
 from deckard_deploy.operations.deployments import DeploymentRef, select_deployment
 from deckard_deploy.operations.options import Selection
+from deckard_deploy.operations.release import asked_model
 from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.running.layout import state_directory
+from deckard_deploy.running.releases import Releases
 from deckard_deploy.system.files import private_folder
 
 # The model card's: "E4B drafter, 5 speculative tokens, 300 max tokens per request", at 1, 2 and 4 at once.
@@ -142,7 +145,7 @@ def run_sweep(
     for deployment in deployments:
         plan, endpoint = running_endpoint(deployment, report)
         endpoints.append(endpoint)
-        headers.append(_header(plan, endpoint, settings, started))
+        headers.append(_header(plan, endpoint, settings, started, own_model=_own_model(deployment, plan)))
         others = requests_in_flight(plan, deployment)
         if others:
             report.say(
@@ -162,12 +165,24 @@ def run_sweep(
     return save_records(folder, headers, rounds, report)
 
 
-def _header(plan: LaunchPlan, endpoint: Endpoint, settings: Settings, started: datetime) -> RecordHeader:
+def _own_model(deployment: DeploymentRef, plan: LaunchPlan) -> ModelSpec | None:
+    release = Releases(deployment.directory.deployment(deployment.name)).get(plan.hash)
+    return asked_model(release) if release else None
+
+
+def _header(
+    plan: LaunchPlan,
+    endpoint: Endpoint,
+    settings: Settings,
+    started: datetime,
+    *,
+    own_model: ModelSpec | None = None,
+) -> RecordHeader:
     return RecordHeader(
         **dict(record_base(plan, started)),
         settings=settings,
         command=_command(endpoint, settings),
-        ceilings=ceilings_of(plan, settings),
+        ceilings=ceilings_of(plan, settings, own_model),
     )
 
 

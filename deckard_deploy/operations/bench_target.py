@@ -7,6 +7,7 @@ from pathlib import Path
 
 from deckard_deploy import __version__
 from deckard_deploy.catalog import library
+from deckard_deploy.catalog.specs import ModelSpec
 from deckard_deploy.errors import BadInputError, DeployError, NetworkError
 from deckard_deploy.measuring.engine_bench import Endpoint
 from deckard_deploy.measuring.metrics import metrics_url, scrape
@@ -156,10 +157,12 @@ def _drafting(plan: LaunchPlan) -> Drafting | None:
     )
 
 
-def ceilings_of(plan: LaunchPlan, settings: Settings) -> tuple[Ceiling, ...]:
-    """Return the roofline at each concurrency of a sweep."""
+def ceilings_of(
+    plan: LaunchPlan, settings: Settings, own_model: ModelSpec | None = None
+) -> tuple[Ceiling, ...]:
+    """Return the roofline at each concurrency of a sweep. own_model: one that the catalog does not have."""
     try:
-        roofline = _roofline(plan)
+        roofline = _roofline(plan, own_model or library.model(plan.model))
     except DeployError as error:
         return _no_ceilings(settings, error.message)
     if roofline is None:
@@ -179,13 +182,14 @@ def _no_ceilings(settings: Settings, why: str) -> tuple[Ceiling, ...]:
     return tuple(Ceiling(concurrency=concurrency, why=why) for concurrency in settings.concurrency)
 
 
-def _roofline(plan: LaunchPlan) -> Roofline | None:
-    """Return the roofline without a drafter.
+def _roofline(plan: LaunchPlan, model: ModelSpec) -> Roofline | None:
+    """Return the roofline without a drafter; None if it cannot be computed.
 
-    Raises BadInputError if the catalog lacks the profile or the model.
+    Raises BadInputError if the catalog lacks the profile, or planning does not know the architecture.
     """
+    if not model.architecture.layers:
+        raise BadInputError(f"the architecture of {model.name} is not known to planning")
     hardware = library.profile(plan.profile).hardware
-    model = library.model(plan.model)
     if hardware.bandwidth_gb_s is None:
         return None
     narrow = (plan.option("kv-cache-dtype") or "auto").startswith("fp8")

@@ -6,13 +6,23 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import NamedTuple
 
+from deckard_deploy.catalog.specs import ModelSpec
 from deckard_deploy.errors import IntegrityError
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.rendering.compose import render_compose
 from deckard_deploy.rendering.gateway import render_gateway
 from deckard_deploy.rendering.shell import render_command
 from deckard_deploy.resources import tool_version
-from deckard_deploy.running.releases import ASKED, COMPOSE, GATEWAY, PLAN, Launch, Release, Releases
+from deckard_deploy.running.releases import (
+    ASKED,
+    COMPOSE,
+    GATEWAY,
+    PLAN,
+    Launch,
+    Release,
+    ReleaseFolder,
+    Releases,
+)
 from deckard_deploy.system.files import translating_write_errors
 
 
@@ -28,12 +38,24 @@ def record_asked(release: Release, releases: Releases, asked: str) -> None:
     releases.store(release.plan_hash, {ASKED: _asked_json(asked)})
 
 
-def read_asked(release: Release) -> Asked | None:
+def read_asked(release: ReleaseFolder) -> Asked | None:
     """Return the recorded wish of a release; None for one of a version that recorded none."""
     try:
         found = json.loads(release.text(ASKED))
         return Asked(str(found["asked"]), str(found["version"]))
     except (IntegrityError, ValueError, KeyError, TypeError):
+        return None
+
+
+def asked_model(release: ReleaseFolder) -> ModelSpec | None:
+    """Return the model that the user named by a file, a folder or a repository; None for one of the catalog."""
+    found = read_asked(release)
+    if found is None:
+        return None
+    try:
+        spec = json.loads(found.asked).get("model")
+        return ModelSpec.model_validate_json(json.dumps(spec)) if spec else None
+    except (ValueError, AttributeError):  # of an earlier version, or edited
         return None
 
 

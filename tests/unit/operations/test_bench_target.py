@@ -4,9 +4,13 @@ from pathlib import PurePosixPath
 
 import pytest
 
+from deckard_deploy.catalog import library
+from deckard_deploy.catalog.specs import NO_LAYERS
 from deckard_deploy.errors import BadInputError
+from deckard_deploy.measuring.workload import Settings
 from deckard_deploy.operations.bench_target import (
     _server_address,
+    ceilings_of,
     certificate_variables,
     refuse_foreign_certificate,
 )
@@ -64,3 +68,22 @@ def test_only_own_certificate_is_trusted() -> None:
     with pytest.raises(BadInputError, match=r"/c\.pem") as caught:
         refuse_foreign_certificate(own)
     assert caught.value.hint
+
+
+def test_own_model_has_a_roofline() -> None:
+    plan = build_plan(choice("spark"))
+    settings = Settings(runs=1, most_runs=1)
+    known = ceilings_of(plan, settings)
+    assert all(ceiling.tokens_per_s for ceiling in known)
+    own = plan.model_copy(update={"model": "mine"})
+    assert ceilings_of(own, settings, library.model(plan.model)) == known
+    # The control: without the spec the name is not known.
+    assert all("no model named 'mine'" in ceiling.why for ceiling in ceilings_of(own, settings))
+
+
+def test_unknown_architecture_has_no_roofline() -> None:
+    plan = build_plan(choice("spark"))
+    model = library.model(plan.model).model_copy(update={"architecture": NO_LAYERS})
+    (ceiling, *_) = ceilings_of(plan, Settings(runs=1, most_runs=1), model)
+    assert ceiling.tokens_per_s is None
+    assert "is not known to planning" in ceiling.why

@@ -1,5 +1,6 @@
 """Release folders: the files that this version renders differently."""
 
+import json
 from pathlib import Path
 
 from deckard_deploy import __version__
@@ -8,8 +9,10 @@ from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment
 from deckard_deploy.operations.plan import plan_for_host
 from deckard_deploy.operations.release import (
+    asked_model,
     content_hashes,
     create_release,
+    record_asked,
     rendered_files,
     renew_gateway_config,
     stale_files,
@@ -61,3 +64,15 @@ def test_comments_do_not_change_content_hash(tmp_path: Path) -> None:
     assert newer != texts
     assert content_hashes(newer) == content_hashes(texts)
     assert content_hashes({"nginx.conf": texts["nginx.conf"].replace("401", "200")}) != content_hashes(texts)
+
+
+def test_own_model_is_read_from_what_was_asked(tmp_path: Path) -> None:
+    directory = StateDir(tmp_path)
+    releases = Releases(directory.create("box"))
+    plan = plan_for_host(resolve(Deployment(name="box"), profile=library.profile("spark")), directory, None)
+    spec = library.model("gemma-4-31b-it").model_copy(update={"name": "mine"})
+    release, _ = create_release(plan, releases, json.dumps({"model": spec.model_dump(mode="json")}))
+    assert asked_model(release) == spec
+    for asked in ('{"model": null}', '{"model": {"name": 1}}', "[]", "no JSON"):
+        record_asked(release, releases, asked)
+        assert asked_model(release) is None
