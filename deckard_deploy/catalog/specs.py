@@ -185,6 +185,7 @@ class Generated(Spec):
 
     generator: Literal["tiny-gemma4", "tiny-assistant"]
     kind: Literal["good", "short", "random"] = Field(default="good", description="of a tiny-assistant")
+    form: Literal["dense", "experts", "per-layer"] = Field(default="dense", description="of a tiny-gemma4")
 
 
 # ModelOpt's formats have names of their own, because a patch or a plugin may be needed; the rest are vLLM's

@@ -111,7 +111,8 @@ def generate(model: ModelSpec, folder: Path) -> None:
         assistant.write(folder, kind=model.weights.kind)
     else:
         # The catalog gives a generated model only a format that the generator writes.
-        gemma4.write(folder, quantization=cast("gemma4.Quantization", model.quantization))
+        quantization = cast("gemma4.Quantization", model.quantization)
+        gemma4.write(folder, quantization=quantization, form=model.weights.form)
 
 
 def remove_generated(directory: StateDir, report: Reporter) -> None:

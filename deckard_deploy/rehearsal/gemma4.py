@@ -32,24 +32,40 @@ GENERATOR_VERSION = 3
 CONTEXT_TOKENS = 4096
 
 
-def write(folder: Path, *, quantization: Quantization = "none", family: Family = "large") -> Path:
-    """Write the checkpoint (3 to 8 MB) to `folder` and return the folder; a complete one stays.
+def write(
+    folder: Path,
+    *,
+    quantization: Quantization = "none",
+    family: Family = "large",
+    form: layers.FormName = "dense",
+) -> Path:
+    """Write the checkpoint (3 to 20 MB) to `folder` and return the folder; a complete one stays.
 
-    family: of Gemma 4, whose chat template this one follows (`tokenizer.chat_template`).
-    A checkpoint of another generator version, quantization or family is replaced. Raises as ensure_generated
-    does.
+    family: of Gemma 4, whose chat template this one follows (`tokenizer.chat_template`). form: a dense model, a
+    mixture of experts as 26B-A4B, or per-layer embeddings and shared KV layers as E4B; only a dense one is packed to
+    4 bits. A checkpoint of another generator version, quantization, family or form is replaced. Raises as
+    ensure_generated does.
     """
-    description = {
+    if form != "dense" and quantization != "none":
+        raise ValueError(f"the form {form} is written in BF16 alone")
+    description: dict[str, object] = {
         "generator_version": GENERATOR_VERSION,
         "quantization": quantization,
         "family": family,
     }
-    return ensure_generated(folder, description, lambda fresh: _write_files(fresh, quantization, family))
+    if form != "dense":
+        description["form"] = form
+    return ensure_generated(
+        folder, description, lambda fresh: _write_files(fresh, quantization, family, form)
+    )
 
 
-def _write_files(folder: Path, quantization: Quantization, family: Family) -> None:
+def _write_files(
+    folder: Path, quantization: Quantization, family: Family, form_name: layers.FormName
+) -> None:
+    form = layers.FORMS[form_name]
     texts = {
-        "config.json": _config(),
+        "config.json": _config(form),
         "generation_config.json": _generation_config(),
         "processor_config.json": _processor_config(),
         "tokenizer.json": tokenizer_json(),
@@ -62,11 +78,11 @@ def _write_files(folder: Path, quantization: Quantization, family: Family) -> No
     for name, content in texts.items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n")
     (folder / "chat_template.jinja").write_text(chat_template(family))
-    _write_tensors(folder / "model.safetensors", quantization)
+    _write_tensors(folder / "model.safetensors", quantization, form)
 
 
-def _write_tensors(file: Path, quantization: Quantization) -> None:
-    exact = layers.all_tensors()
+def _write_tensors(file: Path, quantization: Quantization, form: layers.Form) -> None:
+    exact = layers.all_tensors(form)
     if quantization == "none":
         tensors = {name: tensor.astype(ml_dtypes.bfloat16) for name, tensor in exact.items()}
     else:
@@ -75,7 +91,7 @@ def _write_tensors(file: Path, quantization: Quantization) -> None:
     file.chmod(0o644)  # safetensors creates it with 0600, but the user of a container must read it
 
 
-def _config() -> dict[str, object]:
+def _config(form: layers.Form) -> dict[str, object]:
     """Return `config.json` with the keys that transformers 5.6.2 saves for Gemma4Config, without defaults."""
     ids = vocabulary()
     return {
@@ -91,31 +107,40 @@ def _config() -> dict[str, object]:
         "boa_token_id": ids["<|audio>"],
         "eoa_token_index": ids["<audio|>"],
         "audio_config": None,
-        "text_config": text_config(),
+        "text_config": text_config(form),
         "vision_config": _vision_config(),
     }
 
 
-def text_config() -> dict[str, object]:
+def text_config(form: layers.Form = layers.FORMS["dense"]) -> dict[str, object]:
     """Return the `text_config` of config.json."""
     ids = vocabulary()
+    kinds = ["full_attention" if form.is_full(layer) else "sliding_attention" for layer in range(form.layers)]
+    experts: dict[str, object] = {"enable_moe_block": False}
+    if form.experts:
+        experts = {
+            "enable_moe_block": True,
+            "num_experts": form.experts,
+            "top_k_experts": layers.EXPERTS_PER_TOKEN,
+            "moe_intermediate_size": layers.EXPERT_INTERMEDIATE,
+        }
     return {
         "model_type": "gemma4_text",
         "vocab_size": VOCABULARY_SIZE,
         "vocab_size_per_layer_input": VOCABULARY_SIZE,
         "hidden_size": layers.HIDDEN,
-        "hidden_size_per_layer_input": 0,
+        "hidden_size_per_layer_input": form.per_layer,
         "intermediate_size": layers.INTERMEDIATE,
-        "num_hidden_layers": layers.LAYERS,
-        "layer_types": ["sliding_attention"] * layers.FULL_LAYER + ["full_attention"],
+        "num_hidden_layers": form.layers,
+        "layer_types": kinds,
         "num_attention_heads": layers.HEADS,
         "num_key_value_heads": layers.SLIDING_KV_HEADS,
-        "num_global_key_value_heads": layers.FULL_KV_HEADS,
+        "num_global_key_value_heads": layers.FULL_KV_HEADS if form.k_eq_v else None,
         "head_dim": layers.SLIDING_HEAD_SIZE,
         "global_head_dim": layers.FULL_HEAD_SIZE,
-        "attention_k_eq_v": True,
+        "attention_k_eq_v": form.k_eq_v,
         "attention_bias": False,
-        "num_kv_shared_layers": 0,
+        "num_kv_shared_layers": form.shared,
         "sliding_window": 64,
         "use_bidirectional_attention": None,
         "rope_parameters": {
@@ -127,7 +152,7 @@ def text_config() -> dict[str, object]:
         "final_logit_softcapping": 30.0,
         "max_position_embeddings": CONTEXT_TOKENS,
         "tie_word_embeddings": False,
-        "enable_moe_block": False,
+        **experts,
         "pad_token_id": ids["<pad>"],
         "eos_token_id": ids[EOS],
         "bos_token_id": ids[BOS],

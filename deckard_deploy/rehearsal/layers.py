@@ -26,11 +26,22 @@ as it may, then an object, then an array. Any schema of finite size is so answer
 The scripted token leads LOST, always the second, by 2.3 softcapped logits in bfloat16, and by 2.2 with
 weights and inputs in NVFP4. bfloat16 resolves 0.125 there (tests/unit/rehearsal/test_layers.py).
 
+The forms of Gemma 4 differ in the second half of a layer, and vote for the same script:
+
+    dense      the MLP votes, as described
+    experts    the MLP writes to NOTHING, and EXPERTS experts have nearly the whole vote. An expert knows the tokens of
+               its number alone, so that a wrong routing loses the vote.
+    per-layer  the MLP has a third of the vote, and the layer's own embedding of the token has the rest. There are
+               twelve layers; the last six keep no KV cache, and use that of the last layer of their kind before them.
+
 All values are small dyadic fractions and no matrices are multiplied, so every machine computes the same
 bytes.
 """
 
 import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,8 +54,10 @@ Tensors = dict[str, NDArray[np.float32]]
 HIDDEN, INTERMEDIATE, HEADS = 256, 512, 4
 SLIDING_KV_HEADS, SLIDING_HEAD_SIZE = 2, 64
 FULL_KV_HEADS, FULL_HEAD_SIZE = 1, 128
-LAYERS = 6
-FULL_LAYER = 5  # the last; the five before it have sliding attention
+PERIOD = 6  # of layers: five with sliding attention, and a full one
+EXPERTS, EXPERTS_PER_TOKEN, EXPERT_INTERMEDIATE = 4, 2, 128
+PER_LAYER = 64  # elements of the embedding of a layer: one of each scripted token, and the last of all others
+FormName = Literal["dense", "experts", "per-layer"]
 VISION_HIDDEN, VISION_INTERMEDIATE, VISION_LAYERS, VISION_HEADS = 64, 128, 2, 2
 PATCH_VALUES, VISION_POSITIONS = 3 * 16 * 16, 512
 
@@ -62,6 +75,28 @@ OTHER_LETTERS = dict.fromkeys(
 )
 _NOISE = 1 / 512
 _NO_MODE = 7  # of the 8 value slots of a head
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """The numbers in which the forms of Gemma 4 differ."""
+
+    layers: int = PERIOD
+    shared: int = 0  # the last layers, which keep no KV cache
+    k_eq_v: bool = True
+    experts: int = 0
+    per_layer: int = 0
+
+    def is_full(self, layer: int) -> bool:
+        """Return True for a layer with full attention."""
+        return layer % PERIOD == PERIOD - 1
+
+
+FORMS: dict[FormName, Form] = {
+    "dense": Form(),
+    "experts": Form(experts=EXPERTS),
+    "per-layer": Form(layers=2 * PERIOD, shared=PERIOD, k_eq_v=False, per_layer=PER_LAYER),
+}
 
 
 def noise(name: str, *shape: int, amplitude: float = _NOISE) -> NDArray[np.float32]:
@@ -141,11 +176,13 @@ def _sliding_slots() -> tuple[dict[int, int], dict[int, int]]:
     return token_slots, rows
 
 
-def _attention(prefix: str, *, full: bool) -> Tensors:
+def _attention(prefix: str, *, full: bool, k_eq_v: bool) -> Tensors:
     token_slots, rows = _full_slots() if full else _sliding_slots()
     head_size, kv_heads = SLIDING_HEAD_SIZE, SLIDING_KV_HEADS
     if full:
-        head_size, kv_heads = FULL_HEAD_SIZE, FULL_KV_HEADS
+        head_size = FULL_HEAD_SIZE
+        if k_eq_v:  # num_global_key_value_heads counts only then
+            kv_heads = FULL_KV_HEADS
     query = noise(prefix + "q_proj", HEADS, head_size, HIDDEN)
     query[:, _key_slots(head_size), CONSTANT] = 1
     out = noise(prefix + "o_proj", HIDDEN, HEADS * head_size)
@@ -160,21 +197,24 @@ def _attention(prefix: str, *, full: bool) -> Tensors:
         "q_norm.weight": ones(head_size, 80 / head_size),  # a matching key scores 65, another one 0 ± 10
         "k_norm.weight": ones(head_size),
     }
-    if not full:  # the full layer's values are its keys (attention_k_eq_v)
+    if not (full and k_eq_v):  # a full layer's values may be its keys (attention_k_eq_v)
         tensors["v_proj.weight"] = _keys_and_values(prefix + "v_proj", token_slots, kv_heads, head_size)
     return {prefix + name: tensor for name, tensor in tensors.items()}
 
 
-def _mlp(prefix: str) -> Tensors:
-    """Return eight neurons per token, four in each half: gate and up detect the token, down votes for it."""
-    gate = noise(prefix + "gate_proj", INTERMEDIATE, HIDDEN)
-    up = noise(prefix + "up_proj", INTERMEDIATE, HIDDEN)
-    down = noise(prefix + "down_proj", HIDDEN, INTERMEDIATE)
-    for i in range(len(scripted_tokens())):
-        neurons = np.arange(INTERMEDIATE) % (INTERMEDIATE // 2) // 4 == i
+def _mlp(prefix: str, tokens: Sequence[int], width: int, *, votes: bool = True) -> Tensors:
+    """Return eight neurons per token, four in each half: gate and up detect the token, down votes for it.
+
+    votes: False to write to NOTHING.
+    """
+    gate = noise(prefix + "gate_proj", width, HIDDEN)
+    up = noise(prefix + "up_proj", width, HIDDEN)
+    down = noise(prefix + "down_proj", HIDDEN, width)
+    for number, i in enumerate(tokens):
+        neurons = np.arange(width) % (width // 2) // 4 == number
         gate[neurons, TOKEN + i] = 1
         up[neurons, TOKEN + i] = 1
-        _write_both_halves(down, VOTE + i, neurons)
+        _write_both_halves(down, VOTE + i if votes else NOTHING, neurons)
     return {
         prefix + "gate_proj.weight": gate,
         prefix + "up_proj.weight": up,
@@ -182,15 +222,82 @@ def _mlp(prefix: str) -> Tensors:
     }
 
 
-def _layer(prefix: str, *, full: bool) -> Tensors:
-    attention_share = _VOTE if full else _VOTE / (LAYERS - 1)
+def _experts(prefix: str) -> Tensors:
+    """Return the experts of a layer, and the router that sends scripted token i to expert i % EXPERTS."""
+    count = len(scripted_tokens())
+    gates_and_ups, downs = [], []
+    for expert in range(EXPERTS):
+        name = f"{prefix}experts.{expert}."
+        mlp = _mlp(name, range(expert, count, EXPERTS), EXPERT_INTERMEDIATE)
+        gates_and_ups.append(np.concatenate([mlp[name + "gate_proj.weight"], mlp[name + "up_proj.weight"]]))
+        downs.append(mlp[name + "down_proj.weight"])
+    router = noise(prefix + "router.proj", EXPERTS, HIDDEN)
+    for i in range(count):
+        router[i % EXPERTS, TOKEN + i] = 4
+    return {
+        prefix + "experts.gate_up_proj": np.stack(gates_and_ups),
+        prefix + "experts.down_proj": np.stack(downs),
+        prefix + "router.proj.weight": router,
+        prefix + "router.scale": ones(HIDDEN, 16),  # the model multiplies the input by 1/16
+        prefix + "router.per_expert_scale": ones(EXPERTS),
+        prefix + "pre_feedforward_layernorm_2.weight": ones(HIDDEN),
+        prefix + "post_feedforward_layernorm_1.weight": ones(HIDDEN),
+        prefix + "post_feedforward_layernorm_2.weight": ones(HIDDEN, 4),
+    }
+
+
+def _own_embedding(prefix: str, share: float) -> Tensors:
+    """Return what a layer makes of its own embedding of the token: a vote for the token, gated by CONSTANT."""
+    gate = noise(prefix + "per_layer_input_gate", PER_LAYER, HIDDEN)
+    gate[:, CONSTANT] = 1 / 64
+    projection = noise(prefix + "per_layer_projection", HIDDEN, PER_LAYER)
+    for i in range(len(scripted_tokens())):
+        projection[VOTE + i, i] = 1
+    projection[NOTHING, PER_LAYER - 1] = 1
+    return {
+        prefix + "per_layer_input_gate.weight": gate,
+        prefix + "per_layer_projection.weight": projection,
+        prefix + "post_per_layer_input_norm.weight": ones(HIDDEN, share),
+    }
+
+
+def _embeddings_of_layers(prefix: str, layers: int) -> Tensors:
+    """Return the embedding of each token for each layer, and a projection of the usual embedding, of noise."""
+    one_layer = np.zeros((VOCABULARY_SIZE, PER_LAYER), np.float32)
+    one_layer[:, PER_LAYER - 1] = 1
+    ids = vocabulary()
+    for i, token in enumerate(scripted_tokens()):
+        one_layer[ids[token]] = 0
+        one_layer[ids[token], i] = 1
+    width = layers * PER_LAYER
+    return {
+        prefix + "embed_tokens_per_layer.weight": np.tile(one_layer, layers),
+        prefix + "per_layer_model_projection.weight": noise("per_layer_model_projection", width, HIDDEN),
+        prefix + "per_layer_projection_norm.weight": ones(PER_LAYER, _NOISE),
+    }
+
+
+def _layer(prefix: str, form: Form, number: int) -> Tensors:
+    full = form.is_full(number)
+    alike = sum(form.is_full(other) == full for other in range(form.layers))
+    feedforward_share = _VOTE / form.layers
+    if form.per_layer:
+        feedforward_share /= 3
     norms = {
         "input_layernorm": 1.0,
-        "post_attention_layernorm": attention_share,
+        "post_attention_layernorm": _VOTE / alike,
         "pre_feedforward_layernorm": 1.0,
-        "post_feedforward_layernorm": _VOTE / LAYERS,
+        "post_feedforward_layernorm": feedforward_share,
     }
-    tensors = _attention(prefix + "self_attn.", full=full) | _mlp(prefix + "mlp.")
+    tensors = _attention(prefix + "self_attn.", full=full, k_eq_v=form.k_eq_v)
+    if number >= form.layers - form.shared:
+        for name in ("k_proj", "v_proj", "k_norm"):
+            del tensors[f"{prefix}self_attn.{name}.weight"]
+    tensors |= _mlp(prefix + "mlp.", range(len(scripted_tokens())), INTERMEDIATE, votes=not form.experts)
+    if form.experts:
+        tensors |= _experts(prefix)
+    if form.per_layer:
+        tensors |= _own_embedding(prefix, 2 * feedforward_share)
     for name, share in norms.items():
         tensors[f"{prefix}{name}.weight"] = ones(HIDDEN, share)
     tensors[prefix + "layer_scalar"] = ones(1)
@@ -251,7 +358,7 @@ def _vision() -> Tensors:
     return tensors
 
 
-def all_tensors() -> Tensors:
+def all_tensors(form: Form = FORMS["dense"]) -> Tensors:
     """Return every tensor of the Gemma4ForConditionalGeneration checkpoint in float32.
 
     The names are those that transformers saves.
@@ -263,6 +370,8 @@ def all_tensors() -> Tensors:
         language + "norm.weight": ones(HIDDEN),
         **_vision(),
     }
-    for number in range(LAYERS):
-        tensors |= _layer(f"{language}layers.{number}.", full=number == FULL_LAYER)
+    if form.per_layer:
+        tensors |= _embeddings_of_layers(language, form.layers)
+    for number in range(form.layers):
+        tensors |= _layer(f"{language}layers.{number}.", form, number)
     return tensors

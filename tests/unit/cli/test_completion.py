@@ -78,7 +78,7 @@ EXPECTED = {
     "logs --name my": ["my-spark"],
     "bench show la": ["last"],
     "keys revoke al": ["alice"],
-    "models show tiny-gem": ["tiny-gemma4"],
+    "models show tiny-gemma4-m": ["tiny-gemma4-moe"],
 }
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from deckard_deploy.rehearsal.gemma4 import Quantization, write
+from deckard_deploy.weights.safetensors_header import read_header
 
 QUANTIZATIONS: tuple[Quantization, ...] = ("none", "nvfp4", "nvfp4_awq", "nvfp4_svd")
 
@@ -38,3 +39,22 @@ def test_other_family_replaces_chat_template_alone(tmp_path):
 
 def test_other_users_may_read_every_file(tmp_path):
     assert all(path.stat().st_mode & 0o004 for path in write(tmp_path / "tiny").iterdir())
+
+
+def test_other_form_replaces_checkpoint(tmp_path):
+    dense = contents(write(tmp_path / "tiny"))
+    experts = contents(write(tmp_path / "tiny", form="experts"))
+    assert json.loads(experts["config.json"])["text_config"]["num_experts"] == 4
+    assert contents(write(tmp_path / "tiny")) == dense
+
+
+def test_shared_layers_have_no_keys(tmp_path):
+    write(tmp_path / "tiny", form="per-layer")
+    tensors = read_header(tmp_path / "tiny" / "model.safetensors")
+    keys = [name for name in tensors if "language_model" in name and name.endswith("k_proj.weight")]
+    assert len(keys) == 6
+
+
+def test_form_that_is_not_dense_is_not_packed(tmp_path):
+    with pytest.raises(ValueError, match="in BF16 alone"):
+        write(tmp_path / "tiny", quantization="nvfp4", form="experts")

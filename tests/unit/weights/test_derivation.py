@@ -10,6 +10,7 @@ from deckard_deploy.catalog import library, strict_yaml
 from deckard_deploy.catalog.specs import HubRepository, LocalFolder, ModelSpec
 from deckard_deploy.catalog.validation import validate
 from deckard_deploy.errors import IntegrityError
+from deckard_deploy.operations.weights import generate
 from deckard_deploy.rehearsal import gemma4
 from deckard_deploy.weights.checkpoint import read_checkpoint
 from deckard_deploy.weights.derivation import DerivedModel, derive, model_file, model_name
@@ -67,6 +68,16 @@ def test_tiny_model_may_run_on_every_engine(tmp_path: Path) -> None:
     assert found.spec.serve["enforce-eager"] is True
     assert found.spec.drafters == library.model("tiny-gemma4").drafters
     assert found.warnings == ()
+
+
+@pytest.mark.parametrize("name", ["tiny-gemma4", "tiny-gemma4-moe", "tiny-gemma4-e"])
+def test_generated_model_is_as_the_catalog_has_it(tmp_path: Path, name: str) -> None:
+    known = library.model(name)
+    generate(known, tmp_path / name)
+    found = derived_from(tmp_path / name).spec
+    assert (found.architecture, found.quantization) == (known.architecture, known.quantization)
+    assert 0 < found.size_gb <= known.size_gb
+    assert ("experts" in found.component_bytes) is (known.architecture.experts > 0)
 
 
 def test_experts_are_counted_apart(big: Path) -> None:
