@@ -31,6 +31,7 @@ VERBS = {
     "wait": "Wait until the running endpoint is ready.",
     "watch": "Keep the current release answering.",
     "service": "Start the endpoint with the machine, by a systemd unit that runs `watch`.",
+    "switch": "Stop one deployment and start another.",
     "rollback": "Roll back to the previous release.",
     "adopt": "Adopt a stack that was started by hand from a folder of `render all`.",
     "chat": "Send a message and print the answer; without a message, converse line by line.",
@@ -58,7 +59,7 @@ VERBS = {
 }
 # The order of `--help`. A verb that no section has is listed last.
 SECTIONS = {
-    "Run": "up down start status logs wait watch service rollback chat connect adopt",
+    "Run": "up down start switch status logs wait watch service rollback chat connect adopt",
     "Measure and monitor": "top bench monitor",
     "Plan and write files": "plan render profiles models engines qualify lock sbom",
     "Weights and patches": "pull verify inspect patches",

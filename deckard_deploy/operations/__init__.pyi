@@ -55,6 +55,7 @@ from deckard_deploy.operations import service as service
 from deckard_deploy.operations import start as start
 from deckard_deploy.operations import status as status
 from deckard_deploy.operations import support as support
+from deckard_deploy.operations import switch as switch
 from deckard_deploy.operations import top as top
 from deckard_deploy.operations import up as up
 from deckard_deploy.operations import verify as verify

@@ -1,0 +1,47 @@
+"""`switch`: stop one deployment and start another, which cannot run next to it."""
+
+from pathlib import Path
+
+from deckard_deploy.errors import BadInputError, DeployError
+from deckard_deploy.operations import down, start
+from deckard_deploy.operations.deployments import DeploymentRef, open_deployment, select_deployment
+from deckard_deploy.operations.options import Selection
+from deckard_deploy.operations.reporting import SILENT, Reporter
+from deckard_deploy.running.deploy import observe
+
+
+def run(
+    stopped: str, started: str, state_dir: Path | None, report: Reporter, *, dry_run: bool = False
+) -> str | None:
+    """Stop a deployment, and start and prove the current release of another. Return its base URL; None with `dry_run`.
+
+    If the other fails, the first is started again, if it ran, and the error is raised. Raises BadInputError before
+    anything is stopped if the other was never ready, and the errors of `down.run` and `start.run`.
+    """
+    if stopped == started:
+        raise BadInputError(
+            f"{stopped[:80]} cannot be switched to itself", hint="two names of `deckard-deploy status`"
+        )
+    old, new = Selection(state_dir, stopped), Selection(state_dir, started)
+    did_run = _runs(select_deployment(old), report)
+    # What cannot start is refused here, while the first still runs.
+    start.run(new, SILENT, dry_run=True)
+    if dry_run:
+        report.say(
+            f"dry run: would stop {stopped}{'' if did_run else ', which does not run'}, and start {started}"
+        )
+        return None
+    down.run(old, report)
+    try:
+        return start.run(new, report)
+    except DeployError as error:
+        report.say(f"failed   {started}: {error.message}")
+        if did_run:
+            report.say(f"back     {stopped}")
+            start.run(old, report)
+        raise
+
+
+def _runs(deployment: DeploymentRef, report: Reporter) -> bool:
+    with open_deployment(deployment.directory, deployment.name, report) as context:
+        return observe(context.runtimes).state in ("running", "restarting")

@@ -1,0 +1,97 @@
+"""`switch`: two deployments of one machine, of which one runs."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deckard_deploy.errors import BadInputError, StartFailedError
+from deckard_deploy.operations import down, switch
+from deckard_deploy.operations.options import Selection
+from deckard_deploy.running.layout import StateDir
+from deckard_deploy.running.releases import Releases
+from tests.support.fake_deployment import FakeDeployment
+from tests.support.recording_reporter import RecordingReporter
+
+
+@pytest.fixture
+def other(fake: FakeDeployment, tmp_path: Path) -> Iterator[FakeDeployment]:
+    """Yield a second deployment, `desk`, in the same state directory."""
+    (tmp_path / "more").mkdir()
+    second = FakeDeployment(tmp_path / "more")
+    second.state = StateDir(fake.state.root)
+    second.deployment = second.state.create("desk")
+    second.releases = Releases(second.deployment)
+    yield second
+    second.end()
+
+
+def ready(deployment: FakeDeployment, name: str) -> None:
+    """Prove a release of the deployment, which goes on running."""
+    plan = deployment.plan().model_copy(update={"deployment": name, "container_name": f"deckard-{name}"})
+    deployment.proven(deployment.startable(plan))
+
+
+def stop(deployment: FakeDeployment, name: str, report: RecordingReporter) -> None:
+    down.run(Selection(deployment.state.root, name), report)
+
+
+def test_switch_stops_one_and_starts_the_other(
+    fake: FakeDeployment, other: FakeDeployment, report: RecordingReporter
+) -> None:
+    ready(other, "desk")
+    stop(other, "desk", report)
+    ready(fake, "box")
+    assert switch.run("box", "desk", fake.state.root, report) == other.plan().base_url
+    assert fake.runtime().observe().state == "missing"
+    assert other.names()
+    assert switch.run("desk", "box", fake.state.root, report) == fake.plan().base_url
+    assert other.runtime().observe().state == "missing"
+    assert fake.names()
+
+
+def test_first_is_started_again_if_the_other_fails(
+    fake: FakeDeployment, other: FakeDeployment, report: RecordingReporter
+) -> None:
+    ready(other, "desk")
+    stop(other, "desk", report)
+    ready(fake, "box")
+    # Both run the engine that `desk` installed first.
+    other.program.write_text(
+        f'#!/bin/sh\ncase "$DECKARD_DEPLOYMENT" in *desk*) exit 1;; esac\nexec {fake.program} "$@"\n'
+    )
+    with pytest.raises(StartFailedError):
+        switch.run("box", "desk", fake.state.root, report)
+    assert "back     box" in report.lines
+    assert fake.names()
+    assert other.runtime().observe().state != "running"
+
+
+def test_nothing_is_stopped_for_one_that_was_never_ready(
+    fake: FakeDeployment, other: FakeDeployment, report: RecordingReporter
+) -> None:
+    other.stored(other.plan())
+    ready(fake, "box")
+    before = fake.runtime().observe()
+    with pytest.raises(BadInputError, match="desk was never ready"):
+        switch.run("box", "desk", fake.state.root, report)
+    assert fake.runtime().observe() == before
+
+
+def test_dry_run_changes_nothing(
+    fake: FakeDeployment, other: FakeDeployment, report: RecordingReporter
+) -> None:
+    ready(other, "desk")
+    stop(other, "desk", report)
+    ready(fake, "box")
+    before = fake.runtime().observe()
+    assert switch.run("box", "desk", fake.state.root, report, dry_run=True) is None
+    assert report.lines[-1] == "dry run: would stop box, and start desk"
+    assert fake.runtime().observe() == before
+
+
+@pytest.mark.parametrize(("one", "two"), [("box", "box"), ("box", "nobody"), ("nobody", "box")])
+def test_unknown_name_is_refused(fake: FakeDeployment, report: RecordingReporter, one: str, two: str) -> None:
+    fake.stored(fake.plan())
+    with pytest.raises(BadInputError):
+        switch.run(one, two, fake.state.root, report)
