@@ -45,6 +45,19 @@ _METHODS: dict[str, Quantization] = {
 }
 # The catalog's name of a quantization, by the algorithm or the method that config.json names.
 QUANTIZATIONS: dict[str, Quantization] = {"": "none", **_MODELOPT, **_METHODS}
+# The keys that vLLM looks for; the smallest value counts (0.32.0, transformers_utils/model_arch_config_convertor.py,
+# derive_max_model_len_and_key).
+_LENGTHS = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "seq_length",
+    "model_max_length",
+    "max_target_positions",
+    "max_sequence_length",
+    "max_seq_length",
+    "seq_len",
+)
 # A model this small is a rehearsal: torch.compile takes longer than it saves, as in models/tiny-gemma4.yaml.
 _TINY_GB = 0.1
 _CPU_HEAD_SIZE = 256  # the largest of CPU attention (0.19.1 and 0.32.0, v1/attention/backends/cpu_attn.py)
@@ -135,9 +148,10 @@ def _quantization(found: Mapping[str, Any], warnings: list[str]) -> Quantization
 
 
 def _context_limit(found: Checkpoint, warnings: list[str]) -> int | None:
-    limit = found.text_config.get("max_position_embeddings")
-    if type(limit) is int and limit > 0:
-        return limit
+    limits = [found.text_config.get(key) for key in _LENGTHS]
+    known = [limit for limit in limits if type(limit) is int and limit > 0]
+    if known:
+        return min(known)
     warnings.append("config.json: max_position_embeddings is missing: the context limit is not known")
     return None
 
@@ -199,7 +213,7 @@ def _origins(spec: ModelSpec) -> dict[str, str]:
         "component_bytes": "the headers of the safetensors files",
         "quantization": "config.json: quantization_config, and hf_quant_config.json",
         "architecture": "config.json: text_config",
-        "context_limit": "config.json: max_position_embeddings",
+        "context_limit": "config.json: max_position_embeddings, or the key that stands for it",
         "served_name": "the name of the folder or repository",
         "serve": "config.json: vision_config, and the marks in the chat template",
         "drafters": "those of the catalog's models with the same architecture; ngram fits all",

@@ -144,6 +144,11 @@ def test_unknown_value_is_a_warning(big: Path, changes: dict[str, Any], warning:
     assert any(warning in line for line in derived_from(big).warnings)
 
 
+def test_smallest_of_the_keys_of_a_length_counts(big: Path) -> None:
+    change_config(big, text_config={"n_positions": 1024, "seq_length": "long", "max_seq_len": 2048})
+    assert derived_from(big).spec.context_limit == 1024
+
+
 def test_missing_tokenizer_and_template_are_warnings(big: Path) -> None:
     (big / "tokenizer.json").unlink()
     (big / "chat_template.jinja").unlink()
