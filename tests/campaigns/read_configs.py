@@ -37,8 +37,8 @@ def read(folder: str) -> dict[str, object]:
         config = get_config(folder, trust_remote_code=False)
         text = get_hf_text_config(config)
         # As ModelConfig.get_model_arch_config, without a process for each class of model.
-        convertor = MODEL_ARCH_CONFIG_CONVERTORS.get(config.model_type, ModelArchConfigConvertorBase)
-        architecture = convertor(config, text).convert()
+        converter = MODEL_ARCH_CONFIG_CONVERTORS.get(config.model_type, ModelArchConfigConvertorBase)
+        architecture = converter(config, text).convert()
         name = architecture.architectures[0]
     except (ValueError, OSError, LookupError, RuntimeError, AttributeError, TypeError, ImportError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
