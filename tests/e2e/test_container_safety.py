@@ -48,7 +48,7 @@ def plan(image: str, tmp_path_factory: pytest.TempPathFactory) -> LaunchPlan:
 @pytest.mark.parametrize("caches_are_open", [True, False])
 def test_capless_root_needs_open_caches(plan: LaunchPlan, *, caches_are_open: bool) -> None:
     """As the official image runs. The closed caches are the control: `up` has to open them."""
-    as_root = plan.model_copy(update={"user": None, "patches": ()})
+    as_root = plan.model_copy(update={"user": None, "patches": (), "request_filter": None})
     words = shlex.split(render_run(as_root).replace("\\\n", " "), comments=True)
     options = words[2 : words.index(str(plan.image))]
     for option in ("--detach", "--init"):
