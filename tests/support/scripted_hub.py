@@ -4,7 +4,7 @@ The script is JSON: `api` is the rule for metadata, `file` the rule for the weig
 
     status, headers, body   the answer
     times                   the rule holds for so many requests; without it for all
-    for_s                   the rule holds for so many seconds
+    for_s                   the rule holds for so many seconds from its first request on
     from_other_host         the hub redirects to another host first, whose answer it is
 """
 
@@ -24,10 +24,12 @@ class Rule:
     def __init__(self, script: dict[str, Any]) -> None:
         self._script = script
         self._used = 0
-        self._ends = time.monotonic() + script.get("for_s", float("inf"))
+        self._ends: float | None = None
 
     def apply(self, answer: Answer) -> bool:
         """Answer the request by the rule. Return False if the rule does not hold for it."""
+        if self._ends is None:
+            self._ends = time.monotonic() + self._script.get("for_s", float("inf"))
         if self._used >= self._script.get("times", float("inf")) or time.monotonic() >= self._ends:
             return False
         if self._script.get("from_other_host") and not answer.path.startswith("/other/"):
