@@ -33,6 +33,9 @@ class Advisory(BaseModel):
         return not before and not after
 
 
+_NAMED = 4  # advisories in a finding; docs/doctor.md has all
+
+
 @cache
 def advisories() -> tuple[Advisory, ...]:
     """Return the known advisories, in the order of the file."""
@@ -51,13 +54,20 @@ def open_advisories(facts: HostFacts, target: Target) -> RuleVerdict | None:
     if target.vllm_version is None:
         return None
     found = [each for each in advisories() if each.is_open(target.vllm_version)]
-    names = ", ".join(each.id for each in found) or "none known"
-    what = f"vLLM {target.vllm_version}: {names}"
+    what = f"vLLM {target.vllm_version}: {_named(found)}"
     if not found or target.address is None:
         return ok(what)
     if ip_address(target.address).is_loopback:
         return ok(f"{what}; only this host reaches them")
     return warn(what, found[0].mitigation)
+
+
+def _named(found: list[Advisory]) -> str:
+    """Return the first advisories by name, and the number of the others."""
+    names = ", ".join(each.id for each in found[:_NAMED])
+    if len(found) > _NAMED:
+        return f"{names} and {len(found) - _NAMED} more"
+    return names or "none known"
 
 
 @rule(

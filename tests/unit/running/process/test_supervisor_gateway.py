@@ -12,12 +12,12 @@ from tests.support.fake_deployment import FakeDeployment
 from tests.support.waiting import eventually
 
 NGINX = f"""#!{sys.executable}
-import signal, sys
+import signal, sys, time
 signal.signal(signal.SIGHUP, lambda *_: print("gateway reads its files", flush=True))
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 print("gateway with", *sys.argv[1:], flush=True)
 while True:
-    signal.pause()
+    time.sleep(0.1)  # not signal.pause(), which sleeps through a signal that comes just before it
 """
 BROKEN = "#!/bin/sh\necho 'nginx: [emerg] bind() failed' >&2\nexit 7\n"
 
