@@ -19,18 +19,19 @@ if TYPE_CHECKING:
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _DAY_S = 24 * 3600
+_MOST_DAYS = 36_500  # a hundred years: a date of the year 10000 or later cannot be printed
+_MOST = 10**9  # of a limit
 
 
 def _terms_options(command: _Command) -> _Command:
     """Add the options with the limits of a key."""
-    number = click.IntRange(min=1)
-    for option, text in (
-        ("--expires-in", "Days after which the key is refused."),
-        ("--concurrent", "Requests at the same time."),
-        ("--tokens-per-minute", "Tokens a minute, of prompts and answers."),
-        ("--requests-per-minute", "Requests a minute."),
+    for option, most, text in (
+        ("--expires-in", _MOST_DAYS, "Days after which the key is refused."),
+        ("--concurrent", _MOST, "Requests at the same time."),
+        ("--tokens-per-minute", _MOST, "Tokens a minute, of prompts and answers."),
+        ("--requests-per-minute", _MOST, "Requests a minute."),
     ):
-        command = click.option(option, type=number, metavar="N", help=text)(command)
+        command = click.option(option, type=click.IntRange(1, most), metavar="N", help=text)(command)
     return command
 
 

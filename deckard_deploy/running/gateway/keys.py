@@ -18,12 +18,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from deckard_deploy.errors import BadInputError, IntegrityError
 from deckard_deploy.system.files import private_folder, read_regular, write_atomically
 
 OWN = "deckard"
+_LAST_DATE = 253_402_300_799  # the end of the year 9999, in seconds since 1970: the last that datetime has
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _OWN_KEY = re.compile(rf"dk-{OWN}-[0-9a-f]{{64}}")
 # The lines of an access.conf, as `access` and the keys.sh of a rendered folder write them.
@@ -43,7 +44,7 @@ class KeyTerms(BaseModel):
     requests: int | None = None
     tokens: int | None = None
     concurrent: int | None = None
-    ends_at: int | None = None
+    ends_at: int | None = Field(default=None, le=_LAST_DATE)
 
     @property
     def header(self) -> str:
