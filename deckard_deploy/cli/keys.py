@@ -2,28 +2,26 @@
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
 from deckard_deploy import operations
 from deckard_deploy.cli.names import key_names
-from deckard_deploy.cli.options import json_option, state_option
+from deckard_deploy.cli.options import Command, json_option, state_option
 from deckard_deploy.cli.output import say, table
 from deckard_deploy.cli.reporter import TERMINAL
 
 if TYPE_CHECKING:
     from deckard_deploy.running.gateway.keys import KeyTerms
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 _DAY_S = 24 * 3600
 _MOST_DAYS = 36_500  # a hundred years: a date of the year 10000 or later cannot be printed
 _MOST = 10**9  # of a limit
 
 
-def _terms_options(command: _Command) -> _Command:
+def _terms_options(command: Command) -> Command:
     """Add the options with the limits of a key."""
     for option, most, text in (
         ("--expires-in", _MOST_DAYS, "Days after which the key is refused."),

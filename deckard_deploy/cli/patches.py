@@ -221,11 +221,7 @@ def wheel(output: Path, *, as_json: bool) -> None:
     Example:
       deckard-deploy patches wheel -o plugins
     """
-    row = operations.patch_check.build_wheel(output)
-    if as_json:
-        click.echo(json.dumps(row, indent=2))
-    else:
-        table([tuple(row.values())])
+    _print_file(operations.patch_check.build_wheel(output), as_json=as_json)
 
 
 @patches.command(name="filter")
@@ -238,7 +234,10 @@ def filter_(output: Path, *, as_json: bool) -> None:
     Example:
       deckard-deploy patches filter -o filter
     """
-    row = operations.patch_check.build_request_filter(output)
+    _print_file(operations.patch_check.build_request_filter(output), as_json=as_json)
+
+
+def _print_file(row: dict[str, str], *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(row, indent=2))
     else:

@@ -6,6 +6,7 @@ from deckard_deploy.catalog.specs import ModelSpec
 from deckard_deploy.errors import IntegrityError
 from deckard_deploy.operations.choice import resolve_choice
 from deckard_deploy.operations.manifests import hub_models, manifest_for
+from deckard_deploy.operations.models import folder_of
 from deckard_deploy.operations.options import Choice, LockUse
 from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.running.layout import state_directory
@@ -62,7 +63,7 @@ def _folders(choice: Choice, state_dir: Path | None, report: Reporter) -> list[t
     directory = state_directory(state_dir)
     found = []
     for model in hub_models(resolve_choice(choice, report, directory)):
-        found.append((model, ModelFolder(directory.models / model.name)))
+        found.append((model, ModelFolder(folder_of(model, directory))))
     return found
 
 

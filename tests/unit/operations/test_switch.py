@@ -32,16 +32,18 @@ def ready(deployment: FakeDeployment, name: str) -> None:
     deployment.proven(deployment.startable(plan))
 
 
-def stop(deployment: FakeDeployment, name: str, report: RecordingReporter) -> None:
-    down.run(Selection(deployment.state.root, name), report)
+def let_box_run_and_desk_be_stopped(
+    box: FakeDeployment, desk: FakeDeployment, report: RecordingReporter
+) -> None:
+    ready(desk, "desk")
+    down.run(Selection(desk.state.root, "desk"), report)
+    ready(box, "box")
 
 
 def test_switch_stops_one_and_starts_the_other(
     fake: FakeDeployment, other: FakeDeployment, report: RecordingReporter
 ) -> None:
-    ready(other, "desk")
-    stop(other, "desk", report)
-    ready(fake, "box")
+    let_box_run_and_desk_be_stopped(fake, other, report)
     assert switch.run("box", "desk", fake.state.root, report) == other.plan().base_url
     assert fake.runtime().observe().state == "missing"
     assert other.names()
@@ -53,9 +55,7 @@ def test_switch_stops_one_and_starts_the_other(
 def test_first_is_started_again_if_the_other_fails(
     fake: FakeDeployment, other: FakeDeployment, report: RecordingReporter
 ) -> None:
-    ready(other, "desk")
-    stop(other, "desk", report)
-    ready(fake, "box")
+    let_box_run_and_desk_be_stopped(fake, other, report)
     # Both run the engine that `desk` installed first.
     other.program.write_text(
         f'#!/bin/sh\ncase "$DECKARD_DEPLOYMENT" in *desk*) exit 1;; esac\nexec {fake.program} "$@"\n'
@@ -81,9 +81,7 @@ def test_nothing_is_stopped_for_one_that_was_never_ready(
 def test_dry_run_changes_nothing(
     fake: FakeDeployment, other: FakeDeployment, report: RecordingReporter
 ) -> None:
-    ready(other, "desk")
-    stop(other, "desk", report)
-    ready(fake, "box")
+    let_box_run_and_desk_be_stopped(fake, other, report)
     before = fake.runtime().observe()
     assert switch.run("box", "desk", fake.state.root, report, dry_run=True) is None
     assert report.lines[-1] == "dry run: would stop box, and start desk"
