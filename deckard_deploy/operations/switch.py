@@ -15,8 +15,8 @@ def run(
 ) -> str | None:
     """Stop a deployment, and start and prove the current release of another. Return its base URL; None with `dry_run`.
 
-    If the other fails, the first is started again, if it ran, and the error is raised. Raises BadInputError before
-    anything is stopped if the other was never ready, and the errors of `down.run` and `start.run`.
+    If the other fails, or the user interrupts, the first is started again, if it ran, and the error is raised. Raises
+    BadInputError before anything is stopped if the other was never ready, and the errors of `down.run` and `start.run`.
     """
     if stopped == started:
         raise BadInputError(
@@ -31,14 +31,27 @@ def run(
             f"dry run: would stop {stopped}{'' if did_run else ', which does not run'}, and start {started}"
         )
         return None
-    down.run(old, report)
+    try:
+        down.run(old, report)
+        return _start(new, report, fallback=old if did_run else None)
+    except KeyboardInterrupt:
+        if did_run:  # guard: F70
+            report.say(f"interrupted: {started} is stopped, and {stopped} is started again")
+            for each in (new, old):  # of either, a part may have been stopped or started
+                down.run(each, SILENT)
+            start.run(old, report)
+        raise
+
+
+def _start(new: Selection, report: Reporter, *, fallback: Selection | None) -> str | None:
+    """Start the new deployment. If it fails, start the fallback and raise the error."""
     try:
         return start.run(new, report)
     except DeployError as error:
-        report.say(f"failed   {started}: {error.message}")
-        if did_run:
-            report.say(f"back     {stopped}")
-            start.run(old, report)
+        report.say(f"failed   {new.name}: {error.message}")
+        if fallback:
+            report.say(f"back     {fallback.name}")
+            start.run(fallback, report)
         raise
 
 

@@ -232,4 +232,11 @@ FAULTS = (
         ),
         "assert (False, 'restart') == (False, 'stop')",
     ),
+    Fault(
+        "F70",
+        "^C while `switch` has stopped one deployment, and the other is still starting",
+        "interrupted: … is stopped, and … is started again",
+        ("tests/unit/operations/test_switch.py::test_interrupt_brings_first_back",),
+        "assert None",
+    ),
 )

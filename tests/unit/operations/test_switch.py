@@ -1,5 +1,9 @@
 """`switch`: two deployments of one machine, of which one runs."""
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +16,7 @@ from deckard_deploy.running.layout import StateDir
 from deckard_deploy.running.releases import Releases
 from tests.support.fake_deployment import FakeDeployment
 from tests.support.recording_reporter import RecordingReporter
+from tests.support.waiting import eventually
 
 
 @pytest.fixture
@@ -65,6 +70,27 @@ def test_first_is_started_again_if_the_other_fails(
     assert "back     box" in report.lines
     assert fake.names()
     assert other.runtime().observe().state != "running"
+
+
+def test_interrupt_brings_first_back(
+    fake: FakeDeployment, other: FakeDeployment, report: RecordingReporter
+) -> None:
+    let_box_run_and_desk_be_stopped(fake, other, report)
+    # An engine of `desk` that loads without end; both run the one that `desk` installed first.
+    other.program.write_text(
+        f'#!/bin/sh\ncase "$DECKARD_DEPLOYMENT" in *desk*) exec sleep 600;; esac\nexec {fake.program} "$@"\n'
+    )
+    command = [sys.executable, "-m", "deckard_deploy", "switch", "box", "desk"]
+    environment = {**os.environ, "DECKARD_HOME": str(fake.state.root)}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as switching:
+        eventually(other.processes)
+        assert fake.names() is None
+        switching.send_signal(signal.SIGINT)
+        _, said = switching.communicate()
+    assert fake.names(), said
+    assert other.processes() == []
+    assert switching.returncode == 130
+    assert "interrupted: desk is stopped, and box is started again" in said
 
 
 def test_nothing_is_stopped_for_one_that_was_never_ready(
