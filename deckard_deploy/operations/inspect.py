@@ -45,10 +45,15 @@ def inspect_checkpoint(
 
 
 def checkpoint_folder(named: str, directory: StateDir) -> Path:
-    """Return `named` if it has a slash or is a folder, else the folder of the model of that name."""
+    """Return `named` if it has a slash or is a folder, else the folder of the model of that name.
+
+    Raises BadInputError.
+    """
     path = Path(named)
-    if "/" in named or path.is_dir():
+    if path.is_dir():
         return path
+    if "/" in named:
+        raise BadInputError(f"{named}: no such folder", hint="give the folder that has config.json")
     folder = directory.models / named
     if not folder.is_dir():
         model = named_model(named, directory)

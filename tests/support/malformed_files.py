@@ -108,10 +108,10 @@ CONFIGS = (
         **{"model.safetensors.index.json": b'{"weight_map": {"v": "model.safetensors"}}'},
     ),
     MalformedInput(
-        id="checkpoint-missing", arguments=("inspect", "./nothing"), says="is not a folder of weights", code=4
+        id="checkpoint-missing", arguments=("inspect", "./nothing"), says="./nothing: no such folder", code=2
     ),
     MalformedInput(
-        id="checkpoint-file", arguments=("inspect", "./x"), files={"x": b""}, says="is not a folder of weights", code=4
+        id="checkpoint-file", arguments=("inspect", "./x"), files={"x": b""}, says="./x: no such folder", code=2
     ),
     MalformedInput(id="checkpoint-nothing", arguments=("inspect", "./"), says="config.json", code=4),
 )  # fmt: skip
