@@ -63,4 +63,4 @@ def _print(found: "operations.verify.Problems") -> None:
         outcome = "wrong; to repair: the same command with --repair" if problems else "right"
         say(f"weights  {name}: {outcome}")
     if not found:
-        say("weights  nothing was pulled for this deployment: this tool writes its model itself")
+        say("weights  no hashes: the model is generated here, or a folder of your own")

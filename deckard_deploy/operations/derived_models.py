@@ -17,7 +17,7 @@ from deckard_deploy.weights.derivation import DerivedModel, derive, model_name
 from deckard_deploy.weights.manifest import read_manifest
 from deckard_deploy.weights.remote_checkpoint import read_remote_checkpoint
 
-_REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9_.-]+(@[A-Za-z0-9_./-]+)?")
+REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9_.-]+(@[A-Za-z0-9_./-]+)?")
 
 
 def derive_model(reference: str, directory: StateDir | None, report: Reporter) -> DerivedModel:
@@ -29,7 +29,7 @@ def derive_model(reference: str, directory: StateDir | None, report: Reporter) -
     folder = Path(reference).expanduser()
     if folder.is_dir():
         return _derive_folder(folder)
-    if reference.startswith(("/", "./", "../", "~")) or not _REPOSITORY.fullmatch(reference):
+    if reference.startswith(("/", "./", "../", "~")) or not REPOSITORY.fullmatch(reference):
         raise BadInputError(
             f"{reference}: no such folder",
             hint="--model ./FOLDER, owner/name of the hub, or a name of `models`",
@@ -38,7 +38,7 @@ def derive_model(reference: str, directory: StateDir | None, report: Reporter) -
 
 
 def _derive_folder(folder: Path) -> DerivedModel:
-    _refuse_odd_files(folder)
+    refuse_odd_files(folder)
     found = read_checkpoint(folder)
     absolute = folder.resolve()
     if ":" in str(absolute) or not str(absolute).isprintable():  # docker mounts SOURCE:TARGET
@@ -52,7 +52,7 @@ def _derive_folder(folder: Path) -> DerivedModel:
     )
 
 
-def _refuse_odd_files(folder: Path) -> None:
+def refuse_odd_files(folder: Path) -> None:
     """Raise IntegrityError for a link to a file outside, a link to nothing, a pipe, a socket or a device.
 
     A container sees only the folder itself. Reading a pipe may block, and reading a device may not end.

@@ -213,6 +213,26 @@ class VerifyJson(Part):
     right: bool
 
 
+class RepairedTensorJson(Part):
+    """The NaN scales of one tensor: how many became 448, and how many 0."""
+
+    tensor: str
+    file: str
+    largest: int
+    zero: int
+
+
+class RepairJson(Part):
+    """A repaired copy. written: None with --dry-run, and if there is nothing to repair. left: folders, not copied."""
+
+    source: str
+    written: str | None
+    scales: list[RepairedTensorJson]
+    added: list[str]
+    base: str | None
+    left: list[str]
+
+
 class DiagnoseJson(Part):
     """The cause of a failure in a log. signature: its id in docs/troubleshooting.md."""
 
@@ -334,6 +354,7 @@ FORMATS = (
     Format("diagnose", 1, DiagnoseJson),
     Format("inspect", 1, InspectJson),
     Format("verify", 1, VerifyJson),
+    Format("repair", 1, RepairJson),
     Format("lock", 1, LockJson),
     Format("keys list", 1, list[KeyJson]),
     Format("keys usage", 1, list[KeyUsage]),

@@ -58,7 +58,7 @@ def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o600) -> 
     if isinstance(content, str):
         content = content.encode()
     with translating_write_errors(path):
-        _clear_leftovers_of(path)
+        clear_leftovers_of(path)
         _replace(path, content, mode)
 
 
@@ -121,7 +121,7 @@ def clear_leftovers(folder: Path, *, below: bool = False) -> None:
             _remove(leftover)
 
 
-def _clear_leftovers_of(path: Path) -> None:
+def clear_leftovers_of(path: Path) -> None:
     """Remove the leftovers of killed writers of one file, which would collect in a user's repository too."""
     for leftover in path.parent.glob(f"{_LEFTOVER}*-*-{glob.escape(path.name)}-*"):
         if _abandoned(leftover.name):

@@ -106,14 +106,19 @@ def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     config = read_object(path)
     _refuse_auto_map(path, config)
-    for name in _CONFIGURATIONS:
-        other = folder / name
-        if other.exists():
-            _refuse_auto_map(other, read_object(other))
+    refuse_code_requests(folder)
     for key in ("text_config", "vision_config", "audio_config", "quantization_config"):
         if not isinstance(config.get(key, {}), dict | None):
             raise IntegrityError(f"{path}: {key} is not an object")
     return config
+
+
+def refuse_code_requests(folder: Path) -> None:
+    """Raise IntegrityError if a configuration of tokenizer, processors or generation has an auto_map."""
+    for name in _CONFIGURATIONS:
+        path = folder / name
+        if path.exists():
+            _refuse_auto_map(path, read_object(path))
 
 
 def _refuse_auto_map(path: Path, content: dict[str, Any]) -> None:

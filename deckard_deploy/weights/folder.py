@@ -200,11 +200,16 @@ class ModelFolder:
         write_atomically(self._record_path, content, mode=UMASK_MODE)
 
     def check(
-        self, files: list[RemoteFile], on_bytes: Callable[[int], None] = lambda _: None
+        self,
+        files: list[RemoteFile],
+        on_bytes: Callable[[int], None] = lambda _: None,
+        *,
+        record: bool = True,
     ) -> list[Problem]:
         """Hash the files on all cores, update the record, and return the problems, sorted by path.
 
-        on_bytes: called with the number of bytes that were checked so far.
+        on_bytes: called with the number of bytes that were checked so far. record: False for a folder of the user's
+        own, which is not written to.
         """
         from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  `verify --fast` hashes nothing
 
@@ -223,7 +228,8 @@ class ModelFolder:
                     wrong.append(file)
                 elif before[file.path] == self._look(file):  # not changed during the hashing
                     right.append(file)
-        self._update(right, wrong)
+        if record:
+            self._update(right, wrong)
         return sorted(problems, key=lambda problem: problem.path)
 
     def _cause(self, file: RemoteFile) -> str:

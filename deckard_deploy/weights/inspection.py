@@ -123,7 +123,7 @@ def _faults(found: Checkpoint, linears: list[Linear], named: formats.Format) -> 
         yield from _nvfp4_faults(found, linears, named.algorithm)
     else:
         yield from formats.linear_faults(named, found.quantization, found.tensors)
-    yield from _file_faults(found)
+    yield from file_faults(found)
     yield from gemma4_config.faults(found.text_config, found.tensors)
 
 
@@ -139,7 +139,7 @@ def _nvfp4_faults(found: Checkpoint, linears: list[Linear], algorithm: str) -> I
         yield f"{name}: its packed weight is not there"
 
 
-def _file_faults(found: Checkpoint) -> Iterator[str]:
+def file_faults(found: Checkpoint) -> Iterator[str]:
     """Yield a line for each file without which a chat model of this architecture cannot be served."""
     if _architecture(found) not in gemma4_config.SERVED:
         return  # a drafter has its target's files

@@ -23,12 +23,22 @@ from vllm.transformers_utils.model_arch_config_convertor import (
 
 def layers(text: object) -> list[list[object]]:
     """Return kind, head size, KV heads of each layer, as transformers has them."""
-    per_layer = text.per_layer_config
     kinds = text.layer_types
+    per_layer = getattr(text, "per_layer_config", None)
+    if per_layer is None:
+        return [older_layer(text, kind) for kind in kinds]
     return [
         [kind, per_layer[number].head_dim, per_layer[number].num_key_value_heads]
         for number, kind in enumerate(kinds)
     ]
+
+
+def older_layer(text: object, kind: str) -> list[object]:
+    """Return a layer of a transformers without per_layer_config, as vLLM 0.19.1 reads it (models/gemma4.py:459-470)."""
+    if kind != "full_attention":
+        return [kind, text.head_dim, text.num_key_value_heads]
+    kv_heads = text.num_global_key_value_heads if text.attention_k_eq_v else None
+    return [kind, text.global_head_dim or text.head_dim, kv_heads or text.num_key_value_heads]
 
 
 def read(folder: str) -> dict[str, object]:

@@ -88,7 +88,7 @@ def known_cases() -> list[JsonObject]:
             [target, drafter],
             *([model] for model in family),
             [uniform],
-            [known_model("tiny-gemma4")],
+            *([known_model(name)] for name in ("tiny-gemma4", "tiny-gemma4-moe", "tiny-gemma4-e")),
         )
         for element_bytes in (1, 2)
         for length in (16_384, 65_536, 131_072, 262_144)
