@@ -1,9 +1,9 @@
 """Two ASGI classes for vLLM's own `--middleware`: refuse what this release must not read, and count what keys use.
 
-`Filter` refuses the request fields of published advisories that this release of vLLM is open to. `KeyedFilter` is for
-an engine behind the gateway, which sends the name and the limits of a client's key as headers that no client can set.
-It also enforces the limits, and counts into the Prometheus registry that vLLM serves at /metrics. No text of a request
-or of an answer is kept or logged.
+`Filter` refuses the request fields of published advisories that this release of vLLM is open to, and those that the
+release would ignore in silence. `KeyedFilter` is for an engine behind the gateway, which sends the name and the limits
+of a client's key as headers that no client can set. It also enforces the limits, and counts into the Prometheus
+registry that vLLM serves at /metrics. No text of a request or of an answer is kept or logged.
 
 A body is read whole and parsed by the parser that vLLM uses. Only the standard library, and prometheus_client, which
 vLLM has.
@@ -25,9 +25,16 @@ MAX_PATTERN = 1000  # characters of a regular expression
 # for 262,144 tokens (docs/validation/2026-11-30-endpoint.md), with no limit of time.
 MAX_REPEAT = 256
 MAX_MIN_TOKENS = 4096
-ROUTES_OF_ANTHROPIC = ("/v1/messages", "/v1/messages/count_tokens")
+COUNT = "/v1/messages/count_tokens"
+ROUTES_OF_ANTHROPIC = ("/v1/messages", COUNT)
 OWN_KEY = "dk-deckard"  # rendering/gateway.py
 CLIENT_LEFT = 499  # as nginx calls it
+PARSER = "gemma4"  # of tool calls, to which the rules of forced calls apply
+# supports_required_and_named in vllm/tool_parsers/gemma4_engine_tool_parser.py; vllm-project/vllm#50477 is of 0.26.0
+FORCED_CALLS_IGNORED = "0.26.0"
+# Run and read on 0.19.1 and 0.32.0 alone (docs/structured-output.md): between them nobody has looked.
+OLD = "0.32.0"
+BOS = 2  # of Gemma: tokenizer.json, added_tokens
 ROUTES_WITH_OPTION = ("/v1/chat/completions", "/v1/completions")  # stream_options
 MINUTE_S = 60.0
 UNREADABLE = object()
@@ -86,13 +93,13 @@ class Filter:
         body = await _read(receive)
         if body is None:
             return
-        refusal = self.refusal(body, _parsed(body))
+        refusal = self.refusal(scope, body, _parsed(body))
         if refusal:
             await _refuse(scope, send, refusal)
         else:
             await self.app(scope, _replayed(body, receive), send)
 
-    def refusal(self, body: bytes, document: Any) -> Refusal | None:
+    def refusal(self, scope: Any, body: bytes, document: Any) -> Refusal | None:
         """Return why a request is refused; None if the engine may read it."""
         if len(body) > MAX_BODY:
             return Refusal(413, "request_too_large", "the request has more than 32 MiB")
@@ -102,6 +109,8 @@ class Filter:
             return None
         for reason in self._reasons(document):
             return Refusal(400, "unsafe_field", reason)
+        for reason in self._ignored(scope, document):
+            return Refusal(400, "unsupported_field", reason)
         return None
 
     def _reasons(self, document: dict[str, Any]) -> Iterator[str]:
@@ -127,6 +136,29 @@ class Filter:
         for field in MOST_TOKENS:
             if self._is_open(NO_TOKENS) and not _is_within(document.get(field), 1, None):
                 yield f"{field} is not a whole number of at least 1: {self._why(NO_TOKENS)}"
+
+    def _ignored(self, scope: Any, document: dict[str, Any]) -> Iterator[str]:
+        """Yield what this release would ignore, so that a right request gets a wrong answer."""
+        path, release = scope["path"], ".".join(map(str, self.release))
+        choice = document.get("tool_choice")
+        forced = _is_forced(choice) and path != COUNT and _parser_of_tools(scope) == PARSER
+        if forced and _is_subset(choice):
+            yield f"tool_choice allowed_tools is not accepted: vLLM {release} ignores it; leave out the other tools"
+        elif forced and self.release >= _numbers(FORCED_CALLS_IGNORED):
+            yield (
+                f"a forced tool call (tool_choice) is not accepted: vLLM {release} treats it as auto for Gemma 4 "
+                "(vllm-project/vllm#50477); use auto, or a JSON schema as response_format"
+            )
+        if self.release >= _numbers(OLD):
+            return
+        constrained = any(document.get(field) for field in ("response_format", "structured_outputs"))
+        if path == "/v1/completions" and constrained and _lacks_bos(document.get("prompt")):
+            yield f"a grammar with a prompt of token ids that lacks <bos> is not accepted: vLLM {release} ignores it"
+        constrained = constrained or forced or _has_format(document)
+        if path == "/v1/responses" and document.get("stream") and constrained:
+            yield f"a stream with a grammar or a forced call is not accepted: vLLM {release} breaks it off"
+        if path in ROUTES_OF_ANTHROPIC and document.get("chat_template_kwargs"):
+            yield f"chat_template_kwargs is not accepted on this route: vLLM {release} ignores it"
 
     def _is_open(self, rule: Rule) -> bool:
         return rule.fixed is None or self.release < _numbers(rule.fixed)
@@ -197,6 +229,39 @@ def _is_within(value: Any, least: int, most: int | None) -> bool:
     if not isinstance(value, int) or isinstance(value, bool):
         return False
     return value >= least and (most is None or value <= most)
+
+
+def _is_forced(choice: Any) -> bool:
+    """Return True for a tool_choice that lets the model choose less than `auto` does; Anthropic's is an object."""
+    if isinstance(choice, dict):
+        return choice.get("type") not in ("auto", "none")
+    return choice == "required"
+
+
+def _is_subset(choice: Any) -> bool:
+    return isinstance(choice, dict) and choice.get("type") == "allowed_tools"
+
+
+def _parser_of_tools(scope: Any) -> str:
+    """Return the engine's --tool-call-parser; ours where the application does not say it."""
+    args = getattr(getattr(scope.get("app"), "state", None), "args", None)
+    return getattr(args, "tool_call_parser", PARSER)
+
+
+def _has_format(document: dict[str, Any]) -> bool:
+    """Return True if the Responses API is asked for a format of its text."""
+    text = document.get("text")
+    form = text.get("format") if isinstance(text, dict) else None
+    return isinstance(form, dict) and form.get("type") != "text"
+
+
+def _lacks_bos(prompt: Any) -> bool:
+    """Return True for token ids, or a list of such prompts, of which one does not start with <bos>."""
+    if not isinstance(prompt, list) or not prompt:
+        return False
+    if isinstance(prompt[0], list):
+        return any(_lacks_bos(each) for each in prompt)
+    return isinstance(prompt[0], int) and prompt[0] != BOS
 
 
 def _has_uuid(document: dict[str, Any]) -> bool:
@@ -402,7 +467,7 @@ class KeyedFilter(Filter):
         if body is None:
             return
         document = _parsed(body)
-        refusal = self.refusal(body, document)
+        refusal = self.refusal(scope, body, document)
         if refusal:
             meter.status = refusal.status
             await _refuse(scope, send, refusal)

@@ -288,14 +288,22 @@ FEATURES = {
 }
 
 
+def status_of(error: BaseException | None) -> int | None:
+    """Return the status of the endpoint's refusal, which a library may have wrapped in an error of its own."""
+    while error:
+        if isinstance(getattr(error, "status_code", None), int):
+            return error.status_code
+        error = error.__cause__ or error.__context__
+    return None
+
+
 def tried(feature: object) -> tuple[str, str]:
     """Return the result and its detail."""
     try:
         feature()
-    except (openai.APIStatusError, anthropic.APIStatusError) as error:
-        return "refused", f"{error.status_code}: {error.message}"
     except Exception as error:  # noqa: BLE001  each library has errors of its own, and each is a result
-        return "wrong", f"{type(error).__name__}: {error}"
+        status = status_of(error)
+        return ("refused" if status else "wrong"), f"{status or type(error).__name__}: {error}"
     return "ok", ""
 
 

@@ -36,6 +36,8 @@ SCHEMA = {
 }
 ARGUMENTS = {"type": "object", "properties": {"days": {"type": "integer"}}, "required": ["days"]}
 FUNCTION = {"name": TOOL_NAME, "description": "The weather.", "parameters": ARGUMENTS}
+# By itself the tiny model calls get_weather: only a grammar makes it call another tool.
+FORCED: dict[str, Any] = {**FUNCTION, "name": "pick_days"}
 TOOLS: dict[str, Any] = {"tools": [{"type": "function", "function": FUNCTION}]}
 JSON_SCHEMA = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}
 QUESTION = [{"role": "user", "content": "Hello?"}]
@@ -134,12 +136,16 @@ def is_object(text: str) -> bool:
 
 
 def has_call(answer: Answer) -> bool:
-    """Return whether the answer is one call with arguments of its schema, and nothing else."""
-    arguments = answer.calls.get(TOOL_NAME, "")
-    return not answer.text and is_object(arguments) and isinstance(json.loads(arguments).get("days"), int)
+    """Return whether the answer is one call of FORCED with arguments of its schema, and nothing else."""
+    arguments = answer.calls.get(FORCED["name"], "")
+    return (
+        not answer.text
+        and len(answer.calls) == 1
+        and is_object(arguments)
+        and isinstance(json.loads(arguments).get("days"), int)
+    )
 
 
-NAMED = {"type": "function", "function": {"name": TOOL_NAME}}
 Check = Callable[[Answer], bool]
 CHAT_CASES: dict[str, tuple[dict[str, Any], Check]] = {
     "json_schema": ({"response_format": JSON_SCHEMA}, lambda answer: is_document(answer.text)),
@@ -160,20 +166,31 @@ CHAT_CASES: dict[str, tuple[dict[str, Any], Check]] = {
         {"structured_outputs": {"grammar": 'root ::= "yes" | "no"'}},
         lambda answer: answer.text in ("yes", "no"),
     ),
-    "tool_choice required": ({**TOOLS, "tool_choice": "required"}, has_call),
-    "tool_choice named": ({**TOOLS, "tool_choice": NAMED}, has_call),
 }
-RESPONSES_TOOLS: dict[str, Any] = {"tools": [{"type": "function", **FUNCTION}]}
 RESPONSES_CASES: dict[str, tuple[dict[str, Any], Check]] = {
     "json_schema": (
         {"text": {"format": {"type": "json_schema", "name": "answer", "schema": SCHEMA}}},
         lambda answer: is_document(answer.text),
     ),
-    "tool_choice required": ({**RESPONSES_TOOLS, "tool_choice": "required"}, has_call),
-    "tool_choice named": (
-        {**RESPONSES_TOOLS, "tool_choice": {"type": "function", "name": TOOL_NAME}},
-        has_call,
-    ),
+}
+CHAT_TOOLS = {"tools": [{"type": "function", "function": FORCED}]}
+RESPONSES_TOOLS = {"tools": [{"type": "function", **FORCED}]}
+MESSAGES_TOOLS = {"tools": [{"name": FORCED["name"], "input_schema": ARGUMENTS}]}
+NAMED = {"type": "function", "name": FORCED["name"]}
+# Forced calls: path -> way -> body. has_call says if the answer is right.
+FORCED_CASES: dict[str, dict[str, dict[str, Any]]] = {
+    "/v1/chat/completions": {
+        "required": {**CHAT_TOOLS, "tool_choice": "required"},
+        "named": {**CHAT_TOOLS, "tool_choice": {"type": "function", "function": {"name": FORCED["name"]}}},
+    },
+    "/v1/responses": {
+        "required": {**RESPONSES_TOOLS, "tool_choice": "required"},
+        "named": {**RESPONSES_TOOLS, "tool_choice": NAMED},
+    },
+    "/v1/messages": {
+        "required": {**MESSAGES_TOOLS, "tool_choice": {"type": "any"}},
+        "named": {**MESSAGES_TOOLS, "tool_choice": {**NAMED, "type": "tool"}},
+    },
 }
 COMPLETION_CASES = {name: CHAT_CASES[name] for name in ("json_schema", "json_object", "choice", "regex")}
 

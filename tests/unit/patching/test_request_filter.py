@@ -5,7 +5,7 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import prometheus_client
@@ -57,9 +57,15 @@ class Engine:
 
 
 def post(
-    app: Any, body: Any, path: str = CHAT, headers: dict[str, str] | None = None, pieces: int = 1
+    asgi: Any,
+    body: Any,
+    path: str = CHAT,
+    headers: dict[str, str] | None = None,
+    *,
+    pieces: int = 1,
+    app: Any = None,
 ) -> tuple[int, bytes, dict[str, str]]:
-    """Send a request in some pieces. Return status, body and headers of the answer."""
+    """Send a request in some pieces. Return status, body and headers of the answer. app: vLLM's application."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     size = max(1, -(-len(raw) // pieces))
     waiting = [raw[at : at + size] for at in range(0, len(raw), size)] or [b""]
@@ -73,8 +79,8 @@ def post(
         sent.append(message)
 
     given = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
-    scope = {"type": "http", "method": "POST", "path": path, "headers": given}
-    asyncio.run(app(scope, receive, send))
+    scope = {"type": "http", "method": "POST", "path": path, "headers": given, "app": app}
+    asyncio.run(asgi(scope, receive, send))
     start = sent[0]
     answered = {name.decode(): value.decode() for name, value in start["headers"]}
     return start["status"], b"".join(message.get("body", b"") for message in sent[1:]), answered
@@ -159,6 +165,58 @@ def test_unreadable_body_is_refused(body: bytes, status: int):
     engine = Engine()
     assert post(filters.Filter(engine, "0.19.1"), body)[0] == status
     assert engine.heard == []
+
+
+RESPONSES, MESSAGES, COMPLETIONS = "/v1/responses", "/v1/messages", "/v1/completions"
+NAMED = {"type": "function", "function": {"name": "f"}}
+FORMAT = {"text": {"format": {"type": "json_schema", "name": "a", "schema": {}}}}
+GRAMMAR = {"structured_outputs": {"choice": ["a"]}}
+# Each with the releases that would ignore it: docs/structured-output.md.
+IGNORED: list[tuple[str, Any, set[str]]] = [
+    (CHAT, {"tool_choice": "required"}, {"0.32.0", "0.33.0"}),
+    (CHAT, {"tool_choice": NAMED}, {"0.32.0", "0.33.0"}),
+    (RESPONSES, {"tool_choice": {"type": "function", "name": "f"}}, {"0.32.0", "0.33.0"}),
+    (RESPONSES, {"tool_choice": {"type": "allowed_tools"}}, {"0.19.1", "0.32.0", "0.33.0"}),
+    (RESPONSES, {"tool_choice": "required", "stream": True}, {"0.19.1", "0.32.0", "0.33.0"}),
+    (RESPONSES, {**FORMAT, "stream": True}, {"0.19.1"}),
+    (MESSAGES, {"tool_choice": {"type": "any"}}, {"0.32.0", "0.33.0"}),
+    (MESSAGES, {"tool_choice": {"type": "tool", "name": "f"}}, {"0.32.0", "0.33.0"}),
+    (MESSAGES, {"chat_template_kwargs": {"enable_thinking": True}}, {"0.19.1"}),
+    (COMPLETIONS, {"prompt": [5, 6], **GRAMMAR}, {"0.19.1"}),
+    (COMPLETIONS, {"prompt": [[2, 6], [5]], "response_format": {"type": "json_object"}}, {"0.19.1"}),
+    (CHAT, {"tool_choice": "auto"}, set()),
+    (CHAT, {"tool_choice": "none"}, set()),
+    (CHAT, {"tool_choice": None}, set()),
+    (RESPONSES, {**FORMAT, "stream": False}, set()),
+    (RESPONSES, {"text": {"format": {"type": "text"}}, "stream": True}, set()),
+    (RESPONSES, {"text": None, "stream": True}, set()),
+    (MESSAGES, {"tool_choice": {"type": "auto"}, "thinking": {"type": "enabled"}}, set()),
+    (f"{MESSAGES}/count_tokens", {"tool_choice": {"type": "any"}}, set()),
+    (COMPLETIONS, {"prompt": [2, 6], **GRAMMAR}, set()),
+    (COMPLETIONS, {"prompt": ["a", "b"], **GRAMMAR}, set()),
+    (COMPLETIONS, {"prompt": [5, 6]}, set()),
+]
+
+
+@pytest.mark.parametrize("release", ["0.19.1", "0.32.0", "0.33.0"])
+@pytest.mark.parametrize(("path", "body", "releases"), IGNORED)
+def test_what_a_release_would_ignore_is_refused_there(path: str, body: Any, releases: set[str], release: str):
+    engine = Engine()
+    status, answer, _ = post(filters.Filter(engine, release), body, path)
+    if release in releases:
+        assert (status, engine.heard) == (400, [])
+        assert f"vLLM {release}" in json.loads(answer)["error"]["message"]
+    else:
+        assert (status, answer) == (200, b"{}")
+
+
+def test_forced_call_reaches_an_engine_with_another_parser():
+    args = SimpleNamespace(tool_call_parser="hermes")
+    app = SimpleNamespace(state=SimpleNamespace(args=args))
+    engine = Engine()
+    assert post(filters.Filter(engine, "0.32.0"), {"tool_choice": "required"}, app=app)[0] == 200
+    args.tool_call_parser = "gemma4"
+    assert post(filters.Filter(engine, "0.32.0"), {"tool_choice": "required"}, app=app)[0] == 400
 
 
 def test_refusal_has_shape_of_anthropic_api():
