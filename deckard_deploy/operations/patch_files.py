@@ -3,6 +3,7 @@
 They are the patched files, the plugin and the filter of requests.
 """
 
+import hashlib
 from pathlib import Path, PurePosixPath
 
 from deckard_deploy.catalog import library
@@ -13,7 +14,7 @@ from deckard_deploy.patching.base_files import BaseFiles, from_package
 from deckard_deploy.patching.build import BuiltPatch, build
 from deckard_deploy.patching.manifest import Patch, PatchSet
 from deckard_deploy.patching.overlay import create_overlay
-from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.planning.plan import LaunchPlan, PatchMount
 from deckard_deploy.planning.planner import OVERLAY, patch_folder
 from deckard_deploy.running.runtime import Runtime
 
@@ -58,7 +59,7 @@ def _require_planned_folder(plan: LaunchPlan, base: BaseFiles, target: str) -> N
 
 
 def _build_plugin(plan: LaunchPlan, report: Reporter) -> None:
-    if not plan.plugin:
+    if not plan.plugin or _is_built(plan.plugin):
         return
     if plugin.wheel_sha256(plan.plugin.name) != plan.plugin.sha256:
         raise IntegrityError(
@@ -68,8 +69,14 @@ def _build_plugin(plan: LaunchPlan, report: Reporter) -> None:
     report.say(f"plugin   {plan.plugin.name} {plan.plugin.sha256[:12]} built")
 
 
+def _is_built(mount: PatchMount) -> bool:
+    """Return True if the planned file is in its place. An earlier version may have built it from other sources."""
+    file = Path(mount.source)
+    return file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == mount.sha256
+
+
 def _build_request_filter(plan: LaunchPlan) -> None:
-    if not plan.request_filter:
+    if not plan.request_filter or _is_built(plan.request_filter):
         return
     if request_filter.sha256() != plan.request_filter.sha256:
         raise IntegrityError("the filter of requests is not the one that was planned", hint="run `up` again")

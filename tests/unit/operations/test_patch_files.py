@@ -1,5 +1,6 @@
 """The plugin and the patches of a plan on this host."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -89,3 +90,21 @@ def test_filter_of_other_version_is_refused(fake: FakeDeployment, report: Record
     other = plan.request_filter.model_copy(update={"sha256": "0" * 64})
     with pytest.raises(IntegrityError, match="the filter of requests is not the one that was planned"):
         build_patches(plan.model_copy(update={"request_filter": other}), fake.runtime(), report)
+
+
+def test_files_of_an_earlier_version_are_used_where_they_are(
+    fake: FakeDeployment, report: RecordingReporter
+) -> None:
+    """`start` and `rollback` of a release that an earlier version of this tool wrote: its files are other ones."""
+    earlier = b"# of an earlier version\n"
+    changes = {"sha256": hashlib.sha256(earlier).hexdigest()}
+    plan = plan_with_filter(fake)
+    assert plan.request_filter
+    file, wheel = Path(plan.request_filter.source), fake.state.root / "plugins" / "plugin.whl"
+    plugin = plan_with_plugin(source=str(wheel), **changes).plugin
+    mount = plan.request_filter.model_copy(update=changes)
+    for path in (file, wheel):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(earlier)
+    build_patches(plan.model_copy(update={"request_filter": mount, "plugin": plugin}), fake.runtime(), report)
+    assert (file.read_bytes(), wheel.read_bytes()) == (earlier, earlier)
