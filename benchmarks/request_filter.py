@@ -1,8 +1,10 @@
 """The cost of the filter of requests, without vLLM: ENGINE_PYTHON benchmarks/request_filter.py [--chunks 1500]
 
 A stub ASGI application streams 100 chunks of a chat from each of 15 streams, at a total of 1,500 chunks a second. It
-runs bare and behind KeyedFilter, alternating, in one process whose processor time is read. Run it with a Python that
-has prometheus_client (the engine's, or this tool's). The added latency is the time that a chunk spends in the filter.
+runs bare and behind KeyedFilter, alternating, in one process whose processor time is read. Each chunk is due by the
+clock, whatever became of the one before. The added latency is the time that a chunk spends in the filter. A difference
+is the median of pairs, with its interval of 95 % confidence. Run it with a Python that has prometheus_client (the
+engine's, or this tool's).
 """
 # ruff: noqa: ANN401  the messages of ASGI
 
@@ -15,8 +17,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from paired import interval  # type: ignore[import-not-found]  # of this folder, which is no package
+
 FILE = Path(__file__).parents[1] / "plugins/request-filter/deckard_request_filter.py"
-STREAMS, CHUNKS, ROUNDS = 15, 100, 11
+STREAMS, CHUNKS, ROUNDS = 15, 100, 21
 BODY = b'{"model":"m","stream":true,"messages":[{"role":"user","content":"' + b"Hello? " * 300 + b'"}]}'
 EVENT = b'data: {"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"word "}}]}\n\n'
 USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":300,"completion_tokens":100}}\n\n'
@@ -33,11 +37,13 @@ class Stub:
         await receive()
         headers = [(b"content-type", b"text/event-stream")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
+        due = time.monotonic()
         for piece in [EVENT] * CHUNKS + [USAGE]:
             begun = time.perf_counter()
             await send({"type": "http.response.body", "body": piece, "more_body": True})
             self.took.append(time.perf_counter() - begun)
-            await asyncio.sleep(self.pause_s)
+            due += self.pause_s
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
@@ -85,8 +91,11 @@ def main() -> None:
     ][1:]
     for name, at, unit in (("CPU ms for 1,000 chunks", 0, 1.0), ("p99 of a chunk, microseconds", 1, 1e6)):
         ours, bare = (statistics.median(pair[side][at] for pair in pairs) * unit for side in (0, 1))
-        added = statistics.median(pair[0][at] - pair[1][at] for pair in pairs) * unit
-        print(f"{name}: {ours:.2f} filtered, {bare:.2f} bare, {added:.2f} added (median of {ROUNDS} pairs)")
+        added, low, high = (each * unit for each in interval([pair[0][at] - pair[1][at] for pair in pairs]))
+        print(
+            f"{name}: {ours:.2f} filtered, {bare:.2f} bare; added {added:.2f}, 95 %: {low:.2f} to {high:.2f} "
+            f"({ROUNDS} pairs)"
+        )
 
 
 if __name__ == "__main__":
