@@ -48,6 +48,32 @@ EDITOR_SCHEMAS: dict[str, type[BaseModel]] = {
     "model": ModelSpec,
     "engine": EngineSpec,
 }
+KINDS_OF_VALUES = {
+    "string": "text",
+    "boolean": "`true`, `false`",
+    "object": "mapping",
+    "array": "list",
+    "integer": "whole number",
+}
+CONFIGURATION = """\
+# Configuration
+
+Every setting is optional. A value on the command line wins over `deckard.yaml`, which wins over the profile.
+
+- `deckard.yaml` is read from the current folder; `-c FILE` names another file. `up` and `plan` print the file's name.
+- `--set KEY=VALUE` sets any key: `--set publish.port=8080`. Options of `vllm serve` need no prefix:
+  `--set max-num-seqs=8`.
+- A list or a mapping on the command line is written as JSON.
+- [schemas/deckard.schema.json](schemas/deckard.schema.json) lets an editor check the file.
+
+`deckard-deploy profiles show NAME`, `models show NAME` and `engines show NAME` print the defaults with their
+sources.
+
+## Keys
+
+| key | values | meaning |
+|---|---|---|
+"""
 LAZY_PACKAGES = (ROOT / "deckard_deploy" / "operations", ROOT / "deckard_deploy" / "cli" / "screens")
 JSON_TYPES: dict[str, dict[str, Any]] = {
     "flag": {"type": "boolean"},
@@ -101,8 +127,44 @@ def targets() -> dict[Path, str]:
         README: readme(),
         FAULTS_PAGE: faults(),
         ROOT / "docs" / "troubleshooting.md": troubleshooting(),
+        ROOT / "docs" / "configuration.md": configuration(),
     }
     return editor_schemas() | json_formats() | compose_files() | pages | stubs_of_lazy_packages()
+
+
+def configuration() -> str:
+    """docs/configuration.md: every key of deckard.yaml."""
+    schema = Deployment.model_json_schema()
+    example = (ROOT / "docs" / "deckard.example.yaml").read_text(encoding="utf-8")
+    rows = "\n".join(_keys(schema, schema["$defs"]))
+    return CONFIGURATION + rows + f"\n\n## An example with every key\n\n```yaml\n{example}```\n"
+
+
+def _keys(schema: dict[str, Any], definitions: dict[str, Any], above: str = "") -> Iterator[str]:
+    """Yield a row of a table for each key, those of mappings after the key of the mapping."""
+    for name, key in schema["properties"].items():
+        reference = key.get("$ref", "").rpartition("/")[2]
+        if reference:
+            yield f"| `{above}{name}` | mapping | {definitions[reference]['description'].rstrip('.')} |"
+            yield from _keys(definitions[reference], definitions, f"{above}{name}.")
+        else:
+            yield f"| `{above}{name}` | {_values(key)} | {key['description']} |"
+
+
+def _values(key: dict[str, Any]) -> str:
+    """Return the values that a key takes, in words."""
+    choices = key.get("anyOf", [key])
+    words = []
+    for choice in choices:
+        if "enum" in choice:
+            words += [f"`{value}`" for value in choice["enum"]]
+        elif "const" in choice:
+            words.append(f"`{choice['const']}`")
+        elif choice["type"] == "integer" and "minimum" in choice:
+            words.append(f"{choice['minimum']:,} to {choice['maximum']:,}")
+        elif choice["type"] != "null":
+            words.append(KINDS_OF_VALUES[choice["type"]])
+    return ", ".join(words)
 
 
 def troubleshooting() -> str:

@@ -103,18 +103,22 @@ class Hardware(Spec):
 class Publish(Spec):
     """The address of the endpoint on this host, and its TLS settings."""
 
-    address: IpAddress = Field(default="127.0.0.1", description="a loopback address: this machine alone")
-    port: Port = 8000
+    address: IpAddress = Field(
+        default="127.0.0.1", description="loopback address: clients on this machine only"
+    )
+    port: Port = Field(default=8000, description="port of the endpoint")
     expose: IpAddress | None = Field(
-        default=None, description="an address that other machines reach; a key is needed"
+        default=None, description="address that other machines reach; every client needs a key"
     )
     tls: bool | None = Field(
-        default=None, description="default: when exposed, or when a certificate is given"
+        default=None, description="default: true if the endpoint is exposed or a certificate is given"
     )
     certificate: AbsolutePath | None = Field(
-        default=None, description="PEM with the chain; default: self-signed"
+        default=None, description="PEM file with the chain; default: a self-signed certificate"
     )
-    certificate_key: AbsolutePath | None = Field(default=None, description="PEM, of the certificate")
+    certificate_key: AbsolutePath | None = Field(
+        default=None, description="PEM file with the certificate's key"
+    )
 
 
 class Container(Spec):
@@ -130,11 +134,13 @@ class Container(Spec):
 class ContainerChanges(Spec):
     """The settings of the profile's container that a deployment changes; every key is optional."""
 
-    ipc: Ipc | None = None
-    network: Network | None = None
-    shm_size: ShmSize | None = None
-    restart: Restart | None = None
-    stop_grace_period_s: int | None = Field(default=None, ge=0, le=MAX_SECONDS)
+    ipc: Ipc | None = Field(default=None, description="namespace of shared memory; default: the profile's")
+    network: Network | None = Field(default=None, description="docker's network; default: the profile's")
+    shm_size: ShmSize | None = Field(default=None, description="size of /dev/shm, such as 8g")
+    restart: Restart | None = Field(default=None, description="docker's restart policy, such as on-failure:2")
+    stop_grace_period_s: int | None = Field(
+        default=None, ge=0, le=MAX_SECONDS, description="seconds that requests have to end at a stop"
+    )
 
 
 def rank_count(serve: Serve) -> int:
@@ -342,41 +348,54 @@ class EngineSpec(Spec):
 class Deployment(Spec):
     """deckard.yaml: a deployment and its changes of the defaults. Every key is optional."""
 
-    profile: Name | None = None
-    name: Name | None = None
+    profile: Name | None = Field(
+        default=None, description="hardware profile; default: the one of this machine"
+    )
+    name: Name | None = Field(default=None, description="name of the deployment; default: the profile's name")
     model: ModelReference | None = Field(
         default=None,
         description="a model's name, a folder, a model file, or owner/name[@revision] on the hub",
     )
     drafter: Name | Literal["none"] | None = Field(
-        default=None, description="a model's name, or its method (mtp)"
+        default=None, description="name or method (`mtp`) of a drafter; `none`: no speculative decoding"
     )
     drafter_tokens: int | None = Field(
-        default=None, ge=1, le=16, description="a step; null: as the drafter has it"
+        default=None, ge=1, le=16, description="drafted tokens a step; default: the drafter's own number"
     )
-    engine: Name | None = None
+    engine: Name | None = Field(default=None, description="release of vLLM; default: the profile's engine")
     image: ImageReference | None = Field(
-        default=None, description="in place of the engine's, for a mirror or a pin"
+        default=None, description="image of the engine, in a mirror or pinned by digest"
     )
     gateway_image: ImageReference | None = Field(
-        default=None, description="in place of nginx's, for a mirror or a pin"
+        default=None, description="image of nginx, in a mirror or pinned by digest"
     )
     gateway: Literal["nginx", "off"] | None = Field(
         default=None,
-        description="of the process runtime; null: as the deployment has it, nginx at its first start if installed",
+        description="process runtime only; default: nginx if it was installed at the deployment's first start",
     )
     gpu_driver: Literal["nvidia", "cdi"] | None = Field(
         default=None,
-        description="how docker gives a container its GPUs; null: by the nvidia runtime, else by CDI",
+        description="how docker gives a container its GPUs; default: the nvidia runtime, else CDI",
     )
     publish: Publish = Field(default_factory=Publish)
-    serve: Serve = Field(default_factory=dict)
-    environment: dict[EnvironmentName, str | None] = Field(default_factory=dict)
+    serve: Serve = Field(
+        default_factory=dict,
+        description="options of `vllm serve` without the dashes; null removes an option of the profile",
+    )
+    environment: dict[EnvironmentName, str | None] = Field(
+        default_factory=dict,
+        description="variables that vLLM or a library reads; null removes a variable of the profile",
+    )
     container: ContainerChanges = Field(default_factory=ContainerChanges)
-    startup_timeout_s: int | None = Field(default=None, ge=1, le=MAX_SECONDS)
+    startup_timeout_s: int | None = Field(
+        default=None,
+        ge=1,
+        le=MAX_SECONDS,
+        description="seconds without progress after which a start has failed; default: the profile's",
+    )
     allow_unsafe: tuple[str, ...] = Field(
         default=(),
-        description="settings, as in container.network, that may give up a protection (docs/safety.md)",
+        description="settings that may disable a protection, such as `container.network`",
     )
 
 
