@@ -122,7 +122,7 @@ def render(
     Kubernetes manifests. root: the folder on that host that holds models/, cache/ and patches/. Raises
     BadInputError.
     """
-    files = _render.PlanFiles(_render.plan_for_folders(choice, root, None, report))
+    files = _render.plan_files(choice, root, None, report)
     texts = {
         "compose": files.compose,
         "gateway": files.gateway,

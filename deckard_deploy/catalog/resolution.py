@@ -21,6 +21,7 @@ from deckard_deploy.catalog.specs import (
     HardwareProfile,
     ModelSpec,
     Publish,
+    Replicas,
     Serve,
     rank_count,
 )
@@ -52,6 +53,8 @@ class Resolved:
     notes: tuple[str, ...] = ()
     gateway: Literal["nginx", "off"] | None = None
     gpu_driver: Literal["nvidia", "cdi"] | None = None
+    replicas: Replicas | None = None
+    role: Literal["engine", "replica"] = "engine"  # planning/replicas.py
     asked: str = ""  # what the user has asked for, before the catalog's settings: JSON, to be compared
 
 
@@ -73,6 +76,10 @@ def resolve(
     """
     if compatibility:
         _check_compatibility(compatibility, deployment, profile)
+        if deployment.replicas is not None:
+            raise BadInputError(
+                f"--compat {compatibility.name} is the line of one engine: take --replicas out"
+            )
     _check_publish(deployment.publish)
     base = compatibility or profile
     model = model or library.model(deployment.model or base.model)
@@ -97,6 +104,7 @@ def resolve(
     _check_options(schema, serve, model)
     _check_ranks(serve, model, drafter)
     _check_gpus(serve, profile)
+    _check_replicas(deployment, profile, engine, serve)
     notes = _check_environment(schema, environment, engine, profile, users=deployment.environment)
     if not compatibility:
         notes += refuse_known_faults(Parts(profile, model, drafter, engine, serve, environment))
@@ -120,6 +128,7 @@ def resolve(
         notes=notes,
         gateway=deployment.gateway,
         gpu_driver=deployment.gpu_driver,
+        replicas=deployment.replicas,
     )
 
 
@@ -417,19 +426,51 @@ def _check_options(schema: OptionSchema, serve: Serve, model: ModelSpec) -> None
 
 
 def _check_gpus(serve: Serve, profile: HardwareProfile) -> None:
-    """Raise BadInputError when a unified machine, whose GPU cannot be multiplied, has fewer GPUs than ranks.
-
-    For other machines `doctor` counts the GPUs that are there.
-    """
-    hardware = profile.hardware
+    """Raise BadInputError when a machine of this kind has fewer GPUs than ranks; `doctor` counts this machine's."""
+    most = most_gpus(profile)
     ranks = rank_count(serve)
-    if hardware.memory != "unified" or ranks <= hardware.gpu_count:
+    if most is None or ranks <= most:
         return
-    sizes = [f"--{name} {serve[name]}" for name in PARALLEL_OPTIONS if serve.get(name, 1) != 1]
     raise BadInputError(
-        f"{' '.join(sizes)} needs {ranks} GPUs, and {profile.name} has {hardware.gpu_count}",
+        f"{_sizes(serve)} needs {ranks} GPUs, and {profile.name} has {most}",
         hint="one deployment on each machine",
     )
+
+
+def most_gpus(profile: HardwareProfile) -> int | None:
+    """Return the most GPUs that a machine of the profile has; None: not known, or it computes without."""
+    hardware = profile.hardware
+    if hardware.gpu_count == 0:
+        return None
+    return hardware.gpu_count if hardware.memory == "unified" else hardware.machine_gpus
+
+
+def _sizes(serve: Serve) -> str:
+    return " ".join(f"--{name} {serve[name]}" for name in PARALLEL_OPTIONS if serve.get(name, 1) != 1)
+
+
+def _check_replicas(
+    deployment: Deployment, profile: HardwareProfile, engine: EngineSpec, serve: Serve
+) -> None:
+    """Raise BadInputError for replicas without a front, and for more than a machine of the profile has GPUs for."""
+    count = deployment.replicas
+    if count is None:
+        return
+    if deployment.gateway == "off":
+        raise BadInputError(f"--replicas {count} needs nginx in front, and gateway is off")
+    if deployment.container.network == "host" or profile.container.network == "host":
+        raise BadInputError(f"--replicas {count}: on the host's network the engines would have one port")
+    if count == "all" and not engine.gpu:
+        raise BadInputError(
+            f"--replicas all counts GPUs, and {engine.name} uses none", hint="a number: --replicas 2"
+        )
+    most, ranks = most_gpus(profile), rank_count(serve)
+    if isinstance(count, int) and engine.gpu and most is not None and count * ranks > most:
+        each = f" of {ranks} GPUs ({_sizes(serve)})" if ranks > 1 else ""
+        raise BadInputError(
+            f"--replicas {count}{each} needs {count * ranks} GPUs, and a machine of {profile.name} has {most}",
+            hint=f"--replicas {most // ranks}" if most > ranks else "leave --replicas out",
+        )
 
 
 def _check_ranks(serve: Serve, model: ModelSpec, drafter: ModelSpec | None) -> None:

@@ -48,6 +48,8 @@ Restart: TypeAlias = Annotated[
 ]
 Serve: TypeAlias = dict[str, JsonValue]  # the engine's option schema knows the names
 PARALLEL_OPTIONS = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
+MAX_REPLICAS = 64
+Replicas: TypeAlias = Annotated[int, Field(ge=1, le=MAX_REPLICAS)] | Literal["all"]
 Environment: TypeAlias = dict[EnvironmentName, str]
 # github distribution/reference, reference.go: domain, path, tag, digest.
 _DOMAIN = r"(localhost|[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+)(:[0-9]+)?|[A-Za-z0-9-]+:[0-9]+"
@@ -83,6 +85,14 @@ class Hardware(Spec):
     architecture: Literal["amd64", "arm64", "any"]
     compute_capability: str | None = Field(description="for example '12.1'; null without a GPU")
     gpu_count: int = Field(ge=0)
+    machine_gpus: int | None = Field(
+        default=None,
+        ge=1,
+        exclude_if=lambda value: (
+            value is None
+        ),  # what an earlier version has recorded of a profile stays equal
+        description="the most GPUs that a machine of this kind has, for --replicas; null: not known",
+    )
     memory: Literal["unified", "discrete", "host"]
     memory_gib: float | None = Field(
         gt=0, le=1e6, description="GiB per GPU, or of the whole machine when unified"
@@ -363,6 +373,10 @@ class Deployment(Spec):
         default=None, ge=1, le=16, description="drafted tokens a step; default: the drafter's own number"
     )
     engine: Name | None = Field(default=None, description="release of vLLM; default: the profile's engine")
+    replicas: Replicas | None = Field(
+        default=None,
+        description="equal engines behind one front, each with GPUs of its own; all: as many as the GPUs allow",
+    )
     image: ImageReference | None = Field(
         default=None, description="image of the engine, in a mirror or pinned by digest"
     )

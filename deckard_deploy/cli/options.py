@@ -18,6 +18,7 @@ _SETTINGS = {
     "model": "model",
     "drafter": "drafter",
     "engine": "engine",
+    "replicas": "replicas",
     "name": "name",
     "image": "image",
     "address": "publish.address",
@@ -37,6 +38,18 @@ class FiniteRange(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number.", param, ctx)
         return number
+
+
+class ReplicaCount(click.IntRange):
+    """A number of replicas, or `all`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
+        """Return the number or "all". Raises click.BadParameter."""
+        if value == "all":
+            return "all"
+        if not str(value).isdecimal():
+            self.fail(f"{value!r} is neither a number nor 'all'.", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 def choice_options(command: Command) -> Command:
@@ -137,6 +150,12 @@ _DEPLOYMENT_OPTIONS = (
         "--engine",
         shell_complete=catalog_names("engines"),
         help="vLLM release and runtime; `engines` lists them.",
+    ),
+    click.option(
+        "--replicas",
+        metavar="N|all",
+        type=ReplicaCount(min=1),
+        help="Equal engines behind one front, each with GPUs of its own.",
     ),
     click.option("--image", help="The engine's image under another name, for example in a mirror."),
     click.option(

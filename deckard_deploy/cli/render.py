@@ -82,8 +82,8 @@ def plan_options(command: Command) -> Command:
     @functools.wraps(command)
     def with_plan(*, choice: Choice, root: str, models_dir: str | None, locked: bool, **more: Any) -> None:
 
-        plan = operations.render.plan_for_folders(choice, root, models_dir, TERMINAL, locked=locked)
-        command(files=operations.render.PlanFiles(plan, root), **more)
+        files = operations.render.plan_files(choice, root, models_dir, TERMINAL, locked=locked)
+        command(files=files, **more)
 
     decorated: Command = with_plan
     for option in reversed(_OPTIONS):

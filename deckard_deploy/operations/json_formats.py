@@ -123,6 +123,26 @@ class SpeedJson(Part):
     drafter: DraftingJson | None
 
 
+class MemberJson(Part):
+    """A replica: its deployment, the hash of its plan, its GPUs by id, and the port that only this tool may use."""
+
+    deployment: str
+    plan: str
+    gpus: list[str]
+    port: int
+
+
+class GroupJson(Part):
+    """Replicas and their front. front: the hash of its plan. tokens_per_s: of so many sequences in all replicas."""
+
+    count: int
+    base_url: str
+    front: str
+    members: list[MemberJson]
+    kv_cache_tokens: int | None
+    tokens_per_s: dict[str, float]
+
+
 class PlanJson(Part):
     """The plan of `up`. current: the hash of the running release. drafter_measured: the record of `bench spec`."""
 
@@ -134,6 +154,7 @@ class PlanJson(Part):
     drafter_measured: dict[str, Any] | None
     api_limits: list[str]
     plan: LaunchPlan
+    replicas: GroupJson | None = None
 
 
 class StatusJson(Part):

@@ -10,6 +10,7 @@ from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.catalog.specs import Generated
 from deckard_deploy.errors import DoesNotFitError, EnvironmentUnfitError, IntegrityError
 from deckard_deploy.operations.choice import resolve_choice
+from deckard_deploy.operations.host import quick_host_facts
 from deckard_deploy.operations.locked import apply_lock, require_locked
 from deckard_deploy.operations.models import folder_of
 from deckard_deploy.operations.options import Choice
@@ -22,6 +23,7 @@ from deckard_deploy.planning.memory.parts import EarlierStart, HostMeasurements,
 from deckard_deploy.planning.memory.settings import GIB, UnknownMemoryError
 from deckard_deploy.planning.plan import CdiGpus, LaunchPlan
 from deckard_deploy.planning.planner import HostPaths, build_plan
+from deckard_deploy.planning.replicas import as_front, replica_choice, replica_name, shares
 from deckard_deploy.running.layout import StateDir, state_directory
 from deckard_deploy.running.releases import Releases
 from deckard_deploy.system import docker_info
@@ -49,11 +51,19 @@ class HostPlan(NamedTuple):
     memory: MemoryPlan | Unknown
 
 
+class GroupPlan(NamedTuple):
+    """Equal engines on this host, and the plan of their front."""
+
+    resolved: Resolved
+    front: LaunchPlan
+    replicas: tuple[HostPlan, ...]
+
+
 class PlanView(NamedTuple):
     """The values that `plan` shows.
 
-    current: the plan of the current release. changes: from it to this plan. fitting: changes that would make
-    it fit. drafter: the last record of `bench spec` with this drafter.
+    planned: with replicas the first of them. current: the plan of the current release. changes: from it to this plan.
+    fitting: changes that would make it fit. drafter: the last record of `bench spec` with this drafter.
     """
 
     planned: HostPlan
@@ -61,6 +71,7 @@ class PlanView(NamedTuple):
     changes: list[str]
     fitting: tuple[MemoryChange, ...]
     drafter: "SpecRecord | None"
+    group: GroupPlan | None = None
 
 
 def view_plan(choice: Choice, state_dir: Path | None, report: Reporter, *, locked: bool = False) -> PlanView:
@@ -70,17 +81,36 @@ def view_plan(choice: Choice, state_dir: Path | None, report: Reporter, *, locke
     """
     directory = state_directory(state_dir)
     resolved = resolve_choice(choice, report, directory)
-    current = current_plan(directory, resolved.name)
-    planned = plan_with_memory(resolved, directory, current)
+    group = plan_group(resolved, directory) if resolved.replicas is not None else None
+    current = current_plan(directory, group.replicas[0].plan.deployment if group else resolved.name)
+    planned = group.replicas[0] if group else plan_with_memory(resolved, directory, current)
     if locked:
         require_locked(planned.resolved, planned.plan)
     return PlanView(
+        group=group,
         planned=planned,
         current=current,
         changes=changes_to(planned.plan, current),
         fitting=changes_that_fit(planned),
         drafter=measured_drafter(planned.resolved, directory),
     )
+
+
+def plan_group(resolved: Resolved, directory: StateDir) -> GroupPlan:
+    """Return the plans of the replicas on this host, and of their front. Nothing is created.
+
+    A replica that exists keeps its port. Raises BadInputError, EnvironmentUnfitError.
+    """
+    here = len(quick_host_facts().gpus) if resolved.engine.gpu else 0
+    replicas = []
+    for share in shares(resolved, here or None):
+        current = current_plan(directory, replica_name(resolved.name, share.number))
+        port = current.port if current and current.port != resolved.publish.port else None
+        one = replica_choice(resolved, share, port=port)
+        replicas.append(plan_with_memory(one, directory, current))
+    behind = replace(resolved, gateway="nginx", environment={})
+    front = as_front(plan_for_host(behind, directory, None))
+    return GroupPlan(resolved, front, tuple(replicas))
 
 
 def plan_for_host(resolved: Resolved, directory: StateDir, current: LaunchPlan | None) -> LaunchPlan:

@@ -1,6 +1,7 @@
 """`render`: the plan of another host, with the folders it has there."""
 
 import re
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
@@ -12,17 +13,18 @@ from deckard_deploy.operations.patches import with_needed_patches
 from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.planning.planner import HostPaths, build_plan
-from deckard_deploy.rendering.compose import render_compose
-from deckard_deploy.rendering.gateway import render_gateway
+from deckard_deploy.planning.replicas import as_front, replica_choice, shares
+from deckard_deploy.rendering.compose import render_compose, render_compose_group, replica_servers
+from deckard_deploy.rendering.gateway import Member, render_gateway, render_replicas
 from deckard_deploy.rendering.kubernetes import ANY_CLUSTER, Cluster, render_kubernetes
 from deckard_deploy.rendering.shell import render_command, render_run
 from deckard_deploy.rendering.systemd import render_unit
 
 
-def plan_for_folders(
+def plan_files(
     choice: Choice, root: str, models_dir: str | None, report: Reporter, *, locked: bool = False
-) -> LaunchPlan:
-    """Return the plan of a host that keeps models/, cache/ and patches/ in `root`.
+) -> "PlanFiles":
+    """Return the files of the plan of a host that keeps models/, cache/ and patches/ in `root`.
 
     models_dir: another folder of the weights. locked: refuse every part that ./deckard.lock lacks.
     Raises BadInputError, IntegrityError.
@@ -38,10 +40,19 @@ def plan_for_folders(
         patches=folder / "patches",
         deployments=folder / "deployments",
     )
-    plan = apply_lock(with_needed_patches(build_plan(resolved, paths), resolved, paths.patches))
-    if locked:
-        require_locked(resolved, plan)
-    return plan
+    choices = [resolved]
+    if resolved.replicas is not None:
+        choices = [replica_choice(resolved, share) for share in shares(resolved)]
+    plans = []
+    for one in choices:
+        plan = apply_lock(with_needed_patches(build_plan(one, paths), one, paths.patches))
+        if locked:
+            require_locked(one, plan)
+        plans.append(plan)
+    if resolved.replicas is None:
+        return PlanFiles(plans[0], root)
+    front = as_front(apply_lock(build_plan(replace(resolved, gateway="nginx"), paths)))
+    return PlanFiles(front, root, tuple(plans))
 
 
 def absolute(path: str, option: str, *, home: bool) -> PurePosixPath:
@@ -60,9 +71,13 @@ class PlanFiles(NamedTuple):
 
     plan: LaunchPlan
     root: str = "/srv/deckard"
+    replicas: tuple[LaunchPlan, ...] = ()
 
     def compose(self) -> str:
         """Return compose.yaml. Raises BadInputError for an engine without an image."""
+        if self.replicas:
+            _require_image(self.replicas[0])
+            return render_compose_group(self.plan, self.replicas)
         _require_image(self.plan)
         return render_compose(self.plan)
 
@@ -72,10 +87,14 @@ class PlanFiles(NamedTuple):
             raise BadInputError(
                 f"the plan of {self.plan.deployment} has no gateway", hint="deckard-deploy render compose"
             )
+        if self.replicas:
+            members = [Member(server) for server in replica_servers(self.replicas)]
+            return render_gateway(self.plan, replicas=render_replicas(members, self.replicas[0]))
         return render_gateway(self.plan)
 
     def command(self) -> str:
-        """Return the `vllm serve` line."""
+        """Return the `vllm serve` line. Raises BadInputError for replicas."""
+        self._require_one_engine("command")
         return render_command(self.plan)
 
     def unit(self, *, program: str, state_dir: str | None) -> str:
@@ -93,6 +112,7 @@ class PlanFiles(NamedTuple):
 
     def run(self) -> str:
         """Return the `docker run` line. Raises BadInputError for a plan that needs a second container."""
+        self._require_one_engine("run")
         _require_image(self.plan)
         if self.plan.gateway and (self.plan.gateway.exposed or self.plan.gateway.tls):
             asked = "--expose" if self.plan.gateway.exposed else "TLS"
@@ -101,12 +121,19 @@ class PlanFiles(NamedTuple):
             )
         return render_run(self.plan)
 
+    def _require_one_engine(self, what: str) -> None:
+        if self.replicas:
+            raise BadInputError(
+                f"render {what} is for one engine: take --replicas out", hint="deckard-deploy render compose"
+            )
+
     def cluster(self, **settings: Any) -> Cluster:
         """Return what a cluster has, with the folder of the plan's paths."""
         return Cluster(root=str(PurePosixPath(self.root)), **settings)
 
     def kubernetes(self, cluster: Cluster = ANY_CLUSTER) -> str:
         """Return the Kubernetes manifests. Raises BadInputError for a plan that Kubernetes cannot run."""
+        self._require_one_engine("k8s")
         _require_image(self.plan)
         try:
             text = render_kubernetes(self.plan, cluster)

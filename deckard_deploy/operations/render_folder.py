@@ -174,6 +174,10 @@ def machine_settings(folder: Path) -> dict[str, str]:
 
 def _plan(choice: Choice, report: Reporter, *, locked: bool) -> tuple[Resolved, LaunchPlan]:
     resolved = resolve_choice(choice, report)
+    if resolved.replicas is not None:
+        raise BadInputError(
+            "render all is for one engine: take --replicas out", hint="deckard-deploy render compose"
+        )
     if resolved.compatibility:
         raise BadInputError(f"--compat {choice.compat} is a launch line of your own, not a folder")
     if resolved.engine.runtime != "docker":

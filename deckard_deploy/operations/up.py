@@ -90,6 +90,10 @@ def prepare(choice: Choice, directory: StateDir, report: Reporter, options: UpOp
 
 def _planned(choice: Choice, directory: StateDir, report: Reporter, *, locked: bool) -> HostPlan:
     resolved = resolve_choice(choice, report, directory)
+    if resolved.replicas is not None:
+        raise BadInputError(
+            f"--replicas {resolved.replicas}: `up` starts one engine", hint="deckard-deploy render compose"
+        )
     planned = plan_with_memory(resolved, directory, current_plan(directory, resolved.name))
     plan = planned.plan
     report.say(f"plan     {plan.hash}: {plan.model} on {plan.profile}, {plan.engine}")

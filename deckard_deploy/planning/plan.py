@@ -150,6 +150,13 @@ class LaunchPlan(PlanPart):
     container_port: int
     startup_timeout_s: int
     compatibility: str | None = None
+    role: Literal["engine", "replica", "front"] = Field(
+        default="engine", exclude_if=lambda role: role == "engine"
+    )
+    """replica: one of equal engines, which its front and this tool alone use. front: their nginx, without an engine.
+
+    Left out of the plan of any other engine, which keeps the hash that it had before there were replicas.
+    """
     given_up: tuple[str, ...] = ()
     """Settings that disable a protection (catalog.safety)."""
 

@@ -70,6 +70,8 @@ def build_plan(resolved: Resolved, paths: HostPaths = DEFAULT_PATHS) -> LaunchPl
     Raises BadInputError for publish settings that need a missing gateway, and for wrong GPU ids.
     """
     in_container = resolved.engine.runtime == "docker"
+    if resolved.role == "replica":  # two engines that compile at the same time share no cache
+        paths = paths._replace(caches=paths.caches / resolved.name)
     publish = resolved.publish
     kept = resolved.compatibility
     port = _engine_port(resolved)
@@ -105,6 +107,7 @@ def build_plan(resolved: Resolved, paths: HostPaths = DEFAULT_PATHS) -> LaunchPl
         container_port=port,
         startup_timeout_s=resolved.startup_timeout_s,
         compatibility=kept.name if kept else None,
+        role=resolved.role,
         given_up=resolved.disabled_protections,
     )
 
@@ -332,7 +335,7 @@ def _reserved_gpus(resolved: Resolved) -> Gpus | ChosenGpus | None:
     ranks = rank_count(resolved.serve)
     chosen = resolved.environment.get(VISIBLE_GPUS)
     if chosen is not None:
-        return ChosenGpus(ids=_parse_gpu_ids(chosen, ranks))
+        return ChosenGpus(ids=parse_gpu_ids(chosen, ranks))
     # A unified machine has one GPU, and gets `all` as on the model card. On a machine with eight GPUs `all` would
     # reserve seven too many: reserve one per rank.
     if hardware.memory == "unified":
@@ -340,7 +343,7 @@ def _reserved_gpus(resolved: Resolved) -> Gpus | ChosenGpus | None:
     return Gpus(count=max(hardware.gpu_count, ranks))
 
 
-def _parse_gpu_ids(text: str, ranks: int) -> tuple[str, ...]:
+def parse_gpu_ids(text: str, ranks: int) -> tuple[str, ...]:
     """Parse CUDA_VISIBLE_DEVICES as CUDA does: a container can be given certain GPUs in no other way.
 
     Raises BadInputError for other values, and for fewer GPUs than `ranks`.

@@ -1,6 +1,7 @@
 """Render compose.yaml from a LaunchPlan. The text is parsed back and must equal its model."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -18,7 +19,10 @@ PRIVATE = "private"
 PUBLIC = "public"
 # Without an address on the bridge: on an `internal` network a container reaches all addresses of the host by
 # the bridge's own address (docker 20.10; docs.docker.com/engine/network/drivers/bridge, "Options").
-_NO_HOST_ACCESS = {"com.docker.network.bridge.inhibit_ipv4": "true"}
+_PRIVATE_NETWORK = {
+    "internal": True,
+    "driver_opts": {"com.docker.network.bridge.inhibit_ipv4": "true"},
+}
 # Threads count too: compiling on a machine with 224 cores starts some thousands.
 PIDS_LIMIT = 8192
 # exec: vLLM compiles code into this folder and loads it. mode=1777: the container has no other users.
@@ -35,16 +39,38 @@ def render_compose(plan: LaunchPlan, *, launch_id: str | None = None) -> str:
     title = f"{plan.model} on {plan.profile}, {plan.engine}"
     if plan.compatibility:
         title += f", kept as the {plan.compatibility} has it"
+    return _checked_text(model, plan, title=title, engines=[Engine(SERVICE, plan, _patch_command(plan))])
+
+
+class Engine(NamedTuple):
+    """An engine's service, its plan, and the command that builds its patched files."""
+
+    service: str
+    plan: LaunchPlan
+    patch_command: str
+
+
+def _checked_text(model: dict[str, Any], plan: LaunchPlan, *, title: str, engines: list[Engine]) -> str:
     template = environment().get_template("compose.yaml.j2")
-    text = template.render(
-        model=model, plan=plan, version=__version__, title=title, patch_command=_patch_command(plan)
-    )
+    text = template.render(model=model, plan=plan, version=__version__, title=title, engines=engines)
     # `render` must be quick: PyYAML's C parser, where libyaml is installed.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     parsed = _undouble_dollars(yaml.load(text, Loader=loader))  # noqa: S506  both safe
     if parsed != model:
         raise AssertionError(f"compose.yaml of plan {plan.hash} does not mean what its model says")
     return text
+
+
+def render_compose_group(front: LaunchPlan, replicas: Sequence[LaunchPlan]) -> str:
+    """Return the compose file of replicas and their front. Raises AssertionError as `render_compose`."""
+    model = group_model(front, replicas)
+    first = replicas[0]
+    title = f"{len(replicas)} x {first.model} on {first.profile}, {first.engine}"
+    engines = [
+        Engine(_replica_service(number), plan, _patch_command(plan))
+        for number, plan in enumerate(replicas, start=1)
+    ]
+    return _checked_text(model, front, title=title, engines=engines)
 
 
 def _patch_command(plan: LaunchPlan) -> str:
@@ -64,18 +90,57 @@ def compose_model(plan: LaunchPlan, *, launch_id: str | None = None) -> dict[str
     compose-spec: services, ports, volumes in long form.
     """
     service = _engine_service(plan, launch_id)
-    model: dict[str, Any] = {
-        # compose allows no dot in a project's name
-        "name": f"deckard-{plan.deployment.replace('.', '_')}",
-        "services": {SERVICE: {key: value for key, value in service.items() if value is not None}},
-    }
+    model: dict[str, Any] = {"name": _project(plan), "services": {SERVICE: _without_none(service)}}
     if plan.gateway:
         model["services"][GATEWAY] = _gateway_service(plan, plan.gateway)
-        model["networks"] = {PRIVATE: {"internal": True, "driver_opts": _NO_HOST_ACCESS}, PUBLIC: {}}
+        model["networks"] = {PRIVATE: _PRIVATE_NETWORK, PUBLIC: {}}
     return model
 
 
-def _engine_service(plan: LaunchPlan, launch_id: str | None) -> dict[str, Any]:
+def group_model(front: LaunchPlan, replicas: Sequence[LaunchPlan]) -> dict[str, Any]:
+    """Return the compose file of replicas and their front as plain data, before `$` is doubled.
+
+    Each engine is on a network that only the front shares: one does not reach another. Raises ValueError for a front
+    without a gateway.
+    """
+    if front.gateway is None:
+        raise ValueError(f"{front.deployment} has no gateway")
+    services, networks = {}, {}
+    for number, plan in enumerate(replicas, start=1):
+        network = f"{PRIVATE}-{number}"
+        service = _engine_service(plan) | {"networks": [network]}
+        services[_replica_service(number)] = _without_none(service)
+        networks[network] = _PRIVATE_NETWORK
+    gateway = _gateway_service(front, front.gateway)
+    gateway |= {"networks": [*networks, PUBLIC], "depends_on": list(services)}
+    return {
+        "name": _project(front),
+        "services": {**services, GATEWAY: gateway},
+        "networks": {**networks, PUBLIC: {}},
+    }
+
+
+def replica_servers(replicas: Sequence[LaunchPlan]) -> list[str]:
+    """Return the addresses of replicas on the networks of their compose file."""
+    return [
+        f"{_replica_service(number)}:{plan.container_port}" for number, plan in enumerate(replicas, start=1)
+    ]
+
+
+def _replica_service(number: int) -> str:
+    return f"{SERVICE}-{number}"
+
+
+def _project(plan: LaunchPlan) -> str:
+    """Return the project's name, in which compose allows no dot."""
+    return f"deckard-{plan.deployment.replace('.', '_')}"
+
+
+def _without_none(service: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in service.items() if value is not None}
+
+
+def _engine_service(plan: LaunchPlan, launch_id: str | None = None) -> dict[str, Any]:
     """Return the engine's service; absent keys are None."""
     arguments = plan.launched(launch_id).arguments if launch_id else plan.arguments
     container = plan.container

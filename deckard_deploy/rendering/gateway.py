@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from deckard_deploy import __version__
@@ -96,12 +97,45 @@ def refusals(served_name: str) -> tuple[Refusal, ...]:
     )
 
 
-def render_gateway(plan: LaunchPlan, *, in_pod: bool = False) -> str:
+class Member(NamedTuple):
+    """A replica in the front's list. server: `unix:…` or `host:port`. out: it gets no requests now."""
+
+    server: str
+    out: bool = False
+
+
+def render_replicas(members: Sequence[Member], engine: LaunchPlan) -> str:
+    """Return what the front knows of its replicas: their addresses, and the model, by the plan of one of them.
+
+    max_fails: after one request that a replica has failed to take it is left out for two seconds, and only then.
+    """
+    lines = [f"    server {each.server} max_fails=1 fail_timeout=2s{' down' * each.out};" for each in members]
+    servers = "\n".join(lines)
+    return "\n".join(
+        (
+            f"upstream replicas {{\n    zone replicas 256k;\n    least_conn;\n{servers}\n}}",
+            f"upstream replica_of_key {{\n    zone replica_of_key 256k;\n    hash $client consistent;\n{servers}\n}}",
+            _model_map(engine),
+        )
+    )
+
+
+def _model_map(plan: LaunchPlan) -> str:
+    model = _model(plan)
+    listed = json.dumps({"object": "list", "data": [model]})
+    return (
+        'map $request $model {\n    default "";\n'
+        f"    \"~^[A-Z]+ /v1/models/?(\\?[^ ]*)? \" '{listed}';\n"
+        f"    \"~^[A-Z]+ /v1/models/[^ ]\" '{json.dumps(model)}';\n}}"
+    )
+
+
+def render_gateway(plan: LaunchPlan, *, in_pod: bool = False, replicas: str | None = None) -> str:
     """Return the configuration. Raises ValueError for a plan without a gateway.
 
     In the process runtime nginx runs in the deployment's folder, and this file is in a release's folder two
     levels below. in_pod: the engine shares the loopback address with nginx, and every client is on another
-    machine.
+    machine. replicas: of a front, as `render_replicas` returns it; None: a file in the gateway's folder.
     """
     gateway = plan.gateway
     if gateway is None:
@@ -116,11 +150,17 @@ def render_gateway(plan: LaunchPlan, *, in_pod: bool = False) -> str:
         upstream = f"unix:{SOCKET}:"
     model = _model(plan)
     answers = refusals(plan.served_name)
+    front = plan.role == "front"
+    routes = [*ROUTES, _model_route(plan)]
+    if front:  # the figures of one replica are not those of all
+        routes = [route for route in routes if route.path != "/metrics"]
     template = environment().get_template("nginx.conf.j2")
     return template.render(
         title="The gateway in front of vLLM",
         version=__version__,
-        routes=[route._replace(path=re.escape(route.path)) for route in (*ROUTES, _model_route(plan))],
+        routes=[route._replace(path=re.escape(route.path)) for route in routes],
+        front=front,
+        replicas=replicas,
         model=json.dumps(model),
         model_list=json.dumps({"object": "list", "data": [model]}),
         refusals=answers,
@@ -131,7 +171,7 @@ def render_gateway(plan: LaunchPlan, *, in_pod: bool = False) -> str:
         scratch=scratch,
         listen=listen,
         upstream=upstream,
-        resolver="127.0.0.11" if in_container and not in_pod else None,
+        resolver="127.0.0.11" if in_container and not in_pod and not front else None,
         exposed=gateway.exposed or in_pod,
         tls=gateway.tls,
         own=OWN_KEY,

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from deckard_deploy import api
+
 COMPOSE = sorted((Path(__file__).parents[2] / "compose").glob("*.yaml"))
 
 
@@ -18,6 +20,13 @@ def accepted(command: list[str], text: str) -> tuple[bool, str]:
 @pytest.mark.parametrize("path", COMPOSE, ids=lambda path: path.stem)
 def test_compose_accepts_rendered_file(path: Path) -> None:
     ok, said = accepted(["docker", "compose", "-f", "-", "config", "-q"], path.read_text(encoding="utf-8"))
+    assert ok, said
+
+
+@pytest.mark.docker
+def test_compose_accepts_eight_replicas() -> None:
+    text = api.render(api.Choice(profile="b200", settings=("replicas=8",)))
+    ok, said = accepted(["docker", "compose", "-f", "-", "config", "-q"], text)
     assert ok, said
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from deckard_deploy.cli.screens import memory, speed
+from deckard_deploy.cli.screens import memory, replicas, speed
 from deckard_deploy.cli.screens.layout import INDENT, WIDTH, wrapped
 from deckard_deploy.operations.plan import PlanView
 from deckard_deploy.planning.arguments import option_lines
@@ -40,6 +40,7 @@ def view_json(view: PlanView) -> dict[str, Any]:
         "drafter_measured": speed.measured_json(view.drafter),
         "api_limits": list(view.planned.resolved.engine.api_limits),
         "plan": plan.model_dump(mode="json"),
+        "replicas": replicas.group_json(view.group) if view.group else None,
     }
 
 
@@ -59,6 +60,8 @@ def print_plan(view: PlanView, *, explain: bool, full: bool) -> None:
     lines += memory.memory_lines(view.planned.memory, view.fitting, limit=resolved.model.context_limit)
     lines += speed.speed_lines(resolved)
     lines += speed.measured_lines(view.drafter)
+    if view.group:
+        lines += replicas.group_lines(view.group)
     if explain:
         lines += memory.explained(view.planned.memory)
         lines += speed.explained(resolved)

@@ -25,6 +25,7 @@ SCREENS = {
         *["--set", "disable-hybrid-kv-cache-manager=true"],
     ],
     "b200": [*PATCHED, "--profile", "b200"],
+    "b200-replicas": [*PATCHED, "--profile", "b200", "--replicas", "8"],
     "b200-256k": [*PATCHED, "--profile", "b200", "--set", "max-model-len=262144"],
     "rtx-5090": [*PATCHED, "--profile", "rtx-5090"],
     "rtx-5090-doubtful": [*PATCHED, "--profile", "rtx-5090", "--set", "max-model-len=131072"],

@@ -4,7 +4,7 @@ import pytest
 
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.operations.options import Choice
-from deckard_deploy.operations.render import PlanFiles, absolute, plan_for_folders
+from deckard_deploy.operations.render import PlanFiles, absolute, plan_files
 from deckard_deploy.operations.reporting import SILENT
 from deckard_deploy.planning.plan import LaunchPlan
 
@@ -12,7 +12,7 @@ from deckard_deploy.planning.plan import LaunchPlan
 def planned(
     profile: str, *settings: str, root: str = "/srv/deckard", models: str | None = None
 ) -> LaunchPlan:
-    return plan_for_folders(Choice(profile=profile, settings=settings), root, models, SILENT)
+    return plan_files(Choice(profile=profile, settings=settings), root, models, SILENT).plan
 
 
 def kubernetes(files: PlanFiles) -> str:

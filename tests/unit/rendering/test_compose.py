@@ -13,9 +13,17 @@ from deckard_deploy.catalog import library
 from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment
 from deckard_deploy.operations.patches import with_needed_patches
-from deckard_deploy.planning.plan import CdiGpus, ChosenGpus
+from deckard_deploy.planning.plan import CdiGpus, ChosenGpus, LaunchPlan
 from deckard_deploy.planning.planner import build_plan
-from deckard_deploy.rendering.compose import PIDS_LIMIT, compose_model, render_compose
+from deckard_deploy.planning.replicas import as_front, replica_choice, shares
+from deckard_deploy.rendering.compose import (
+    PIDS_LIMIT,
+    compose_model,
+    render_compose,
+    render_compose_group,
+    replica_servers,
+)
+from tests.support.sample_choices import choice
 from tests.support.sample_plans import PROFILES, built_in, with_text
 
 AWKWARD = [
@@ -178,3 +186,36 @@ def test_only_root_nginx_names_its_user() -> None:
     assert "-g" not in compose_model(plan)["services"]["gateway"]["command"]
     rootless = plan.model_copy(update={"gateway": plan.gateway.model_copy(update={"user": "0:0"})})
     assert compose_model(rootless)["services"]["gateway"]["command"][-2:] == ["-g", "user root root;"]
+
+
+def group(count: int) -> tuple[LaunchPlan, list[LaunchPlan]]:
+    resolved = choice("b200", f"replicas={count}")
+    return as_front(build_plan(resolved)), [
+        build_plan(replica_choice(resolved, share)) for share in shares(resolved)
+    ]
+
+
+def test_eight_replicas_have_own_gpu_cache_and_network_and_one_front() -> None:
+    model = yaml.safe_load(render_compose_group(*group(8)))
+    engines = {name: service for name, service in model["services"].items() if name != "gateway"}
+    devices = [service["deploy"]["resources"]["reservations"]["devices"][0] for service in engines.values()]
+    assert [device["device_ids"] for device in devices] == [[str(number)] for number in range(8)]
+    written = [
+        volume["source"]
+        for service in engines.values()
+        for volume in service["volumes"]
+        if not volume["read_only"]
+    ]
+    assert len(written) == len(set(written)) > 0
+    networks = [service["networks"] for service in engines.values()]
+    assert networks == [[f"private-{number}"] for number in range(1, 9)]
+    assert all(model["networks"][name]["internal"] for (name,) in networks)
+    gateway = model["services"]["gateway"]
+    assert gateway["depends_on"] == list(engines)
+    assert gateway["networks"] == [*(name for (name,) in networks), "public"]
+    assert [name for name, service in model["services"].items() if "ports" in service] == ["gateway"]
+
+
+def test_front_asks_services_of_its_compose_file() -> None:
+    _, replicas = group(2)
+    assert replica_servers(replicas) == ["vllm-1:8000", "vllm-2:8000"]
