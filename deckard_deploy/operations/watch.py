@@ -40,10 +40,11 @@ def run(selection: Selection, report: Reporter, *, interval_s: float, deadline_s
     deployment = select_deployment(selection)
     directory, name = deployment
     with exclusive_watch(directory.deployment(name)):
-        daemon, guard = DaemonConnection(), MemoryGuard(report)
+        daemon = DaemonConnection()
+        canary = CompletionCanary(directory, deadline_s, MemoryGuard(report), report)
         watch = Watch(
             directory.deployment(name),
-            canary=CompletionCanary(directory, deadline_s, guard, report),
+            canary=canary,
             say=report.say,
             daemon_ended=lambda context: daemon.has_ended(lambda: _endpoint(context)),
         )
@@ -61,14 +62,14 @@ def run(selection: Selection, report: Reporter, *, interval_s: float, deadline_s
                 asked = time.monotonic()
                 report_damage_of(deployment, report)
             if goes_on:
-                _rest(interval_s, guard)
+                _rest(interval_s, canary)
     report.say(f"stopped  {name}: nothing is left to watch")
 
 
-def _rest(interval_s: float, guard: MemoryGuard) -> None:
+def _rest(interval_s: float, canary: "CompletionCanary") -> None:
     """Wait for the next round, which begins immediately when memory runs out."""
     until = time.monotonic() + interval_s
-    while not guard.shortage() and time.monotonic() < until:
+    while not canary.shortage() and time.monotonic() < until:
         time.sleep(min(1.0, max(0.0, until - time.monotonic())))
 
 
@@ -97,13 +98,18 @@ class CompletionCanary:
         self._guard = guard
         self._report = report
         self._tokens: Mapping[int, float] = {}
+        self._unified = False
+
+    def shortage(self) -> str | None:
+        """Return why the engine has to be stopped now; None where the machine does not freeze for want of memory."""
+        return self._guard.shortage() if self._unified else None
 
     def __call__(self, release: Release) -> Canary:
         """Probe the release once."""
         call = BackgroundCall(lambda: self._ask(release))
-        unified = is_unified(release.plan)
+        self._unified = is_unified(release.plan)
         while True:
-            shortage = self._guard.shortage() if unified else None
+            shortage = self.shortage()
             if shortage:  # guard: F69
                 return Canary(answered=False, detail=shortage, final=True, cure="stop")
             found = call.answer(1.0)

@@ -80,6 +80,16 @@ ALERTS = (
         needs_gateway=True,
     ),
     Alert(
+        name="GatewayOpen",
+        severity="warning",
+        # Open is how a gateway without keys starts; what is reported is that it was not open before.
+        query="deckard_gateway_open == 1 and min_over_time(deckard_gateway_open[1h]) == 0",
+        duration="0m",
+        summary="every program of this machine is served without a key; within the last hour a key was needed",
+        command="deckard-deploy keys list; deckard-deploy keys add NAME: from then on a key is needed",
+        needs_gateway=True,
+    ),
+    Alert(
         name="CacheFull",
         severity="warning",
         query=f"avg_over_time(vllm:kv_cache_usage_perc[5m]) > {FULL_CACHE}"

@@ -63,6 +63,7 @@ def stuck(writing: str, running: str, waiting: str) -> dict[str, str]:
     }
 
 
+OPEN = f'deckard_gateway_open{{{OF_DEPLOYMENT},job="gateway"}}'
 NGINX_UP = f'up{{{OF_DEPLOYMENT},job="gateway"}}'
 PROMPTS = f"vllm:prompt_tokens_total{{{ENGINE}}}"
 UP, STARTED = f"up{{{MINE}}}", f"process_start_time_seconds{{{MINE}}}"
@@ -97,6 +98,10 @@ CASES = (
     AlertCase("GatewayDown", "down for two minutes", {NGINX_UP: "1x4 0x16"}, "4m", {"job": "gateway"}),
     AlertCase("GatewayDown", "one scrape missed", {NGINX_UP: "1x4 0 1x20"}, "2m"),
     AlertCase("GatewayDown", "the engine is down, not nginx", {NGINX_UP: "1x40", UP: "0x40"}, "8m"),
+    AlertCase("GatewayOpen", "keys were needed before", {OPEN: "0x40 1x20"}, "12m", {"job": "gateway"}),
+    AlertCase("GatewayOpen", "open from the start", {OPEN: "1x60"}, "12m"),
+    AlertCase("GatewayOpen", "a key was made", {OPEN: "1x20 0x40"}, "12m"),
+    AlertCase("GatewayOpen", "opened long ago", {OPEN: "0x20 1x300"}, "75m"),
     AlertCase("CacheFull", "full and thrown out", cache("0.97x80", "0+1x80"), "15m", OF_ENGINE),
     AlertCase("CacheFull", "full, nobody thrown out", cache("0.97x80", "4x80"), "15m"),
     AlertCase("CacheFull", "thrown out once, then room", cache("0.97x8 0.3x80", "0+1x8 8x80"), "15m"),

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -20,6 +21,8 @@ from deckard_deploy.operations.monitoring import gateway_credentials
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.rendering.monitoring import MonitoringSettings, render_monitoring
 from deckard_deploy.running.layout import StateDir
+from deckard_deploy.running.process.supervision import server_tag
+from deckard_deploy.system.processes import processes_with_variable
 from tests.e2e.conftest import Tool
 from tests.e2e.prometheus import ask
 from tests.e2e.terminal import Terminal
@@ -145,6 +148,12 @@ def test_bench_notices_other_requests(home: Path) -> None:
     assert any(requests_in_flight(plan_of(home), DeploymentRef(StateDir(home), NAME)) for _ in range(10))
 
 
+def engine_core(home: Path) -> int:
+    """Return the process that computes, a child of the API server."""
+    found = processes_with_variable(server_tag(StateDir(home).deployment(NAME).folder))
+    return next(each.pid for each in found if b"EngineCore" in Path(f"/proc/{each.pid}/cmdline").read_bytes())
+
+
 def rendered(home: Path, folder: Path) -> dict[str, str]:
     plan = plan_of(home)
     texts = render_monitoring(
@@ -190,6 +199,8 @@ def prometheus(home: Path, tmp_path: Path) -> Iterator[tuple[int, dict[str, str]
     if shutil.which("prometheus") is None and not os.environ.get("CI"):
         pytest.skip("prometheus is not installed")
     texts, port = rendered(home, tmp_path), free_port()
+    rules = tmp_path / "prometheus" / "rules.yml"
+    rules.write_text(rules.read_text().replace("[5m]", "[30s]"))
     config = tmp_path / "prometheus" / "prometheus.yml"
     command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={tmp_path / 'data'}"]
     with subprocess.Popen(
@@ -197,6 +208,22 @@ def prometheus(home: Path, tmp_path: Path) -> Iterator[tuple[int, dict[str, str]
     ) as process:
         yield port, texts
         process.terminate()
+
+
+def test_frozen_engine_is_reported(load: Load, prometheus: tuple[int, dict[str, str]], home: Path) -> None:
+    """A slice of `python -m tests.campaigns.alerts events`, with 30 s in place of the rules' five minutes."""
+    port, _ = prometheus
+    stalled = 'ALERTS{alertname="Stalled"}'
+    eventually(lambda: ask(port, "rate(vllm:generation_tokens_total[30s]) > 0"), 90)
+    assert ask(port, stalled) == []
+    core = engine_core(home)
+    os.kill(core, signal.SIGSTOP)
+    try:
+        eventually(lambda: ask(port, stalled), 110)
+    finally:
+        os.kill(core, signal.SIGCONT)
+    eventually(lambda: ask(port, stalled) == [], 90)
+    assert load.is_alive()
 
 
 def test_prometheus_scrapes_and_loads_rules(

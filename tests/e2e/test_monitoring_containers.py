@@ -9,9 +9,7 @@ import json
 import os
 import secrets
 import subprocess
-import tarfile
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +31,7 @@ from deckard_deploy.rendering.monitoring import (
     render_monitoring,
 )
 from tests.e2e.prometheus import ask
+from tests.e2e.prometheus import make_image as make_prometheus
 from tests.support.docker_deployment import IMAGE, DockerDeployment, deployment_in, docker, make_image
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
@@ -42,27 +41,11 @@ PROMETHEUS = "deckard-deploy-test/prometheus:local"
 PAGE = Path(__file__).parents[1] / "unit" / "measuring" / "pages" / "vllm-0.19.1.txt"
 
 
-def make_prometheus() -> None:
-    """An image of this machine's Prometheus and the libraries that it names."""
-    binary = Path("/usr/bin/prometheus")
-    listed = subprocess.run(["ldd", binary], capture_output=True, text=True, check=True).stdout.split()
-    archive = BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        for file in (str(binary), *(word for word in listed if word.startswith("/"))):
-            tar.add(Path(file).resolve(), arcname=file)
-        for folder in ("prometheus", "tmp"):
-            made = tarfile.TarInfo(folder)
-            made.type, made.mode = tarfile.DIRTYPE, 0o755
-            tar.addfile(made)
-    command = ["docker", "import", "--change", f'ENTRYPOINT ["{binary}"]', "-", PROMETHEUS]
-    subprocess.run(command, input=archive.getvalue(), check=True, capture_output=True)
-
-
 @pytest.fixture
 def deployments(tmp_path: Path) -> Iterator[list[DockerDeployment]]:
     """Two deployments whose containers serve the recorded page of a real vLLM."""
     make_image(tmp_path)
-    make_prometheus()
+    make_prometheus(PROMETHEUS)
     (tmp_path / "metrics").write_bytes(PAGE.read_bytes())
     with contextlib.ExitStack() as stack:
         names = [f"{letter}{secrets.token_hex(3)}" for letter in "xy"]

@@ -70,8 +70,10 @@ def test_memory_below_the_floor_ends_the_wait(
     plan = plan.model_copy(update={"arguments": (*plan.arguments, "--data-parallel-size", "2")})
     release = fake.proven(plan)
     began = time.monotonic()
-    canary = canary_of(fake, 100 if cure == "stop" else 2, available)(release)
+    asks = canary_of(fake, 100 if cure == "stop" else 2, available)
+    canary = asks(release)
     assert (canary.answered, canary.cure) == (False, cure)
+    assert bool(asks.shortage()) is (cure == "stop")  # between two rounds, too
     assert time.monotonic() - began < 50
     if cure == "stop":
         assert canary.detail.startswith("100 MiB of memory are available, and below 512 MiB")
