@@ -3,7 +3,8 @@
 
 python scripts/record_terminal.py docs/up.svg -- ./deckard up --profile cpu
 
-The picture plays the screens in the time that they took; a wait of more than `LONGEST_S` is shortened to that.
+The picture plays the screens in the time that they took. A wait of more than `LONGEST_S` is shortened to that, and
+changes within `SHORTEST_S` are one screen.
 """
 
 import argparse
@@ -22,7 +23,8 @@ import pyte
 
 COLUMNS, ROWS = 100, 22
 CELL_WIDTH, LINE_HEIGHT, MARGIN = 8.43, 18, 16
-LONGEST_S = 2.0
+LONGEST_S = 1.0
+SHORTEST_S = 1.0
 LAST_S = 8.0
 COLOURS = {"green": "#3fb950", "red": "#f85149", "brown": "#d29922", "cyan": "#39c5cf", "blue": "#58a6ff"}
 
@@ -89,8 +91,13 @@ def record(command: list[str]) -> list[Screen]:
                     break
                 stream.feed(data)
             rows = rows_of(terminal)
-            if rows != screens[-1].rows:
-                screens.append(Screen(time.monotonic() - started, rows))
+            at_s = time.monotonic() - started
+            if rows == screens[-1].rows:
+                continue
+            if at_s - screens[-1].at_s < SHORTEST_S and len(screens) > 1:
+                screens[-1] = Screen(screens[-1].at_s, rows)
+            else:
+                screens.append(Screen(at_s, rows))
     if process.returncode:
         sys.exit(f"error: the command ended with exit code {process.returncode}")
     return screens
