@@ -2,7 +2,14 @@
 
 from typing import NamedTuple
 
-from deckard_deploy.catalog.specs import EngineSpec, Environment, HardwareProfile, ModelSpec, Serve
+from deckard_deploy.catalog.specs import (
+    EngineSpec,
+    Environment,
+    HardwareProfile,
+    ModelSpec,
+    Serve,
+    task_of,
+)
 from deckard_deploy.errors import BadInputError
 
 # Of 0.29.0, in which this kernel comes before the one that computes in FP4: on a GB10 decoding was 17 to 24 % slower
@@ -27,6 +34,7 @@ def refuse_known_faults(parts: Parts) -> tuple[str, ...]:
     """Return notes on what may go wrong. Raises BadInputError for what is known to."""
     _refuse_nvfp4_cache(parts)
     _refuse_slow_kernel(parts)
+    _refuse_open_embeddings(parts)
     notes = (_long_requests(parts), _expandable_segments(parts))
     return tuple(note for note in notes if note)
 
@@ -63,6 +71,17 @@ def _refuse_slow_kernel(parts: Parts) -> None:
             f"{engine.name}: vLLM {engine.vllm_version} takes a slow kernel for NVFP4 on this GPU "
             "(vllm-project/vllm issue 55397)",
             hint=f"--set environment.VLLM_DISABLED_KERNELS={_SLOW_KERNEL}, or vLLM 0.30.0 or later",
+        )
+
+
+def _refuse_open_embeddings(parts: Parts) -> None:
+    """Raise BadInputError for an endpoint of vectors on a release that is open to CVE-2026-93592, of negative ids."""
+    task = task_of(parts.serve.get("runner"), parts.serve.get("convert"))
+    if task != "generate" and not parts.engine.is_at_least("0.28.0"):
+        raise BadInputError(
+            f"{parts.engine.name}: the route of embeddings of vLLM {parts.engine.vllm_version} is open to "
+            "CVE-2026-93592",
+            hint="--engine NAME with 0.28.0 or later: deckard-deploy engines list",
         )
 
 

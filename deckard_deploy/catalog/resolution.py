@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
+from math import ceil
 from typing import Any, Literal
 
 from pydantic import JsonValue
@@ -24,6 +25,7 @@ from deckard_deploy.catalog.specs import (
     Replicas,
     Serve,
     rank_count,
+    task_of,
 )
 from deckard_deploy.catalog.translation import migrate_options
 from deckard_deploy.errors import BadInputError
@@ -98,6 +100,8 @@ def resolve(
         )
         environment = _merge(safety.safe_environment(schema), profile.environment, deployment.environment)
         serve, environment = migrate_options(engine.option_schema, serve, environment)
+    if not compatibility:
+        serve = _with_pooling_share(serve, profile, model, deployment)
     container = _container(base.container, deployment)
     _check_parts(profile, model, engine)
     _check_gateway(deployment, engine)
@@ -112,7 +116,7 @@ def resolve(
     if not compatibility:
         _check_safety(disabled, serve, deployment)
     return Resolved(
-        name=deployment.name or profile.name,
+        name=deployment.name or _default_name(profile, serve),
         profile=profile,
         model=model,
         drafter=drafter,
@@ -130,6 +134,33 @@ def resolve(
         gpu_driver=deployment.gpu_driver,
         replicas=deployment.replicas,
     )
+
+
+def _default_name(profile: HardwareProfile, serve: Serve) -> str:
+    """Return the name of a deployment that has none: the profile's, with the task of one that stands next to a chat."""
+    task = task_of(serve.get("runner"), serve.get("convert"))
+    if task == "generate":
+        return profile.name
+    return f"{profile.name[:57]}-{task}"
+
+
+# GiB of a GPU for an engine of vectors, next to its weights: 6.7 for the engine (planning/memory/parts.py, the upper
+# end), and 2 for a KV cache, which few such models have (a choice).
+_POOLING_GIB = 8.7
+
+
+def _with_pooling_share(
+    serve: Serve, profile: HardwareProfile, model: ModelSpec, deployment: Deployment
+) -> Serve:
+    """Return the options with a small share of the GPU for an engine of vectors; the profile's is for a chat model."""
+    name = "gpu-memory-utilization"
+    memory_gib = profile.hardware.memory_gib
+    if task_of(serve.get("runner"), serve.get("convert")) == "generate" or memory_gib is None:
+        return serve
+    if name in deployment.serve or name in model.serve:
+        return serve
+    share = (model.size_gb * 1e9 / 2**30 + _POOLING_GIB) / memory_gib
+    return {**serve, name: min(0.9, ceil(100 * share) / 100)}
 
 
 def _check_publish(publish: Publish) -> None:

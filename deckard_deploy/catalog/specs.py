@@ -163,6 +163,20 @@ def rank_count(serve: Serve) -> int:
     return ranks
 
 
+# What an engine serves: text, vectors of texts, or how well a document answers a query.
+Task: TypeAlias = Literal["generate", "embed", "score"]
+
+
+def task_of(runner: JsonValue, convert: JsonValue) -> Task:
+    """Return the task of an engine with these values of `--runner` and `--convert`; None: not given.
+
+    A conversion alone selects the pooling runner (0.32.0, config/model.py, _get_runner_type).
+    """
+    if runner != "pooling" and convert not in ("embed", "classify"):
+        return "generate"
+    return "score" if convert == "classify" else "embed"
+
+
 class HardwareProfile(Spec):
     """A kind of machine, and the settings that serve a 4-bit Gemma 4 well on it."""
 

@@ -29,6 +29,7 @@ def connect(client: str | None, *, selection: Selection, key_name: str | None, c
         return
     chosen = operations.connect.client(client)
     endpoint, access = operations.connect.endpoint_of(selection, TERMINAL)
+    operations.connect.require_task(client, endpoint)
     for note in operations.connect.notes(chosen, endpoint, key_name):
         say(note)
     if check:

@@ -42,5 +42,5 @@ def up(  # noqa: PLR0913  one for each option
     started = time.monotonic()
     plan = operations.up.up(choice, state_dir, TERMINAL, options).plan
     took = clock(time.monotonic() - started)
-    say(f"took     {took}; try: deckard-deploy chat --name {plan.deployment} 'Hello?'")
+    say(f"took     {took}; try: {operations.deployments.example_command(plan)}")
     click.echo(plan.base_url)

@@ -18,6 +18,7 @@ from deckard_deploy.operations.deployments import (
     DeploymentRef,
     observed_plan,
     open_deployment,
+    require_text,
     up_command,
 )
 from deckard_deploy.operations.gateway import credentials
@@ -42,11 +43,12 @@ def current_release(deployment: DeploymentRef) -> Release:
 def running_endpoint(deployment: DeploymentRef, report: Reporter) -> tuple[LaunchPlan, Endpoint]:
     """Return the running plan, and the endpoint at which its Python reaches vLLM.
 
-    Raises BadInputError when nothing runs, or behind a certificate that cannot be checked;
-    EnvironmentUnfitError.
+    Raises BadInputError when nothing runs, for one that answers with no text, or behind a certificate that cannot be
+    checked; EnvironmentUnfitError.
     """
     with open_deployment(deployment.directory, deployment.name, report) as context:
         plan, _ = observed_plan(deployment, context)
+        require_text(plan, "bench")
         refuse_foreign_certificate(plan)
         python = context.runtimes[plan.runtime].python(plan)
     environment = {name: os.environ[name] for name in _PASSED if name in os.environ}

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 import requests
 
 from deckard_deploy.errors import BadInputError, NetworkError
-from deckard_deploy.operations.deployments import running_plan, select_deployment
+from deckard_deploy.operations.deployments import require_text, running_plan, select_deployment
 from deckard_deploy.operations.gateway import credentials
 from deckard_deploy.operations.options import Selection
 from deckard_deploy.operations.reporting import Reporter
@@ -37,9 +37,10 @@ class Delta(NamedTuple):
 
 
 def chat_endpoint(selection: Selection, report: Reporter) -> ChatEndpoint:
-    """Return the running endpoint. Raises BadInputError when nothing runs."""
+    """Return the running endpoint. Raises BadInputError when nothing runs, or what runs answers with no text."""
     deployment = select_deployment(selection)
     plan = running_plan(deployment, report)
+    require_text(plan, "chat")
     return ChatEndpoint(plan.base_url, plan.served_name, credentials(plan, deployment.directory))
 
 

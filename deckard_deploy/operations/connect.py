@@ -8,8 +8,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 import requests
 
+from deckard_deploy.catalog.specs import Task
 from deckard_deploy.errors import BadInputError, NetworkError
-from deckard_deploy.operations.deployments import running_plan, select_deployment
+from deckard_deploy.operations.deployments import ANSWERS, running_plan, select_deployment
 from deckard_deploy.operations.gateway import credentials
 from deckard_deploy.operations.options import Selection
 from deckard_deploy.operations.reporting import Reporter
@@ -36,6 +37,7 @@ class Endpoint(NamedTuple):
     certificate: str | None
     needs_key: bool
     vllm_version: str
+    task: Task = "generate"
 
     @property
     def root(self) -> str:
@@ -52,13 +54,17 @@ Body: TypeAlias = dict[str, Any]
 
 
 class Client(NamedTuple):
-    """A client: what it is, its configuration, and the request that it makes."""
+    """A client: what it is, its configuration, and the request that it makes.
+
+    tasks: of the endpoints that it is for.
+    """
 
     about: str
     configuration: Callable[[Endpoint], str]
     path: str
     body: Callable[[Endpoint], Body]
     agent: bool = False
+    tasks: tuple[Task, ...] = ("generate",)
 
 
 def endpoint_of(selection: Selection, report: Reporter) -> tuple[Endpoint, EndpointCredentials]:
@@ -76,6 +82,7 @@ def endpoint_of(selection: Selection, report: Reporter) -> tuple[Endpoint, Endpo
         certificate=str(Path(gateway.folder) / CERTIFICATE) if gateway and self_signed else None,
         needs_key=gateway is not None and (gateway.exposed or closed),
         vllm_version=plan.vllm_version,
+        task=plan.task,
     )
     return found, credentials(plan, deployment.directory)
 
@@ -85,6 +92,16 @@ def client(name: str) -> Client:
     if name not in CLIENTS:
         raise BadInputError(f"no client is called {name[:40]!r}; known: {', '.join(CLIENTS)}")
     return CLIENTS[name]
+
+
+def require_task(name: str, endpoint: Endpoint) -> None:
+    """Raise BadInputError if the client is for another kind of endpoint."""
+    if endpoint.task not in client(name).tasks:
+        usable = [other for other, known in CLIENTS.items() if endpoint.task in known.tasks]
+        raise BadInputError(
+            f"{endpoint.model} answers with {ANSWERS[endpoint.task][0]}, which {name} does not ask for",
+            hint=f"deckard-deploy connect {' or '.join(usable)}",
+        )
 
 
 def notes(chosen: Client, endpoint: Endpoint, key_name: str | None) -> Iterator[str]:
@@ -167,12 +184,16 @@ _TOOL_SCHEMA = {"type": "object", "properties": {"path": {"type": "string"}}, "r
 
 
 def _curl(endpoint: Endpoint) -> str:
+    body = {"model": endpoint.model, "messages": [{"role": "user", "content": _PROMPT}]}
+    return _curl_command(endpoint, "/chat/completions", body)
+
+
+def _curl_command(endpoint: Endpoint, path: str, body: Body) -> str:
     trust = f" --cacert {endpoint.certificate}" if endpoint.certificate else ""
     header = f' \\\n  -H "Authorization: Bearer {endpoint.key}"' if endpoint.needs_key else ""
-    body = json.dumps({"model": endpoint.model, "messages": [{"role": "user", "content": _PROMPT}]})
     return (
-        f"curl{trust} {endpoint.base_url}/chat/completions{header} \\\n"
-        f"  -H 'Content-Type: application/json' \\\n  -d '{body}'\n"
+        f"curl{trust} {endpoint.base_url}{path}{header} \\\n"
+        f"  -H 'Content-Type: application/json' \\\n  -d '{json.dumps(body)}'\n"
     )
 
 
@@ -312,6 +333,32 @@ def _open_webui(endpoint: Endpoint) -> str:
 """
 
 
+def _embedding(endpoint: Endpoint) -> Body:
+    return {"model": endpoint.model, "input": ["a first text", "and another"]}
+
+
+def _embeddings(endpoint: Endpoint) -> str:
+    head = _openai_python(endpoint).partition("answer = ")[0]
+    return f"""{head}answer = client.embeddings.create(
+    model="{endpoint.model}", input=["a first text", "and another"], encoding_format="float"
+)
+print([len(found.embedding) for found in answer.data])
+"""
+
+
+def _reranking(endpoint: Endpoint) -> Body:
+    return {
+        "model": endpoint.model,
+        "query": "a question",
+        "documents": ["a first text", "and another"],
+        "top_n": 2,
+    }
+
+
+def _rerank(endpoint: Endpoint) -> str:
+    return _curl_command(endpoint, "/rerank", _reranking(endpoint))
+
+
 CHAT = "/v1/chat/completions"
 CLIENTS = {
     "curl": Client("a request from the shell", _curl, CHAT, _chat),
@@ -325,4 +372,14 @@ CLIENTS = {
     "opencode": Client("opencode: opencode.json", _opencode, CHAT, _chat_with_tool, agent=True),
     "codex": Client("Codex: ~/.codex/config.toml", _codex, "/v1/responses", _response, agent=True),
     "open-webui": Client("Open WebUI: a compose file", _open_webui, CHAT, _chat_streamed),
+    "embeddings": Client(
+        "vectors with OpenAI's library for Python",
+        _embeddings,
+        "/v1/embeddings",
+        _embedding,
+        tasks=("embed",),
+    ),
+    "rerank": Client(
+        "scores of documents from the shell", _rerank, "/v1/rerank", _reranking, tasks=("embed", "score")
+    ),
 }

@@ -4,8 +4,10 @@ import functools
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from types import MappingProxyType
 from typing import NamedTuple
 
+from deckard_deploy.catalog.specs import Task
 from deckard_deploy.errors import BadInputError, EnvironmentUnfitError, IntegrityError
 from deckard_deploy.operations.engine import installed_program
 from deckard_deploy.operations.gateway import ensure_gateway_files
@@ -158,6 +160,33 @@ def refuse_other_docker(releases: Releases, report: Reporter) -> None:
         raise EnvironmentUnfitError(
             f"{name} was started by the docker daemon at {recorded}, and {selected} is selected now",
             hint=f"deckard-deploy down --name {name}, which goes to the first; or: unset DOCKER_HOST DOCKER_CONTEXT",
+        )
+
+
+# What an endpoint answers with, and the client of `connect` to start with.
+ANSWERS: Mapping[Task, tuple[str, str]] = MappingProxyType(
+    {
+        "generate": ("texts", "openai-python"),
+        "embed": ("vectors", "embeddings"),
+        "score": ("scores", "rerank"),
+    }
+)
+
+
+def example_command(plan: LaunchPlan) -> str:
+    """Return a command that uses the endpoint."""
+    if plan.task == "generate":
+        return f"deckard-deploy chat --name {plan.deployment} 'Hello?'"
+    return f"deckard-deploy connect {ANSWERS[plan.task][1]} --check --name {plan.deployment}"
+
+
+def require_text(plan: LaunchPlan, verb: str) -> None:
+    """Raise BadInputError if the deployment answers with vectors or scores, which the verb cannot use."""
+    answer, example = ANSWERS[plan.task]
+    if plan.task != "generate":
+        raise BadInputError(
+            f"{plan.deployment} answers with {answer}, and {verb} needs texts",
+            hint=f"deckard-deploy connect {example} --name {plan.deployment}",
         )
 
 

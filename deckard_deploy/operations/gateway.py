@@ -11,7 +11,7 @@ from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.errors import BadInputError, EnvironmentUnfitError
 from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.planning.plan import LaunchPlan
-from deckard_deploy.rendering.gateway import ROUTES
+from deckard_deploy.rendering.gateway import routes_of
 from deckard_deploy.running.deploy import DeploymentContext
 from deckard_deploy.running.gateway import files
 from deckard_deploy.running.gateway.keys import Keys, access_version
@@ -90,7 +90,7 @@ def report_exposure(plan: LaunchPlan, directory: StateDir, report: Reporter) -> 
     report.say(f"exposed  {plan.base_url} to every machine that reaches {plan.address}; keys: {names}")
     if plan.gateway.image:
         report.say("         docker publishes the port past ufw's rules")
-    open_routes = [path for _, path, _ in ROUTES if path != "/metrics"]
+    open_routes = [path for _, path, _ in routes_of(plan.task) if path != "/metrics"]
     report.say(f"         open: {', '.join(open_routes)}; nothing else")
     fingerprint = files.fingerprint(plan)
     if fingerprint:

@@ -38,6 +38,7 @@ def probe(release: Release, *, directory: StateDir, timeout_s: float = 120.0) ->
         plan.base_url,
         launch_id=launch.launch_id if launch else "",
         served_name=plan.served_name,
+        task=plan.task,
         access=credentials(plan, directory),
         timeout_s=timeout_s,
     )
@@ -52,6 +53,7 @@ def probe_ranks(
         readiness.probe_rank,
         release.plan.base_url,
         launch_id=launch.launch_id if launch else "",
+        task=release.plan.task,
         access=credentials(release.plan, directory),
         timeout_s=timeout_s,
     )
@@ -98,7 +100,8 @@ def wait_until_ready(
             f"it answered until it had drafted much: {answers[-1].detail}",
             hint="deckard-deploy up --drafter none",
         )
-    report_damage(plan, directory, report)
+    if plan.task == "generate":
+        report_damage(plan, directory, report)
     memory = planned.get(plan.hash)
     report.say(f"ready    after {clock(ready.elapsed_s)}{kv_cache_line(ready.facts, memory)}")
     measured = memory_line(ready.facts, memory) if memory else ""

@@ -76,7 +76,9 @@ def _rest(interval_s: float, canary: "CompletionCanary") -> None:
 def report_damage_of(deployment: DeploymentRef, report: Reporter) -> None:
     """Report the damage of the release that runs. Nothing is asked while none does."""
     with contextlib.suppress(BadInputError):
-        report_damage(running_plan(deployment, report), deployment.directory, report)
+        plan = running_plan(deployment, report)
+        if plan.task == "generate":
+            report_damage(plan, deployment.directory, report)
 
 
 def _endpoint(context: DeploymentContext) -> str | None:

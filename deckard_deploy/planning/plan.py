@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from deckard_deploy.catalog.specs import PARALLEL_OPTIONS, Container
+from deckard_deploy.catalog.specs import PARALLEL_OPTIONS, Container, Task, task_of
 
 
 class PlanPart(BaseModel):
@@ -226,6 +226,11 @@ class LaunchPlan(PlanPart):
             model=model if isinstance(model, str) else None,
             num_speculative_tokens=tokens if isinstance(tokens, int) else None,
         )
+
+    @property
+    def task(self) -> Task:
+        """What the endpoint serves."""
+        return task_of(self.option("runner"), self.option("convert"))
 
     @property
     def ranks(self) -> int:

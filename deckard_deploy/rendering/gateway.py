@@ -2,10 +2,11 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from deckard_deploy import __version__
+from deckard_deploy.catalog.specs import Task
 from deckard_deploy.planning.gateway import FOLDER, PORT, SOCKET
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.rendering.templates import environment
@@ -24,19 +25,33 @@ class Route(NamedTuple):
 
 
 READ, POST = ("GET", "HEAD"), ("POST",)
+# The routes of a task; the engine serves each of them under its own path.
 # Without /v1/responses/ID: vLLM stores no responses unless VLLM_ENABLE_RESPONSES_API_STORE is set (0.19.1
 # envs.py:1471, "may cause a memory leak"). /v1/messages: vllm/entrypoints/anthropic/api_router.py, both releases.
-ROUTES = (
-    Route(POST, "/v1/chat/completions", "/v1/chat/completions"),
-    Route(POST, "/v1/completions", "/v1/completions"),
-    Route(POST, "/v1/responses", "/v1/responses"),
-    Route(POST, "/v1/messages", "/v1/messages"),
-    Route(POST, "/v1/messages/count_tokens", "/v1/messages/count_tokens"),
+# Vectors also score: vLLM compares those of query and document (entrypoints/pooling/__init__.py of 0.19.1 and
+# entrypoints/pooling/utils.py of 0.32.0, enable_scoring_api).
+TASK_ROUTES: Mapping[Task, tuple[str, ...]] = {
+    "generate": (
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/responses",
+        "/v1/messages",
+        "/v1/messages/count_tokens",
+    ),
+    "embed": ("/v1/embeddings", "/v1/rerank", "/v1/score"),
+    "score": ("/v1/rerank", "/v1/score"),
+}
+_COMMON_ROUTES = (
     Route(READ, "/v1/models", "/v1/models"),
     Route(READ, "/v1/health/live", "live"),
     Route(READ, "/v1/health/ready", "/health"),
     Route(("GET",), "/metrics", "/metrics"),
 )
+
+
+def routes_of(task: Task) -> tuple[Route, ...]:
+    """Return the routes of an endpoint with this task."""
+    return (*(Route(POST, path, path) for path in TASK_ROUTES[task]), *_COMMON_ROUTES)
 
 
 class Refusal(NamedTuple):
@@ -66,10 +81,10 @@ class Refusal(NamedTuple):
         return json.dumps({"type": "error", "error": error})
 
 
-def refusals(served_name: str) -> tuple[Refusal, ...]:
+def refusals(served_name: str, task: Task = "generate") -> tuple[Refusal, ...]:
     """Return every answer of the gateway itself that is no success."""
     bad, server = "invalid_request_error", "server_error"
-    routes = ", ".join(route.path for route in ROUTES if route.methods == POST)
+    routes = ", ".join(TASK_ROUTES[task])
     no_key = "no API key was sent: send Authorization: Bearer KEY, x-api-key: KEY or api-key: KEY"
     down = "the model is loading, or its engine has stopped: try again in a few seconds"
     return (
@@ -149,9 +164,9 @@ def render_gateway(plan: LaunchPlan, *, in_pod: bool = False, replicas: str | No
         folder, scratch, listen = "../../gateway", "gateway", endpoint(plan)
         upstream = f"unix:{SOCKET}:"
     model = _model(plan)
-    answers = refusals(plan.served_name)
+    answers = refusals(plan.served_name, plan.task)
     front = plan.role == "front"
-    routes = [*ROUTES, _model_route(plan)]
+    routes = [*routes_of(plan.task), _model_route(plan)]
     if front:  # the figures of one replica are not those of all
         routes = [route for route in routes if route.path != "/metrics"]
     template = environment().get_template("nginx.conf.j2")

@@ -16,7 +16,7 @@ from deckard_deploy.startup.background_call import BackgroundCall
 from deckard_deploy.startup.diagnosis import Diagnosis, diagnose
 from deckard_deploy.startup.observation import Observation
 from deckard_deploy.startup.phases import Facts, Phase, PhaseTracker, Progress
-from deckard_deploy.startup.readiness import Outcome, Readiness
+from deckard_deploy.startup.readiness import REFUSES, Outcome, Readiness
 
 POLL_S = 0.1
 RETRY_S = 1.0  # between probes of a server that listens but gives no usable answer
@@ -29,13 +29,15 @@ HINTS = {
     Outcome.KEY_REFUSED: (
         "the server wants another API key than this launch was given; deckard-deploy down, then: deckard-deploy up"
     ),
-    Outcome.CANNOT_CHAT: "it refuses a plain question; deckard-deploy verify, and deckard-deploy logs --failed",
+    **dict.fromkeys(
+        REFUSES, "it refuses a plain question; deckard-deploy verify, and deckard-deploy logs --failed"
+    ),
     Outcome.NOT_ANSWERING: (
         "it answers a plain question with nothing; deckard-deploy verify, and deckard-deploy logs --failed"
     ),
 }
 # Outcomes whose cause the engine's log may name.
-LOGGED = frozenset({Outcome.CANNOT_CHAT, Outcome.NOT_ANSWERING})
+LOGGED = REFUSES | {Outcome.NOT_ANSWERING}
 
 
 class StartedEngine(Protocol):

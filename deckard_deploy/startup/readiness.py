@@ -1,4 +1,4 @@
-"""Readiness of a launch: our own launch answers, and it generates text.
+"""Readiness of a launch: our own launch answers, with a text, a vector or a score.
 
 vLLM does not listen before its engine is ready (entrypoints/openai/api_server.py:543 binds, uvicorn listens
 at the end), so a refused connection means loading. `/health` is not asked: it answers 200 while a worker is
@@ -7,16 +7,18 @@ dead, and another server may hold the port.
 
 import functools
 import json
+import math
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 import requests
 import urllib3.exceptions as urllib3
 
+from deckard_deploy.catalog.specs import Task
 from deckard_deploy.startup.background_call import BackgroundCall
 from deckard_deploy.system.http import ANONYMOUS, EndpointCredentials, session
 
@@ -43,10 +45,13 @@ class Outcome(StrEnum):
     KEY_REFUSED = "key refused"
     CANNOT_CHAT = "cannot chat"
     """Our launch refuses a plain question, as it does without a chat template."""
+    CANNOT_EMBED = "cannot embed"
+    CANNOT_SCORE = "cannot score"
     ENGINE_DEAD = "engine dead"
 
 
-FINAL = frozenset({Outcome.OTHER_SERVER, Outcome.KEY_REFUSED, Outcome.CANNOT_CHAT, Outcome.ENGINE_DEAD})
+REFUSES = frozenset({Outcome.CANNOT_CHAT, Outcome.CANNOT_EMBED, Outcome.CANNOT_SCORE})
+FINAL = frozenset({Outcome.OTHER_SERVER, Outcome.KEY_REFUSED, Outcome.ENGINE_DEAD}) | REFUSES
 
 
 @dataclass(frozen=True)
@@ -67,59 +72,74 @@ class Readiness:
         return self.outcome in FINAL
 
 
-def probe(
+def probe(  # noqa: PLR0913  each is a part of one question
     base_url: str,
     *,
     launch_id: str,
     served_name: str,
+    task: Task = "generate",
     access: EndpointCredentials = ANONYMOUS,
     timeout_s: float = 120.0,
 ) -> Readiness:
-    """Ask `base_url` (ending in /v1) once: both names are listed, then one chat completion has text in it.
+    """Ask `base_url` (ending in /v1) once: both names are listed, then the question of the task has an answer.
 
-    timeout_s: limit of the completion. The first one compiles kernels, 25 to 30 s on a DGX Spark. The list of
+    timeout_s: limit of the answer. The first one compiles kernels, 25 to 30 s on a DGX Spark. The list of
     models has at most LIST_TIMEOUT_S.
 
     Never raises because of a server's behaviour. Uses no proxy and follows no redirect.
     """
     list_s = min(LIST_TIMEOUT_S, timeout_s)
     call = BackgroundCall(
-        functools.partial(_probe, base_url, (launch_id, served_name), access, (list_s, timeout_s))
+        functools.partial(
+            _probe, base_url, (launch_id, served_name), QUESTIONS[task], access, (list_s, timeout_s)
+        )
     )
     # The timeouts of the sockets apply to each piece that arrives; this one applies to the whole.
     late = Readiness(Outcome.NOT_ANSWERING, f"no end of an answer at {base_url}", timed_out=True)
     return call.answer(list_s + timeout_s) or late
 
 
-def probe_rank(
+def probe_rank(  # noqa: PLR0913  same
     base_url: str,
     rank: int,
     *,
     launch_id: str,
+    task: Task = "generate",
     access: EndpointCredentials = ANONYMOUS,
     timeout_s: float = 120.0,
 ) -> Readiness:
-    """Ask one data-parallel rank for a completion; the gateway passes its number on. Never raises as `probe`."""
-    call = BackgroundCall(functools.partial(_probe_rank, base_url, rank, launch_id, access, timeout_s))
+    """Ask one data-parallel rank the question; the gateway passes its number on. Never raises as `probe`."""
+    call = BackgroundCall(
+        functools.partial(_probe_rank, base_url, rank, launch_id, QUESTIONS[task], access, timeout_s)
+    )
     late = Readiness(Outcome.NOT_ANSWERING, f"no end of an answer at {base_url}", timed_out=True)
     return call.answer(timeout_s) or late
 
 
-def _probe_rank(
-    base_url: str, rank: int, launch_id: str, access: EndpointCredentials, timeout_s: float
+def _probe_rank(  # noqa: PLR0913, PLR0917  each is a part of one request
+    base_url: str,
+    rank: int,
+    launch_id: str,
+    question: "_Question",
+    access: EndpointCredentials,
+    timeout_s: float,
 ) -> Readiness:
     with session(access) as client:
         client.headers[RANK_HEADER] = str(rank)
         try:
-            return _check_completion(client, base_url, launch_id, timeout_s)
+            return _check_answer(client, base_url, question, launch_id, timeout_s)
         except requests.RequestException as error:
             return _from_error(error, base_url)
 
 
 def _probe(
-    base_url: str, names: tuple[str, str], access: EndpointCredentials, timeouts_s: tuple[float, float]
+    base_url: str,
+    names: tuple[str, str],
+    question: "_Question",
+    access: EndpointCredentials,
+    timeouts_s: tuple[float, float],
 ) -> Readiness:
-    list_s, completion_s = timeouts_s
+    list_s, answer_s = timeouts_s
     with session(access) as client:
         try:
             problem = _check_models(client, base_url, set(names), list_s)
@@ -128,7 +148,7 @@ def _probe(
             # By the launch's own name: another server on the port may get this connection, and it may serve
             # the model under the other name as well.
             own_name = names[0]  # guard: F30
-            return _check_completion(client, base_url, own_name, completion_s)
+            return _check_answer(client, base_url, question, own_name, answer_s)
         except requests.RequestException as error:
             return _from_error(error, base_url)
 
@@ -175,26 +195,25 @@ def _check_models(
     return None
 
 
-def _check_completion(client: requests.Session, base_url: str, model: str, timeout_s: float) -> Readiness:
-    url = f"{base_url}/chat/completions"
-    question = {
-        "model": model,
-        "messages": [{"role": "user", "content": QUESTION}],
-        "max_tokens": MAX_TOKENS,
-        # No temperature: clients sample, and sampling compiles code of its own on first use (vLLM 0.19.1
-        # v1/sample/ops/topk_topp_sampler.py:237), which kills an engine without a working compiler.
-    }
+def _check_answer(
+    client: requests.Session, base_url: str, question: "_Question", model: str, timeout_s: float
+) -> Readiness:
+    url = f"{base_url}{question.path}"
     with client.post(
-        url, json=question, timeout=(CONNECT_TIMEOUT_S, timeout_s), allow_redirects=False, stream=True
+        url,
+        json={"model": model, **question.body},
+        timeout=(CONNECT_TIMEOUT_S, timeout_s),
+        allow_redirects=False,
+        stream=True,
     ) as response:
         if response.status_code == HTTPStatus.NOT_FOUND:  # the name, or the route
             return _from_status(response.status_code, url, otherwise=Outcome.OTHER_SERVER)
         if response.status_code != HTTPStatus.OK:
-            return _from_status(response.status_code, url, otherwise=Outcome.CANNOT_CHAT)
-        text = _text(_json(response))
-    if not text:
-        return Readiness(Outcome.NOT_ANSWERING, f"{url} answered without text")
-    return Readiness(Outcome.READY, " ".join(text.split())[:MAX_SHOWN])
+            return _from_status(response.status_code, url, otherwise=question.refused)
+        found = question.answer(_json(response))
+    if not found:
+        return Readiness(Outcome.NOT_ANSWERING, f"{url} answered without {question.asks_for}")
+    return Readiness(Outcome.READY, " ".join(found.split())[:MAX_SHOWN])
 
 
 def _from_status(status: int, url: str, *, otherwise: Outcome) -> Readiness:
@@ -242,3 +261,54 @@ def _text(body: Any) -> str:  # noqa: ANN401  any JSON that the server sent
         if isinstance(text, str) and text.strip():
             return text
     return ""
+
+
+def _vector(body: Any) -> str:  # noqa: ANN401  any JSON that the server sent
+    """Return a sentence about the first embedding; "" unless it is a vector of finite numbers, not all of them zero."""
+    data = body.get("data") if isinstance(body, dict) else None
+    first = data[0] if isinstance(data, list) and data else None
+    vector = first.get("embedding") if isinstance(first, dict) else None
+    if not isinstance(vector, list) or not all(map(_is_finite, vector)) or not any(vector):
+        return ""
+    return f"a vector of {len(vector)} numbers"
+
+
+def _score(body: Any) -> str:  # noqa: ANN401  any JSON that the server sent
+    """Return a sentence about the first score; "" unless it is a finite number."""
+    results = body.get("results") if isinstance(body, dict) else None
+    first = results[0] if isinstance(results, list) and results else None
+    score = first.get("relevance_score") if isinstance(first, dict) else None
+    if not _is_finite(score):
+        return ""
+    return f"a score of {score:.3g}"
+
+
+def _is_finite(value: Any) -> bool:  # noqa: ANN401  any JSON that the server sent
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+class _Question(NamedTuple):
+    """The question that proves a task. answer: reads what it asks for, "" if that is missing."""
+
+    path: str
+    body: Mapping[str, Any]
+    asks_for: str
+    answer: Callable[[Any], str]
+    refused: Outcome
+
+
+QUESTIONS: Mapping[Task, _Question] = {
+    "generate": _Question(
+        path="/chat/completions",
+        # No temperature: clients sample, and sampling compiles code of its own on first use (vLLM 0.19.1
+        # v1/sample/ops/topk_topp_sampler.py:237), which kills an engine without a working compiler.
+        body={"messages": [{"role": "user", "content": QUESTION}], "max_tokens": MAX_TOKENS},
+        asks_for="text",
+        answer=_text,
+        refused=Outcome.CANNOT_CHAT,
+    ),
+    "embed": _Question("/embeddings", {"input": QUESTION}, "a vector", _vector, Outcome.CANNOT_EMBED),
+    "score": _Question(
+        "/rerank", {"query": QUESTION, "documents": ["ready"]}, "a score", _score, Outcome.CANNOT_SCORE
+    ),
+}

@@ -19,12 +19,14 @@ from deckard_deploy.catalog.specs import (
     ModelSpec,
     Quantization,
     Serve,
+    Task,
 )
 from deckard_deploy.errors import IntegrityError
 from deckard_deploy.system.text import escaped
 from deckard_deploy.weights import gemma4_config
 from deckard_deploy.weights.chat_template import chat_template
 from deckard_deploy.weights.checkpoint import Checkpoint
+from deckard_deploy.weights.pooling import task_of_checkpoint
 
 # vLLM 0.19.1 has no model for it (model_executor/models/registry.py); 0.32.0 has (line 414).
 UNIFIED = "Gemma4UnifiedForConditionalGeneration"
@@ -60,6 +62,9 @@ _LENGTHS = (
 )
 # A model this small is a rehearsal: torch.compile takes longer than it saves, as in models/tiny-gemma4.yaml.
 _TINY_GB = 0.1
+# Before it, negative ids of tokens on the route of embeddings read memory that is not theirs (CVE-2026-93592).
+_FIRST_POOLING_RELEASE = "0.28.0"
+_SERVES: dict[Task, str] = {"generate": "", "embed": ", serves vectors", "score": ", serves scores"}
 _CPU_HEAD_SIZE = 256  # the largest of CPU attention (0.19.1 and 0.32.0, v1/attention/backends/cpu_attn.py)
 # Marks of Gemma 4's chat template that the parsers of vLLM look for (0.19.1, reasoning/gemma4_reasoning_parser.py,
 # tool_parsers/gemma4_tool_parser.py).
@@ -81,13 +86,17 @@ def derive(
 ) -> DerivedModel:
     """Derive the spec of a checkpoint from config.json, its quantization, its tensors' headers and its template.
 
-    name: of the spec. Raises IntegrityError for a template or a configuration that cannot be read.
+    name: of the spec. Raises IntegrityError for a template or a configuration that cannot be read, and for a
+    classifier.
     """
     warnings: list[str] = []
     architecture_name = _architecture_name(found.config)
-    is_gemma = architecture_name in FAMILY
+    task = task_of_checkpoint(found.folder, found.config, architecture_name)
+    is_gemma = architecture_name in FAMILY and task == "generate"
     architecture = _architecture(found, warnings) if is_gemma else NO_LAYERS
-    if not is_gemma:
+    if task != "generate":
+        warnings.append(f"the memory of {architecture_name} is not computed")
+    elif not is_gemma:
         warnings.append(
             f"{architecture_name or 'the architecture'} is not Gemma 4: no parsers, and its memory is not computed"
         )
@@ -96,7 +105,7 @@ def derive(
     size_gb = round(sum(components.values()) / 1e9, 3)
     spec = ModelSpec(
         name=name,
-        description=f"{architecture_name or 'unknown architecture'}, {quantization} ({size_gb:g} GB)",
+        description=f"{architecture_name or 'unknown architecture'}, {quantization} ({size_gb:g} GB){_SERVES[task]}",
         weights=weights,
         size_gb=size_gb,
         component_bytes=components,
@@ -104,9 +113,9 @@ def derive(
         architecture=architecture,
         context_limit=_context_limit(found, warnings),
         served_name=served_name,
-        serve=_serve(found, warnings, size_gb) if is_gemma else {},
-        drafters=_drafters(architecture),
-        served_by=_engines(architecture_name, architecture),
+        serve=_serve(found, warnings, size_gb) if is_gemma else _POOLING_SERVE[task],
+        drafters=_drafters(architecture) if task == "generate" else (),
+        served_by=_engines(architecture_name, architecture, task),
     )
     if "tokenizer.json" not in found.other_files:
         warnings.append("tokenizer.json is not there: vLLM may find no tokenizer")
@@ -190,13 +199,25 @@ def _drafters(architecture: Architecture) -> tuple[str, ...]:
     return ("ngram",)
 
 
-def _engines(architecture_name: str, architecture: Architecture) -> tuple[str, ...]:
+# A profile's limits are for a chat model: without them vLLM takes those of the checkpoint, and batches as it does for
+# vectors.
+_OWN_LIMITS: Serve = dict.fromkeys(("max-model-len", "max-num-seqs", "max-num-batched-tokens"))
+_POOLING_SERVE: dict[Task, Serve] = {
+    "generate": {},
+    "embed": {"runner": "pooling", "convert": "embed", **_OWN_LIMITS},
+    "score": {"runner": "pooling", "convert": "classify", **_OWN_LIMITS},
+}
+
+
+def _engines(architecture_name: str, architecture: Architecture, task: Task) -> tuple[str, ...]:
     """Return the engines that can load the architecture; empty if all can, or if nothing is known."""
     names = listing.names("engines")
     usable = []
     for name in names:
         engine = library.engine(name)
         if architecture_name == UNIFIED and engine.vllm_version == "0.19.1":
+            continue
+        if task != "generate" and not engine.is_at_least(_FIRST_POOLING_RELEASE):
             continue
         if not engine.gpu and max(architecture.head_dim, architecture.global_head_dim) > _CPU_HEAD_SIZE:
             continue
@@ -215,7 +236,7 @@ def _origins(spec: ModelSpec) -> dict[str, str]:
         "architecture": "config.json: text_config",
         "context_limit": "config.json: max_position_embeddings, or the key that stands for it",
         "served_name": "the name of the folder or repository",
-        "serve": "config.json: vision_config, and the marks in the chat template",
+        "serve": "config.json: architectures and vision_config, modules.json, and the marks in the chat template",
         "drafters": "those of the catalog's models with the same architecture; ngram fits all",
         "served_by": "CPU attention stops at a head size of 256; vLLM's registry of models",
     }

@@ -1,4 +1,4 @@
-"""A strict parser for JSON objects from untrusted checkpoints; every error is one line."""
+"""A strict parser for JSON from untrusted checkpoints; every error is one line."""
 
 import json
 from pathlib import Path
@@ -44,6 +44,18 @@ def require_regular(path: Path) -> None:
 
 def read_object(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file of at most 64 MiB. Raises IntegrityError."""
+    return parse_object(_read(path), source=str(path))
+
+
+def read_array(path: Path) -> list[Any]:
+    """Return the JSON array in a file of at most 64 MiB. Raises IntegrityError."""
+    value = _parse(_read(path), source=str(path))
+    if not isinstance(value, list):
+        raise IntegrityError(f"{path}: a JSON {type(value).__name__}, where an array was expected")
+    return value
+
+
+def _read(path: Path) -> bytes:
     require_regular(path)
     try:
         with path.open("rb") as file:
@@ -57,7 +69,7 @@ def read_object(path: Path) -> dict[str, Any]:
     wrong_content = detect_wrong_content(data)
     if wrong_content:
         raise IntegrityError(f"{path}: {wrong_content}")
-    return parse_object(data, source=str(path))
+    return data
 
 
 def parse_object(data: bytes, *, source: str) -> dict[str, Any]:
@@ -65,8 +77,15 @@ def parse_object(data: bytes, *, source: str) -> dict[str, Any]:
 
     Raises IntegrityError that names `source`.
     """
+    value = _parse(data, source=source)
+    if not isinstance(value, dict):
+        raise IntegrityError(f"{source}: a JSON {type(value).__name__}, where an object was expected")
+    return value
+
+
+def _parse(data: bytes, *, source: str) -> Any:  # noqa: ANN401  any JSON
     try:
-        value = json.loads(
+        return json.loads(
             data.decode(),
             object_pairs_hook=_reject_duplicate_keys,
             parse_constant=_reject_constant,
@@ -78,9 +97,6 @@ def parse_object(data: bytes, *, source: str) -> dict[str, Any]:
         raise IntegrityError(f"{source}: not UTF-8 text (byte {error.start})") from None
     except ValueError as error:
         raise IntegrityError(f"{source}: not JSON: {str(error)[:120]}") from None
-    if not isinstance(value, dict):
-        raise IntegrityError(f"{source}: a JSON {type(value).__name__}, where an object was expected")
-    return value
 
 
 def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -234,3 +234,34 @@ def test_compat_accepts_its_own_names() -> None:
 
 def test_empty_deployment_is_the_profile() -> None:
     assert resolve(Deployment(), profile=SPARK) == resolved(SPARK)
+
+
+EMBEDDER = library.model("gemma-4-e2b-it").model_copy(
+    update={
+        "name": "mine", "size_gb": 1.2, "drafters": (), "served_by": (), "quantization": "none",
+        "serve": {"runner": "pooling", "convert": "embed", "max-model-len": None},
+    }
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("convert", "name"), [("embed", "spark-embed"), ("classify", "spark-score")])
+def test_model_of_vectors_stands_next_to_chat_model(convert: str, name: str) -> None:
+    model = EMBEDDER.model_copy(update={"serve": {**EMBEDDER.serve, "convert": convert}})
+    found = resolve(Deployment(), profile=library.profile("spark"), model=model)
+    assert found.name == name
+    assert "max-model-len" not in found.serve
+    # 1.2 GB of weights, 8.7 GiB for the engine, of 121.69 GiB.
+    assert found.serve["gpu-memory-utilization"] == 0.09
+
+
+def test_share_and_name_of_the_user_stay() -> None:
+    asked = Deployment(name="mine", serve={"gpu-memory-utilization": 0.3})
+    found = resolve(asked, profile=library.profile("spark"), model=EMBEDDER)
+    assert (found.name, found.serve["gpu-memory-utilization"]) == ("mine", 0.3)
+    own = EMBEDDER.model_copy(update={"serve": {**EMBEDDER.serve, "gpu-memory-utilization": 0.25}})
+    assert (
+        resolve(Deployment(), profile=library.profile("spark"), model=own).serve["gpu-memory-utilization"]
+        == 0.25
+    )
+    on_cpu = resolve(Deployment(engine="vllm-0.32.0-cpu"), profile=library.profile("cpu"), model=EMBEDDER)
+    assert "gpu-memory-utilization" not in on_cpu.serve

@@ -8,6 +8,7 @@ from random import Random
 import pytest
 
 from deckard_deploy.errors import BadInputError, NetworkError
+from deckard_deploy.operations.bench_target import running_endpoint
 from deckard_deploy.operations.chat import (
     ChatEndpoint,
     Delta,
@@ -17,6 +18,7 @@ from deckard_deploy.operations.chat import (
     user_message,
     whole_response,
 )
+from deckard_deploy.operations.deployments import DeploymentRef
 from deckard_deploy.operations.options import Selection
 from deckard_deploy.operations.reporting import SILENT
 from deckard_deploy.system.http import ANONYMOUS
@@ -53,6 +55,17 @@ def endpoint(replies: list[Reply]) -> Iterator[ChatEndpoint]:
 
 def body(endpoint: ChatEndpoint) -> dict[str, object]:
     return request_body(endpoint, [user_message("hello")], thinking=False, max_tokens=5)
+
+
+@pytest.mark.parametrize(("convert", "answer"), [("embed", "vectors"), ("classify", "scores")])
+def test_endpoint_without_text_says_what_it_is(fake: FakeDeployment, convert: str, answer: str) -> None:
+    plan = fake.plan()
+    pooling = ("--runner", "pooling", "--convert", convert)
+    fake.proven(plan.model_copy(update={"arguments": (*plan.arguments, *pooling)}))
+    with pytest.raises(BadInputError, match=f"box answers with {answer}, and chat needs texts"):
+        chat_endpoint(Selection(fake.state.root), SILENT)
+    with pytest.raises(BadInputError, match=f"box answers with {answer}, and bench needs texts"):
+        running_endpoint(DeploymentRef(fake.state, "box"), SILENT)
 
 
 def test_endpoint_is_that_of_the_running_release(fake: FakeDeployment) -> None:

@@ -15,7 +15,15 @@ import yaml
 
 from deckard_deploy.cli.main import run
 from deckard_deploy.errors import BadInputError, NetworkError
-from deckard_deploy.operations.connect import CLIENTS, Endpoint, check, client, endpoint_of, notes
+from deckard_deploy.operations.connect import (
+    CLIENTS,
+    Endpoint,
+    check,
+    client,
+    endpoint_of,
+    notes,
+    require_task,
+)
 from deckard_deploy.operations.options import Selection
 from deckard_deploy.operations.reporting import SILENT
 from deckard_deploy.system.http import ANONYMOUS
@@ -46,14 +54,14 @@ def test_configuration_names_endpoint_model_and_key(name: str, endpoint: Endpoin
 @pytest.mark.parametrize("endpoint", [OPEN, CLOSED])
 def test_configurations_are_in_the_syntax_of_their_client(endpoint: Endpoint) -> None:
     text = {name: known.configuration(endpoint) for name, known in CLIENTS.items()}
-    for name in ("openai-python", "langchain", "litellm"):
+    for name in ("openai-python", "langchain", "litellm", "embeddings"):
         ast.parse(text[name])
     assert json.loads(text["opencode"])["provider"]["deckard"]["options"]["baseURL"] == endpoint.base_url
     codex = tomllib.loads(text["codex"])
     assert codex["model_providers"][codex["model_provider"]]["base_url"] == endpoint.base_url
     service = yaml.safe_load(text["open-webui"])["services"]["open-webui"]
     assert service["environment"]["OPENAI_API_BASE_URL"] == endpoint.base_url
-    for name in ("curl", "claude-code"):
+    for name in ("curl", "claude-code", "rerank"):
         assert subprocess.run(["sh", "-n"], input=text[name], text=True, check=False).returncode == 0
     (body,) = re.findall(r"-d '(.*)'", text["curl"])
     assert json.loads(body)["model"] == endpoint.model
@@ -113,6 +121,22 @@ def test_endpoint_is_that_of_the_running_release(
     assert "200" in capsys.readouterr().out
     assert run(["connect"]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(CLIENTS)
+
+
+def test_client_of_another_kind_of_endpoint_is_refused() -> None:
+    vectors, scores = OPEN._replace(task="embed"), OPEN._replace(task="score")
+    with pytest.raises(
+        BadInputError, match="answers with vectors, which claude-code does not ask for"
+    ) as told:
+        require_task("claude-code", vectors)
+    assert told.value.hint == "deckard-deploy connect embeddings or rerank"
+    with pytest.raises(BadInputError, match="answers with scores"):
+        require_task("embeddings", scores)
+    with pytest.raises(BadInputError, match="answers with texts"):
+        require_task("rerank", OPEN)
+    require_task("rerank", vectors)
+    require_task("rerank", scores)
+    require_task("curl", OPEN)
 
 
 def test_unknown_client_is_refused() -> None:

@@ -5,8 +5,9 @@ import re
 
 import pytest
 
+from deckard_deploy.catalog.specs import Task
 from deckard_deploy.planning.plan import Gateway, LaunchPlan
-from deckard_deploy.rendering.gateway import READ, ROUTES, Route, refusals, render_gateway
+from deckard_deploy.rendering.gateway import READ, Route, refusals, render_gateway, routes_of
 from tests.support.sample_plans import PROFILES, built_in
 
 
@@ -57,7 +58,7 @@ def test_tls_follows_the_plan() -> None:
 def test_routes_match_whole_request_line() -> None:
     text = render_gateway(built_in("spark"))
     patterns = re.findall(r'"~(\^(?:GET|HEAD|POST) .*)" (\S+);', text.partition("$allowed")[0])
-    served = (*ROUTES, Route(READ, "/v1/models/deckard-31b", "model"))
+    served = (*routes_of("generate"), Route(READ, "/v1/models/deckard-31b", "model"))
     assert len(patterns) == sum(len(route.methods) for route in served)
     lines = [(f"{method} {route.path}", route.engine_path) for route in served for method in route.methods]
     for (line, engine_path), (pattern, target) in zip(lines, patterns, strict=True):
@@ -70,6 +71,23 @@ def test_routes_match_whole_request_line() -> None:
             f"{line.replace('v1', 'v1x').replace('metrics', 'metricsx')} HTTP/1.1", f"{line}x HTTP/1.1",
         ):  # fmt: skip
             assert not re.search(pattern, wrong), wrong
+
+
+@pytest.mark.parametrize(("convert", "task"), [("embed", "embed"), ("classify", "score")])
+def test_pooling_engine_has_its_own_routes_alone(convert: str, task: Task) -> None:
+    plan = built_in("spark")
+    plan = plan.model_copy(
+        update={"arguments": (*plan.arguments, "--runner", "pooling", "--convert", convert)}
+    )
+    text = render_gateway(plan)
+    posted = re.findall(r'"~\^POST (\S+)/\?', text.partition("$allowed")[0])
+    assert plan.task == task
+    assert [path.replace("\\", "") for path in posted] == {
+        "embed": ["/v1/embeddings", "/v1/rerank", "/v1/score"],
+        "score": ["/v1/rerank", "/v1/score"],
+    }[task]
+    assert "/v1/chat" not in text
+    assert ("/v1/embeddings" in text) is (task == "embed")
 
 
 def without_model(text: str) -> list[str]:

@@ -1,6 +1,7 @@
 """The probe against small real servers on loopback."""
 
 import json
+import math
 import socket
 import threading
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from deckard_deploy.catalog.specs import Task
 from deckard_deploy.startup.readiness import Outcome, Readiness, probe
 from deckard_deploy.system.http import EndpointCredentials
 
@@ -298,3 +300,47 @@ def test_no_key_sends_no_authorization(tmp_path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/v1", "http://[::1/v1", "nonsense"])
 def test_details_are_one_line(url: str):
     assert "\n" not in probe(url, launch_id="a", served_name="b").detail
+
+
+@pytest.mark.parametrize(
+    ("task", "path", "body", "detail"),
+    [
+        ("embed", "/v1/embeddings", {"data": [{"embedding": [0.5, -0.25, 0]}]}, "a vector of 3 numbers"),
+        ("score", "/v1/rerank", {"results": [{"relevance_score": 0.25}]}, "a score of 0.25"),
+    ],
+)
+def test_engine_of_vectors_or_scores_is_asked_for_one(task: Task, path: str, body: Any, detail: str) -> None:
+    with serving(chat=body) as server:
+        found = ask(server, task=task)
+        asked, _, question = server.seen[-1]
+    assert (found.outcome, found.detail) == (Outcome.READY, detail)
+    assert (asked, question["model"]) == (path, "launch-7c1e")
+
+
+@pytest.mark.parametrize(
+    ("task", "body"),
+    [
+        ("embed", {"data": [{"embedding": [0.0, 0.0]}]}),
+        ("embed", {"data": [{"embedding": [0.5, math.nan]}]}),
+        ("embed", {"data": [{"embedding": [None]}]}),
+        ("embed", {"data": []}),
+        ("embed", []),
+        ("score", {"results": [{"relevance_score": math.nan}]}),
+        ("score", {"results": [{"relevance_score": "0.5"}]}),
+        ("score", {"results": []}),
+    ],
+)
+def test_vector_or_score_of_nothing_is_no_answer(task: Task, body: Any) -> None:
+    with serving(chat=body) as server:
+        found = ask(server, task=task)
+    assert found.outcome is Outcome.NOT_ANSWERING
+    assert "answered without a" in found.detail
+
+
+@pytest.mark.parametrize(
+    ("task", "outcome"), [("embed", Outcome.CANNOT_EMBED), ("score", Outcome.CANNOT_SCORE)]
+)
+def test_refused_vector_or_score_is_final(task: Task, outcome: Outcome) -> None:
+    with serving(chat_status=400) as server:
+        found = ask(server, task=task)
+    assert (found.outcome, found.final) == (outcome, True)

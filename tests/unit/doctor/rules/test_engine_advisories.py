@@ -17,7 +17,7 @@ from deckard_deploy.errors import BadInputError
 from deckard_deploy.planning.gateway import is_loopback
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.planning.planner import build_plan
-from deckard_deploy.rendering.gateway import ROUTES, render_gateway
+from deckard_deploy.rendering.gateway import TASK_ROUTES, render_gateway, routes_of
 from deckard_deploy.running.watch import MAX_RESTARTS as WATCH_RESTARTS
 from tests.support.sample_plans import built_in
 
@@ -49,7 +49,7 @@ def test_gateway_limits_bodies_and_rates(profile: str) -> None:
 
 
 def test_no_route_takes_audio() -> None:
-    assert [path for _, path, _ in ROUTES if "audio" in path] == []
+    assert [path for task in TASK_ROUTES for _, path, _ in routes_of(task) if "audio" in path] == []
 
 
 @pytest.mark.parametrize("profile", listing.names("profiles"))
@@ -99,8 +99,22 @@ def test_routes_are_those_of_the_page() -> None:
             r"`(/[a-z0-9/_]+)`", (ROOT / "docs/gateway.md").read_text().partition("Everything else")[0]
         )
     )
-    assert {route.path for route in ROUTES} <= named
-    assert not {path for _, path, _ in ROUTES} & {"/v1/embeddings", "/tokenize", "/version"}
+    for task in TASK_ROUTES:
+        served = {route.path for route in routes_of(task)}
+        assert served <= named
+        assert not served & {"/tokenize", "/version"}
+        assert ("/v1/embeddings" in served) is (task == "embed")
+
+
+@pytest.mark.parametrize("convert", ["embed", "classify"])
+def test_vectors_need_release_that_refuses_negative_ids(convert: str) -> None:
+    choice = with_settings(
+        parse("engine: vllm-0.19.1", source="deckard.yaml"), ["runner=pooling", f"convert={convert}"]
+    )
+    with pytest.raises(BadInputError, match="CVE-2026-93592"):
+        resolve(choice, profile=library.profile("spark"))
+    newer = choice.model_copy(update={"engine": "vllm-0.33.0", "drafter": "none"})
+    assert resolve(newer, profile=library.profile("spark")).serve["convert"] == convert
 
 
 @pytest.mark.parametrize("profile", listing.names("profiles"))
