@@ -11,6 +11,7 @@ from deckard_deploy.operations import catalog as catalog
 from deckard_deploy.operations import chat as chat
 from deckard_deploy.operations import choice as choice
 from deckard_deploy.operations import client_table as client_table
+from deckard_deploy.operations import compare as compare
 from deckard_deploy.operations import completion as completion
 from deckard_deploy.operations import connect as connect
 from deckard_deploy.operations import damage as damage

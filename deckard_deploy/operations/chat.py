@@ -87,7 +87,7 @@ def _post(endpoint: ChatEndpoint, body: dict[str, Any]) -> Iterator[str]:
         try:
             with http.post(url, json=body, stream=True, timeout=(5, 600)) as response:
                 if response.status_code != 200:
-                    raise _refusal(url, response)
+                    raise refusal(url, response)
                 for line in response.iter_lines():
                     if line:
                         yield line.decode("utf-8", "replace")
@@ -95,7 +95,7 @@ def _post(endpoint: ChatEndpoint, body: dict[str, Any]) -> Iterator[str]:
             raise NetworkError(f"{url}: {type(error).__name__}", hint="deckard-deploy wait") from error
 
 
-def _refusal(url: str, response: requests.Response) -> BadInputError | NetworkError:
+def refusal(url: str, response: requests.Response) -> BadInputError | NetworkError:
     """Return the error of an answer that is no success, with the API's own message."""
     message = _api_message(response.text)
     if response.status_code == 400:

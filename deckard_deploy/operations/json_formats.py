@@ -360,6 +360,57 @@ class CompareJson(Part):
     overall: RatioJson
 
 
+class FigureJson(Part):
+    """A figure with its 99 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class VerdictFigureJson(FigureJson):
+    """A figure, and the verdict on B. excess: without what each side differs from itself by; the verdict is on it."""
+
+    excess: FigureJson | None = None
+    verdict: str
+
+
+class SpeedRatioJson(Part):
+    """Tokens per second of single requests, B / A, with the 99 % interval."""
+
+    ratio: float
+    low: float
+    high: float
+    verdict: str
+
+
+class ServedSideJson(Part):
+    """One served model. weight_bytes: None if unknown. top: candidates a token. speeds: tokens per second."""
+
+    deployment: str
+    model: str
+    engine: str
+    plan: str
+    weight_bytes: int | None
+    top: int
+    perplexity: float
+    speeds: list[float]
+
+
+class CompareModelsJson(Part):
+    """Two served models on one text. kl: nats a token, a lower bound. same_greedy: share of the tokens, 0 to 1."""
+
+    a: ServedSideJson
+    b: ServedSideJson
+    passages: int
+    tokens: int
+    perplexity_ratio: VerdictFigureJson
+    kl: VerdictFigureJson
+    same_greedy: VerdictFigureJson
+    speed: SpeedRatioJson | None
+    no_difference: bool
+
+
 class Format(NamedTuple):
     """The format of one command's JSON."""
 
@@ -398,6 +449,7 @@ FORMATS = (
     Format("bench spec", 1, SpecRecord),
     Format("bench startup", 1, StartupRecord),
     Format("bench compare", 1, CompareJson),
+    Format("compare", 1, CompareModelsJson),
     Format("top", 1, TopJson | NoAnswerJson),
     Format("qualify", 1, list[Check]),
 )

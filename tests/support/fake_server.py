@@ -2,13 +2,43 @@
 """A substitute for `vllm serve` with a log, a list of models, one answer and a worker. FAKE_… sets its mode."""
 
 import json
+import math
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+def completion(question: dict[str, Any]) -> dict[str, Any]:
+    """Answer with a token for each byte of the prompt, and log-probabilities that depend on the bytes before it.
+
+    FAKE_SHIFT moves them, as another model does.
+    """
+    prompt = question["prompt"].encode()
+    choice: dict[str, Any] = {"text": "x", "prompt_token_ids": list(prompt)}
+    if "prompt_logprobs" in question:
+        shift = float(os.environ.get("FAKE_SHIFT", "0"))
+        choice["prompt_logprobs"] = [
+            None,
+            *(place(prompt, number, shift) for number in range(1, len(prompt))),
+        ]
+    used = {"prompt_tokens": len(prompt), "completion_tokens": question["max_tokens"]}
+    return {"choices": [choice], "usage": used}
+
+
+def place(prompt: bytes, number: int, shift: float) -> dict[str, Any]:
+    """Return the log-probabilities of four tokens and of the byte itself."""
+    seed = zlib.crc32(prompt[:number])
+    weights = {token: 1.0 + (seed >> (8 * rank)) % 256 / 64 for rank, token in enumerate((1, 2, 3, 4))}
+    weights[prompt[number]] = 4.0
+    weights[1] *= math.exp(shift)
+    total = sum(weights.values()) * 1.1  # the rest belongs to other tokens
+    return {str(token): {"logprob": math.log(weight / total)} for token, weight in weights.items()}
 
 
 class Models(BaseHTTPRequestHandler):
@@ -21,6 +51,9 @@ class Models(BaseHTTPRequestHandler):
         question = json.loads(self.rfile.read(int(self.headers.get("Content-Length", "0"))) or b"{}")
         if question.get("stream"):
             self.stream(question)
+            return
+        if self.path.endswith("/v1/completions"):
+            self.send(completion(question))
             return
         if self.headers.get("X-data-parallel-rank", "none") == os.environ.get("FAKE_HUNG_RANK"):
             time.sleep(600)

@@ -1,5 +1,6 @@
 # The modules of this package; scripts/generate.py writes this file.
 from deckard_deploy.cli.screens import bench as bench
+from deckard_deploy.cli.screens import compare as compare
 from deckard_deploy.cli.screens import figures as figures
 from deckard_deploy.cli.screens import findings as findings
 from deckard_deploy.cli.screens import inspect as inspect
