@@ -14,7 +14,7 @@ from typing import Literal
 import ml_dtypes
 from safetensors.numpy import save_file
 
-from deckard_deploy.rehearsal import layers, nvfp4
+from deckard_deploy.rehearsal import layers, nvfp4, published_forms
 from deckard_deploy.rehearsal.folder import ensure_generated
 from deckard_deploy.rehearsal.script import BOS, EOS, TURN_END
 from deckard_deploy.rehearsal.tokenizer import (
@@ -26,7 +26,10 @@ from deckard_deploy.rehearsal.tokenizer import (
     vocabulary,
 )
 
-Quantization = Literal["none", "nvfp4", "nvfp4_awq", "nvfp4_svd"]
+Quantization = Literal["none", "nvfp4", "nvfp4_awq", "nvfp4_svd"] | published_forms.Layout
+
+_MODELOPT: dict[str, nvfp4.Layout] = {"nvfp4": "nvfp4", "nvfp4_awq": "nvfp4_awq", "nvfp4_svd": "nvfp4_svd"}
+_PUBLISHED: dict[str, published_forms.Layout] = {layout: layout for layout in published_forms.LAYOUTS}
 
 GENERATOR_VERSION = 3
 CONTEXT_TOKENS = 4096
@@ -71,8 +74,11 @@ def _write_files(
         "tokenizer.json": tokenizer_json(),
         "tokenizer_config.json": tokenizer_config(CONTEXT_TOKENS),
     }
-    if quantization != "none":
-        hf_quant_config, quantization_config = nvfp4.quantization_config(quantization)
+    published, modelopt = _PUBLISHED.get(quantization), _MODELOPT.get(quantization)
+    if published:
+        texts["config.json"]["quantization_config"] = published_forms.quantization_config(published)
+    elif modelopt:
+        hf_quant_config, quantization_config = nvfp4.quantization_config(modelopt)
         texts["hf_quant_config.json"] = hf_quant_config
         texts["config.json"]["quantization_config"] = quantization_config
     for name, content in texts.items():
@@ -83,10 +89,13 @@ def _write_files(
 
 def _write_tensors(file: Path, quantization: Quantization, form: layers.Form) -> None:
     exact = layers.all_tensors(form)
-    if quantization == "none":
-        tensors = {name: tensor.astype(ml_dtypes.bfloat16) for name, tensor in exact.items()}
+    published, modelopt = _PUBLISHED.get(quantization), _MODELOPT.get(quantization)
+    if published:
+        tensors = published_forms.quantize(exact, published)
+    elif modelopt:
+        tensors = nvfp4.quantize(exact, modelopt)
     else:
-        tensors = nvfp4.quantize(exact, quantization)
+        tensors = {name: tensor.astype(ml_dtypes.bfloat16) for name, tensor in exact.items()}
     save_file(tensors, file, metadata={"format": "pt"})
     file.chmod(0o644)  # safetensors creates it with 0600, but the user of a container must read it
 
