@@ -27,6 +27,9 @@ _SERVE: Serve = {
     "allowed-origins": [],
     "allowed-media-domains": [NO_DOMAIN],
 }
+# By release. With the default, `auto`, the engine keeps the backend of the first grammar. A later grammar that only
+# another backend reads ends the engine (CVE-2026-105757; v1/structured_output/__init__.py:80 of 0.19.1).
+_SERVE_OF: dict[str, Serve] = {"0.19.1": {"structured-outputs-config": {"backend": "xgrammar"}}}
 _ENVIRONMENT: Environment = {
     "VLLM_MAX_N_SEQUENCES": str(MAX_SEQUENCES),  # vLLM's own limit of `n` is 16384 (envs.py:884)
     "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",  # envs.py:787
@@ -92,6 +95,13 @@ def _forbids_video(limits: object) -> bool:
     return video == 0
 
 
+def _has_one_backend(config: object) -> bool:
+    """Return True if the grammars of all requests are of one backend."""
+    if isinstance(config, str):
+        config = json.loads(config)  # valid JSON, as above
+    return isinstance(config, dict) and config.get("backend", "auto") != "auto"
+
+
 PROTECTIONS = (
     Protection("serve.trust-remote-code", "this host to code in the weights' repository", _is_off),
     Protection("serve.disable-fastapi-docs", "/docs and /openapi.json", _is_on),
@@ -120,6 +130,12 @@ PROTECTIONS = (
         "serve.limit-mm-per-prompt",
         'videos, whose frames fill the memory, without "video":0',
         _forbids_video,
+        "0.19.1",
+    ),
+    Protection(
+        "serve.structured-outputs-config",
+        "the engine to a grammar that ends it, without a backend of its own (CVE-2026-105757)",
+        _has_one_backend,
         "0.19.1",
     ),
     Protection("serve.enable-mm-embeds", "tensors that clients send, which can crash the engine", _is_off),
@@ -180,7 +196,8 @@ PROTECTIONS = (
 
 def safe_serve(schema: OptionSchema) -> Serve:
     """Return the options that every deployment gets, if this release has them."""
-    return {name: value for name, value in _SERVE.items() if name in schema.options}
+    wanted = {**_SERVE, **_SERVE_OF.get(schema.vllm_version, {})}
+    return {name: value for name, value in wanted.items() if name in schema.options}
 
 
 def safe_environment(schema: OptionSchema) -> Environment:

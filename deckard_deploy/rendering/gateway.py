@@ -98,6 +98,7 @@ def refusals(served_name: str, task: Task = "generate") -> tuple[Refusal, ...]:
         ),
         Refusal(405, bad, "method_not_allowed", bad, "this route takes another method: see the header Allow"),
         Refusal(413, bad, "request_too_large", "request_too_large", "the request has more than 32 MiB"),
+        Refusal(414, bad, "url_too_long", bad, "the URL is too long"),
         Refusal(415, bad, "unsupported_media_type", bad, "only Content-Type: application/json is read"),
         Refusal(
             429,
@@ -106,6 +107,7 @@ def refusals(served_name: str, task: Task = "generate") -> tuple[Refusal, ...]:
             "rate_limit_error",
             "too many requests or connections of this key",
         ),
+        Refusal(431, bad, "headers_too_large", bad, "the headers are too many or too long"),
         Refusal(500, server, "gateway_error", "api_error", "the gateway failed"),
         Refusal(502, server, "engine_error", "api_error", "the engine broke off without an answer"),
         Refusal(503, server, "model_loading", "overloaded_error", down),

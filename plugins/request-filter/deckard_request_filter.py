@@ -25,6 +25,10 @@ MAX_PATTERN = 1000  # characters of a regular expression
 # for 262,144 tokens (docs/validation/2026-11-30-endpoint.md), with no limit of time.
 MAX_REPEAT = 256
 MAX_MIN_TOKENS = 4096
+MAX_PROMPTS = 256  # of a request of /v1/completions, each of which is a request to the engine
+MAX_MEDIA = (
+    32  # images and other media of a request; all are decoded before the length of the prompt is known
+)
 COUNT = "/v1/messages/count_tokens"
 ROUTES_OF_ANTHROPIC = ("/v1/messages", COUNT)
 OWN_KEY = "dk-deckard"  # rendering/gateway.py
@@ -38,6 +42,8 @@ BOS = 2  # of Gemma: tokenizer.json, added_tokens
 ROUTES_WITH_OPTION = ("/v1/chat/completions", "/v1/completions")  # stream_options
 MINUTE_S = 60.0
 UNREADABLE = object()
+MEDIA_NAMES = ("image", "input_image", "audio", "input_audio", "video", "input_video")
+ADDRESS = re.compile(rb"0x([0-9a-fA-F]{6,})")
 # The names of a limit of generated tokens: OpenAI's old and new, the Responses API's.
 MOST_TOKENS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
@@ -57,8 +63,13 @@ REFUSED = (
     Rule("allowed_token_ids", "GHSA-6cxc-2vcg-w5qc", "0.31.0"),
     Rule("mm_processor_kwargs", "GHSA-h3rc-6mm3-gc2m", "0.31.0"),
     Rule("media_io_kwargs", "CVE-2026-5497", "0.32.0"),
+    Rule("chat_template", "CVE-2026-115911", "0.32.0"),
     Rule("prompt_embeds", "GHSA-x9pq-jx6q-p3qv", None),
 )
+TEMPLATE = Rule("chat_template_kwargs", "CVE-2026-115918", "0.32.0")
+PROMPTS = Rule("prompt", "CVE-2026-73559", "0.26.0")
+MEDIA = Rule("messages", "CVE-2026-130686", "0.33.0")
+ADDRESSES = Rule("messages", "CVE-2026-54236", "0.23.1")
 UUID = Rule("uuid", "GHSA-p92p-rxj5-7p2x", "0.31.0")
 MIN_TOKENS = Rule("min_tokens", "GHSA-4xqp-c3mv-qff7", "0.31.0")
 NO_TOKENS = Rule("max_tokens", "CVE-2026-93436", "0.30.0")
@@ -84,6 +95,8 @@ class Filter:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Handle a request: ASGI's interface."""
         if scope["type"] == "http" and scope["method"] == "POST":
+            if scope["path"] in ROUTES_OF_ANTHROPIC and self._is_open(ADDRESSES):
+                send = _without_addresses(send)
             await self.post(scope, receive, send)
         else:
             await self.app(scope, receive, send)
@@ -117,8 +130,17 @@ class Filter:
         for rule in REFUSED:
             if self._is_open(rule) and document.get(rule.field) not in (None, "", [], {}):
                 yield f"{rule.field} is not accepted: {self._why(rule)}"
-        if self._is_open(UUID) and _has_uuid(document):
+        parts = list(_parts(document))
+        if self._is_open(UUID) and any(part.get("uuid") is not None for part in parts):
             yield f"uuid of a part of a message is not accepted: {self._why(UUID)}"
+        if self._is_open(MEDIA) and sum(map(_is_media, parts)) > MAX_MEDIA:
+            yield f"a request has more than {MAX_MEDIA} images or other media: {self._why(MEDIA)}"
+        arguments = document.get("chat_template_kwargs")
+        if self._is_open(TEMPLATE) and isinstance(arguments, dict) and arguments.get("chat_template"):
+            yield f"chat_template in chat_template_kwargs is not accepted: {self._why(TEMPLATE)}"
+        prompt = document.get("prompt")
+        if self._is_open(PROMPTS) and _is_list_of_prompts(prompt) and len(prompt) > MAX_PROMPTS:
+            yield f"prompt has more than {MAX_PROMPTS} prompts: {self._why(PROMPTS)}"
         if self._is_open(PATTERN) and any(_is_costly(pattern) for pattern in _patterns(document)):
             yield (
                 f"a regular expression has more than {MAX_PATTERN} characters, or its {{n,m}} make more than "
@@ -264,18 +286,43 @@ def _lacks_bos(prompt: Any) -> bool:
     return isinstance(prompt[0], int) and prompt[0] != BOS
 
 
-def _has_uuid(document: dict[str, Any]) -> bool:
-    """Return True if a part of a message names its own id in the cache of images."""
+def _parts(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the messages of a request, and the parts of their contents."""
     waiting = [document.get("messages"), document.get("input")]
     while waiting:
         item = waiting.pop()
         if isinstance(item, list):
             waiting += item
         elif isinstance(item, dict):
-            if item.get("uuid") is not None:
-                return True
+            yield item
             waiting.append(item.get("content"))
-    return False
+
+
+def _is_media(part: dict[str, Any]) -> bool:
+    """Return True for an image, audio or video: image_url, input_image, image_pil ... or the key alone, as in vLLM."""
+    names = [part.get("type"), *part]
+    return any(isinstance(name, str) and name.startswith(MEDIA_NAMES) for name in names)
+
+
+def _is_list_of_prompts(prompt: Any) -> bool:
+    """Return True for several prompts; a list of numbers is one prompt of token ids."""
+    return isinstance(prompt, list) and bool(prompt) and isinstance(prompt[0], (str, list))
+
+
+def _without_addresses(send: Any) -> Any:
+    """Return a `send` that writes zeros over the addresses of memory in the text of an error."""
+    failed = False
+
+    async def passing(message: Any) -> None:
+        nonlocal failed
+        if message["type"] == "http.response.start":
+            failed = message["status"] >= 400
+        elif failed and message["type"] == "http.response.body":
+            hidden = ADDRESS.sub(lambda found: b"0x" + b"0" * len(found[1]), message.get("body", b""))
+            message = {**message, "body": hidden}
+        await send(message)
+
+    return passing
 
 
 def _patterns(document: dict[str, Any]) -> Iterator[str]:

@@ -271,6 +271,11 @@ def test_refusals_have_the_shape_of_the_api(gateway: Gateway, path: str) -> None
     said = gateway.ask("POST", path, json={}, headers={"Host": "x y"})
     assert said.status_code == 400
     of_api(said, path, "bad_request", "invalid_request_error")
+    said = gateway.ask("POST", f"{path}?{'a' * 9000}", json={})
+    assert (said.status_code, said.json()["error"]["message"]) == (414, "the URL is too long")
+    said = gateway.ask("POST", path, json={}, headers={"X-Long": "a" * 9000})
+    assert said.status_code == 431
+    of_api(said, path, "headers_too_large", "invalid_request_error")
     said = gateway.ask("POST", path, json={"say": "break off"})
     assert said.status_code == 502
     of_api(said, path, "engine_error", "api_error")

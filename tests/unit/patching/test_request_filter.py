@@ -102,6 +102,13 @@ UNSAFE: list[tuple[Any, str | None]] = [
     ({"prompt_embeds": "AAAA"}, None),
     (image(uuid="a"), "0.31.0"),
     ({"input": [{"role": "user", "content": [{"type": "input_image", "uuid": "a"}]}]}, "0.31.0"),
+    ({"chat_template": "{% for _ in range(10**9) %}a{% endfor %}"}, "0.32.0"),
+    ({"chat_template_kwargs": {"chat_template": "a"}}, "0.32.0"),
+    ({"prompt": ["a"] * 257}, "0.26.0"),
+    ({"prompt": [[1]] * 257}, "0.26.0"),
+    ({"messages": [{"role": "user", "content": [{"type": "image_url"}] * 33}]}, "0.33.0"),
+    ({"input": [{"role": "user", "content": [{"type": "input_image"}] * 33}]}, "0.33.0"),
+    ({"messages": [{"role": "user", "content": [{"image_url": "a"}]}] * 33}, "0.33.0"),
     ({"min_tokens": 10**6}, "0.31.0"),
     ({"min_tokens": "1000000"}, "0.31.0"),
     ({"min_tokens": -1}, "0.31.0"),
@@ -123,7 +130,7 @@ def test_unsafe_field_is_refused_where_release_is_open(body: Any, fixed: str | N
     assert (status, engine.heard) == (400, [])
     assert "vLLM 0.19.1 is open to" in json.loads(answer)["error"]["message"]
     newest = Engine()
-    assert post(filters.Filter(newest, "0.32.0"), body)[0] == (200 if fixed else 400)
+    assert post(filters.Filter(newest, "0.33.0"), body)[0] == (200 if fixed else 400)
     if fixed:
         assert post(filters.Filter(Engine(), fixed), body)[0] == 200
 
@@ -139,6 +146,10 @@ def test_unsafe_field_is_refused_where_release_is_open(body: Any, fixed: str | N
             ]
         },
         {"stop_token_ids": [1]},
+        {"prompt": [1] * 1000},
+        {"prompt": ["a"] * 256},
+        {"chat_template_kwargs": {"enable_thinking": True}},
+        {"messages": [{"role": "user", "content": [{"type": "image_url"}] * 32 + [{"type": "text"}] * 9}]},
         {"structured_outputs": {"regex": "[a-c]{2}"}},
         image(),
         [{"bad_words": ["a"]}],
@@ -217,6 +228,18 @@ def test_forced_call_reaches_an_engine_with_another_parser():
     assert post(filters.Filter(engine, "0.32.0"), {"tool_choice": "required"}, app=app)[0] == 200
     args.tool_call_parser = "gemma4"
     assert post(filters.Filter(engine, "0.32.0"), {"tool_choice": "required"}, app=app)[0] == 400
+
+
+def test_error_of_anthropic_route_shows_no_address():
+    """CVE-2026-54236: an address tells where the code of the server is."""
+    text = b'{"error": "cannot read <BytesIO object at 0x7f00deadbeef>"}'
+    release, path = "0.19.1", MESSAGES
+    hidden = post(filters.Filter(Engine(text, status=400), release), {}, path)[1]
+    assert hidden == text.replace(b"7f00deadbeef", b"000000000000")
+    keyed = filters.KeyedFilter(Engine(text, status=400), release, prometheus_client.CollectorRegistry())
+    assert post(keyed, {}, path)[1] == hidden
+    assert post(filters.Filter(Engine(text, status=400), "0.32.0"), {}, path)[1] == text
+    assert post(filters.Filter(Engine(text), release), {}, path)[1] == text
 
 
 def test_refusal_has_shape_of_anthropic_api():
