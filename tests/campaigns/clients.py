@@ -38,7 +38,7 @@ NAME, MODEL = "clients", "tiny-long"
 PAGE, START, END = ROOT / "docs/clients.md", "<!-- campaign: clients -->", "<!-- end -->"
 HERE = Path(__file__).parent
 TEXTS = ("Hello, this is a rehearsal.", "Here is my answer.")  # the second: after a thought
-AGENT_S = 150
+AGENT_S = 400
 
 
 class Result(NamedTuple):
