@@ -1,7 +1,6 @@
 """`profiles`, `models` and `engines`: list the entries of the catalog, or show one."""
 
 import json
-import textwrap
 from pathlib import Path
 from typing import Literal
 
@@ -14,9 +13,10 @@ from deckard_deploy.cli.options import Command, json_option, state_option
 from deckard_deploy.cli.output import say, table
 from deckard_deploy.cli.reporter import TERMINAL
 from deckard_deploy.cli.screens.findings import fit_lines
+from deckard_deploy.cli.screens.layout import WIDTH
+from deckard_deploy.system.text import wrapped
 
 Kind = Literal["profiles", "models", "engines"]
-WIDTH = 80
 
 
 @click.command()
@@ -41,7 +41,7 @@ def here(source: Path | None, *, as_json: bool) -> None:
     for line in fit_lines(found.fits):
         click.echo(line)
     click.echo()
-    for line in textwrap.wrap(found.explanation, WIDTH):
+    for line in wrapped(found.explanation, WIDTH):
         click.echo(line)
 
 
@@ -53,10 +53,13 @@ def _group(kind: Kind, summary: str, example: str, *, alone: click.Command | Non
         invoke_without_command=True,
         help=f"{summary}\n\n\b\nExample:\n  deckard-deploy {kind} show {example}",
     )
+    @json_option
     @click.pass_context
-    def group(ctx: click.Context) -> None:
+    def group(ctx: click.Context, *, as_json: bool) -> None:
         if ctx.invoked_subcommand is None:
-            ctx.invoke(alone or listing)
+            ctx.invoke(alone or listing, as_json=as_json)
+        elif as_json:
+            raise click.UsageError(f"--json stands behind `{ctx.invoked_subcommand}`", ctx)
 
     with_state = state_option if kind == "models" else _unchanged
 

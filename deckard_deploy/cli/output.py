@@ -3,7 +3,6 @@
 import os
 import shutil
 import sys
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
@@ -13,6 +12,7 @@ import click
 from deckard_deploy.cli.program import typed
 from deckard_deploy.cli.redaction import redacted
 from deckard_deploy.errors import BadInputError
+from deckard_deploy.system.text import wrapped
 
 
 def table(rows: Sequence[Sequence[str]]) -> None:
@@ -21,6 +21,17 @@ def table(rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         click.echo("  ".join(cells).rstrip())
+
+
+def fitting(rows: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+    """Return the columns of a table that fit on the terminal, from the left; a pipe gets every column."""
+    if not sys.stdout.isatty():
+        return list(rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    ends = [sum(widths[: number + 1]) + 2 * number for number in range(len(widths))]
+    columns = shutil.get_terminal_size().columns
+    shown = max(1, sum(end <= columns for end in ends))
+    return [row[:shown] for row in rows]
 
 
 def say(text: str) -> None:
@@ -38,15 +49,10 @@ def echo_error(text: str) -> None:
 
 def wrapped_to_terminal(text: str) -> str:
     """Return the text in lines of the terminal's width: no word is cut, and a second line is indented."""
-    wrapper = textwrap.TextWrapper(
-        shutil.get_terminal_size().columns,
-        subsequent_indent=" " * 9,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    columns = shutil.get_terminal_size().columns
     lines: list[str] = []
     for line in text.splitlines():
-        lines += wrapper.wrap(line) or [""]
+        lines += wrapped(line, columns, " " * 9) or [""]
     return "\n".join(lines)
 
 

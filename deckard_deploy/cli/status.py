@@ -7,11 +7,12 @@ import click
 
 from deckard_deploy import operations
 from deckard_deploy.cli.options import json_option, selection_option
-from deckard_deploy.cli.output import table
+from deckard_deploy.cli.output import fitting, say, table
 from deckard_deploy.cli.reporter import TERMINAL
 from deckard_deploy.operations.options import Selection
 
-COLUMNS = ("deployment", "condition", "base_url", "profile", "model", "engine", "since", "watch")
+# The first ones fit on 80 columns.
+COLUMNS = ("deployment", "condition", "base_url", "since", "model", "watch", "profile", "engine")
 
 
 @click.command()
@@ -55,7 +56,11 @@ def _show_all(facts: list[dict[str, Any]], *, as_json: bool) -> None:
     rows = [[column.replace("_", " ") for column in COLUMNS]]
     for each in facts:
         rows.append([str(each.get(column) or "-") for column in COLUMNS])
-    table(rows)
+    shown = fitting(rows)
+    table(shown)
+    hidden = rows[0][len(shown[0]) :]
+    if hidden:
+        say(f"not on this screen: {', '.join(hidden)}; see: deckard-deploy status --all --json")
 
 
 def _texts(value: object) -> list[str]:

@@ -64,6 +64,7 @@ class Target:
     engine_gb: float = 0.0
     libraries: Mapping[str, str] = field(default_factory=dict)
     running: bool = False
+    holds_port: bool = False  # the running deployment listens at this address and port
 
     @property
     def unified(self) -> bool:
@@ -72,7 +73,7 @@ class Target:
 
 
 def target_for_plan(resolved: Resolved, plan: LaunchPlan, *, models: Path, running: bool = False) -> Target:
-    """Return the target of a plan. running: the deployment is up, so its port and processes are its own."""
+    """Return the target of a plan. running: the deployment is up, so its processes are its own."""
     hardware = resolved.profile.hardware
     docker = plan.runtime == "docker"
     needs_gpu = (

@@ -1,11 +1,11 @@
 """A record as columns of text, at most 80 wide, and the notes below them."""
 
-import textwrap
 from collections.abc import Iterator
 
 from deckard_deploy.measuring.figures import Row, Spread, has_drafter, rows
 from deckard_deploy.measuring.records import BenchRecord, Subject
 from deckard_deploy.measuring.workload import Settings
+from deckard_deploy.system.text import wrapped
 
 WIDTH = 80
 _HEADER = ("at once", "tok/s", "±", "each", "TTFT", "p99", "ITL", "p99", "roof")
@@ -63,7 +63,7 @@ def notes(record: BenchRecord) -> list[str]:
     """Return the notes of a record as lines of at most 80 columns: subject, method, failures, unknowns."""
     lines = []
     for note in _notes(record):
-        lines += textwrap.wrap(note, WIDTH, subsequent_indent="  ")
+        lines += wrapped(note, WIDTH, "  ")
     return lines
 
 

@@ -17,7 +17,7 @@ from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.planning.memory.fit import MemoryPlan
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.running.deploy import DeploymentContext, observe
-from deckard_deploy.running.layout import StateDir, state_directory
+from deckard_deploy.running.layout import NAME_RULE, StateDir, is_deployment_name, state_directory
 from deckard_deploy.running.process.runtime import ProcessRuntime
 from deckard_deploy.running.releases import COMPOSE, Releases
 from deckard_deploy.running.runtime import Observation, Runtime
@@ -46,7 +46,10 @@ def select_deployment(selection: Selection) -> DeploymentRef:
     if name is None and found:
         raise BadInputError(f"there are several deployments: {', '.join(found)}", hint="--name NAME")
     if name is None or name not in known:
-        raise BadInputError(_no_such_deployment(name, profile, known), hint=_known_or_up(known, profile))
+        hint = _known_or_up(known, profile)
+        if name and not is_deployment_name(name):
+            hint = NAME_RULE
+        raise BadInputError(_no_such_deployment(name, profile, known), hint=hint)
     return DeploymentRef(directory, name)
 
 

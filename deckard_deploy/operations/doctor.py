@@ -1,6 +1,7 @@
 """`doctor`: the findings about this machine, and those that stop `up`."""
 
 import platform
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +11,7 @@ from deckard_deploy.doctor import facts as fact_files
 from deckard_deploy.doctor.findings import Finding
 from deckard_deploy.doctor.judge import evaluate_rules
 from deckard_deploy.doctor.target import Folders, Target, target_for_plan
-from deckard_deploy.errors import EnvironmentUnfitError
+from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError
 from deckard_deploy.operations.choice import DEFAULT_FILE, resolve_choice
 from deckard_deploy.operations.deployments import open_deployment
 from deckard_deploy.operations.host import read_host_facts
@@ -40,9 +41,9 @@ def select_target(choice: Choice, state_dir: Path | None, report: Reporter, *, h
         return Target(folders=Folders(weights=directory.models, caches=caches))
     resolved = resolve_choice(choice, report, directory)
     plan = plan_for_host(resolved, directory, current_plan(directory, resolved.name))
-    running = here and _running_plan_hash(directory, plan, report) is not None
+    running = _running(directory, plan, report) if here else None
     with home_required():
-        target = target_for_plan(resolved, plan, models=directory.models, running=running)
+        target = _target_beside(running, resolved, plan, directory)
     return _with_environment(target, resolved, directory)
 
 
@@ -99,10 +100,10 @@ def refuse_unfit(
     """
     if not resolved.engine.gpu:
         return
-    running = _running_plan_hash(directory, plan, report)
-    if running == plan.hash:
+    running = _running(directory, plan, report)
+    if running and running.plan_hash == plan.hash:
         return  # nothing will be started
-    target = target_for_plan(resolved, plan, models=directory.models, running=running is not None)
+    target = _target_beside(running, resolved, plan, directory)
     target = _with_environment(target, resolved, directory)
     findings = evaluate_rules(read_host_facts(target, quick=True), target, before_up=True)
     for finding in findings:
@@ -116,15 +117,40 @@ def refuse_unfit(
         )
 
 
-def _running_plan_hash(directory: StateDir, plan: LaunchPlan, report: Reporter) -> str | None:
-    """Return the hash of the running plan: "" for an unknown plan, None when nothing runs."""
+class _Running(NamedTuple):
+    """The release of the deployment that runs. address and port: None if its plan is not known."""
+
+    plan_hash: str | None
+    address: str | None = None
+    port: int | None = None
+
+
+def _target_beside(
+    running: _Running | None, resolved: Resolved, plan: LaunchPlan, directory: StateDir
+) -> Target:
+    """Return the target of the plan on a machine where its deployment may run already."""
+    target = target_for_plan(resolved, plan, models=directory.models, running=running is not None)
+    if running is None:
+        return target
+    own = (running.address, running.port) in [(plan.address, plan.port), (None, None)]
+    return replace(target, holds_port=own)
+
+
+def _running(directory: StateDir, plan: LaunchPlan, report: Reporter) -> _Running | None:
+    """Return the running release, None when nothing runs."""
     if plan.deployment not in directory.deployments():
         return None
     try:
         with open_deployment(directory, plan.deployment, report) as context:
             seen = observe(context.runtimes)
+            release = context.releases.get(seen.plan_hash) if seen.plan_hash else None
     except EnvironmentUnfitError:
         return None  # docker does not answer, which is a finding of its own
     if seen.state not in ("running", "restarting"):
         return None
-    return seen.plan_hash or ""
+    if release is None:
+        return _Running(seen.plan_hash)
+    with suppress(IntegrityError):
+        started = release.load().plan
+        return _Running(seen.plan_hash, started.address, started.port)
+    return _Running(seen.plan_hash)

@@ -27,6 +27,7 @@ from deckard_deploy.errors import BadInputError, EnvironmentUnfitError
 from deckard_deploy.system.files import clear_leftovers, private_folder
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+NAME_RULE = "lower-case letters, digits and . _ - only, 63 at most"
 
 
 def default_root() -> Path:
@@ -135,10 +136,10 @@ class StateDir:
 
     def deployment(self, name: str) -> DeploymentDir:
         """Return the paths of a deployment; create nothing. Raises BadInputError for an invalid name."""
-        if not _NAME.fullmatch(name):
+        if not is_deployment_name(name):
             raise BadInputError(
                 f"{name[:80]!r} is not a deployment name",
-                hint="lower-case letters, digits and . _ - only, 63 at most",
+                hint=NAME_RULE,
             )
         return DeploymentDir(name, self.root.absolute() / "deployments" / name)
 
@@ -169,6 +170,11 @@ class StateDir:
             if _NAME.fullmatch(entry.name) and entry.is_dir() and _has_releases(entry):
                 found.append(entry.name)
         return sorted(found)
+
+
+def is_deployment_name(name: str) -> bool:
+    """Return True if a deployment may have the name."""
+    return _NAME.fullmatch(name) is not None
 
 
 def state_directory(root: Path | None) -> StateDir:

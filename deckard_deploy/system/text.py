@@ -6,6 +6,7 @@ whose lines begin with something of another program. All code behind that reads 
 """
 
 import re
+import textwrap
 
 MAX_LINE = 16_384  # characters; vLLM's longest line, its configuration at start, has about 4,000
 # CSI and OSC sequences (ECMA-48 5.4 and 8.3.89), other two-character escapes, and what is left of the C0 and
@@ -60,6 +61,16 @@ class LineSplitter:
     def feed(self, data: bytes) -> list[str]:
         """Return the lines that `data` completes."""
         return [clean_bytes(line) for line in self._raw.feed(data)]
+
+
+def wrapped(text: str, width: int, indent: str = "") -> list[str]:
+    """Return the text in lines of at most `width` columns; all but the first begin with `indent`.
+
+    No word is cut: an option like --max-model-len stays whole, and a longer word has a line to itself.
+    """
+    return textwrap.wrap(
+        text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def clock(seconds: float) -> str:

@@ -467,7 +467,7 @@ CASES: dict[str, list[RuleCase]] = {
             "python (pid 4) listens there",
             facts({"port": {"problem": "127.0.0.1:8000 cannot be used: python (pid 4) listens there"}}),
             content_facts=facts({"port": {"problem": "127.0.0.1:8000 cannot be used: it is ours"}}),
-            content_target=target(running=True),
+            content_target=target(running=True, holds_port=True),
         ),
         RuleCase(
             "fail", "is no address", facts({"port": {"problem": "10.9.9.9 is no address of this machine"}})

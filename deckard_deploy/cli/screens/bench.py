@@ -1,11 +1,9 @@
 """Benchmark records, and comparisons of two, as text of at most 80 columns or as JSON."""
 
-import textwrap
-
 import click
 
 from deckard_deploy.cli.output import table
-from deckard_deploy.cli.screens.layout import WIDTH
+from deckard_deploy.cli.screens.layout import wrapped
 from deckard_deploy.measuring.records import BenchRecord
 from deckard_deploy.measuring.tables import cells, notes
 from deckard_deploy.operations.bench_compare import ComparedSides, rows
@@ -26,7 +24,7 @@ def print_comparison(compared: ComparedSides) -> None:
     table(rows(compared))
     for label, side in (("old", compared.old), ("new", compared.new)):
         text = f"{label}  {side.name}: {side.about}"
-        for line in textwrap.wrap(text, WIDTH, subsequent_indent="     "):
+        for line in wrapped(text, indent=5):
             click.echo(line)
     if compared.measured_differently:
         click.echo(f"MEASURED DIFFERENTLY: {compared.measured_differently}")

@@ -1,10 +1,10 @@
 """Patches and their verdicts as text and as JSON."""
 
-import textwrap
 from collections.abc import Mapping, Sequence
 
 import click
 
+from deckard_deploy.cli.screens.layout import labelled
 from deckard_deploy.patching.build import PatchVerdict
 from deckard_deploy.patching.manifest import Patch, PatchSet
 
@@ -23,7 +23,8 @@ def print_patch(patch: Patch, *, needed: bool | None, profile: str | None) -> No
     if patch.unpatched:
         texts.append(f"Without it: {patch.unpatched}")
     for text in texts:
-        click.echo(textwrap.indent(textwrap.fill(text, 76), "    "))
+        for line in labelled("    ", text):
+            click.echo(line)
 
 
 def _conditions(patch: Patch) -> str:

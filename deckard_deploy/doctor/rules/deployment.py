@@ -156,10 +156,10 @@ def port(facts: HostFacts, target: Target) -> RuleVerdict | None:
     if found is None or (found.address, found.port) != (target.address, target.port):
         return None
     where = f"{found.address}:{found.port}"
-    if target.running:
-        return ok(f"{where} is this deployment")
     if found.problem is None:
         return ok(f"{where} is free")
+    if target.holds_port:
+        return ok(f"{where} is this deployment")
     if NO_ADDRESS in found.problem:
         return fail(found.problem, "an address of this machine: ip -brief address")
     return fail(found.problem, f"--port N, or end what listens there: ss -ltnp 'sport = :{found.port}'")

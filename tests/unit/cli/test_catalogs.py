@@ -54,6 +54,14 @@ def test_list_as_json_has_descriptions(kind: str, capsys: pytest.CaptureFixture[
     assert all(entry["name"] and entry["description"] for entry in entries)
 
 
+@pytest.mark.parametrize("kind", ["profiles", "models", "engines"])
+def test_group_alone_prints_json(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([kind, "--json"]) == 0
+    assert checked(kind, capsys.readouterr().out)
+    assert run([kind, "--json", "list"]) == 2
+    assert "--json stands behind `list`" in capsys.readouterr().err
+
+
 def test_engines_print_their_abilities(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["engines"]) == 0
     assert "vllm-0.19.1: drafts with " in capsys.readouterr().out

@@ -77,6 +77,7 @@ MISTAKES = [
     Mistake("models show deckard", "did you mean 'deckard-31b'", "models show deckard-31b"),
     Mistake("plan --name Two", "--name Two: 'Two': a name of a-z", "plan --name two"),
     Mistake("patches check --set vllm-0.32", "known: vllm-0.19.1", "patches list"),
+    Mistake("status --name Two", "no deployment named 'Two'; try: lower-case letters"),
     Mistake("chat hi", "no deployments yet", "up --help"),
     Mistake("top --once", "no deployments yet", "up --help"),
     Mistake("down", "no deployments yet", "up --help"),

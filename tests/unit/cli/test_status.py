@@ -48,11 +48,11 @@ def test_several_deployments_are_a_table_and_a_list(
         "condition",
         "base",
         "url",
-        "profile",
-        "model",
-        "engine",
         "since",
+        "model",
         "watch",
+        "profile",
+        "engine",
     ]
     assert [line.split()[:2] for line in lines[1:]] == [["box", "stopped"], ["two", "unknown"]]
     assert run([*command, "--json"]) == 3

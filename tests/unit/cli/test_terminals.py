@@ -13,6 +13,8 @@ from pathlib import Path
 import pyte
 import pytest
 
+from tests.support.fake_deployment import FakeDeployment
+
 pytestmark = pytest.mark.slow  # real processes or servers, and their waits
 
 PLAN = ["plan", "--profile", "spark"]
@@ -113,6 +115,18 @@ FACTS = str(Path(__file__).parents[1] / "doctor/facts/spark-healthy.json")
 )
 def test_doctor_respects_no_color(tmp_path: Path, environment: dict[str, str], *, coloured: bool) -> None:
     assert ("\x1b[" in on_terminal(tmp_path, environment, ["doctor", "--facts", FACTS])) is coloured
+
+
+def test_table_of_deployments_fits_80_columns(tmp_path: Path) -> None:
+    fake = FakeDeployment(tmp_path)
+    fake.stored(fake.plan())
+    (fake.state.create("a" * 55).releases / "000000000000").mkdir()
+    words = ["status", "--state-dir", str(fake.state.root)]
+    lines = on_terminal(tmp_path, {"TERM": "xterm"}, words).splitlines()
+    assert lines[0].split() == ["deployment", "condition", "base", "url"]
+    assert [line.split()[0] for line in lines[1:3]] == ["a" * 55, "box"]
+    assert lines[3].startswith("not on this screen: since, model, watch, profile, engine; see:")
+    assert max(map(len, lines)) <= 80
 
 
 TRANSFER = """

@@ -15,6 +15,7 @@ from deckard_deploy.operations.deployments import (
 )
 from deckard_deploy.operations.options import Selection
 from deckard_deploy.operations.reporting import SILENT
+from deckard_deploy.running.layout import NAME_RULE
 from deckard_deploy.running.releases import COMPOSE, ENDPOINT
 from tests.support.fake_deployment import FakeDeployment
 
@@ -51,6 +52,12 @@ def test_missing_deployment_is_refused(tmp_path: Path, name: str | None, message
     with pytest.raises(BadInputError) as refused:
         select_deployment(Selection(tmp_path, name))
     assert refused.value.message == message
+
+
+def test_invalid_name_is_suggested_to_no_command(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="no deployment named 'Two'") as refused:
+        select_deployment(Selection(tmp_path, "Two"))
+    assert refused.value.hint == NAME_RULE
 
 
 @pytest.mark.parametrize(("name", "options"), [("cpu", "--profile cpu"), ("box", "--profile cpu --name box")])

@@ -49,6 +49,19 @@ def test_missing_facts_are_refused(tmp_path: Path) -> None:
         examine(Choice(profile="spark"), tmp_path, SILENT, source=tmp_path / "none.json")
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_port_of_running_deployment_is_its_own(
+    fake: FakeDeployment, report: RecordingReporter, *, own: bool
+) -> None:
+    """`doctor` called any port the deployment's own while the deployment ran at another one."""
+    plan = fake.started(fake.plan()).plan
+    port = plan.port if own else plan.port + 1
+    wanted = Choice(profile="cpu", settings=("name=box", f"publish.port={port}"))
+    target = select_target(wanted, fake.state.root, report, here=True)
+    assert target.running
+    assert target.holds_port is own
+
+
 def test_process_is_never_unfit(fake: FakeDeployment, report: RecordingReporter) -> None:
     refuse_unfit(choice("cpu"), fake.plan(), StateDir(fake.state.root), report, force=False)
     assert report.lines == []

@@ -13,6 +13,7 @@ from deckard_deploy.system.text import (
     one_line,
     printable,
     shorten,
+    wrapped,
 )
 
 
@@ -35,6 +36,13 @@ from deckard_deploy.system.text import (
 )
 def test_clean_removes_terminal_sequences(raw, shown):
     assert clean(raw) == shown
+
+
+@given(st.lists(st.text("ab-", min_size=1, max_size=30)), st.integers(1, 40))
+def test_wrapped_text_has_all_words_whole(words, width):
+    lines = wrapped(" ".join(words), width)
+    assert [word for line in lines for word in line.split()] == words
+    assert all(len(line) <= width for line in lines if " " in line)
 
 
 @given(st.text())
