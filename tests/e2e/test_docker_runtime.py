@@ -18,6 +18,7 @@ from deckard_deploy.rendering.compose import render_compose
 from deckard_deploy.running.deploy import decide, deploy, take_down
 from deckard_deploy.running.docker import images
 from deckard_deploy.running.runtime import MISSING, Observation
+from tests.e2e.conftest import Tool
 from tests.support.docker_deployment import (
     IMAGE,
     DockerDeployment,
@@ -331,3 +332,13 @@ def test_pull_by_digest_reports_progress(project: DockerDeployment, registry: st
 def test_unreachable_registry_is_network_error(project: DockerDeployment, port: int) -> None:
     with pytest.raises(NetworkError, match="cannot be pulled"):
         images.pull(project.runtime().client, f"127.0.0.1:{port}/x:1", platform=None, on_bytes=print)
+
+
+def test_image_of_no_registry_is_not_pulled(tool: Tool) -> None:
+    """The rehearsal's image, which the catalog names and nobody has built under that name."""
+    choice = ("--profile", "cpu", "--engine", "vllm-0.19.1-cpu-docker", "--name", "unbuilt")
+    refused = tool("up", *choice, "--port", str(free_port()), check=False)
+    assert refused.returncode == 3
+    assert "deckard/vllm-cpu:0.19.1 is not here, and no registry has it" in refused.stderr
+    assert "tests/e2e/image/build.sh" in refused.stderr
+    assert "pull" not in refused.stderr

@@ -103,6 +103,12 @@ def test_engine_memory_matches_plan(first_up, base_url: str, tool: Tool) -> None
     assert "as planned" in up.stderr
 
 
+def test_up_says_what_a_reboot_does(first_up) -> None:
+    """Nobody has installed a unit here."""
+    _, up = first_up
+    assert "reboot   it does not come back by itself" in up.stderr
+
+
 def test_plain_chat_is_answered(base_url: str) -> None:
     assert clients.plain(base_url) == (PLAIN_TEXT, PLAIN_TEXT)
 

@@ -1,6 +1,7 @@
 #!/bin/bash
 # up, chat, the isolation probe with its control, watch, keys, a change, rollback, another docker, down: one line each.
-#   verbs.sh FOLDER         DOCKER_HOST, ENGINE_IMAGE and GATEWAY_IMAGE are set
+#   verbs.sh FOLDER         DOCKER_HOST, ENGINE_IMAGE and GATEWAY_IMAGE are set; with PROMETHEUS_IMAGE and GRAFANA_IMAGE (any
+#                           program that waits) also `monitor up` and `monitor up --all`
 set -u
 folder=$1 port=${PORT:-8480} failed=0
 cd "$(dirname "$0")/../../.." || exit 1
@@ -75,6 +76,20 @@ other_status() { DOCKER_HOST=unix:///var/run/docker.sock is_ready; }
 other_up() {
     DOCKER_HOST=unix:///var/run/docker.sock $tool up $choice 2>&1 | grep 'was started by the docker daemon at'
 }
+scraped() {
+    curl -s --get --data-urlencode 'query=sum(up) == 2' "http://127.0.0.1:$prometheus/api/v1/query" | grep -q '"value"'
+}
+monitored() {
+    prometheus=$((port + 1))
+    $tool monitor up "$@" --prometheus-port $prometheus --grafana-port $((port + 2)) \
+        --prometheus-image "$PROMETHEUS_IMAGE" --grafana-image "$GRAFANA_IMAGE" || return 1
+    local result=1
+    for _ in $(seq 60); do
+        scraped && result=0 && break
+        sleep 1
+    done
+    $tool monitor down "$@" && return $result
+}
 nothing_left() {
     [ -z "$(docker ps --all --quiet --filter label=deckard.deployment=matrix)" ] &&
         [ -z "$(docker network ls --quiet --filter label=com.docker.compose.project=deckard-matrix)" ]
@@ -88,6 +103,10 @@ kill $listener
 try watch watched 14
 try status is_ready
 try keys keys
+if [ -n "${PROMETHEUS_IMAGE:-}" ]; then
+    try monitor monitored --name matrix
+    try monitor-all monitored --all
+fi
 try change $tool up $choice --set max-num-seqs=2
 try rollback $tool rollback --name matrix
 try watch-starts-a-killed-engine killed

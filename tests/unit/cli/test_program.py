@@ -4,6 +4,7 @@ import ast
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -177,3 +178,19 @@ def test_no_suggestion_is_left_as_a_fragment() -> None:
 def test_hint_of_error_keeps_options(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert run(["down", "--name", "two", "--state-dir", str(tmp_path)]) == 2
     assert f"up --name two --state-dir {tmp_path}" in capsys.readouterr().err
+
+
+def test_version_tells_two_commits_apart(tmp_path: Path) -> None:
+    """With the same version number: what a report of a problem quotes."""
+    shutil.copytree(
+        REPO / "deckard_deploy", tmp_path / "deckard_deploy", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    git = ("git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@example.org")
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    command = [sys.executable, "-m", "deckard_deploy", "--version"]
+    said = []
+    for message in ("one", "two"):
+        subprocess.run([*git, "commit", "--quiet", "--allow-empty", "--message", message], check=True)
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        said.append(done.stdout)
+    assert said[0] != said[1]
