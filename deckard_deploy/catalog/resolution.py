@@ -57,6 +57,7 @@ class Resolved:
     gpu_driver: Literal["nvidia", "cdi"] | None = None
     replicas: Replicas | None = None
     role: Literal["engine", "replica"] = "engine"  # planning/replicas.py
+    port_is_set: bool = True  # by the user; otherwise another one may be chosen next to other deployments
     asked: str = ""  # what the user has asked for, before the catalog's settings: JSON, to be compared
 
 
@@ -133,6 +134,7 @@ def resolve(
         gateway=deployment.gateway,
         gpu_driver=deployment.gpu_driver,
         replicas=deployment.replicas,
+        port_is_set=compatibility is not None or "port" in deployment.publish.model_fields_set,
     )
 
 

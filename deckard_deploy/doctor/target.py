@@ -65,6 +65,7 @@ class Target:
     libraries: Mapping[str, str] = field(default_factory=dict)
     running: bool = False
     holds_port: bool = False  # the running deployment listens at this address and port
+    engines_beside: int = 0  # of other deployments of this tool, which count in the memory plan
 
     @property
     def unified(self) -> bool:

@@ -37,6 +37,7 @@ from deckard_deploy.operations import manifests as manifests
 from deckard_deploy.operations import measured_memory as measured_memory
 from deckard_deploy.operations import models as models
 from deckard_deploy.operations import monitoring as monitoring
+from deckard_deploy.operations import neighbours as neighbours
 from deckard_deploy.operations import options as options
 from deckard_deploy.operations import own_models as own_models
 from deckard_deploy.operations import patch_check as patch_check
@@ -58,6 +59,7 @@ from deckard_deploy.operations import start as start
 from deckard_deploy.operations import status as status
 from deckard_deploy.operations import support as support
 from deckard_deploy.operations import switch as switch
+from deckard_deploy.operations import this_machine as this_machine
 from deckard_deploy.operations import top as top
 from deckard_deploy.operations import up as up
 from deckard_deploy.operations import verify as verify

@@ -16,7 +16,7 @@ from deckard_deploy.operations.choice import DEFAULT_FILE, resolve_choice
 from deckard_deploy.operations.deployments import open_deployment
 from deckard_deploy.operations.host import read_host_facts
 from deckard_deploy.operations.options import Choice
-from deckard_deploy.operations.plan import current_plan, plan_for_host
+from deckard_deploy.operations.plan import HostPlan, current_plan, plan_for_host
 from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.running.deploy import observe
@@ -91,19 +91,21 @@ def examine(
     return Examination(target.profile, list(evaluate_rules(facts, target)))
 
 
-def refuse_unfit(
-    resolved: Resolved, plan: LaunchPlan, directory: StateDir, report: Reporter, *, force: bool
-) -> None:
+def refuse_unfit(planned: HostPlan, directory: StateDir, report: Reporter, *, force: bool) -> None:
     """Raise EnvironmentUnfitError with the findings that would stop `up` on a GPU.
 
     force: report them and continue.
     """
+    resolved, plan = planned.resolved, planned.plan
     if not resolved.engine.gpu:
         return
     running = _running(directory, plan, report)
     if running and running.plan_hash == plan.hash:
         return  # nothing will be started
     target = _target_beside(running, resolved, plan, directory)
+    if planned.shared:
+        beside = sum(len(each.gpus) or 1 for each in planned.shared.neighbours)
+        target = replace(target, engines_beside=beside)
     target = _with_environment(target, resolved, directory)
     findings = evaluate_rules(read_host_facts(target, quick=True), target, before_up=True)
     for finding in findings:

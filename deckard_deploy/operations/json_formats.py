@@ -143,6 +143,40 @@ class GroupJson(Part):
     tokens_per_s: dict[str, float]
 
 
+class NeighbourJson(Part):
+    """A deployment that runs on the machine. bytes: what its recorded plan takes of each of its GPUs."""
+
+    deployment: str
+    model: str
+    port: int
+    gpus: list[str]
+    bytes: int
+
+
+class BothJson(Part):
+    """Options of this plan and of a running deployment with which both fit."""
+
+    options: list[str]
+    neighbour: str
+    neighbour_options: list[str]
+
+
+class SharedJson(Part):
+    """The machine with its other deployments, in bytes of one GPU or of a unified machine.
+
+    free: what they leave. usable: of that, what an engine may ask for. problem: why this plan does not fit, where its
+    own memory is not computed. changes: options of this plan alone that would fit. both: options for it and another.
+    """
+
+    neighbours: list[NeighbourJson]
+    total: int
+    free: int
+    usable: int
+    problem: str | None
+    changes: list[str]
+    both: BothJson | None
+
+
 class PlanJson(Part):
     """The plan of `up`. current: the hash of the running release. drafter_measured: the record of `bench spec`."""
 
@@ -154,6 +188,9 @@ class PlanJson(Part):
     drafter_measured: dict[str, Any] | None
     api_limits: list[str]
     plan: LaunchPlan
+    shared: SharedJson | None = Field(
+        default=None, description="null: no other deployment runs, or this one runs as planned"
+    )
     replicas: GroupJson | None = None
 
 

@@ -16,19 +16,27 @@ from deckard_deploy.operations.models import folder_of
 from deckard_deploy.operations.options import Choice
 from deckard_deploy.operations.patches import with_needed_patches
 from deckard_deploy.operations.reporting import Reporter
+from deckard_deploy.operations.this_machine import on_this_host
 from deckard_deploy.planning.difference import difference
+from deckard_deploy.planning.memory.beside import (
+    SharedChange,
+    SharedMachine,
+    changes_for_both,
+    problem_beside,
+    smaller_share,
+)
 from deckard_deploy.planning.memory.changes import MemoryChange, smallest_changes
 from deckard_deploy.planning.memory.fit import NOTHING_KNOWN, MemoryPlan, memory_of, with_serve
-from deckard_deploy.planning.memory.parts import EarlierStart, HostMeasurements, Level
-from deckard_deploy.planning.memory.settings import GIB, UnknownMemoryError
+from deckard_deploy.planning.memory.parts import EarlierStart, HostMeasurements, Level, readable_bytes
+from deckard_deploy.planning.memory.settings import UnknownMemoryError
 from deckard_deploy.planning.plan import CdiGpus, LaunchPlan
-from deckard_deploy.planning.planner import HostPaths, build_plan
+from deckard_deploy.planning.planner import VISIBLE_GPUS, HostPaths, build_plan, visible_gpus
 from deckard_deploy.planning.replicas import as_front, replica_choice, replica_name, shares
 from deckard_deploy.running.layout import StateDir, state_directory
 from deckard_deploy.running.releases import Releases
 from deckard_deploy.system import docker_info
 from deckard_deploy.system.commands import run
-from deckard_deploy.system.meminfo import MEMINFO, total_and_available
+from deckard_deploy.system.meminfo import MEMINFO
 from deckard_deploy.system.unknown import Unknown
 from deckard_deploy.weights.checkpoint import read_checkpoint
 
@@ -37,18 +45,25 @@ if TYPE_CHECKING:
 
 DOCKER_TIMEOUT_S = 10.0
 _KV_BYTES = "kv-cache-memory-bytes"
-# A host is the profile's machine if it has at least this share of its memory, and at most this much more:
-# firmware reserves different sizes. Sparks have 121.69 GiB (profiles/spark.yaml) or 119.68 (leptonai/gpud
-# pull request 1170).
-_MIN_SHARE, _MAX_EXCESS = 0.9, 2 * GIB
 
 
 class HostPlan(NamedTuple):
-    """A choice with this host's memory in it, its plan, and the memory that the plan takes."""
+    """A choice with this host's memory in it, its plan, and the memory that the plan takes.
+
+    shared: the machine with the other deployments that run on it; None: there is none, or this one runs already.
+    """
 
     resolved: Resolved
     plan: LaunchPlan
     memory: MemoryPlan | Unknown
+    shared: SharedMachine | None = None
+
+    @property
+    def problem(self) -> str:
+        """Return why the plan does not fit next to the other deployments; "" if it may, or if there is none."""
+        if self.shared is None or not isinstance(self.memory, Unknown):
+            return ""
+        return problem_beside(self.resolved, self.shared)
 
 
 class GroupPlan(NamedTuple):
@@ -195,6 +210,8 @@ def plan_with_memory(
     On a unified machine the size of the KV cache becomes an option. A plan that is the current release keeps
     its size.
     """
+    resolved, shared, runs = _placed(resolved, directory, current, meminfo)
+    free = shared.free if shared and resolved.profile.hardware.gpu_count else None
     known = HostMeasurements(
         weight_bytes=_tensor_bytes(resolved, directory), starts=_earlier_starts(resolved, directory)
     )
@@ -204,10 +221,39 @@ def plan_with_memory(
         same = with_serve(on_host, kv_cache_memory_bytes=kept)
         plan = plan_for_host(same, directory, current)
         if plan.hash == current.hash:
-            return HostPlan(same, plan, planned_memory(same, available=None, known=known))
-    resolved, available = with_measured_memory(resolved, current, meminfo=meminfo, known=known)
-    memory = planned_memory(resolved, available=available, known=known)
-    return HostPlan(resolved, plan_for_host(resolved, directory, current), memory)
+            left = None if runs else shared
+            return HostPlan(same, plan, planned_memory(same, available=left and left.free, known=known), left)
+    resolved, available = with_measured_memory(resolved, current, meminfo=meminfo, known=known, free=free)
+    plan = plan_for_host(resolved, directory, current)
+    if runs and current and plan.hash == current.hash:
+        return HostPlan(resolved, plan, planned_memory(resolved, available=None, known=known))
+    return HostPlan(resolved, plan, planned_memory(resolved, available=available, known=known), shared)
+
+
+def _may_run(directory: StateDir, name: str) -> bool:
+    """Return False if every launch of the deployment is recorded as ended. Its runtime is not asked."""
+    launches = [release.launch_or_none() for release in Releases(directory.deployment(name)).all()]
+    return any(launch is not None and launch.state in ("starting", "ready") for launch in launches)
+
+
+def _placed(
+    resolved: Resolved, directory: StateDir, current: LaunchPlan | None, meminfo: Path
+) -> tuple[Resolved, SharedMachine | None, bool]:
+    """Return the choice with its port and GPUs, the machine as others share it, and whether the deployment runs."""
+    others = any(_may_run(directory, name) for name in directory.deployments() if name != resolved.name)
+    moved = current and (
+        current.port != resolved.publish.port
+        or (VISIBLE_GPUS not in resolved.environment and visible_gpus(current))
+    )
+    if not others and not moved:
+        return resolved, None, False
+    from deckard_deploy.operations import neighbours  # noqa: PLC0415  few machines have several deployments
+
+    if current and moved:
+        resolved = neighbours.kept_place(resolved, directory, current)
+    if not others:
+        return resolved, None, False
+    return neighbours.place(resolved, directory, first=current is None, meminfo=meminfo)
 
 
 def _tensor_bytes(resolved: Resolved, directory: StateDir) -> dict[str, dict[str, int]]:
@@ -299,9 +345,16 @@ def planned_memory(
 
 
 def with_measured_memory(
-    resolved: Resolved, current: LaunchPlan | None, *, meminfo: Path, known: HostMeasurements = NOTHING_KNOWN
+    resolved: Resolved,
+    current: LaunchPlan | None,
+    *,
+    meminfo: Path,
+    known: HostMeasurements = NOTHING_KNOWN,
+    free: int | None = None,
 ) -> tuple[Resolved, int | None]:
     """Return the choice with the KV cache's size as an option, and the free bytes, on a unified machine.
+
+    free: what other deployments leave, on any machine with a GPU; None: there is none.
 
     vLLM sizes the KV cache by its profiling, which page cache disturbs on such a machine. A current release
     keeps its size: the memory that is free while it runs does not predict its successor's. Elsewhere nothing
@@ -311,8 +364,9 @@ def with_measured_memory(
         return resolved, None
     resolved, available = on_this_host(resolved, meminfo=meminfo)
     if available is None:
-        return resolved, None
-    free = None if current else available
+        return resolved, free
+    if free is None and current is None:
+        free = available
     if _KV_BYTES in resolved.serve:
         return resolved, free
     memory = planned_memory(resolved, available=free, known=known)
@@ -324,52 +378,96 @@ def with_measured_memory(
     return resolved, free
 
 
-def on_this_host(resolved: Resolved, *, meminfo: Path) -> tuple[Resolved, int | None]:
-    """Return the choice with the memory of this machine, and the free bytes.
-
-    The choice is unchanged and the bytes are None if this is not the profile's unified machine.
-    """
-    hardware = resolved.profile.hardware
-    if hardware.memory != "unified" or not hardware.memory_gib:
-        return resolved, None
-    total, available = total_and_available(meminfo)
-    planned = hardware.memory_gib * GIB
-    if not _MIN_SHARE * planned <= total <= planned + _MAX_EXCESS:
-        return resolved, None
-    hardware = hardware.model_copy(update={"memory_gib": total / GIB})
-    profile = resolved.profile.model_copy(update={"hardware": hardware})
-    return replace(resolved, profile=profile), available
-
-
 def _kv_bytes_of(plan: LaunchPlan) -> int | None:
     size = plan.option(_KV_BYTES)
     return int(size) if size else None
 
 
-def refuse_what_cannot_run(resolved: Resolved, memory: MemoryPlan | Unknown) -> None:
-    """Raise DoesNotFitError if a hub model cannot fit even under the most optimistic assumption."""
+def refuse_what_cannot_run(planned: HostPlan) -> None:
+    """Raise DoesNotFitError if a model cannot fit even under the most optimistic assumption, or next to the others."""
+    resolved, memory = planned.resolved, planned.memory
+    _refuse_beside(planned)
     if isinstance(memory, Unknown) or isinstance(resolved.model.weights, Generated):
         return
     if memory.problem(Level.LOW):
-        raise does_not_fit(memory, smallest_changes(resolved, memory))
+        raise does_not_fit(memory, smallest_changes(resolved, memory), planned.shared, resolved)
 
 
-def does_not_fit(memory: MemoryPlan, changes: tuple[MemoryChange, ...]) -> DoesNotFitError:
-    """Return the error, with the changes that would make it fit."""
-    hint = "; or: ".join(" ".join(change.options) for change in changes)
-    if not hint and memory.available is not None:
-        hint = "stop what holds the memory; deckard-deploy doctor says what that may be"
+def does_not_fit(
+    memory: MemoryPlan,
+    changes: tuple[MemoryChange, ...],
+    shared: SharedMachine | None = None,
+    resolved: Resolved | None = None,
+) -> DoesNotFitError:
+    """Return the error, with the changes that would make it fit. shared: with other deployments, and the choice."""
+    hints = [" ".join(change.options) for change in changes]
+    where = ""
+    if shared and resolved:
+        where = f" next to {shared.names}"
+        hints += _hints_beside(resolved, shared)
+    elif not hints and memory.available is not None:
+        hints.append("stop what holds the memory; deckard-deploy doctor says what that may be")
     return DoesNotFitError(
-        f"it does not fit: {memory.problem()}",
-        hint=hint or "a GPU with more memory, or a smaller model",
+        f"it does not fit{where}: {memory.problem()}",
+        hint="; or: ".join(hints) or "a GPU with more memory, or a smaller model",
     )
+
+
+def _refuse_beside(planned: HostPlan) -> None:
+    """Raise DoesNotFitError for a plan whose memory is not computed, and that does not fit next to the others."""
+    shared, problem = planned.shared, planned.problem
+    if shared is None or not problem:
+        return
+    hints = [*own_share(planned), *_hints_beside(planned.resolved, shared)]
+    raise DoesNotFitError(f"it does not fit next to {shared.names}: {problem}", hint="; or: ".join(hints))
+
+
+def own_share(planned: HostPlan) -> tuple[str, ...]:
+    """Return the option with which a plan of unknown memory fits next to the others; none if it cannot."""
+    if planned.shared is None or not planned.problem:
+        return ()
+    option = smaller_share(planned.resolved, planned.shared.usable, planned.shared.total)
+    return (f"--set {option}",) if option else ()
+
+
+def changes_of_both(view: PlanView) -> SharedChange | None:
+    """Return changes for this plan and for a running deployment, where this plan does not fit next to it."""
+    planned = view.planned
+    unfit = planned.problem or (not isinstance(planned.memory, Unknown) and planned.memory.problem())
+    if planned.shared is None or not unfit:
+        return None
+    return changes_for_both(planned.resolved, planned.shared)
+
+
+def shared_line(planned: HostPlan) -> str:
+    """Return a sentence about the other deployments and what they leave; "" if none runs."""
+    shared = planned.shared
+    if shared is None:
+        return ""
+    return (
+        f"{shared.names} leave {readable_bytes(shared.free)} of {readable_bytes(shared.total)}; port "
+        f"{planned.plan.port}"
+    )
+
+
+def _hints_beside(resolved: Resolved, shared: SharedMachine) -> list[str]:
+    """Return the changes of both, and the way to stop a neighbour, as typed."""
+    hints = []
+    both = changes_for_both(resolved, shared)
+    if both:
+        own = f" and {' '.join(both.options)}" if both.options else ""
+        hints.append(
+            f"deckard-deploy up --name {both.neighbour} with {' '.join(both.neighbour_options)}, which restarts it{own}"
+        )
+    return [*hints, f"deckard-deploy down --name {shared.neighbours[0].name}"]
 
 
 def require_fit(view: PlanView) -> None:
     """Raise DoesNotFitError, with the changes that would make it fit, for a plan that surely does not fit."""
-    memory = view.planned.memory
-    if not isinstance(memory, Unknown) and memory.verdict == "no":
-        raise does_not_fit(memory, view.fitting)
+    planned = view.planned
+    _refuse_beside(planned)
+    if not isinstance(planned.memory, Unknown) and planned.memory.verdict == "no":
+        raise does_not_fit(planned.memory, view.fitting, planned.shared, planned.resolved)
 
 
 def memory_verdict(planned: HostPlan) -> str:

@@ -19,7 +19,13 @@ from deckard_deploy.operations.gateway import (
 )
 from deckard_deploy.operations.locked import require_locked
 from deckard_deploy.operations.options import PLAIN_UP, Choice, UpOptions
-from deckard_deploy.operations.plan import HostPlan, current_plan, plan_with_memory, refuse_what_cannot_run
+from deckard_deploy.operations.plan import (
+    HostPlan,
+    current_plan,
+    plan_with_memory,
+    refuse_what_cannot_run,
+    shared_line,
+)
 from deckard_deploy.operations.readiness import probe
 from deckard_deploy.operations.release import (
     create_release,
@@ -84,7 +90,7 @@ def prepare(choice: Choice, directory: StateDir, report: Reporter, options: UpOp
     Raises BadInputError, IntegrityError, DoesNotFitError, EnvironmentUnfitError.
     """
     planned = _planned(choice, directory, report, locked=options.locked)
-    refuse_unfit(planned.resolved, planned.plan, directory, report, force=options.force)
+    refuse_unfit(planned, directory, report, force=options.force)
     return planned
 
 
@@ -97,10 +103,12 @@ def _planned(choice: Choice, directory: StateDir, report: Reporter, *, locked: b
     planned = plan_with_memory(resolved, directory, current_plan(directory, resolved.name))
     plan = planned.plan
     report.say(f"plan     {plan.hash}: {plan.model} on {plan.profile}, {plan.engine}")
+    if planned.shared:
+        report.say(f"next to  {shared_line(planned)}")
     if locked:
         require_locked(planned.resolved, plan)
     refuse_useless_keys(planned.resolved, plan, directory)
-    refuse_what_cannot_run(planned.resolved, planned.memory)
+    refuse_what_cannot_run(planned)
     return planned
 
 
@@ -119,7 +127,7 @@ def dry_run(choice: Choice, state_dir: Path | None, report: Reporter, options: U
     """Report the actions of `up`. Nothing is changed. Raises the errors with which `up` would refuse to start."""
     directory = state_directory(state_dir)
     planned = _planned(choice, directory, report, locked=options.locked)
-    refuse_unfit(planned.resolved, planned.plan, directory, report, force=options.force)
+    refuse_unfit(planned, directory, report, force=options.force)
     explain(planned.plan, directory, report, Wish(planned.resolved.asked, options.upgrade))
 
 

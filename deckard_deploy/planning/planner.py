@@ -184,6 +184,13 @@ def with_request_filter(plan: LaunchPlan, file: str, *, sha256: str, root: PureP
     )
 
 
+def visible_gpus(plan: LaunchPlan) -> tuple[str, ...]:
+    """Return the GPUs that a plan names; none: the machine's first ones, or all."""
+    if plan.gpus and plan.gpus.ids:
+        return plan.gpus.ids
+    return tuple(filter(None, plan.environment.get(VISIBLE_GPUS, "").split(",")))
+
+
 def patch_folder(plan: LaunchPlan) -> PurePosixPath:
     """Return the folder that `with_patches` chose, for a plan with patches."""
     return PurePosixPath(plan.patches[0].source).parent

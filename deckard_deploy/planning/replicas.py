@@ -93,6 +93,9 @@ def as_front(plan: LaunchPlan) -> LaunchPlan:
 
     Nothing of the engine is in it, so that another engine behind it does not restart it.
     """
+    pooling: tuple[str, ...] = ()
+    if plan.task != "generate":  # for the front's routes
+        pooling = ("--runner", "pooling", "--convert", plan.option("convert") or "embed")
     changes: dict[str, Any] = {
         "role": "front",
         "model": plan.served_name,
@@ -101,7 +104,7 @@ def as_front(plan: LaunchPlan) -> LaunchPlan:
         "image": None,
         "platform": None,
         "entrypoint": (),
-        "arguments": ("--served-model-name", plan.served_name),
+        "arguments": ("--served-model-name", plan.served_name, *pooling),
         "environment": {},
         "mounts": (),
         "scratch": (),

@@ -55,6 +55,11 @@ def vectors(chat: str, tool: Tool, models: Path) -> Iterator[str]:
     """The base URL of the model of vectors, started next to the other."""
     assert chat
     options = ("--profile", "cpu", "--model", str(models / "embedder"), "--port", str(free_port()))
+    shared = json.loads(tool("plan", *options, "--json").stdout)["shared"]
+    (beside,) = [each for each in shared["neighbours"] if each["deployment"] == CHAT]
+    # Its KV cache of 1 GiB, and its weights.
+    assert beside["bytes"] == 2**30 + (models / "llama" / "model.safetensors").stat().st_size
+    assert 0 < shared["free"] < shared["total"]
     yield tool("up", *options).stdout.strip()
     tool("down", "--name", VECTORS, check=False)
 

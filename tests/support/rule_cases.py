@@ -221,6 +221,7 @@ CASES: dict[str, list[RuleCase]] = {
             content_facts=facts(ENGINE),
             content_target=target(running=True),
         ),
+        RuleCase("warn", "VLLM::EngineCore (pid 7", facts(ENGINE), target(engines_beside=1)),
         RuleCase("warn", "VLLM::EngineCore", facts(of="b200"), target("b200")),
     ],
     "gpu-heat": [RuleCase("warn", "85 °C", facts(spark_gpu(temperature_c=85)))],

@@ -10,6 +10,7 @@ from deckard_deploy.cli.screens import memory as memory
 from deckard_deploy.cli.screens import patches as patches
 from deckard_deploy.cli.screens import plan as plan
 from deckard_deploy.cli.screens import replicas as replicas
+from deckard_deploy.cli.screens import shared as shared
 from deckard_deploy.cli.screens import speed as speed
 from deckard_deploy.cli.screens import startup as startup
 from deckard_deploy.cli.screens import transfer as transfer

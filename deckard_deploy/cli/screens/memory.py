@@ -6,6 +6,7 @@ from typing import Any
 from deckard_deploy.cli.screens.layout import wrapped
 from deckard_deploy.planning.memory.changes import MemoryChange
 from deckard_deploy.planning.memory.fit import (
+    CONTEXT,
     RESERVE,
     TYPICAL_LENGTH,
     MemoryPlan,
@@ -194,7 +195,8 @@ def _bounds(memory: MemoryPlan) -> str:
     kind = "unified" if memory.unified else "on the GPU"
     total = readable_bytes(memory.total)
     if memory.available is not None:
-        free = f"{readable_bytes(memory.available)} free, {readable_bytes(RESERVE)} of it left alone"
+        kept = RESERVE if memory.unified else CONTEXT
+        free = f"{readable_bytes(memory.available)} free, {readable_bytes(kept)} of it left alone"
         return f"{total} {kind}, {free}"
     requested = f"{readable_bytes(memory.requested)} for vLLM ({memory.utilization:g} of it)"
     return f"{total} {kind}, {requested}"

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from deckard_deploy.cli.screens import memory, replicas, speed
+from deckard_deploy.cli.screens import memory, replicas, shared, speed
 from deckard_deploy.cli.screens.layout import INDENT, WIDTH, wrapped
 from deckard_deploy.operations.plan import PlanView
 from deckard_deploy.planning.arguments import option_lines
@@ -40,6 +40,7 @@ def view_json(view: PlanView) -> dict[str, Any]:
         "drafter_measured": speed.measured_json(view.drafter),
         "api_limits": list(view.planned.resolved.engine.api_limits),
         "plan": plan.model_dump(mode="json"),
+        "shared": shared.shared_json(view) if view.planned.shared else None,
         "replicas": replicas.group_json(view.group) if view.group else None,
     }
 
@@ -58,6 +59,7 @@ def print_plan(view: PlanView, *, explain: bool, full: bool) -> None:
     if not full:
         lines += wrapped(f"{'settings':{INDENT}}{_settings(plan)}")
     lines += memory.memory_lines(view.planned.memory, view.fitting, limit=resolved.model.context_limit)
+    lines += shared.shared_lines(view)
     lines += speed.speed_lines(resolved)
     lines += speed.measured_lines(view.drafter)
     if view.group:

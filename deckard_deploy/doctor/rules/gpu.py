@@ -307,7 +307,8 @@ def gpu_memory_reading(facts: HostFacts, target: Target) -> RuleVerdict | None:
 
 @rule(
     "gpu-processes",
-    when=f"unified memory: fail: another vLLM engine; else warn: an engine, or more than {MUCH_MIB} MiB",
+    when="unified memory: fail: a vLLM engine of no deployment that is known to run; else warn: an engine, or more "
+    f"than {MUCH_MIB} MiB",
     why="an engine whose server was killed lives on and keeps its memory; ps shows it as VLLM::EngineCor",
     source="vllm-project/vllm issue 55510; github Blackwellboy/model-serving-minefield, trap 123",
     stops_up=True,
@@ -317,10 +318,10 @@ def gpu_processes(facts: HostFacts, target: Target) -> RuleVerdict | None:
     if not facts.gpus or target.needs_gpu is False:
         return None
     large = []
-    engine_found = False
+    engines = 0
     for process in facts.gpu_processes:
         if _ENGINE_NAME in process.name:
-            engine_found = True
+            engines += 1
             large.append(process)
         elif (process.memory_mib or 0) > MUCH_MIB:
             large.append(process)
@@ -330,7 +331,8 @@ def gpu_processes(facts: HostFacts, target: Target) -> RuleVerdict | None:
     if target.running:
         return ok(f"this deployment's: {names}")
     fix = f"a deployment of this tool: deckard-deploy down; what nobody needs, and then ends: kill {large[0].pid}"
-    return fail_if_needed(engine_found and target.unified, f"{len(large)} on the GPU: {names}", fix)
+    unknown = engines > target.engines_beside
+    return fail_if_needed(unknown and target.unified, f"{len(large)} on the GPU: {names}", fix)
 
 
 def _process_text(process: GpuProcess) -> str:

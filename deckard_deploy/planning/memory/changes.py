@@ -7,7 +7,7 @@ from math import ceil, floor
 
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.errors import BadInputError
-from deckard_deploy.planning.memory.fit import RESERVE, MemoryPlan, memory_of, with_serve
+from deckard_deploy.planning.memory.fit import CONTEXT, RESERVE, MemoryPlan, memory_of, with_serve
 
 LENGTH_STEP = 1024  # tokens; a length is rounded down to it
 MIN_LENGTH = 2048  # tokens; less context is too little for a chat model
@@ -97,7 +97,8 @@ def _adjust_utilization(resolved: Resolved, memory: MemoryPlan) -> tuple[str, Re
     if memory.total is None:
         return None
     if memory.available is not None:
-        maximum = floor(100 * (memory.available - RESERVE) / memory.total) / 100
+        kept = RESERVE if memory.unified else CONTEXT
+        maximum = floor(100 * (memory.available - kept) / memory.total) / 100
     else:
         maximum = _MAX_UTILIZATION["unified" if memory.unified else "discrete"]
     missing = max(0, memory.bytes_per_sequence - memory.kv_bytes())

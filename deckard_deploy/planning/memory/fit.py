@@ -34,6 +34,8 @@ from deckard_deploy.planning.memory.settings import (
 # GiB and brought it down (vllm-project/vllm issue 46307), and raised kernel watermarks alone cost 6.2 GiB of
 # MemAvailable (github tonyd2wild/GLM-5.3-Flash-NVFP4-DFlash2-2x-DGX-Spark pull request 19).
 RESERVE = 8 * GIB
+# Left on a GPU that other engines use: the CUDA context of a process comes before vLLM's own check (a choice).
+CONTEXT = GIB
 NOTHING_KNOWN = HostMeasurements()
 TYPICAL_LENGTH = 8192  # tokens of a conversation about a document: a choice, not a measurement
 
@@ -41,9 +43,9 @@ TYPICAL_LENGTH = 8192  # tokens of a conversation about a document: a choice, no
 class MemoryPlan(NamedTuple):
     """The memory of one GPU, or of a unified machine.
 
-    total: bytes that CUDA sees; None where only the KV cache is bounded (a CPU). available: bytes that were
-    free on a unified machine; None elsewhere. fixed_kv_bytes: the KV cache's size, where an option or a variable fixes
-    it. counts_by_request: the engine counts tokens as 0.32.0 does, not as 0.19.1.
+    total: bytes that CUDA sees; None where only the KV cache is bounded (a CPU). available: bytes that were free on a
+    unified machine, or that other deployments leave on a GPU; None: all. fixed_kv_bytes: the KV cache's size, where an
+    option or a variable fixes it. counts_by_request: the engine counts tokens as 0.32.0 does, not as 0.19.1.
     """
 
     settings: CacheSettings
@@ -89,7 +91,7 @@ class MemoryPlan(NamedTuple):
         if self.unified:
             return min(self.requested, (self.available or total) - RESERVE)
         if self.fixed_kv_bytes:
-            return total
+            return total if self.available is None else self.available
         return self.requested
 
     def kv_bytes(self, level: Level = Level.EXPECTED) -> int:
@@ -175,8 +177,8 @@ def memory_of(
 ) -> MemoryPlan:
     """Return the memory that `resolved` takes.
 
-    available: bytes free on this host, for a unified machine. Raises UnknownMemoryError, and BadInputError
-    where vLLM would refuse the layout.
+    available: bytes free on this host, for a unified machine or a GPU that others use. Raises UnknownMemoryError, and
+    BadInputError where vLLM would refuse the layout.
     """
     settings = cache_settings(resolved)
     hardware = resolved.profile.hardware
@@ -204,7 +206,7 @@ def memory_of(
         total=total,
         unified=unified,
         utilization=float(utilization) if isinstance(utilization, int | float) else 0.9,
-        available=available if unified else None,
+        available=available,
         fixed_kv_bytes=given,
         counts_by_request=resolved.engine.is_at_least("0.32.0"),  # v1/core/kv_cache_utils.py:2309
         known=known,

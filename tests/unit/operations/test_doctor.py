@@ -7,8 +7,10 @@ import pytest
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.operations.doctor import examine, refuse_unfit, select_target
 from deckard_deploy.operations.options import Choice
+from deckard_deploy.operations.plan import HostPlan
 from deckard_deploy.operations.reporting import SILENT
 from deckard_deploy.running.layout import StateDir
+from deckard_deploy.system.unknown import Unknown
 from tests.support.fake_deployment import FakeDeployment
 from tests.support.fake_machine import machine
 from tests.support.recording_reporter import RecordingReporter
@@ -63,5 +65,6 @@ def test_port_of_running_deployment_is_its_own(
 
 
 def test_process_is_never_unfit(fake: FakeDeployment, report: RecordingReporter) -> None:
-    refuse_unfit(choice("cpu"), fake.plan(), StateDir(fake.state.root), report, force=False)
+    planned = HostPlan(choice("cpu"), fake.plan(), Unknown("not planned"))
+    refuse_unfit(planned, StateDir(fake.state.root), report, force=False)
     assert report.lines == []

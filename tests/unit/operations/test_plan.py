@@ -50,25 +50,25 @@ def test_current_release_keeps_kv_size(
     tmp_path: Path,
 ) -> None:
     directory = StateDir(tmp_path / "home")
-    resolved, plan, _ = plan_with_memory(choice("spark"), directory, None, meminfo=meminfo(tmp_path))
+    resolved, plan, *_ = plan_with_memory(choice("spark"), directory, None, meminfo=meminfo(tmp_path))
     assert "kv-cache-memory-bytes" in resolved.serve
     directory.create(plan.deployment)
     releases = Releases(directory.deployment(plan.deployment))
     releases.switch(create_release(plan, releases)[0])
     current = current_plan(directory, plan.deployment)
     while_it_runs = meminfo(tmp_path, available_gib=30)
-    _, again, memory = plan_with_memory(choice("spark"), directory, current, meminfo=while_it_runs)
+    _, again, memory, _ = plan_with_memory(choice("spark"), directory, current, meminfo=while_it_runs)
     assert again.hash == plan.hash
     assert not isinstance(memory, Unknown)
     assert memory.verdict == "fits"
-    _, changed, memory = plan_with_memory(
+    _, changed, memory, _ = plan_with_memory(
         choice("spark", "max-num-seqs=2"), directory, current, meminfo=while_it_runs
     )
     assert changed.hash != plan.hash
     assert not isinstance(memory, Unknown)
     assert memory.kv_bytes() == 2 * memory.bytes_per_sequence
     smaller = meminfo(tmp_path, total_kib=int(119.68 * 2**20), available_gib=30)
-    same, again, _ = plan_with_memory(choice("spark"), directory, current, meminfo=smaller)
+    same, again, *_ = plan_with_memory(choice("spark"), directory, current, meminfo=smaller)
     assert again.hash == plan.hash
     # The machine's own, while a release runs too.
     assert same.profile.hardware.memory_gib == pytest.approx(119.68)

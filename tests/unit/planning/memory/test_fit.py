@@ -3,6 +3,7 @@
 import pytest
 
 from deckard_deploy.catalog.resolution import Resolved
+from deckard_deploy.planning.memory.changes import smallest_changes
 from deckard_deploy.planning.memory.fit import RESERVE, MemoryPlan, memory_of, with_serve
 from deckard_deploy.planning.memory.parts import (
     BatchShape,
@@ -71,7 +72,19 @@ def test_utilization_bounds_discrete_gpu() -> None:
 def test_free_memory_bounds_unified_machine() -> None:
     found = memory("spark", available=100 * GIB)
     assert found.ceiling() == 100 * GIB - RESERVE
-    assert memory("b200", available=10 * GIB).available is None
+    assert memory("spark").ceiling() > found.ceiling()
+
+
+def test_memory_that_others_leave_bounds_gpu() -> None:
+    shared = memory(
+        "b200", "gpu-memory-utilization=0.5", "kv-cache-memory-bytes=1073741824", available=60 * GIB
+    )
+    assert shared.ceiling() == 60 * GIB
+    assert "free when it starts, and 60.0 GiB are" in shared.problem()
+    (lower, *_) = smallest_changes(
+        choice("b200", "gpu-memory-utilization=0.5"), memory("b200", available=60 * GIB)
+    )
+    assert any("gpu-memory-utilization=0.3" in option for option in lower.options)
 
 
 def test_requested_memory_must_be_free() -> None:
