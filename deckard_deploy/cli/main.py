@@ -228,8 +228,11 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911  one line per class o
         place = error.filename or "standard output"
         return _fail(f"error: {place}: {error.strerror or error}", 3)
     except Exception:  # noqa: BLE001  the one boundary: an unforeseen error is our bug
-        bug = f"error: this is a bug in deckard-deploy {tool_version()}; report it where you got this program"
-        return _fail(f"{traceback.format_exc()}{bug}, with all these lines", 1)
+        bug = (
+            f"error: this is a bug in deckard-deploy {tool_version()}; report it where you got this program, "
+            "with all these lines and the archive of: deckard-deploy support"
+        )
+        return _fail(f"{traceback.format_exc()}{bug}", 1)
     if isinstance(code, int):
         return code
     return 0

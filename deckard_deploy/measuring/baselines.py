@@ -26,6 +26,8 @@ class Baseline(BaseModel):
     title: str
     source: str
     machine: str
+    profile: str  # the hardware profile of that machine
+    model: str
     drafter: str | None
     method: str
     rows: tuple[PublishedRow, ...]

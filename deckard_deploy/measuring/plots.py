@@ -118,7 +118,9 @@ def _acceptance(drafted: Sequence[Row]) -> bytes:
             places.append(position + offset)
             heights.append(100 * rate)
         shade = 0.35 + 0.65 * (number + 1) / count
-        axes.bar(places, heights, width * 0.92, color=BLUE, alpha=shade, label=f"{row.concurrency} at once")
+        axes.bar(
+            places, heights, width * 0.92, color=BLUE, alpha=shade, label=f"concurrency {row.concurrency}"
+        )
     axes.set_xticks(range(1, 1 + most_positions))
     axes.set_xlabel("position in the draft")
     axes.set_ylabel("accepted, % of drafts")
@@ -139,7 +141,7 @@ def _roofline(rows: Sequence[Row]) -> bytes:
     label_box = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}  # legible over the line at 100 %
     axes.bar_label(bars, fmt="%.0f %%", padding=3, bbox=label_box)
     axes.axhline(100, color=GREY, linestyle="--")
-    axes.set_xlabel("requests at once")
+    axes.set_xlabel("concurrency")
     axes.set_ylabel("% of the roofline")
     axes.set_ylim(0, max(110.0, 1.15 * max(shares)))
     return _png(figure)
@@ -169,4 +171,4 @@ def _concurrency_axis(axes: "Axes", numbers: Sequence[int]) -> None:
     axes.set_xscale("log", base=2)
     axes.set_xticks(ticks, list(map(str, ticks)))
     axes.minorticks_off()
-    axes.set_xlabel("requests at once")
+    axes.set_xlabel("concurrency")

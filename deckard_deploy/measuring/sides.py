@@ -10,11 +10,15 @@ from deckard_deploy.measuring.records import BenchRecord
 
 
 class Side(NamedTuple):
-    """One side. speeds: tok/s of each run, by concurrency. about: what a reader has to know of it."""
+    """One side. speeds: tok/s of each run, by concurrency. about: what a reader has to know of it.
+
+    subject: the model and the profile, "?" for an unknown one.
+    """
 
     name: str
     speeds: dict[int, list[float]]
     about: str
+    subject: str
     record: BenchRecord | None = None
 
 
@@ -27,7 +31,7 @@ def find_side(folder: Path, name: str) -> Side:
         f"{published_table.title}, on a {published_table.machine}; "
         f"{published_table.method} ({published_table.source})"
     )
-    return Side(name, published_table.speeds, about)
+    return Side(name, published_table.speeds, about, f"{published_table.model} on {published_table.profile}")
 
 
 def published(name: str) -> Baseline:
@@ -45,10 +49,16 @@ def of_record(record: BenchRecord) -> Side:
     for concurrency in record.concurrencies:
         speeds[concurrency] = [run.tokens_per_s for run in record.of(concurrency)]
     subject = record.subject
-    about = f"{subject.model} on {subject.profile or '?'}, vLLM {subject.vllm_version}"
+    what = f"{subject.model} on {subject.profile or '?'}"
+    about = f"{what}, vLLM {subject.vllm_version}"
     if subject.drafting:
         about += f", {subject.drafting.method} drafting {subject.drafting.tokens}"
-    return Side(record.id, speeds, about, record)
+    return Side(record.id, speeds, about, what, record)
+
+
+def differences_in_subject(old: Side, new: Side) -> str:
+    """Return both subjects if the sides are of different models or machines; otherwise ""."""
+    return "" if old.subject == new.subject else f"{old.subject} and {new.subject}"
 
 
 def differences_in_settings(old: Side, new: Side) -> str:

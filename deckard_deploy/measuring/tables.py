@@ -8,7 +8,7 @@ from deckard_deploy.measuring.workload import Settings
 from deckard_deploy.system.text import wrapped
 
 WIDTH = 80
-_HEADER = ("at once", "tok/s", "±", "each", "TTFT", "p99", "ITL", "p99", "roof")
+_HEADER = ("concurrency", "tok/s", "±", "each", "TTFT", "p99", "ITL", "p99", "roof")
 
 
 def cells(record: BenchRecord) -> list[tuple[str, ...]]:
@@ -92,7 +92,7 @@ def _method_note(settings: Settings, runs_text: str) -> str:
     if settings.workload == "random":
         lengths = f"{settings.input_tokens} tokens in, {lengths}"
     runs = f"medians of {runs_text} runs of {settings.requests} requests a stream"
-    return f"{settings.workload}: {lengths}; {runs}, ± half of least to most; times in ms"
+    return f"{settings.workload}: {lengths}; {runs}, ± half of least to most; times in ms, `each`: tok/s of one request"
 
 
 def _runs_text(record: BenchRecord) -> str:

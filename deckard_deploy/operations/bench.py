@@ -16,6 +16,7 @@ from deckard_deploy.measuring.sides import Side, of_record
 from deckard_deploy.measuring.sweep import sweep
 from deckard_deploy.measuring.workload import Settings
 from deckard_deploy.operations.bench_compare import ComparedSides, compare_sides
+from deckard_deploy.operations.bench_host import without_home
 from deckard_deploy.operations.bench_target import (
     ceilings_of,
     record_base,
@@ -181,7 +182,7 @@ def _header(
     return RecordHeader(
         **dict(record_base(plan, started)),
         settings=settings,
-        command=_command(endpoint, settings),
+        command=tuple(map(without_home, _command(endpoint, settings))),
         ceilings=ceilings_of(plan, settings, own_model),
     )
 

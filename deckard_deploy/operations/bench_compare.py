@@ -7,19 +7,24 @@ from typing import Any, NamedTuple
 
 from deckard_deploy.errors import RegressionError
 from deckard_deploy.measuring.comparison import Comparison, Ratio, compare, compare_pairs
-from deckard_deploy.measuring.sides import Side, differences_in_settings, find_side
+from deckard_deploy.measuring.sides import Side, differences_in_settings, differences_in_subject, find_side
 from deckard_deploy.measuring.tables import format_number
 from deckard_deploy.running.layout import state_directory
 
 
 class ComparedSides(NamedTuple):
-    """Two sides and their comparison. paired: they were measured in turn, and are compared pair by pair."""
+    """Two sides and their comparison.
+
+    paired: they were measured in turn, and are compared pair by pair. different_subjects: the models and machines if
+    they differ, otherwise "".
+    """
 
     old: Side
     new: Side
     found: Comparison
     paired: bool
     measured_differently: str
+    different_subjects: str
 
 
 def compare_named(old: str, new: str, state_dir: Path | None) -> ComparedSides:
@@ -43,7 +48,9 @@ def compare_sides(old: Side, new: Side) -> ComparedSides:
         found = compare_pairs(old.speeds, new.speeds)
     else:
         found = compare(old.speeds, new.speeds, exact=published)
-    return ComparedSides(old, new, found, paired, differences_in_settings(old, new))
+    return ComparedSides(
+        old, new, found, paired, differences_in_settings(old, new), differences_in_subject(old, new)
+    )
 
 
 def require_speed(compared: ComparedSides, fail_below: float) -> None:
@@ -62,7 +69,7 @@ def rows(compared: ComparedSides) -> list[tuple[str, ...]]:
     ceilings = {}
     if compared.new.record:
         ceilings = {each.concurrency: each.tokens_per_s for each in compared.new.record.ceilings}
-    table: list[tuple[str, ...]] = [("at once", "old", "new", "ratio", "interval", "", "of roof")]
+    table: list[tuple[str, ...]] = [("concurrency", "old", "new", "ratio", "interval", "", "of roof")]
     for concurrency, ratio in compared.found.rows.items():
         before = geometric_mean(compared.old.speeds[concurrency])
         after = geometric_mean(compared.new.speeds[concurrency])

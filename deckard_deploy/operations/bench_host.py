@@ -14,6 +14,11 @@ from deckard_deploy.doctor.host import Host
 from deckard_deploy.doctor.target import Folders, Target
 
 
+def without_home(text: str) -> str:
+    """Return the text with ~ for the user's home, whose path names the user."""
+    return text.replace(f"{Path.home()}/", "~/")
+
+
 def host_facts() -> dict[str, Any]:
     """Return machine, memory and GPUs of this host, as `doctor` reads them. The host's name is not in it."""
     host = Host(environment=dict(os.environ))

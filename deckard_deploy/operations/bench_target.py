@@ -13,7 +13,7 @@ from deckard_deploy.measuring.engine_bench import Endpoint
 from deckard_deploy.measuring.metrics import metrics_url, scrape
 from deckard_deploy.measuring.records import Ceiling, Drafting, RecordBase, Subject
 from deckard_deploy.measuring.workload import Settings
-from deckard_deploy.operations.bench_host import host_facts
+from deckard_deploy.operations.bench_host import host_facts, without_home
 from deckard_deploy.operations.deployments import (
     DeploymentRef,
     observed_plan,
@@ -144,7 +144,7 @@ def describe_deployment(plan: LaunchPlan) -> Subject:
         image=plan.image,
         drafting=_drafting(plan),
         patches={patch.name: patch.sha256 for patch in plan.patches},
-        arguments=plan.arguments,
+        arguments=tuple(map(without_home, plan.arguments)),
     )
 
 
@@ -154,7 +154,7 @@ def _drafting(plan: LaunchPlan) -> Drafting | None:
         return None
     return Drafting(
         method=config.method or "from the model",
-        model=config.model,
+        model=without_home(config.model) if config.model else None,
         tokens=config.num_speculative_tokens or 0,
     )
 

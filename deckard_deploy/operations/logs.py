@@ -41,8 +41,11 @@ def lines(selection: Selection, report: Reporter, *, follow: bool, tail: int) ->
                 yield from _followed(runtime, tail)
             else:
                 yield from runtime.tail(tail)
+        kept = _last_failure(context, report)
         if tail:
-            yield from _last_failure(context, report)[-tail:]
+            yield from kept[-tail:]
+        if not kept and observe(context.runtimes).state == "missing":
+            report.say(f"{name} is not running, and no log of its last start is kept")
 
 
 def failed_lines(selection: Selection, report: Reporter, *, tail: int) -> Iterator[str]:

@@ -26,6 +26,10 @@ def print_comparison(compared: ComparedSides) -> None:
         text = f"{label}  {side.name}: {side.about}"
         for line in wrapped(text, indent=5):
             click.echo(line)
+    click.echo("old, new: geometric means of the runs in tok/s; bench show prints medians")
+    if compared.different_subjects:
+        for line in wrapped(f"DIFFERENT MODELS OR MACHINES: {compared.different_subjects}", indent=2):
+            click.echo(line)
     if compared.measured_differently:
         click.echo(f"MEASURED DIFFERENTLY: {compared.measured_differently}")
     if compared.paired:

@@ -45,6 +45,10 @@ def test_compare_prints_verdicts(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert text.count("slower") == 3
     assert max(map(len, text.splitlines())) <= 80
+    assert "old, new: geometric means of the runs in tok/s" in text
+    assert "DIFFERENT" not in text
+    assert run(["bench", "compare", "seed", FAST]) == 0
+    assert "DIFFERENT MODELS OR MACHINES: deckard-31b on spark and" in capsys.readouterr().out
     assert run(["bench", "compare", FAST, SAME, "--json"]) == 0
     said = checked("bench compare", capsys.readouterr().out)
     assert {row["verdict"] for row in (*said["rows"], said["overall"])} == {"no difference seen"}

@@ -98,7 +98,9 @@ def test_unforeseen_error_has_traceback(monkeypatch: pytest.MonkeyPatch, capsys)
 
     monkeypatch.setattr(main.cli, "make_context", broken)
     assert run([]) == 1
-    assert "ZeroDivisionError: seen" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "ZeroDivisionError: seen" in said
+    assert said.rstrip().endswith("with all these lines and the archive of: deckard-deploy support")
 
 
 def test_closed_reader_ends_run_silently() -> None:

@@ -25,6 +25,7 @@ def test_page_is_self_contained_and_shows_failures() -> None:
     assert "Cut short" not in page
     assert "Cut short: interrupted" in html(record.model_copy(update={"ended": "interrupted"}), {})
     assert comparison.rows[1].verdict in page
+    assert "Different models or machines: deckard-31b on spark and" in page
     assert "<script>" not in page  # a name is text, whatever it holds
     assert "&lt;script&gt;" in page
 

@@ -7,7 +7,13 @@ import pytest
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.measuring import records
 from deckard_deploy.measuring.records import BenchRecord
-from deckard_deploy.measuring.sides import differences_in_settings, find_side, of_record, published
+from deckard_deploy.measuring.sides import (
+    differences_in_settings,
+    differences_in_subject,
+    find_side,
+    of_record,
+    published,
+)
 from tests.support.sample_records import record, run
 
 
@@ -59,3 +65,10 @@ def test_differing_settings_are_named(changes: dict[str, object], difference: st
 
 def test_settings_of_published_table_are_unknown(tmp_path: Path):
     assert differences_in_settings(find_side(tmp_path, "seed"), of_record(record([run(1.0)]))) == ""
+
+
+def test_other_model_and_machine_are_named(tmp_path: Path):
+    """A toy on a CPU was compared with a Spark's model card without a word."""
+    here, card = of_record(record([run(1.0)])), find_side(tmp_path, "seed")
+    assert differences_in_subject(card, here) == "deckard-31b on spark and tiny-gemma4 on cpu"
+    assert differences_in_subject(here, here) == ""

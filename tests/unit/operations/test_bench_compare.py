@@ -21,7 +21,7 @@ def home(tmp_path: Path) -> Path:
 
 def test_rows_have_ratio_and_roofline(home: Path) -> None:
     head, one, four, overall = rows(compare_named(FAST, SLOW, home))
-    assert head[:3] == ("at once", "old", "new")
+    assert head[:3] == ("concurrency", "old", "new")
     assert (one[0], one[3], one[-1]) == ("1", "0.900", "45%")
     assert (four[0], four[-1]) == ("4", "unknown")
     assert overall[0] == "all"

@@ -12,6 +12,7 @@ from deckard_deploy.operations.bench_target import (
     _server_address,
     ceilings_of,
     certificate_variables,
+    describe_deployment,
     refuse_foreign_certificate,
 )
 from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
@@ -87,3 +88,14 @@ def test_unknown_architecture_has_no_roofline() -> None:
     (ceiling, *_) = ceilings_of(plan, Settings(runs=1, most_runs=1), model)
     assert ceiling.tokens_per_s is None
     assert "is not known to planning" in ceiling.why
+
+
+def test_record_does_not_name_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The path of the weights below the user's home was in the record and on the page."""
+    monkeypatch.setenv("HOME", "/home/ann")
+    plan = build_plan(choice("cpu", "drafter=tiny-assistant"))
+    arguments = ("/home/ann/.local/share/x/tiny-gemma4", *plan.arguments[1:])
+    config = '--speculative-config={"model":"/home/ann/d","method":"draft_model","num_speculative_tokens":2}'
+    subject = describe_deployment(plan.model_copy(update={"arguments": (*arguments, config)}))
+    assert "/home/ann" not in subject.model_dump_json()
+    assert subject.arguments[0] == "~/.local/share/x/tiny-gemma4"

@@ -23,6 +23,13 @@ def test_logs_of_running_engine(fake: FakeDeployment, report: RecordingReporter)
     assert report.lines == []
 
 
+def test_log_of_stopped_engine_says_so(fake: FakeDeployment, report: RecordingReporter) -> None:
+    """`logs` after `down` printed nothing."""
+    fake.stored(fake.plan())
+    assert list(lines(Selection(fake.state.root), report, follow=False, tail=1)) == []
+    assert report.lines == ["box is not running, and no log of its last start is kept"]
+
+
 def test_followed_logs_end_with_engine(fake: FakeDeployment, report: RecordingReporter) -> None:
     fake.proven(fake.plan())
     followed = lines(Selection(fake.state.root), report, follow=True, tail=1)
@@ -37,7 +44,8 @@ def test_logs_of_failed_start_are_kept(fake: FakeDeployment, report: RecordingRe
     release.record(launch.model_copy(update={"state": "failed", "reason": "the engine exited"}))
     selection = Selection(fake.state.root)
     assert list(lines(selection, report, follow=False, tail=200)) == []  # none was kept, as on a full disk
-    assert report.lines == []
+    assert report.lines == ["box is not running, and no log of its last start is kept"]
+    report.lines.clear()
     (release.folder / "failure.log").write_text("the engine exited\nfirst\nlast\n")
     assert list(lines(selection, report, follow=False, tail=2)) == ["first", "last"]
     assert report.lines == [
@@ -69,7 +77,7 @@ def test_logs_of_other_launch_are_not_shown(
     release.record(launch.model_copy(update={"state": state}))
     (release.folder / "failure.log").write_text("an older failure\n")
     assert list(lines(Selection(fake.state.root), report, follow=False, tail=2)) == []
-    assert report.lines == []
+    assert report.lines == ["box is not running, and no log of its last start is kept"]
 
 
 def test_gateway_log_of_failed_start_is_kept(fake: FakeDeployment, report: RecordingReporter) -> None:
