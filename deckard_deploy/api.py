@@ -20,11 +20,10 @@ from deckard_deploy.doctor.findings import Finding
 from deckard_deploy.errors import DeployError
 from deckard_deploy.operations import chat as _chat
 from deckard_deploy.operations import doctor as _doctor
-from deckard_deploy.operations import down as _down
 from deckard_deploy.operations import plan as _plan
 from deckard_deploy.operations import render as _render
+from deckard_deploy.operations import replicas as _replicas
 from deckard_deploy.operations import status as _status
-from deckard_deploy.operations import up as _up
 from deckard_deploy.operations.options import Choice, Selection, UpOptions
 from deckard_deploy.operations.reporting import SILENT, Reporter
 
@@ -147,7 +146,7 @@ def up(
     stop. Raises DeployError: bad input, an unfit host, too little memory, the network, a start that failed or
     timed out.
     """
-    running = _up.up(choice, state_dir, report, UpOptions(locked=locked, force=force)).plan
+    running = _replicas.up(choice, state_dir, report, UpOptions(locked=locked, force=force)).plan
     return RunningEndpoint(running.deployment, running.hash, running.base_url, running.served_name)
 
 
@@ -162,7 +161,7 @@ def down(
 
     Raises BadInputError (no such deployment), EnvironmentUnfitError, DeploymentBusyError.
     """
-    _down.run(Selection(state_dir, name), report, purge=purge)
+    _replicas.down(Selection(state_dir, name), report, purge=purge)
 
 
 def status(

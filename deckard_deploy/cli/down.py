@@ -25,4 +25,4 @@ def down(*, selection: Selection, purge: bool, dry_run: bool) -> None:
     Example:
       deckard-deploy down --profile cpu --purge
     """
-    operations.down.run(selection, TERMINAL, purge=purge, dry_run=dry_run)
+    operations.replicas.down(selection, TERMINAL, purge=purge, dry_run=dry_run)

@@ -21,6 +21,6 @@ def rollback(*, selection: Selection, dry_run: bool) -> None:
     Example:
       deckard-deploy rollback --name spark
     """
-    base_url = operations.rollback.run(selection, TERMINAL, dry_run=dry_run)
+    base_url = operations.replicas.rollback(selection, TERMINAL, dry_run=dry_run)
     if base_url:
         click.echo(base_url)

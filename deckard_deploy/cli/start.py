@@ -20,6 +20,6 @@ def start(*, selection: Selection, dry_run: bool) -> None:
     Example:
       deckard-deploy start --name spark
     """
-    base_url = operations.start.run(selection, TERMINAL, dry_run=dry_run)
+    base_url = operations.replicas.start(selection, TERMINAL, dry_run=dry_run)
     if base_url:
         click.echo(base_url)

@@ -37,10 +37,10 @@ def up(  # noqa: PLR0913  one for each option
     """
     options = UpOptions(locked=locked, force=force, upgrade=upgrade)
     if dry_run:
-        operations.up.dry_run(choice, state_dir, TERMINAL, options)
+        operations.replicas.dry_run(choice, state_dir, TERMINAL, options)
         return
     started = time.monotonic()
-    plan = operations.up.up(choice, state_dir, TERMINAL, options).plan
+    plan = operations.replicas.up(choice, state_dir, TERMINAL, options).plan
     took = clock(time.monotonic() - started)
     say(f"took     {took}; try: {operations.deployments.example_command(plan)}")
     click.echo(plan.base_url)

@@ -51,6 +51,7 @@ from deckard_deploy.operations import release as release
 from deckard_deploy.operations import render as render
 from deckard_deploy.operations import render_folder as render_folder
 from deckard_deploy.operations import repair as repair
+from deckard_deploy.operations import replicas as replicas
 from deckard_deploy.operations import reporting as reporting
 from deckard_deploy.operations import rollback as rollback
 from deckard_deploy.operations import sbom as sbom

@@ -45,7 +45,7 @@ def select_deployment(selection: Selection) -> DeploymentRef:
         name = found[0]
     if name is None and found:
         raise BadInputError(f"there are several deployments: {', '.join(found)}", hint="--name NAME")
-    if name is None or name not in known:
+    if name is None or name not in (known if directory.front_of(name) is None else directory.with_replicas()):
         hint = _known_or_up(known, profile)
         if name and not is_deployment_name(name):
             hint = NAME_RULE

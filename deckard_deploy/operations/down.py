@@ -1,12 +1,12 @@
 """`down`: stop a deployment, and remove it if asked."""
 
 from deckard_deploy.catalog import library, listing
-from deckard_deploy.operations.deployments import open_deployment, select_deployment
+from deckard_deploy.operations.deployments import DeploymentRef, open_deployment, select_deployment
 from deckard_deploy.operations.monitoring import stop_monitoring
 from deckard_deploy.operations.options import Selection
 from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.operations.weights import remove_generated
-from deckard_deploy.running.deploy import observe, take_down
+from deckard_deploy.running.deploy import DeploymentContext, observe, take_down
 from deckard_deploy.running.layout import StateDir
 from deckard_deploy.running.lock import lock_deployment
 from deckard_deploy.running.process import environment
@@ -21,21 +21,35 @@ def run(selection: Selection, report: Reporter, *, purge: bool = False, dry_run:
     """
     deployment = select_deployment(selection)
     directory, name = deployment
-    with open_deployment(directory, name, report) as context:
-        if dry_run:
+    if dry_run:
+        with open_deployment(directory, name, report) as context:
             report.say(f"would stop {name}, which is {observe(context.runtimes).state}")
-            return
-        with lock_deployment(directory.deployment(name), verb="down"):
-            # Monitoring mounts folders of the deployment, and is on its network.
-            if purge and stop_monitoring(deployment, report):
-                report.say(f"nothing monitors {name} any more")
-            stopped = take_down(context)
-            report.say(f"{name} is stopped" if stopped else f"{name} was not running")
-            if purge:
-                _purge(directory, name, report)
+        return
+    stop(deployment, report, purge=purge)
 
 
-def _purge(directory: StateDir, name: str, report: Reporter) -> None:
+def stop(deployment: DeploymentRef, report: Reporter, *, purge: bool) -> None:
+    """Stop one deployment, and with `purge` remove it. Raises as `run`."""
+    directory, name = deployment
+    with (
+        open_deployment(directory, name, report) as context,
+        lock_deployment(directory.deployment(name), verb="down"),
+    ):
+        # Monitoring mounts folders of the deployment, and is on its network.
+        if purge and stop_monitoring(deployment, report):
+            report.say(f"nothing monitors {name} any more")
+        stop_open(context, name, report)
+        if purge:
+            purge_folder(directory, name, report)
+
+
+def stop_open(context: DeploymentContext, name: str, report: Reporter) -> None:
+    """Stop what runs of a deployment whose lock the caller holds."""
+    stopped = take_down(context)
+    report.say(f"{name} is stopped" if stopped else f"{name} was not running")
+
+
+def purge_folder(directory: StateDir, name: str, report: Reporter) -> None:
     """Remove the deployment, and with the last one the engines, caches and generated models."""
     remove_folder(directory.deployment(name).folder)
     report.say(f"removed  releases and logs of {name}")

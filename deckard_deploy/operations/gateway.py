@@ -105,8 +105,9 @@ def reload_gateway_keys(context: DeploymentContext, directory: StateDir) -> bool
     A gateway that is starting, or whose engine does not run, reloads too, without a wait. Raises
     EnvironmentUnfitError when the gateway does not take the new files.
     """
-    for folder in _gateway_folders(context.releases):
-        files.renew_access(folder, Keys(directory.root))
+    if directory.front_of(context.releases.deployment.name) is None:
+        for folder in _gateway_folders(context.releases):
+            files.renew_access(folder, Keys(directory.root))
     for runtime in context.runtimes.values():
         runtime.reload()
         seen = runtime.observe()
@@ -135,11 +136,11 @@ def has_stale_keys(plan: LaunchPlan, directory: StateDir) -> bool:
     if plan.gateway is None:
         return False
     found = _access_version_of(plan, credentials(plan, directory))
-    return found is not None and found != access_version(Keys(directory.root).access())
+    return found is not None and found != access_version(files.access_of(plan, Keys(directory.root)))
 
 
 def _wait_for_keys(plan: LaunchPlan, directory: StateDir) -> None:
-    wanted = access_version(Keys(directory.root).access())
+    wanted = access_version(files.access_of(plan, Keys(directory.root)))
     access = credentials(plan, directory)
     deadline = time.monotonic() + RELOAD_TIMEOUT_S
     since = None

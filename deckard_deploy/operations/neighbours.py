@@ -61,7 +61,7 @@ def place(resolved: Resolved, directory: StateDir, *, first: bool, meminfo: Path
     another deployment has.
     """
     neighbours = []
-    for name in directory.deployments():
+    for name in directory.with_replicas():
         release = _running_release(directory, name) if name != resolved.name else None
         if release and release.plan.role != "front":
             neighbours.append(_neighbour(release))

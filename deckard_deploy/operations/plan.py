@@ -240,7 +240,7 @@ def _placed(
     resolved: Resolved, directory: StateDir, current: LaunchPlan | None, meminfo: Path
 ) -> tuple[Resolved, SharedMachine | None, bool]:
     """Return the choice with its port and GPUs, the machine as others share it, and whether the deployment runs."""
-    others = any(_may_run(directory, name) for name in directory.deployments() if name != resolved.name)
+    others = any(_may_run(directory, name) for name in directory.with_replicas() if name != resolved.name)
     moved = current and (
         current.port != resolved.publish.port
         or (VISIBLE_GPUS not in resolved.environment and visible_gpus(current))

@@ -31,8 +31,16 @@ NOTHING_PLANNED: Mapping[str, MemoryPlan] = MappingProxyType({})
 
 
 def probe(release: Release, *, directory: StateDir, timeout_s: float = 120.0) -> Readiness:
-    """Probe the release's endpoint once for its recorded launch."""
+    """Probe the release's endpoint once for its recorded launch; a front for an answer of any replica."""
     plan = release.plan
+    if plan.role == "front":
+        return readiness.probe_answer(
+            plan.base_url,
+            served_name=plan.served_name,
+            task=plan.task,
+            access=credentials(plan, directory),
+            timeout_s=timeout_s,
+        )
     launch = release.launch()
     return readiness.probe(
         plan.base_url,

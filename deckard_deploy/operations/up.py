@@ -1,10 +1,9 @@
 """`up`: from a plan to a proven endpoint."""
 
-from pathlib import Path
 from typing import NamedTuple
 
+from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.errors import BadInputError, DeployError, TimedOutError
-from deckard_deploy.operations.choice import resolve_choice
 from deckard_deploy.operations.deployments import open_deployment, refuse_other_docker
 from deckard_deploy.operations.disk_space import require_disk_space
 from deckard_deploy.operations.doctor import refuse_unfit
@@ -18,7 +17,7 @@ from deckard_deploy.operations.gateway import (
     report_exposure,
 )
 from deckard_deploy.operations.locked import require_locked
-from deckard_deploy.operations.options import PLAIN_UP, Choice, UpOptions
+from deckard_deploy.operations.options import PLAIN_UP, UpOptions
 from deckard_deploy.operations.plan import (
     HostPlan,
     current_plan,
@@ -51,7 +50,7 @@ from deckard_deploy.running.deploy import (
     restore_gateway,
     resume,
 )
-from deckard_deploy.running.layout import StateDir, state_directory
+from deckard_deploy.running.layout import StateDir
 from deckard_deploy.running.lock import lock_deployment
 from deckard_deploy.running.releases import Release
 from deckard_deploy.running.runtime import Observation
@@ -84,51 +83,40 @@ _WORDS = {
 }
 
 
-def prepare(choice: Choice, directory: StateDir, report: Reporter, options: UpOptions = PLAIN_UP) -> HostPlan:
-    """Resolve and plan for this host, and refuse a plan that cannot run here. Nothing is written.
+def prepare(
+    resolved: Resolved, directory: StateDir, report: Reporter, options: UpOptions = PLAIN_UP
+) -> HostPlan:
+    """Plan one engine for this host, and refuse a plan that cannot run here. Nothing is written.
 
     Raises BadInputError, IntegrityError, DoesNotFitError, EnvironmentUnfitError.
     """
-    planned = _planned(choice, directory, report, locked=options.locked)
-    refuse_unfit(planned, directory, report, force=options.force)
-    return planned
-
-
-def _planned(choice: Choice, directory: StateDir, report: Reporter, *, locked: bool) -> HostPlan:
-    resolved = resolve_choice(choice, report, directory)
-    if resolved.replicas is not None:
-        raise BadInputError(
-            f"--replicas {resolved.replicas}: `up` starts one engine", hint="deckard-deploy render compose"
-        )
+    refuse_group_names(resolved, directory)
     planned = plan_with_memory(resolved, directory, current_plan(directory, resolved.name))
     plan = planned.plan
     report.say(f"plan     {plan.hash}: {plan.model} on {plan.profile}, {plan.engine}")
     if planned.shared:
         report.say(f"next to  {shared_line(planned)}")
-    if locked:
+    if options.locked:
         require_locked(planned.resolved, plan)
     refuse_useless_keys(planned.resolved, plan, directory)
     refuse_what_cannot_run(planned)
-    return planned
-
-
-def up(choice: Choice, state_dir: Path | None, report: Reporter, options: UpOptions = PLAIN_UP) -> HostPlan:
-    """Bring the endpoint of a choice up, and prove it ready. Return its plan.
-
-    Raises the errors of `prepare` and `run`.
-    """
-    directory = state_directory(state_dir)
-    planned = prepare(choice, directory, report, options)
-    run(planned, directory, report, upgrade=options.upgrade)
-    return planned
-
-
-def dry_run(choice: Choice, state_dir: Path | None, report: Reporter, options: UpOptions = PLAIN_UP) -> None:
-    """Report the actions of `up`. Nothing is changed. Raises the errors with which `up` would refuse to start."""
-    directory = state_directory(state_dir)
-    planned = _planned(choice, directory, report, locked=options.locked)
     refuse_unfit(planned, directory, report, force=options.force)
-    explain(planned.plan, directory, report, Wish(planned.resolved.asked, options.upgrade))
+    return planned
+
+
+def refuse_group_names(resolved: Resolved, directory: StateDir) -> None:
+    """Raise BadInputError for one engine in the place of replicas, or of one of them."""
+    name = resolved.name
+    front = directory.front_of(name)
+    if front:
+        raise BadInputError(
+            f"{name} is a replica of {front}", hint=f"deckard-deploy up --name {front} --replicas N"
+        )
+    if directory.deployment(name).group.exists():
+        raise BadInputError(
+            f"{name} has replicas",
+            hint=f"--replicas N; or, for one engine in their place, first: deckard-deploy down --name {name} --purge",
+        )
 
 
 def run(planned: HostPlan, directory: StateDir, report: Reporter, *, upgrade: bool = False) -> None:
@@ -136,6 +124,13 @@ def run(planned: HostPlan, directory: StateDir, report: Reporter, *, upgrade: bo
 
     Raises DeploymentBusyError, and the errors of `ensure_weights`, `ensure_engine` and `deploy`.
     """
+    converge(planned, directory, report, upgrade=upgrade)
+    report_exposure(planned.plan, directory, report)
+    report.say(boot_sentence(planned.plan))
+
+
+def converge(planned: HostPlan, directory: StateDir, report: Reporter, *, upgrade: bool = False) -> None:
+    """Do the work of `run`, for one engine of several too."""
     plan = planned.plan
     deployment = directory.create(plan.deployment)
     memory = {} if isinstance(planned.memory, Unknown) else {plan.hash: planned.memory}
@@ -154,8 +149,6 @@ def run(planned: HostPlan, directory: StateDir, report: Reporter, *, upgrade: bo
                 remove_folder(deployment.folder)
             raise
         context.releases.prune()
-    report_exposure(plan, directory, report)
-    report.say(boot_sentence(plan))
 
 
 def explain(plan: LaunchPlan, directory: StateDir, report: Reporter, wish: Wish = ANY_PLAN) -> None:

@@ -12,6 +12,7 @@ from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.rendering.templates import environment
 
 CONFIG = "nginx.conf"
+REPLICAS = "replicas.conf"  # in the gateway's folder of a front
 FIGURES = "/v1/health/gateway"  # nginx's own, with this tool's key
 OWN_KEY = "dk-deckard"  # the name of the tool's own key
 
@@ -124,9 +125,13 @@ class Member(NamedTuple):
 def render_replicas(members: Sequence[Member], engine: LaunchPlan) -> str:
     """Return what the front knows of its replicas: their addresses, and the model, by the plan of one of them.
 
-    max_fails: after one request that a replica has failed to take it is left out for two seconds, and only then.
+    max_fails: a host that is gone may cost each request a second, and is left out for two after a failure. A socket
+    without a listener costs nothing; were it left out, one moment in which all fail would be two seconds of errors.
     """
-    lines = [f"    server {each.server} max_fails=1 fail_timeout=2s{' down' * each.out};" for each in members]
+    lines = []
+    for each in members:
+        health = "max_fails=0" if each.server.startswith("unix:") else "max_fails=1 fail_timeout=2s"
+        lines.append(f"    server {each.server} {health}{' down' * each.out};")
     servers = "\n".join(lines)
     return "\n".join(
         (

@@ -7,6 +7,8 @@
     previous -> releases/<plan hash>    the one before it
     releases/<plan hash>/               releases.py
     watch.json                          watch.py
+    group.json                          group.py: of a front; its replicas are <name>-1, <name>-2, …
+    replicas/<number>.sock              group.py: a link to the socket of a replica that gets requests
     process.json, process.lock          process runtime: the server's state, the supervisor's lock
   models/  cache/  engines/  configurations/
   own-models/<name>.yaml                model files that `models add` wrote
@@ -26,6 +28,7 @@ from platformdirs import user_data_path
 from deckard_deploy.errors import BadInputError, EnvironmentUnfitError
 from deckard_deploy.system.files import clear_leftovers, private_folder
 
+GROUP = "group.json"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 NAME_RULE = "lower-case letters, digits and . _ - only, 63 at most"
 
@@ -81,6 +84,16 @@ class DeploymentDir:
     def watch_lock(self) -> Path:
         """The lock that `watch` holds as long as it lives, so that there is only one."""
         return self.folder / "watch.lock"
+
+    @property
+    def group(self) -> Path:
+        """The record of the replicas behind this front; another deployment has none."""
+        return self.folder / GROUP
+
+    @property
+    def members(self) -> Path:
+        """The folder with a link to the socket of each replica that gets requests."""
+        return self.folder / "replicas"
 
     @property
     def process_state(self) -> Path:
@@ -161,7 +174,19 @@ class StateDir:
         return deployment
 
     def deployments(self) -> list[str]:
-        """Return the names of all deployments, sorted."""
+        """Return the names of all deployments, sorted; without the replicas, which belong to their fronts."""
+        found = self.with_replicas()
+        return [name for name in found if self.front_of(name) is None]
+
+    def front_of(self, name: str) -> str | None:
+        """Return the front of a replica's deployment, None for another deployment."""
+        front, _, number = name.rpartition("-")
+        if not _NAME.fullmatch(front) or not number.isdecimal():
+            return None
+        return front if (self.root / "deployments" / front / GROUP).is_file() else None
+
+    def with_replicas(self) -> list[str]:
+        """Return the names of all deployments, sorted, with each replica."""
         folder = self.root / "deployments"
         if not folder.is_dir():
             return []
@@ -205,6 +230,8 @@ def home_required() -> Iterator[None]:
 def _has_releases(deployment: Path) -> bool:
     """Return False for a deployment whose first `up` was refused before it had a release."""
     if (deployment / "process.json").exists():
+        return True
+    if (deployment / GROUP).exists():
         return True
     releases = deployment / "releases"
     return releases.is_dir() and any(releases.iterdir())

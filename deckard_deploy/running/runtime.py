@@ -96,6 +96,9 @@ class Runtime(Protocol):
         Raises EnvironmentUnfitError.
         """
 
+    def connections(self) -> int:
+        """Return the number of requests that the engine has, by its open connections."""
+
     def drain(self) -> None:
         """Take no new requests; those that were taken go on. Does nothing where only a stop can do that."""
 

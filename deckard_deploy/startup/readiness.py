@@ -99,6 +99,32 @@ def probe(  # noqa: PLR0913  each is a part of one question
     return call.answer(list_s + timeout_s) or late
 
 
+def probe_answer(
+    base_url: str,
+    *,
+    served_name: str,
+    task: Task = "generate",
+    access: EndpointCredentials = ANONYMOUS,
+    timeout_s: float = 120.0,
+) -> Readiness:
+    """Ask the question of whichever engine is behind the URL. Never raises as `probe`."""
+    call = BackgroundCall(
+        functools.partial(_probe_answer, base_url, served_name, QUESTIONS[task], access, timeout_s)
+    )
+    late = Readiness(Outcome.NOT_ANSWERING, f"no end of an answer at {base_url}", timed_out=True)
+    return call.answer(timeout_s) or late
+
+
+def _probe_answer(
+    base_url: str, served_name: str, question: "_Question", access: EndpointCredentials, timeout_s: float
+) -> Readiness:
+    with session(access) as client:
+        try:
+            return _check_answer(client, base_url, question, served_name, timeout_s)
+        except requests.RequestException as error:
+            return _from_error(error, base_url)
+
+
 def probe_rank(  # noqa: PLR0913  same
     base_url: str,
     rank: int,

@@ -11,6 +11,7 @@ import sys
 import time
 import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 
@@ -49,6 +50,10 @@ class Models(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         question = json.loads(self.rfile.read(int(self.headers.get("Content-Length", "0"))) or b"{}")
+        if os.environ.get("FAKE_HEARD") and "messages" in question:  # a line each
+            with Path(os.environ["FAKE_HEARD"]).open("a") as heard:
+                heard.write(question["messages"][-1]["content"] + "\n")
+        time.sleep(float(os.environ.get("FAKE_DELAY_S", "0")))
         if question.get("stream"):
             self.stream(question)
             return
@@ -91,6 +96,7 @@ class Server(ThreadingHTTPServer):
 
 class SocketServer(Server):
     address_family = socket.AF_UNIX
+    request_queue_size = 2048  # as uvicorn has it
 
     def server_bind(self) -> None:
         self.socket.bind(self.server_address)

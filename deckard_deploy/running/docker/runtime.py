@@ -11,6 +11,7 @@ from docker.errors import NotFound
 
 from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError, StartFailedError
 from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.planning.planner import CONTAINER_PORT
 from deckard_deploy.running.docker import images
 from deckard_deploy.running.docker.client import DockerClient
 from deckard_deploy.running.docker.log import DockerLog
@@ -37,6 +38,11 @@ GATEWAY_LABEL = "deckard.gateway"  # on the gateway, and on an engine behind a g
 # Compose sets these on everything that it creates (compose pkg/api/labels.go).
 _PROJECT_LABEL, _FOLDER_LABEL = "com.docker.compose.project", "com.docker.compose.project.working_dir"
 _SERVICE_LABEL, _GATEWAY_SERVICE = "com.docker.compose.service", "gateway"
+# Field 2 is the local address, field 4 the state: 01 is established (proc(5), include/net/tcp_states.h).
+_COUNT_CONNECTIONS = f"""
+rows = [line.split() for name in ("tcp", "tcp6") for line in open("/proc/net/" + name)]
+print(sum(row[1].endswith(":{CONTAINER_PORT:04X}") and row[3] == "01" for row in rows))
+"""
 _UP_TIMEOUT_S, _DOWN_TIMEOUT_S = 300.0, 300.0
 
 
@@ -137,6 +143,18 @@ class DockerRuntime:
             return found[0]
         except NotFound:
             return MISSING  # removed between two questions
+
+    def connections(self) -> int:
+        """Return the number of connections to the engine's port, counted in its container."""
+        seen = self.observe()
+        if seen.state != "running":
+            return 0
+        try:
+            with self.client.translating_errors():
+                command = self.client.api.exec_create(seen.instance_id, ["python3", "-c", _COUNT_CONNECTIONS])
+                return int(self.client.api.exec_start(command["Id"]) or 0)
+        except NotFound:
+            return 0
 
     def reload(self) -> None:
         """Make the gateway read its files again. nginx completes old connections before it ends them."""

@@ -42,15 +42,20 @@ def write_gateway_files(plan: LaunchPlan, keys: Keys, *, environment: Mapping[st
         return False
     folder = private_folder(Path(gateway.folder))
     with keys.lock():
-        changed = _write_if_changed(folder / ACCESS, keys.access())
+        changed = _write_if_changed(folder / ACCESS, access_of(plan, keys))
     if gateway.tls and _write_certificate(plan, gateway, folder, environment=environment, say=say):
         changed = True
     _change_owner(folder, gateway)
     return changed
 
 
+def access_of(plan: LaunchPlan, keys: Keys) -> str:
+    """Return the access.conf of the plan's gateway: clients' keys are for the front of replicas."""
+    return keys.access(own_only=plan.role == "replica")
+
+
 def renew_access(folder: Path, keys: Keys) -> None:
-    """Rewrite access.conf with the current keys, if this deployment has a gateway.
+    """Rewrite access.conf with the current keys, if this deployment has a gateway. Not for a replica's.
 
     The file keeps its mode, and belongs to the owner of its folder, or else to its owner so far: a gateway that
     a person has started reads it as another user.

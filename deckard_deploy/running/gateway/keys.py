@@ -218,9 +218,12 @@ class Keys:
         write_atomically(path, f"{_new_key(OWN)}\n")
         return read_regular(path).strip()  # another process may have replaced it
 
-    def access(self) -> str:
-        """Return access.conf, as nginx includes it. $access_version shows if a gateway has read this text."""
-        ring = self.ring()
+    def access(self, *, own_only: bool = False) -> str:
+        """Return access.conf, as nginx includes it. $access_version shows if a gateway has read this text.
+
+        own_only: of a replica's gateway, which only this tool may use.
+        """
+        ring = Keyring(closed=True) if own_only else self.ring()
         hashes = {OWN: _hash(self.own())}
         headers = {}
         for name, record in sorted(ring.keys.items()):

@@ -67,6 +67,9 @@ LOG_BYTES = 16 << 20  # of the log, and again of the one before it
 _SETTLE_S = 20  # a supervisor with the lock writes its state as soon as its Python has started
 _POLL_S = 0.02
 _TAIL_BYTES = 1 << 20
+_CONNECTED = "03"  # include/uapi/linux/net.h, SS_CONNECTED
+# In the engine's place where there is none: the supervisor then keeps nginx as it does in front of an engine.
+_IDLE = ("sleep", "infinity")
 
 
 class ProcessRuntime:
@@ -146,6 +149,19 @@ class ProcessRuntime:
         if self._deployment.folder.is_dir():
             with self._nothing_running():
                 self._clear_state()
+
+    def connections(self) -> int:
+        """Return the number of connections that the server has accepted and not closed.
+
+        nginx keeps none, so each is a request, or an answer that is still being read.
+        """
+        accepted = _accepted_on_sockets(SOCKET)
+        if not accepted:
+            return 0
+        held: set[str] = set()
+        for process in processes_with_variable(server_tag(self._deployment.folder)):
+            held |= accepted & _sockets_of(process)
+        return len(held)
 
     def observe(self) -> Observation:
         """Return the state that the supervisor wrote, if it still lives. Raises EnvironmentUnfitError."""
@@ -253,6 +269,17 @@ class ProcessRuntime:
         launch = release.recorded_launch()
         plan = release.plan
         name, _, value = server_tag(self._deployment.folder).partition("=")
+        if plan.role == "front":
+            return ServerSpec(
+                argv=_IDLE,
+                environment={**self._environment, **KEEP_ENVIRON, name: value},
+                launch_id=launch.launch_id,
+                plan_hash=release.plan_hash,
+                restarts=None,
+                grace_s=plan.container.stop_grace_period_s,
+                log_bytes=LOG_BYTES,
+                gateway=_gateway_command(release, plan),
+            )
         program = self._program(plan)
         own_network = isolation.obstacle() is None
         arguments = plan.launched(launch.launch_id).arguments
@@ -397,6 +424,28 @@ class ProcessRuntime:
 
     def _log_of(self, state: ServerState) -> Path:
         return self._deployment.releases / state.plan_hash / SERVER_LOG
+
+
+def _accepted_on_sockets(name: str) -> set[str]:
+    """Return the inodes of accepted connections to all sockets of that name (/proc/net/unix, fs/seq: unix_seq_show)."""
+    found = set()
+    for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
+        fields = line.split(maxsplit=7)
+        if len(fields) == len(("Num", "RefCount", "Protocol", "Flags", "Type", "St", "Inode", "Path")):
+            state, inode, path = fields[5:]
+            if state == _CONNECTED and path.rpartition("/")[2] == name:
+                found.add(inode)
+    return found
+
+
+def _sockets_of(process: ProcessIdentity) -> set[str]:
+    """Return the inodes of the sockets that a process holds; none of a process that has ended."""
+    inodes = set()
+    with contextlib.suppress(OSError):
+        for entry in Path(f"/proc/{process.pid}/fd").iterdir():
+            with contextlib.suppress(OSError):  # closed since it was listed
+                inodes.add(str(entry.readlink()).removeprefix("socket:[").removesuffix("]"))
+    return inodes
 
 
 def _gateway_command(release: Release, plan: LaunchPlan) -> tuple[str, ...]:

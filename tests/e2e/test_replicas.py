@@ -1,0 +1,157 @@
+"""Replicas under load: the real nginx and supervisors, small servers as engines. A campaign has the real engine."""
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+import requests
+
+from deckard_deploy.errors import BadInputError, DeployError, StartFailedError
+from deckard_deploy.operations import down, replicas
+from deckard_deploy.operations.options import Choice, Selection
+from deckard_deploy.startup.readiness import Outcome
+from tests.support.fake_group import NAME, Clients, FakeGroup
+from tests.support.waiting import eventually
+
+CLIENTS = 8
+OTHER = ("engine=vllm-0.19.1-host", "drafter=none")
+
+
+@pytest.fixture(scope="module")
+def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeGroup]:
+    made = FakeGroup(tmp_path_factory.mktemp("group"), 3)
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def running(group: FakeGroup) -> FakeGroup:
+    """The group, with all replicas on the same plan; what an earlier test has left of it is mended."""
+    group.run(group.planned())
+    return group
+
+
+def asked(clients: Clients, more: int) -> None:
+    """Wait until so many more answers have come."""
+    before = len(clients.answers)
+    assert eventually(lambda: len(clients.answers) >= before + more)
+
+
+def test_up_proves_each_replica_and_the_front(running: FakeGroup) -> None:
+    assert running.members() == {1, 2, 3}
+    assert [running.state.deployments(), running.state.with_replicas()] == [
+        [NAME],
+        [NAME, f"{NAME}-1", f"{NAME}-2", f"{NAME}-3"],
+    ]
+    with Clients(running, 2) as clients:
+        asked(clients, 20)
+    assert clients.failed() == {}
+    alone = requests.post(f"http://127.0.0.1:{running.ports[0]}/v1/chat/completions", json={}, timeout=30)
+    assert alone.status_code == 401
+
+
+def test_second_up_changes_nothing(running: FakeGroup) -> None:
+    before = [running.server(number) for number in (1, 2, 3)]
+    running.run(running.planned())
+    assert [running.server(number) for number in (1, 2, 3)] == before
+
+
+def test_rolling_change_fails_no_request(running: FakeGroup) -> None:
+    before = {running.server(number) for number in (1, 2, 3)}
+    with Clients(running, CLIENTS) as clients:
+        asked(clients, CLIENTS)
+        running.run(running.planned(NUMBER="2"))
+        asked(clients, CLIENTS)
+    assert clients.failed() == {}
+    assert {running.heard()[text] for text in clients.answers} == {1}
+    assert clients.fewest == 2
+    assert before.isdisjoint(running.server(number) for number in (1, 2, 3))
+
+
+def test_control_without_draining_requests_fail(running: FakeGroup) -> None:
+    with Clients(running, CLIENTS) as clients:
+        asked(clients, CLIENTS)
+        down.stop(running.group().replica(1), running.report, purge=False)
+        asked(clients, CLIENTS)
+    assert clients.failed()
+    assert max(running.heard()[text] for text in clients.answers) == 1
+
+
+def test_failing_change_stops_and_fails_no_request(running: FakeGroup) -> None:
+    others = [running.server(number) for number in (2, 3)]
+    with Clients(running, CLIENTS) as clients:
+        asked(clients, CLIENTS)
+        with pytest.raises(StartFailedError) as failed:
+            running.run(running.planned(FAKE_MODE="crash"))
+        asked(clients, CLIENTS)
+    assert "replica box-1: " in failed.value.message
+    assert "is running again; not touched: box-2, box-3" in failed.value.message
+    assert clients.failed() == {}
+    assert running.members() == {1, 2, 3}
+    assert [running.server(number) for number in (2, 3)] == others
+
+
+def test_rollback_is_rolled_too(running: FakeGroup) -> None:
+    running.run(running.planned(NUMBER="2"))
+    with Clients(running, CLIENTS) as clients:
+        asked(clients, CLIENTS)
+        replicas.rollback(Selection(running.state.root, NAME), running.report)
+        asked(clients, CLIENTS)
+    assert clients.failed() == {}
+    assert clients.fewest == 2
+
+
+def test_no_replica_is_taken_out_while_another_does_not_serve(running: FakeGroup) -> None:
+    down.stop(running.group().replica(3), running.report, purge=False)
+    before = [running.server(number) for number in (1, 2)]
+    planned = running.planned(NUMBER="2")
+    broken = planned.replicas[2].plan.model_copy(update={"environment": {"FAKE_MODE": "crash"}})
+    members = (*planned.replicas[:2], planned.replicas[2]._replace(plan=broken))
+    with pytest.raises(DeployError, match="replica box-3"):
+        running.run(planned._replace(replicas=members))
+    assert [running.server(number) for number in (1, 2)] == before
+
+
+def test_killed_engine_costs_its_own_requests_alone(running: FakeGroup) -> None:
+    with Clients(running, CLIENTS) as clients:
+        asked(clients, CLIENTS)
+        os.kill(running.server(1).pid, signal.SIGKILL)
+        asked(clients, 10 * CLIENTS)
+    assert len(clients.failed()) <= CLIENTS
+    assert max(running.heard()[text] for text in clients.answers) == 1
+    assert eventually(lambda: replicas.answers(running.group(), 1).outcome is Outcome.READY)
+
+
+def test_fewer_and_more_replicas(running: FakeGroup) -> None:
+    kept = [running.server(number) for number in (1, 2)]
+    with Clients(running, CLIENTS, keep=False) as clients:
+        asked(clients, CLIENTS)
+        running.run(running.planned(size=2))
+        assert running.state.with_replicas() == [NAME, "box-1", "box-2"]
+        running.run(running.planned())
+        asked(clients, CLIENTS)
+    assert clients.failed() == {}
+    assert [running.server(number) for number in (1, 2)] == kept
+
+
+def test_down_stops_all_and_start_brings_all_back(running: FakeGroup) -> None:
+    selection = Selection(running.state.root)
+    replicas.down(selection, running.report)
+    assert running.members() == set()
+    assert replicas.start(selection, running.report) == running.planned().front.base_url
+    assert running.members() == {1, 2, 3}
+
+
+def test_one_engine_in_the_place_of_a_group_is_refused(running: FakeGroup) -> None:
+    choice = Choice(profile="h200", settings=("name=box", *OTHER))
+    with pytest.raises(BadInputError, match="box has replicas"):
+        replicas.up(choice, running.state.root, running.report)
+    choice = Choice(profile="h200", settings=("name=box-2", *OTHER))
+    with pytest.raises(BadInputError, match="box-2 is a replica of box"):
+        replicas.up(choice, running.state.root, running.report)
+
+
+def test_purge_removes_all(running: FakeGroup) -> None:
+    replicas.down(Selection(running.state.root), running.report, purge=True)
+    assert running.state.with_replicas() == []
