@@ -32,9 +32,10 @@ def needed_patches(resolved: Resolved) -> tuple[Patch, ...]:
 
 def needed_plugin(resolved: Resolved) -> str | None:
     """Return the engine's plugin if the release does not know the checkpoint's format."""
-    if resolved.compatibility or not plugin.is_needed_for(resolved.model.quantization):
+    engine = resolved.engine
+    if resolved.compatibility or not plugin.is_needed_for(resolved.model.quantization, gpu=engine.gpu):
         return None
-    return resolved.engine.plugin
+    return engine.plugin
 
 
 def with_needed_patches(plan: LaunchPlan, resolved: Resolved, root: PurePosixPath) -> LaunchPlan:

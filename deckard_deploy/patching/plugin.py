@@ -20,6 +20,8 @@ ENTRY_POINT = "deckard_nvfp4_awq"  # the name that VLLM_PLUGINS must contain, if
 WHEEL = f"{ENTRY_POINT}-1-py3-none-any.whl"  # importlib.metadata reads the name and the version
 
 _FORMATS = ("nvfp4_awq", "nvfp4_svd")  # as a model's `quantization` names them
+# vLLM 0.32.0 has no kernel of NVFP4 for a CPU (kernels/linear/__init__.py:574); the plugin registers vLLM's emulation.
+_FORMATS_ON_A_CPU = (*_FORMATS, "nvfp4", "compressed-tensors")
 
 _METADATA = {
     "METADATA": (
@@ -34,9 +36,9 @@ _STARTUP_LINE = "non-default args"  # api_utils.py, the second line of the API s
 _PROCESS = re.compile(r"^\((APIServer|EngineCore|Worker)\w* pid=(\d+)\)")  # the prefix of vLLM's lines
 
 
-def is_needed_for(quantization: str) -> bool:
-    """Return True if a checkpoint of this quantization needs the plugin."""
-    return quantization in _FORMATS
+def is_needed_for(quantization: str, *, gpu: bool) -> bool:
+    """Return True if a checkpoint of this quantization needs the plugin, on an engine for GPUs or for a CPU."""
+    return quantization in (_FORMATS if gpu else _FORMATS_ON_A_CPU)
 
 
 def wheel_bytes(name: str) -> bytes:

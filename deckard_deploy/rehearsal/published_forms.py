@@ -15,6 +15,7 @@ model_executor/layers/quantization/auto_gptq.py, auto_awq.py and utils/quant_uti
 tests/e2e/test_published_forms.py unpacks each with the code of compressed-tensors and of vLLM.
 """
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import ml_dtypes
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deckard_deploy.rehearsal import nvfp4
+from deckard_deploy.rehearsal.layers import FORMS
 from deckard_deploy.rehearsal.nvfp4 import Floats
 
 Layout = Literal["ct-nvfp4", "ct-fp8", "ct-w4a16", "gptq", "awq"]
@@ -46,6 +48,9 @@ def quantization_config(layout: Layout) -> dict[str, object]:
             "sym": True,
             "lm_head": False,
             "checkpoint_format": "gptq",
+            # Without it vLLM 0.32.0 takes the names from the tensors (auto_gptq.py, maybe_update_config), and refuses
+            # the v_proj that a layer with attention_k_eq_v does not have.
+            "modules_in_block_to_quantize": [list(_linears())],
         }
     if layout == "awq":
         return {
@@ -57,6 +62,14 @@ def quantization_config(layout: Layout) -> dict[str, object]:
             "modules_to_not_convert": ["lm_head", "vision_tower", "embed_vision"],
         }
     return {"quant_method": "compressed-tensors", "quantization_status": "compressed", **_compressed(layout)}
+
+
+def _linears() -> Iterator[str]:
+    """Yield the name of each linear of the language model, of those that are their neighbour's copy too."""
+    for layer in range(FORMS["dense"].layers):
+        prefix = f"model.language_model.layers.{layer}."
+        yield from (f"{prefix}self_attn.{side}_proj" for side in "qkvo")
+        yield from (f"{prefix}mlp.{name}_proj" for name in ("gate", "up", "down"))
 
 
 def _compressed(layout: Layout) -> dict[str, object]:

@@ -60,6 +60,9 @@ _LENGTHS = (
     "max_seq_length",
     "seq_len",
 )
+# Run on vLLM 0.32.0 (docs/validation/2026-11-30-forms.md): without this key it takes the names from the tensors, and
+# refuses "some but not all shards" of q, k and v.
+_GPTQ_MODULES = "modules_in_block_to_quantize"
 # A model this small is a rehearsal: torch.compile takes longer than it saves, as in models/tiny-gemma4.yaml.
 _TINY_GB = 0.1
 # Before it, negative ids of tokens on the route of embeddings read memory that is not theirs (CVE-2026-93592).
@@ -101,6 +104,10 @@ def derive(
             f"{architecture_name or 'the architecture'} is not Gemma 4: no parsers, and its memory is not computed"
         )
     quantization = _quantization(found.quantization, warnings)
+    if quantization == "gptq" and architecture.k_eq_v and not found.quantization.get(_GPTQ_MODULES):
+        warnings.append(
+            f"config.json: no {_GPTQ_MODULES}: vLLM 0.32.0 does not load GPTQ of layers that have no v_proj without it"
+        )
     components = found.component_bytes()
     size_gb = round(sum(components.values()) / 1e9, 3)
     spec = ModelSpec(

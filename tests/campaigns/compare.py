@@ -1,9 +1,9 @@
 """`compare` with the real engine: python -m tests.campaigns.compare ENGINES TEXT [FORM ...].
 
 ENGINES: a folder with vllm-0.32.0-cpu. The tiny Gemma 4 is served in BF16, in each FORM of `rehearsal` (default:
-nvfp4), and in BF16 with noise of 1 % of each linear's standard deviation, one after the other. Each is asked for the
-words of TEXT; BF16 is asked once more. Prints one line a comparison, and exits with 1 if BF16 against itself shows a
-difference, or the noised copy shows none. A start takes one to five minutes.
+nvfp4_awq), and in BF16 with noise of 1 % of each linear's standard deviation, one after the other. Each is asked for
+the words of TEXT; BF16 is asked once more. Prints one line a comparison, and exits with 1 if BF16 against itself shows
+a difference, or the noised copy shows none. A start takes one to five minutes.
 """
 
 import argparse
@@ -70,6 +70,12 @@ class Tool:
         finally:
             self("down", "--name", NAME, "--purge", check=False)
 
+    def compare(self, name: str, a: Path, b: Path) -> dict[str, Any]:
+        """Print one comparison as a row, and return it."""
+        found: dict[str, Any] = json.loads(self("compare", str(a), str(b), "--json"))
+        print(line(name, found), flush=True)
+        return found
+
 
 def line(name: str, found: dict[str, Any]) -> str:
     """Return one comparison as a row."""
@@ -87,7 +93,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("engines", type=Path)
     parser.add_argument("text", type=Path)
-    parser.add_argument("forms", nargs="*", default=["nvfp4"])
+    parser.add_argument("forms", nargs="*", default=["nvfp4_awq"])
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="compare-") as scratch:
         root = Path(scratch)
@@ -96,19 +102,16 @@ def main() -> None:
         folders = {"noised by 1 %": noised(exact, root / "noised", 0.01)}
         for form in arguments.forms:
             folders[form] = gemma4.write(root / form, quantization=cast("gemma4.Quantization", form))
-        tool.score(exact, arguments.text, root / "a.json", again=root / "itself.json")
-        kept = {"itself": root / "itself.json"}
+        kept = root / "a.json"
+        tool.score(exact, arguments.text, kept, again=root / "itself.json")
+        itself = tool.compare("itself", kept, root / "itself.json")
+        verdicts = {}
         for name, folder in folders.items():
-            kept[name] = root / f"{folder.name}.json"
-            tool.score(folder, arguments.text, kept[name])
-        found = {}
-        for name, path in kept.items():
-            found[name] = json.loads(tool("compare", str(root / "a.json"), str(path), "--json"))
-            print(line(name, found[name]), flush=True)
-        print(tool("compare", str(root / "a.json"), str(kept[arguments.forms[0]])))
-    itself, other = found["itself"], found["noised by 1 %"]
+            other = root / f"{folder.name}.json"
+            tool.score(folder, arguments.text, other)
+            verdicts[name] = tool.compare(name, kept, other)["kl"]["verdict"]
     equal = itself["no_difference"] and itself["kl"]["value"] == 0
-    sys.exit(not equal or other["kl"]["verdict"] == NO_DIFFERENCE)
+    sys.exit(not equal or verdicts["noised by 1 %"] == NO_DIFFERENCE)
 
 
 if __name__ == "__main__":

@@ -166,6 +166,22 @@ def test_bench_records_compares_and_reports(base_url: str, tool: Tool, tmp_path:
     assert "Successful requests" in subprocess.run(typed, capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.usefixtures("base_url")
+def test_compare_with_itself_sees_no_difference(tool: Tool, tmp_path: Path) -> None:
+    """0.19.1 answers /v1/completions with prompt_logprobs, and the gateway and the filter of requests let it pass."""
+    text, kept = tmp_path / "text", tmp_path / "kept.json"
+    text.write_text(" ".join(f"{number} green bottles stand on a wall." for number in range(60)))
+    lengths = ("--text", str(text), "--characters", "100", "--passages", "10")
+    tool("compare", NAME, "--save", str(kept), *lengths)
+    found = json.loads(tool("compare", str(kept), NAME, "--json", *lengths).stdout)
+    assert found["no_difference"]
+    assert (found["kl"]["value"], found["same_greedy"]["value"]) == (0, 1)
+    assert found["perplexity_ratio"]["low"] == found["perplexity_ratio"]["high"] == 1
+    assert found["tokens"] >= 1000  # a byte is a token
+    assert found["a"]["perplexity"] > 1
+    assert found["a"]["weight_bytes"] == found["b"]["weight_bytes"]
+
+
 def test_second_up_does_nothing(base_url: str, up: Tool, home: Path) -> None:
     before = servers(home)
     again = up()

@@ -9,9 +9,9 @@ from pydantic import JsonValue
 
 from deckard_deploy.catalog import library
 from deckard_deploy.catalog.resolution import resolve
-from deckard_deploy.catalog.specs import Deployment
+from deckard_deploy.catalog.specs import Deployment, Quantization
 from deckard_deploy.errors import BadInputError
-from deckard_deploy.operations.patches import with_needed_patches
+from deckard_deploy.operations.patches import needed_plugin, with_needed_patches
 from deckard_deploy.patching import plugin, request_filter
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
@@ -65,6 +65,27 @@ def modern(**environment: str) -> LaunchPlan:
         Deployment(engine="vllm-0.32.0", environment=dict(environment)), profile=library.profile("spark")
     )
     return with_needed_patches(build_plan(resolved), resolved, DEFAULT_PATHS.patches)
+
+
+@pytest.mark.parametrize(
+    ("profile", "engine", "quantization", "needed"),
+    [
+        ("cpu", "vllm-0.32.0-cpu", "nvfp4", True),
+        ("cpu", "vllm-0.32.0-cpu", "compressed-tensors", True),
+        ("cpu", "vllm-0.32.0-cpu", "gptq", False),
+        ("cpu", "vllm-0.32.0-cpu", "none", False),
+        ("h200", "vllm-0.32.0", "nvfp4", False),
+        ("h200", "vllm-0.32.0", "compressed-tensors", False),
+        ("h200", "vllm-0.32.0", "nvfp4_awq", True),
+    ],
+)
+def test_plugin_brings_nvfp4_to_a_cpu(
+    profile: str, engine: str, quantization: Quantization, *, needed: bool
+) -> None:
+    """`vllm serve` on a CPU ended with "Failed to find a kernel that can implement the NVFP4 linear layer"."""
+    found = resolve(Deployment(engine=engine, drafter=None), profile=library.profile(profile))
+    resolved = replace(found, model=found.model.model_copy(update={"quantization": quantization}))
+    assert (needed_plugin(resolved) is not None) is needed
 
 
 def test_new_engine_gets_plugin_on_pythonpath() -> None:

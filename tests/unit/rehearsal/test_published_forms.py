@@ -1,5 +1,6 @@
 """The published forms of the tiny Gemma 4: their values, their names, and what is derived from them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import ml_dtypes
@@ -73,7 +74,9 @@ def test_words_hold_the_columns_in_the_order_of_each_form(weight: NDArray[np.flo
 def test_form_is_sound_and_derived(folders: dict[Layout, Path], layout: Layout) -> None:
     assert inspect(folders[layout]).faults == ()
     found = read_checkpoint(folders[layout])
-    spec = derive(found, name="m", served_name="m", weights=LocalFolder(folder=str(folders[layout]))).spec
+    derived = derive(found, name="m", served_name="m", weights=LocalFolder(folder=str(folders[layout])))
+    assert derived.warnings == ()
+    spec = derived.spec
     assert spec.quantization == QUANTIZATIONS[layout]
     assert spec.architecture == library.model("tiny-gemma4").architecture
     file = folders[layout] / "model.safetensors"
@@ -81,12 +84,19 @@ def test_form_is_sound_and_derived(folders: dict[Layout, Path], layout: Layout) 
     assert file.stat().st_size - sum(spec.component_bytes.values()) < 100_000  # the header
 
 
-@pytest.mark.parametrize("engine", ["vllm-0.32.0", "vllm-0.33.0", "vllm-0.19.1"])
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_form_is_planned_for_the_engines_of_gpus(
-    folders: dict[Layout, Path], layout: Layout, engine: str, tmp_path: Path
+def test_gptq_that_vllm_does_not_load_is_warned_of(folders: dict[Layout, Path]) -> None:
+    found = read_checkpoint(folders["gptq"])
+    plain = {key: value for key, value in found.quantization.items() if key != "modules_in_block_to_quantize"}
+    weights = LocalFolder(folder=str(folders["gptq"]))
+    derived = derive(replace(found, quantization=plain), name="m", served_name="m", weights=weights)
+    assert [line for line in derived.warnings if "GPTQ of layers that have no v_proj" in line]
+
+
+@pytest.mark.parametrize("engine", ["vllm-0.33.0", "vllm-0.19.1"])
+def test_forms_are_planned_for_the_engines_of_gpus(
+    folders: dict[Layout, Path], engine: str, tmp_path: Path
 ) -> None:
-    """The KV cache depends on the architecture, and the weights on the form."""
+    """The KV cache depends on the architecture alone."""
     settings = ("drafter=none", "max-model-len=512", "max-num-seqs=2", f"engine={engine}")
 
     def planned(model: str) -> MemoryPlan:
@@ -95,5 +105,6 @@ def test_form_is_planned_for_the_engines_of_gpus(
         assert isinstance(memory, MemoryPlan)
         return memory
 
-    form, exact = planned(str(folders[layout])), planned("tiny-gemma4")
-    assert form.cache == exact.cache
+    exact = planned("tiny-gemma4")
+    for folder in folders.values():
+        assert planned(str(folder)).cache == exact.cache
