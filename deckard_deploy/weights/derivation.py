@@ -120,7 +120,7 @@ def derive(
         architecture=architecture,
         context_limit=_context_limit(found, warnings),
         served_name=served_name,
-        serve=_serve(found, warnings, size_gb) if is_gemma else _POOLING_SERVE[task],
+        serve=_serve(found, warnings, size_gb) if is_gemma else _SERVE_OF_TASK[task],
         drafters=_drafters(architecture) if task == "generate" else (),
         served_by=_engines(architecture_name, architecture, task),
     )
@@ -177,9 +177,7 @@ def _serve(found: Checkpoint, warnings: list[str], size_gb: float) -> Serve:
     serve: Serve = {}
     if size_gb < _TINY_GB:
         serve["enforce-eager"] = True
-    if found.config.get("vision_config"):
-        # A request can lift 0.19.1's limit of frames (CVE-2026-5497), as in models/deckard-31b.yaml.
-        serve["limit-mm-per-prompt"] = {"video": 0}
+    serve |= _NO_VIDEO
     template = chat_template(found.folder)
     if template is None:
         warnings.append("no chat template: vLLM answers /v1/chat/completions with 400")
@@ -209,8 +207,11 @@ def _drafters(architecture: Architecture) -> tuple[str, ...]:
 # A profile's limits are for a chat model: without them vLLM takes those of the checkpoint, and batches as it does for
 # vectors.
 _OWN_LIMITS: Serve = dict.fromkeys(("max-model-len", "max-num-seqs", "max-num-batched-tokens"))
-_POOLING_SERVE: dict[Task, Serve] = {
-    "generate": {},
+# A request can lift 0.19.1's limit of frames (CVE-2026-5497), as in models/deckard-31b.yaml. vLLM reads it for a model
+# that takes images or video (0.19.1, config/model.py:615), and the tool requires it of every model.
+_NO_VIDEO: Serve = {"limit-mm-per-prompt": {"video": 0}}
+_SERVE_OF_TASK: dict[Task, Serve] = {
+    "generate": _NO_VIDEO,
     "embed": {"runner": "pooling", "convert": "embed", **_OWN_LIMITS},
     "score": {"runner": "pooling", "convert": "classify", **_OWN_LIMITS},
 }
@@ -243,7 +244,7 @@ def _origins(spec: ModelSpec) -> dict[str, str]:
         "architecture": "config.json: text_config",
         "context_limit": "config.json: max_position_embeddings, or the key that stands for it",
         "served_name": "the name of the folder or repository",
-        "serve": "config.json: architectures and vision_config, modules.json, and the marks in the chat template",
+        "serve": "config.json: architectures, modules.json, and the marks in the chat template",
         "drafters": "those of the catalog's models with the same architecture; ngram fits all",
         "served_by": "CPU attention stops at a head size of 256; vLLM's registry of models",
     }

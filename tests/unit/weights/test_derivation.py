@@ -180,7 +180,7 @@ def test_endless_template_is_refused(big: Path) -> None:
 def test_other_architecture_gets_no_parser(big: Path) -> None:
     change_config(big, architectures=["LlamaForCausalLM"])
     found = derived_from(big)
-    assert found.spec.serve == {}
+    assert found.spec.serve == {"limit-mm-per-prompt": {"video": 0}}
     assert found.spec.architecture.layers == 0
     assert found.spec.drafters == ("ngram",)
     assert "LlamaForCausalLM is not Gemma 4" in found.warnings[0]

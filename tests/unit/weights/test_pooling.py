@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from deckard_deploy.catalog.specs import LocalFolder
+from deckard_deploy.catalog import library
+from deckard_deploy.catalog.resolution import resolve
+from deckard_deploy.catalog.specs import Deployment, LocalFolder
 from deckard_deploy.errors import IntegrityError
 from deckard_deploy.weights.checkpoint import read_checkpoint
 from deckard_deploy.weights.derivation import DerivedModel, derive
@@ -49,10 +51,17 @@ def test_classifier_is_refused(tmp_path: Path) -> None:
 
 def test_chat_model_with_pooling_module_serves_vectors(tmp_path: Path) -> None:
     folder = write_llama(tmp_path / "model")
-    assert derived_from(folder).spec.serve == {}
+    assert "runner" not in derived_from(folder).spec.serve
     modules = [{"idx": 1, "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]
     (folder / "modules.json").write_text(json.dumps(modules))
     assert derived_from(folder).spec.serve["convert"] == "embed"
+
+
+@pytest.mark.parametrize("engine", ["vllm-0.19.1-cpu", "vllm-0.32.0-cpu"])
+def test_every_release_takes_model_that_is_no_gemma(tmp_path: Path, engine: str) -> None:
+    """0.19.1 requires a limit of videos of every model."""
+    model = derived_from(write_llama(tmp_path / "model")).spec
+    assert resolve(Deployment(engine=engine), profile=library.profile("cpu"), model=model).model == model
 
 
 @pytest.mark.parametrize(
