@@ -1,6 +1,6 @@
 """Resolve profile, model, engine and the user's changes into one choice."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from math import ceil
@@ -30,6 +30,9 @@ from deckard_deploy.catalog.specs import (
 from deckard_deploy.catalog.translation import migrate_options
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.system.suggestion import closest
+
+# What a machine with unified memory keeps for itself; `doctor` asks for it too, and has the source (rule footprint).
+UNIFIED_RESERVE_GIB = 8.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +116,7 @@ def resolve(
     notes = _check_environment(schema, environment, engine, profile, users=deployment.environment)
     if not compatibility:
         notes += refuse_known_faults(Parts(profile, model, drafter, engine, serve, environment))
+        notes += _notes_on_settings(deployment, profile, serve)
     disabled = safety.disabled_protections(serve, environment, container, schema)
     if not compatibility:
         _check_safety(disabled, serve, deployment)
@@ -394,6 +398,27 @@ SECRET_VARIABLES = (
     "S3_ACCESS_KEY_ID",
     "S3_SECRET_ACCESS_KEY",
 )
+
+
+def _notes_on_settings(
+    deployment: Deployment, profile: HardwareProfile, serve: Mapping[str, JsonValue]
+) -> tuple[str, ...]:
+    """Return what the user's own image and share of the memory cost."""
+    notes = []
+    hardware = profile.hardware
+    share = deployment.serve.get("gpu-memory-utilization")
+    if share is not None and hardware.memory == "unified" and hardware.memory_gib:
+        left_gib = (1 - float(str(serve["gpu-memory-utilization"]))) * hardware.memory_gib
+        if left_gib < UNIFIED_RESERVE_GIB:
+            notes.append(
+                f"gpu-memory-utilization {share} leaves {left_gib:.1f} GiB of the unified memory to everything "
+                f"else; with less than {UNIFIED_RESERVE_GIB:g} GiB the whole machine can freeze"
+            )
+    if deployment.image and deployment.image.endswith(":latest"):
+        notes.append(
+            f"image {deployment.image}: each pull may bring another release than {profile.name} plans for"
+        )
+    return tuple(notes)
 
 
 def _check_environment(

@@ -9,7 +9,7 @@ import click
 
 from deckard_deploy import operations
 from deckard_deploy.cli.names import key_names
-from deckard_deploy.cli.options import Command, json_option, state_option
+from deckard_deploy.cli.options import Command, dry_run_option, json_option, state_option
 from deckard_deploy.cli.output import say, table
 from deckard_deploy.cli.reporter import TERMINAL
 
@@ -196,7 +196,8 @@ def access(state_dir: Path | None) -> None:
 @keys.command()
 @click.argument("name", shell_complete=key_names)
 @state_option
-def revoke(name: str, state_dir: Path | None) -> None:
+@dry_run_option
+def revoke(name: str, state_dir: Path | None, *, dry_run: bool) -> None:
     """Revoke a key.
 
     A response that is already streaming is allowed to finish.
@@ -205,6 +206,9 @@ def revoke(name: str, state_dir: Path | None) -> None:
     Example:
       deckard-deploy keys revoke alice
     """
+    if dry_run:
+        operations.keys.explain_revocation(state_dir, name, TERMINAL)
+        return
     another_is_left = operations.keys.revoke_key(state_dir, name, TERMINAL)
     say(f"{name} is revoked")
     if not another_is_left:

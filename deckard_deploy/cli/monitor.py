@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from deckard_deploy import operations
-from deckard_deploy.cli.options import Command, selection_option
+from deckard_deploy.cli.options import Command, dry_run_option, selection_option
 from deckard_deploy.cli.output import say
 from deckard_deploy.cli.render import plan_options
 from deckard_deploy.cli.reporter import TERMINAL
@@ -93,13 +93,17 @@ def up(  # noqa: PLR0913  one parameter per option
 @selection_option
 @every_option
 @click.option("--purge", is_flag=True, help="Remove its figures, its settings and the password too.")
-def down(*, selection: Selection, every: bool, purge: bool) -> None:
+@dry_run_option
+def down(*, selection: Selection, every: bool, purge: bool, dry_run: bool) -> None:
     """Stop both; their figures stay for the next `monitor up`.
 
     \b
     Example:
       deckard-deploy monitor down
     """
+    if dry_run:
+        operations.monitoring.explain_stop(selection, TERMINAL, every=every, purge=purge)
+        return
     name, stopped = operations.monitoring.stop(selection, TERMINAL, every=every)
     if stopped:
         say(f"nothing monitors {name} any more")

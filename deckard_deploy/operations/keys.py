@@ -135,6 +135,14 @@ def access_file(state_dir: Path | None) -> str:
     return Keys(state_directory(state_dir).root).access()
 
 
+def explain_revocation(state_dir: Path | None, name: str, report: Reporter) -> None:
+    """Report what `revoke_key` would do; do nothing. Raises BadInputError for an unknown name."""
+    keys = Keys(state_directory(state_dir).root)
+    keys.require_known_name(name)
+    left = len(keys.ring().keys) - 1
+    report.say(f"dry run: would revoke {name}; keys that are left: {left}")
+
+
 def revoke_key(state_dir: Path | None, name: str, report: Reporter) -> bool:
     """Revoke a key, and reload the running gateways.
 

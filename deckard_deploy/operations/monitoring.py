@@ -131,6 +131,16 @@ def _stop(stack: Stack, report: Reporter) -> bool:
     return True
 
 
+def explain_stop(selection: Selection, report: Reporter, *, every: bool, purge: bool) -> None:
+    """Report what `stop` and `purge` would do; do nothing."""
+    stack = _stack(selection, every=every)
+    if not stack.folder.is_dir():
+        report.say(f"dry run: would do nothing: nothing monitors {stack.subject}")
+        return
+    what = f", and remove {stack.folder} with its figures" if purge else ""
+    report.say(f"dry run: would stop the monitoring of {stack.subject}{what}")
+
+
 def stop(selection: Selection, report: Reporter, *, every: bool = False) -> tuple[str, bool]:
     """Stop both.
 

@@ -2,13 +2,13 @@
 
 from typing import NamedTuple
 
+from deckard_deploy.catalog.resolution import UNIFIED_RESERVE_GIB as RESERVE_GIB
 from deckard_deploy.doctor.facts import HostFacts, HostMemory
 from deckard_deploy.doctor.findings import RuleVerdict, fail, info, ok, rule, warn
 from deckard_deploy.doctor.rules.gpu import SPARK, plan_gpus
 from deckard_deploy.doctor.target import Target
 
 GIB = 1 << 20  # in KiB
-RESERVE_GIB = 8.0
 ENGINE_GIB, GRAPHS_GIB = 7.0, 2.0
 CACHE_GIB, LEAST_FREE_GIB = 20.0, 8.0
 TOTAL_SHARE = 0.9

@@ -12,7 +12,7 @@ from deckard_deploy.catalog.resolution import RESERVED_OPTIONS, SECRET_VARIABLES
 from deckard_deploy.catalog.specs import Deployment, HardwareProfile
 from deckard_deploy.catalog.strict_yaml import parse
 from deckard_deploy.errors import BadInputError
-from tests.support.sample_choices import patched
+from tests.support.sample_choices import choice, patched
 
 SPARK, B200, THOR, CPU = (patched(name) for name in ("spark", "b200", "thor", "cpu"))
 SEED = library.compatibility("seed")
@@ -265,3 +265,21 @@ def test_share_and_name_of_the_user_stay() -> None:
     )
     on_cpu = resolve(Deployment(engine="vllm-0.32.0-cpu"), profile=library.profile("cpu"), model=EMBEDDER)
     assert "gpu-memory-utilization" not in on_cpu.serve
+
+
+@pytest.mark.parametrize(
+    ("settings", "note"),
+    [
+        (["gpu-memory-utilization=0.95"], "gpu-memory-utilization 0.95 leaves 6.1 GiB of the unified memory"),
+        (["gpu-memory-utilization=0.8"], None),
+        (
+            ["image=vllm/vllm-openai:latest"],
+            "image vllm/vllm-openai:latest: each pull may bring another release",
+        ),
+        (["image=vllm/vllm-openai:v0.33.0"], None),
+    ],
+)
+def test_risk_of_setting_is_noted(settings: list[str], note: str | None) -> None:
+    """A Spark whose GPU takes nearly all of the memory freezes, and `plan` said only that it fits."""
+    found = choice("spark", *settings).notes
+    assert [each.startswith(note or "nothing") for each in found] == ([True] if note else [])

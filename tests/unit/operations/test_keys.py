@@ -9,6 +9,7 @@ from deckard_deploy.errors import BadInputError, EnvironmentUnfitError
 from deckard_deploy.operations.keys import (
     access_file,
     add_key,
+    explain_revocation,
     limit_key,
     list_keys,
     open_host,
@@ -36,6 +37,15 @@ def test_keys_are_added_listed_and_revoked(tmp_path: Path, report: RecordingRepo
     assert '"dk-bob"' not in access_file(tmp_path)
     assert revoke_key(tmp_path, "alice", report) is False
     assert report.lines == []
+
+
+def test_revocation_is_explained_and_not_done(tmp_path: Path, report: RecordingReporter) -> None:
+    add_key(tmp_path, "alice", report)
+    explain_revocation(tmp_path, "alice", report)
+    assert report.lines == ["dry run: would revoke alice; keys that are left: 0"]
+    assert list(list_keys(tmp_path)) == ["alice"]
+    with pytest.raises(BadInputError, match="no key named 'bob'"):
+        explain_revocation(tmp_path, "bob", report)
 
 
 def test_used_and_unknown_names_are_refused(tmp_path: Path, report: RecordingReporter) -> None:

@@ -10,6 +10,7 @@ from deckard_deploy.errors import BadInputError
 from deckard_deploy.operations.deployments import DeploymentRef
 from deckard_deploy.operations.monitoring import (
     _write,
+    explain_stop,
     gateway_credentials,
     monitoring_folder,
     purge,
@@ -95,7 +96,13 @@ def test_stop_of_unmonitored_deployment_is_false(fake: FakeDeployment, report: R
     assert stop(selection, report) == ("box", False)
     assert purge(selection) is None
     folder = monitoring_folder(DeploymentRef(fake.state, "box"))
+    explain_stop(selection, report, every=False, purge=True)
     folder.mkdir()
+    explain_stop(selection, report, every=False, purge=True)
+    assert report.lines == [
+        "dry run: would do nothing: nothing monitors box",
+        f"dry run: would stop the monitoring of box, and remove {folder} with its figures",
+    ]
     assert purge(selection) == folder
     assert not folder.exists()
 

@@ -167,6 +167,9 @@ def test_compat_service_is_not_confined() -> None:
         Deployment(), profile=library.profile("spark"), compatibility=library.compatibility("seed")
     )
     service = compose_model(build_plan(kept))["services"]["vllm"]
+    assert service["restart"] == "unless-stopped"
+    assert "# Bounded" not in render_compose(build_plan(kept))
+    assert "# Bounded" in render_compose(build_plan(choice("spark")))
     assert not {"cap_drop", "security_opt", "read_only", "tmpfs", "pids_limit", "user"} & set(service)
 
 
