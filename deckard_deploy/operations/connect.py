@@ -100,7 +100,7 @@ def require_task(name: str, endpoint: Endpoint) -> None:
         usable = [other for other, known in CLIENTS.items() if endpoint.task in known.tasks]
         raise BadInputError(
             f"{endpoint.model} answers with {ANSWERS[endpoint.task][0]}, which {name} does not ask for",
-            hint=f"deckard-deploy connect {' or '.join(usable)}",
+            hint=f"deckard-deploy connect {usable[0]}",
         )
 
 

@@ -129,7 +129,7 @@ def test_client_of_another_kind_of_endpoint_is_refused() -> None:
         BadInputError, match="answers with vectors, which claude-code does not ask for"
     ) as told:
         require_task("claude-code", vectors)
-    assert told.value.hint == "deckard-deploy connect embeddings or rerank"
+    assert told.value.hint == "deckard-deploy connect embeddings"
     with pytest.raises(BadInputError, match="answers with scores"):
         require_task("embeddings", scores)
     with pytest.raises(BadInputError, match="answers with texts"):
