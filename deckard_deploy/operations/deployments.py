@@ -121,7 +121,7 @@ def open_deployment(
         from deckard_deploy.running.docker.runtime import DockerRuntime  # noqa: PLC0415  the docker SDK
 
         runtimes["docker"] = DockerRuntime(
-            deployment, environment=_docker_environment(environment, releases), say=report.command
+            deployment, environment=docker_environment(environment, releases), say=report.command
         )
     program = functools.partial(installed_program, directory=directory, say=report.say)
     runtimes["process"] = ProcessRuntime(
@@ -141,7 +141,7 @@ def open_deployment(
             runtime.close()
 
 
-def _docker_environment(environment: dict[str, str], releases: Releases) -> dict[str, str]:
+def docker_environment(environment: dict[str, str], releases: Releases) -> dict[str, str]:
     """Return the environment that selects the docker daemon which runs the deployment, else the caller's."""
     recorded = releases.endpoint()
     if recorded is None:

@@ -5,15 +5,22 @@ import secrets
 from pathlib import Path
 from typing import NamedTuple
 
-from deckard_deploy.errors import BadInputError
-from deckard_deploy.operations.deployments import DeploymentRef, running_plan, select_deployment
+from deckard_deploy.errors import BadInputError, EnvironmentUnfitError
+from deckard_deploy.operations.deployments import (
+    DeploymentRef,
+    docker_environment,
+    running_plan,
+    select_deployment,
+)
 from deckard_deploy.operations.options import Selection
 from deckard_deploy.operations.reporting import Reporter
+from deckard_deploy.planning.gateway import ROOT
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.rendering import monitoring
 from deckard_deploy.running.gateway.files import CERTIFICATE
 from deckard_deploy.running.gateway.keys import Keys
-from deckard_deploy.running.layout import StateDir, state_directory
+from deckard_deploy.running.layout import DeploymentDir, StateDir, state_directory
+from deckard_deploy.running.releases import Releases
 from deckard_deploy.system.files import private_folder, read_regular, remove_folder, write_atomically
 
 UP_TIMEOUT_S = 1800.0  # two images to pull
@@ -37,6 +44,7 @@ class Stack(NamedTuple):
     subject: str
     project: str
     folder: Path
+    deployment: DeploymentDir | None = None
 
 
 def start(  # noqa: PLR0913  one parameter per option
@@ -64,7 +72,7 @@ def start(  # noqa: PLR0913  one parameter per option
         raise BadInputError(f"the endpoint ({ports}), Prometheus and Grafana need a port each")
     place = monitoring.MonitoringSettings(
         folder=str(stack.folder),
-        user=_user(),
+        user=_user() if dry_run else _user_in_docker(stack, plans, report),
         prometheus_port=prometheus_port,
         grafana_port=grafana_port,
         prometheus_image=images.prometheus,
@@ -83,7 +91,7 @@ def start(  # noqa: PLR0913  one parameter per option
     report.say(f"starting {names} for {', '.join(plan.deployment for plan in plans)}")
     # Recreated each time, because the files that both mount were written again.
     arguments = ("up", "--detach", "--quiet-pull", "--force-recreate", "--remove-orphans")
-    _compose(stack.project, stack.folder / monitoring.COMPOSE_FILE, arguments, report, timeout_s=UP_TIMEOUT_S)
+    _compose(stack, stack.folder / monitoring.COMPOSE_FILE, arguments, report, timeout_s=UP_TIMEOUT_S)
     report.say(f"prometheus  http://127.0.0.1:{prometheus_port}")
     report.say(f"grafana     user admin, password in {stack.folder / monitoring.PASSWORD_FILE}")
     return address
@@ -102,7 +110,9 @@ def _stack(selection: Selection, *, every: bool) -> Stack:
 
 
 def _own_stack(deployment: DeploymentRef) -> Stack:
-    return Stack(deployment.name, monitoring.project_name(deployment.name), monitoring_folder(deployment))
+    directory = deployment.directory.deployment(deployment.name)
+    project = monitoring.project_name(deployment.name)
+    return Stack(deployment.name, project, monitoring_folder(deployment), directory)
 
 
 def _running_plans(selection: Selection, report: Reporter) -> list[LaunchPlan]:
@@ -127,7 +137,7 @@ def stop_monitoring(deployment: DeploymentRef, report: Reporter) -> bool:
 def _stop(stack: Stack, report: Reporter) -> bool:
     if not stack.folder.is_dir():
         return False
-    _compose(stack.project, None, ("down", "--remove-orphans"), report, timeout_s=DOWN_TIMEOUT_S)
+    _compose(stack, None, ("down", "--remove-orphans"), report, timeout_s=DOWN_TIMEOUT_S)
     return True
 
 
@@ -213,10 +223,37 @@ def _user() -> str:
     return f"{os.getuid()}:{os.getgid()}"
 
 
+def _user_in_docker(stack: Stack, plans: list[LaunchPlan], report: Reporter) -> str:
+    """Return `uid:gid` of both services, which read the caller's private files.
+
+    Raises EnvironmentUnfitError for an engine that cannot run them, by its name.
+    """
+    from deckard_deploy.running.docker.client import DockerClient  # noqa: PLC0415  the docker SDK
+
+    docker = DockerClient(environment=_environment(stack), say=report.command)
+    docker.require_supported()
+    if not docker.is_rootless():
+        return _user()
+    if stack.deployment is None or monitoring.engine_network(plans[0]) is None:
+        raise EnvironmentUnfitError(
+            "a rootless docker has no access to this host's network: Prometheus and Grafana would be out of reach",
+            hint="for one deployment in docker: deckard-deploy monitor up --name NAME",
+        )
+    return ROOT
+
+
+def _environment(stack: Stack) -> dict[str, str]:
+    """Return the environment that selects the docker daemon of the deployment, whichever the caller selects now."""
+    environment = dict(os.environ)
+    if stack.deployment is None:
+        return environment
+    return docker_environment(environment, Releases(stack.deployment))
+
+
 def _compose(
-    project: str, file: Path | None, arguments: tuple[str, ...], report: Reporter, *, timeout_s: float
+    stack: Stack, file: Path | None, arguments: tuple[str, ...], report: Reporter, *, timeout_s: float
 ) -> None:
     from deckard_deploy.running.docker.client import DockerClient  # noqa: PLC0415  the docker SDK
 
-    engine = DockerClient(environment=dict(os.environ), say=report.command)
-    engine.compose(project, file, arguments, timeout_s=timeout_s)
+    docker = DockerClient(environment=_environment(stack), say=report.command)
+    docker.compose(stack.project, file, arguments, timeout_s=timeout_s)

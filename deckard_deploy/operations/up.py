@@ -188,6 +188,9 @@ def _converge(
         decision, running = decide_for(context, plan, directory, wish)
     if decision.action == "nothing":
         report.say(f"running  {decision.cause}: nothing to do")
+        if running and context.releases.current() is None:
+            # The link was lost, as in a copy of the state directory without links: `watch` and `rollback` need it.
+            context.releases.switch(running)
         if running and running.plan_hash != plan.hash:
             _report_changes(context, plan, report)
         elif running:

@@ -131,7 +131,7 @@ def freeze_idle(site: Site) -> None:
 
 def freeze_working(site: Site) -> None:
     """Freeze every engine core amid long answers."""
-    site.ask_aside(4, tokens=1000, timeout_s=SLOWEST_ALERT_S)
+    site.ask_aside(4, tokens=800, timeout_s=SLOWEST_ALERT_S)
     of_engine = f'sum(vllm:num_requests_running{{deployment="{site.name}"}})'
     eventually(lambda: [each for each in ask(site.prometheus, of_engine) if float(each["value"][1]) >= 2])
     for pid in site.cores():
@@ -160,6 +160,7 @@ def open_nginx(site: Site) -> None:
     site.key = site.tool("keys", "add", "client")
     closed = f'deckard_gateway_open{{deployment="{site.name}"}} == 0'
     eventually(lambda: ask(site.prometheus, closed))
+    site.tool("keys", "revoke", "client")
     site.tool("keys", "open")
     site.key = ""
 

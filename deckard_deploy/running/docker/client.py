@@ -88,8 +88,7 @@ class DockerClient:
 
     def require_supported(self) -> None:
         """Raise EnvironmentUnfitError, by its name, for an engine that is not docker's own."""
-        with self.translating_errors():
-            info = self.api.info()
+        info = self._info()
         program = shutil.which("docker", path=self._caller.get("PATH", "")) or ""
         found = docker_info.product(info, endpoint=self.endpoint, program=program)
         name = f"{found} {info.get('ServerVersion') or ''}".strip()
@@ -98,6 +97,15 @@ class DockerClient:
                 f"`docker` is {name}, {_UNSUPPORTED[found]}",
                 hint="docker's own engine: https://docs.docker.com/engine/install/",
             )
+
+    def is_rootless(self) -> bool:
+        """Return True if root in a container is the daemon's own user. Raises EnvironmentUnfitError."""
+        return docker_info.is_rootless(self._info())
+
+    def _info(self) -> docker_info.Info:
+        with self.translating_errors():
+            info: docker_info.Info = self.api.info()
+        return info
 
     @cached_property
     def compose_version(self) -> str:

@@ -90,6 +90,7 @@ monitored() {
     done
     $tool monitor down "$@" && return $result
 }
+all_refused() { $tool monitor up --all 2>&1 | grep "a rootless docker has no access to this host's network"; }
 nothing_left() {
     [ -z "$(docker ps --all --quiet --filter label=deckard.deployment=matrix)" ] &&
         [ -z "$(docker network ls --quiet --filter label=com.docker.compose.project=deckard-matrix)" ]
@@ -105,7 +106,11 @@ try status is_ready
 try keys keys
 if [ -n "${PROMETHEUS_IMAGE:-}" ]; then
     try monitor monitored --name matrix
-    try monitor-all monitored --all
+    if docker info --format '{{.SecurityOptions}}' | grep -q rootless; then
+        try monitor-all-refused all_refused
+    else
+        try monitor-all monitored --all
+    fi
 fi
 try change $tool up $choice --set max-num-seqs=2
 try rollback $tool rollback --name matrix

@@ -1,12 +1,17 @@
 """The files of `monitor`: private, with a password that is created once."""
 
 import functools
+import json
 import os
+import socketserver
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path, PurePosixPath
 
 import pytest
 
-from deckard_deploy.errors import BadInputError
+from deckard_deploy.errors import BadInputError, EnvironmentUnfitError
 from deckard_deploy.operations.deployments import DeploymentRef
 from deckard_deploy.operations.monitoring import (
     _write,
@@ -64,6 +69,63 @@ def test_dry_run_of_start_writes_nothing(fake: FakeDeployment, report: Recording
     assert report.lines[0].startswith("would run ")
     assert report.lines[0].endswith(f" from {folder}")
     assert not folder.exists()
+
+
+class Daemon(socketserver.ThreadingUnixStreamServer):
+    """A docker daemon that says what it is."""
+
+    info: dict[str, object]
+
+
+class Answers(BaseHTTPRequestHandler):
+    server: Daemon
+
+    def do_GET(self) -> None:
+        body = json.dumps({"ApiVersion": "1.41", **self.server.info}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def address_string(self) -> str:
+        return "a socket"
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
+    """The selected docker daemon, next to a `docker` that only names it."""
+    address = tmp_path / "d.sock"
+    program = tmp_path / "bin" / "docker"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\necho "$DOCKER_HOST"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{address}")
+    with Daemon(str(address), Answers) as found:
+        threading.Thread(target=found.serve_forever).start()
+        yield found
+        found.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("info", "says"),
+    [
+        ({"SecurityOptions": ["name=rootless"]}, "a rootless docker has no access to this host's network"),
+        ({"ServerVersion": "4.3.1", "ProductLicense": "Apache-2.0"}, "`docker` is podman 4.3.1"),
+    ],
+)
+def test_docker_that_cannot_run_it_is_refused(
+    fake: FakeDeployment, report: RecordingReporter, daemon: Daemon, info: dict[str, object], says: str
+) -> None:
+    fake.proven(fake.plan())
+    daemon.info = info
+    for every in (False, True):
+        with pytest.raises(EnvironmentUnfitError, match=says):
+            start(Selection(fake.state.root), report, prometheus_port=9090, grafana_port=3000, every=every)
+    assert not monitoring_folder(DeploymentRef(fake.state, "box")).exists()
 
 
 def test_ports_must_differ(fake: FakeDeployment, report: RecordingReporter) -> None:

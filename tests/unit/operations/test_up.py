@@ -242,3 +242,13 @@ def test_refused_up_keeps_an_earlier_deployment(fake: FakeDeployment) -> None:
         with pytest.raises(EnvironmentUnfitError, match="cannot be used"):
             run(HostPlan(resolved, release.plan, Unknown("not planned")), fake.state, SILENT)
     assert fake.releases.current() == release
+
+
+def test_up_restores_a_lost_link(fake: FakeDeployment) -> None:
+    """As after a copy of the state directory that left out links: the deployment runs, and is current again."""
+    release = fake.proven(fake.startable(fake.plan()))
+    before = fake.processes()
+    fake.deployment.current.unlink()
+    resolved = resolve(DeploymentSpec(), profile=library.profile("cpu"))
+    run(HostPlan(resolved, release.plan, Unknown("not planned")), fake.state, SILENT)
+    assert (fake.releases.current(), fake.processes()) == (release, before)
