@@ -188,13 +188,8 @@ def _converge(
         decision, running = decide_for(context, plan, directory, wish)
     if decision.action == "nothing":
         report.say(f"running  {decision.cause}: nothing to do")
-        if running and context.releases.current() is None:
-            # The link was lost, as in a copy of the state directory without links: `watch` and `rollback` need it.
-            context.releases.switch(running)
-        if running and running.plan_hash != plan.hash:
-            _report_changes(context, plan, report)
-        elif running:
-            record_asked(running, context.releases, planned.resolved.asked)
+        if running:
+            _keep(context, running, planned, report)
         return
     report.say(f"{decision.action:8} ({decision.cause})")
     _report_changes(context, plan, report)
@@ -289,6 +284,17 @@ def _stale(release: Release) -> str:
     return f"this version of the tool writes {' and '.join(names)} otherwise" if names else ""
 
 
+def _keep(context: DeploymentContext, running: Release, planned: HostPlan, report: Reporter) -> None:
+    """Leave what runs alone, and bring its records up to date."""
+    if context.releases.current() is None:
+        # The link was lost, as in a copy of the state directory without links: `watch` and `rollback` need it.
+        context.releases.switch(running)
+    if running.plan_hash != planned.plan.hash:
+        _report_changes(context, planned.plan, report)
+    else:
+        record_asked(running, context.releases, planned.resolved.asked)
+
+
 def _refuse_start(context: DeploymentContext, plan: LaunchPlan, directory: StateDir) -> None:
     """Raise EnvironmentUnfitError for what stops the start, before anything is fetched, written or stopped."""
     runtime = context.runtimes[plan.runtime]
@@ -296,8 +302,13 @@ def _refuse_start(context: DeploymentContext, plan: LaunchPlan, directory: State
     runtime.require_supported()
     require_installable_engine(plan, directory, runtime)
     observed = observe(context.runtimes)
-    if observed.state not in ("missing", "exited") and observed.plan_hash:
-        running = context.releases.get(observed.plan_hash)
+    gone = (None, "missing", "exited")
+    if (
+        observed.state not in gone or observed.gateway not in gone
+    ):  # the gateway has the port, if there is one
+        running = context.releases.current()
+        if observed.plan_hash:
+            running = context.releases.get(observed.plan_hash)
         if running is None or running.load().plan.port == plan.port:
             return
     require_free(plan.address, plan.port)

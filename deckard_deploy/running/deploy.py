@@ -99,7 +99,7 @@ def observe(runtimes: Mapping[str, Runtime]) -> Observation:
         return alive[0]
     if found:
         return found[0]
-    return MISSING
+    return next((each for each in observations if each.gateway), MISSING)
 
 
 def deploy(site: DeploymentContext, release: ReleaseFolder, launch: Launch) -> Launch:

@@ -182,10 +182,10 @@ EVENTS = (
     Event("frozen before a step", freeze_idle, "RequestsStuck"),
     Event("frozen at work", freeze_working, "Stalled"),
     Event("nginx killed", kill_nginx, "GatewayDown"),
-    Event("nginx open", open_nginx, "GatewayOpen"),
     Event("engine killed", kill_engine, "ServerDown"),
     Event("engine restarted", restart_engine, "Restarted", RESTARTED),
     Event("one rank frozen", freeze_rank, "RequestsStuck", RESTARTED, ranks=2),
+    Event("nginx open", open_nginx, "GatewayOpen", RESTARTED),  # the last: it is reported for an hour
 )
 
 

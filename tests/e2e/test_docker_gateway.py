@@ -230,3 +230,12 @@ def test_stopped_gateway_is_started_again_alone(running: Running) -> None:
         restore_gateway(running.project.context(lambda *_: None), release)
         assert running.runtime.observe() == before
         assert eventually(lambda: answers(lambda: running.get("/health/live", "none").status_code == 200))
+
+
+def test_stop_without_the_engines_container_leaves_nothing(running: Running) -> None:
+    """The last test here. Somebody has removed the engine's container, and the gateway runs on."""
+    docker("rm", "--force", f"deckard-{NAME}")
+    seen = running.runtime.observe()
+    assert (seen.state, seen.gateway) == ("missing", "running")
+    running.runtime.stop()
+    assert running.project.left() == []

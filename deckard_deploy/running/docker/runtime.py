@@ -105,6 +105,10 @@ class DockerRuntime:
         if not self._containers(all_of_project=True) and not self._networks():
             return
         self.refuse_foreign()
+        if not self._containers():
+            # Without a file, compose 2.26 ends nothing where the service that nginx depends on has no container
+            # ("could not find vllm: not found").
+            self._remove_gateways()
         self.client.compose(self._project, None, ("down", "--remove-orphans"), timeout_s=_DOWN_TIMEOUT_S)
         left = [_name(container) for container in self._containers(all_of_project=True)]
         left += self._unused_networks()
@@ -112,6 +116,11 @@ class DockerRuntime:
             raise EnvironmentUnfitError(
                 f"docker compose down left {', '.join(left)}", hint=f"docker rm -f {left[0]}"
             )
+
+    def _remove_gateways(self) -> None:
+        for container in self._gateways():
+            with contextlib.suppress(NotFound), self.client.translating_errors():
+                self.client.api.remove_container(container["Id"], force=True)
 
     def start_gateway(self, release: Release) -> None:
         """Start the gateway's container, or create it again. Raises EnvironmentUnfitError."""
@@ -133,6 +142,8 @@ class DockerRuntime:
         ours = self._containers()
         if not ours:
             self.refuse_foreign()
+            if self._gateways():
+                return self._with_gateway(MISSING)
             return MISSING
         try:
             found = [self._inspect(container) for container in ours]

@@ -72,6 +72,10 @@ killed() {
     watched 25
     is_ready
 }
+up_after_kill() {
+    docker kill --signal KILL deckard-matrix && $tool up $choice && is_ready || return 1
+    docker rm --force deckard-matrix && $tool up $choice && is_ready
+}
 other_status() { DOCKER_HOST=unix:///var/run/docker.sock is_ready; }
 other_up() {
     DOCKER_HOST=unix:///var/run/docker.sock $tool up $choice 2>&1 | grep 'was started by the docker daemon at'
@@ -115,6 +119,7 @@ fi
 try change $tool up $choice --set max-num-seqs=2
 try rollback $tool rollback --name matrix
 try watch-starts-a-killed-engine killed
+try up-starts-a-killed-and-a-removed-engine up_after_kill
 if [ "$DOCKER_HOST" != unix:///var/run/docker.sock ]; then
     try other-docker-selected-status other_status
     try other-docker-selected-up-refused other_up

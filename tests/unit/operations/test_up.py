@@ -1,7 +1,9 @@
 """The files of a release that `up` reads, its decision for what runs, and the report of a dry run."""
 
+import functools
 import json
 import socket
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import cast
@@ -20,13 +22,13 @@ from deckard_deploy.operations.readiness import wait_until_ready
 from deckard_deploy.operations.release import create_release, record_asked
 from deckard_deploy.operations.reporting import SILENT
 from deckard_deploy.operations.status import read_status
-from deckard_deploy.operations.up import Wish, decide_for, explain, run
+from deckard_deploy.operations.up import Wish, _refuse_start, decide_for, explain, run
 from deckard_deploy.planning.plan import Gateway, LaunchPlan
 from deckard_deploy.running.deploy import Decision
 from deckard_deploy.running.gateway.keys import Keys
 from deckard_deploy.running.layout import StateDir
 from deckard_deploy.running.releases import PLAN, Release
-from deckard_deploy.running.runtime import Observation, Runtime
+from deckard_deploy.running.runtime import MISSING, Observation, Runtime
 from deckard_deploy.system.unknown import Unknown
 from tests.support.fake_deployment import FakeDeployment
 from tests.support.misbehaving_server import Misbehaving, Reply
@@ -252,3 +254,43 @@ def test_up_restores_a_lost_link(fake: FakeDeployment) -> None:
     resolved = resolve(DeploymentSpec(), profile=library.profile("cpu"))
     run(HostPlan(resolved, release.plan, Unknown("not planned")), fake.state, SILENT)
     assert (fake.releases.current(), fake.processes()) == (release, before)
+
+
+class Ended(Running):
+    """A runtime whose engine was killed, and whose gateway runs on."""
+
+    def __init__(self, engine: Observation) -> None:
+        self._engine = engine
+
+    def observe(self) -> Observation:
+        return self._engine
+
+    def refuse_foreign(self) -> None:
+        pass
+
+    def require_supported(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_own_gateway_does_not_stop_a_start(fake: FakeDeployment, *, removed: bool) -> None:
+    """The gateway of an engine that was killed, or whose container was removed, still has the port."""
+    release = fake.proven(fake.startable(fake.plan()))
+    fake.runtime().stop()
+    engine = Observation(state="exited", plan_hash=release.plan_hash)
+    if removed:
+        engine = MISSING
+    with socket.socket() as gateway, open_deployment(fake.state, "box", SILENT) as context:
+        gateway.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        gateway.bind(("127.0.0.1", fake.port))
+        gateway.listen()
+        for state in ("running", "exited"):
+            ended = cast("Runtime", Ended(replace(engine, gateway=state)))
+            start = functools.partial(
+                _refuse_start, replace(context, runtimes={"process": ended}), release.plan, fake.state
+            )
+            if state == "running":
+                start()
+            else:
+                with pytest.raises(EnvironmentUnfitError, match="cannot be used"):
+                    start()
