@@ -10,7 +10,7 @@ from deckard_deploy import operations
 from deckard_deploy.catalog import listing as catalog_listing
 from deckard_deploy.cli.names import catalog_names, model_names, own_model_names
 from deckard_deploy.cli.options import Command, json_option, state_option
-from deckard_deploy.cli.output import say, table
+from deckard_deploy.cli.output import echo_line, say, table
 from deckard_deploy.cli.reporter import TERMINAL
 from deckard_deploy.cli.screens.findings import fit_lines
 from deckard_deploy.cli.screens.layout import WIDTH
@@ -102,7 +102,7 @@ def _print_list(kind: Kind, state_dir: Path | None, *, as_json: bool) -> None:
     if kind == "engines":
         click.echo()
         for line in operations.catalog.engine_abilities():
-            click.echo(line)
+            echo_line(line, indent=2)
 
 
 profiles = _group(

@@ -16,11 +16,24 @@ from deckard_deploy.system.text import wrapped
 
 
 def table(rows: Sequence[Sequence[str]]) -> None:
-    """Print rows in aligned columns on stdout, without a frame, so that `cut` and `awk` work."""
+    """Print rows in aligned columns on stdout, without a frame, so that `cut` and `awk` work.
+
+    On a terminal a long last column continues below itself, and no word is cut.
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        click.echo("  ".join(cells).rstrip())
+        echo_line("  ".join(cells).rstrip(), indent=sum(widths[:-1]) + 2 * len(widths[:-1]))
+
+
+def echo_line(line: str, indent: int) -> None:
+    """Print a line on stdout; on a terminal in lines of its width, of which all but the first are indented."""
+    lines = [line]
+    if sys.stdout.isatty():
+        columns = shutil.get_terminal_size().columns
+        lines = wrapped(line, columns, " " * min(indent, columns // 2)) or [""]
+    for each in lines:
+        click.echo(each)
 
 
 def fitting(rows: Sequence[Sequence[str]]) -> list[Sequence[str]]:

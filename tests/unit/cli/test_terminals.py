@@ -129,6 +129,15 @@ def test_table_of_deployments_fits_80_columns(tmp_path: Path) -> None:
     assert max(map(len, lines)) <= 80
 
 
+@pytest.mark.parametrize("words", [["models"], ["engines"], ["profiles", "list"]], ids=" ".join)
+def test_lists_cut_no_word(tmp_path: Path, words: list[str]) -> None:
+    """A terminal cut the words of `models` and `engines` at its edge."""
+    shown = on_terminal(tmp_path, {"TERM": "xterm"}, words)
+    _, piped, _ = run(tmp_path, {}, words)
+    assert max(map(len, shown.splitlines())) <= 80
+    assert shown.split() == piped.decode().split()
+
+
 TRANSFER = """
 import sys, time
 from deckard_deploy.cli.reporter import TERMINAL
