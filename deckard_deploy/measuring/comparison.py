@@ -167,7 +167,7 @@ def _mean_difference(differences: Sequence[_Difference]) -> _Difference:
 def _ratio(difference: _Difference, confidence: float) -> Ratio:
     half_width = 0.0
     if difference.variance > 0:
-        half_width = _student(confidence, difference.degrees) * sqrt(difference.variance)
+        half_width = student(confidence, difference.degrees) * sqrt(difference.variance)
     low, high = difference.mean - half_width, difference.mean + half_width
     return Ratio(_exp(difference.mean), _exp(low), _exp(high))
 
@@ -176,7 +176,7 @@ def _exp(logarithm: float) -> float:
     return exp(min(logarithm, LARGEST_LOG))
 
 
-def _student(confidence: float, degrees: float) -> float:
+def student(confidence: float, degrees: float) -> float:
     """Return the two-sided quantile of Student's distribution.
 
     By Cornish and Fisher's expansion (Abramowitz and Stegun 26.7.5): within 2 % from 4 degrees on.

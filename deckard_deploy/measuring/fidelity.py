@@ -2,7 +2,8 @@
 
 Both score the same tokens of the same passages. The unit of the intervals is a passage, because the tokens of a passage
 depend on one another: a percentile bootstrap (Efron 1979) draws passages with replacement, each with what both models
-said of it.
+said of it. Of few passages its interval is too narrow, so it is expanded by Student's distribution (Hesterberg 2015,
+"What Teachers Should Know About the Bootstrap", expanded percentile interval).
 
 The engine reports the likeliest candidates of a place only. The KL divergence of two distributions in which all others
 count as one is a lower bound of the true one (data processing inequality; Cover and Thomas, Elements of Information
@@ -14,11 +15,12 @@ likeliest tokens.
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import exp, log
+from math import exp, log, sqrt
+from statistics import NormalDist
 from typing import Literal, TypeAlias
 
 from deckard_deploy.errors import BadInputError
-from deckard_deploy.measuring.comparison import CONFIDENCE
+from deckard_deploy.measuring.comparison import CONFIDENCE, student
 from deckard_deploy.measuring.scores import Candidates, PassageScore, ServedScores
 
 Verdict: TypeAlias = Literal["better", "worse", "different", "no difference seen"]
@@ -93,14 +95,13 @@ def compare_scores(a: ServedScores, b: ServedScores) -> Fidelity:
     _require_same_tokens(a, b)
     sums = [_sums(one, other) for one, other in zip(a.passages, b.passages, strict=True)]
     total = _total(sums)
+    cut = int(tail(len(sums)) * RESAMPLES)
     draw = random.Random(_SEED)
     resampled = [_total(draw.choices(sums, k=len(sums))) for _ in range(RESAMPLES)]
 
     def figure(value: Callable[[_Sums], float]) -> Figure:
         values = sorted(value(each) for each in resampled)
-        tail = (1 - CONFIDENCE) / 2
-        low, high = values[int(tail * RESAMPLES)], values[int((1 - tail) * RESAMPLES) - 1]
-        return Figure(value(total), low, high)
+        return Figure(value(total), values[cut], values[-1 - cut])
 
     return Fidelity(
         passages=len(sums),
@@ -113,6 +114,12 @@ def compare_scores(a: ServedScores, b: ServedScores) -> Fidelity:
         same_greedy=figure(lambda each: 1 - each.other_greedy / each.tokens),
         excess_greedy=figure(lambda each: (each.other_greedy - each.noise_greedy) / each.tokens),
     )
+
+
+def tail(passages: int) -> float:
+    """Return the share of the resamples beyond each end of the interval."""
+    width = student(CONFIDENCE, passages - 1) * sqrt(passages / (passages - 1))
+    return NormalDist().cdf(-width)
 
 
 def _require_same_tokens(a: ServedScores, b: ServedScores) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.measuring.baselines import baselines
-from deckard_deploy.measuring.comparison import Comparison, _student, compare, compare_pairs
+from deckard_deploy.measuring.comparison import Comparison, compare, compare_pairs, student
 from deckard_deploy.measuring.sweep import enough_runs
 from deckard_deploy.measuring.workload import Settings
 
@@ -131,8 +131,8 @@ def test_pairs_cancel_load_that_lasts_a_while() -> None:
     ("confidence", "degrees", "quantile"),
     [(0.95, 4, 2.776), (0.95, 8, 2.306), (0.99, 4, 4.604), (0.99, 40, 2.704)],
 )
-def test_student_quantiles_match_the_table(confidence: float, degrees: int, quantile: float) -> None:
-    assert _student(confidence, degrees) == pytest.approx(quantile, rel=0.02)
+def teststudent_quantiles_match_the_table(confidence: float, degrees: int, quantile: float) -> None:
+    assert student(confidence, degrees) == pytest.approx(quantile, rel=0.02)
 
 
 def test_runs_without_spread_have_a_point_interval() -> None:

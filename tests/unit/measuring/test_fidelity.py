@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from deckard_deploy.errors import BadInputError
-from deckard_deploy.measuring.fidelity import NO_DIFFERENCE, compare_scores, other_greedy, place_kl
+from deckard_deploy.measuring.fidelity import NO_DIFFERENCE, compare_scores, other_greedy, place_kl, tail
 from deckard_deploy.measuring.scores import Candidates, PassageScore, ServedScores
 
 TOKENS = 40
@@ -130,6 +130,13 @@ def test_false_alarms_of_the_perplexity_are_rare() -> None:
                 )
         alarms += compare_scores(served(ours), served(theirs)).perplexity_verdict != NO_DIFFERENCE
     assert alarms <= 2
+
+
+def test_interval_of_few_passages_is_expanded() -> None:
+    """Without it 11 of 200 comparisons of 10 passages raised a false alarm, and 2 were to be expected."""
+    assert tail(10) == pytest.approx(0.0003, rel=0.1)
+    assert tail(10) < tail(64) < tail(1000) < 0.005
+    assert tail(1000) == pytest.approx(0.005, rel=0.03)
 
 
 def test_kl_of_candidates_is_a_lower_bound() -> None:
