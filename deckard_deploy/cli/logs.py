@@ -16,8 +16,13 @@ from deckard_deploy.operations.options import Selection
     "-n", "--tail", type=click.IntRange(min=0), default=200, show_default=True, help="Lines from the end."
 )
 @click.option("--gateway", is_flag=True, help="The log of nginx, in place of the engine's.")
+@click.option(
+    "--replica", metavar="K", type=click.IntRange(min=1), help="The replica of this number, from 1 on."
+)
 @click.option("--failed", is_flag=True, help="The log of the last failure, whatever is running now.")
-def logs(*, selection: Selection, follow: bool, tail: int, gateway: bool, failed: bool) -> None:
+def logs(  # noqa: PLR0913  one for each option
+    *, selection: Selection, follow: bool, tail: int, gateway: bool, replica: int | None, failed: bool
+) -> None:
     """Print the engine's log.
 
     If the last start has failed and nothing is running, the log of that start is printed. After a rollback the
@@ -30,6 +35,8 @@ def logs(*, selection: Selection, follow: bool, tail: int, gateway: bool, failed
     if follow and (gateway or failed):
         option = "--gateway" if gateway else "--failed"
         raise BadInputError("--follow is for the engine's log", hint=f"deckard-deploy logs {option} --tail N")
+    if replica:
+        selection = operations.replicas.member(selection, replica)
     if gateway:
         shown = operations.logs.gateway_lines(selection, TERMINAL, tail=tail)
     elif failed:

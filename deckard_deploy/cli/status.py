@@ -22,8 +22,8 @@ COLUMNS = ("deployment", "condition", "base_url", "since", "model", "watch", "pr
 def status(*, selection: Selection, as_json: bool, everything: bool) -> None:
     """Report what runs, since when, and whether it answers.
 
-    Several deployments are a table, or a JSON list. The exit code: 0 ready, 7 loading, 6 failed or not
-    answering, 3 stopped or unknown; of several the worst, in the order 6, 3, 7, 0.
+    Several deployments, and a front with its replicas, are a table, or a JSON list. The exit code: 0 ready, 7
+    loading, 6 failed or not answering, 3 stopped or unknown; of several the worst, in the order 6, 3, 7, 0.
 
     \b
     Example:
@@ -31,6 +31,9 @@ def status(*, selection: Selection, as_json: bool, everything: bool) -> None:
     """
     if everything or operations.deployments.are_several(selection):
         facts = operations.status.read_all(selection, TERMINAL)
+        _show_all(facts, as_json=as_json)
+    elif group := operations.replicas.read_status(selection, TERMINAL):
+        facts = group
         _show_all(facts, as_json=as_json)
     else:
         facts = [operations.status.read_status(selection, TERMINAL)]

@@ -23,7 +23,7 @@ from deckard_deploy.operations.bench_target import (
     requests_in_flight,
     running_endpoint,
 )
-from deckard_deploy.operations.deployments import DeploymentRef, select_deployment
+from deckard_deploy.operations.deployments import DeploymentRef, select_engine
 from deckard_deploy.operations.options import Selection
 from deckard_deploy.operations.release import asked_model
 from deckard_deploy.operations.reporting import Reporter
@@ -54,9 +54,9 @@ def select(selection: Selection, beside: str | None) -> list[DeploymentRef]:
 
     Raises BadInputError, also for one named twice.
     """
-    deployments = [select_deployment(selection)]
+    deployments = [select_engine(selection)]
     if beside:
-        deployments.append(select_deployment(Selection(selection.state_dir, beside)))
+        deployments.append(select_engine(Selection(selection.state_dir, beside)))
         if deployments[0].name == deployments[1].name:
             raise BadInputError("--beside: a deployment cannot be compared with itself")
     return deployments

@@ -18,7 +18,7 @@ from deckard_deploy.operations.deployments import (
     DeploymentRef,
     open_deployment,
     plan_again_command,
-    select_deployment,
+    select_engine,
 )
 from deckard_deploy.operations.options import Selection
 from deckard_deploy.operations.release import create_release
@@ -45,7 +45,7 @@ def drafting_plan(deployment: DeploymentRef) -> LaunchPlan:
 
 def explain(selection: Selection, tokens: tuple[int, ...]) -> str:
     """Return the actions of `run` in one line. Raises BadInputError."""
-    plan = drafting_plan(select_deployment(selection))
+    plan = drafting_plan(select_engine(selection))
     numbers = ", ".join(map(str, tokens))
     return f"would    restart plan {plan.hash} without its drafter, then drafting {numbers}"
 
@@ -61,7 +61,7 @@ def run(selection: Selection, settings: Settings, tokens: tuple[int, ...], repor
     The endpoint is restarted for each; in the end it runs as before. Raises DeploymentBusyError, and the
     errors of `drafting_plan`, `deploy` and `run_sweep`.
     """
-    deployment = select_deployment(selection)
+    deployment = select_engine(selection)
     plan = drafting_plan(deployment)
     with lock_deployment(deployment.directory.create(deployment.name), verb="bench spec"):
         sweeps = dict(_sweeps(deployment, plan, settings, (0, *tokens), report))

@@ -12,7 +12,7 @@ from deckard_deploy.errors import DeployError, EnvironmentUnfitError
 from deckard_deploy.measuring import startup_records
 from deckard_deploy.measuring.startup_records import StartupRecord, TimedStart
 from deckard_deploy.operations.bench_target import current_release, record_base
-from deckard_deploy.operations.deployments import DeploymentRef, open_deployment, select_deployment
+from deckard_deploy.operations.deployments import DeploymentRef, open_deployment, select_engine
 from deckard_deploy.operations.options import Selection
 from deckard_deploy.operations.release import create_release
 from deckard_deploy.operations.reporting import Reporter
@@ -26,7 +26,7 @@ from deckard_deploy.system.files import remove_folder, temporary_prefix, transla
 
 def explain(selection: Selection, runs: int) -> str:
     """Return the actions of `run` in one line. Raises BadInputError."""
-    deployment = select_deployment(selection)
+    deployment = select_engine(selection)
     plan = current_release(deployment).plan
     caches = ", ".join(map(str, compile_caches(plan))) or "any cache"
     return f"would    restart plan {plan.hash} {runs} times without {caches}, then {runs} times with"
@@ -43,7 +43,7 @@ def run(selection: Selection, runs: int, report: Reporter) -> StartupRecord:
     In the end the endpoint runs as before. Raises BadInputError, EnvironmentUnfitError, DeploymentBusyError,
     and the errors of `deploy`.
     """
-    deployment = select_deployment(selection)
+    deployment = select_engine(selection)
     plan = current_release(deployment).plan
     with (
         lock_deployment(deployment.directory.create(deployment.name), verb="bench startup"),

@@ -216,6 +216,7 @@ class StatusJson(Part):
     exit_code: int | None = None
     instance: str | None = None
     gives_up: str | None = Field(default=None, description="the security defaults that the settings remove")
+    gets_requests: bool | None = Field(default=None, description="of a replica: its front has it in the list")
     watch: str | None = None
     watch_reason: str | None = None
     watch_restarts: list[str] | None = None

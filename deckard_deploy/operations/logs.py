@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 
 from deckard_deploy.errors import BadInputError, IntegrityError
-from deckard_deploy.operations.deployments import open_deployment, select_deployment
+from deckard_deploy.operations.deployments import open_deployment, select_deployment, select_engine
 from deckard_deploy.operations.options import Selection
 from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.running.deploy import GATEWAY_HEADING, DeploymentContext, observe
@@ -33,7 +33,7 @@ def lines(selection: Selection, report: Reporter, *, follow: bool, tail: int) ->
 
     If the last start has failed and nothing runs, the lines are those of its record.
     """
-    deployment = select_deployment(selection)
+    deployment = select_engine(selection)
     directory, name = deployment
     with open_deployment(directory, name, report) as context:
         for runtime in context.runtimes.values():

@@ -11,6 +11,7 @@ from deckard_deploy.operations.deployments import (
     docker_environment,
     running_plan,
     select_deployment,
+    select_engine,
 )
 from deckard_deploy.operations.options import Selection
 from deckard_deploy.operations.reporting import Reporter
@@ -63,9 +64,7 @@ def start(  # noqa: PLR0913  one parameter per option
     """
     stack = _stack(selection, every=every)
     directory = state_directory(selection.state_dir)
-    plans = (
-        _running_plans(selection, report) if every else [running_plan(select_deployment(selection), report)]
-    )
+    plans = _running_plans(selection, report) if every else [running_plan(select_engine(selection), report)]
     taken = {plan.port for plan in plans}
     if prometheus_port == grafana_port or {prometheus_port, grafana_port} & taken:
         ports = ", ".join(str(port) for port in sorted(taken))

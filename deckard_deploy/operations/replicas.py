@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.errors import BadInputError, DeployError, StartFailedError, TimedOutError
 from deckard_deploy.operations import down as down_verb
 from deckard_deploy.operations import rollback as rollback_verb
 from deckard_deploy.operations import start as start_verb
+from deckard_deploy.operations import status
 from deckard_deploy.operations import up as up_verb
 from deckard_deploy.operations.choice import resolve_choice
 from deckard_deploy.operations.deployments import DeploymentRef, open_deployment, select_deployment
@@ -33,7 +34,6 @@ from deckard_deploy.operations.plan import GroupPlan, HostPlan, plan_group, refu
 from deckard_deploy.operations.readiness import probe
 from deckard_deploy.operations.release import create_release, renew_gateway_config
 from deckard_deploy.operations.reporting import Reporter
-from deckard_deploy.operations.service import boot_sentence
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.planning.replicas import replica_name
 from deckard_deploy.rendering.gateway import REPLICAS, Member, render_replicas
@@ -78,6 +78,30 @@ def find_group(deployment: DeploymentRef) -> Group | None:
     """Return the group whose front the deployment is; None for one engine, or one replica."""
     record = membership.read(deployment.directory.deployment(deployment.name))
     return Group(*deployment, record.count) if record else None
+
+
+def member(selection: Selection, number: int) -> Selection:
+    """Return the selection of one replica. Raises BadInputError for another number, and without replicas."""
+    deployment = select_deployment(selection)
+    group = find_group(deployment)
+    if group is None:
+        raise BadInputError(f"{deployment.name} has no replicas")
+    if number not in group.numbers:
+        raise BadInputError(f"{group.name} has {group.size} replicas", hint=f"--replica 1 to {group.size}")
+    return Selection(selection.state_dir, group.replica(number).name)
+
+
+def read_status(selection: Selection, report: Reporter) -> list[dict[str, Any]] | None:
+    """Return the facts of a front, then those of each replica; None for a deployment of one engine."""
+    group = find_group(select_deployment(selection))
+    if group is None:
+        return None
+    names = [group.name, *(group.replica(number).name for number in group.numbers)]
+    facts = [status.read_all(Selection(selection.state_dir, name), report)[0] for name in names]
+    serving = membership.members(group.front)
+    for number in group.numbers:
+        facts[number]["gets_requests"] = number in serving
+    return facts
 
 
 def up(choice: Choice, state_dir: Path | None, report: Reporter, options: UpOptions = PLAIN_UP) -> HostPlan:
@@ -177,7 +201,7 @@ def run(planned: GroupPlan, directory: StateDir, report: Reporter, *, upgrade: b
             _remove(group, number, report)
         membership.record(front, count)
     report_exposure(planned.front, directory, report)
-    report.say(boot_sentence(planned.front))
+    report.say(f"reboot   it does not come back by itself: deckard-deploy start --name {name}")
 
 
 def _require_free_port(group: Group, plan: LaunchPlan, report: Reporter) -> None:

@@ -32,7 +32,7 @@ def read_all(selection: Selection, report: Reporter) -> list[dict[str, Any]]:
     Raises BadInputError when nothing was ever deployed.
     """
     directory = state_directory(selection.state_dir)
-    names = [selection.name] if selection.name else directory.deployments()
+    names = [selection.name] if selection.name else directory.with_replicas()
     if not names:
         raise BadInputError("no deployments yet", hint="deckard-deploy up")
     facts = []

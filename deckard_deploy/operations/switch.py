@@ -4,7 +4,7 @@ from pathlib import Path
 
 from deckard_deploy.errors import BadInputError, DeployError
 from deckard_deploy.operations import down, start
-from deckard_deploy.operations.deployments import DeploymentRef, open_deployment, select_deployment
+from deckard_deploy.operations.deployments import DeploymentRef, open_deployment, select_engine
 from deckard_deploy.operations.options import Selection
 from deckard_deploy.operations.reporting import SILENT, Reporter
 from deckard_deploy.running.deploy import observe
@@ -23,7 +23,7 @@ def run(
             f"{stopped[:80]} cannot be switched to itself", hint="two names of `deckard-deploy status`"
         )
     old, new = Selection(state_dir, stopped), Selection(state_dir, started)
-    did_run = _runs(select_deployment(old), report)
+    did_run = _runs(select_engine(old), report)
     # What cannot start is refused here, while the first still runs.
     start.run(new, SILENT, dry_run=True)
     if dry_run:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from deckard_deploy.errors import NetworkError
 from deckard_deploy.measuring.metrics import metrics_url, scrape
 from deckard_deploy.measuring.window import Figures, Window
-from deckard_deploy.operations.deployments import running_plan, select_deployment
+from deckard_deploy.operations.deployments import running_plan, select_engine
 from deckard_deploy.operations.gateway import credentials
 from deckard_deploy.operations.options import Selection
 from deckard_deploy.operations.reporting import Reporter
@@ -34,7 +34,7 @@ class MetricsSource(NamedTuple):
 
 def metrics_source(selection: Selection, report: Reporter) -> MetricsSource:
     """Return the metrics page of the running plan. Raises BadInputError when nothing runs."""
-    deployment = select_deployment(selection)
+    deployment = select_engine(selection)
     plan = running_plan(deployment, report)
     return MetricsSource(plan, metrics_url(plan.base_url), credentials(plan, deployment.directory))
 

@@ -5,7 +5,7 @@ from contextlib import suppress
 from deckard_deploy.errors import DeploymentBusyError, StartFailedError
 from deckard_deploy.operations.deployments import (
     open_deployment,
-    select_deployment,
+    select_engine,
     up_command,
 )
 from deckard_deploy.operations.options import Selection
@@ -21,7 +21,7 @@ def run(selection: Selection, report: Reporter) -> str:
 
     Raises StartFailedError (nothing runs, or the start failed), TimedOutError.
     """
-    deployment = select_deployment(selection)
+    deployment = select_engine(selection)
     directory, name = deployment
     with open_deployment(directory, name, report) as context:
         for runtime in context.runtimes.values():

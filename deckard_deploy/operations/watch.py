@@ -12,7 +12,7 @@ from deckard_deploy.operations.deployments import (
     DeploymentRef,
     open_deployment,
     running_plan,
-    select_deployment,
+    select_engine,
 )
 from deckard_deploy.operations.gateway import credentials
 from deckard_deploy.operations.host_guard import MemoryGuard, is_unified, wedged_gpu
@@ -37,7 +37,7 @@ def run(selection: Selection, report: Reporter, *, interval_s: float, deadline_s
 
     deadline_s: for an answer. Raises DeploymentBusyError (watched already), StartFailedError (given up).
     """
-    deployment = select_deployment(selection)
+    deployment = select_engine(selection)
     directory, name = deployment
     with exclusive_watch(directory.deployment(name)):
         daemon = DaemonConnection()

@@ -8,7 +8,7 @@ import pytest
 import requests
 
 from deckard_deploy.errors import BadInputError, DeployError, StartFailedError
-from deckard_deploy.operations import down, replicas
+from deckard_deploy.operations import down, logs, replicas, status
 from deckard_deploy.operations.options import Choice, Selection
 from deckard_deploy.startup.readiness import Outcome
 from tests.support.fake_group import NAME, Clients, FakeGroup
@@ -49,6 +49,22 @@ def test_up_proves_each_replica_and_the_front(running: FakeGroup) -> None:
     assert clients.failed() == {}
     alone = requests.post(f"http://127.0.0.1:{running.ports[0]}/v1/chat/completions", json={}, timeout=30)
     assert alone.status_code == 401
+
+
+def test_verbs_of_a_group(running: FakeGroup) -> None:
+    selection = Selection(running.state.root)
+    facts = replicas.read_status(selection, running.report)
+    assert facts
+    assert [each["deployment"] for each in facts] == [NAME, "box-1", "box-2", "box-3"]
+    assert {each["condition"] for each in facts} == {"ready"}
+    assert [each.get("gets_requests") for each in facts] == [None, True, True, True]
+    assert status.exit_code(facts) == 0
+    with pytest.raises(BadInputError, match="is about one engine"):
+        next(logs.lines(selection, running.report, follow=False, tail=5))
+    one = replicas.member(selection, 2)
+    assert any("fake server" in line for line in logs.lines(one, running.report, follow=False, tail=500))
+    with pytest.raises(BadInputError, match="box has 3 replicas"):
+        replicas.member(selection, 4)
 
 
 def test_second_up_changes_nothing(running: FakeGroup) -> None:
