@@ -126,7 +126,8 @@ def test_table_of_deployments_fits_80_columns(tmp_path: Path) -> None:
     assert lines[0].split() == ["deployment", "condition", "base", "url"]
     assert [line.split()[0] for line in lines[1:3]] == ["a" * 55, "box"]
     assert lines[3].startswith("not on this screen: since, model, watch, profile, engine; see:")
-    assert max(map(len, lines)) <= 80
+    # A path is one word, which is not broken.
+    assert max(len(line) for line in lines if " " in line.strip()) <= 80
 
 
 @pytest.mark.parametrize("words", [["models"], ["engines"], ["profiles", "list"]], ids=" ".join)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from deckard_deploy.errors import BadInputError, IntegrityError
+from deckard_deploy.errors import BadInputError
 from deckard_deploy.operations.inspect import checkpoint_folder, inspect_checkpoint, needed_patch_names
 from deckard_deploy.rehearsal import gemma4
 from deckard_deploy.running.layout import StateDir
@@ -15,9 +15,11 @@ def test_model_name_is_a_folder_of_the_state(tmp_path: Path, monkeypatch: pytest
     directory = StateDir(tmp_path / "state")
     (directory.models / "m").mkdir(parents=True)
     assert checkpoint_folder("m", directory) == directory.models / "m"
-    assert checkpoint_folder("./m", directory) == Path("m")
+    with pytest.raises(BadInputError, match=r"\./m: no such folder"):
+        checkpoint_folder("./m", directory)
     (tmp_path / "m").mkdir()
     assert checkpoint_folder("m", directory) == Path("m")
+    assert checkpoint_folder("./m", directory) == Path("m")
 
 
 @pytest.mark.parametrize(
@@ -42,7 +44,7 @@ def test_inspected_checkpoint_has_patches(tmp_path: Path) -> None:
 
 
 def test_missing_checkpoint_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(IntegrityError):
+    with pytest.raises(BadInputError):
         inspect_checkpoint(str(tmp_path / "tiny"), None, tmp_path)
 
 

@@ -91,7 +91,7 @@ def test_speculative_without_drafter_is_none() -> None:
     [
         ((), 1),
         (("tensor-parallel-size=2",), 2),
-        (("tensor-parallel-size=2", "pipeline-parallel-size=2", "data-parallel-size=3"), 12),
+        (("tensor-parallel-size=2", "pipeline-parallel-size=2", "data-parallel-size=2"), 8),
     ],
 )
 def test_ranks_multiply_the_parallel_sizes(settings: tuple[str, ...], ranks: int) -> None:
