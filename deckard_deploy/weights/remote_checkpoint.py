@@ -7,8 +7,10 @@ from pathlib import Path
 import requests
 
 from deckard_deploy.errors import IntegrityError, NetworkError
+from deckard_deploy.system.files import write_atomically
 from deckard_deploy.weights import hub
 from deckard_deploy.weights.checkpoint import Checkpoint, assemble_checkpoint
+from deckard_deploy.weights.folder import PRIVATE_FOLDER
 from deckard_deploy.weights.manifest import Manifest, RemoteFile, total_bytes
 from deckard_deploy.weights.pull import PullReporter, pull
 from deckard_deploy.weights.responses import RetryableError, check_range, check_status, translate_errors
@@ -26,6 +28,7 @@ _LENGTH = struct.Struct("<Q")  # of the header, in front of it
 def read_remote_checkpoint(manifest: Manifest, folder: Path, say: Callable[[str], None]) -> Checkpoint:
     """Return a repository's checkpoint. Its small files are pulled into `folder`, and hashed there.
 
+    The headers are kept there too, by the hash of their file, so that the same commit is read again without the hub.
     Raises IntegrityError for an unsafe or damaged repository, and the errors of `pull`.
     """
     weights = [file for file in manifest.needed if file.path.endswith(".safetensors")]
@@ -41,21 +44,29 @@ def read_remote_checkpoint(manifest: Manifest, folder: Path, say: Callable[[str]
         )
     pull(manifest.model_copy(update={"files": tuple(small)}), folder, PullReporter(say, lambda *_: None))
     by_name = {file.path: file for file in weights if "/" not in file.path}
-    headers = _RemoteHeaders(manifest)
+    headers = _RemoteHeaders(manifest, folder / PRIVATE_FOLDER / "headers")
     return assemble_checkpoint(folder, by_name.keys(), lambda name: headers.read(by_name[name]))
 
 
 class _RemoteHeaders:
-    """The headers of a repository's safetensors files, _LARGEST_HEADERS bytes in all."""
+    """The headers of a repository's safetensors files, _LARGEST_HEADERS bytes in all.
 
-    def __init__(self, manifest: Manifest) -> None:
+    kept: the folder of the headers that were read before.
+    """
+
+    def __init__(self, manifest: Manifest, kept: Path) -> None:
         self._manifest = manifest
+        self._kept = kept
         self._left = _LARGEST_HEADERS
 
     def read(self, file: RemoteFile) -> dict[str, Tensor]:
         """Return the tensors of a file. Raises IntegrityError, NetworkError."""
         source = f"{self._manifest.repo}/{file.path}"
-        (length,) = _LENGTH.unpack(_read_range(self._manifest, file, 0, _LENGTH.size))
+        kept = self._kept / f"{file.digest}.json"
+        if kept.is_file():
+            length = kept.stat().st_size
+        else:
+            (length,) = _LENGTH.unpack(_read_range(self._manifest, file, 0, _LENGTH.size))
         if length > file.size - _LENGTH.size:
             raise IntegrityError(
                 f"{source}: a header of {length} bytes in a file of {file.size}: no safetensors"
@@ -65,8 +76,13 @@ class _RemoteHeaders:
             raise IntegrityError(
                 f"{source}: a header of {length} bytes; all headers may have {_LARGEST_HEADERS}"
             )
+        if kept.is_file():
+            return parse_header(kept.read_bytes(), file.size, source=source)
         header = _read_range(self._manifest, file, _LENGTH.size, length)
-        return parse_header(header, file.size, source=source)
+        tensors = parse_header(header, file.size, source=source)
+        self._kept.mkdir(parents=True, exist_ok=True)
+        write_atomically(kept, header)
+        return tensors
 
 
 def _read_range(manifest: Manifest, file: RemoteFile, start: int, count: int) -> bytes:

@@ -47,6 +47,14 @@ def test_headers_are_read_without_the_weights(hub: Hub, tiny: Path, tmp_path: Pa
     assert not (tmp_path / "small" / WEIGHTS).exists()
 
 
+def test_same_commit_is_read_again_without_the_hub(hub: Hub, tmp_path: Path) -> None:
+    manifest = hub_address.connect().resolve("owner/model", None)
+    first = read_remote_checkpoint(manifest, tmp_path / "small", lambda _: None)
+    asked = len(hub.requests)
+    assert read_remote_checkpoint(manifest, tmp_path / "small", lambda _: None).tensors == first.tensors
+    assert len(hub.requests) == asked
+
+
 def ignore_range(answer: Answer, name: str, _start: int, _end: int) -> bool:
     if name != WEIGHTS:
         return False
