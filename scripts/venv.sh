@@ -16,7 +16,7 @@ for candidate in "${PYTHON:-python3}" python3.13 python3.12 python3.11; do
     if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$candidate; break; fi
 done
 [ -n "$python" ] || { echo "error: Python 3.11 or later was not found; try: PYTHON=/path/to/python3.11 $0" >&2; exit 3; }
-echo "making .venv: about 150 MB, half a minute" >&2
+echo "making .venv: about 150 MB, a minute or more" >&2
 "$python" -m venv --clear .venv || { echo "error: this Python has no venv; try: apt-get install python3-venv" >&2; exit 3; }
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r "requirements/$want.txt"
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .

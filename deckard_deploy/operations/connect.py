@@ -17,6 +17,7 @@ from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.running.gateway.files import CERTIFICATE
 from deckard_deploy.running.gateway.keys import Keys
 from deckard_deploy.system.http import EndpointCredentials, session
+from deckard_deploy.system.suggestion import closest
 
 KEY_VARIABLE = "DECKARD_KEY"
 # Measured with Claude Code 2, opencode 1 and Codex: docs/clients.md.
@@ -90,7 +91,8 @@ def endpoint_of(selection: Selection, report: Reporter) -> tuple[Endpoint, Endpo
 def client(name: str) -> Client:
     """Return a client by its name. Raises BadInputError."""
     if name not in CLIENTS:
-        raise BadInputError(f"no client is called {name[:40]!r}; known: {', '.join(CLIENTS)}")
+        near = closest(name, CLIENTS) or f"; known: {', '.join(CLIENTS)}"
+        raise BadInputError(f"no client is called {name[:40]!r}{near}", hint="deckard-deploy connect")
     return CLIENTS[name]
 
 
@@ -203,11 +205,18 @@ def _python_key(endpoint: Endpoint) -> str:
 
 def _openai_python(endpoint: Endpoint) -> str:
     trust = ""
-    imports = "import os\n\n" if endpoint.needs_key else ""
+    names = "OpenAI"
+    modules = ["os"] if endpoint.needs_key else []
     if endpoint.certificate:
-        imports += "import ssl\n\nimport httpx\n"
-        trust = f',\n    http_client=httpx.Client(verify=ssl.create_default_context(cafile="{endpoint.certificate}"))'
-    return f"""{imports}from openai import OpenAI
+        modules.append("ssl")
+        # The library's own class: openai 2 brings httpx, and openai 3 httpx2.
+        names = "DefaultHttpxClient, OpenAI"
+        context = f'ssl.create_default_context(cafile="{endpoint.certificate}")'
+        trust = f",\n    http_client=DefaultHttpxClient(verify={context})"
+    imports = "".join(f"import {module}\n" for module in modules)
+    if imports:
+        imports += "\n"
+    return f"""{imports}from openai import {names}
 
 client = OpenAI(
     base_url="{endpoint.base_url}",

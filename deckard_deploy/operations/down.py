@@ -24,6 +24,10 @@ def run(selection: Selection, report: Reporter, *, purge: bool = False, dry_run:
     if dry_run:
         with open_deployment(directory, name, report) as context:
             report.say(f"would stop {name}, which is {observe(context.runtimes).state}")
+        if purge:
+            report.say(f"would remove releases and logs of {name}")
+            if directory.deployments() == [name]:
+                report.say("would remove engines, patches, caches and generated models")
         return
     stop(deployment, report, purge=purge)
 

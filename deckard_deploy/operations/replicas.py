@@ -201,7 +201,7 @@ def run(planned: GroupPlan, directory: StateDir, report: Reporter, *, upgrade: b
             _remove(group, number, report)
         membership.record(front, count)
     report_exposure(planned.front, directory, report)
-    report.say(f"reboot   it does not come back by itself: deckard-deploy start --name {name}")
+    report.say(f"reboot   it does not start by itself; after a reboot: deckard-deploy start --name {name}")
 
 
 def _require_free_port(group: Group, plan: LaunchPlan, report: Reporter) -> None:

@@ -93,10 +93,10 @@ def boot_sentence(plan: LaunchPlan) -> str:
         )
     if service.has_systemd():
         command = f"deckard-deploy service install --name {plan.deployment}"
-        return f"reboot   it does not come back by itself; to make it: {command}"
+        return f"reboot   it does not start by itself; to change that: {command}"
     return (
-        "reboot   it does not come back by itself, and systemd does not run this machine; "
-        f"start at boot: deckard-deploy watch --name {plan.deployment}"
+        "reboot   it does not start by itself, and this machine has no systemd: let the boot run "
+        f"deckard-deploy watch --name {plan.deployment}"
     )
 
 

@@ -106,7 +106,7 @@ def test_engine_memory_matches_plan(first_up, base_url: str, tool: Tool) -> None
 def test_up_says_what_a_reboot_does(first_up) -> None:
     """Nobody has installed a unit here."""
     _, up = first_up
-    assert "reboot   it does not come back by itself" in up.stderr
+    assert "reboot   it does not start by itself" in up.stderr
 
 
 def test_plain_chat_is_answered(base_url: str) -> None:

@@ -25,6 +25,12 @@ def test_dry_run_stops_nothing(fake: FakeDeployment, report: RecordingReporter) 
     fake.proven(fake.plan())
     run(Selection(fake.state.root), report, dry_run=True)
     assert report.lines == ["would stop box, which is running"]
+    run(Selection(fake.state.root), report, purge=True, dry_run=True)
+    assert report.lines[1:] == [
+        "would stop box, which is running",
+        "would remove releases and logs of box",
+        "would remove engines, patches, caches and generated models",
+    ]
     assert fake.names()
 
 

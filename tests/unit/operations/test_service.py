@@ -53,5 +53,5 @@ def test_dry_run_names_file(fake: FakeDeployment, report: RecordingReporter) -> 
 def test_sentence_says_how_to_come_back(fake: FakeDeployment) -> None:
     sentence = service.boot_sentence(fake.plan())
     command = "service install --name box" if has_systemd() else "deckard-deploy watch --name box"
-    assert sentence.startswith("reboot   it does not come back by itself")
+    assert sentence.startswith("reboot   it does not start by itself")
     assert command in sentence
