@@ -38,6 +38,7 @@ VERBS = {
     "connect": "Print the configuration of a client for the running endpoint.",
     "bench": "Measure the running endpoint with its engine's own benchmark.",
     "compare": "Compare two served models on a text of your own.",
+    "tune": "Find the fastest settings of a deployment on this machine.",
     "top": "Watch throughput, latency, queue, KV cache and drafter.",
     "monitor": "Run Prometheus and Grafana next to the endpoint, on this machine only.",
     "keys": "Create, list, limit and revoke the API keys of clients.",
@@ -62,7 +63,7 @@ VERBS = {
 # The order of `--help`. A verb that no section has is listed last.
 SECTIONS = {
     "Run": "up down start switch status logs wait watch service rollback chat connect adopt",
-    "Measure and monitor": "top bench compare monitor",
+    "Measure and monitor": "top bench compare tune monitor",
     "Plan and write files": "plan render profiles models engines qualify lock sbom",
     "Weights and patches": "pull verify inspect repair patches",
     "This machine": "doctor diagnose support keys completion",

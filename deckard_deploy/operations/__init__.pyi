@@ -62,6 +62,7 @@ from deckard_deploy.operations import support as support
 from deckard_deploy.operations import switch as switch
 from deckard_deploy.operations import this_machine as this_machine
 from deckard_deploy.operations import top as top
+from deckard_deploy.operations import tune as tune
 from deckard_deploy.operations import up as up
 from deckard_deploy.operations import verify as verify
 from deckard_deploy.operations import wait as wait

@@ -15,6 +15,7 @@ from deckard_deploy.doctor.fitting import Fit
 from deckard_deploy.measuring.records import BenchRecord
 from deckard_deploy.measuring.speculation import SpecRecord
 from deckard_deploy.measuring.startup_records import StartupRecord
+from deckard_deploy.measuring.tuning import TuneRecord
 from deckard_deploy.measuring.window import Figures
 from deckard_deploy.operations.key_usage import KeyUsage
 from deckard_deploy.operations.qualify import Check
@@ -491,6 +492,7 @@ FORMATS = (
     Format("bench startup", 1, StartupRecord),
     Format("bench compare", 1, CompareJson),
     Format("compare", 1, CompareModelsJson),
+    Format("tune", 1, TuneRecord),
     Format("top", 1, TopJson | NoAnswerJson),
     Format("qualify", 1, list[Check]),
 )
