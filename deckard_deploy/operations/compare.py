@@ -69,7 +69,7 @@ def side(named: str, text: PassageText | None, state_dir: Path | None, report: R
     if named.endswith(".json"):
         return scores.load(Path(named))
     if text is None:
-        raise BadInputError(f"{named[:80]} is asked for the words of a text", hint="--text FILE")
+        raise BadInputError(f"a text is needed to score the deployment {named[:80]}", hint="--text FILE")
     return score_deployment(named, text, state_dir, report)
 
 

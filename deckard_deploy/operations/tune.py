@@ -149,7 +149,7 @@ def _baseline(choice: Choice, directory: StateDir, report: Reporter) -> tuple[Ho
     if planned.plan.hash != current.hash:
         raise BadInputError(
             f"{resolved.name} runs plan {current.hash}, and these options make plan {planned.plan.hash}",
-            hint=f"the options that it was started with, or first: {up_command(deployment)}",
+            hint="the options that it was started with, or `up` with these options first",
         )
     require_text(planned.plan, "tune")
     refuse_foreign_certificate(planned.plan)

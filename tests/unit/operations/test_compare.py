@@ -81,7 +81,7 @@ def test_deployment_that_does_not_run_is_refused(fake: FakeDeployment, text: Pas
 
 
 def test_deployment_without_a_text_is_refused(fake: FakeDeployment) -> None:
-    with pytest.raises(BadInputError, match="is asked for the words of a text"):
+    with pytest.raises(BadInputError, match="a text is needed to score the deployment"):
         side("box", None, fake.state.root, SILENT)
 
 
