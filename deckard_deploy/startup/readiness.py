@@ -94,9 +94,13 @@ def probe(  # noqa: PLR0913  each is a part of one question
             _probe, base_url, (launch_id, served_name), QUESTIONS[task], access, (list_s, timeout_s)
         )
     )
-    # The timeouts of the sockets apply to each piece that arrives; this one applies to the whole.
+    return _answer_of(call, base_url, list_s + timeout_s)
+
+
+def _answer_of(call: BackgroundCall[Readiness], base_url: str, timeout_s: float) -> Readiness:
+    """Return the answer of a call within a time for the whole: the sockets' own is for each piece that arrives."""
     late = Readiness(Outcome.NOT_ANSWERING, f"no end of an answer at {base_url}", timed_out=True)
-    return call.answer(list_s + timeout_s) or late
+    return call.answer(timeout_s) or late
 
 
 def probe_answer(
@@ -111,8 +115,7 @@ def probe_answer(
     call = BackgroundCall(
         functools.partial(_probe_answer, base_url, served_name, QUESTIONS[task], access, timeout_s)
     )
-    late = Readiness(Outcome.NOT_ANSWERING, f"no end of an answer at {base_url}", timed_out=True)
-    return call.answer(timeout_s) or late
+    return _answer_of(call, base_url, timeout_s)
 
 
 def _probe_answer(
@@ -138,8 +141,7 @@ def probe_rank(  # noqa: PLR0913  same
     call = BackgroundCall(
         functools.partial(_probe_rank, base_url, rank, launch_id, QUESTIONS[task], access, timeout_s)
     )
-    late = Readiness(Outcome.NOT_ANSWERING, f"no end of an answer at {base_url}", timed_out=True)
-    return call.answer(timeout_s) or late
+    return _answer_of(call, base_url, timeout_s)
 
 
 def _probe_rank(  # noqa: PLR0913, PLR0917  each is a part of one request
