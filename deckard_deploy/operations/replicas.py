@@ -73,6 +73,10 @@ class Group(NamedTuple):
         """Return the deployment of a replica."""
         return DeploymentRef(self.directory, replica_name(self.name, number))
 
+    def selection(self, number: int) -> Selection:
+        """Return the selection of a replica, for a verb of one deployment."""
+        return Selection(self.directory.root, self.replica(number).name)
+
 
 def find_group(deployment: DeploymentRef) -> Group | None:
     """Return the group whose front the deployment is; None for one engine, or one replica."""
@@ -368,7 +372,7 @@ def down(selection: Selection, report: Reporter, *, purge: bool = False, dry_run
     members = [group.replica(number) for number in group.numbers]
     if dry_run:
         for each in (deployment, *members):
-            down_verb.run(Selection(each.directory.root, each.name), report, dry_run=True)
+            down_verb.run(Selection(each.directory.root, each.name), report, purge=purge, dry_run=True)
         return
     with lock_deployment(group.front, verb="down"):
         with open_deployment(*deployment, report) as context:
@@ -388,11 +392,11 @@ def start(selection: Selection, report: Reporter, *, dry_run: bool = False) -> s
         return start_verb.run(selection, report, dry_run=dry_run)
     if dry_run:
         for number in group.numbers:
-            start_verb.run(Selection(group.directory.root, group.replica(number).name), report, dry_run=True)
+            start_verb.run(group.selection(number), report, dry_run=True)
         return None
     with lock_deployment(group.front, verb="start"):
         for number in group.numbers:
-            start_verb.run(Selection(group.directory.root, group.replica(number).name), report)
+            start_verb.run(group.selection(number), report)
             membership.put_in(group.front, number)
         return _current_front(group, report).base_url
 
@@ -416,12 +420,12 @@ def rollback(selection: Selection, report: Reporter, *, dry_run: bool = False) -
         return rollback_verb.run(selection, report, dry_run=dry_run)
     # All are asked before the first one is touched.
     for number in group.numbers:
-        rollback_verb.run(Selection(group.directory.root, group.replica(number).name), report, dry_run=True)
+        rollback_verb.run(group.selection(number), report, dry_run=True)
     if dry_run:
         return None
 
     def change(number: int) -> None:
-        rollback_verb.run(Selection(group.directory.root, group.replica(number).name), report)
+        rollback_verb.run(group.selection(number), report)
 
     with lock_deployment(group.front, verb="rollback"):
         roll(group, report, change)
