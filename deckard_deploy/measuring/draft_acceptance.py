@@ -7,6 +7,7 @@ So acceptance is measured at every start.
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import requests
 
@@ -86,19 +87,24 @@ def measure(base_url: str, served_name: str, access: EndpointCredentials = ANONY
     url = metrics_url(base_url)
     before = scrape(url, access)
     for prompt in PROMPTS:
-        _complete(base_url, served_name, prompt, access)
+        complete(base_url, user_request(served_name, prompt, MAX_TOKENS), access)
     found = speculative_decoding(scrape(url, access), since=before)
     if found is None:
         raise NetworkError(f"{url} has no counters of speculative decoding", hint="deckard-deploy logs")
     return found
 
 
-def _complete(base_url: str, served_name: str, prompt: str, access: EndpointCredentials) -> None:
-    body = {
+def user_request(served_name: str, prompt: str, max_tokens: int) -> dict[str, Any]:
+    """Return the body of a chat request with one message."""
+    return {
         "model": served_name,
         "messages": [{"role": "user", "content": prompt}],
-        "max_tokens": MAX_TOKENS,
+        "max_tokens": max_tokens,
     }
+
+
+def complete(base_url: str, body: dict[str, Any], access: EndpointCredentials) -> requests.Response:
+    """Return the answer to a chat request. Raises NetworkError for another status than 200 too."""
     with session(access) as client:
         try:
             response = client.post(
@@ -108,3 +114,4 @@ def _complete(base_url: str, served_name: str, prompt: str, access: EndpointCred
             raise NetworkError(f"{base_url}: {type(error).__name__}", hint="deckard-deploy status") from error
     if response.status_code != 200:
         raise NetworkError(f"{base_url} answered HTTP {response.status_code}", hint="deckard-deploy status")
+    return response

@@ -4,18 +4,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
-import requests
 from pydantic import Field, ValidationError
 
 from deckard_deploy.errors import IntegrityError, NetworkError
 from deckard_deploy.measuring.comparison import Ratio, compare
+from deckard_deploy.measuring.draft_acceptance import complete, user_request
 from deckard_deploy.measuring.records import Measure, RecordBase, RecordPart, Text
 from deckard_deploy.measuring.workload import Settings
 from deckard_deploy.system.files import UMASK_MODE, write_atomically
-from deckard_deploy.system.http import EndpointCredentials, session
+from deckard_deploy.system.http import EndpointCredentials
 
 TEXTS, TEXT_TOKENS = 6, 64  # of the greedy answers that are compared
-_TIMEOUT_S = 600.0
 _BAR = 20  # characters for twice the baseline's speed
 SettingsOfTrial: TypeAlias = tuple[Text, ...]
 
@@ -117,22 +116,13 @@ def distance(before: Sequence[str], after: Sequence[str]) -> float:
 def greedy_texts(base_url: str, served_name: str, access: EndpointCredentials) -> list[str]:
     """Return the greedy answers to fixed prompts. Raises NetworkError."""
     texts = []
-    with session(access) as client:
-        for prompt in Settings().prompts(TEXTS, seed=0):
-            body = {
-                "model": served_name,
-                "messages": [{"role": "user", "content": prompt}],
-                "max_tokens": TEXT_TOKENS,
-                "temperature": 0,
-            }
-            try:
-                response = client.post(f"{base_url}/chat/completions", json=body, timeout=_TIMEOUT_S)
-                response.raise_for_status()
-                texts.append(str(response.json()["choices"][0]["message"]["content"] or ""))
-            except (requests.RequestException, LookupError, TypeError, ValueError) as error:
-                raise NetworkError(
-                    f"{base_url}: {type(error).__name__}", hint="deckard-deploy status"
-                ) from error
+    for prompt in Settings().prompts(TEXTS, seed=0):
+        body = {**user_request(served_name, prompt, TEXT_TOKENS), "temperature": 0}
+        response = complete(base_url, body, access)
+        try:
+            texts.append(str(response.json()["choices"][0]["message"]["content"] or ""))
+        except (LookupError, TypeError, ValueError) as error:
+            raise NetworkError(f"{base_url} sent no chat completion", hint="deckard-deploy status") from error
     return texts
 
 
