@@ -11,6 +11,7 @@ from deckard_deploy.measuring.workload import Settings
 from deckard_deploy.operations.bench import run_sweep
 from deckard_deploy.operations.bench_target import (
     current_release,
+    ensure_running,
     record_base,
     refuse_foreign_certificate,
 )
@@ -21,10 +22,8 @@ from deckard_deploy.operations.deployments import (
     select_engine,
 )
 from deckard_deploy.operations.options import Selection
-from deckard_deploy.operations.release import create_release
 from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.planning.plan import LaunchPlan
-from deckard_deploy.running.deploy import DeploymentContext, deploy, observe
 from deckard_deploy.running.lock import lock_deployment
 
 
@@ -84,21 +83,13 @@ def _sweeps(
             for number in tokens:
                 what = f"drafting {number}" if number else "without a drafter"
                 report.say(f"start    {what}")
-                _start(context, plan.with_draft_tokens(number))
+                ensure_running(context, plan.with_draft_tokens(number))
                 yield number, run_sweep([deployment], settings, report)[0]
         except (DeployError, KeyboardInterrupt):
             report.say("back     to what ran before; ^C again leaves it as it is now")
-            _start(context, plan)
+            ensure_running(context, plan)
             raise
-        _start(context, plan)
-
-
-def _start(context: DeploymentContext, plan: LaunchPlan) -> None:
-    current = context.releases.current()
-    running = observe(context.runtimes).plan_hash
-    if current and current.plan_hash == plan.hash and running == plan.hash:
-        return
-    deploy(context, *create_release(plan, context.releases))
+        ensure_running(context, plan)
 
 
 def _record(plan: LaunchPlan, settings: Settings, sweeps: dict[int, BenchRecord]) -> SpecRecord:

@@ -22,9 +22,11 @@ from deckard_deploy.operations.deployments import (
     up_command,
 )
 from deckard_deploy.operations.gateway import credentials
+from deckard_deploy.operations.release import create_release
 from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.planning.roofline import Roofline, expert_bytes, weight_bytes_read
+from deckard_deploy.running.deploy import DeploymentContext, deploy, observe
 from deckard_deploy.running.gateway.files import CERTIFICATE
 from deckard_deploy.running.releases import Release, Releases
 
@@ -38,6 +40,15 @@ def current_release(deployment: DeploymentRef) -> Release:
     if release is None:
         raise BadInputError(f"{deployment.name} was never ready", hint=up_command(deployment))
     return release.load()
+
+
+def ensure_running(context: DeploymentContext, plan: LaunchPlan) -> None:
+    """Start a plan as a release of its own, unless it is the current one and runs. Raises the errors of `deploy`."""
+    current = context.releases.current()
+    running = observe(context.runtimes).plan_hash
+    if current and current.plan_hash == plan.hash and running == plan.hash:
+        return
+    deploy(context, *create_release(plan, context.releases))
 
 
 def running_endpoint(deployment: DeploymentRef, report: Reporter) -> tuple[LaunchPlan, Endpoint]:

@@ -16,7 +16,12 @@ from deckard_deploy.measuring import tuning
 from deckard_deploy.measuring.tuning import SettingsOfTrial, Trial, TuneRecord
 from deckard_deploy.measuring.workload import Settings
 from deckard_deploy.operations.bench import run_sweep
-from deckard_deploy.operations.bench_target import current_release, record_base, refuse_foreign_certificate
+from deckard_deploy.operations.bench_target import (
+    current_release,
+    ensure_running,
+    record_base,
+    refuse_foreign_certificate,
+)
 from deckard_deploy.operations.choice import DEFAULT_FILE, resolve_choice
 from deckard_deploy.operations.deployments import DeploymentRef, open_deployment, require_text, up_command
 from deckard_deploy.operations.engine import ensure_engine
@@ -24,12 +29,11 @@ from deckard_deploy.operations.gateway import credentials
 from deckard_deploy.operations.models import folder_of
 from deckard_deploy.operations.options import Choice
 from deckard_deploy.operations.plan import HostPlan, plan_with_memory, refuse_what_cannot_run
-from deckard_deploy.operations.release import create_release
 from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.operations.weights import ensure_weights
 from deckard_deploy.planning.candidates import CONCURRENCY, Goal, candidates
 from deckard_deploy.planning.plan import LaunchPlan
-from deckard_deploy.running.deploy import DeploymentContext, deploy, observe
+from deckard_deploy.running.deploy import DeploymentContext, observe
 from deckard_deploy.running.layout import StateDir, state_directory
 from deckard_deploy.running.lock import lock_deployment
 from deckard_deploy.system.files import write_atomically
@@ -58,8 +62,9 @@ class TuneOptions:
 
 @dataclass
 class _Search:
-    """A search that runs: its parts, its record, and the time that its steps took."""
+    """A search that runs: its parts, its record, and the time that its steps took. plan: the baseline's."""
 
+    plan: LaunchPlan
     deployment: DeploymentRef
     choice: Choice
     options: TuneOptions
@@ -124,13 +129,13 @@ def run(choice: Choice, state_dir: Path | None, report: Reporter, options: TuneO
             )
         path = _unfinished(plan, deployment, options)
         record, texts = _begin(planned, deployment, options)
-        search = _Search(deployment, choice, options, context, report, path, record, texts)
+        search = _Search(plan, deployment, choice, options, context, report, path, record, texts)
         try:
             _resume_or_measure(search)
             _halve(search, _candidates(planned, options))
         finally:
             report.say("back     to what ran before; ^C again leaves it as it is now")
-            _start(search.context, plan)
+            ensure_running(search.context, plan)
     best = tuning.winner(search.record.trials, search.record.baseline)
     record = search.record.model_copy(update={"winner": best.settings if best else None})
     final = directory.bench / "tune" / f"{record.id}.json"
@@ -218,7 +223,7 @@ def _has_measured(search: _Search, alive: Sequence[Trial], number: int) -> bool:
     if search.record.baseline.rounds < number:
         if not search.has_time(runs):
             return False
-        _start(search.context, _plan_of(search, ()).plan)
+        ensure_running(search.context, search.plan)
         _measure(search, search.record.baseline, runs)
     for trial in alive:
         if trial.rejected or trial.rounds >= number:
@@ -244,7 +249,7 @@ def _try(search: _Search, trial: Trial, runs: int) -> None:
             search.context.runtimes[planned.plan.runtime],
             search.report,
         )
-        _start(search.context, planned.plan)
+        ensure_running(search.context, planned.plan)
         trial = trial.model_copy(update={"plan": planned.plan.hash, "start_s": time.monotonic() - before})
         search.longest_start_s = max(search.longest_start_s, time.monotonic() - before)
         distance = tuning.distance(search.texts, _texts(planned.plan, search.deployment))
@@ -262,7 +267,7 @@ def _plan_of(search: _Search, settings: SettingsOfTrial) -> HostPlan:
     directory = search.deployment.directory
     choice = replace(search.choice, settings=(*search.choice.settings, *settings))
     resolved = replace(resolve_choice(choice, search.report, directory), name=search.deployment.name)
-    planned = plan_with_memory(resolved, directory, current_release(search.deployment).plan)
+    planned = plan_with_memory(resolved, directory, search.plan)
     refuse_what_cannot_run(planned)
     return planned
 
@@ -278,11 +283,6 @@ def _require_present(planned: HostPlan, search: _Search) -> None:
     drafter = planned.resolved.drafter
     if drafter and drafter.weights and not folder_of(drafter, directory).is_dir():
         raise EnvironmentUnfitError(f"the drafter {drafter.name} is not on this machine")
-
-
-def _start(context: DeploymentContext, plan: LaunchPlan) -> None:
-    if observe(context.runtimes).plan_hash != plan.hash:
-        deploy(context, *create_release(plan, context.releases))
 
 
 def _measure(search: _Search, trial: Trial, runs: int) -> None:
