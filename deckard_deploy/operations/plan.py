@@ -124,7 +124,8 @@ def plan_group(resolved: Resolved, directory: StateDir) -> GroupPlan:
         one = replica_choice(resolved, share, port=port)
         replicas.append(plan_with_memory(one, directory, current))
     behind = replace(resolved, gateway="nginx", environment={})
-    front = as_front(plan_for_host(behind, directory, None))
+    sockets = PurePosixPath(directory.deployment(resolved.name).members)
+    front = as_front(plan_for_host(behind, directory, None), sockets)
     return GroupPlan(resolved, front, tuple(replicas))
 
 
@@ -145,6 +146,7 @@ def plan_for_host(resolved: Resolved, directory: StateDir, current: LaunchPlan |
         owner=f"{os.getuid()}:{os.getgid()}",
         nginx=gateway_program(resolved, current, installed=installed),
         rootless=docker_info.is_rootless(docker),
+        sockets=True,
     )
     resolved = replace(resolved, gpu_driver=_gpu_driver(resolved, current, docker))
     return apply_lock(with_needed_patches(build_plan(resolved, paths), resolved, paths.patches))

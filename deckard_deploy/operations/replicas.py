@@ -44,7 +44,7 @@ from deckard_deploy.running.lock import lock_deployment
 from deckard_deploy.running.releases import Release, Releases
 from deckard_deploy.running.runtime import Runtime
 from deckard_deploy.startup.readiness import Outcome, Readiness
-from deckard_deploy.system.files import private_folder, read_regular, write_atomically
+from deckard_deploy.system.files import private_folder, read_regular, remove_folder, write_atomically
 from deckard_deploy.system.ports import require_free
 
 FRONT_TIMEOUT_S, POLL_S = 60.0, 0.3
@@ -142,12 +142,6 @@ def prepare(resolved: Resolved, directory: StateDir, report: Reporter, options: 
 
     Raises BadInputError, IntegrityError, DoesNotFitError, EnvironmentUnfitError.
     """
-    if resolved.engine.runtime == "docker":
-        raise BadInputError(
-            f"--replicas {resolved.replicas}: `up` runs replicas of process engines only so far, and "
-            f"{resolved.engine.name} runs in docker",
-            hint="deckard-deploy render compose, with the same options",
-        )
     planned = plan_group(resolved, directory)
     _refuse_other_deployments(planned, directory)
     refuse_unfit_gateway(planned.front, directory)
@@ -185,6 +179,8 @@ def run(planned: GroupPlan, directory: StateDir, report: Reporter, *, upgrade: b
         before = membership.read(front)
         count = len(planned.replicas)
         membership.record(front, max(count, before.count if before else 0))
+        if planned.front.runtime == "docker":
+            membership.share_sockets(front, count)
         group = Group(directory, name, count)
         _require_free_port(group, planned.front, report)
 
@@ -307,8 +303,9 @@ def ensure_front(group: Group, plan: LaunchPlan, engine: LaunchPlan, report: Rep
 
     engine: the plan of a replica. Raises EnvironmentUnfitError, StartFailedError, TimedOutError.
     """
-    with _front_context(group, report) as context:
-        changed = [ensure_gateway_files(plan, group.directory, report), _write_list(group, engine)]
+    with _front_context(group, plan, report) as context:
+        # In this order: the second gives all files in the folder to the user of nginx.
+        changed = [_write_list(group, plan, engine), ensure_gateway_files(plan, group.directory, report)]
         stored = context.releases.get(plan.hash)
         decision = decide(plan.hash, observe(context.runtimes), stored.launch() if stored else None)
         if stored and decision.action in ("nothing", "follow", "gateway"):
@@ -323,9 +320,11 @@ def ensure_front(group: Group, plan: LaunchPlan, engine: LaunchPlan, report: Rep
         context.releases.prune()
 
 
-def _write_list(group: Group, engine: LaunchPlan) -> bool:
+def _write_list(group: Group, front: LaunchPlan, engine: LaunchPlan) -> bool:
     """Write the front's list of replicas. Return True if it was another one."""
-    text = render_replicas([Member(membership.server(number)) for number in group.numbers], engine) + "\n"
+    in_container = front.runtime == "docker"
+    servers = [membership.server(number, in_container=in_container) for number in group.numbers]
+    text = render_replicas([Member(server) for server in servers], engine) + "\n"
     path = private_folder(group.front.gateway) / REPLICAS
     if path.is_file() and read_regular(path) == text:
         return False
@@ -334,8 +333,8 @@ def _write_list(group: Group, engine: LaunchPlan) -> bool:
 
 
 @contextmanager
-def _front_context(group: Group, report: Reporter) -> Iterator[DeploymentContext]:
-    with open_deployment(group.directory, group.name, report) as context:
+def _front_context(group: Group, plan: LaunchPlan, report: Reporter) -> Iterator[DeploymentContext]:
+    with open_deployment(group.directory, group.name, report, also=plan.runtime) as context:
         yield replace(context, follow=functools.partial(_follow, directory=group.directory))
 
 
@@ -358,8 +357,10 @@ def _follow(release: Release, _: Runtime, *, directory: StateDir) -> None:
 def _remove(group: Group, number: int, report: Reporter) -> None:
     """Drain, stop and remove a replica that is not wanted any more."""
     drain(group, number, report)
-    deployment = group.replica(number)
-    down_verb.stop(deployment, report, purge=True)
+    down_verb.stop(group.replica(number), report, purge=True)
+    sockets = membership.socket_folder(group.front, number)
+    if sockets.is_dir():
+        remove_folder(sockets)
 
 
 def down(selection: Selection, report: Reporter, *, purge: bool = False, dry_run: bool = False) -> None:

@@ -21,6 +21,8 @@ ROOT = "0:0"
 PORT = 8080  # inside the container; same file: EXPOSE 8080
 FOLDER = "/etc/deckard"  # inside the container
 SOCKET = "vllm.sock"  # in the deployment's folder, the working directory of the engine and nginx
+# In containers of replicas: a folder for the socket of each, and for the front all of them.
+REPLICAS_FOLDER = "/run/deckard/replicas"
 
 
 def plan_gateway(

@@ -11,7 +11,7 @@ from deckard_deploy.catalog.resolution import Resolved
 from deckard_deploy.catalog.specs import LocalFolder, ModelSpec, Serve, rank_count
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.planning.arguments import serve_arguments
-from deckard_deploy.planning.gateway import ROOT, SOCKET, plan_gateway
+from deckard_deploy.planning.gateway import REPLICAS_FOLDER, ROOT, SOCKET, plan_gateway
 from deckard_deploy.planning.plan import (
     BindMount,
     CdiGpus,
@@ -28,6 +28,13 @@ HEALTHCHECK_TIMEOUT_S = 10
 PLUGINS = PurePosixPath("/opt/deckard")  # in the container
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 _GPU_ID = re.compile(r"[0-9]{1,4}|GPU-[0-9a-f-]{36}")  # nvidia-smi -L
+# vLLM binds the socket as it is (create_server_unix_socket in entrypoints/openai/api_server.py of 0.19.1 and
+# entrypoints/launchers/launcher.py of 0.32.0): one that a killed engine has left would end the next. nginx is another
+# user, whom the folders above admit alone.
+_ON_SOCKET = (
+    "import os, sys; socket = sys.argv[1]; os.path.lexists(socket) and os.unlink(socket); os.umask(0); "
+    'os.execvp("vllm", ["vllm", "serve", *sys.argv[2:]])'
+)
 OVERLAY = "overlay"  # next to the patched files; `patches build --overlay` creates it
 
 
@@ -35,7 +42,8 @@ class HostPaths(NamedTuple):
     """Absolute folders of weights, caches and patched files on the host that will run the plan.
 
     owner: `uid:gid` that owns them; None where it is not known. nginx: the host's program, for the process
-    runtime. rootless: root in a container is the owner, and no other user in it can be.
+    runtime. rootless: root in a container is the owner, and no other user in it can be. sockets: a front reaches
+    replicas in containers by sockets in its folder, so that it is told of none that is away; else by their network.
     """
 
     models: PurePosixPath
@@ -45,6 +53,7 @@ class HostPaths(NamedTuple):
     owner: str | None = None
     nginx: PurePosixPath | None = None
     rootless: bool = False
+    sockets: bool = False
 
 
 # `render` writes these folders by default: the same on every machine that renders.
@@ -75,6 +84,7 @@ def build_plan(resolved: Resolved, paths: HostPaths = DEFAULT_PATHS) -> LaunchPl
     publish = resolved.publish
     kept = resolved.compatibility
     port = _engine_port(resolved)
+    socket = _replica_socket(resolved) if paths.sockets else None
     gateway = plan_gateway(
         resolved,
         folder=paths.deployments / resolved.name / "gateway",
@@ -91,15 +101,16 @@ def build_plan(resolved: Resolved, paths: HostPaths = DEFAULT_PATHS) -> LaunchPl
         runtime=resolved.engine.runtime,
         image=resolved.engine.image,
         platform=_platform(resolved),
-        arguments=_arguments(resolved, paths, _listen_options(resolved, gateway, port)),
+        entrypoint=("python3", "-c", _ON_SOCKET, socket) if socket else ("vllm", "serve"),
+        arguments=_arguments(resolved, paths, _listen_options(resolved, gateway, port, socket)),
         environment=_environment(resolved, paths),
-        mounts=_mounts(resolved, paths) if in_container else (),
+        mounts=_mounts(resolved, paths) + _socket_mounts(resolved, paths, socket) if in_container else (),
         scratch=_scratch_folders(resolved) if in_container else (),
         user=_container_user(resolved, paths),
         gpus=_gpus(resolved),
         container=resolved.container,
         container_name=kept.container_name if kept else f"deckard-{resolved.name}",
-        healthcheck=_healthcheck(resolved, port) if in_container and not kept else None,
+        healthcheck=_healthcheck(resolved, port, socket) if in_container and not kept else None,
         gateway=gateway,
         served_name=resolved.model.served_name,
         address=publish.expose or publish.address,
@@ -226,8 +237,32 @@ def _arguments(resolved: Resolved, paths: HostPaths, listen_options: tuple[str, 
     return (model, *listen_options, *name, *options)
 
 
-def _listen_options(resolved: Resolved, gateway: Gateway | None, port: int) -> tuple[str, ...]:
+def _replica_socket(resolved: Resolved) -> str | None:
+    """Return the socket of a replica in a container, None for another engine."""
+    if resolved.role != "replica" or resolved.engine.runtime != "docker":
+        return None
+    return f"{REPLICAS_FOLDER}/{resolved.name.rpartition('-')[2]}/{SOCKET}"
+
+
+def replicas_folder(front: str, paths: HostPaths) -> PurePosixPath:
+    """Return the host's folder with the sockets of the replicas of a front."""
+    return paths.deployments / front / "replicas"
+
+
+def _socket_mounts(resolved: Resolved, paths: HostPaths, socket: str | None) -> tuple[BindMount, ...]:
+    if socket is None:
+        return ()
+    front, _, number = resolved.name.rpartition("-")
+    source = str(replicas_folder(front, paths) / number)
+    return (BindMount(source=source, target=str(PurePosixPath(socket).parent), read_only=False),)
+
+
+def _listen_options(
+    resolved: Resolved, gateway: Gateway | None, port: int, socket: str | None
+) -> tuple[str, ...]:
     """Return the options with the address that vLLM listens on."""
+    if socket:
+        return ("--uds", socket)
     if gateway and gateway.program:
         return ("--uds", SOCKET)
     address = resolved.publish.address
@@ -368,17 +403,20 @@ def parse_gpu_ids(text: str, ranks: int) -> tuple[str, ...]:
     return ids
 
 
-def _healthcheck(resolved: Resolved, port: int) -> Healthcheck:
+def _healthcheck(resolved: Resolved, port: int, socket: str | None) -> Healthcheck:
     host = "127.0.0.1"
     published = resolved.publish.address
     if resolved.container.network == "host" and published not in ("0.0.0.0", "::"):
         host = published
     # Every vLLM image has python3, but not curl. urllib would use a proxy; http.client uses none.
-    probe = (
-        "import http.client as h; "
-        f'c = h.HTTPConnection("{host}", {port}, timeout={HEALTHCHECK_TIMEOUT_S - 1}); '
-        'c.request("GET", "/health"); raise SystemExit(c.getresponse().status != 200)'
-    )
+    connect = "import http.client as h; "
+    if socket:
+        connect += "import socket as s; u = s.socket(s.AF_UNIX); "
+        connect += f'u.settimeout({HEALTHCHECK_TIMEOUT_S - 1}); u.connect("{socket}"); '
+        connect += 'c = h.HTTPConnection("vllm"); c.sock = u; '
+    else:
+        connect += f'c = h.HTTPConnection("{host}", {port}, timeout={HEALTHCHECK_TIMEOUT_S - 1}); '
+    probe = connect + 'c.request("GET", "/health"); raise SystemExit(c.getresponse().status != 200)'
     return Healthcheck(
         command=("python3", "-c", probe),
         interval_s=10,

@@ -5,12 +5,14 @@ A replica is an ordinary deployment, NAME-1 to NAME-N. The front is nginx alone 
 
 import json
 from dataclasses import replace
+from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from deckard_deploy.catalog.resolution import Resolved, most_gpus
 from deckard_deploy.catalog.specs import Container, Publish, rank_count
 from deckard_deploy.errors import BadInputError
-from deckard_deploy.planning.plan import LaunchPlan
+from deckard_deploy.planning.gateway import REPLICAS_FOLDER
+from deckard_deploy.planning.plan import BindMount, LaunchPlan
 from deckard_deploy.planning.planner import VISIBLE_GPUS, parse_gpu_ids
 
 MAX_PORT = 65535
@@ -88,11 +90,15 @@ def replica_choice(resolved: Resolved, share: Share, *, port: int | None = None)
     )
 
 
-def as_front(plan: LaunchPlan) -> LaunchPlan:
+def as_front(plan: LaunchPlan, sockets: PurePosixPath | None = None) -> LaunchPlan:
     """Return the plan of nginx alone, from the plan of an engine with the user's address and gateway.
 
-    Nothing of the engine is in it, so that another engine behind it does not restart it.
+    Nothing of the engine is in it, so that another engine behind it does not restart it. sockets: the host's folder
+    with those of replicas in containers.
     """
+    mounts: tuple[BindMount, ...] = ()
+    if sockets and plan.runtime == "docker":
+        mounts = (BindMount(source=str(sockets), target=REPLICAS_FOLDER),)
     pooling: tuple[str, ...] = ()
     if plan.task != "generate":  # for the front's routes
         pooling = ("--runner", "pooling", "--convert", plan.option("convert") or "embed")
@@ -106,7 +112,7 @@ def as_front(plan: LaunchPlan) -> LaunchPlan:
         "entrypoint": (),
         "arguments": ("--served-model-name", plan.served_name, *pooling),
         "environment": {},
-        "mounts": (),
+        "mounts": mounts,
         "scratch": (),
         "user": None,
         "patches": (),

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from deckard_deploy import __version__
-from deckard_deploy.planning.gateway import FOLDER, PORT
+from deckard_deploy.planning.gateway import FOLDER, PORT, REPLICAS_FOLDER
 from deckard_deploy.planning.plan import BindMount, CdiGpus, Gateway, LaunchPlan
 from deckard_deploy.planning.planner import patch_folder
 from deckard_deploy.rendering.gateway import CONFIG
@@ -39,7 +39,10 @@ def render_compose(plan: LaunchPlan, *, launch_id: str | None = None) -> str:
     title = f"{plan.model} on {plan.profile}, {plan.engine}"
     if plan.compatibility:
         title += f", kept as the {plan.compatibility} has it"
-    return _checked_text(model, plan, title=title, engines=[Engine(SERVICE, plan, _patch_command(plan))])
+    engines = [Engine(SERVICE, plan, _patch_command(plan))]
+    if plan.role == "front":
+        title, engines = f"the front of the replicas of {plan.deployment}", []
+    return _checked_text(model, plan, title=title, engines=engines)
 
 
 class Engine(NamedTuple):
@@ -89,12 +92,21 @@ def compose_model(plan: LaunchPlan, *, launch_id: str | None = None) -> dict[str
 
     compose-spec: services, ports, volumes in long form.
     """
+    if plan.role == "front" and plan.gateway:
+        return _front_model(plan, plan.gateway, launch_id)
     service = _engine_service(plan, launch_id)
     model: dict[str, Any] = {"name": _project(plan), "services": {SERVICE: _without_none(service)}}
     if plan.gateway:
         model["services"][GATEWAY] = _gateway_service(plan, plan.gateway)
         model["networks"] = {PRIVATE: _PRIVATE_NETWORK, PUBLIC: {}}
     return model
+
+
+def _front_model(plan: LaunchPlan, gateway: Gateway, launch_id: str | None) -> dict[str, Any]:
+    """Return nginx alone, in front of replicas that other compose files start."""
+    service = _gateway_service(plan, gateway, launch_id) | {"networks": [PUBLIC]}
+    del service["depends_on"]
+    return {"name": _project(plan), "services": {GATEWAY: service}, "networks": {PUBLIC: {}}}
 
 
 def group_model(front: LaunchPlan, replicas: Sequence[LaunchPlan]) -> dict[str, Any]:
@@ -177,8 +189,9 @@ def _labels(plan: LaunchPlan, launch_id: str | None = None) -> dict[str, str]:
     return labels
 
 
-def _gateway_service(plan: LaunchPlan, gateway: Gateway) -> dict[str, Any]:
+def _gateway_service(plan: LaunchPlan, gateway: Gateway, launch_id: str | None = None) -> dict[str, Any]:
     """Return the service of nginx, the only one that publishes a port."""
+    sockets = [mount for mount in plan.mounts if mount.target.startswith(REPLICAS_FOLDER)]
     config = BindMount(source=f"./{CONFIG}", target=f"{FOLDER}-{CONFIG}")
     return {
         "container_name": f"{plan.container_name}-gateway",
@@ -186,8 +199,12 @@ def _gateway_service(plan: LaunchPlan, gateway: Gateway) -> dict[str, Any]:
         "entrypoint": ["nginx"],
         "command": ["-e", "stderr", "-c", config.target, *_nginx_user(gateway)],
         "user": gateway.user,
-        "labels": _labels(plan),
-        "volumes": [_volume(config), _volume(BindMount(source=gateway.folder, target=FOLDER))],
+        "labels": _labels(plan, launch_id),
+        "volumes": [
+            _volume(config),
+            _volume(BindMount(source=gateway.folder, target=FOLDER)),
+            *(_volume(mount.model_copy(update={"read_only": True})) for mount in sockets),
+        ],
         "networks": [PRIVATE, PUBLIC],
         "ports": [_port(plan, PORT)],
         "depends_on": [SERVICE],

@@ -167,6 +167,9 @@ def render_gateway(plan: LaunchPlan, *, in_pod: bool = False, replicas: str | No
         folder, scratch, listen = FOLDER, "/tmp", str(PORT)
         engine_host = "127.0.0.1" if in_pod else "vllm"
         upstream = f"{engine_host}:{plan.container_port}"
+        socket = plan.option("uds")
+        if socket:
+            upstream = f"unix:{socket}:"
     else:
         folder, scratch, listen = "../../gateway", "gateway", endpoint(plan)
         upstream = f"unix:{SOCKET}:"
@@ -193,7 +196,9 @@ def render_gateway(plan: LaunchPlan, *, in_pod: bool = False, replicas: str | No
         scratch=scratch,
         listen=listen,
         upstream=upstream,
-        resolver="127.0.0.11" if in_container and not in_pod and not front else None,
+        resolver="127.0.0.11"
+        if in_container and not in_pod and not front and not plan.option("uds")
+        else None,
         exposed=gateway.exposed or in_pod,
         tls=gateway.tls,
         own=OWN_KEY,

@@ -4,13 +4,21 @@ nginx's list of replicas does not change. Each entry is a link to a replica's so
 replica may get requests: without it nginx cannot connect, has sent nothing, and takes the next one.
 """
 
+from pathlib import Path
+
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from deckard_deploy.errors import IntegrityError
-from deckard_deploy.planning.gateway import SOCKET
+from deckard_deploy.planning.gateway import REPLICAS_FOLDER, SOCKET
 from deckard_deploy.planning.replicas import replica_name
 from deckard_deploy.running.layout import DeploymentDir
-from deckard_deploy.system.files import link_atomically, private_folder, read_regular, write_atomically
+from deckard_deploy.system.files import (
+    link_atomically,
+    private_folder,
+    read_regular,
+    translating_write_errors,
+    write_atomically,
+)
 
 
 class GroupRecord(BaseModel):
@@ -38,15 +46,32 @@ def record(front: DeploymentDir, count: int) -> None:
     write_atomically(front.group, GroupRecord(count=count).model_dump_json() + "\n")
 
 
-def server(number: int) -> str:
-    """Return the address of a replica in nginx's list, relative to the front's folder."""
-    return f"unix:replicas/{number}.sock"
+def server(number: int, *, in_container: bool) -> str:
+    """Return the address of a replica in nginx's list; of processes relative to the front's folder."""
+    return f"unix:{REPLICAS_FOLDER if in_container else 'replicas'}/{number}.sock"
 
 
 def put_in(front: DeploymentDir, number: int) -> None:
     """Let a replica have requests from now on."""
     private_folder(front.members)
-    link_atomically(front.members / f"{number}.sock", f"../../{replica_name(front.name, number)}/{SOCKET}")
+    socket = f"../../{replica_name(front.name, number)}/{SOCKET}"
+    if socket_folder(front, number).is_dir():
+        socket = f"{number}/{SOCKET}"
+    link_atomically(front.members / f"{number}.sock", socket)
+
+
+def socket_folder(front: DeploymentDir, number: int) -> Path:
+    """Return the folder with the socket of a replica in a container, which the containers of both mount."""
+    return front.members / str(number)
+
+
+def share_sockets(front: DeploymentDir, count: int) -> None:
+    """Create the folders of sockets of replicas in containers, for all users: the folder of the front is private."""
+    private_folder(front.members)
+    for folder in (front.members, *(socket_folder(front, number) for number in range(1, count + 1))):
+        with translating_write_errors(folder):
+            folder.mkdir(exist_ok=True)
+            folder.chmod(0o755 if folder == front.members else 0o1777)
 
 
 def take_out(front: DeploymentDir, number: int) -> None:

@@ -21,6 +21,7 @@ collect_ignore = [] if importlib.util.find_spec("vllm") else ["test_eagle_patch.
 HERE = Path(__file__).parent
 WITH_ENGINE_IMAGE = (
     "test_container_safety",
+    "test_docker_replicas",
     "test_docker_road",
     "test_interrupts",
     "test_patch_image",

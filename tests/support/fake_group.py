@@ -36,6 +36,8 @@ NAME, SERVED = "box", "t"
 class FakeGroup:
     """A group in a state directory of its own. heard: the texts that the engines were asked, by one line each."""
 
+    name = NAME
+
     def __init__(self, folder: Path, size: int, *, delay_s: float = 0.05) -> None:
         self.state = StateDir(folder / "s")
         self.size, self.delay_s = size, delay_s
@@ -82,10 +84,10 @@ class FakeGroup:
         replicas.run(planned, self.state, self.report, upgrade=False)
 
     def group(self) -> replicas.Group:
-        return replicas.Group(self.state, NAME, self.size)
+        return replicas.Group(self.state, self.name, self.size)
 
     def members(self) -> set[int]:
-        return membership.members(self.state.deployment(NAME))
+        return membership.members(self.state.deployment(self.name))
 
     def server(self, number: int) -> ProcessIdentity:
         """Return the engine's process of a replica."""
@@ -137,7 +139,7 @@ class Clients:
             number = 0
             while not self._stop.is_set():
                 text = f"run {self._run} client {client} question {number}"
-                question = {"messages": [{"role": "user", "content": text}], "model": SERVED}
+                question = {"messages": [{"role": "user", "content": text}], "model": plan.served_name}
                 try:
                     status = http.post(
                         f"{plan.base_url}/chat/completions", json=question, headers=self._headers, timeout=60

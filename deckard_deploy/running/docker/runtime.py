@@ -10,8 +10,8 @@ from typing import Any
 from docker.errors import NotFound
 
 from deckard_deploy.errors import EnvironmentUnfitError, IntegrityError, StartFailedError
+from deckard_deploy.planning.gateway import REPLICAS_FOLDER, SOCKET
 from deckard_deploy.planning.plan import LaunchPlan
-from deckard_deploy.planning.planner import CONTAINER_PORT
 from deckard_deploy.running.docker import images
 from deckard_deploy.running.docker.client import DockerClient
 from deckard_deploy.running.docker.log import DockerLog
@@ -38,11 +38,6 @@ GATEWAY_LABEL = "deckard.gateway"  # on the gateway, and on an engine behind a g
 # Compose sets these on everything that it creates (compose pkg/api/labels.go).
 _PROJECT_LABEL, _FOLDER_LABEL = "com.docker.compose.project", "com.docker.compose.project.working_dir"
 _SERVICE_LABEL, _GATEWAY_SERVICE = "com.docker.compose.service", "gateway"
-# Field 2 is the local address, field 4 the state: 01 is established (proc(5), include/net/tcp_states.h).
-_COUNT_CONNECTIONS = f"""
-rows = [line.split() for name in ("tcp", "tcp6") for line in open("/proc/net/" + name)]
-print(sum(row[1].endswith(":{CONTAINER_PORT:04X}") and row[3] == "01" for row in rows))
-"""
 _UP_TIMEOUT_S, _DOWN_TIMEOUT_S = 300.0, 300.0
 
 
@@ -156,16 +151,24 @@ class DockerRuntime:
             return MISSING  # removed between two questions
 
     def connections(self) -> int:
-        """Return the number of connections to the engine's port, counted in its container."""
-        seen = self.observe()
-        if seen.state != "running":
-            return 0
+        """Return the number of connections from the front to this replica, accepted or not yet.
+
+        An accepted end belongs to the network of the program that connected (net/unix/af_unix.c, unix_stream_connect),
+        and has the name of the socket: it is in the list that the front's container sees. The end of nginx has none.
+        """
+        front, _, number = self._deployment.name.rpartition("-")
+        socket = f"{REPLICAS_FOLDER}/{number}/{SOCKET}"
+        labels = [f"{DEPLOYMENT_LABEL}={front}", f"{_SERVICE_LABEL}={_GATEWAY_SERVICE}"]
         try:
             with self.client.translating_errors():
-                command = self.client.api.exec_create(seen.instance_id, ["python3", "-c", _COUNT_CONNECTIONS])
-                return int(self.client.api.exec_start(command["Id"]) or 0)
-        except NotFound:
+                fronts = self.client.api.containers(filters={"label": labels})
+                if not fronts:
+                    return 0
+                command = self.client.api.exec_create(fronts[0]["Id"], ["cat", "/proc/net/unix"])
+                listed = self.client.api.exec_start(command["Id"]).decode(errors="replace")
+        except NotFound:  # it has ended since
             return 0
+        return sum(line.endswith(f" {socket}") for line in listed.splitlines())
 
     def reload(self) -> None:
         """Make the gateway read its files again. nginx completes old connections before it ends them."""

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import PurePosixPath
 
 import pytest
 
@@ -10,7 +11,7 @@ from deckard_deploy.catalog.resolution import Resolved, resolve
 from deckard_deploy.catalog.specs import Deployment, Publish
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.planning.plan import ChosenGpus
-from deckard_deploy.planning.planner import build_plan
+from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
 from deckard_deploy.planning.replicas import as_front, replica_choice, shares
 from tests.support.sample_choices import choice
 
@@ -112,6 +113,32 @@ def test_front_is_the_same_before_another_engine() -> None:
     assert as_front(build_plan(before)).hash == as_front(build_plan(after)).hash
     moved = wish(publish=Publish(port=9000))
     assert as_front(build_plan(moved)).hash != as_front(build_plan(before)).hash
+
+
+def test_replica_in_a_container_listens_on_a_socket_that_its_front_sees() -> None:
+    resolved = wish()
+    one, two = (
+        build_plan(replica_choice(resolved, share), DEFAULT_PATHS._replace(sockets=True))
+        for share in shares(resolved)
+    )
+    assert (one.option("uds"), two.option("uds")) == (
+        "/run/deckard/replicas/1/vllm.sock",
+        "/run/deckard/replicas/2/vllm.sock",
+    )
+    assert (one.option("host"), one.entrypoint[-1]) == (None, one.option("uds"))
+    assert one.healthcheck
+    assert str(one.option("uds")) in one.healthcheck.command[-1]
+    (mount,) = [mount for mount in two.mounts if mount.target.startswith("/run")]
+    assert mount.source == "/srv/deckard/deployments/b200/replicas/2"
+    front = as_front(build_plan(wish()), PurePosixPath("/srv/deckard/deployments/b200/replicas"))
+    assert [(each.source, each.target) for each in front.mounts] == [
+        ("/srv/deckard/deployments/b200/replicas", "/run/deckard/replicas")
+    ]
+
+
+def test_other_engine_of_the_machine_keeps_its_address() -> None:
+    resolved = choice("b200")
+    assert build_plan(resolved, DEFAULT_PATHS._replace(sockets=True)).hash == build_plan(resolved).hash
 
 
 def test_role_leaves_hash_of_other_plans_alone() -> None:

@@ -14,7 +14,7 @@ from deckard_deploy.catalog.resolution import resolve
 from deckard_deploy.catalog.specs import Deployment
 from deckard_deploy.operations.patches import with_needed_patches
 from deckard_deploy.planning.plan import CdiGpus, ChosenGpus, LaunchPlan
-from deckard_deploy.planning.planner import build_plan
+from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
 from deckard_deploy.planning.replicas import as_front, replica_choice, shares
 from deckard_deploy.rendering.compose import (
     PIDS_LIMIT,
@@ -23,6 +23,7 @@ from deckard_deploy.rendering.compose import (
     render_compose_group,
     replica_servers,
 )
+from deckard_deploy.rendering.gateway import render_gateway
 from tests.support.sample_choices import choice
 from tests.support.sample_plans import PROFILES, built_in, with_text
 
@@ -222,3 +223,30 @@ def test_eight_replicas_have_own_gpu_cache_and_network_and_one_front() -> None:
 def test_front_asks_services_of_its_compose_file() -> None:
     _, replicas = group(2)
     assert replica_servers(replicas) == ["vllm-1:8000", "vllm-2:8000"]
+
+
+def test_front_in_docker_is_nginx_alone_with_sockets_of_replicas() -> None:
+    resolved = choice("b200", "replicas=2")
+    front = as_front(build_plan(resolved), PurePosixPath("/s/replicas"))
+    model = yaml.safe_load(render_compose(front, launch_id="deckard-launch-1"))
+    assert list(model["services"]) == ["gateway"]
+    service = model["services"]["gateway"]
+    assert service["labels"]["deckard.launch"] == "deckard-launch-1"
+    assert (service["networks"], list(model["networks"])) == (["public"], ["public"])
+    assert "depends_on" not in service
+    (sockets,) = [volume for volume in service["volumes"] if volume["source"] == "/s/replicas"]
+    assert (sockets["target"], sockets["read_only"]) == ("/run/deckard/replicas", True)
+
+
+def test_replica_in_docker_and_its_own_gateway_share_its_socket() -> None:
+    resolved = choice("b200", "replicas=2")
+    plan = build_plan(replica_choice(resolved, shares(resolved)[1]), DEFAULT_PATHS._replace(sockets=True))
+    services = yaml.safe_load(render_compose(plan))["services"]
+    shared = {
+        name: [
+            volume["read_only"] for volume in service["volumes"] if volume["source"].endswith("/replicas/2")
+        ]
+        for name, service in services.items()
+    }
+    assert shared == {"vllm": [False], "gateway": [True]}
+    assert 'set $vllm "unix:/run/deckard/replicas/2/vllm.sock:"' in render_gateway(plan)

@@ -48,9 +48,9 @@ def test_link_leads_to_socket_of_replica(state: StateDir, monkeypatch: pytest.Mo
         group.put_in(front, 2)
         assert group.members(front) == {2}
         monkeypatch.chdir(front.folder)
-        client.connect(group.server(2).removeprefix("unix:"))
+        client.connect(group.server(2, in_container=False).removeprefix("unix:"))
         group.take_out(front, 2)
         assert group.members(front) == set()
         with pytest.raises(FileNotFoundError), socket.socket(socket.AF_UNIX) as late:
-            late.connect(group.server(2).removeprefix("unix:"))
+            late.connect(group.server(2, in_container=False).removeprefix("unix:"))
     group.take_out(front, 2)
