@@ -9,7 +9,7 @@ from deckard_deploy.operations.weights import remove_generated
 from deckard_deploy.running.deploy import DeploymentContext, observe, take_down
 from deckard_deploy.running.layout import StateDir
 from deckard_deploy.running.lock import lock_deployment
-from deckard_deploy.running.process import environment
+from deckard_deploy.running.process import environment, locks
 from deckard_deploy.system.files import remove_folder
 
 
@@ -84,3 +84,5 @@ def _remove_engines(directory: StateDir, report: Reporter) -> None:
         # Without a lock of ours the engine is an image, or an environment of the user's own.
         if library.engine(name).dependency_lock is not None:
             environment.remove(directory.engines / name, say=report.say)
+    for name in locks.QUANTIZERS:
+        environment.remove(directory.engines / name, say=report.say)

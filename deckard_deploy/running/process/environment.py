@@ -68,10 +68,10 @@ def install(engine_env: Path, *, lock: EngineLock, say: Say) -> Installed:
         uv = Uv(uv_binary(), engine_env, lock_descriptor, say)
         route = _select_route(uv, lock)
         say(
-            f"installing the engine into {engine_env}: {route.name}, {route.download_gb:g} GB to download, "
+            f"installing {lock.noun} into {engine_env}: {route.name}, {route.download_gb:g} GB to download, "
             f"{route.disk_gb:g} GB on disk, about {route.seconds} s on a fast line"
         )
-        _refuse_full_disk(engine_env, cache_dir(uv.binary), route)
+        _refuse_full_disk(engine_env, cache_dir(uv.binary), route, lock.noun)
         return _build(uv, lock, route)
 
 
@@ -87,7 +87,7 @@ def require_installable(engine_env: Path, lock: EngineLock) -> None:
     _refuse_foreign(engine_env)
     _refuse_unfit(lock)
     cheapest = min(_routes(lock), key=lambda route: route.disk_gb)
-    _refuse_full_disk(engine_env, cache_dir(uv_binary()), cheapest)
+    _refuse_full_disk(engine_env, cache_dir(uv_binary()), cheapest, lock.noun)
 
 
 def remove(engine_env: Path, *, say: Say) -> None:
@@ -113,10 +113,10 @@ def _build(uv: Uv, lock: EngineLock, route: TorchRoute) -> Installed:
         _write_distribution(site_packages, *lock.distribution)
     for name, text in route.additions.items():
         _append(site_packages / name, text)
-    version = _load_engine(python, lock.check)
+    version = _load_engine(python, lock)
     stamp = _expected_stamp(lock) | {"version": version, "torch": route.name}
     write_atomically(uv.engine_env / STAMP, json.dumps(stamp, indent=2) + "\n", mode=0o644)
-    uv.say(f"the engine loads: version {version}")
+    uv.say(f"{lock.noun} loads: version {version}")
     return Installed(python, version, route.name, reused=False)
 
 
@@ -205,7 +205,7 @@ def _refuse_unfit(lock: EngineLock) -> None:
     newest = ".".join(map(str, lock.newest_python))
     if sys.version_info[:2] > lock.newest_python:
         raise EnvironmentUnfitError(
-            f"the engine has no build for Python {platform.python_version()}",
+            f"{lock.noun} has no build for Python {platform.python_version()}",
             hint=f"install this program with Python {newest} (uv tool install --python {newest} …), "
             f"or in a checkout: rm -r .venv; PYTHON=python{newest} ./deckard",
         )
@@ -213,7 +213,7 @@ def _refuse_unfit(lock: EngineLock) -> None:
         try:
             ctypes.CDLL(library)
         except OSError as error:
-            raise EnvironmentUnfitError(f"the engine needs {library}: {error}", hint=command) from error
+            raise EnvironmentUnfitError(f"{lock.noun} needs {library}: {error}", hint=command) from error
 
 
 def _select_route(uv: Uv, lock: EngineLock) -> TorchRoute:
@@ -234,13 +234,13 @@ def _routes(lock: EngineLock) -> list[TorchRoute]:
     routes = [route for route in lock.routes if route.machine == platform.machine()]
     if not routes:
         raise EnvironmentUnfitError(
-            f"the engine has no build for a {platform.machine()} machine",
+            f"{lock.noun} has no build for a {platform.machine()} machine",
             hint="run it on x86_64 or aarch64, or use the docker runtime",
         )
     return routes
 
 
-def _refuse_full_disk(engine_env: Path, cache: Path, route: TorchRoute) -> None:
+def _refuse_full_disk(engine_env: Path, cache: Path, route: TorchRoute, noun: str) -> None:
     # On one file system, uv links the files of its cache into the environment, so they take space only once.
     folders = {}
     for path in (cache, engine_env):
@@ -251,7 +251,7 @@ def _refuse_full_disk(engine_env: Path, cache: Path, route: TorchRoute) -> None:
         if free_gb < route.disk_gb:
             missing_gb = route.disk_gb - free_gb
             raise EnvironmentUnfitError(
-                f"{folder} has {free_gb:.1f} GB free, the engine takes {route.disk_gb:g} GB",
+                f"{folder} has {free_gb:.1f} GB free, {noun} takes {route.disk_gb:g} GB",
                 hint=f"free {missing_gb:.1f} GB there (what other projects left: uv cache prune)",
             )
 
@@ -275,14 +275,14 @@ def _append(installed: Path, text: str) -> None:
     write_atomically(installed, installed.read_text() + text, mode=0o644)
 
 
-def _load_engine(python: Path, check: str) -> str:
+def _load_engine(python: Path, lock: EngineLock) -> str:
     """Run the lock's check in the new environment, and return the last line that it prints."""
-    done = subprocess.run([python, "-I", "-B", "-c", check], capture_output=True, text=True, check=False)
+    done = subprocess.run([python, "-I", "-B", "-c", lock.check], capture_output=True, text=True, check=False)
     lines = done.stdout.split("\n")[:-1]
     if done.returncode or not lines:
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
         raise EnvironmentUnfitError(
-            f"the engine was installed but does not load (exit code {done.returncode}): {last}",
-            hint=f"see it whole: {python} -c 'import vllm'",
+            f"{lock.noun} was installed but does not load (exit code {done.returncode}): {last}",
+            hint=f"see it whole: {python} -c 'import {lock.module}'",
         )
     return lines[-1]

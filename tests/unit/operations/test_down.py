@@ -41,6 +41,7 @@ def test_purge_removes_nothing_behind_a_link(
     fake.stored(fake.plan())
     root = fake.state.root
     folders = [root / "engines" / ENGINE / "bin", root / "models" / MODEL]
+    folders.append(root / "engines" / "modelopt-0.47.0-cpu" / "bin")
     if shared:
         for name in ("engines", "models"):
             (tmp_path / name).mkdir()
@@ -49,8 +50,9 @@ def test_purge_removes_nothing_behind_a_link(
         folder.mkdir(parents=True)
     lock = root / "engines" / f".{ENGINE}.lock"
     lock.touch()
+    (root / "engines" / ".modelopt-0.47.0-cpu.lock").touch()
     run(Selection(root), report, purge=True)
-    assert [folder.exists() for folder in folders] == [shared, shared]
+    assert [folder.exists() for folder in folders] == [shared, shared, shared]
     assert lock.exists() is shared
     assert not fake.deployment.folder.exists()
     kept = [line for line in report.lines if "other state directories may use it" in line]
