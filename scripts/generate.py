@@ -25,7 +25,7 @@ from deckard_deploy import api
 from deckard_deploy.catalog import library, listing
 from deckard_deploy.catalog.option_schema import Option, OptionSchema, option_schema
 from deckard_deploy.catalog.resolution import resolve
-from deckard_deploy.catalog.specs import Deployment, EngineSpec, HardwareProfile, ModelSpec
+from deckard_deploy.catalog.specs import Deployment, EngineSpec, HardwareProfile, ModelSpec, RecipeSpec
 from deckard_deploy.cli.main import cli
 from deckard_deploy.doctor.judge import RULES
 from deckard_deploy.doctor.rules.engine import advisories
@@ -47,6 +47,7 @@ EDITOR_SCHEMAS: dict[str, type[BaseModel]] = {
     "profile": HardwareProfile,
     "model": ModelSpec,
     "engine": EngineSpec,
+    "recipe": RecipeSpec,
 }
 KINDS_OF_VALUES = {
     "string": "text",

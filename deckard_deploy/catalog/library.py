@@ -6,13 +6,21 @@ from typing import TypeVar
 
 from deckard_deploy.catalog import strict_yaml
 from deckard_deploy.catalog.listing import Kind, names
-from deckard_deploy.catalog.specs import Compatibility, EngineSpec, HardwareProfile, ModelSpec, Spec
+from deckard_deploy.catalog.specs import (
+    Compatibility,
+    EngineSpec,
+    HardwareProfile,
+    ModelSpec,
+    RecipeSpec,
+    Spec,
+)
 from deckard_deploy.catalog.validation import validate
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.resources import catalog_dir
 from deckard_deploy.system.suggestion import closest
 
 _LISTED = 12  # names in an error
+_LISTED_BY = {"recipes": "deckard-deploy quantize --explain"}  # the other kinds have a verb of their name
 SpecT = TypeVar("SpecT", bound=Spec)
 
 
@@ -41,6 +49,12 @@ def compatibility(name: str) -> Compatibility:
 
 
 @cache
+def recipe(name: str) -> RecipeSpec:
+    """Return a built-in recipe of `quantize`. Raises BadInputError for an unknown name."""
+    return _load("recipes", name, RecipeSpec)
+
+
+@cache
 def wedged_below_w(gpu: str) -> float | None:
     """Return the watts below which a busy GPU is wedged; None if nobody measured it. gpu: nvidia-smi's name."""
     for name in names("profiles"):
@@ -58,6 +72,11 @@ def profile_from_file(path: Path) -> HardwareProfile:
 def model_from_file(path: Path) -> ModelSpec:
     """Read a user's own model. Raises BadInputError when the file cannot be read or is not a model."""
     return validate(strict_yaml.parse(read_text(path), source=str(path)), ModelSpec)
+
+
+def recipe_from_file(path: Path) -> RecipeSpec:
+    """Read a user's own recipe. Raises BadInputError when the file cannot be read or is not a recipe."""
+    return validate(strict_yaml.parse(read_text(path), source=str(path)), RecipeSpec)
 
 
 def source(kind: Kind, name: str) -> str:
@@ -88,5 +107,7 @@ def _load(kind: Kind, name: str, spec: type[SpecT]) -> SpecT:
         known_names = f"; known: {', '.join(known)}" if len(known) <= _LISTED else ""
         near = closest(name, known) or known_names
         noun = "compatibility line" if kind == "compat" else kind.removesuffix("s")
-        raise BadInputError(f"no {noun} named {name[:80]!r}{near}", hint=f"deckard-deploy {kind}")
+        raise BadInputError(
+            f"no {noun} named {name[:80]!r}{near}", hint=_LISTED_BY.get(kind, f"deckard-deploy {kind}")
+        )
     return validate(strict_yaml.parse(read_text(path), source=path.name), spec)

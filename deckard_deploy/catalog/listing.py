@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.resources import catalog_dir
 
-Kind: TypeAlias = Literal["profiles", "models", "engines", "compat"]
+Kind: TypeAlias = Literal["profiles", "models", "engines", "compat", "recipes"]
 
 
 @dataclass(frozen=True, kw_only=True)

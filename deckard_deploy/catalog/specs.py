@@ -7,7 +7,7 @@ editors from them. Option names below `serve` are vLLM's own, without the dashes
 from ipaddress import ip_address
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from deckard_deploy.catalog.pattern import MatchesText
 from deckard_deploy.system.versions import version_numbers
@@ -425,6 +425,74 @@ class Deployment(Spec):
         default=(),
         description="settings that may disable a protection, such as `container.network`",
     )
+
+
+QuantizerPattern: TypeAlias = Annotated[
+    str, MatchesText(r"[A-Za-z0-9_.*\[\]-]{1,200}", "a pattern of module names, such as *vision_tower*")
+]
+
+
+class RecipeSpec(Spec):
+    """How `quantize` makes a checkpoint: the algorithm of ModelOpt and its choices."""
+
+    name: Name
+    description: str
+    method: Literal["max", "awq_lite", "awq_full", "svdquant"] = Field(
+        description="how scales are found; max: the largest value of each block, with no search. The others need a GPU"
+    )
+    alpha_step: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="awq_lite, awq_full: step of the exponent (0 to 1) by which an input channel's size scales it",
+    )
+    min_clip_ratio: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="awq_full: the smallest share of a tensor's maximum that is tried as its maximum",
+    )
+    shrink_step: float | None = Field(
+        default=None, gt=0, le=1, description="awq_full: step from that share up to 1"
+    )
+    lowrank: int | None = Field(
+        default=None, ge=1, le=1024, description="svdquant: rank of the part of a weight that stays in BF16"
+    )
+    block_size: Literal[16] = Field(description="weights that share a scale; NVFP4 has 16")
+    exclude: tuple[QuantizerPattern, ...] = Field(
+        description="modules that keep BF16, by patterns of their names; embeddings and norms always do"
+    )
+    kv_cache: Literal["none"] = Field(
+        description="none: no scales of the KV cache, so that the engine's --kv-cache-dtype decides"
+    )
+    samples: int = Field(ge=1, le=1_000_000, description="texts of the calibration data that are used")
+    sequence_length: int = Field(
+        ge=8, le=131072, description="tokens of a text that are used; the rest is cut off"
+    )
+    seed: int = Field(ge=0, le=2**31, description="chooses the texts where there are more than `samples`")
+
+    @property
+    def needs_cuda(self) -> bool:
+        """True if ModelOpt runs the recipe on a GPU alone (0.47.0 torch/quantization/tensor_quant.py:172)."""
+        return self.method != "max"
+
+    @model_validator(mode="after")
+    def _require_only_its_settings(self) -> "RecipeSpec":
+        for setting, methods in _SETTINGS_OF_METHODS.items():
+            given = getattr(self, setting) is not None
+            if given and self.method not in methods:
+                raise ValueError(f"{setting} is a setting of {' and '.join(methods)}, not of {self.method}")
+            if not given and self.method in methods:
+                raise ValueError(f"{self.method} needs {setting}")
+        return self
+
+
+_SETTINGS_OF_METHODS = {
+    "alpha_step": ("awq_lite", "awq_full"),
+    "min_clip_ratio": ("awq_full",),
+    "shrink_step": ("awq_full",),
+    "lowrank": ("svdquant",),
+}
 
 
 class Compatibility(Spec):

@@ -53,6 +53,7 @@ VERBS = {
     "verify": "Check the hashes of a deployment's weights.",
     "inspect": "Show the contents and the faults of a checkpoint.",
     "repair": "Write a repaired copy of a checkpoint into a new folder.",
+    "quantize": "Quantize a Gemma 4 in BF16 to NVFP4.",
     "patches": "List, check and build the vLLM patches.",
     "sbom": "List the components of a deployment as a CycloneDX document.",
     "diagnose": "Find the cause of a failure in a log of vLLM or docker.",
@@ -65,7 +66,7 @@ SECTIONS = {
     "Run": "up down start switch status logs wait watch service rollback chat connect adopt",
     "Measure and monitor": "top bench compare tune monitor",
     "Plan and write files": "plan render profiles models engines qualify lock sbom",
-    "Weights and patches": "pull verify inspect repair patches",
+    "Weights and patches": "pull verify inspect repair quantize patches",
     "This machine": "doctor diagnose support keys completion",
 }
 # What other tools call these verbs.

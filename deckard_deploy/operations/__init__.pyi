@@ -46,6 +46,7 @@ from deckard_deploy.operations import patches as patches
 from deckard_deploy.operations import plan as plan
 from deckard_deploy.operations import pull as pull
 from deckard_deploy.operations import qualify as qualify
+from deckard_deploy.operations import quantize as quantize
 from deckard_deploy.operations import readiness as readiness
 from deckard_deploy.operations import release as release
 from deckard_deploy.operations import render as render

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from deckard_deploy.catalog.specs import EngineSpec, HardwareProfile, ModelSpec
+from deckard_deploy.catalog.specs import EngineSpec, HardwareProfile, ModelSpec, RecipeSpec
 from deckard_deploy.doctor.findings import Finding
 from deckard_deploy.doctor.fitting import Fit
 from deckard_deploy.measuring.records import BenchRecord
@@ -282,6 +282,58 @@ class RepairedTensorJson(Part):
     zero: int
 
 
+class QuantizedSourceJson(Part):
+    """The quantized checkpoint. repo, commit: of a pulled one."""
+
+    name: str
+    repo: str | None
+    commit: str | None
+    config_sha256: str
+
+
+class CalibrationJson(Part):
+    """The calibration data. texts: those that were used, of all in the file. tokens: after the cut to length."""
+
+    name: str
+    sha256: str
+    texts: int
+    of: int
+    tokens: int
+    for_rehearsals_only: bool
+
+
+class QuantizedBytesJson(Part):
+    """The bytes of the tensors."""
+
+    before: int
+    after: int
+
+
+class NanScalesJson(Part):
+    """NaN block scales of the export, which are repaired: to 448, or to 0."""
+
+    found: int
+    set_to_zero: int
+
+
+class QuantizeJson(Part):
+    """A quantization; quantization-report.json has the same. seconds: by phase. peak_gpu_bytes: None on a CPU.
+
+    relative_error_of_weights: of each linear, |W' - W| / |W| in the Frobenius norm, from the written files.
+    """
+
+    source: QuantizedSourceJson
+    recipe: RecipeSpec
+    calibration: CalibrationJson
+    versions: dict[str, str]
+    device: str
+    peak_gpu_bytes: int | None
+    seconds: dict[str, float]
+    bytes: QuantizedBytesJson
+    nan_scales: NanScalesJson
+    relative_error_of_weights: dict[str, float]
+
+
 class RepairJson(Part):
     """A repaired copy. written: None with --dry-run, and if there is nothing to repair. left: folders, not copied."""
 
@@ -466,6 +518,7 @@ FORMATS = (
     Format("inspect", 1, InspectJson),
     Format("verify", 1, VerifyJson),
     Format("repair", 1, RepairJson),
+    Format("quantize", 1, QuantizeJson),
     Format("lock", 1, LockJson),
     Format("keys list", 1, list[KeyJson]),
     Format("keys usage", 1, list[KeyUsage]),

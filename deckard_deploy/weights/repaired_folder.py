@@ -43,7 +43,7 @@ class RepairedFolder(NamedTuple):
 def require_new(target: Path) -> None:
     """Raise BadInputError if the folder is there, or if there is no folder to create it in."""
     if target.exists() or target.is_symlink():
-        raise BadInputError(f"{target} is there already, and a repair writes a new folder", hint="-o NEW")
+        raise BadInputError(f"{target} is there already, and only a new folder is written", hint="-o NEW")
     if not target.parent.is_dir():
         raise BadInputError(f"{target.parent} is not a folder", hint=f"mkdir -p {target.parent}")
 

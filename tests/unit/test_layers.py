@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "deckard_deploy"
-STAGES = ("rendering", "patching", "weights", "rehearsal", "running", "startup", "measuring", "doctor")
+STAGES = (
+    "rendering",
+    "patching",
+    "weights",
+    "rehearsal",
+    "quantizing",
+    "running",
+    "startup",
+    "measuring",
+    "doctor",
+)
 LEVEL = {
     "errors": 0,
     "resources": 0,

@@ -17,6 +17,7 @@ UNTESTED = {
     "doctor/rules/gpu": RULES,
     "doctor/rules/memory": RULES,
     "patching/image_files": "tests/e2e/test_patch_image.py reads real images",
+    "quantizing/inside_modelopt": "tests/campaigns/quantize.py runs the real ModelOpt with it",
     "running/runtime": PROTOCOL,
     "startup/observation": PROTOCOL,
     "system/unknown": "a text",

@@ -9,6 +9,7 @@ from deckard_deploy.cli.screens import live as live
 from deckard_deploy.cli.screens import memory as memory
 from deckard_deploy.cli.screens import patches as patches
 from deckard_deploy.cli.screens import plan as plan
+from deckard_deploy.cli.screens import quantize as quantize
 from deckard_deploy.cli.screens import replicas as replicas
 from deckard_deploy.cli.screens import shared as shared
 from deckard_deploy.cli.screens import speed as speed

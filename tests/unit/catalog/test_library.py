@@ -23,8 +23,9 @@ LOAD = {
     "models": library.model,
     "engines": library.engine,
     "compat": library.compatibility,
+    "recipes": library.recipe,
 }
-KINDS: tuple[Kind, ...] = ("profiles", "models", "engines", "compat")
+KINDS: tuple[Kind, ...] = ("profiles", "models", "engines", "compat", "recipes")
 FILES = [(kind, entry) for kind in KINDS for entry in listing.entries(kind)]
 
 

@@ -7,7 +7,7 @@ from deckard_deploy.catalog import listing
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.resources import catalog_dir
 
-KINDS: tuple[listing.Kind, ...] = ("profiles", "models", "engines", "compat")
+KINDS: tuple[listing.Kind, ...] = ("profiles", "models", "engines", "compat", "recipes")
 
 
 @pytest.mark.parametrize("kind", KINDS)
