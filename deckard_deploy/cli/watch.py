@@ -26,9 +26,12 @@ def watch(selection: Selection, interval: float, deadline: float) -> None:
     hour are the most, and then this ends with exit code 6. `status` lists them. Ends when `down` stops the
     deployment.
 
+    Of replicas each is asked. One that does not answer gets no requests until it does; the others go on, also when
+    one is given up.
+
     \b
     Example:
       deckard-deploy watch --name spark --interval 60
     """
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the terminal that it was started from may go
-    operations.watch.run(selection, TERMINAL, interval_s=interval, deadline_s=deadline)
+    operations.group_watch.run(selection, TERMINAL, interval_s=interval, deadline_s=deadline)

@@ -24,6 +24,7 @@ from deckard_deploy.operations import down as down
 from deckard_deploy.operations import drafter as drafter
 from deckard_deploy.operations import engine as engine
 from deckard_deploy.operations import gateway as gateway
+from deckard_deploy.operations import group_watch as group_watch
 from deckard_deploy.operations import host as host
 from deckard_deploy.operations import host_guard as host_guard
 from deckard_deploy.operations import inspect as inspect

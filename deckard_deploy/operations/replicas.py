@@ -65,6 +65,11 @@ class Group(NamedTuple):
         return self.directory.deployment(self.name)
 
     @property
+    def ref(self) -> DeploymentRef:
+        """The deployment of the front."""
+        return DeploymentRef(self.directory, self.name)
+
+    @property
     def numbers(self) -> range:
         """The numbers of the replicas."""
         return range(1, self.size + 1)
@@ -399,10 +404,10 @@ def start(selection: Selection, report: Reporter, *, dry_run: bool = False) -> s
         for number in group.numbers:
             start_verb.run(group.selection(number), report)
             membership.put_in(group.front, number)
-        return _current_front(group, report).base_url
+        return start_front(group, report).base_url
 
 
-def _current_front(group: Group, report: Reporter) -> LaunchPlan:
+def start_front(group: Group, report: Reporter) -> LaunchPlan:
     """Ensure that the current front runs, with the list of the current replicas. Return its plan."""
     current = Releases(group.front).current()
     engine = Releases(group.directory.deployment(group.replica(1).name)).current()
@@ -430,4 +435,4 @@ def rollback(selection: Selection, report: Reporter, *, dry_run: bool = False) -
 
     with lock_deployment(group.front, verb="rollback"):
         roll(group, report, change)
-        return _current_front(group, report).base_url
+        return start_front(group, report).base_url

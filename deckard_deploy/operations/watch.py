@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from deckard_deploy.errors import BadInputError, NetworkError
 from deckard_deploy.measuring.metrics import metrics_url, scrape
@@ -24,7 +24,7 @@ from deckard_deploy.running.deploy import DeploymentContext
 from deckard_deploy.running.docker.daemon import DaemonConnection
 from deckard_deploy.running.layout import StateDir
 from deckard_deploy.running.releases import Release
-from deckard_deploy.running.watch import Canary, Cure, Watch, exclusive_watch
+from deckard_deploy.running.watch import Canary, Cure, Health, Watch, exclusive_watch
 from deckard_deploy.startup.background_call import BackgroundCall
 from deckard_deploy.startup.readiness import Outcome, Readiness
 
@@ -38,6 +38,23 @@ def run(selection: Selection, report: Reporter, *, interval_s: float, deadline_s
     deadline_s: for an answer. Raises DeploymentBusyError (watched already), StartFailedError (given up).
     """
     deployment = select_engine(selection)
+    for _ in rounds(deployment, report, interval_s=interval_s, deadline_s=deadline_s):
+        pass
+    report.say(f"stopped  {deployment.name}: nothing is left to watch")
+
+
+def rounds(
+    deployment: DeploymentRef,
+    report: Reporter,
+    *,
+    interval_s: float,
+    deadline_s: float,
+    on_health: Callable[[Health], None] = lambda _: None,
+) -> Iterator[None]:
+    """Watch one engine, and yield after each round until nothing is left to watch. Raises as `run`.
+
+    on_health: as in running.watch.Watch.
+    """
     directory, name = deployment
     with exclusive_watch(directory.deployment(name)):
         daemon = DaemonConnection()
@@ -47,6 +64,7 @@ def run(selection: Selection, report: Reporter, *, interval_s: float, deadline_s
             canary=canary,
             say=report.say,
             daemon_ended=lambda context: daemon.has_ended(lambda: _endpoint(context)),
+            on_health=on_health,
         )
         started = False
         goes_on = True
@@ -61,9 +79,9 @@ def run(selection: Selection, report: Reporter, *, interval_s: float, deadline_s
             if time.monotonic() - asked > DAMAGE_INTERVAL_S:
                 asked = time.monotonic()
                 report_damage_of(deployment, report)
+            yield
             if goes_on:
                 _rest(interval_s, canary)
-    report.say(f"stopped  {name}: nothing is left to watch")
 
 
 def _rest(interval_s: float, canary: "CompletionCanary") -> None:

@@ -44,6 +44,7 @@ PATIENCE, REMEMBERED = 3, 6  # failed canaries among the last six before a runni
 MAX_RESTARTS, WINDOW_S = 2, 3600.0
 MAX_RECORDED = 20  # restarts in the record
 WatchState: TypeAlias = Literal["starting", "healthy", "degraded", "given up"]
+Health: TypeAlias = Literal["answers", "silent"]
 Cure: TypeAlias = Literal["restart", "follow", "gateway", "stop", "none"]
 DRAIN_S = 5.0  # for requests in flight, when the engine has to be stopped before the machine freezes
 
@@ -134,7 +135,8 @@ class Watch:
     """The watch over the current release.
 
     canary: asks the server. say: receives a line of progress. daemon_ended: returns True if the docker daemon has
-    ended since the last call.
+    ended since the last call. on_health: is called when the engine has answered, and when it has not, before it is
+    restarted.
     """
 
     def __init__(
@@ -144,11 +146,13 @@ class Watch:
         canary: Callable[[Release], Canary],
         say: Callable[[str], None],
         daemon_ended: Callable[[DeploymentContext], bool] = lambda _: False,
+        on_health: Callable[[Health], None] = lambda _: None,
     ) -> None:
         self._deployment = deployment
         self._canary = canary
         self._say = say
         self._daemon_ended = daemon_ended
+        self._on_health = on_health
         self._interrupted = False  # the docker daemon has ended, and the deployment was not healthy since
         self._failures: deque[bool] = deque(maxlen=REMEMBERED)
         before = read(deployment)
@@ -176,6 +180,7 @@ class Watch:
             except DeployError as error:
                 self._start_failed(release, error)
                 return True
+            self._on_health("answers")
         self._set_state("healthy")
         return True
 
@@ -202,8 +207,7 @@ class Watch:
         launch = release.recorded_launch()
         problem = None
         if launch.state not in ("stopped", "starting"):
-            problem = self._problem(site, release, launch)
-            self._failures.append(problem is not None and problem.cure == "restart")
+            problem = self._noted(self._problem(site, release, launch))
             if problem is None:
                 self._interrupted = False
                 self._set_state("healthy")
@@ -215,6 +219,15 @@ class Watch:
             if site.releases.current() != release or release.recorded_launch() != launch:
                 return True  # another verb has changed the deployment since the check
             return self._act(site, release, launch, problem)
+
+    def _noted(self, problem: Problem | None) -> Problem | None:
+        """Count the result of one check, and report whether the engine answers."""
+        self._failures.append(problem is not None and problem.cure == "restart")
+        if problem is None:
+            self._on_health("answers")
+        elif problem.cure in ("restart", "follow", "stop"):
+            self._on_health("silent")
+        return problem
 
     def _act(
         self, site: DeploymentContext, release: ReleaseFolder, launch: Launch, problem: Problem | None
@@ -288,6 +301,7 @@ class Watch:
         self._interrupted = False
         self._set_outcome("ready", counted=counted)
         self._set_state("healthy")
+        self._on_health("answers")
 
     def _restart_gateway(self, site: DeploymentContext, release: ReleaseFolder, reason: str) -> None:
         """Start the gateway again. The engine behind it is left alone, whatever becomes of the gateway."""

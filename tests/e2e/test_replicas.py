@@ -2,14 +2,19 @@
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import requests
 
-from deckard_deploy.errors import BadInputError, DeployError, StartFailedError
-from deckard_deploy.operations import down, logs, replicas, status
+from deckard_deploy.errors import BadInputError, DeployError, DeploymentBusyError, StartFailedError
+from deckard_deploy.operations import down, group_watch, logs, replicas, status
 from deckard_deploy.operations.options import Choice, Selection
+from deckard_deploy.running import watch as watch_record
+from deckard_deploy.running.process.supervision import kill_tagged, server_tag, supervisor_tag
 from deckard_deploy.startup.readiness import Outcome
 from tests.support.fake_group import NAME, Clients, FakeGroup
 from tests.support.waiting import eventually
@@ -137,6 +142,78 @@ def test_killed_engine_costs_its_own_requests_alone(running: FakeGroup) -> None:
     assert len(clients.failed()) <= CLIENTS
     assert max(running.heard()[text] for text in clients.answers) == 1
     assert eventually(lambda: replicas.answers(running.group(), 1).outcome is Outcome.READY)
+
+
+@contextmanager
+def watched(group: FakeGroup) -> Iterator[None]:
+    """The watch over the group, which ends with the group."""
+    watch = threading.Thread(
+        target=group_watch.run,
+        args=(Selection(group.state.root, NAME), group.report),
+        kwargs={"interval_s": 0.5, "deadline_s": 3.0},
+        daemon=True,
+    )
+    watch.start()
+    try:
+        yield
+    finally:
+        assert eventually(lambda: stopped(group))
+        watch.join()
+
+
+def stopped(group: FakeGroup) -> bool:
+    """Stop the group. Return False while the watch changes it."""
+    try:
+        replicas.down(Selection(group.state.root), group.report)
+    except DeploymentBusyError:
+        return False
+    return True
+
+
+def test_watch_takes_a_silent_replica_out_until_it_answers(running: FakeGroup) -> None:
+    frozen = running.server(1)
+    with watched(running), Clients(running, CLIENTS) as clients:
+        asked(clients, CLIENTS)
+        os.kill(frozen.pid, signal.SIGSTOP)
+        assert eventually(lambda: 1 not in running.members())
+        asked(clients, 4 * CLIENTS)
+        os.kill(frozen.pid, signal.SIGCONT)
+        assert eventually(lambda: running.members() == {1, 2, 3})
+        asked(clients, CLIENTS)
+    assert max(running.heard()[text] for text in clients.answers) == 1
+    # It may have been restarted before it answered: that costs the requests that it had.
+    assert len(clients.failed()) <= CLIENTS
+
+
+def kill(folder: Path) -> None:
+    """Kill all processes of a deployment."""
+    kill_tagged(supervisor_tag(folder))
+    kill_tagged(server_tag(folder))
+
+
+def _kill_one(running: FakeGroup, clients: Clients) -> None:
+    """Kill the second replica under load, and wait until it gets requests again."""
+    asked(clients, CLIENTS)
+    kill(running.state.deployment("box-2").folder)
+    assert eventually(lambda: 2 not in running.members())
+    assert eventually(lambda: running.members() == {1, 2, 3})
+    asked(clients, CLIENTS)
+
+
+def test_watch_starts_a_killed_front_and_a_killed_replica(running: FakeGroup) -> None:
+    killed = running.server(2)
+    with watched(running):
+        kill(running.state.deployment(NAME).folder)
+        with Clients(running, 1) as client:
+            assert eventually(lambda: 200 in client.answers.values())
+        with Clients(running, CLIENTS) as clients:
+            _kill_one(running, clients)
+            assert running.server(2) != killed
+    assert len(clients.failed()) <= CLIENTS
+    assert max(running.heard()[text] for text in clients.answers) == 1
+    record = watch_record.read(running.state.deployment("box-2"))
+    assert record
+    assert [each.outcome for each in record.restarts] == ["ready"]
 
 
 def test_fewer_and_more_replicas(running: FakeGroup) -> None:
