@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import pytest
 import requests
 from PIL import Image
 
+from deckard_deploy.catalog.option_schema import option_schema
+from deckard_deploy.catalog.safety import safe_serve
 from deckard_deploy.patching import request_filter
 from deckard_deploy.rehearsal import gemma4
 from tests.e2e.structured_requests import MODEL, QUESTION, engine
@@ -19,6 +22,9 @@ pytestmark = pytest.mark.vllm
 # GHSA-4xqp-c3mv-qff7 is of the same field. MinTokensLogitsProcessor writes at each stop token's id, and nothing
 # compares the id with the vocabulary (vllm/v1/sample/logits_processor/builtin.py of 0.19.1).
 ENDS_ENGINE: dict[str, Any] = {"min_tokens": 1, "stop_token_ids": [10**6]}
+# CVE-2026-105757: xgrammar, which the first grammar has chosen for all, does not read this one, and guidance does.
+OF_XGRAMMAR: dict[str, Any] = {"structured_outputs": {"regex": "[ab]{2}"}}
+ENDS_ENGINE_TOO: dict[str, Any] = {"structured_outputs": {"regex": "(?i)ab"}}
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +38,9 @@ def filtered(
 ) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("filter")
     request_filter.build(folder / request_filter.FILE)
-    with engine(engine_python, checkpoint, folder, "--middleware", f"{request_filter.MODULE}.Filter") as url:
+    settings = json.dumps(safe_serve(option_schema("vllm-0.19.1"))["structured-outputs-config"])
+    options = ("--middleware", f"{request_filter.MODULE}.Filter", "--structured-outputs-config", settings)
+    with engine(engine_python, checkpoint, folder, *options) as url:
         yield url
 
 
@@ -68,6 +76,13 @@ def test_bare_engine_shows_its_faults(engine_python: Path, checkpoint: Path):
         eventually(lambda: not answers(url))
 
 
+def test_grammar_of_another_backend_ends_bare_engine(engine_python: Path, checkpoint: Path):
+    with engine(engine_python, checkpoint, None) as url:
+        assert ask(url, **OF_XGRAMMAR).status_code == 200
+        assert ask(url, **ENDS_ENGINE_TOO).status_code == 500
+        eventually(lambda: not answers(url))
+
+
 def answers(url: str) -> bool:
     """Return True if the engine answers a chat."""
     try:
@@ -85,6 +100,15 @@ def test_filtered_engine_refuses_and_goes_on(filtered: str):
     ):
         refused = ask(filtered, **body)
         assert (refused.status_code, refused.json()["error"]["code"]) == (400, "unsafe_field")
+    assert ask(filtered, **OF_XGRAMMAR).status_code == 200
+    refused = ask(filtered, **ENDS_ENGINE_TOO)
+    assert refused.status_code == 400, refused.text
+    # xgrammar reads no `multipleOf`, and without a backend of its own the release leaves it out in silence.
+    form = {
+        "type": "json_schema",
+        "json_schema": {"name": "a", "schema": {"type": "integer", "multipleOf": 3}},
+    }
+    assert ask(filtered, response_format=form).status_code == 400
     whole = ask(filtered).json()["choices"][0]["message"]["content"]
     streamed = ask(filtered, stream=True)
     assert whole
