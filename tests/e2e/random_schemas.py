@@ -139,11 +139,14 @@ def _ask(url: str, schema: Schema, thinking: bool, stream: bool) -> Result:  # n
 
 
 def _verdict(text: str, finish: str, schema: Schema) -> str:
-    """Return `valid`, `prefix` (cut off in a document) or `wrong`."""
-    try:
-        if finish == "length":
+    """Return `valid`, `prefix` (cut off in a document), `no prefix` (cut off in something else) or `wrong`."""
+    if finish == "length":
+        try:
             pydantic_core.from_json(text, allow_partial=True)
-            return "prefix"
+        except ValueError:
+            return "no prefix"
+        return "prefix"
+    try:
         jsonschema.validate(json.loads(text), schema)
     except (ValueError, jsonschema.ValidationError):
         return "wrong"

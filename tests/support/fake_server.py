@@ -65,12 +65,14 @@ class Models(BaseHTTPRequestHandler):
         self.send({"choices": [{"message": {"content": "ready"}, "finish_reason": "stop"}]})
 
     def stream(self, question: dict[str, object]) -> None:
-        """Answer with the messages that were sent, as JSON in two pieces."""
+        """Answer with the messages that were sent, as JSON in two pieces; the second waits for the file FAKE_HOLD."""
         text = json.dumps(question["messages"])
         finish = "length" if question["max_tokens"] == 1 else "stop"
         self.send_response(200)
         self.end_headers()
         for piece, end in ((text[:5], None), (text[5:], finish)):
+            while end and "FAKE_HOLD" in os.environ and not Path(os.environ["FAKE_HOLD"]).exists():
+                time.sleep(0.02)
             event = {"choices": [{"delta": {"content": piece}, "finish_reason": end}]}
             self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
         self.wfile.write(b"data: [DONE]\n\n")
