@@ -1,6 +1,8 @@
 """Raw requests without a valid key that must not get an answer: Host headers, spellings of paths, framing, keys."""
 
+import contextlib
 import socket
+import ssl
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -178,10 +180,15 @@ def attacks() -> list[Attack]:
     return [*found, *framing()]
 
 
-def answers(address: tuple[str, int], data: bytes, *, patience_s: float = 2.0) -> bytes:
+def answers(
+    address: tuple[str, int], data: bytes, *, patience_s: float = 2.0, tls: ssl.SSLContext | None = None
+) -> bytes:
     """Everything that comes back until the end, or until nothing has come for `patience_s`."""
     received = b""
-    with socket.create_connection(address, timeout=10) as connection:
+    with contextlib.ExitStack() as stack:
+        connection = stack.enter_context(socket.create_connection(address, timeout=10))
+        if tls:
+            connection = stack.enter_context(tls.wrap_socket(connection, server_hostname="localhost"))
         connection.settimeout(patience_s)
         try:
             connection.sendall(data)
@@ -192,14 +199,25 @@ def answers(address: tuple[str, int], data: bytes, *, patience_s: float = 2.0) -
     return received
 
 
-def got_through(address: tuple[str, int], tried: list[Attack], *, patience_s: float = 0.7) -> list[str]:
-    """The attacks that were answered with what only a key may have: figures, a list of models, or a completion."""
-    marks = (b'"object":"list"', b'"object": "list"', b'"object":"chat.completion"', b'"object":"text_completion"',
-             b'"object":"response"', b'"input_tokens"',
-             b'"object": "model"', b"vllm:", b'"version":', b'"tokens":', b"server_load", b"openapi")  # fmt: skip
+# What only a key may have: figures, a list of models, or a completion.
+ANSWERS = (b'"object":"list"', b'"object": "list"', b'"object":"chat.completion"', b'"object":"text_completion"',
+           b'"object":"response"', b'"input_tokens"',
+           b'"object": "model"', b"vllm:", b'"version":', b'"tokens":', b"server_load", b"openapi")  # fmt: skip
+
+
+def got_through(
+    address: tuple[str, int],
+    tried: list[Attack],
+    *,
+    patience_s: float = 0.7,
+    marks: tuple[bytes, ...] = ANSWERS,
+    tls: ssl.SSLContext | None = None,
+) -> list[str]:
+    """The attacks that were answered with one of the marks."""
 
     def one(attack: Attack) -> str | None:
-        return attack.name if _has(answers(address, attack.data, patience_s=patience_s), marks) else None
+        said = answers(address, attack.data, patience_s=patience_s, tls=tls)
+        return attack.name if _has(said, marks) else None
 
     with ThreadPoolExecutor(8) as pool:
         return [name for name in pool.map(one, tried) if name]

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import ssl
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from deckard_deploy.running.gateway import files
 from deckard_deploy.running.gateway.keys import Keys
 from deckard_deploy.running.layout import StateDir
 from deckard_deploy.system.http import EndpointCredentials, session
+from tests.e2e.gateway_attacks import Attack, attacks, got_through, request
 from tests.support.docker_deployment import IMAGE, DockerDeployment, make_image
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
@@ -160,6 +162,16 @@ def test_keys_change_without_restart(running: Running) -> None:
     eventually(lambda: answers(lambda: running.get("/models", key).status_code == 401))
     eventually(lambda: not has_stale_keys(running.plan, directory))
     assert running.runtime.observe().instance_id == instance
+
+
+def test_no_attack_reaches_engine(running: Running) -> None:
+    """By the pages of the small server; nginx's own have no capital letters. The control is the tool's own key."""
+    address, of_engine = ("127.0.0.1", running.plan.port), (b"<H1>",)
+    tls = ssl.create_default_context(cafile=running.folder / files.CERTIFICATE)
+    assert len(attacks()) >= 300
+    assert got_through(address, attacks(), marks=of_engine, tls=tls) == []
+    keyed = Attack("keyed", request("GET", "/v1/models", more=f"x-api-key: {running.keys.own()}"))
+    assert got_through(address, [keyed], marks=of_engine, tls=tls) == ["keyed"]
 
 
 def test_only_gateway_user_reads_keys(running: Running) -> None:
