@@ -20,6 +20,7 @@ from deckard_deploy.catalog.specs import (
     EngineSpec,
     Environment,
     HardwareProfile,
+    LmHead,
     ModelSpec,
     Publish,
     Replicas,
@@ -58,6 +59,7 @@ class Resolved:
     notes: tuple[str, ...] = ()
     gateway: Literal["nginx", "off"] | None = None
     gpu_driver: Literal["nvidia", "cdi"] | None = None
+    lm_head: LmHead | None = None
     replicas: Replicas | None = None
     role: Literal["engine", "replica"] = "engine"  # planning/replicas.py
     port_is_set: bool = True  # by the user; otherwise another one may be chosen next to other deployments
@@ -113,6 +115,9 @@ def resolve(
     _check_ranks(serve, model, drafter)
     _check_gpus(serve, profile)
     _check_replicas(deployment, profile, engine, serve)
+    _check_lm_head(
+        deployment.lm_head, Parts(profile, model, drafter, engine, serve, environment), compatibility
+    )
     notes = _check_environment(schema, environment, engine, profile, users=deployment.environment)
     if not compatibility:
         notes += refuse_known_faults(Parts(profile, model, drafter, engine, serve, environment))
@@ -137,6 +142,7 @@ def resolve(
         notes=notes,
         gateway=deployment.gateway,
         gpu_driver=deployment.gpu_driver,
+        lm_head=deployment.lm_head,
         replicas=deployment.replicas,
         port_is_set=compatibility is not None or "port" in deployment.publish.model_fields_set,
     )
@@ -454,6 +460,51 @@ def _check_environment(
             notes.append(note)
     requested = {name: value for name, value in checked.items() if name in users}
     return (*notes, *variables.costs_of(requested, in_container=in_container))
+
+
+# They read the target's lm_head; MTP has its own (0.33.0, models/gemma4_mtp.py:449), and ngram no model.
+_SHARES_LM_HEAD = ("dflash", "eagle3")
+
+
+def _check_lm_head(lm_head: LmHead | None, parts: Parts, compatibility: Compatibility | None) -> None:
+    """Raise BadInputError where lm_head cannot be quantized at load."""
+    if lm_head is None:
+        return
+    reason = _lm_head_refusal(parts, compatibility)
+    if reason:
+        raise BadInputError(f"lm_head {lm_head}: {reason}", hint="leave lm_head out")
+
+
+def _lm_head_refusal(parts: Parts, compatibility: Compatibility | None) -> str:
+    """Return why lm_head cannot be quantized; "" if it can."""
+    model, engine, drafter, serve = parts.model, parts.engine, parts.drafter, parts.serve
+    method = drafter.speculative.method if drafter and drafter.speculative else ""
+    reasons = (
+        (compatibility is not None, "a line of --compat is without this project's plugin"),
+        (engine.plugin is None, f"{engine.name} has no plugin; these have: {', '.join(_with_plugin())}"),
+        (
+            task_of(serve.get("runner"), serve.get("convert")) != "generate",
+            "an engine of vectors does not use it",
+        ),
+        (
+            model.architecture.vocabulary_size == 0,
+            f"its size in {model.name} is not known, so its memory cannot be planned",
+        ),
+        (bool(serve.get("enable-lora")), "--enable-lora may change it, which was not tried"),
+        (
+            serve.get("pipeline-parallel-size", 1) != 1,
+            "with --pipeline-parallel-size only the last rank has it, which was not tried",
+        ),
+        (
+            method in _SHARES_LM_HEAD,
+            f"the drafter by {method} reads the target's, which was not tried quantized",
+        ),
+    )
+    return next((reason for refused, reason in reasons if refused), "")
+
+
+def _with_plugin() -> list[str]:
+    return [name for name in names("engines") if library.engine(name).plugin]
 
 
 def _check_safety(disabled: tuple[safety.Protection, ...], serve: Serve, deployment: Deployment) -> None:

@@ -235,6 +235,10 @@ Quantization: TypeAlias = Literal[
 ]
 
 
+# To what lm_head is quantized at load; both forms are of this project's plugin (plugins/lm-head).
+LmHead: TypeAlias = Literal["fp8", "nvfp4"]
+
+
 class Architecture(Spec):
     """The numbers of a Gemma 4 text tower that planning needs; counts, not bytes."""
 
@@ -385,6 +389,10 @@ class Deployment(Spec):
     )
     drafter_tokens: int | None = Field(
         default=None, ge=1, le=16, description="drafted tokens a step; default: the drafter's own number"
+    )
+    lm_head: LmHead | None = Field(
+        default=None,
+        description="quantize lm_head at load: faster, more memory, other text; default: as in the checkpoint",
     )
     engine: Name | None = Field(default=None, description="release of vLLM; default: the profile's engine")
     replicas: Replicas | None = Field(

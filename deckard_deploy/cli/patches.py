@@ -213,15 +213,16 @@ def build(  # noqa: PLR0913  one parameter per option
 
 @patches.command()
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for the wheel.")
+@click.option("--lm-head", type=click.Choice(["fp8", "nvfp4"]), help="Quantize lm_head too, at load.")
 @json_option
-def wheel(output: Path, *, as_json: bool) -> None:
+def wheel(output: Path, lm_head: str | None, *, as_json: bool) -> None:
     """Write the plugin for vLLM 0.32 and 0.33, the same bytes on every machine.
 
     \b
     Example:
       deckard-deploy patches wheel -o plugins
     """
-    _print_file(operations.patch_check.build_wheel(output), as_json=as_json)
+    _print_file(operations.patch_check.build_wheel(output, lm_head), as_json=as_json)
 
 
 @patches.command(name="filter")

@@ -207,7 +207,7 @@ def _roofline(plan: LaunchPlan, model: ModelSpec) -> Roofline | None:
         return None
     narrow = (plan.option("kv-cache-dtype") or "auto").startswith("fp8")
     return Roofline(
-        weights=weight_bytes_read(model),
+        weights=weight_bytes_read(model, plan.lm_head),
         experts=expert_bytes(model),
         bandwidth=hardware.bandwidth_gb_s * 1e9,
         ranks=int(plan.option("tensor-parallel-size") or 1),

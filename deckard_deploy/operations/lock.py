@@ -9,6 +9,7 @@ from deckard_deploy.errors import EnvironmentUnfitError, NetworkError
 from deckard_deploy.operations.choice import resolve_choice
 from deckard_deploy.operations.manifests import hub_models, repository_of
 from deckard_deploy.operations.options import Choice
+from deckard_deploy.operations.patches import needed_plugin
 from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.patching import plugin
 from deckard_deploy.patching.manifest import load_patch_set
@@ -60,8 +61,9 @@ def _resolve(resolved: Resolved, report: Reporter) -> Lock:
     if name:
         patches[name] = {patch.name: patch.patched_sha256 for patch in load_patch_set(name).patches}
     plugins = {}
-    if resolved.engine.plugin:
-        plugins[resolved.engine.plugin] = plugin.wheel_sha256(resolved.engine.plugin)
+    for each in (resolved.engine.plugin, needed_plugin(resolved)):
+        if each:
+            plugins[each] = plugin.wheel_sha256(each)
     return Lock(models=models, images=image_digests, patches=patches, plugins=plugins)
 
 

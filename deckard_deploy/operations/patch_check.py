@@ -128,10 +128,14 @@ def import_files(built: Sequence[BuiltPatch], python: Path, overlay_folder: Path
     import_built(tuple(built), python, overlay_folder)
 
 
-def build_wheel(output: Path) -> dict[str, str]:
-    """Write the plugin's wheel into `output`. Return its name, SHA-256 and path."""
-    path = plugin.build(plugin.NAME, output / plugin.WHEEL)
-    return {"name": plugin.NAME, "sha256": plugin.wheel_sha256(plugin.NAME), "path": str(path)}
+def build_wheel(output: Path, lm_head: str | None = None) -> dict[str, str]:
+    """Write the plugin's wheel into `output`. Return its name, SHA-256 and path.
+
+    lm_head: the format to which it quantizes lm_head too.
+    """
+    name = plugin.LM_HEAD_NAMES[lm_head] if lm_head else plugin.NAME
+    path = plugin.build(name, output / plugin.WHEEL)
+    return {"name": name, "sha256": plugin.wheel_sha256(name), "path": str(path)}
 
 
 def build_request_filter(output: Path) -> dict[str, str]:

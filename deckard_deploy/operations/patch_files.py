@@ -90,7 +90,7 @@ def attest_plugin(plan: LaunchPlan, runtime: Runtime) -> str:
     """
     if not plan.plugin:
         return "none needed"
-    return plugin.verify_plugin_log(runtime.tail(_START_LINES), plan.plugin.sha256)
+    return plugin.verify_plugin_log(runtime.tail(_START_LINES), plan.plugin.name, plan.plugin.sha256)
 
 
 def attest(plan: LaunchPlan, runtime: Runtime) -> str:

@@ -31,8 +31,10 @@ def needed_patches(resolved: Resolved) -> tuple[Patch, ...]:
 
 
 def needed_plugin(resolved: Resolved) -> str | None:
-    """Return the engine's plugin if the release does not know the checkpoint's format."""
+    """Return the engine's plugin if the release does not know the checkpoint's format, or the one for lm_head."""
     engine = resolved.engine
+    if resolved.lm_head:
+        return plugin.LM_HEAD_NAMES[resolved.lm_head]
     if resolved.compatibility or not plugin.is_needed_for(resolved.model.quantization, gpu=engine.gpu):
         return None
     return engine.plugin

@@ -18,6 +18,9 @@ from deckard_deploy.system.files import write_atomically
 NAME = "nvfp4-awq"  # the folder in plugins/, and the name in an engine of the catalog
 ENTRY_POINT = "deckard_nvfp4_awq"  # the name that VLLM_PLUGINS must contain, if it is set
 WHEEL = f"{ENTRY_POINT}-1-py3-none-any.whl"  # importlib.metadata reads the name and the version
+# The plugin that quantizes lm_head too. The format is the entry point in the wheel, so that the hash attests it.
+LM_HEAD_NAMES = {"fp8": "lm-head-fp8", "nvfp4": "lm-head-nvfp4"}
+_LM_HEAD_FOLDER = "lm-head"
 
 _FORMATS = ("nvfp4_awq", "nvfp4_svd")  # as a model's `quantization` names them
 # vLLM 0.32.0 has no kernel of NVFP4 for a CPU (kernels/linear/__init__.py:574); the plugin registers vLLM's emulation.
@@ -28,9 +31,9 @@ _METADATA = {
         f"Metadata-Version: 2.1\nName: {ENTRY_POINT}\nVersion: 1\nRequires-Dist: vllm (>=0.32,<0.34)\n"
     ),
     "WHEEL": "Wheel-Version: 1.0\nGenerator: deckard-deploy\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    "entry_points.txt": f"[vllm.general_plugins]\n{ENTRY_POINT} = {ENTRY_POINT}:register\n",
 }
 _REGISTERED = re.compile(r"deckard_nvfp4_awq registered: sha256=([0-9a-f]{64}) pid=(\d+)")
+_QUANTIZED = re.compile(r"deckard_lm_head quantized: form=(\w+) kernel=(\w+) off=([0-9.]+) pid=(\d+)")
 _HINT = "deckard-deploy down, then: deckard-deploy up; `deckard-deploy logs` shows what PYTHONPATH lost"
 _STARTUP_LINE = "non-default args"  # api_utils.py, the second line of the API server
 _PROCESS = re.compile(r"^\((APIServer|EngineCore|Worker)\w* pid=(\d+)\)")  # the prefix of vLLM's lines
@@ -41,14 +44,29 @@ def is_needed_for(quantization: str, *, gpu: bool) -> bool:
     return quantization in (_FORMATS if gpu else _FORMATS_ON_A_CPU)
 
 
+def lm_head_form(name: str) -> str | None:
+    """Return the format to which plugin `name` quantizes lm_head; None: it does not."""
+    for form, own in LM_HEAD_NAMES.items():
+        if own == name:
+            return form
+    return None
+
+
 def wheel_bytes(name: str) -> bytes:
-    """Return the wheel of plugin `name`, made from plugins/NAME.
+    """Return the wheel of plugin `name`, made from plugins/nvfp4-awq and, with lm_head, plugins/lm-head.
 
     It is reproducible: sorted, not compressed, dated 1980, without a trace of the build environment.
     """
     info = f"{WHEEL.partition('-py3')[0]}.dist-info"
-    files = {file.name: file.read_bytes() for file in sorted((plugins_dir() / name).glob("*.py"))}
-    files |= {f"{info}/{file}": text.encode() for file, text in _METADATA.items()}
+    form = lm_head_form(name)
+    folders, function = [NAME], f"{ENTRY_POINT}:register"
+    if form:
+        folders, function = [NAME, _LM_HEAD_FOLDER], f"deckard_lm_head:{form}"
+    files: dict[str, bytes] = {}
+    for folder in folders:
+        files |= {file.name: file.read_bytes() for file in sorted((plugins_dir() / folder).glob("*.py"))}
+    metadata = _METADATA | {"entry_points.txt": f"[vllm.general_plugins]\n{ENTRY_POINT} = {function}\n"}
+    files |= {f"{info}/{file}": text.encode() for file, text in metadata.items()}
     record = ""
     for file, data in files.items():
         record += f"{file},sha256={_record_digest(data)},{len(data)}\n"
@@ -79,10 +97,11 @@ def build(name: str, file: Path) -> Path:
     return file
 
 
-def verify_plugin_log(lines: list[str], sha256: str) -> str:
+def verify_plugin_log(lines: list[str], name: str, sha256: str) -> str:
     """Verify by the log that every process of the engine runs this wheel, and return a line for the user.
 
-    Raises IntegrityError that names a process that logged nothing or another hash.
+    Raises IntegrityError that names a process that logged nothing or another hash, or one that loaded the model
+    without quantizing its lm_head although plugin `name` does.
     """
     if not any(_STARTUP_LINE in line for line in lines):
         return "not asked: the log does not reach back to the start"
@@ -109,7 +128,23 @@ def verify_plugin_log(lines: list[str], sha256: str) -> str:
                 hint=_HINT,
             )
     names = ", ".join(sorted(set(processes.values())))
-    return f"in use by {names}, hashes right"
+    return f"in use by {names}, hashes right{_lm_head_in_log(lines, lm_head_form(name), processes)}"
+
+
+def _lm_head_in_log(lines: list[str], form: str | None, processes: dict[str, str]) -> str:
+    """Return how lm_head was quantized, for the user; "" if it is not to be. processes: names by pid.
+
+    Workers load the model; without any the EngineCore does.
+    """
+    if form is None:
+        return ""
+    loaders = {pid for pid, process in processes.items() if process == "Worker"}
+    loaders = loaders or {pid for pid, process in processes.items() if process == "EngineCore"}
+    found = {match[4]: match for match in map(_QUANTIZED.search, lines) if match and match[1] == form}
+    for pid in sorted(loaders - found.keys()):
+        raise IntegrityError(f"{processes[pid]} {pid} did not quantize lm_head to {form}", hint=_HINT)
+    said = found[min(loaders)]
+    return f"; lm_head {form} by {said[2]}, its logits off by {float(said[3]):.1%}"
 
 
 def _record_digest(data: bytes) -> str:

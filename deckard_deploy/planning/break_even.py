@@ -25,7 +25,7 @@ def break_even(plan: LaunchPlan) -> float | None:
     known_models = listing.names("models")
     if plan.model not in known_models or drafter_name not in known_models:
         return BROKEN_ACCEPTANCE
-    estimate = drafting(library.model(plan.model), library.model(drafter_name))
+    estimate = drafting(library.model(plan.model), library.model(drafter_name), plan.lm_head)
     if estimate is None:
         return BROKEN_ACCEPTANCE
     return max(BROKEN_ACCEPTANCE, estimate.cost)

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from deckard_deploy.catalog.specs import PARALLEL_OPTIONS, Container, Task, task_of
+from deckard_deploy.catalog.specs import PARALLEL_OPTIONS, Container, LmHead, Task, task_of
 
 
 class PlanPart(BaseModel):
@@ -133,7 +133,7 @@ class LaunchPlan(PlanPart):
     """`uid:gid` in the container; None is the image's own user."""
     patches: tuple[PatchMount, ...] = ()
     plugin: PatchMount | None = None
-    """The wheel with a vLLM plugin for this checkpoint's format; each engine process attests its hash."""
+    """The wheel with a vLLM plugin for the checkpoint's format and lm_head; each engine process attests its hash."""
     request_filter: PatchMount | None = Field(default=None, exclude_if=lambda value: value is None)
     """The module that refuses unsafe requests in the engine's API server (plugins/request-filter).
 
@@ -164,6 +164,14 @@ class LaunchPlan(PlanPart):
     def hash(self) -> str:
         """Twelve hex digits of the canonical JSON's SHA-256: folder name, label, and test for equal plans."""
         return plan_hash(self.model_dump(mode="json"))
+
+    @property
+    def lm_head(self) -> LmHead | None:
+        """The format to which the plugin quantizes lm_head, by the plugin's name (patching/plugin.py)."""
+        if self.plugin is None:
+            return None
+        forms: dict[str, LmHead] = {"lm-head-fp8": "fp8", "lm-head-nvfp4": "nvfp4"}
+        return forms.get(self.plugin.name)
 
     @property
     def all_mounts(self) -> tuple[BindMount, ...]:

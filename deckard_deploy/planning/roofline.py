@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from deckard_deploy.catalog.resolution import Resolved
-from deckard_deploy.catalog.specs import Architecture, Hardware, Measured, ModelSpec
-from deckard_deploy.planning.memory.parts import NVFP4_BYTES, copied_value_bytes
+from deckard_deploy.catalog.specs import Architecture, Hardware, LmHead, Measured, ModelSpec
+from deckard_deploy.planning.memory.parts import NVFP4_BYTES, copied_value_bytes, lm_head_bytes
 from deckard_deploy.planning.memory.settings import CacheSettings
 
 # SVDQuant adds two BF16 matrices of rank 32 to each linear (ModelOpt 0.42.0, NVFP4_SVDQUANT_DEFAULT_CFG).
@@ -117,7 +117,7 @@ def roofline_of(resolved: Resolved, settings: CacheSettings) -> Roofline | None:
     if hardware.bandwidth_gb_s is None:
         return None
     return Roofline(
-        weights=weight_bytes_read(resolved.model),
+        weights=weight_bytes_read(resolved.model, resolved.lm_head),
         experts=expert_bytes(resolved.model),
         bandwidth=hardware.bandwidth_gb_s * 1e9,
         ranks=settings.tensor_parallel,
@@ -131,13 +131,13 @@ def drafting_of(resolved: Resolved) -> DraftingEstimate | None:
     """Return the cost of the chosen drafter; None without one."""
     if resolved.drafter is None:
         return None
-    return drafting(resolved.model, resolved.drafter)
+    return drafting(resolved.model, resolved.drafter, resolved.lm_head)
 
 
-def drafting(target: ModelSpec, drafter: ModelSpec) -> DraftingEstimate | None:
+def drafting(target: ModelSpec, drafter: ModelSpec, lm_head: LmHead | None = None) -> DraftingEstimate | None:
     """Return the cost of drafting: the drafter's weights against the target's, each read once per pass.
 
-    None when the catalog has no speculative config of the drafter.
+    lm_head: of the target, if it is quantized at load. None when the catalog has no speculative config of the drafter.
     """
     if drafter.speculative is None:
         return None
@@ -150,13 +150,13 @@ def drafting(target: ModelSpec, drafter: ModelSpec) -> DraftingEstimate | None:
     # DFlash drafts a block in one pass; the other methods need a pass for each token.
     passes_per_token = 1 / tokens if drafter.speculative.method == "dflash" else 1.0
     return DraftingEstimate(
-        tokens=tokens, cost=passes_per_token * drafter_bytes / _bytes_of_one_token(target)
+        tokens=tokens, cost=passes_per_token * drafter_bytes / _bytes_of_one_token(target, lm_head)
     )
 
 
-def _bytes_of_one_token(model: ModelSpec) -> float:
+def _bytes_of_one_token(model: ModelSpec, lm_head: LmHead | None = None) -> float:
     """Return the bytes of weights that a step with one token reads."""
-    return weight_bytes_read(model) + expert_bytes(model) * used_experts(model.architecture, 1)
+    return weight_bytes_read(model, lm_head) + expert_bytes(model) * used_experts(model.architecture, 1)
 
 
 def expert_bytes(model: ModelSpec) -> int:
@@ -170,14 +170,14 @@ def expert_bytes(model: ModelSpec) -> int:
     return int(parameters * NVFP4_BYTES)
 
 
-def weight_bytes_read(model: ModelSpec) -> int:
+def weight_bytes_read(model: ModelSpec, lm_head: LmHead | None = None) -> int:
     """Return the bytes of weights that each step reads: all linears and the head, without experts.
 
     Neither the embedding's rows nor the vision tower count. The head is the embedding (tied), in BF16 in
-    every quantization here.
+    every quantization here, unless the plugin quantizes it (lm_head).
     """
     shape = model.architecture
-    head = shape.vocabulary_size * shape.hidden_size * 2
+    head = lm_head_bytes(model, lm_head)
     if model.component_bytes:
         return model.component_bytes.get("language", 0) + copied_value_bytes(model) + head
     linears = list(_linear_shapes(shape))

@@ -109,7 +109,10 @@ def _comment(plan: LaunchPlan, cluster: Cluster) -> str:
         )
     if plan.plugin:
         folder = PurePosixPath(plan.plugin.source).parent
-        commands.append(f"`deckard-deploy patches wheel --output DIR/{_in_claim(str(folder), cluster)}`")
+        form = f" --lm-head {plan.lm_head}" if plan.lm_head else ""
+        commands.append(
+            f"`deckard-deploy patches wheel{form} --output DIR/{_in_claim(str(folder), cluster)}`"
+        )
     if plan.request_filter:
         folder = PurePosixPath(plan.request_filter.source).parent
         commands.append(f"`deckard-deploy patches filter --output DIR/{_in_claim(str(folder), cluster)}`")

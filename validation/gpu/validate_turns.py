@@ -67,8 +67,9 @@ def engine_settings(
     }
 
 
-def environment(site: Path | None, work: Path) -> dict[str, str]:
-    wheel = plugin.build(plugin.NAME, work / plugin.WHEEL)
+def environment(site: Path | None, work: Path, name: str = plugin.NAME) -> dict[str, str]:
+    """Return the environment of an engine with plugin `name`. site: None: of the CPU build that this Python has."""
+    wheel = plugin.build(name, work / name / plugin.WHEEL)
     paths = [str(wheel), str(ROOT), str(site) if site else "", os.environ.get("PYTHONPATH", "")]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "2"}
     # In-process, so that the assistant can be made right; FlashInfer is not carried.

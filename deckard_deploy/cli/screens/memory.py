@@ -16,7 +16,7 @@ from deckard_deploy.system.unknown import Unknown
 
 ROUNDED = 100  # sequences, from which vLLM's own number has no decimals here
 BAR = 62  # characters, so that a line has fewer than 80
-_SIGNS = {"weights": "#", "drafter": "+", "engine": "=", "CUDA graphs": "~"}
+_SIGNS = {"weights": "#", "lm_head": "h", "drafter": "+", "engine": "=", "CUDA graphs": "~"}
 _KV_SIGN, _FREE_SIGN = "k", "."
 _ELEMENT_TYPES = {1: "fp8", 2: "BF16", 4: "float32"}  # by bytes
 _VERDICTS = {"no": "NO", "doubtful": "DOUBTFUL"}

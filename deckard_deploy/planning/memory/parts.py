@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from deckard_deploy.catalog.resolution import Resolved
-from deckard_deploy.catalog.specs import Hardware, ModelSpec
+from deckard_deploy.catalog.specs import Hardware, LmHead, ModelSpec
 from deckard_deploy.planning.memory.settings import GIB, CacheSettings
 
 # Per parameter: 4 bits, and one byte of scale for 16 parameters (ModelOpt 0.42.0, NVFP4 group_size 16).
@@ -88,6 +88,10 @@ def weight_parts(
     for name, model in (("weights", resolved.model), ("drafter", resolved.drafter)):
         if model and model.weights:
             parts.append(_weight_part(name, model, settings, measured))
+    if resolved.lm_head:
+        size = lm_head_bytes(resolved.model, resolved.lm_head) // settings.tensor_parallel
+        source = f"a copy in {resolved.lm_head} of the embedding, whose table stays"
+        parts.insert(1, MemoryPart(name="lm_head", expected=size, low=size, high=size, source=source))
     return parts
 
 
@@ -106,6 +110,17 @@ def _weight_part(
         source += f"; and {readable_bytes(copied)} that vLLM copies (a full layer's keys for its values)"
     size = (total + copied) // settings.tensor_parallel
     return MemoryPart(name=name, expected=size, low=size, high=size, source=source)
+
+
+def lm_head_bytes(model: ModelSpec, lm_head: LmHead | None) -> int:
+    """Return the bytes of lm_head: in BF16, as in the checkpoint (None), or quantized at load."""
+    shape = model.architecture
+    parameters = shape.vocabulary_size * shape.hidden_size
+    if lm_head is None:
+        return 2 * parameters
+    if lm_head == "nvfp4":
+        return int(parameters * NVFP4_BYTES)
+    return parameters + 4 * shape.vocabulary_size  # a scale in float32 for each row
 
 
 def _component_sizes(components: Mapping[str, int]) -> str:

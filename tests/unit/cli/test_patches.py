@@ -154,10 +154,13 @@ def test_every_patch_has_a_diff_for_its_target():
     ]
 
 
-def test_wheel_has_hash_of_the_plan(capsys, tmp_path: Path):
-    assert run(["patches", "wheel", "-o", str(tmp_path), "--json"]) == 0
+@pytest.mark.parametrize(
+    ("more", "name"), [([], "nvfp4-awq"), (["--lm-head", "fp8"], "lm-head-fp8")], ids=["plain", "lm_head"]
+)
+def test_wheel_has_hash_of_the_plan(capsys, tmp_path: Path, more: list[str], name: str):
+    assert run(["patches", "wheel", *more, "-o", str(tmp_path), "--json"]) == 0
     told = checked("patches wheel", capsys.readouterr().out)
-    assert told["sha256"] == plugin.wheel_sha256("nvfp4-awq")
+    assert (told["name"], told["sha256"]) == (name, plugin.wheel_sha256(name))
     assert hashlib.sha256(Path(told["path"]).read_bytes()).hexdigest() == told["sha256"]
 
 

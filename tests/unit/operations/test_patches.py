@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from deckard_deploy.catalog import library
 from deckard_deploy.catalog.resolution import resolve
-from deckard_deploy.catalog.specs import Deployment, Quantization
+from deckard_deploy.catalog.specs import Deployment, LmHead, Quantization
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.operations.patches import needed_plugin, with_needed_patches
 from deckard_deploy.patching import plugin, request_filter
@@ -97,6 +97,18 @@ def test_new_engine_gets_plugin_on_pythonpath() -> None:
     assert plan.environment["VLLM_PLUGINS"] == plugin.ENTRY_POINT
     assert plan.plugin in plan.all_mounts
     assert plan.plugin.read_only
+
+
+@pytest.mark.parametrize("form", ["fp8", "nvfp4"])
+@pytest.mark.parametrize("quantization", ["nvfp4_awq", "none"])
+def test_lm_head_brings_the_plugin_that_quantizes_it(form: LmHead, quantization: Quantization) -> None:
+    found = resolve(Deployment(lm_head=form, drafter="none"), profile=library.profile("h200"))
+    resolved = replace(found, model=found.model.model_copy(update={"quantization": quantization}))
+    plan = with_needed_patches(build_plan(resolved), resolved, DEFAULT_PATHS.patches)
+    assert plan.plugin
+    assert plan.plugin.sha256 == plugin.wheel_sha256(plugin.LM_HEAD_NAMES[form])
+    assert plan.lm_head == form
+    assert plan.environment["VLLM_PLUGINS"] == plugin.ENTRY_POINT
 
 
 @pytest.mark.parametrize("value", ["", "lora_filesystem_resolver"])

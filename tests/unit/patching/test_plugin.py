@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -69,11 +70,13 @@ def test_python_finds_entry_point_in_wheel(tmp_path: Path):
 
 def test_every_process_logs_the_hash():
     lines = [said(1), START, said(2), CORE, said(3), WORKER]
-    assert plugin.verify_plugin_log(lines, OURS) == "in use by APIServer, EngineCore, Worker, hashes right"
+    assert (
+        plugin.verify_plugin_log(lines, NAME, OURS) == "in use by APIServer, EngineCore, Worker, hashes right"
+    )
 
 
 def test_engine_without_worker_passes():
-    assert "APIServer, EngineCore," in plugin.verify_plugin_log([said(1), START, said(2), CORE], OURS)
+    assert "APIServer, EngineCore," in plugin.verify_plugin_log([said(1), START, said(2), CORE], NAME, OURS)
 
 
 @pytest.mark.parametrize(
@@ -88,8 +91,52 @@ def test_engine_without_worker_passes():
 )
 def test_missing_or_other_hash_is_refused(lines: list[str], words: str):
     with pytest.raises(IntegrityError, match=words):
-        plugin.verify_plugin_log([START, *lines], OURS)
+        plugin.verify_plugin_log([START, *lines], NAME, OURS)
 
 
 def test_log_without_start_is_not_verified():
-    assert plugin.verify_plugin_log([API, CORE], OURS).startswith("not asked")
+    assert plugin.verify_plugin_log([API, CORE], NAME, OURS).startswith("not asked")
+
+
+@pytest.mark.parametrize("form", ["fp8", "nvfp4"])
+def test_wheel_for_lm_head_names_its_format(tmp_path: Path, form: str):
+    name = plugin.LM_HEAD_NAMES[form]
+    with zipfile.ZipFile(plugin.build(name, tmp_path / plugin.WHEEL)) as wheel:
+        modules = {each for each in wheel.namelist() if each.endswith(".py")}
+        entry_points = wheel.read("deckard_nvfp4_awq-1.dist-info/entry_points.txt").decode()
+    assert entry_points == f"[vllm.general_plugins]\ndeckard_nvfp4_awq = deckard_lm_head:{form}\n"
+    with zipfile.ZipFile(plugin.build(NAME, tmp_path / "plain.whl")) as wheel:
+        plain = {each for each in wheel.namelist() if each.endswith(".py")}
+    assert modules - plain == {"deckard_lm_head.py", "deckard_lm_head_method.py"}
+    assert plain < modules
+
+
+def quantized(pid: int, form: str = "fp8") -> str:
+    line = (
+        f"deckard_lm_head quantized: form={form} kernel=CutlassFP8ScaledMMLinearKernel off=0.0371 pid={pid}"
+    )
+    process = "VllmWorker-0" if pid == 3 else "EngineCore"
+    return f"({process} pid={pid}) WARNING 12-01 00:10:00 [deckard_lm_head_method.py:95] {line}"
+
+
+@pytest.mark.parametrize("worker", [False, True])
+def test_log_says_how_lm_head_was_quantized(worker: bool):  # noqa: FBT001  a parameter of the test
+    lines = [said(1), START, said(2), CORE]
+    lines += [said(3), WORKER, quantized(3)] if worker else [quantized(2)]
+    told = plugin.verify_plugin_log(lines, "lm-head-fp8", OURS)
+    assert told.endswith(
+        "hashes right; lm_head fp8 by CutlassFP8ScaledMMLinearKernel, its logits off by 3.7%"
+    )
+
+
+@pytest.mark.parametrize(
+    ("lines", "process"),
+    [
+        ([], "EngineCore 2"),
+        ([quantized(2, "nvfp4")], "EngineCore 2"),
+        ([said(3), WORKER, quantized(2)], "Worker 3"),  # the worker loads the model
+    ],
+)
+def test_lm_head_that_was_not_quantized_is_refused(lines: list[str], process: str):
+    with pytest.raises(IntegrityError, match=f"{process} did not quantize lm_head to fp8"):
+        plugin.verify_plugin_log([said(1), START, said(2), CORE, *lines], "lm-head-fp8", OURS)

@@ -17,6 +17,7 @@ from deckard_deploy.planning.roofline import (
 )
 from tests.support.sample_choices import choice
 
+NEWEST = "engine=vllm-0.33.0"
 E4B = DraftingEstimate(tokens=5, cost=0.186)
 MTP = DraftingEstimate(tokens=4, cost=0.049)
 
@@ -39,6 +40,36 @@ def roofline(profile: str, *settings: str) -> Roofline:
 )
 def test_weight_bytes_per_step(model: str, expected: int) -> None:
     assert weight_bytes_read(library.model(model)) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "head"),
+    [
+        ([], 262_144 * 5376 * 2),
+        (["lm_head=fp8", NEWEST], 262_144 * (5376 + 4)),  # a scale in float32 for each row
+        (["lm_head=nvfp4", NEWEST], int(262_144 * 5376 * 0.5625)),
+    ],
+)
+def test_quantized_head_is_read_in_place_of_bf16(settings: list[str], head: int) -> None:
+    linears = int((29_286_727_680 + 10 * 5376 * 2048) * 0.5625)
+    assert roofline("spark", *settings).weights == linears + head
+
+
+def test_quantized_head_raises_the_ceiling_of_a_spark() -> None:
+    rates = [
+        roofline("spark", *settings).tokens_per_s(1, 0)
+        for settings in ([], ["lm_head=fp8", NEWEST], ["lm_head=nvfp4", NEWEST])
+    ]
+    assert [round(rate, 1) for rate in rates] == [14.1, 15.2, 15.8]
+
+
+def test_drafter_costs_more_of_a_faster_target() -> None:
+    plain, quantized = (
+        drafting_of(choice("spark", "drafter=mtp", *more)) for more in ([], ["lm_head=nvfp4", NEWEST])
+    )
+    assert plain is not None
+    assert quantized is not None
+    assert 1.05 < quantized.cost / plain.cost < 1.2
 
 
 def test_experts_are_read_as_tokens_use_them() -> None:
