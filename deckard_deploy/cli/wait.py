@@ -20,4 +20,4 @@ def wait(selection: Selection) -> None:
     Example:
       deckard-deploy wait --profile spark && ./run-my-clients
     """
-    click.echo(operations.wait.run(selection, TERMINAL))
+    click.echo(operations.replicas.wait(selection, TERMINAL))

@@ -184,6 +184,29 @@ def speculative_decoding(page: Page, since: Page | None = None) -> SpeculativeDe
     )
 
 
+# Shares and times, of which a sum means nothing.
+_AVERAGED = ("vllm:kv_cache_usage_perc", STARTED)
+
+
+def merged(pages: Mapping[str, Page]) -> Page:
+    """Return one page with the series of several engines, by name, as those of one engine with several ranks.
+
+    What is no count or rate is the mean of the engines that have it.
+    """
+    samples: dict[str, dict[Labels, float]] = {}
+    types: dict[str, str] = {}
+    for name, page in pages.items():
+        types |= page.types
+        for metric, series in page.samples.items():
+            divisor = 1
+            if metric in _AVERAGED:
+                divisor = sum(metric in each.samples for each in pages.values())
+            here = samples.setdefault(metric, {})
+            for labels, value in series.items():
+                here[labels | {("replica", name)}] = value / divisor
+    return Page(max(page.at_s for page in pages.values()), samples, types)
+
+
 def metrics_url(base_url: str) -> str:
     """Return the URL of the page of the server whose OpenAI endpoint is `base_url`, which ends in /v1."""
     return base_url.rstrip("/").removesuffix("/v1") + "/metrics"

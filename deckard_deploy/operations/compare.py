@@ -21,7 +21,7 @@ from deckard_deploy.measuring.fidelity import (
 )
 from deckard_deploy.measuring.scores import PassageScore, PassageText, ServedScores
 from deckard_deploy.operations.chat import ChatEndpoint, refusal
-from deckard_deploy.operations.deployments import DeploymentRef, running_plan, select_deployment
+from deckard_deploy.operations.deployments import DeploymentRef, running_plan, select_engine
 from deckard_deploy.operations.gateway import credentials
 from deckard_deploy.operations.options import Selection
 from deckard_deploy.operations.release import asked_model
@@ -84,7 +84,7 @@ def compare(a: ServedScores, b: ServedScores) -> ComparedModels:
 
 def score_deployment(name: str, text: PassageText, state_dir: Path | None, report: Reporter) -> ServedScores:
     """Ask a running deployment for the log-probabilities of every passage, twice, and measure its speed."""
-    deployment = select_deployment(Selection(state_dir, name))
+    deployment = select_engine(Selection(state_dir, name))
     plan = running_plan(deployment, report)
     endpoint = ChatEndpoint(plan.base_url, plan.served_name, credentials(plan, deployment.directory))
     top = _top(plan)

@@ -56,12 +56,17 @@ def select_deployment(selection: Selection) -> DeploymentRef:
 def select_engine(selection: Selection) -> DeploymentRef:
     """Return the selected deployment, for a verb that is about one engine. Raises BadInputError for a group."""
     deployment = select_deployment(selection)
+    refuse_group(deployment)
+    return deployment
+
+
+def refuse_group(deployment: DeploymentRef) -> None:
+    """Raise BadInputError for a group, where one engine is meant."""
     if deployment.directory.deployment(deployment.name).group.exists():
         raise BadInputError(
             f"{deployment.name} has replicas, and this is about one engine",
             hint=f"--name {deployment.name}-1",
         )
-    return deployment
 
 
 def _no_such_deployment(name: str | None, profile: str | None, known: list[str]) -> str:

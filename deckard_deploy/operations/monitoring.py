@@ -11,7 +11,6 @@ from deckard_deploy.operations.deployments import (
     docker_environment,
     running_plan,
     select_deployment,
-    select_engine,
 )
 from deckard_deploy.operations.options import Selection
 from deckard_deploy.operations.reporting import Reporter
@@ -64,7 +63,9 @@ def start(  # noqa: PLR0913  one parameter per option
     """
     stack = _stack(selection, every=every)
     directory = state_directory(selection.state_dir)
-    plans = _running_plans(selection, report) if every else [running_plan(select_engine(selection), report)]
+    plans = (
+        _running_plans(directory.deployments(), directory, report) if every else _own_plans(selection, report)
+    )
     taken = {plan.port for plan in plans}
     if prometheus_port == grafana_port or {prometheus_port, grafana_port} & taken:
         ports = ", ".join(str(port) for port in sorted(taken))
@@ -76,7 +77,8 @@ def start(  # noqa: PLR0913  one parameter per option
         grafana_port=grafana_port,
         prometheus_image=images.prometheus,
         grafana_image=images.grafana,
-        shared=every,
+        shared=every or len(plans) > 1,
+        project=stack.project,
     )
     texts = monitoring.render_monitoring(plans, place)
     address = f"http://127.0.0.1:{grafana_port}"
@@ -114,11 +116,20 @@ def _own_stack(deployment: DeploymentRef) -> Stack:
     return Stack(deployment.name, project, monitoring_folder(deployment), directory)
 
 
-def _running_plans(selection: Selection, report: Reporter) -> list[LaunchPlan]:
-    """Return the plan of each deployment that runs. Raises BadInputError when none does."""
-    directory = state_directory(selection.state_dir)
+def _own_plans(selection: Selection, report: Reporter) -> list[LaunchPlan]:
+    """Return the plan that runs; of a group those of its replicas and of its front. Raises BadInputError."""
+    deployment = select_deployment(selection)
+    if not deployment.directory.deployment(deployment.name).group.exists():
+        return [running_plan(deployment, report)]
+    return _running_plans([deployment.name], deployment.directory, report)
+
+
+def _running_plans(names: list[str], directory: StateDir, report: Reporter) -> list[LaunchPlan]:
+    """Return the plans of these deployments and of their replicas that run. Raises BadInputError when none does."""
     plans = []
-    for name in directory.deployments():
+    for name in directory.with_replicas():
+        if name not in names and directory.front_of(name) not in names:
+            continue
         try:
             plans.append(running_plan(DeploymentRef(directory, name), report))
         except BadInputError as error:
@@ -233,7 +244,7 @@ def _user_in_docker(stack: Stack, plans: list[LaunchPlan], report: Reporter) -> 
     docker.require_supported()
     if not docker.is_rootless():
         return _user()
-    if stack.deployment is None or monitoring.engine_network(plans[0]) is None:
+    if len(plans) > 1 or stack.deployment is None or monitoring.engine_network(plans[0]) is None:
         raise EnvironmentUnfitError(
             "a rootless docker has no access to this host's network: Prometheus and Grafana would be out of reach",
             hint="for one deployment in docker: deckard-deploy monitor up --name NAME",

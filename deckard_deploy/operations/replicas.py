@@ -18,6 +18,7 @@ from deckard_deploy.operations import rollback as rollback_verb
 from deckard_deploy.operations import start as start_verb
 from deckard_deploy.operations import status
 from deckard_deploy.operations import up as up_verb
+from deckard_deploy.operations import wait as wait_verb
 from deckard_deploy.operations.choice import resolve_choice
 from deckard_deploy.operations.deployments import DeploymentRef, open_deployment, select_deployment
 from deckard_deploy.operations.doctor import refuse_unfit
@@ -29,11 +30,13 @@ from deckard_deploy.operations.gateway import (
     report_exposure,
 )
 from deckard_deploy.operations.locked import require_locked
+from deckard_deploy.operations.monitoring import stop_monitoring
 from deckard_deploy.operations.options import PLAIN_UP, Choice, Selection, UpOptions
 from deckard_deploy.operations.plan import GroupPlan, HostPlan, plan_group, refuse_what_cannot_run
 from deckard_deploy.operations.readiness import probe
 from deckard_deploy.operations.release import create_release, renew_gateway_config
 from deckard_deploy.operations.reporting import Reporter
+from deckard_deploy.operations.service import boot_sentence
 from deckard_deploy.planning.plan import LaunchPlan
 from deckard_deploy.planning.replicas import replica_name
 from deckard_deploy.rendering.gateway import REPLICAS, Member, render_replicas
@@ -206,7 +209,7 @@ def run(planned: GroupPlan, directory: StateDir, report: Reporter, *, upgrade: b
             _remove(group, number, report)
         membership.record(front, count)
     report_exposure(planned.front, directory, report)
-    report.say(f"reboot   it does not start by itself; after a reboot: deckard-deploy start --name {name}")
+    report.say(boot_sentence(planned.front))
 
 
 def _require_free_port(group: Group, plan: LaunchPlan, report: Reporter) -> None:
@@ -381,6 +384,8 @@ def down(selection: Selection, report: Reporter, *, purge: bool = False, dry_run
             down_verb.run(Selection(each.directory.root, each.name), report, purge=purge, dry_run=True)
         return
     with lock_deployment(group.front, verb="down"):
+        if purge and stop_monitoring(deployment, report):
+            report.say(f"nothing monitors {group.name} any more")
         with open_deployment(*deployment, report) as context:
             down_verb.stop_open(context, group.name, report)
         for number in group.numbers:
@@ -436,3 +441,24 @@ def rollback(selection: Selection, report: Reporter, *, dry_run: bool = False) -
     with lock_deployment(group.front, verb="rollback"):
         roll(group, report, change)
         return start_front(group, report).base_url
+
+
+def wait(selection: Selection, report: Reporter) -> str:
+    """Wait until the running release is ready; of a group until each replica and the front are. Return the base URL.
+
+    Raises StartFailedError (one does not run, or its start failed), TimedOutError.
+    """
+    group = find_group(select_deployment(selection))
+    if group is None:
+        return wait_verb.run(selection, report)
+    for number in group.numbers:
+        wait_verb.run(group.selection(number), report)
+    current = Releases(group.front).current()
+    with open_deployment(group.directory, group.name, report) as context:
+        if current is None or observe(context.runtimes).state != "running":
+            raise StartFailedError(
+                f"the front of {group.name} is not running", hint=f"deckard-deploy start --name {group.name}"
+            )
+        release = current.load()
+        _follow(release, context.runtimes[release.plan.runtime], directory=group.directory)
+        return release.plan.base_url

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from deckard_deploy.errors import BadInputError, EnvironmentUnfitError
-from deckard_deploy.operations.deployments import select_deployment, select_engine
+from deckard_deploy.operations.deployments import select_deployment
 from deckard_deploy.operations.options import Selection
 from deckard_deploy.operations.reporting import Reporter
 from deckard_deploy.planning.plan import LaunchPlan
@@ -42,7 +42,7 @@ def install(
     program: the command line of this tool. Raises BadInputError without a current release, EnvironmentUnfitError
     without systemd, or when the unit does not run.
     """
-    deployment = select_engine(selection)
+    deployment = select_deployment(selection)
     current = Releases(deployment.directory.deployment(deployment.name)).current()
     if current is None:
         raise BadInputError(

@@ -103,7 +103,11 @@ def _files(selection: Selection, directory: StateDir, report: Reporter) -> Itera
     )
     findings = "\n".join(_finding_text(each) for each in evaluate_rules(facts, target))
     yield SupportFile("doctor.txt", "findings about this machine", findings)
-    names = [selection.name] if selection.name else directory.deployments()
+    names = directory.with_replicas()
+    if selection.name:
+        names = [each for each in names if selection.name in (each, directory.front_of(each))] or [
+            selection.name
+        ]
     for name in names:
         yield from _deployment_files(DeploymentRef(directory, name), report)
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from deckard_deploy.errors import BadInputError, DeployError
-from deckard_deploy.operations import down, start
-from deckard_deploy.operations.deployments import DeploymentRef, open_deployment, select_engine
+from deckard_deploy.operations import replicas
+from deckard_deploy.operations.deployments import DeploymentRef, open_deployment, select_deployment
 from deckard_deploy.operations.options import Selection
 from deckard_deploy.operations.reporting import SILENT, Reporter
 from deckard_deploy.running.deploy import observe
@@ -23,35 +23,35 @@ def run(
             f"{stopped[:80]} cannot be switched to itself", hint="two names of `deckard-deploy status`"
         )
     old, new = Selection(state_dir, stopped), Selection(state_dir, started)
-    did_run = _runs(select_engine(old), report)
+    did_run = _runs(select_deployment(old), report)
     # What cannot start is refused here, while the first still runs.
-    start.run(new, SILENT, dry_run=True)
+    replicas.start(new, SILENT, dry_run=True)
     if dry_run:
         report.say(
             f"dry run: would stop {stopped}{'' if did_run else ', which does not run'}, and start {started}"
         )
         return None
     try:
-        down.run(old, report)
+        replicas.down(old, report)
         return _start(new, report, fallback=old if did_run else None)
     except KeyboardInterrupt:
         if did_run:  # guard: F70
             report.say(f"interrupted: {started} is stopped, and {stopped} is started again")
             for each in (new, old):  # of either, a part may have been stopped or started
-                down.run(each, SILENT)
-            start.run(old, report)
+                replicas.down(each, SILENT)
+            replicas.start(old, report)
         raise
 
 
 def _start(new: Selection, report: Reporter, *, fallback: Selection | None) -> str | None:
     """Start the new deployment. If it fails, start the fallback and raise the error."""
     try:
-        return start.run(new, report)
+        return replicas.start(new, report)
     except DeployError as error:
         report.say(f"failed   {new.name}: {error.message}")
         if fallback:
             report.say(f"back     {fallback.name}")
-            start.run(fallback, report)
+            replicas.start(fallback, report)
         raise
 
 

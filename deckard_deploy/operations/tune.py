@@ -23,7 +23,13 @@ from deckard_deploy.operations.bench_target import (
     refuse_foreign_certificate,
 )
 from deckard_deploy.operations.choice import DEFAULT_FILE, resolve_choice
-from deckard_deploy.operations.deployments import DeploymentRef, open_deployment, require_text, up_command
+from deckard_deploy.operations.deployments import (
+    DeploymentRef,
+    open_deployment,
+    refuse_group,
+    require_text,
+    up_command,
+)
 from deckard_deploy.operations.engine import ensure_engine
 from deckard_deploy.operations.gateway import credentials
 from deckard_deploy.operations.models import folder_of
@@ -149,6 +155,7 @@ def _baseline(choice: Choice, directory: StateDir, report: Reporter) -> tuple[Ho
     """Return the plan of the choice, which must be the current release. Raises BadInputError."""
     resolved = resolve_choice(choice, report, directory)
     deployment = DeploymentRef(directory, resolved.name)
+    refuse_group(deployment)
     current = current_release(deployment).plan
     planned = plan_with_memory(resolved, directory, current)
     if planned.plan.hash != current.hash:

@@ -143,6 +143,12 @@ def alert_group(plan: LaunchPlan, names: MetricNames) -> dict[str, Any]:
     return {"name": plan.deployment, "rules": rules}
 
 
+def front_alerts(plan: LaunchPlan) -> dict[str, Any]:
+    """Return the group of rules about the front of replicas: those that need no figure of an engine."""
+    own = [alert for alert in ALERTS if alert.needs_gateway and "vllm:" not in alert.query]
+    return {"name": plan.deployment, "rules": [_rule(alert, plan, None) for alert in own]}
+
+
 def _rule(alert: Alert, plan: LaunchPlan, threshold: float | None) -> dict[str, Any]:
     limit = "" if threshold is None else f"{threshold:.3f}"
     return {

@@ -18,7 +18,7 @@ from deckard_deploy.catalog import library
 from deckard_deploy.catalog.metric_names import MetricNames, metric_names
 from deckard_deploy.planning import gateway as gateway_port
 from deckard_deploy.planning.plan import LaunchPlan
-from deckard_deploy.rendering.alerts import GATEWAY_JOB, JOB, alert_group
+from deckard_deploy.rendering.alerts import GATEWAY_JOB, JOB, alert_group, front_alerts
 from deckard_deploy.rendering.compose import GATEWAY, SERVICE, compose_model
 from deckard_deploy.rendering.dashboard import SOURCE, dashboard, overview
 from deckard_deploy.rendering.gateway import FIGURES
@@ -55,8 +55,9 @@ GRAFANA_SETTINGS = {
 class MonitoringSettings:
     """The folder of these files on the host, the uid:gid of the files and both services, the ports and the images.
 
-    shared: one stack for several deployments. It is on the host's own network and asks each of them by its base URL, so
-    that it depends on the network of none.
+    shared: one stack for several deployments, or for replicas. It is on the host's own network and asks each of them by
+    its base URL, so that it depends on the network of none. project: its name for compose, of replicas that of their
+    front's stack.
     """
 
     folder: str
@@ -66,6 +67,7 @@ class MonitoringSettings:
     prometheus_port: int = 9090
     grafana_port: int = 3000
     shared: bool = False
+    project: str = SHARED_PROJECT
 
 
 def render_monitoring(plans: Sequence[LaunchPlan], place: MonitoringSettings) -> dict[str, str]:
@@ -87,7 +89,8 @@ def render_monitoring(plans: Sequence[LaunchPlan], place: MonitoringSettings) ->
         "allowUiUpdates": False,
         "options": {"path": "/etc/dashboards"},
     }
-    rules = {"groups": [alert_group(plan, _metric_names(plan)) for plan in plans]}
+    rules = {"groups": [alert_group(plan, _metric_names(plan)) for plan in plans if plan.role != "front"]}
+    rules["groups"] += [front_alerts(plan) for plan in plans if plan.role == "front"]
     return {
         COMPOSE_FILE: _yaml(plans, _double_dollars(monitoring_model(plans, place))),
         "prometheus/prometheus.yml": _yaml(plans, _prometheus(plans, in_network=network is not None)),
@@ -110,6 +113,8 @@ def _dashboards(
         return
     yield "deckard.json", overview()
     for plan in plans:
+        if plan.role == "front":
+            continue
         # Grafana allows 40 characters in a uid, and a name may have 63.
         uid = f"deckard-{hashlib.sha256(plan.deployment.encode()).hexdigest()[:16]}"
         yield f"of-{plan.deployment}.json", {**dashboard(plan, _metric_names(plan)), "uid": uid}
@@ -133,7 +138,7 @@ def monitoring_model(plans: Sequence[LaunchPlan], place: MonitoringSettings) -> 
     """Return the compose file as data, before `$` is doubled."""
     network = _network(plans, place)
     model: dict[str, Any] = {
-        "name": SHARED_PROJECT if place.shared else project_name(plans[0].deployment),
+        "name": place.project if place.shared else project_name(plans[0].deployment),
         "services": {
             "prometheus": _prometheus_service(network, place),
             "grafana": _grafana_service(network, place),
@@ -220,6 +225,8 @@ def _jobs(plan: LaunchPlan, *, in_network: bool) -> list[dict[str, Any]]:
     access = _gateway_credentials(plan, in_network=in_network)
     engine_access = {} if in_network else access
     figures = {"metrics_path": FIGURES, **access}
+    if plan.role == "front":
+        return [_job(GATEWAY_JOB, plan, gateway, figures)]
     return [_job(JOB, plan, engine, engine_access), _job(GATEWAY_JOB, plan, gateway, figures)]
 
 
@@ -228,8 +235,17 @@ def _job(job: str, plan: LaunchPlan, target: str, settings: dict[str, Any]) -> d
     return {
         "job_name": f"{job}-{plan.deployment}",
         **settings,
-        "static_configs": [{"targets": [target], "labels": {"job": job, "deployment": plan.deployment}}],
+        "static_configs": [{"targets": [target], "labels": {"job": job, **_labels(plan)}}],
     }
+
+
+def _labels(plan: LaunchPlan) -> dict[str, str]:
+    """Return the labels of a deployment; of a replica also its front and its number."""
+    labels = {"deployment": plan.deployment}
+    front, _, number = plan.deployment.rpartition("-")
+    if plan.role == "replica":
+        labels |= {"front": front, "replica": number}
+    return labels
 
 
 def _gateway_credentials(plan: LaunchPlan, *, in_network: bool) -> dict[str, Any]:

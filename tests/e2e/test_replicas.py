@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,12 +11,29 @@ import pytest
 import requests
 
 from deckard_deploy.errors import BadInputError, DeployError, DeploymentBusyError, StartFailedError
-from deckard_deploy.operations import down, group_watch, logs, replicas, status
+from deckard_deploy.operations import (
+    bench,
+    bench_spec,
+    bench_startup,
+    connect,
+    down,
+    group_watch,
+    logs,
+    monitoring,
+    replicas,
+    service,
+    status,
+    support,
+    switch,
+    top,
+    up,
+)
 from deckard_deploy.operations.options import Choice, Selection
 from deckard_deploy.running import watch as watch_record
 from deckard_deploy.running.process.supervision import kill_tagged, server_tag, supervisor_tag
 from deckard_deploy.startup.readiness import Outcome
 from tests.support.fake_group import NAME, Clients, FakeGroup
+from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
 CLIENTS = 8
@@ -70,6 +87,54 @@ def test_verbs_of_a_group(running: FakeGroup) -> None:
     assert any("fake server" in line for line in logs.lines(one, running.report, follow=False, tail=500))
     with pytest.raises(BadInputError, match="box has 3 replicas"):
         replicas.member(selection, 4)
+
+
+def test_verbs_that_ask_all_replicas(running: FakeGroup) -> None:
+    selection = Selection(running.state.root)
+    front = running.planned().front
+    assert replicas.wait(selection, running.report) == front.base_url
+    assert connect.endpoint_of(selection, running.report)[0].base_url == front.base_url
+    sample = top.one_sample(top.metrics_source(selection, running.report), 0.1)
+    assert sample.figures
+    assert (sample.figures.running, sample.figures.kv_use) == (6, 0.5)
+    assert [name for name, _ in sample.of] == ["box-1", "box-2", "box-3"]
+    assert {part.figures.running for _, part in sample.of if part.figures} == {2}
+    archive = support.collect(selection, running.report, redact=str, environment={})
+    assert {f"box-{number}" for number in (1, 2, 3)} <= {Path(file.name).parts[0] for file in archive}
+
+
+def test_verbs_of_the_whole_group_write_one_thing(running: FakeGroup) -> None:
+    selection = Selection(running.state.root)
+    unit = service.install(selection, running.report, program=("/bin/true",), dry_run=True)
+    assert (unit.name, unit.file.name) == (NAME, f"deckard-{NAME}.service")
+    monitoring.start(selection, running.report, prometheus_port=1, grafana_port=2, dry_run=True)
+    assert f"deployments/{NAME}/monitoring" in running.report.lines[-1]
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        lambda selection: bench.select(selection, None),
+        lambda selection: bench_startup.explain(selection, 1),
+        lambda selection: bench_spec.explain(selection, (1,)),
+    ],
+)
+def test_benchmarks_are_about_one_engine(running: FakeGroup, verb: Callable[[Selection], object]) -> None:
+    with pytest.raises(BadInputError, match="box has replicas, and this is about one engine") as refused:
+        verb(Selection(running.state.root))
+    assert refused.value.hint == "--name box-1"
+
+
+def test_switch_from_a_group_and_back(running: FakeGroup) -> None:
+    desk = running._plan("desk", free_port(), {}).model_copy(update={"role": "engine"})
+    planned = running.planned().replicas[0]._replace(plan=desk)
+    up.converge(planned, running.state, running.report)
+    switch.run(NAME, "desk", running.state.root, running.report)
+    assert running.members() == set()
+    back = switch.run("desk", NAME, running.state.root, running.report)
+    assert back == running.planned().front.base_url
+    down.run(Selection(running.state.root, "desk"), running.report, purge=True)
+    assert running.members() == {1, 2, 3}
 
 
 def test_second_up_changes_nothing(running: FakeGroup) -> None:

@@ -31,6 +31,7 @@ from tests.support.ports import free_port
 from tests.support.recording_reporter import RecordingReporter
 
 NAME, SERVED = "box", "t"
+TOKENS = 4  # of an answer; this tool itself asks for more (MAX_TOKENS of startup/readiness.py and startup/damage.py)
 
 
 class FakeGroup:
@@ -72,7 +73,12 @@ class FakeGroup:
 
     def planned(self, *, size: int | None = None, **environment: str) -> GroupPlan:
         """Return the plan of the group. environment: of each engine."""
-        variables = {"FAKE_HEARD": str(self.heard_file), "FAKE_DELAY_S": str(self.delay_s), **environment}
+        variables = {
+            "FAKE_HEARD": str(self.heard_file),
+            "FAKE_DELAY_S": str(self.delay_s),
+            "FAKE_METRICS": "1",
+            **environment,
+        }
         asked = replace(self.resolved, asked=json.dumps(variables))
         members = []
         for number in range(1, (size or self.size) + 1):
@@ -139,7 +145,11 @@ class Clients:
             number = 0
             while not self._stop.is_set():
                 text = f"run {self._run} client {client} question {number}"
-                question = {"messages": [{"role": "user", "content": text}], "model": plan.served_name}
+                question = {
+                    "messages": [{"role": "user", "content": text}],
+                    "model": plan.served_name,
+                    "max_tokens": TOKENS,
+                }
                 try:
                     status = http.post(
                         f"{plan.base_url}/chat/completions", json=question, headers=self._headers, timeout=60

@@ -42,10 +42,20 @@ def place(prompt: bytes, number: int, shift: float) -> dict[str, Any]:
     return {str(token): {"logprob": math.log(weight / total)} for token, weight in weights.items()}
 
 
+METRICS = """# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{engine="0"} 2
+# TYPE vllm:kv_cache_usage_perc gauge
+vllm:kv_cache_usage_perc{engine="0"} 0.5
+"""
+
+
 class Models(BaseHTTPRequestHandler):
     server: "Server"
 
     def do_GET(self) -> None:
+        if self.path == "/metrics" and "FAKE_METRICS" in os.environ:
+            self.send_text(METRICS)
+            return
         self.send({"data": [{"id": name} for name in self.server.names]})
 
     def do_POST(self) -> None:
@@ -78,7 +88,10 @@ class Models(BaseHTTPRequestHandler):
         self.wfile.write(b"data: [DONE]\n\n")
 
     def send(self, answer: object) -> None:
-        body = json.dumps(answer).encode()
+        self.send_text(json.dumps(answer))
+
+    def send_text(self, text: str) -> None:
+        body = text.encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

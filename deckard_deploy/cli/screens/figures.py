@@ -10,16 +10,25 @@ NOTHING = "-"
 
 
 def sample_line(sample: Sample) -> str:
-    """Return a sample as one line, for a log or a pipe."""
-    if sample.figures is None:
-        return f"{sample.at:%H:%M:%S}  no answer: {sample.problem}"
-    return f"{sample.at:%H:%M:%S}  {_line(sample.figures)}"
+    """Return a sample as one line, for a log or a pipe; of replicas a line each behind that of all."""
+    text = f"no answer: {sample.problem}" if sample.figures is None else _line(sample.figures)
+    lines = [f"{sample.at:%H:%M:%S}  {text}"]
+    for name, part in sample.of:
+        text = f"no answer: {part.problem}" if part.figures is None else _line(part.figures)
+        lines.append(f"  {name}  {text}")
+    return "\n".join(lines)
 
 
 def sample_json(sample: Sample) -> str:
     """Return a sample as one line of JSON."""
-    facts = asdict(sample.figures) if sample.figures else {"problem": sample.problem}
-    return json.dumps({"at": sample.at.isoformat(timespec="seconds"), **facts})
+    facts = {"at": sample.at.isoformat(timespec="seconds"), **_facts(sample)}
+    if sample.of:
+        facts["replicas"] = {name: _facts(part) for name, part in sample.of}
+    return json.dumps(facts)
+
+
+def _facts(sample: Sample) -> dict[str, object]:
+    return asdict(sample.figures) if sample.figures else {"problem": sample.problem}
 
 
 def _line(figures: Figures) -> str:

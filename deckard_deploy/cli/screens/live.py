@@ -49,7 +49,7 @@ def watch(plan: LaunchPlan, samples: Iterator[Sample], interval: float) -> None:
 
 
 def screen(plan: LaunchPlan, sample: Sample, history: Sequence[float]) -> Group:
-    """Return the whole screen: at most 20 rows, because no line wraps."""
+    """Return the whole screen: at most 20 rows and one for each replica, because no line wraps."""
     title = f"{plan.model} on {plan.profile}, {plan.engine}"
     head = Text(title, style="bold", no_wrap=True, overflow="ellipsis")
     address = _line(plan.base_url)
@@ -60,7 +60,23 @@ def screen(plan: LaunchPlan, sample: Sample, history: Sequence[float]) -> Group:
         return Group(head, address, "", gone, Text("still asking"), "", foot)
     answered = f"answered at {sample.at:%H:%M:%S}, figures of the last {figures.window_s:.0f} s"
     since = _line(f"up {_age(sample)}, {answered}")
-    return Group(head, address, since, "", _throughput(figures, history), "", _latencies(figures), "", foot)
+    parts = [_line(f"{name}  {_part(part)}") for name, part in sample.of]
+    if parts:
+        parts.append(_line(""))
+    return Group(
+        head, address, since, "", _throughput(figures, history), "", _latencies(figures), "", *parts, foot
+    )
+
+
+def _part(sample: Sample) -> str:
+    """Return the figures of one replica as a line."""
+    figures = sample.figures
+    if figures is None:
+        return f"no answer: {sample.problem}"
+    return (
+        f"generation {rate(figures.generation_tok_s)}  running {count(figures.running)}  "
+        f"waiting {count(figures.waiting)}  KV {percent(figures.kv_use)}"
+    )
 
 
 def _throughput(figures: Figures, history: Sequence[float]) -> Table:

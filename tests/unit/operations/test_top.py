@@ -72,4 +72,4 @@ def test_one_sample_without_server_fails() -> None:
 def test_metrics_source_is_the_running_plan(fake: FakeDeployment) -> None:
     plan = fake.proven(fake.plan()).plan
     source = metrics_source(Selection(fake.state.root), SILENT)
-    assert source == (plan, f"http://127.0.0.1:{fake.port}/metrics", ANONYMOUS)
+    assert source == MetricsSource(plan, f"http://127.0.0.1:{fake.port}/metrics", ANONYMOUS)

@@ -14,6 +14,7 @@ from deckard_deploy.errors import BadInputError
 from deckard_deploy.measuring.metrics import parse
 from deckard_deploy.planning.plan import Gateway, LaunchPlan
 from deckard_deploy.planning.planner import build_plan
+from deckard_deploy.planning.replicas import as_front, replica_choice, shares
 from deckard_deploy.rendering import alerts, dashboard
 from deckard_deploy.rendering.monitoring import (
     COMPOSE_FILE,
@@ -198,3 +199,29 @@ def test_rules_and_panels_are_of_one_deployment() -> None:
 def test_engine_without_metric_list_raises() -> None:
     with pytest.raises(BadInputError, match=r"known: vllm-0\.19\.1, vllm-0\.32\.0"):
         metric_names("vllm-0.1.0")
+
+
+def test_replicas_have_one_prometheus_with_a_label_each() -> None:
+    resolved = choice("b200", "replicas=2")
+    plans = [build_plan(replica_choice(resolved, share)) for share in shares(resolved)]
+    front = as_front(build_plan(resolved))
+    place = replace(PLACE, shared=True, project="deckard-b200-monitoring")
+    files = render_monitoring([front, *plans], place)
+    assert yaml.safe_load(files[COMPOSE_FILE])["name"] == "deckard-b200-monitoring"
+    jobs = yaml.safe_load(files["prometheus/prometheus.yml"])["scrape_configs"]
+    labels = [job["static_configs"][0]["labels"] for job in jobs]
+    assert [each for each in labels if each["job"] == alerts.JOB] == [
+        {"job": "vllm", "deployment": f"b200-{number}", "front": "b200", "replica": str(number)}
+        for number in (1, 2)
+    ]
+    assert labels[0] == {"job": alerts.GATEWAY_JOB, "deployment": "b200"}
+    assert len({job["job_name"] for job in jobs}) == len(jobs)
+    groups = yaml.safe_load(files["prometheus/rules.yml"])["groups"]
+    rules = {group["name"]: {rule["alert"] for rule in group["rules"]} for group in groups}
+    assert rules["b200"] == {"GatewayDown", "GatewayOpen"}
+    assert "ServerDown" in rules["b200-1"] & rules["b200-2"]
+    assert {name for name in files if name.startswith("dashboards/")} == {
+        "dashboards/deckard.json",
+        "dashboards/of-b200-1.json",
+        "dashboards/of-b200-2.json",
+    }
