@@ -69,6 +69,8 @@ def run_worker(python: Path, job: Path, log: Path, lines: ProgressLines) -> dict
     ):
         try:
             for line in process.stdout or ():
+                if not line.startswith(b'{"'):
+                    continue  # what a library prints while it is imported
                 message = json.loads(line)
                 result = message.get("result")
                 if result is None:

@@ -33,7 +33,7 @@ def test_no_token_reaches_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("HF_TOKEN", "secret")
     monkeypatch.setenv("PYTHONPATH", "/nowhere")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    program = "import json, os\nprint(json.dumps({'result': dict(os.environ)}))"
+    program = "import json, os\nprint('compiling')\nprint(json.dumps({'result': dict(os.environ)}))"
     seen = run_worker(python(tmp_path, program), job(tmp_path), tmp_path / "log", lines())
     assert "HF_TOKEN" not in seen
     assert "PYTHONPATH" not in seen
