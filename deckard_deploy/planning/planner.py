@@ -340,10 +340,22 @@ def _cache_mounts(resolved: Resolved, paths: HostPaths) -> list[BindMount]:
         "triton": environment.get("TRITON_CACHE_DIR", f"{home}/.triton/cache"),
         "flashinfer": f"{environment.get('FLASHINFER_WORKSPACE_BASE', home)}/.cache/flashinfer",
     }
+    if _compiles_humming(resolved):
+        folders["humming"] = f"{home}/.humming/cache"
     mounts = []
     for name, folder in folders.items():
         mounts.append(BindMount(source=str(caches / name), target=folder, read_only=False))
     return mounts
+
+
+def _compiles_humming(resolved: Resolved) -> bool:
+    """Return True if vLLM compiles Humming's kernels, which takes 70 s on an H200.
+
+    vLLM 0.32.0 and later prefer Humming on compute capability 9.0 alone (model_executor/layers/quantization/utils/
+    humming/priority.py:11). Its cache is in the home folder: humming-kernels 0.1.19, utils/jit.py:188.
+    """
+    prefers = resolved.profile.hardware.compute_capability == "9.0"
+    return prefers and resolved.engine.is_at_least("0.32.0")
 
 
 def _scratch_folders(resolved: Resolved) -> tuple[str, ...]:
@@ -353,7 +365,10 @@ def _scratch_folders(resolved: Resolved) -> tuple[str, ...]:
     if home is None:
         return ("/tmp",)
     # The folders between home and the caches too: docker would create them for root alone.
-    return ("/tmp", home, f"{home}/.cache", f"{home}/.triton")
+    folders = ("/tmp", home, f"{home}/.cache", f"{home}/.triton")
+    if _compiles_humming(resolved):
+        return (*folders, f"{home}/.humming")
+    return folders
 
 
 def _platform(resolved: Resolved) -> str | None:

@@ -87,10 +87,12 @@ def starts_like(path: Path, *, profile: str, model: str, engine: str) -> tuple[S
 def estimate(starts: tuple[Start, ...], *, phase: Phase, in_phase_s: float) -> Eta | None:
     """Return the remaining time of a start that has been in `phase` for `in_phase_s` seconds.
 
-    None without earlier starts.
+    The first start on a host compiles, and takes three times as long as the next: it counts only while there is no
+    other. None without earlier starts.
     """
     if not starts:
         return None
+    starts = tuple(start for start in starts if not start.cold) or starts
     remaining_s = max(0.0, _median(starts, phase) - in_phase_s)
     for later in ORDER[ORDER.index(phase) + 1 :]:
         remaining_s += _median(starts, later)

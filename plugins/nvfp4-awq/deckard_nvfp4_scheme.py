@@ -10,6 +10,7 @@ weight_quantizer._svdquant_lora_b   [out, rank]
 
 import logging
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -18,9 +19,11 @@ from torch.nn.functional import linear
 from vllm.model_executor.kernels.linear import _POSSIBLE_NVFP4_KERNELS, register_linear_kernel
 from vllm.model_executor.kernels.linear.nvfp4.emulation import EmulationNvFp4LinearKernel
 from vllm.model_executor.layers.quantization import modelopt
+from vllm.model_executor.layers.quantization.utils.humming.priority import prefers_humming
 from vllm.model_executor.parameter import ChannelQuantScaleParameter, RowvLLMParameter
 from vllm.model_executor.utils import set_weight_attrs
 from vllm.platforms import PlatformEnum
+from vllm.utils.import_utils import has_humming
 
 ALGORITHMS = ("NVFP4_AWQ", "NVFP4_SVD")
 _LOG = logging.getLogger("vllm.deckard_nvfp4_awq")
@@ -85,6 +88,7 @@ class NvFp4Awq(modelopt.FormatScheme):
 
     def pre_process(self, layer: Module) -> None:
         """Take the scale; runs before vLLM looks for NaN and before a kernel swizzles the scales or repacks."""
+        _register_humming()
         _repair_nan_scales(layer)
         scale = _take_fused(layer, layer, "pre_quant_scale")
         ones = scale is None or bool((scale == 1).all())
@@ -134,6 +138,21 @@ class NvFp4Svd(NvFp4Awq):
         x = _scaled(layer, x)
         low_rank = linear(linear(x, layer.svdquant_lora_a), layer.svdquant_lora_b)
         return kernel_apply(layer, x, bias) + low_rank
+
+
+@cache
+def _register_humming() -> None:
+    """Register Humming's operators where vLLM prefers its kernels.
+
+    The code that torch.compile has cached names them. Humming registers them at its first pass, so that vLLM 0.33.0
+    cannot load the cached code before ("'_OpNamespace' 'humming' object has no attribute 'launch_kernel'",
+    compilation/decorators.py:340), and compiles again: 35 of 92 s of a start on an H200.
+    """
+    if not (has_humming() and prefers_humming()):
+        return
+    from humming.ops.utils import init_humming_launcher
+
+    init_humming_launcher()
 
 
 def _scaled(layer: Module, x: torch.Tensor) -> torch.Tensor:

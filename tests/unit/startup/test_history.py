@@ -92,3 +92,14 @@ def test_slow_phase_does_not_shorten_the_others():
     eta = estimate((start(100, weights=60, server=10),), phase=Phase.WEIGHTS, in_phase_s=500)
     assert eta is not None
     assert eta.remaining_s == 10
+
+
+def test_cold_start_is_not_the_next_start():
+    cold = start(272).model_copy(update={"cold": True})
+    (only_cold, with_warm) = (
+        estimate(starts, phase=Phase.CONTAINER, in_phase_s=0) for starts in ((cold,), (cold, start(92)))
+    )
+    assert only_cold
+    assert only_cold.total_s == 272
+    assert with_warm
+    assert with_warm.total_s == 92

@@ -31,6 +31,9 @@ def passed(lines: list[str]) -> tuple[list[Phase], PhaseTracker]:
 
 CPU = [Phase.CONTAINER, Phase.IMPORTS, Phase.WEIGHTS, Phase.KV_CACHE, Phase.WARM_UP, Phase.SERVER]
 
+# Model runner V2 does not say when it loads the drafter.
+GPU_V2 = [phase for phase in ORDER if phase not in {Phase.DRAFTER, Phase.AUTOTUNE}]
+
 
 @pytest.mark.parametrize(
     ("name", "phases"),
@@ -44,6 +47,8 @@ CPU = [Phase.CONTAINER, Phase.IMPORTS, Phase.WEIGHTS, Phase.KV_CACHE, Phase.WARM
         ),
         ("ready.mtp", [*CPU[:3], Phase.DRAFTER, *CPU[3:4], Phase.SERVER]),
         ("ready.mtp-0.33", [*CPU[:3], Phase.DRAFTER, *CPU[3:4], Phase.SERVER]),
+        ("ready.gpu-0.33-cold", GPU_V2),
+        ("ready.gpu-0.33-warm", GPU_V2),
         ("weights-corrupt", CPU[:3]),
         ("port-in-use", CPU[:2]),
         ("wrong-architecture", CPU[:1]),
@@ -82,6 +87,15 @@ def test_facts_of_real_start_on_gpu():
     assert (facts.compile_s, facts.graph_capture_s, facts.init_engine_s) == (24.04, 5.0, 36.13)
     assert (facts.kv_cache_tokens, facts.max_concurrency) == (699_040, 673.89)
     assert facts.available_kv_cache_gib is None  # kv-cache-memory-bytes is set, so nothing is measured
+
+
+def test_facts_of_cold_and_warm_start_on_gpu():
+    cold = passed(lines_of("ready.gpu-0.33-cold"))[1].facts
+    warm = passed(lines_of("ready.gpu-0.33-warm"))[1].facts
+    assert (cold.compile_cache_hit, cold.compile_s) == (False, 74.13)
+    assert (warm.compile_cache_hit, warm.compile_s) == (True, 38.60)
+    # The graphs' memory as it was measured before the KV cache: this is what vLLM subtracted.
+    assert (cold.graph_capture_gib, warm.graph_capture_gib) == (0.31, 0.31)
 
 
 def test_facts_in_wording_of_0_32_0():
