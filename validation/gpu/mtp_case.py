@@ -28,14 +28,6 @@ from deckard_deploy.rehearsal import gemma4
 from validation.gpu import random_weights, speed_case
 
 QUESTIONS = ("Hello?", "Who are you?", "Think about it.", "What is the weather in Paris?", "Tell me more.")
-# 4 layers, hidden 1024 and 5376 of the target: deckard_deploy/catalog/models/gemma-4-31b-assistant.yaml. The inner
-# size is what comes to its 470 million parameters.
-ASSISTANT = {
-    "hidden_size": 1024,
-    "intermediate_size": 8192,
-    "num_hidden_layers": 4,
-    "num_kv_shared_layers": 4,
-}
 
 
 def text(folder: Path, kind: str | None, quantization: str, *, graphs: bool) -> dict[str, object]:
@@ -64,27 +56,6 @@ def runner_of(llm):
     return llm.llm_engine.engine_core.engine_core.model_executor.driver_worker.worker.model_runner
 
 
-def write_assistant(folder: Path) -> str:
-    target = json.loads((folder.parent / "target/config.json").read_text())
-    layers = {"layer_types": ["sliding_attention"] * 3 + ["full_attention"], "vocab_size_per_layer_input": 0}
-    folder.mkdir()
-    config = {
-        "architectures": ["Gemma4AssistantForCausalLM"],
-        "model_type": "gemma4_assistant",
-        "dtype": "bfloat16",
-        "backbone_hidden_size": target["hidden_size"],
-        "tie_word_embeddings": False,
-        "text_config": {
-            **{k: v for k, v in target.items() if k != "quantization_config"},
-            **ASSISTANT,
-            **layers,
-        },
-    }
-    config["text_config"].pop("per_layer_config", None)
-    (folder / "config.json").write_text(json.dumps(config))
-    return str(folder)
-
-
 @torch.no_grad()
 def repeat_last_token(llm, hidden: int) -> None:
     runner = runner_of(llm)
@@ -110,7 +81,7 @@ def speed(folder: Path, algo: str, tokens: int) -> dict[str, object]:
     sizes = sorted({batch * (1 + drafts) for batch in speed_case.BATCHES for drafts in {0, tokens}})
     settings["compilation_config"] = {"cudagraph_capture_sizes": sizes}
     if tokens:
-        assistant = write_assistant(folder / "assistant")
+        assistant = random_weights.write_assistant(folder / "assistant", folder / "target")
         settings["speculative_config"] = {"model": assistant, "num_speculative_tokens": tokens}
     started = time.perf_counter()
     llm = LLM(disable_log_stats=False, **settings)

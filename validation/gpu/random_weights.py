@@ -60,6 +60,16 @@ SHAPES = {
 }
 
 
+# 4 layers, hidden 1024 and 5376 of the target: deckard_deploy/catalog/models/gemma-4-31b-assistant.yaml. The inner
+# size is what comes to its 470 million parameters.
+ASSISTANT = {
+    "hidden_size": 1024,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 4,
+    "num_kv_shared_layers": 4,
+}
+
+
 def write_config(folder: Path, shape: str, algo: str | None) -> str:
     from transformers import Gemma4TextConfig  # noqa: PLC0415  seconds, and as a plugin it is not needed
 
@@ -81,6 +91,28 @@ def write_config(folder: Path, shape: str, algo: str | None) -> str:
             "ignore": ["lm_head"],
         }
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    return str(folder)
+
+
+def write_assistant(folder: Path, target: Path) -> str:
+    """Write the configuration of the released assistant's shape for a target. Return its folder."""
+    target = json.loads((target / "config.json").read_text())
+    layers = {"layer_types": ["sliding_attention"] * 3 + ["full_attention"], "vocab_size_per_layer_input": 0}
+    folder.mkdir()
+    config = {
+        "architectures": ["Gemma4AssistantForCausalLM"],
+        "model_type": "gemma4_assistant",
+        "dtype": "bfloat16",
+        "backbone_hidden_size": target["hidden_size"],
+        "tie_word_embeddings": False,
+        "text_config": {
+            **{k: v for k, v in target.items() if k != "quantization_config"},
+            **ASSISTANT,
+            **layers,
+        },
+    }
+    config["text_config"].pop("per_layer_config", None)
     (folder / "config.json").write_text(json.dumps(config))
     return str(folder)
 
@@ -120,9 +152,12 @@ def fill(model, _model_config) -> None:
     )
 
 
-def write_tokenizer(folder: Path) -> None:
-    """A word for each token, so that random tokens become text and the same tokens again."""
-    special = ["<pad>", "<eos>", "<bos>", "<unk>"]
+def write_tokenizer(folder: Path, marks: tuple[str, ...] = ()) -> None:
+    """A word for each token, so that random tokens become text and the same tokens again.
+
+    marks: further special tokens, such as those that a parser of answers looks for.
+    """
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", *marks]
     words = [*special, *(f"w{number}" for number in range(len(special), VOCABULARY))]
     added = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     whole = {
@@ -135,7 +170,7 @@ def write_tokenizer(folder: Path) -> None:
             "unk_token": "<unk>",
         },
     }
-    names = {f"{word[1:-1]}_token": word for word in special}
+    names = {f"{word[1:-1]}_token": word for word in special[:4]}
     (folder / "tokenizer.json").write_text(json.dumps(whole))
     (folder / "tokenizer_config.json").write_text(
         json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 131072, **names})

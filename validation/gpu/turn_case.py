@@ -38,7 +38,7 @@ def start(case: dict, folder: Path) -> LLM:
     if case["backend"]:
         settings["linear_backend"] = case["backend"]
     if case["tokens"]:
-        assistant = mtp_case.write_assistant(folder / "assistant")
+        assistant = random_weights.write_assistant(folder / "assistant", folder / "target")
         settings["speculative_config"] = {"model": assistant, "num_speculative_tokens": case["tokens"]}
     llm = LLM(**settings)
     # A CPU's linears have packed their weights by now: there the assistant stays random.
