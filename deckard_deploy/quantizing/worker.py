@@ -105,6 +105,8 @@ def _failure(code: int, log: Path) -> DoesNotFitError | EnvironmentUnfitError:
             f"quantizing ran out of memory (exit code {code}): {last}",
             hint="a machine with more memory, or a recipe with a shorter sequence_length",
         )
+    if "No space left on device" in output:
+        return EnvironmentUnfitError(f"ModelOpt found no space left on the disk: {last}", hint="df -h; df -i")
     return EnvironmentUnfitError(
         f"ModelOpt failed (exit code {code}), and nothing was written: {last}", hint=f"less {log}"
     )

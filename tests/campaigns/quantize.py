@@ -96,6 +96,7 @@ def _kill(folder: Path, state: Path, kills: int, rng: random.Random) -> Iterator
         with subprocess.Popen(
             [sys.executable, "-m", "deckard_deploy", *_quantize(source, new)],
             env={**os.environ, "DECKARD_HOME": str(state)},
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         ) as process:

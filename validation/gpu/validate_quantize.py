@@ -102,7 +102,7 @@ def bundle(archive: Path) -> None:
             check=True,
         )  # fmt: skip
         archive.parent.mkdir(parents=True, exist_ok=True)
-        with tarfile.open(archive, "w:xz") as packed:
+        with tarfile.open(archive, "w:xz", preset=3) as packed:
             packed.add(site, "site", filter=lambda each: None if "__pycache__" in each.name else each)
     print(f"{archive}: {archive.stat().st_size / 2**20:.1f} MiB")
 

@@ -271,6 +271,16 @@ def test_too_little_memory_is_exit_9(tiny: Path, state: Path):
     assert caught.value.exit_code == 9
 
 
+def test_full_disk_is_refused_before_an_install(tiny: Path, state: Path, monkeypatch: pytest.MonkeyPatch):
+    usage = shutil.disk_usage(tiny)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(
+        EnvironmentUnfitError, match="bytes for the export and its finished copy, and 1,000 are free"
+    ):
+        plan_quantization(request(tiny), state, facts=CPU, meminfo=meminfo(tiny.parent))
+    assert list(state.iterdir()) == []
+
+
 def test_old_gpu_is_refused_for_a_search(tiny: Path, state: Path):
     with pytest.raises(EnvironmentUnfitError, match=r"compute capability 8\.9 or later, and NVIDIA A100"):
         plan_quantization(request(tiny, recipe="svdquant"), state, facts=A100, meminfo=meminfo(tiny.parent))
@@ -281,11 +291,12 @@ def test_old_gpu_is_refused_for_a_search(tiny: Path, state: Path):
     [
         ({"fail": "ValueError: odd shape"}, (EnvironmentUnfitError, "exit code 1), and nothing was written: Va")),
         ({"fail": "torch.OutOfMemoryError: CUDA out of memory"}, (DoesNotFitError, "ran out of memory")),
+        ({"fail": "OSError: [Errno 28] No space left on device"}, (EnvironmentUnfitError, "no space left on the disk")),
         ({"killed": True}, (DoesNotFitError, "ran out of memory (exit code -9)")),
         ({"errors": {"layers.0.q": 1.3}}, (IntegrityError, "layers.0.q: the exported weight differs from the source")),
         ({"errors": {"layers.0.q": float("nan")}}, (IntegrityError, "differs from the source by nan")),
     ],
-    ids=["crash", "out of GPU memory", "killed", "wrong weight", "NaN weight"],
+    ids=["crash", "out of GPU memory", "full disk", "killed", "wrong weight", "NaN weight"],
 )  # fmt: skip
 def test_failure_leaves_nothing(
     tiny: Path, export: Path, state: Path, behaviour: dict[str, Any], expected: tuple[type[DeployError], str]
