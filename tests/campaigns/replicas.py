@@ -21,6 +21,7 @@ from pathlib import Path
 from deckard_deploy.errors import DeployError
 from deckard_deploy.operations import down, group_watch, replicas
 from deckard_deploy.operations.options import Selection
+from deckard_deploy.operations.plan import GroupPlan
 from deckard_deploy.startup.readiness import Outcome
 from deckard_deploy.system.processes import ProcessIdentity
 from tests.support.fake_group import Clients, FakeGroup
@@ -33,8 +34,13 @@ BACK_S = 600.0  # more than a start takes
 SETTLED_S = 2.0  # several rounds of counting
 
 
+def changed(group: FakeGroup) -> GroupPlan:
+    """Return the plan of the first step, which the others keep."""
+    return group.planned(NUMBER="2")
+
+
 def change(group: FakeGroup) -> None:
-    group.run(group.planned(NUMBER="2"))
+    group.run(changed(group))
 
 
 def failing_change(group: FakeGroup) -> None:
@@ -73,11 +79,13 @@ def serves_again(group: FakeGroup, number: int, before: ProcessIdentity) -> bool
     return replicas.answers(group.group(), number).outcome is Outcome.READY
 
 
-def start_watch(group: FakeGroup) -> None:
-    """Watch the group until this program ends."""
+def start_watch(group: FakeGroup) -> threading.Thread:
+    """Watch the group until it is stopped."""
     selection = Selection(group.state.root, group.name)
     pace = {"interval_s": INTERVAL_S, "deadline_s": DEADLINE_S}
-    threading.Thread(target=group_watch.run, args=(selection, group.report), kwargs=pace, daemon=True).start()
+    watch = threading.Thread(target=group_watch.run, args=(selection, group.report), kwargs=pace, daemon=True)
+    watch.start()
+    return watch
 
 
 def measure(group: FakeGroup, clients: int, step: Callable[[FakeGroup], None]) -> dict[str, float]:
@@ -138,17 +146,21 @@ def main() -> int:
     wrong = 0
     with tempfile.TemporaryDirectory(prefix="replicas-") as folder:
         group = made(options, Path(folder))
+        watch: threading.Thread | None = None
         try:
             for step in (change, failing_change, stop_without_draining, kill, freeze):
                 if step is not freeze:
-                    group.run(group.planned())
+                    group.run(group.planned() if step is change else changed(group))
                 if step is kill:
-                    start_watch(group)
+                    watch = start_watch(group)
                 found = measure(group, options.clients, step)
                 print(json.dumps({"step": step.__name__, **found}), flush=True)
                 allowed = may_fail[step.__name__]
                 wrong += found["twice"] > 0
                 wrong += allowed is not None and found["failed"] > allowed
+            group.stop()
+            if watch:
+                watch.join()
         finally:
             group.end()
     return 1 if wrong else 0

@@ -14,8 +14,10 @@ import requests
 from deckard_deploy.catalog import library
 from deckard_deploy.catalog.resolution import Resolved, resolve
 from deckard_deploy.catalog.specs import Container, Deployment
+from deckard_deploy.errors import DeploymentBusyError
 from deckard_deploy.operations import replicas
 from deckard_deploy.operations.gateway import credentials
+from deckard_deploy.operations.options import Selection
 from deckard_deploy.operations.plan import GroupPlan, HostPlan
 from deckard_deploy.planning.plan import Gateway, LaunchPlan
 from deckard_deploy.planning.replicas import as_front
@@ -29,6 +31,7 @@ from deckard_deploy.system.unknown import Unknown
 from tests.support.fake_deployment import USER_ENGINE
 from tests.support.ports import free_port
 from tests.support.recording_reporter import RecordingReporter
+from tests.support.waiting import eventually
 
 NAME, SERVED = "box", "t"
 TOKENS = 4  # of an answer; this tool itself asks for more (MAX_TOKENS of startup/readiness.py and startup/damage.py)
@@ -105,6 +108,17 @@ class FakeGroup:
 
     def heard(self) -> Counter[str]:
         return Counter(self.heard_file.read_text().split("\n")) if self.heard_file.exists() else Counter()
+
+    def stop(self) -> None:
+        """Stop all, as soon as a watch does not change it, and end the watch by that."""
+        assert eventually(self._stopped)
+
+    def _stopped(self) -> bool:
+        try:
+            replicas.down(Selection(self.state.root, self.name), self.report)
+        except DeploymentBusyError:
+            return False
+        return True
 
     def end(self) -> None:
         for name in (NAME, *(f"{NAME}-{number}" for number in range(1, self.size + 1))):

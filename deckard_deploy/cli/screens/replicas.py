@@ -33,9 +33,10 @@ def _total(group: GroupPlan) -> str:
             parts.append(f"{count * gpus} GPUs with {readable_bytes(count * gpus * memory.total)}")
         parts.append(f"KV cache for {count * memory.tokens:,} tokens ({memory.tokens:,} each)")
     for sequences, rate in _speeds(first):
-        parts.append(
-            f"at most {count * rate:,.0f} tok/s with {count} x {sequences} sequences ({rate:,.0f} each)"
-        )
+        each = f"{rate:,.0f} each"
+        if gpus > 1:
+            each += f", {rate / gpus:,.0f} a GPU"
+        parts.append(f"at most {count * rate:,.0f} tok/s with {count} x {sequences} sequences ({each})")
     return "; ".join(parts) or "not known"
 
 
