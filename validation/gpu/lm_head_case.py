@@ -39,7 +39,7 @@ class Heads:
     """The heads of an engine by format; `use` puts one in place. bytes: of each one's own memory."""
 
     def __init__(self, llm, loaded: str) -> None:
-        model = mtp_case.runner_of(llm).model
+        model = mtp_case.runner_of(llm).get_model()
         layers = [module for module in model.modules() if isinstance(module, VocabParallelEmbedding)]
         head = next(layer for layer in layers if isinstance(layer, ParallelLMHead))
         self.table = next(layer for layer in layers if not isinstance(layer, ParallelLMHead)).weight.data
@@ -66,7 +66,7 @@ class Heads:
         head = self._plain(self.heads["none"])
         before = allocated()
         try:
-            with set_current_vllm_config(config):
+            with set_current_vllm_config(config), torch.no_grad():
                 head.quant_method = plugin.METHODS[form](head, self.table.dtype)
                 head.quant_method.process_weights_after_loading(head)
         except Exception as error:  # noqa: BLE001  what went wrong is the result
@@ -128,6 +128,7 @@ def distance(before: torch.Tensor, after: torch.Tensor) -> dict[str, float]:
     }
 
 
+@torch.inference_mode()
 def distances(heads: Heads) -> dict[str, dict[str, float]]:
     """Return the distance of each format from BF16, and of BF16 from float32 and from itself one state at a time."""
     hidden = hidden_states(heads.table)
@@ -139,6 +140,7 @@ def distances(heads: Heads) -> dict[str, dict[str, float]]:
     return found
 
 
+@torch.inference_mode()
 def head_seconds(heads: Heads, form: str, batch: int) -> float:
     """Return the seconds of one head on `batch` hidden states, without the rest of the step; the median of 20."""
     hidden = hidden_states(heads.table)[:batch].contiguous()
@@ -175,7 +177,6 @@ def take_turns(llm, heads: Heads, case: dict, found: dict, write) -> None:
         write()
 
 
-@torch.inference_mode()
 def run_case(case: dict, folder: Path, write) -> None:
     started = time.perf_counter()
     llm = turn_case.start(case, folder)

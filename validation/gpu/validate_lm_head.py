@@ -26,7 +26,7 @@ from deckard_deploy.patching import plugin
 from validation.gpu.validate_turns import ROOT, cell_of_speed, engine_settings, environment, ratio_of
 
 POINTS = ("1x128", "4x128", "16x128")
-CPU_POINTS = ("1x32", "2x64")
+CPU_POINTS = ("1x8", "2x8")
 TOKENS = 64
 END_S = 8  # of the time: for the table, and to end the engine
 
