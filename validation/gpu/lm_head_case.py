@@ -168,10 +168,13 @@ def take_turns(llm, heads: Heads, case: dict, found: dict, write) -> None:
             requests, context = map(int, point.split("x"))
             for form in forms[:: -1 if turn % 2 else 1]:
                 heads.use(form)
+                before = time.time()
                 result = turn_case.measure(llm, requests, context, case["new_tokens"])
+                print(f"{point} {form}: {time.time() - before:.1f} s", flush=True)
                 if turn:  # the first turn fills the prefix cache and warms up
                     found["heads"][form]["points"].setdefault(point, []).append(result)
         last = time.time() - started
+        print(f"turn {turn}: {last:.1f} s", flush=True)
         found["turns"] = turn
         turn += 1
         write()
@@ -196,6 +199,10 @@ def run_case(case: dict, folder: Path, write) -> None:
     }
     found["distances"] = distances(heads)
     write(found)
+    print(
+        f"ready after {found['ready_s']:.0f} s, heads measured after {time.perf_counter() - started:.0f} s",
+        flush=True,
+    )
     take_turns(llm, heads, case, found, lambda: write(found))
 
 
