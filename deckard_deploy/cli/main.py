@@ -14,6 +14,8 @@ import click
 from click.shell_completion import CompletionItem, shell_complete
 
 from deckard_deploy.cli.names import is_profile
+from deckard_deploy.cli.node import VERBS as NODE_VERBS
+from deckard_deploy.cli.node import with_node
 from deckard_deploy.cli.output import echo_error
 from deckard_deploy.cli.program import NAME, PROGRAM, VARIABLE, VerbContext, typed, with_verb_contexts
 from deckard_deploy.errors import BadInputError, DeployError
@@ -103,7 +105,11 @@ class LazyGroup(click.Group):
             return None
         module = import_module(f"deckard_deploy.cli.{_MODULES.get(cmd_name, cmd_name)}")
         command = getattr(module, cmd_name)
-        return with_verb_contexts(command) if isinstance(command, click.Command) else None
+        if not isinstance(command, click.Command):
+            return None
+        if cmd_name in NODE_VERBS:
+            command = with_node(command)
+        return with_verb_contexts(command)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -209,6 +215,7 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911  one line per class o
     context = None
     try:
         with cli.make_context(PROGRAM, list(arguments)) as context:
+            context.obj = tuple(arguments)  # --node gives them to another machine
             code = cli.invoke(context)
             sys.stdout.flush()
     except click.exceptions.Exit as done:

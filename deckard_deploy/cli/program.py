@@ -18,6 +18,7 @@ NAME = "deckard-deploy"
 VARIABLE = "_DECKARD_DEPLOY_COMPLETE"  # a shell's question about a command line; completion.py
 # The options that say which deployment a command is about. A suggested command gets those that it accepts.
 _KEPT = [
+    "node",
     "profile",
     "config",
     "settings",
@@ -153,7 +154,7 @@ def _kept_with(given: click.Context, suggested: Sequence[str], *, takes_settings
     """Return the names of the options that may be given again next to the suggested words."""
     profile = given.params.get("profile")
     if profile and "--profile" in suggested and profile not in suggested:
-        return ("state_dir",)  # the settings are for another machine
+        return ("node", "state_dir")  # the settings are for another machine
     if "--name" in suggested and not takes_settings:
         return [name for name in _KEPT if name != "profile"]
     return _KEPT

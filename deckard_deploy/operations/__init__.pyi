@@ -39,6 +39,8 @@ from deckard_deploy.operations import measured_memory as measured_memory
 from deckard_deploy.operations import models as models
 from deckard_deploy.operations import monitoring as monitoring
 from deckard_deploy.operations import neighbours as neighbours
+from deckard_deploy.operations import node as node
+from deckard_deploy.operations import node_archive as node_archive
 from deckard_deploy.operations import options as options
 from deckard_deploy.operations import own_models as own_models
 from deckard_deploy.operations import patch_check as patch_check
