@@ -111,7 +111,7 @@ def _comment(plan: LaunchPlan, cluster: Cluster) -> str:
         folder = PurePosixPath(plan.plugin.source).parent
         form = f" --lm-head {plan.lm_head}" if plan.lm_head else ""
         commands.append(
-            f"`deckard-deploy patches wheel{form} --output DIR/{_in_claim(str(folder), cluster)}`"
+            f"`deckard-deploy patches wheel --output DIR/{_in_claim(str(folder), cluster)}{form}`"
         )
     if plan.request_filter:
         folder = PurePosixPath(plan.request_filter.source).parent
