@@ -6,13 +6,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 
 import psutil
 
 from tests.support.waiting import eventually
 
-HERE, THERE = "198.51.100.5", "198.51.100.6"  # RFC 5737: for examples
+# RFC 2544: for benchmarks. Each process of a test run has addresses of its own.
+_FIRST = int(ip_address("198.18.0.0")) + 4 * (os.getpid() % 32768)
+HERE, THERE = str(ip_address(_FIRST + 1)), str(ip_address(_FIRST + 2))
 PORT = 2222
 
 

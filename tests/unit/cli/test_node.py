@@ -136,7 +136,7 @@ def test_connection_cut_in_logs_ends_both_sides(node: SshNode, fake: FakeDeploym
     )
     assert running.stdout
     assert running.stdout.readline()
-    there = eventually(lambda: [each for each in psutil.process_iter() if runs_verb(each)])
+    there = eventually(lambda: [each for each in psutil.process_iter() if runs_verb(each, node)])
     node.stop()
     _, errors = running.communicate(timeout=120)
     node.start()
@@ -150,12 +150,12 @@ def test_connection_cut_in_logs_ends_both_sides(node: SshNode, fake: FakeDeploym
     assert release.folder.is_dir()
 
 
-def runs_verb(process: psutil.Process) -> bool:
+def runs_verb(process: psutil.Process, node: SshNode) -> bool:
     try:
         words = process.cmdline()
     except psutil.Error:
         return False
-    return "run" in words and any(word.endswith("/deckard_node.py") for word in words)
+    return "run" in words and any(word.startswith(str(node.cache)) for word in words)
 
 
 def test_start_status_and_down_on_node(node: SshNode, fake: FakeDeployment):
@@ -187,7 +187,9 @@ def test_purge_of_last_deployment_removes_tool_there(node: SshNode, fake: FakeDe
 
 
 @pytest.mark.parametrize(
-    "content", [gzip.compress(b"another archive"), gzip.compress(b"archive")[:-4], b"text"]
+    "content",
+    [gzip.compress(b"another archive"), gzip.compress(b"archive")[:-4], b"text"],
+    ids=["another", "cut", "text"],
 )
 def test_damaged_archive_is_not_installed(tmp_path: Path, content: bytes):
     script = Path(on_node.__file__)
