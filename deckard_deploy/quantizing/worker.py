@@ -13,7 +13,7 @@ from deckard_deploy.errors import DoesNotFitError, EnvironmentUnfitError
 from deckard_deploy.system.commands import Say
 from deckard_deploy.system.text import clock, escaped, shorten
 
-_INSIDE = Path(__file__).with_name("inside_modelopt.py")
+INSIDE = Path(__file__).with_name("inside_modelopt.py")
 _END_S = 30.0  # from the end of stdin, at which the process ends itself
 _KILLED = -9  # by the kernel, for want of memory
 _LINE_SECONDS = 15.0
@@ -59,7 +59,7 @@ def run_worker(python: Path, job: Path, log: Path, lines: ProgressLines) -> dict
     with (
         log.open("wb") as errors,
         subprocess.Popen(
-            [python, "-I", _INSIDE, job],
+            [python, "-I", INSIDE, job],
             cwd=job.parent,
             env=environment,
             stdin=subprocess.PIPE,

@@ -4,11 +4,15 @@
     kill    `quantize`, killed with its whole process group at moments that are spread over a run: no folder may be
             left that `up` would take, and the next run must write a right one and clear what the killed one left
 
+    search  awq-lite, awq-full and svdquant on a CPU, PyTorch in place of ModelOpt's CUDA kernel (fp4_on_cpu.py): the
+            exported files must stand for the source's weights
+
 Everything happens in a temporary folder. The environments (ModelOpt: 1.6 GB, an engine) are those in
 DECKARD_TEST_ENGINES, or are installed. Exit status 1 on a violation.
 
     python -m tests.campaigns.quantize serve
     python -m tests.campaigns.quantize kill --kills 10
+    python -m tests.campaigns.quantize search
 """
 
 import argparse
@@ -23,13 +27,18 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from deckard_deploy.catalog import library
 from deckard_deploy.errors import DeployError
 from deckard_deploy.operations.inspect import inspect_checkpoint
+from deckard_deploy.operations.quantize import LARGEST_ERROR
+from deckard_deploy.quantizing import worker
 from deckard_deploy.rehearsal import gemma4
 from deckard_deploy.rehearsal.layers import FormName
+from deckard_deploy.running.process import environment
+from deckard_deploy.running.process.locks import QUANTIZERS
 from tests.support.ports import free_port
 
-ENGINE = "vllm-0.32.0-cpu"
+ENGINE, MODELOPT = "vllm-0.32.0-cpu", "modelopt-0.47.0-cpu"
 FORMS: tuple[FormName, ...] = ("dense", "per-layer")
 
 
@@ -38,7 +47,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("serve", "kill"))
+    parser.add_argument("what", choices=("serve", "kill", "search"))
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
@@ -50,6 +59,8 @@ def main() -> int:
             (state / "engines").symlink_to(shared)
         if options.what == "serve":
             violations = list(_serve(folder, state))
+        elif options.what == "search":
+            violations = list(_search(folder, state))
         else:
             violations = list(_kill(folder, state, options.kills, random.Random(options.seed)))
     for violation in violations:
@@ -80,6 +91,43 @@ def _serve(folder: Path, state: Path) -> Iterator[str]:
         print(f"{form}: {answer.stdout.strip()}")
         if "Hello, this is a rehearsal." not in answer.stdout:
             yield f"{form}: {up.stderr}{answer.stderr}"
+
+
+def _search(folder: Path, state: Path) -> Iterator[str]:
+    lock = QUANTIZERS[MODELOPT]
+    python = environment.install(state / "engines" / MODELOPT, lock=lock, say=print).python
+    source, texts = gemma4.write(folder / "tiny"), folder / "texts.jsonl"
+    texts.write_text(json.dumps({"text": "Hello there"}) + "\n")
+    for name in ("awq-lite", "awq-full", "svdquant"):
+        job = folder / f"{name}.json"
+        job.write_text(
+            json.dumps(
+                {
+                    "source": str(source),
+                    "export": str(folder / name),
+                    "texts": str(texts),
+                    "recipe": library.recipe(name).model_dump(mode="json"),
+                    "device": "cpu",
+                }
+            )
+        )
+        shim = Path(__file__).with_name("fp4_on_cpu.py")
+        with subprocess.Popen(
+            [python, "-I", shim, worker.INSIDE, job], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process:
+            lines = [line for line in process.stdout or () if line.startswith('{"')]
+        result = json.loads(lines[-1]).get("result") if lines else None
+        if result is None:
+            yield f"{name}: exit code {process.returncode}"
+            continue
+        passes = {line.partition("pass ")[2][:6] for line in lines if '"phase": "calibrate"' in line}
+        errors = result["errors"]
+        worst = max(errors.values())
+        print(
+            f"{name}: {len(errors)} linears, errors {min(errors.values()):.4f} to {worst:.4f}, passes {sorted(passes)}"
+        )
+        if not worst < LARGEST_ERROR:
+            yield f"{name}: an error of {worst}"
 
 
 def _kill(folder: Path, state: Path, kills: int, rng: random.Random) -> Iterator[str]:
