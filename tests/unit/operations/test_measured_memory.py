@@ -38,8 +38,8 @@ def test_memory_line_compares_log_and_plan(planned: MemoryPlan) -> None:
     # 28.03 GiB loaded, 36.02 GiB left for the KV cache, and 0.49 GiB of graphs, says the log
     engine = planned.requested / GIB - 28.03 - 36.02
     assert memory_line(facts(), planned) == (
-        f"weights 28.0 GiB (planned: 28.0 GiB), engine {engine:.1f} GiB (planned: 5.0 GiB), "
-        "CUDA graphs 0.5 GiB (planned: 1.0 GiB)"
+        f"weights 28.0 GiB (planned: 28.0 GiB), engine {engine:.1f} GiB (planned: 3.4 GiB), "
+        "CUDA graphs 0.5 GiB (planned: 0.4 GiB)"
     )
 
 
@@ -84,7 +84,7 @@ def test_counted_graphs_are_no_part_of_engine(tmp_path: Path, planned: MemoryPla
     assert together.engine is not None
     assert apart.engine == together.engine - int(0.49 * GIB)
     engine = planned.requested / GIB - 28.03 - 36.02 - 0.49
-    assert f", engine {engine:.1f} GiB (planned: 5.0 GiB), " in memory_line(facts(), memory_of(counting))
+    assert f", engine {engine:.1f} GiB (planned: 3.4 GiB), " in memory_line(facts(), memory_of(counting))
 
 
 def test_negative_graph_size_is_zero(planned: MemoryPlan, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_plan_marks_measured_figures(
     monkeypatch.setenv("DECKARD_HOME", str(tmp_path))
     command = ["plan", "--profile", "h100", "--drafter", "deckard-e4b", "--explain"]
     assert run(command) == 0
-    assert "  = engine      5.0 GiB (2.0 GiB to 6.7 GiB, assumed)\n" in capsys.readouterr().out
+    assert "  = engine      3.4 GiB (1.7 GiB to 6.7 GiB, assumed)\n" in capsys.readouterr().out
     history.record(tmp_path / "startups.jsonl", recorded(planned))
     assert run(command) == 0
     out = capsys.readouterr().out
