@@ -29,10 +29,18 @@ from deckard_deploy.operations.options import Selection
     help="Runs of each concurrency; default: 5, and up to 15 if they vary.",
 )
 @click.option(
-    "--requests", type=click.IntRange(1, 1000), default=2, show_default=True, help="Of each stream in a run."
+    "--requests",
+    type=click.IntRange(1, 1000),
+    default=2,
+    show_default=True,
+    help="Requests of each stream in a run.",
 )
 @click.option(
-    "--output-tokens", type=click.IntRange(2, 1024), default=300, show_default=True, help="Of an answer."
+    "--output-tokens",
+    type=click.IntRange(2, 1024),
+    default=300,
+    show_default=True,
+    help="Maximum tokens of an answer.",
 )
 @click.option("--dry-run", is_flag=True, help="Print what would be started, and stop nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")

@@ -58,7 +58,7 @@ def keys() -> None:
 @keys.command()
 @click.argument("name")
 @state_option
-@click.option("--force", is_flag=True, help="Also while a deployment without a gateway runs.")
+@click.option("--force", is_flag=True, help="Create the key even while a deployment without a gateway runs.")
 @_terms_options
 def add(name: str, state_dir: Path | None, *, force: bool, **terms: int | None) -> None:
     """Create a key, and print it once.
@@ -142,7 +142,8 @@ def rotate(name: str, state_dir: Path | None) -> None:
 def open_(state_dir: Path | None) -> None:
     """Let every program of this machine in without a key again.
 
-    It is how a host is before the first key. Refused while a key is left, or while an exposed deployment runs.
+    This is the state of a host before its first key. Refused while a key exists, or while an exposed deployment
+    runs.
 
     \b
     Example:

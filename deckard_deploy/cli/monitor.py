@@ -92,7 +92,7 @@ def up(  # noqa: PLR0913  one parameter per option
 @monitor.command()
 @selection_option
 @every_option
-@click.option("--purge", is_flag=True, help="Remove its figures, its settings and the password too.")
+@click.option("--purge", is_flag=True, help="Also remove the stored metrics, the settings and the password.")
 @dry_run_option
 def down(*, selection: Selection, every: bool, purge: bool, dry_run: bool) -> None:
     """Stop both; their figures stay for the next `monitor up`.

@@ -58,7 +58,11 @@ def _duration(_context: click.Context, _option: click.Parameter, text: str) -> f
     help="Share of the greedy texts that may differ from the present ones.",
 )
 @click.option(
-    "--output-tokens", type=click.IntRange(2, 1024), default=300, show_default=True, help="Of an answer."
+    "--output-tokens",
+    type=click.IntRange(2, 1024),
+    default=300,
+    show_default=True,
+    help="Maximum tokens of an answer.",
 )
 @click.option("--again", is_flag=True, help="Forget the trials of an interrupted search.")
 @click.option("--dry-run", is_flag=True, help="Print the candidates, and stop nothing.")

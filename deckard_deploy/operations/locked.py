@@ -14,7 +14,7 @@ from deckard_deploy.weights.lockfile import Lock
 def apply_lock(plan: LaunchPlan) -> LaunchPlan:
     """Return the plan with each image by its digest in ./deckard.lock, if it has one.
 
-    Raises BadInputError. A launch line of the user's own (--compat) keeps its tag.
+    Raises BadInputError. A model card's launch line (--compat) keeps its tag.
     """
     if plan.image is None or plan.compatibility or not LOCK_FILE.exists():
         return plan

@@ -13,8 +13,9 @@ class Choice:
     """The choice of a deployment.
 
     profile: a name or a YAML file. config: a deckard.yaml; None takes ./deckard.yaml if it exists.
-    settings: `KEY=VALUE` each, as `--set` takes them. written_as: those of them that an option of its own has
-    set, as the user typed them. compat: a launch line of the user's own to keep.
+    settings: `KEY=VALUE` strings, as for `--set`. written_as: the text that the user typed, for each setting
+    that came from an option of its own (`--model`). compat: the name of a model card's launch line, which is
+    used unchanged.
     detect: without a named profile, take the one that fits this machine.
     """
 

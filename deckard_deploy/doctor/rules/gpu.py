@@ -364,7 +364,8 @@ def gpu_heat(facts: HostFacts, target: Target) -> RuleVerdict | None:
 
 @rule(
     "gpu-clock",
-    when=f"GB10 at {BUSY_PERCENT} % or more: warn: below {SLOW_MHZ} MHz, or below the profile's wedged_below_w",
+    when=f"GB10 with a utilization of {BUSY_PERCENT} % or more: warn: a clock below {SLOW_MHZ} MHz, or less power than "
+    "the profile's wedged_below_w",
     why="a GB10 can be stuck in a low-power state, at half speed (799 MHz, 19.5 W at 96 %), or in a kernel that never "
     "ends (16 to 27 W at 95 %; about 45 W when it works)",
     source="github Blackwellboy/model-serving-minefield, trap 124; eugr/spark-vllm-docker issue 260; "
