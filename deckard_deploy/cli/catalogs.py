@@ -70,7 +70,8 @@ def _group(kind: Kind, summary: str, example: str, *, alone: click.Command | Non
         _print_list(kind, state_dir, as_json=as_json)
 
     @group.command(
-        help=f"Print one {kind[:-1]}, with the source of every number.\n\n\b\nExample:\n  deckard-deploy {kind} show {example}"
+        help=f"Print one {kind[:-1]}, with the source of every number.\n\n\b\n"
+        f"Example:\n  deckard-deploy {kind} show {example}"
     )
     @click.argument("name", shell_complete=model_names if kind == "models" else catalog_names(kind))
     @json_option
