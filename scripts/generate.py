@@ -197,8 +197,11 @@ def _known_failure(signature: Signature) -> str:
 
 
 def _values_as_words(text: str) -> str:
-    """Return a text with the names of its values in capitals: `{limit}` is LIMIT."""
-    found = re.sub(r"(?<!\{)\{(\w+)\}(?!\})", lambda match: match[1].upper(), text)
+    """Return a text with the names of its values in capitals: `{limit}` is LIMIT.
+
+    Of adjacent names, such as {name}{tool}, a line has a value for one alone: the first stands for all.
+    """
+    found = re.sub(r"(?<!\{)\{(\w+)\}(?:\{\w+\})*(?!\})", lambda match: match[1].upper(), text)
     return found.replace("{{", "{").replace("}}", "}")
 
 

@@ -40,12 +40,15 @@ _SOURCE_OPTIONS = (
     click.option(
         "--package", metavar="DIR", help="Folder of an installed vllm package, or inside the image."
     ),
-    click.option("--wheel", metavar="FILE|URL", help="Read them out of a wheel of the release."),
+    click.option("--wheel", metavar="FILE|URL", help="Read vLLM's files out of a wheel of the release."),
     click.option(
         "--drafter/--no-drafter", default=True, help="With a draft model or without; default: with."
     ),
     click.option(
-        "--quantization", type=click.Choice(_QUANTIZATIONS), default="nvfp4_awq", help="Of the checkpoint."
+        "--quantization",
+        type=click.Choice(_QUANTIZATIONS),
+        default="nvfp4_awq",
+        help="Quantization of the checkpoint.",
     ),
 )
 
@@ -111,10 +114,13 @@ def diff(names: tuple[str, ...], set_name: str) -> None:
     help="Check what the plan of this profile needs, against the release of its engine.",
 )
 @click.option(
-    "-c", "--config", type=click.Path(path_type=Path), help="Check what this deckard.yaml needs, likewise."
+    "-c",
+    "--config",
+    type=click.Path(path_type=Path),
+    help="Check what the plan of this deckard.yaml needs, against the release of its engine.",
 )
 @click.option(
-    "--release", metavar="VERSION", help="Read them out of the wheel of that vLLM release, all patches."
+    "--release", metavar="VERSION", help="Check all patches against the wheel of this vLLM release."
 )
 @set_option
 @source_options
@@ -169,7 +175,10 @@ def check(
 )
 @click.option("--overlay", "as_overlay", is_flag=True, help="Also link the rest of --package around them.")
 @click.option(
-    "--import-with", metavar="PYTHON", type=click.Path(path_type=Path), help="Import the result with it."
+    "--import-with",
+    metavar="PYTHON",
+    type=click.Path(path_type=Path),
+    help="Python that imports the patched modules, as a check.",
 )
 @set_option
 @source_options

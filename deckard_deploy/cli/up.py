@@ -19,7 +19,9 @@ from deckard_deploy.system.text import clock
 @locked_option
 @dry_run_option
 @click.option(
-    "--upgrade", is_flag=True, help="Replace an engine that only this version of the tool starts otherwise."
+    "--upgrade",
+    is_flag=True,
+    help="Replace an engine that this version of the tool plans differently for the same choice.",
 )
 @click.option("--force", is_flag=True, help="Start even if `doctor` reports failures.")
 def up(  # noqa: PLR0913  one for each option
@@ -28,8 +30,9 @@ def up(  # noqa: PLR0913  one for each option
     """Start the endpoint and wait until it is proven ready.
 
     Without --profile, the profile of this machine is selected and reported. The base URL is the only
-    thing on stdout. An engine that answers is replaced only when you ask for something else than before; when
-    only this version of the tool would start it otherwise, that takes --upgrade.
+    thing on stdout. An engine that answers is replaced if your choice has changed. If your
+    choice is the same, and this version of the tool plans the engine differently, it is left alone unless --upgrade
+    is given.
 
     \b
     Example:

@@ -13,7 +13,11 @@ from deckard_deploy.operations.options import Selection
 @click.command()
 @selection_option
 @click.option(
-    "--interval", type=FiniteRange(1, DAY_S), default=30.0, show_default=True, help="Seconds in between."
+    "--interval",
+    type=FiniteRange(1, DAY_S),
+    default=30.0,
+    show_default=True,
+    help="Seconds between two requests.",
 )
 @click.option(
     "--deadline", type=FiniteRange(1, DAY_S), default=120.0, show_default=True, help="Seconds for an answer."
@@ -21,13 +25,14 @@ from deckard_deploy.operations.options import Selection
 def watch(selection: Selection, interval: float, deadline: float) -> None:
     """Keep the current release answering.
 
-    It is started if it is not running, and a completion is requested at each interval. An engine that has died is
-    restarted immediately, one that does not answer after three questions, unless it is at work; two restarts an
-    hour are the most, and then this ends with exit code 6. `status` lists them. Ends when `down` stops the
+    Starts the release if it is not running, and requests a completion at each interval. An engine that has died is
+    restarted immediately. An engine with three unanswered requests among the last six is restarted; a request that
+    times out while the token counters move is not counted. At most two restarts are made in an hour. If a third is
+    needed, `watch` ends with exit code 6. `status` lists the restarts. `watch` ends when `down` stops the
     deployment.
 
-    Of replicas each is asked. One that does not answer gets no requests until it does; the others go on, also when
-    one is given up.
+    With replicas, a completion is requested from each. A replica that does not answer gets no requests of clients
+    until it answers. `watch` goes on with the other replicas after it has given one up.
 
     \b
     Example:
