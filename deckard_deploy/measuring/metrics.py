@@ -87,6 +87,13 @@ class Page:
             return None
         return sum(series.values())
 
+    def mean(self, name: str) -> float | None:
+        """Return the mean of all series of that name; None when the page has none."""
+        series = self.samples.get(name)
+        if not series:
+            return None
+        return sum(series.values()) / len(series)
+
     def increase(self, name: str, since: "Page") -> float | None:
         """Return the increase of a counter since an earlier page; None when this page does not have it."""
         series = self.samples.get(name)
@@ -124,9 +131,10 @@ class Page:
 
     def restarted(self, since: "Page") -> bool:
         """Return True if the engine has restarted since an earlier page."""
-        started, started_before = self.value(STARTED), since.value(STARTED)
-        if started is not None and started_before is not None and started != started_before:
-            return True
+        started_before = since.samples.get(STARTED, {})
+        for labels, started in self.samples.get(STARTED, {}).items():
+            if started != started_before.get(labels, started):
+                return True
         for name, kind in self.types.items():
             if kind != "counter":
                 continue
@@ -184,14 +192,14 @@ def speculative_decoding(page: Page, since: Page | None = None) -> SpeculativeDe
     )
 
 
-# Shares and times, of which a sum means nothing.
-_AVERAGED = ("vllm:kv_cache_usage_perc", STARTED)
+# A share, of which a sum means nothing.
+_AVERAGED = "vllm:kv_cache_usage_perc"
 
 
 def merged(pages: Mapping[str, Page]) -> Page:
     """Return one page with the series of several engines, by name, as those of one engine with several ranks.
 
-    What is no count or rate is the mean of the engines that have it.
+    A share is the mean of the engines that have it.
     """
     samples: dict[str, dict[Labels, float]] = {}
     types: dict[str, str] = {}
@@ -199,7 +207,7 @@ def merged(pages: Mapping[str, Page]) -> Page:
         types |= page.types
         for metric, series in page.samples.items():
             divisor = 1
-            if metric in _AVERAGED:
+            if metric == _AVERAGED:
                 divisor = sum(metric in each.samples for each in pages.values())
             here = samples.setdefault(metric, {})
             for labels, value in series.items():

@@ -31,7 +31,7 @@ class Figures:
     """The figures of one window. None: the page lacks the metric, or the window has no observation of it."""
 
     started_at: float | None
-    """Seconds since 1970."""
+    """Seconds since 1970; of several engines the mean."""
     window_s: float
     generation_tok_s: float | None
     prompt_tok_s: float | None
@@ -79,7 +79,7 @@ def figures(page: Page, since: Page, *, restarts: int = 0) -> Figures:
     """Return the figures between two pages of one engine, which may be the same page."""
     drafting = speculative_decoding(page, since) or SpeculativeDecoding(0, 0, 0, ())
     return Figures(
-        started_at=page.value(STARTED),
+        started_at=page.mean(STARTED),
         window_s=page.at_s - since.at_s,
         generation_tok_s=page.rate(GENERATED, since),
         prompt_tok_s=page.rate(PROMPT, since),

@@ -14,6 +14,7 @@ from deckard_deploy.operations.bench_target import (
     ensure_running,
     record_base,
     refuse_foreign_certificate,
+    refuse_socket,
 )
 from deckard_deploy.operations.deployments import (
     DeploymentRef,
@@ -39,6 +40,7 @@ def drafting_plan(deployment: DeploymentRef) -> LaunchPlan:
             hint=f"{plan_again_command(deployment)} --drafter NAME",
         )
     refuse_foreign_certificate(plan)
+    refuse_socket(plan)
     return plan
 
 

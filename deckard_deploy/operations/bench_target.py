@@ -54,12 +54,13 @@ def ensure_running(context: DeploymentContext, plan: LaunchPlan) -> None:
 def running_endpoint(deployment: DeploymentRef, report: Reporter) -> tuple[LaunchPlan, Endpoint]:
     """Return the running plan, and the endpoint at which its Python reaches vLLM.
 
-    Raises BadInputError when nothing runs, for one that answers with no text, or behind a certificate that cannot be
-    checked; EnvironmentUnfitError.
+    Raises BadInputError when nothing runs, for one that answers with no text, on a socket in a container, or behind a
+    certificate that cannot be checked; EnvironmentUnfitError.
     """
     with open_deployment(deployment.directory, deployment.name, report) as context:
         plan, _ = observed_plan(deployment, context)
         require_text(plan, "bench")
+        refuse_socket(plan)
         refuse_foreign_certificate(plan)
         python = context.runtimes[plan.runtime].python(plan)
     environment = {name: os.environ[name] for name in _PASSED if name in os.environ}
@@ -107,6 +108,17 @@ def refuse_foreign_certificate(plan: LaunchPlan) -> None:
             f"{plan.deployment} is reached through nginx with {gateway.certificate}, which the engine's "
             f"benchmark cannot check at {plan.base_url}",
             hint="measure without publish.certificate and publish.certificate_key: take them out, then up",
+        )
+
+
+def refuse_socket(plan: LaunchPlan) -> None:
+    """Raise BadInputError for a replica in a container, which listens on its socket alone."""
+    if plan.runtime == "docker" and plan.option("uds"):
+        front = plan.deployment.rpartition("-")[0]
+        raise BadInputError(
+            f"{plan.deployment} listens on a socket, which the engine's benchmark cannot ask",
+            hint=f"deckard-deploy down --name {front}, then: "
+            f"deckard-deploy up --profile {plan.profile} --name {front}-one, without --replicas",
         )
 
 

@@ -112,7 +112,7 @@ class ReplicaWatch(threading.Thread):
         try:
             with lock_deployment(front, verb="watch"):
                 if serves:
-                    membership.put_in(front, self._number)
+                    replicas.put_in(self._group, self._number)
                     self._report.say("in       it answers, and gets requests again")
                 else:
                     membership.take_out(front, self._number)

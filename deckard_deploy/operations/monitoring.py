@@ -62,6 +62,7 @@ def start(  # noqa: PLR0913  one parameter per option
     Return Grafana's address. Raises BadInputError, EnvironmentUnfitError.
     """
     stack = _stack(selection, every=every)
+    is_group = stack.deployment is not None and stack.deployment.group.exists()
     directory = state_directory(selection.state_dir)
     plans = (
         _running_plans(directory.deployments(), directory, report) if every else _own_plans(selection, report)
@@ -77,7 +78,7 @@ def start(  # noqa: PLR0913  one parameter per option
         grafana_port=grafana_port,
         prometheus_image=images.prometheus,
         grafana_image=images.grafana,
-        shared=every or len(plans) > 1,
+        shared=every or is_group,
         project=stack.project,
     )
     texts = monitoring.render_monitoring(plans, place)

@@ -6,7 +6,7 @@ The caller's verb holds the front's lock throughout, and each step the lock of i
 import functools
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -244,7 +244,7 @@ def roll(
             change(number)
         except DeployError as error:
             raise _stopped(group, error, number, untouched=order[at + 1 :]) from error.__cause__
-        membership.put_in(group.front, number)
+        put_in(group, number)
         if at == 0:
             after_first()
 
@@ -252,7 +252,7 @@ def roll(
 def _stopped(group: Group, error: DeployError, number: int, *, untouched: list[int]) -> DeployError:
     """Put a replica back that serves again, and return its error with the state of the others."""
     if answers(group, number).outcome is Outcome.READY:
-        membership.put_in(group.front, number)
+        put_in(group, number)
     rest = ", ".join(group.replica(each).name for each in untouched)
     outcome = f"; not touched: {rest}" if rest else ""
     error.message = f"replica {group.replica(number).name}: {error.message}{outcome}"
@@ -283,10 +283,26 @@ def answers(group: Group, number: int, timeout_s: float = ANSWER_S) -> Readiness
     return probe(release.load(), directory=group.directory, timeout_s=timeout_s)
 
 
+def put_in(group: Group, number: int) -> None:
+    """Let a replica have requests from now on, at the socket of its current release."""
+    current = Releases(group.directory.deployment(group.replica(number).name)).current()
+    in_container = current is not None and current.load().plan.runtime == "docker"
+    membership.put_in(group.front, number, in_container=in_container)
+
+
 def drain(group: Group, number: int, report: Reporter) -> None:
-    """Take a replica out of the list, and wait until it has answered all that it has."""
+    """Take a replica out of the list, and wait until it has answered all that it has.
+
+    If it cannot be asked, or the user interrupts, it has requests again, and the error is raised.
+    """
     membership.take_out(group.front, number)
-    deployment = group.replica(number)
+    with ExitStack() as undo:
+        undo.callback(put_in, group, number)
+        _wait_until_idle(group.replica(number), report)
+        undo.pop_all()
+
+
+def _wait_until_idle(deployment: DeploymentRef, report: Reporter) -> None:
     began = time.monotonic()
     idle = 0
     with open_deployment(deployment.directory, deployment.name, report) as context:
@@ -408,7 +424,7 @@ def start(selection: Selection, report: Reporter, *, dry_run: bool = False) -> s
     with lock_deployment(group.front, verb="start"):
         for number in group.numbers:
             start_verb.run(group.selection(number), report)
-            membership.put_in(group.front, number)
+            put_in(group, number)
         return start_front(group, report).base_url
 
 

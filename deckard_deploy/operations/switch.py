@@ -1,5 +1,6 @@
 """`switch`: stop one deployment and start another, which cannot run next to it."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from deckard_deploy.errors import BadInputError, DeployError
@@ -51,10 +52,19 @@ def _start(new: Selection, report: Reporter, *, fallback: Selection | None) -> s
         report.say(f"failed   {new.name}: {error.message}")
         if fallback:
             report.say(f"back     {fallback.name}")
+            with suppress(DeployError):  # the start of the first says what it lacks then
+                replicas.down(new, SILENT)  # of a group a part may run
             replicas.start(fallback, report)
         raise
 
 
 def _runs(deployment: DeploymentRef, report: Reporter) -> bool:
+    """Return True if a part of the deployment runs: a front may have ended before its replicas."""
+    group = replicas.find_group(deployment)
+    replicas_of_it = [group.replica(number) for number in group.numbers] if group else []
+    return any(_is_up(each, report) for each in (deployment, *replicas_of_it))
+
+
+def _is_up(deployment: DeploymentRef, report: Reporter) -> bool:
     with open_deployment(deployment.directory, deployment.name, report) as context:
         return observe(context.runtimes).state in ("running", "restarting")

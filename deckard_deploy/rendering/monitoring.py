@@ -193,8 +193,13 @@ def _network(plans: Sequence[LaunchPlan], place: MonitoringSettings) -> str | No
 
 
 def engine_network(plan: LaunchPlan) -> str | None:
-    """Return the network of the engine's container; None where the engine listens on the host itself."""
-    if plan.runtime != "docker" or plan.container.network == "host":
+    """Return the network of the engine's container; None where none has the engine's port, and for a front."""
+    if (
+        plan.runtime != "docker"
+        or plan.container.network == "host"
+        or plan.role == "front"
+        or plan.option("uds")
+    ):
         return None
     model = compose_model(plan)
     networks = model["services"][SERVICE].get("networks", ["default"])

@@ -51,11 +51,11 @@ def server(number: int, *, in_container: bool) -> str:
     return f"unix:{REPLICAS_FOLDER if in_container else 'replicas'}/{number}.sock"
 
 
-def put_in(front: DeploymentDir, number: int) -> None:
-    """Let a replica have requests from now on."""
+def put_in(front: DeploymentDir, number: int, *, in_container: bool) -> None:
+    """Let a replica have requests from now on. in_container: it runs in one, and its socket is in a shared folder."""
     private_folder(front.members)
     socket = f"../../{replica_name(front.name, number)}/{SOCKET}"
-    if socket_folder(front, number).is_dir():
+    if in_container:
         socket = f"{number}/{SOCKET}"
     link_atomically(front.members / f"{number}.sock", socket)
 

@@ -155,6 +155,7 @@ class DockerRuntime:
 
         An accepted end belongs to the network of the program that connected (net/unix/af_unix.c, unix_stream_connect),
         and has the name of the socket: it is in the list that the front's container sees. The end of nginx has none.
+        Raises EnvironmentUnfitError.
         """
         front, _, number = self._deployment.name.rpartition("-")
         socket = f"{REPLICAS_FOLDER}/{number}/{SOCKET}"
@@ -166,8 +167,15 @@ class DockerRuntime:
                     return 0
                 command = self.client.api.exec_create(fronts[0]["Id"], ["cat", "/proc/net/unix"])
                 listed = self.client.api.exec_start(command["Id"]).decode(errors="replace")
+                code = self.client.api.exec_inspect(command["Id"])["ExitCode"]
         except NotFound:  # it has ended since
             return 0
+        if code != 0:
+            raise EnvironmentUnfitError(
+                f"the requests of {self._deployment.name} cannot be counted: in the front's container "
+                f"`cat /proc/net/unix` ended with {code}",
+                hint=f"deckard-deploy logs --name {front} --gateway",
+            )
         return sum(line.endswith(f" {socket}") for line in listed.splitlines())
 
     def reload(self) -> None:

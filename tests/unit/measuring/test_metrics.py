@@ -173,9 +173,15 @@ def test_pages_of_replicas_make_one_with_sums_and_means() -> None:
     use = "# TYPE vllm:kv_cache_usage_perc gauge\nvllm:kv_cache_usage_perc %s\n"
     both = metrics.merged({"box-1": page(use % 0.2, 3.0), "box-2": page(use % 0.6, 4.0)})
     assert (both.value("vllm:kv_cache_usage_perc"), both.at_s) == (0.4, 4.0)
-    earlier = metrics.merged({"box-1": tokens(10, 10.0), "box-2": tokens(100, 10.0)})
-    later = metrics.merged({"box-1": tokens(30, 12.0), "box-2": tokens(140, 12.0)})
+    earlier = metrics.merged({"box-1": tokens(10, 10.0, start=150.0), "box-2": tokens(100, 10.0)})
+    later = metrics.merged({"box-1": tokens(30, 12.0, start=150.0), "box-2": tokens(140, 12.0)})
     assert later.rate("vllm:generation_tokens_total", earlier) == 30
     assert not later.restarted(earlier)
+    assert later.mean(metrics.STARTED) == 125.0
+    one_is_away = metrics.merged({"box-2": tokens(150, 13.0)})
+    assert not one_is_away.restarted(later)
+    assert not metrics.merged({"box-1": tokens(40, 14.0, start=150.0), "box-2": tokens(160, 14.0)}).restarted(
+        one_is_away
+    )
     restarted = metrics.merged({"box-1": tokens(1, 14.0, start=200.0), "box-2": tokens(150, 14.0)})
     assert restarted.restarted(later)

@@ -14,8 +14,10 @@ from deckard_deploy.operations.bench_target import (
     certificate_variables,
     describe_deployment,
     refuse_foreign_certificate,
+    refuse_socket,
 )
 from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
+from deckard_deploy.planning.replicas import replica_choice, shares
 from tests.support.sample_choices import choice
 
 NGINX = DEFAULT_PATHS._replace(nginx=PurePosixPath("/usr/sbin/nginx"))
@@ -69,6 +71,18 @@ def test_only_own_certificate_is_trusted() -> None:
     with pytest.raises(BadInputError, match=r"/c\.pem") as caught:
         refuse_foreign_certificate(own)
     assert caught.value.hint
+
+
+def test_replica_in_a_container_is_refused() -> None:
+    """Its socket is no URL: the benchmark asked a port that nothing listens on."""
+    resolved = choice("b200", "replicas=2")
+    share = shares(resolved)[1]
+    on_socket = build_plan(replica_choice(resolved, share), DEFAULT_PATHS._replace(sockets=True))
+    with pytest.raises(BadInputError, match="b200-2 listens on a socket") as caught:
+        refuse_socket(on_socket)
+    assert "deckard-deploy up --profile b200 --name b200-one" in caught.value.hint
+    refuse_socket(build_plan(replica_choice(resolved, share)))
+    refuse_socket(build_plan(choice("cpu"), NGINX))
 
 
 def test_own_model_has_a_roofline() -> None:

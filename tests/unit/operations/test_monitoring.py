@@ -26,10 +26,12 @@ from deckard_deploy.operations.monitoring import (
 from deckard_deploy.operations.options import Selection
 from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
 from deckard_deploy.rendering.monitoring import KEY_FILE, PASSWORD_FILE, MonitoringSettings, render_monitoring
+from deckard_deploy.running import group as membership
 from deckard_deploy.running.gateway.keys import Keys
 from tests.support.fake_deployment import FakeDeployment
 from tests.support.recording_reporter import RecordingReporter
 from tests.support.sample_choices import choice
+from tests.support.waiting import eventually
 
 
 def written(folder: Path) -> dict[str, str]:
@@ -69,6 +71,19 @@ def test_dry_run_of_start_writes_nothing(fake: FakeDeployment, report: Recording
     assert report.lines[0].startswith("would run ")
     assert report.lines[0].endswith(f" from {folder}")
     assert not folder.exists()
+
+
+def test_group_whose_front_alone_runs_is_a_shared_stack(
+    fake: FakeDeployment, report: RecordingReporter
+) -> None:
+    """A front has no engine, whose dashboard a stack of one deployment has."""
+    front = fake.plan().model_copy(update={"role": "front", "engine": "nginx"})
+    fake.started(front)
+    eventually(lambda: fake.runtime().observe().state == "running")
+    membership.record(fake.deployment, 2)
+    with pytest.raises(BadInputError):
+        render_monitoring([front], MonitoringSettings(folder="/m", user="0:0"))
+    start(Selection(fake.state.root), report, prometheus_port=9090, grafana_port=3000, dry_run=True)
 
 
 class Daemon(socketserver.ThreadingUnixStreamServer):

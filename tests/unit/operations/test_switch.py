@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from deckard_deploy.errors import BadInputError, StartFailedError
-from deckard_deploy.operations import down, switch
+from deckard_deploy.operations import down, replicas, switch
+from deckard_deploy.operations.deployments import DeploymentRef
 from deckard_deploy.operations.options import Selection
+from deckard_deploy.running import group as membership
 from deckard_deploy.running.layout import StateDir
 from deckard_deploy.running.releases import Releases
 from tests.support.fake_deployment import FakeDeployment
@@ -70,6 +72,42 @@ def test_first_is_started_again_if_the_other_fails(
     assert "back     box" in report.lines
     assert fake.names()
     assert other.runtime().observe().state != "running"
+
+
+@pytest.fixture
+def desks(fake: FakeDeployment, tmp_path: Path) -> Iterator[list[FakeDeployment]]:
+    """Yield the two replicas of a group, `desk`, which has no front yet."""
+    made = []
+    for name in ("desk-1", "desk-2"):
+        (tmp_path / name).mkdir()
+        one = FakeDeployment(tmp_path / name)
+        one.state = StateDir(fake.state.root)
+        one.deployment = one.state.create(name)
+        one.releases = Releases(one.deployment)
+        made.append(one)
+    membership.record(fake.state.create("desk"), 2)
+    yield made
+    for one in made:
+        one.end()
+
+
+def test_group_that_starts_half_way_is_stopped_before_the_first_is_started(
+    fake: FakeDeployment, desks: list[FakeDeployment], report: RecordingReporter
+) -> None:
+    for each in desks:
+        ready(each, each.deployment.name)
+    assert switch._runs(DeploymentRef(fake.state, "desk"), report)  # without its front, too
+    replicas.down(Selection(fake.state.root, "desk"), report)
+    assert not switch._runs(DeploymentRef(fake.state, "desk"), report)
+    ready(fake, "box")
+    # All run the engine that `desk-1` installed first.
+    desks[0].program.write_text(
+        f'#!/bin/sh\ncase "$DECKARD_DEPLOYMENT" in *desk-2*) exit 1;; esac\nexec {fake.program} "$@"\n'
+    )
+    with pytest.raises(StartFailedError):
+        switch.run("box", "desk", fake.state.root, report)
+    assert fake.names()
+    assert [each.processes() for each in desks] == [[], []]
 
 
 def test_interrupt_brings_first_back(

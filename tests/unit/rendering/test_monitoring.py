@@ -13,7 +13,7 @@ from deckard_deploy.catalog.metric_names import MetricNames, metric_names, names
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.measuring.metrics import parse
 from deckard_deploy.planning.plan import Gateway, LaunchPlan
-from deckard_deploy.planning.planner import build_plan
+from deckard_deploy.planning.planner import DEFAULT_PATHS, build_plan
 from deckard_deploy.planning.replicas import as_front, replica_choice, shares
 from deckard_deploy.rendering import alerts, dashboard
 from deckard_deploy.rendering.monitoring import (
@@ -194,6 +194,27 @@ def test_rules_and_panels_are_of_one_deployment() -> None:
             assert is_constant or selectors, query
     overview = json.loads(texts["dashboards/deckard.json"])
     assert (overview["title"], len(overview["panels"])) == ("All deployments", 6)
+
+
+def test_replica_on_a_socket_is_asked_through_its_gateway() -> None:
+    resolved = choice("b200", "replicas=2")
+    share = shares(resolved)[0]
+    plan = build_plan(replica_choice(resolved, share), DEFAULT_PATHS._replace(sockets=True))
+    assert engine_network(
+        build_plan(replica_choice(resolved, share))
+    )  # the control: with a port it is asked there
+    assert engine_network(plan) is None
+    jobs = yaml.safe_load(render_monitoring([plan], PLACE)["prometheus/prometheus.yml"])["scrape_configs"]
+    assert {job["static_configs"][0]["targets"][0] for job in jobs} == {f"127.0.0.1:{plan.port}"}
+    assert all(job["authorization"] for job in jobs)
+
+
+def test_front_alone_is_rendered() -> None:
+    front = as_front(build_plan(choice("b200", "replicas=2")))
+    assert engine_network(front) is None
+    files = render_monitoring([front], replace(PLACE, shared=True, project="deckard-b200-monitoring"))
+    (job,) = yaml.safe_load(files["prometheus/prometheus.yml"])["scrape_configs"]
+    assert job["static_configs"][0]["labels"] == {"job": alerts.GATEWAY_JOB, "deployment": "b200"}
 
 
 def test_engine_without_metric_list_raises() -> None:

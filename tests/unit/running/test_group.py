@@ -45,7 +45,7 @@ def test_link_leads_to_socket_of_replica(state: StateDir, monkeypatch: pytest.Mo
     with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
         listener.bind("vllm.sock")
         listener.listen()
-        group.put_in(front, 2)
+        group.put_in(front, 2, in_container=False)
         assert group.members(front) == {2}
         monkeypatch.chdir(front.folder)
         client.connect(group.server(2, in_container=False).removeprefix("unix:"))
@@ -54,3 +54,15 @@ def test_link_leads_to_socket_of_replica(state: StateDir, monkeypatch: pytest.Mo
         with pytest.raises(FileNotFoundError), socket.socket(socket.AF_UNIX) as late:
             late.connect(group.server(2, in_container=False).removeprefix("unix:"))
     group.take_out(front, 2)
+
+
+def test_replica_decides_where_its_socket_is(state: StateDir) -> None:
+    """A name that had replicas in containers has their folders still."""
+    front = state.deployment("box")
+    group.share_sockets(front, 2)
+    group.put_in(front, 1, in_container=True)
+    group.put_in(front, 2, in_container=False)
+    assert [str((front.members / f"{number}.sock").readlink()) for number in (1, 2)] == [
+        "1/vllm.sock",
+        "../../box-2/vllm.sock",
+    ]

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from docker.errors import NotFound
 
+from deckard_deploy.errors import EnvironmentUnfitError
+from deckard_deploy.planning.gateway import REPLICAS_FOLDER, SOCKET
 from deckard_deploy.running.docker.runtime import (
     DEPLOYMENT_LABEL,
     GATEWAY_LABEL,
@@ -63,8 +65,10 @@ class VanishingContainers:
         pass
 
 
-def runtime_with(tmp_path: Path, gone: set[str]) -> tuple[DockerRuntime, VanishingContainers]:
-    deployment = StateDir(tmp_path).create("box")
+def runtime_with(
+    tmp_path: Path, gone: set[str], name: str = "box"
+) -> tuple[DockerRuntime, VanishingContainers]:
+    deployment = StateDir(tmp_path).create(name)
     runtime = DockerRuntime(deployment, environment={}, say=print)
     vanishing = VanishingContainers(deployment.folder, gone)
     runtime.client.__dict__["api"] = vanishing  # replaces the client of the first question
@@ -105,6 +109,38 @@ def test_reload_never_signals_an_engine(tmp_path: Path) -> None:
     del vanishing.labels["server"][LAUNCH_LABEL]
     runtime.reload()
     assert vanishing.signals == ["gateway HUP"]
+
+
+class FrontThatLists(VanishingContainers):
+    """A docker API whose front lists the sockets of replicas, or fails to."""
+
+    def __init__(self, folder: Path, code: int) -> None:
+        super().__init__(folder, set())
+        self._code = code
+
+    def exec_create(self, name: str, command: list[str]) -> dict[str, str]:
+        self.inspect_container(name)
+        return {"Id": " ".join(command)}
+
+    def exec_start(self, command: str) -> bytes:
+        assert command == "cat /proc/net/unix"
+        name = f"{REPLICAS_FOLDER}/2/{SOCKET}"
+        return f"Num Path\n0: 1 {name}\n0: 2 /other\n".encode() if self._code == 0 else b"exec failed"
+
+    def exec_inspect(self, command: str) -> dict[str, int]:
+        assert command
+        return {"ExitCode": self._code}
+
+
+def test_connections_that_cannot_be_listed_are_not_none(tmp_path: Path) -> None:
+    runtime, _ = runtime_with(tmp_path, set(), name="box-2")
+    runtime.client.__dict__["api"] = FrontThatLists(tmp_path, 0)
+    assert runtime.connections() == 1
+    runtime.client.__dict__["api"] = FrontThatLists(tmp_path, 126)
+    with pytest.raises(
+        EnvironmentUnfitError, match=r"the requests of box-2 cannot be counted.* ended with 126"
+    ):
+        runtime.connections()
 
 
 def test_removed_network_is_not_unused(tmp_path: Path) -> None:
