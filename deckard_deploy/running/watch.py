@@ -44,7 +44,7 @@ PATIENCE, REMEMBERED = 3, 6  # failed canaries among the last six before a runni
 MAX_RESTARTS, WINDOW_S = 2, 3600.0
 MAX_RECORDED = 20  # restarts in the record
 WatchState: TypeAlias = Literal["starting", "healthy", "degraded", "given up"]
-Health: TypeAlias = Literal["answers", "silent"]
+Health: TypeAlias = Literal["answers", "silent", "dead"]
 Cure: TypeAlias = Literal["restart", "follow", "gateway", "stop", "none"]
 DRAIN_S = 5.0  # for requests in flight, when the engine has to be stopped before the machine freezes
 
@@ -136,7 +136,7 @@ class Watch:
 
     canary: asks the server. say: receives a line of progress. daemon_ended: returns True if the docker daemon has
     ended since the last call. on_health: is called when the engine has answered, and when it has not, before it is
-    restarted.
+    restarted: `dead` is certain, `silent` is one question without an answer.
     """
 
     def __init__(
@@ -226,7 +226,7 @@ class Watch:
         if problem is None:
             self._on_health("answers")
         elif problem.cure in ("restart", "follow", "stop"):
-            self._on_health("silent")
+            self._on_health("dead" if problem.certain else "silent")
         return problem
 
     def _act(

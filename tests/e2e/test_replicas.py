@@ -272,6 +272,22 @@ def test_watch_starts_a_killed_front_and_a_killed_replica(running: FakeGroup) ->
     assert [each.outcome for each in record.restarts] == ["ready"]
 
 
+def test_watch_starts_the_front_after_the_first_replica(running: FakeGroup) -> None:
+    for name in running.state.with_replicas():
+        kill(running.state.deployment(name).folder)
+    said = len(running.report.lines)
+    with watched(running):
+        assert eventually(
+            lambda: any(line.startswith("box-3  healthy") for line in running.report.lines[said:])
+        )
+    lines = running.report.lines[said:]
+    front, second = (
+        next(at for at, line in enumerate(lines) if line.startswith(head))
+        for head in ("front ", "box-2  start ")
+    )
+    assert front < second, lines
+
+
 def test_fewer_and_more_replicas(running: FakeGroup) -> None:
     kept = [running.server(number) for number in (1, 2)]
     with Clients(running, CLIENTS, keep=False) as clients:
