@@ -67,10 +67,9 @@ def _run_there(node: str, context: click.Context) -> int:
     for path in (Path("deckard.yaml"), Path("deckard.lock")):
         if path.is_file():
             files[path.name] = path.read_bytes()
-    for option in context.command.params:
-        value = context.params.get(option.name or "")
-        if value is not None and _names_file(option, str(value)):
-            arguments = _carried(Path(str(value)), arguments, files)
+    for option, value in _given(context):
+        if _names_file(option, value):
+            arguments = _carried(Path(value), arguments, files)
     environment = {_ON_NODE: node, "DECKARD_PROGRAM": NAME if " " in PROGRAM else PROGRAM}
     if os.environ.get("NO_COLOR"):
         environment["NO_COLOR"] = os.environ["NO_COLOR"]
@@ -82,6 +81,16 @@ def _run_there(node: str, context: click.Context) -> int:
     if code == 0 and context.command.name in _ENDPOINT:
         TERMINAL.say(f"paths and loopback addresses above are those of {node}")
     return code
+
+
+def _given(context: click.Context) -> list[tuple[click.Parameter, str]]:
+    """Return each option with its value, one pair for each value of an option that is given several times."""
+    given = []
+    for option in context.command.params:
+        value = context.params.get(option.name or "")
+        values = value if isinstance(value, tuple) else (value,)
+        given += [(option, str(one)) for one in values if one is not None]
+    return given
 
 
 def _names_file(option: click.Parameter, value: str) -> bool:
@@ -110,9 +119,9 @@ def _carried(path: Path, arguments: tuple[str, ...], files: dict[str, bytes]) ->
     there = []
     for word in arguments:
         before, equals, value = word.partition("=")
-        if word == str(path):
+        if Path(word) == path:
             there.append(name)
-        elif equals and before.startswith("--") and value == str(path):
+        elif equals and before.startswith("--") and Path(value) == path:
             there.append(f"{before}={name}")
         else:
             there.append(word)

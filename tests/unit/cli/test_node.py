@@ -94,6 +94,16 @@ def test_ssh_that_fails_is_one_line(node: SshNode, config: dict[str, str], line:
     assert len(done.stderr.splitlines()) == 2
 
 
+@pytest.mark.parametrize("images", [(), ("--image", "a.png", "--image", "{laptop}/./b.png")])
+def test_chat_runs_on_node(node: SshNode, images: tuple[str, ...]):
+    for name in ("a.png", "b.png"):
+        (node.laptop / name).write_bytes(b"png")
+    words = [word.format(laptop=node.laptop) for word in images]
+    done = node.run("chat", "--node", "spark", *words, "hello")
+    assert "no such file" not in done.stderr + done.stdout
+    assert "up --node spark" in done.stderr
+
+
 def test_node_without_sshd_is_one_line(node: SshNode):
     node.stop()
     done = node.run("status", "--node", "spark")
