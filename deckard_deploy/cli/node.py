@@ -31,7 +31,8 @@ VERBS = (
     *("bench", "keys", "plan", "pull", "verify", "doctor", "tune"),
 )
 _ON_NODE = "DECKARD_NODE"  # set on the node: the option is part of commands to type, and has been followed
-_WRITTEN = ("save", "save_prompts")
+_WRITTEN = ("save", "saved", "save_prompts", "output")
+_WRITING = ("report",)  # `bench report` writes its page into the working folder
 # Verbs whose output names the endpoint.
 _ENDPOINT = ("up", "start", "switch", "status", "rollback", "wait", "connect")
 
@@ -44,8 +45,9 @@ def with_node(command: click.Command) -> click.Command:
     command.params.append(option)
     command.callback = _dispatching(command.callback)
     if isinstance(command, click.Group):
-        for subcommand in command.commands.values():
-            with_node(subcommand)
+        for name, subcommand in command.commands.items():
+            if name not in _WRITING:
+                with_node(subcommand)
     return command
 
 

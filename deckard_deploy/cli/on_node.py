@@ -1,6 +1,6 @@
-"""The part that runs on a node, by its text: `prepare` and `install`; and from the archive: the verb itself.
+"""The part that runs on a node, by its text: `look`, `install` and `prepare`; and from the archive: the verb itself.
 
-It uses the standard library alone. stdin of the first two: this text, then their data.
+It uses the standard library alone. stdin of the first three: this text, then their data.
 """
 
 import base64
@@ -25,8 +25,26 @@ LEFTOVER_S = 86_400
 UNFIT, DAMAGED = 97, 98  # exit codes; operations/node.py reads them
 
 
+def look() -> None:
+    """Print what the archive must be made for."""
+    HOME.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _print(
+        {
+            "python": sys.executable,
+            "version": f"{sys.version_info[0]}.{sys.version_info[1]}",
+            "machine": platform.machine(),
+            "have": [each.name for each in HOME.iterdir()],
+            "home": str(HOME),
+        }
+    )
+
+
+def _print(facts: "dict[str, object]") -> None:
+    sys.stdout.write(f"\n{json.dumps(facts)}\n")
+
+
 def prepare() -> None:
-    """Store a call, for this user alone, and print what the archive must be made for."""
+    """Store a call, for this user alone, and print the name of its folder."""
     call = json.load(sys.stdin)
     HOME.mkdir(mode=0o700, parents=True, exist_ok=True)
     for leftover in (*HOME.glob("call-*"), *HOME.glob("new-*")):
@@ -45,15 +63,7 @@ def prepare() -> None:
     except OSError:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    facts = {
-        "python": sys.executable,
-        "version": f"{sys.version_info[0]}.{sys.version_info[1]}",
-        "machine": platform.machine(),
-        "have": [each.name for each in HOME.iterdir()],
-        "home": str(HOME),
-        "call": folder.name,
-    }
-    sys.stdout.write(f"\n{json.dumps(facts)}\n")
+    _print({"call": folder.name})
 
 
 def install(name: str) -> None:
@@ -93,7 +103,7 @@ def run(name: str) -> None:
         main()
     except SystemExit as ended:
         if ended.code == 0 and {"down", "--purge"} <= set(call["arguments"]):
-            _remove_unused(call["arguments"])
+            _remove_unused(call["arguments"], folder)
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -111,11 +121,13 @@ def _interrupt_with_connection() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def _remove_unused(arguments: "list[str]") -> None:
-    """Remove the archives, unless a deployment is left; another state folder is not looked for."""
+def _remove_unused(arguments: "list[str]", call: Path) -> None:
+    """Remove the archives, unless a deployment or another call is left; another state folder is not looked for."""
     from deckard_deploy.operations.node import has_deployments
 
-    if not any(word.startswith("--state-dir") for word in arguments) and not has_deployments():
+    asked_to_keep = "--dry-run" in arguments or any(word.startswith("--state-dir") for word in arguments)
+    others = [folder for folder in HOME.glob("call-*") if folder != call]
+    if not (asked_to_keep or others or has_deployments()):
         shutil.rmtree(HOME, ignore_errors=True)
 
 
@@ -123,7 +135,9 @@ def main() -> None:
     """Run the action that the command line names."""
     action, *name = sys.argv[1:]
     try:
-        if action == "prepare":
+        if action == "look":
+            look()
+        elif action == "prepare":
             prepare()
         elif action == "install":
             install(name[0])

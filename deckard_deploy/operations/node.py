@@ -44,15 +44,15 @@ def run(node: str, call: Call, report: Reporter) -> int:
 
     Raises NetworkError when ssh failed, EnvironmentUnfitError for a node that cannot run it, IntegrityError.
     """
-    facts = _prepare(node, call, report)
+    facts = _facts(node, _ask(node, ("look",), b"", report))
     archive = node_archive.build(facts["version"], facts["machine"], report.command)
     name = hashlib.sha256(archive).hexdigest()
     if name not in facts["have"]:
         report.say(f"copying  deckard-deploy to {node}")
         _ask(node, ("install", name), gzip.compress(archive, 6), report)
-    remote = shlex.join(
-        (facts["python"], f"{facts['home']}/{name}/{node_archive.LAUNCHER}", "run", facts["call"])
-    )
+    # The call may hold a token, so it is stored there last: nothing but the verb itself can fail after it.
+    stored = _facts(node, _ask(node, ("prepare",), _content(call), report))["call"]
+    remote = shlex.join((facts["python"], f"{facts['home']}/{name}/{node_archive.LAUNCHER}", "run", stored))
     terminal = all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
     argv = ssh.command(node, f"exec {remote}", terminal=terminal)
     report.command(f"$ {shlex.join(argv)}")
@@ -81,10 +81,13 @@ def _run_to_end(argv: tuple[str, ...]) -> int:
             raise
 
 
-def _prepare(node: str, call: Call, report: Reporter) -> dict[str, Any]:
+def _content(call: Call) -> bytes:
     files = {name: base64.b64encode(content).decode() for name, content in call.files.items()}
     content = {"arguments": call.arguments, "environment": dict(call.environment), "files": files}
-    answer = _ask(node, ("prepare",), json.dumps(content).encode(), report)
+    return json.dumps(content).encode()
+
+
+def _facts(node: str, answer: str) -> dict[str, Any]:
     lines = answer.strip().splitlines()  # a login shell may print something of its own before
     try:
         return dict(json.loads(lines[-1]))

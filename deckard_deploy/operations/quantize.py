@@ -3,9 +3,10 @@
 import hashlib
 import json
 import math
+import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 from deckard_deploy.catalog import library, listing
 from deckard_deploy.catalog.specs import RecipeSpec
-from deckard_deploy.doctor.facts import HostFacts
+from deckard_deploy.doctor.facts import Gpu, HostFacts
 from deckard_deploy.errors import BadInputError, DoesNotFitError, EnvironmentUnfitError, IntegrityError
 from deckard_deploy.operations.derived_models import refuse_odd_files
 from deckard_deploy.operations.host import quick_host_facts
@@ -202,14 +203,14 @@ def _read_source(folder: Path, output: Path, recipe: RecipeSpec) -> Checkpoint:
 def _device(recipe: RecipeSpec, facts: HostFacts, meminfo: Path) -> tuple[str, int]:
     """Return the device and its free bytes. Raises EnvironmentUnfitError if the recipe needs another one."""
     available = total_and_available(meminfo)[1]
-    if not facts.gpus:
+    gpu = _visible_gpu(facts.gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    if gpu is None:
         if recipe.needs_cuda:
             raise EnvironmentUnfitError(
                 f"recipe {recipe.name} needs a CUDA GPU, and this machine has none that nvidia-smi lists",
                 hint="recipe nvfp4 runs without one, or use a machine with a GPU",
             )
         return "cpu", available
-    gpu = facts.gpus[0]
     capability = gpu.compute_capability
     if recipe.needs_cuda and capability and version_numbers(capability) < version_numbers(_SEARCH_SINCE):
         raise EnvironmentUnfitError(
@@ -220,6 +221,24 @@ def _device(recipe: RecipeSpec, facts: HostFacts, meminfo: Path) -> tuple[str, i
     if gpu.memory_total_mib is None:  # unified memory
         return "cuda:0", available
     return "cuda:0", (gpu.memory_total_mib - (gpu.memory_used_mib or 0)) << 20
+
+
+def _visible_gpu(gpus: Sequence[Gpu], visible: str | None) -> Gpu | None:
+    """Return the GPU that the worker's cuda:0 is; None without one.
+
+    visible: CUDA_VISIBLE_DEVICES, which the worker gets too.
+    """
+    if visible is None:
+        return gpus[0] if gpus else None
+    first = visible.split(",")[0].strip()
+    if not first or first == "-1":
+        return None
+    if not first.isdigit() or int(first) >= len(gpus):
+        raise BadInputError(
+            f"CUDA_VISIBLE_DEVICES {escaped(visible[:80])!r}: a number of one of {len(gpus)} GPUs was expected first",
+            hint="CUDA_VISIBLE_DEVICES=0 deckard-deploy quantize",
+        )
+    return gpus[int(first)]
 
 
 def _require_memory(needs: Needs, device: str, free: int) -> None:

@@ -150,8 +150,9 @@ def quantize(job: dict[str, Any], progress: Progress) -> dict[str, Any]:
     seconds = {}
     began = time.monotonic()
     progress.show("load", 0, source.name)
-    model = load(source, job["device"])
+    # The texts first: one that the template refuses then costs no load of the model.
     samples, tokens = tokenized(source, Path(job["texts"]), recipe["sequence_length"])
+    model = load(source, job["device"])
     seconds["load"] = time.monotonic() - began
 
     began = time.monotonic()

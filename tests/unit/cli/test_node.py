@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from deckard_deploy.cli import on_node
 from deckard_deploy.cli.main import run
 from deckard_deploy.operations import down
 from deckard_deploy.operations.options import Selection
+from deckard_deploy.resources import PACKAGE
 from deckard_deploy.running.layout import default_root
 from tests.support.fake_deployment import FakeDeployment
 from tests.support.recording_reporter import RecordingReporter
@@ -212,6 +214,63 @@ def test_damaged_archive_is_not_installed(tmp_path: Path, content: bytes):
     folder = tmp_path / ".cache" / "deckard-deploy" / "node"
     assert done.returncode == on_node.DAMAGED
     assert [each.name for each in folder.iterdir()] == [json.loads(prepared.stdout)["call"]]
+
+
+def test_purge_keeps_what_another_call_uses(tmp_path: Path):
+    # As in an archive: not in the folder of the verbs, whose names would hide those of libraries.
+    script = shutil.copy(on_node.__file__, tmp_path / "run.py")
+    home = {"HOME": str(tmp_path), "PYTHONPATH": str(PACKAGE.parent)}
+    folder = tmp_path / ".cache" / "deckard-deploy" / "node"
+    purge = {"files": {}, "environment": {}, "arguments": ["down", "--purge", "--name", "none", "--help"]}
+    for others, kept in ((1, True), (0, False)):
+        answers = []
+        for _ in range(1 + others):
+            done = subprocess.run(
+                (sys.executable, script, "prepare"),
+                input=json.dumps(purge).encode(),
+                env=home,
+                check=True,
+                capture_output=True,
+            )
+            answers.append(json.loads(done.stdout)["call"])
+        ended = subprocess.run(
+            (sys.executable, script, "run", answers[0]), env=home, check=False, capture_output=True
+        )
+        assert ended.returncode == 0, ended.stderr
+        assert folder.exists() is kept
+        for other in answers[1:]:
+            shutil.rmtree(folder / other)
+
+
+def test_file_that_a_verb_writes_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert run(["doctor", "--node", "spark", "--save", str(tmp_path / "facts.json")]) == 2
+    assert "writes on the node" in capsys.readouterr().err
+
+
+def test_report_has_no_node(capsys: pytest.CaptureFixture[str]):
+    assert run(["bench", "report", "--node", "spark"]) == 2
+    assert "--node" in capsys.readouterr().err
+
+
+def test_call_is_not_stored_where_the_archive_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """A call may hold a token, which must not stay on a node that cannot run it. ssh stands for a full disk there."""
+    facts = {"python": "python3", "version": "{}.{}".format(*sys.version_info), "machine": platform.machine()}
+    answer = json.dumps(facts | {"have": [], "home": "/home"})
+    ssh = tmp_path / "ssh"
+    ssh.write_text(
+        f'#!/bin/sh\ncat >{tmp_path}/stdin\necho "$*" >>{tmp_path}/asked\n'
+        f"case \"$*\" in *look*) printf '\\n%s\\n' '{answer}';; *) echo no space >&2; exit 97;; esac\n"
+    )
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    assert run(["up", "--node", "spark"]) == 3
+    assert "no space" in capsys.readouterr().err
+    asked = (tmp_path / "asked").read_text()
+    assert "install" in asked
+    assert "prepare" not in asked
 
 
 def test_folder_of_laptop_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -141,6 +141,24 @@ def test_search_without_gpu_is_refused_before_an_install(tiny: Path, state: Path
     assert list(state.iterdir()) == []
 
 
+def test_visible_gpu_is_the_one_that_is_checked(
+    tiny: Path, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked, enough = request(tiny, recipe="awq-lite"), meminfo(tmp_path)
+    old = A100.gpus[0].model_copy(update={"compute_capability": "7.0"})
+    full = H200.gpus[0].model_copy(update={"index": 1, "memory_total_mib": 1})
+    with_old = HostFacts(gpus=(old, full))
+    for visible, message in (
+        ("1", "quantizing needs"),
+        ("0", "compute capability"),
+        ("", "needs a CUDA GPU"),
+        ("7", "a number of one of 2 GPUs"),
+    ):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        with pytest.raises(DeployError, match=message):
+            plan_quantization(asked, state, facts=with_old, meminfo=enough)
+
+
 def test_memory_of_a_spark_is_that_of_the_machine(tiny: Path, state: Path):
     with pytest.raises(DoesNotFitError, match=r"GPU 0 has 0\.0 GiB free"):
         plan_quantization(request(tiny), state, facts=SPARK, meminfo=meminfo(tiny.parent, LITTLE))
