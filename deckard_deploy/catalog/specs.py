@@ -237,6 +237,16 @@ Quantization: TypeAlias = Literal[
 
 # To what lm_head is quantized at load; both forms are of this project's plugin (plugins/lm-head).
 LmHead: TypeAlias = Literal["fp8", "nvfp4"]
+# The plugin that quantizes lm_head to a format, by its name in a plan.
+LM_HEAD_NAMES: dict[LmHead, str] = {"fp8": "lm-head-fp8", "nvfp4": "lm-head-nvfp4"}
+
+
+def lm_head_form(name: str) -> LmHead | None:
+    """Return the format to which plugin `name` quantizes lm_head; None: it does not."""
+    for form, own in LM_HEAD_NAMES.items():
+        if own == name:
+            return form
+    return None
 
 
 class Architecture(Spec):

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,9 @@ from deckard_deploy.cli.output import say, table
 from deckard_deploy.cli.reporter import TERMINAL
 from deckard_deploy.errors import BadInputError, IntegrityError
 from deckard_deploy.operations.options import Choice
+
+if TYPE_CHECKING:
+    from deckard_deploy.catalog.specs import LmHead
 
 _DEFAULT_SET = "vllm-0.19.1"
 _QUANTIZATIONS = ("none", "nvfp4", "nvfp4_awq", "nvfp4_svd")
@@ -224,7 +227,7 @@ def build(  # noqa: PLR0913  one parameter per option
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for the wheel.")
 @click.option("--lm-head", type=click.Choice(["fp8", "nvfp4"]), help="Quantize lm_head too, at load.")
 @json_option
-def wheel(output: Path, lm_head: str | None, *, as_json: bool) -> None:
+def wheel(output: Path, lm_head: "LmHead | None", *, as_json: bool) -> None:
     """Write the plugin for vLLM 0.32 and 0.33, the same bytes on every machine.
 
     \b

@@ -15,6 +15,7 @@ import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from packaging.requirements import Requirement
 from platformdirs import user_cache_path
@@ -100,11 +101,16 @@ def _core_wheel(version: str, machine: str, say: Say) -> Path:
     if found:
         return found[0]
     target = (f"--python-version={version}", f"--platform=manylinux2014_{machine}", "--implementation=cp")
-    argv = (
-        *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"),
-        *(*target, f"--dest={folder}", f"{CORE}=={release}"),
-    )
-    done = run(argv, environment=os.environ, say=say, timeout_s=_DOWNLOAD_S)
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder) as new:
+        argv = (
+            *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"),
+            *(*target, f"--dest={new}", f"{CORE}=={release}"),
+        )
+        done = run(argv, environment=os.environ, say=say, timeout_s=_DOWNLOAD_S)
+        # Whole or not at all: a download that was cut is not found the next time.
+        for wheel in Path(new).glob("*.whl"):
+            wheel.rename(folder / wheel.name)
     found = list(folder.glob("*.whl"))
     if done.returncode != 0 or not found:
         raise NetworkError(

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from platformdirs import user_cache_path
 
+from deckard_deploy.catalog.specs import LM_HEAD_NAMES, LmHead
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.operations.choice import resolve_choice
 from deckard_deploy.operations.options import Choice
@@ -128,12 +129,12 @@ def import_files(built: Sequence[BuiltPatch], python: Path, overlay_folder: Path
     import_built(tuple(built), python, overlay_folder)
 
 
-def build_wheel(output: Path, lm_head: str | None = None) -> dict[str, str]:
+def build_wheel(output: Path, lm_head: LmHead | None = None) -> dict[str, str]:
     """Write the plugin's wheel into `output`. Return its name, SHA-256 and path.
 
     lm_head: the format to which it quantizes lm_head too.
     """
-    name = plugin.LM_HEAD_NAMES[lm_head] if lm_head else plugin.NAME
+    name = LM_HEAD_NAMES[lm_head] if lm_head else plugin.NAME
     path = plugin.build(name, output / plugin.WHEEL)
     return {"name": name, "sha256": plugin.wheel_sha256(name), "path": str(path)}
 

@@ -6,6 +6,7 @@ Nothing is built here, so that `render` starts quickly.
 from pathlib import PurePosixPath
 
 from deckard_deploy.catalog.resolution import Resolved
+from deckard_deploy.catalog.specs import LM_HEAD_NAMES
 from deckard_deploy.patching import manifest, plugin, request_filter
 from deckard_deploy.patching.manifest import Patch
 from deckard_deploy.planning.plan import LaunchPlan
@@ -34,7 +35,7 @@ def needed_plugin(resolved: Resolved) -> str | None:
     """Return the engine's plugin if the release does not know the checkpoint's format, or the one for lm_head."""
     engine = resolved.engine
     if resolved.lm_head:
-        return plugin.LM_HEAD_NAMES[resolved.lm_head]
+        return LM_HEAD_NAMES[resolved.lm_head]
     if resolved.compatibility or not plugin.is_needed_for(resolved.model.quantization, gpu=engine.gpu):
         return None
     return engine.plugin

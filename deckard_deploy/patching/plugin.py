@@ -11,6 +11,7 @@ import zipfile
 from base64 import urlsafe_b64encode
 from pathlib import Path
 
+from deckard_deploy.catalog.specs import lm_head_form
 from deckard_deploy.errors import IntegrityError
 from deckard_deploy.resources import plugins_dir
 from deckard_deploy.system.files import write_atomically
@@ -18,8 +19,8 @@ from deckard_deploy.system.files import write_atomically
 NAME = "nvfp4-awq"  # the folder in plugins/, and the name in an engine of the catalog
 ENTRY_POINT = "deckard_nvfp4_awq"  # the name that VLLM_PLUGINS must contain, if it is set
 WHEEL = f"{ENTRY_POINT}-1-py3-none-any.whl"  # importlib.metadata reads the name and the version
-# The plugin that quantizes lm_head too. The format is the entry point in the wheel, so that the hash attests it.
-LM_HEAD_NAMES = {"fp8": "lm-head-fp8", "nvfp4": "lm-head-nvfp4"}
+# The folder of the plugin that quantizes lm_head too. The format is the entry point in the wheel, so that the hash
+# attests it.
 _LM_HEAD_FOLDER = "lm-head"
 
 _FORMATS = ("nvfp4_awq", "nvfp4_svd")  # as a model's `quantization` names them
@@ -42,14 +43,6 @@ _PROCESS = re.compile(r"^\((APIServer|EngineCore|Worker)\w* pid=(\d+)\)")  # the
 def is_needed_for(quantization: str, *, gpu: bool) -> bool:
     """Return True if a checkpoint of this quantization needs the plugin, on an engine for GPUs or for a CPU."""
     return quantization in (_FORMATS if gpu else _FORMATS_ON_A_CPU)
-
-
-def lm_head_form(name: str) -> str | None:
-    """Return the format to which plugin `name` quantizes lm_head; None: it does not."""
-    for form, own in LM_HEAD_NAMES.items():
-        if own == name:
-            return form
-    return None
 
 
 def wheel_bytes(name: str) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from deckard_deploy.catalog.specs import PARALLEL_OPTIONS, Container, LmHead, Task, task_of
+from deckard_deploy.catalog.specs import PARALLEL_OPTIONS, Container, LmHead, Task, lm_head_form, task_of
 
 
 class PlanPart(BaseModel):
@@ -167,11 +167,8 @@ class LaunchPlan(PlanPart):
 
     @property
     def lm_head(self) -> LmHead | None:
-        """The format to which the plugin quantizes lm_head, by the plugin's name (patching/plugin.py)."""
-        if self.plugin is None:
-            return None
-        forms: dict[str, LmHead] = {"lm-head-fp8": "fp8", "lm-head-nvfp4": "nvfp4"}
-        return forms.get(self.plugin.name)
+        """The format to which the plugin quantizes lm_head, by the plugin's name."""
+        return lm_head_form(self.plugin.name) if self.plugin else None
 
     @property
     def all_mounts(self) -> tuple[BindMount, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from deckard_deploy.catalog.specs import LM_HEAD_NAMES
 from deckard_deploy.patching import plugin
 from deckard_deploy.rehearsal import assistant, gemma4
 from deckard_deploy.rehearsal.script import PLAIN_TEXT
@@ -21,7 +22,7 @@ def found(new_engine_python: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("lm-head")
     target = gemma4.write(folder / "tiny", quantization="nvfp4_awq")
     good = assistant.write(folder / "good", kind="good")
-    wheel = plugin.build(plugin.LM_HEAD_NAMES["nvfp4"], folder / plugin.WHEEL)
+    wheel = plugin.build(LM_HEAD_NAMES["nvfp4"], folder / plugin.WHEEL)
     said = patched.run(new_engine_python, "lm_head_engine.py", [f"{target}+{good}"], wheel)
     assert said["module"].startswith(str(wheel))
     return said

@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from deckard_deploy.patching import plugin
+from deckard_deploy.catalog.specs import LM_HEAD_NAMES
 from validation.gpu.validate_turns import ROOT, cell_of_speed, engine_settings, environment, ratio_of
 
 POINTS = ("1x128", "4x128", "16x128")
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace, work: Path) -> dict[str, str]:
     deadline = time.time() + args.seconds - END_S
     points = CPU_POINTS if args.cpu else POINTS
     for form in args.load:
-        name = plugin.LM_HEAD_NAMES[form]
+        name = LM_HEAD_NAMES[form]
         folder = work / form
         env = environment(None if args.cpu else args.site, work, name)
         settings = engine_settings({"tokens": 0}, points, 1, cpu=args.cpu)
@@ -126,7 +126,7 @@ def main() -> None:
     runner.add_argument("--out", type=Path, required=True)
     runner.add_argument("--seconds", type=float, default=250)
     runner.add_argument("--tokens", type=int, default=TOKENS, help="of each request, after the first one")
-    runner.add_argument("--load", nargs="+", default=["nvfp4", "fp8"], choices=sorted(plugin.LM_HEAD_NAMES))
+    runner.add_argument("--load", nargs="+", default=["nvfp4", "fp8"], choices=sorted(LM_HEAD_NAMES))
     runner.add_argument("--cpu", action="store_true", help="check all but the figures")
     verbs.add_parser("table").add_argument("file", type=Path)
     args = parser.parse_args()

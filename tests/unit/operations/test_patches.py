@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from deckard_deploy.catalog import library
 from deckard_deploy.catalog.resolution import resolve
-from deckard_deploy.catalog.specs import Deployment, LmHead, Quantization
+from deckard_deploy.catalog.specs import LM_HEAD_NAMES, Deployment, LmHead, Quantization
 from deckard_deploy.errors import BadInputError
 from deckard_deploy.operations.patches import needed_plugin, with_needed_patches
 from deckard_deploy.patching import plugin, request_filter
@@ -106,7 +106,7 @@ def test_lm_head_brings_the_plugin_that_quantizes_it(form: LmHead, quantization:
     resolved = replace(found, model=found.model.model_copy(update={"quantization": quantization}))
     plan = with_needed_patches(build_plan(resolved), resolved, DEFAULT_PATHS.patches)
     assert plan.plugin
-    assert plan.plugin.sha256 == plugin.wheel_sha256(plugin.LM_HEAD_NAMES[form])
+    assert plan.plugin.sha256 == plugin.wheel_sha256(LM_HEAD_NAMES[form])
     assert plan.lm_head == form
     assert plan.environment["VLLM_PLUGINS"] == plugin.ENTRY_POINT
 

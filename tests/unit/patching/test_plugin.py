@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from deckard_deploy.catalog.specs import LM_HEAD_NAMES, LmHead
 from deckard_deploy.errors import IntegrityError
 from deckard_deploy.patching import plugin
 
@@ -99,8 +100,8 @@ def test_log_without_start_is_not_verified():
 
 
 @pytest.mark.parametrize("form", ["fp8", "nvfp4"])
-def test_wheel_for_lm_head_names_its_format(tmp_path: Path, form: str):
-    name = plugin.LM_HEAD_NAMES[form]
+def test_wheel_for_lm_head_names_its_format(tmp_path: Path, form: LmHead):
+    name = LM_HEAD_NAMES[form]
     with zipfile.ZipFile(plugin.build(name, tmp_path / plugin.WHEEL)) as wheel:
         modules = {each for each in wheel.namelist() if each.endswith(".py")}
         entry_points = wheel.read("deckard_nvfp4_awq-1.dist-info/entry_points.txt").decode()
