@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from deckard_deploy import operations
-from deckard_deploy.cli.options import numbers, selection_option
+from deckard_deploy.cli.options import numbers, output_tokens_option, selection_option
 from deckard_deploy.cli.output import say, table
 from deckard_deploy.cli.reporter import TERMINAL
 from deckard_deploy.operations.options import Selection
@@ -35,13 +35,7 @@ from deckard_deploy.operations.options import Selection
     show_default=True,
     help="Requests of each stream in a run.",
 )
-@click.option(
-    "--output-tokens",
-    type=click.IntRange(2, 1024),
-    default=300,
-    show_default=True,
-    help="Maximum tokens of an answer.",
-)
+@output_tokens_option
 @click.option("--dry-run", is_flag=True, help="Print what would be started, and stop nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 def spec(

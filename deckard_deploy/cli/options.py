@@ -255,3 +255,13 @@ _SELECTION_OPTIONS = (
         help="The deployment of this hardware profile.",
     ),
 )
+
+
+output_tokens_option = click.option(
+    "--output-tokens",
+    type=click.IntRange(2, 1024),
+    default=300,
+    show_default=True,
+    help="Maximum tokens of an answer.",
+)
+"""For verbs that ask engines in turn, and need the same length of each: `tune`, `bench spec`."""

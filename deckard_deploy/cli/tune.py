@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from deckard_deploy import operations
-from deckard_deploy.cli.options import choice_options, state_option
+from deckard_deploy.cli.options import choice_options, output_tokens_option, state_option
 from deckard_deploy.cli.output import say, table
 from deckard_deploy.cli.reporter import TERMINAL
 from deckard_deploy.operations.options import Choice
@@ -57,13 +57,7 @@ def _duration(_context: click.Context, _option: click.Parameter, text: str) -> f
     show_default=True,
     help="Share of the greedy texts that may differ from the present ones.",
 )
-@click.option(
-    "--output-tokens",
-    type=click.IntRange(2, 1024),
-    default=300,
-    show_default=True,
-    help="Maximum tokens of an answer.",
-)
+@output_tokens_option
 @click.option("--again", is_flag=True, help="Forget the trials of an interrupted search.")
 @click.option("--dry-run", is_flag=True, help="Print the candidates, and stop nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")

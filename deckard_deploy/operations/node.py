@@ -21,7 +21,7 @@ from deckard_deploy.system import ssh
 from deckard_deploy.system.commands import find_program, last_output_line
 
 _SCRIPT = PACKAGE / "cli" / "on_node.py"
-_NO_PYTHON, _UNFIT, _DAMAGED = 96, 97, 98  # the last two: cli/on_node.py
+_NO_PYTHON, _DAMAGED = 96, 98  # the second: cli/on_node.py; every other code is an unfit node
 # Each candidate must be as new as pyproject.toml's requires-python.
 _PYTHON = (
     "for p in python3 python3.14 python3.13 python3.12 python3.11; do "

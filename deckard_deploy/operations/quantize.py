@@ -45,7 +45,7 @@ from deckard_deploy.weights.checkpoint import Checkpoint, read_checkpoint
 from deckard_deploy.weights.folder import ModelFolder
 from deckard_deploy.weights.inspection import file_faults
 from deckard_deploy.weights.repaired_folder import RepairedFolder
-from deckard_deploy.weights.scales import ScaleFault, ScaleRepair, find_repairs
+from deckard_deploy.weights.scales import ScaleRepair, require_repairs
 
 MODELOPT = "0.47.0"
 LOG = "quantize.log"  # in the state directory: what the libraries of the last run printed
@@ -309,7 +309,7 @@ def _assemble(
     files["config.json"] = finished / "config.json"
     made = _view(scratch / "view", files)
     _require_right(source, made, result["errors"])
-    scales = _scales(made)
+    scales = require_repairs(made, before="ModelOpt exported ", hint="more calibration texts")
     repaired = {
         "found": sum(len(scale.patches) for scale in scales),
         "set_to_zero": sum(scale.zeroed for scale in scales),
@@ -375,17 +375,6 @@ def _require_right(source: Checkpoint, made: Checkpoint, errors: Mapping[str, fl
                 f"{escaped(linear)}: the exported weight differs from the source by {error:.2f} of its size",
                 hint="another recipe; nothing was written",
             )
-
-
-def _scales(made: Checkpoint) -> tuple[ScaleRepair, ...]:
-    repairs = []
-    for each in find_repairs(made):
-        if isinstance(each, ScaleFault):
-            raise IntegrityError(
-                f"ModelOpt exported {each.tensor}: {each.cause}", hint="more calibration texts"
-            )
-        repairs.append(each)
-    return tuple(repairs)
 
 
 def _identity(folder: Path) -> dict[str, str | None]:

@@ -20,7 +20,7 @@ from deckard_deploy.weights.inspection import file_faults
 from deckard_deploy.weights.manifest import total_bytes
 from deckard_deploy.weights.pull import PullReporter, pull
 from deckard_deploy.weights.repaired_folder import RepairedFolder
-from deckard_deploy.weights.scales import ScaleFault, ScaleRepair, find_repairs
+from deckard_deploy.weights.scales import ScaleRepair, require_repairs
 from deckard_deploy.weights.strict_json import read_object
 
 # What a checkpoint of a chat model has next to its weights; an export of ModelOpt has none of them.
@@ -86,7 +86,7 @@ def repair_checkpoint(  # noqa: PLR0913  one parameter per option
     if target.resolve().is_relative_to(folder.resolve()):
         raise BadInputError(f"{target} is inside of {folder}, which is never written to", hint="-o NEW")
     found = read_checkpoint(folder)
-    scales = _scales(found)
+    scales = require_repairs(found, before=f"{found.folder}: ", hint="export the checkpoint again")
     files = {path.name: path for path in folder.iterdir() if path.is_file()}
     with tempfile.TemporaryDirectory() as scratch:
         fetched = _base_files(found, base, Path(scratch), report)
@@ -110,17 +110,6 @@ def repair_checkpoint(  # noqa: PLR0913  one parameter per option
 
 def _count(scale: ScaleRepair) -> RepairedTensor:
     return RepairedTensor(scale.tensor, scale.file.name, len(scale.patches) - scale.zeroed, scale.zeroed)
-
-
-def _scales(found: Checkpoint) -> tuple[ScaleRepair, ...]:
-    repairs = []
-    for each in find_repairs(found):
-        if isinstance(each, ScaleFault):
-            raise IntegrityError(
-                f"{found.folder}: {each.tensor}: {each.cause}", hint="export the checkpoint again"
-            )
-        repairs.append(each)
-    return tuple(repairs)
 
 
 def _base_files(found: Checkpoint, base: str | None, scratch: Path, report: Reporter) -> dict[str, Path]:

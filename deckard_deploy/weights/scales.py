@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Literal, NamedTuple
 
+from deckard_deploy.errors import IntegrityError
 from deckard_deploy.system.text import escaped
 from deckard_deploy.weights.checkpoint import Checkpoint
 from deckard_deploy.weights.linears import GROUP
@@ -76,6 +77,19 @@ def find_repairs(found: Checkpoint) -> Iterator[ScaleRepair | ScaleFault]:
             cause = _wide_fault(found.files[name], tensor, zero_is_fault=suffix in _DIVISORS)
             if cause:
                 yield ScaleFault(escaped(name), f"{cause}, and nothing in the checkpoint restores it")
+
+
+def require_repairs(found: Checkpoint, *, before: str, hint: str) -> tuple[ScaleRepair, ...]:
+    """Return the repairs of all NaN scales.
+
+    Raises IntegrityError for a scale that no rule restores, and OSError. before: the words before the tensor's name.
+    """
+    repairs = []
+    for each in find_repairs(found):
+        if isinstance(each, ScaleFault):
+            raise IntegrityError(f"{before}{each.tensor}: {each.cause}", hint=hint)
+        repairs.append(each)
+    return tuple(repairs)
 
 
 def _block_repair(
